@@ -1,0 +1,189 @@
+"""One end of a channel: a stream socket that carries frames and, beside some of them, a file descriptor.
+
+The host's ends never block: what the kernel does not take at once waits in `_unsent`, and the pool thread sends
+it on when the socket can take more. The template and the workers use the blocking calls; they have nothing else
+to do meanwhile. A Channel is not thread-safe: in the host, writing happens under the pool's lock and reading in
+the pool thread only.
+
+Descriptors ride on the first byte of their frame (SCM_RIGHTS, unix(7)). The kernel never merges the bytes of two
+writes in one read when both carry descriptors, so the descriptors come out in the order of their frames.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from collections import deque
+from typing import TYPE_CHECKING
+
+from pidfdpool import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pidfdpool.wire import Buffer, Frame
+
+_CHUNK = 1 << 16
+_FD_SPACE = socket.CMSG_SPACE(4)
+_DONTWAIT = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return the two ends of a new channel, close-on-exec and with numbers above 2.
+
+    A host may have closed its standard streams. An end with such a number would be written to by whatever prints.
+    """
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    if ends[0].fileno() > 2 and ends[1].fileno() > 2:
+        return ends
+    moved = tuple(socket.socket(fileno=above_stdio(end.detach())) for end in ends)
+    return moved[0], moved[1]
+
+
+def above_stdio(fd: int) -> int:
+    """Return fd, or its replacement if its number is that of a standard stream; close-on-exec either way."""
+    import fcntl
+
+    if fd > 2:
+        return fd
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(fd)
+    return moved
+
+
+class Channel:
+    """Frames over one stream socket, which it owns."""
+
+    def __init__(self, sock: socket.socket, *, descriptors: bool = False) -> None:
+        self._sock = sock
+        self._decoder = wire.Decoder()
+        self._takes_descriptors = descriptors
+        self._descriptors: deque[int | None] = deque()
+        self._unsent: deque[tuple[Buffer, int | None]] = deque()
+        self.received = 0  # bytes, ever
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor; -1 once closed."""
+        return self._sock.fileno()
+
+    # ---- receiving -----------------------------------------------------------------------------------------
+
+    def receive(self, flags: int = 0) -> list[Frame]:
+        """Read once and return the frames that are now complete, perhaps none.
+
+        Raises:
+            EOFError: the other end is closed and everything it wrote has been read.
+            ConnectionResetError: as EOFError, and it never read all that was written to it (unix(7)).
+            BlockingIOError: nothing there, for a non-blocking read.
+            WireError: not a frame.
+        """
+        memory = self._decoder.wanted()
+        if memory is not None:
+            # A frame with a descriptor is small, so none can arrive while a large buffer is being filled.
+            count = self._sock.recv_into(memory, 0, flags)
+            if not count:
+                raise EOFError
+            self.received += count
+            return self._decoder.filled(count)
+        data = self._receive_with_descriptors(flags) if self._takes_descriptors else self._sock.recv(_CHUNK, flags)
+        if not data:
+            raise EOFError
+        self.received += len(data)
+        return self._decoder.feed(data)
+
+    def receive_now(self) -> list[Frame]:
+        """Do as `receive`, without waiting."""
+        return self.receive(_DONTWAIT)
+
+    def _receive_with_descriptors(self, flags: int) -> bytes:
+        data, ancillary, answered, _ = self._sock.recvmsg(_CHUNK, _FD_SPACE, flags | _CLOEXEC)
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds = array.array("i")
+                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+                self._descriptors.extend(above_stdio(fd) for fd in fds)
+        if answered & socket.MSG_CTRUNC and not ancillary:
+            # This process has no descriptor number left, and the kernel dropped the one that came. Its place is
+            # kept, or every later frame would be given its predecessor's.
+            self._descriptors.append(None)
+        return data
+
+    def descriptor(self) -> int | None:
+        """Return the descriptor that came with the oldest frame not yet asked for; None if it was lost."""
+        return self._descriptors.popleft() if self._descriptors else None
+
+    # ---- sending -------------------------------------------------------------------------------------------
+
+    @property
+    def unsent(self) -> bool:
+        """Whether something waits for the socket to take more."""
+        return bool(self._unsent)
+
+    def post(self, pieces: Sequence[Buffer], descriptor: int | None = None) -> None:
+        """Send without waiting, or keep what cannot be sent yet. The descriptor is owned and closed here.
+
+        Raises:
+            OSError: the other end is gone (EPIPE, ECONNRESET); nothing is kept.
+        """
+        if not self._unsent and descriptor is None:
+            try:
+                sent = self._sock.sendmsg(pieces, (), _DONTWAIT)
+            except BlockingIOError:
+                sent = 0
+            for piece in pieces:
+                size = len(piece)
+                if sent >= size:
+                    sent -= size
+                else:
+                    self._unsent.append((memoryview(piece)[sent:] if sent else piece, None))
+                    sent = 0
+            return
+        for index, piece in enumerate(pieces):
+            self._unsent.append((piece, descriptor if index == 0 else None))
+        self.flush()
+
+    def flush(self) -> bool:
+        """Send on what is unsent as far as it goes without waiting; return whether nothing is left."""
+        while self._unsent:
+            piece, descriptor = self._unsent[0]
+            ancillary = [] if descriptor is None else [_rights(descriptor)]
+            try:
+                sent = self._sock.sendmsg((piece,), ancillary, _DONTWAIT)
+            except BlockingIOError:
+                return False
+            if descriptor is not None:
+                os.close(descriptor)
+            if sent == len(piece):
+                self._unsent.popleft()
+            else:
+                self._unsent[0] = (memoryview(piece)[sent:], None)
+        return True
+
+    def send(self, pieces: Sequence[Buffer], descriptor: int | None = None) -> None:
+        """Send all of it, waiting as long as it takes. The descriptor stays the caller's."""
+        ancillary = [] if descriptor is None else [_rights(descriptor)]
+        sent = self._sock.sendmsg(pieces, ancillary, socket.MSG_NOSIGNAL)
+        for piece in pieces:
+            if sent >= len(piece):
+                sent -= len(piece)
+            else:
+                self._sock.sendall(memoryview(piece)[sent:], socket.MSG_NOSIGNAL)
+                sent = 0
+
+    def close(self) -> None:
+        """Close the socket and every descriptor that was received or not yet sent. Idempotent."""
+        self._sock.close()
+        for _, descriptor in self._unsent:
+            if descriptor is not None:
+                os.close(descriptor)
+        self._unsent.clear()
+        while self._descriptors:
+            received = self._descriptors.popleft()
+            if received is not None:
+                os.close(received)
+
+
+def _rights(descriptor: int) -> tuple[int, int, bytes]:
+    return socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]).tobytes()

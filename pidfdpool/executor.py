@@ -1,0 +1,297 @@
+"""PidfdPoolExecutor: the front door.
+
+It checks arguments, serializes calls, and keeps the one reference that a pool's life hangs on: when the executor is
+collected, its pool finishes what was submitted and ends. Everything else is the pool's (`loop.pool`).
+
+Thread-safe: any thread may submit, map and shut down. Fork-safe: the copy in a forked child starts a pool of its own
+at its next submit, and leaves the parent's alone.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import signal
+import threading
+from concurrent.futures import Executor
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+
+from pidfdpool import lifecycle, mapping, payload
+from pidfdpool.futures import Future
+from pidfdpool.loop.pool import Pool
+from pidfdpool.policy import Policy
+from pidfdpool.template.client import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from multiprocessing.context import BaseContext
+    from types import TracebackType
+
+    from pidfdpool.policy import OnCrash
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_WAYS = {"fork": "fork", "spawn": "exec", "forkserver": "exec"}
+
+
+class PidfdPoolExecutor(Executor):
+    """Runs calls in worker processes; a drop-in for `concurrent.futures.ProcessPoolExecutor`.
+
+    Args:
+        max_workers: workers at most; they are started as they are needed. Default: the CPUs this process may use.
+        mp_context: how the template, from which all workers are forked, comes into being: "spawn" or "forkserver"
+            (the same here) start a fresh interpreter, "fork" forks the host, once; or a `multiprocessing` context.
+            Default: a fresh interpreter, unless initargs hold `multiprocessing` objects that only a fork can share.
+        initializer: called in each worker before its first task. If it raises, the pool breaks.
+        initargs: its arguments. `multiprocessing` locks, queues, events, values and pipe ends are allowed.
+        max_tasks_per_child: replace a worker after so many tasks; works with every start method. Default: never.
+        preload: what to have in the template before the first worker is forked, so that workers share it: names of
+            modules to import, and at most one callable to call after that. A single one needs no tuple.
+        on_crash: "isolate" fails only the task whose worker died; "break" breaks the pool, as the standard does.
+
+    Nothing is started before the first submit. What workers see of the host (sys.path, argv, environment, current
+    directory) is what the host has at that moment.
+
+    Raises:
+        ValueError, TypeError: an argument is not what it should be; the message names it and its value.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: BaseContext | str | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        preload: str | Callable[[], object] | Iterable[str | Callable[[], object]] = (),
+        on_crash: OnCrash = "isolate",
+    ) -> None:
+        self._pool: Pool | None = None
+        self._shut_down = False
+        self._lock = threading.Lock()  # guards the two above
+        self._max_workers = _checked_max_workers(max_workers)
+        self._mp_context = mp_context
+        way = _checked_way(mp_context)
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be a callable, not {initializer!r}")
+        if on_crash not in ("isolate", "break"):
+            raise ValueError(f"on_crash must be 'isolate' or 'break', not {on_crash!r}")
+        modules, call = _checked_preload(preload)
+        self._policy = Policy(
+            max_workers=self._max_workers,
+            max_tasks_per_child=_checked_max_tasks(max_tasks_per_child),
+            on_crash=on_crash,
+        )
+        prepare = None if initializer is None else (initializer, tuple(initargs))
+        self._make_recipe = partial(
+            Recipe, way=way, preload=modules, preload_call=call, initializer=prepare
+        )
+        lifecycle.add_executor(self)
+
+    # ---- the standard's interface --------------------------------------------------------------------------
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have fn(*args, **kwargs) run in a worker, and return its future.
+
+        The call is serialized here and now: what becomes of its arguments afterwards does not matter. If it cannot
+        be serialized, the future holds that error.
+
+        Raises:
+            PoolBroken: the pool is broken; the message and `__cause__` tell why.
+            RuntimeError: the executor, or the interpreter, is shut down.
+        """
+        pool = self._open_pool()
+        future: Future[T] = Future()
+        try:
+            buffers = payload.dumps((fn, args, kwargs), pool.recipe.shared_main)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            future._begin()
+            future._resolve(None, error)
+            return future
+        pool.submit(future, buffers, _name_of(fn))
+        return future
+
+    def map(  # type: ignore[override]
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Return an iterator over fn(*call) for each call of zip(*iterables), in order.
+
+        Args:
+            fn: a callable that takes as many arguments as there are iterables.
+            iterables: taken at once, or as results are taken if buffersize is given.
+            timeout: seconds from now until the iterator raises TimeoutError. Default: never.
+            chunksize: calls per task.
+            buffersize: tasks submitted ahead of what was taken from the iterator. Default: all of them.
+
+        Raises:
+            TypeError, ValueError: chunksize or buffersize is not what it should be.
+        """
+        mapping.check_arguments(chunksize, buffersize)
+        return mapping.ordered(
+            self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize
+        )
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept no more tasks; let those that were accepted finish, then end every process.
+
+        Args:
+            wait: return when all that is done. It is done in any case.
+            cancel_futures: cancel the tasks that no worker has been given yet.
+        """
+        with self._lock:
+            self._shut_down = True
+            pool = self._pool
+        if pool is not None:
+            pool.shutdown(cancel=cancel_futures)
+            if wait:
+                pool.join()
+
+    def terminate_workers(self) -> None:
+        """Shut down without waiting, cancel what is pending, and send SIGTERM to every worker.
+
+        Futures of running tasks get WorkerCrashed. A task that blocks SIGTERM is finished first.
+        """
+        self._end_workers(signal.SIGTERM)
+
+    def kill_workers(self) -> None:
+        """Shut down without waiting, cancel what is pending, and send SIGKILL to every worker.
+
+        Futures of running tasks get WorkerCrashed.
+        """
+        self._end_workers(signal.SIGKILL)
+
+    def _end_workers(self, number: int) -> None:
+        with self._lock:
+            self._shut_down = True
+            pool = self._pool
+        if pool is not None:
+            pool.kill(number)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> Literal[False]:
+        """Shut down and wait; after Ctrl-C, which workers ignore, kill them rather than wait for their tasks."""
+        try:
+            if exc_type is not None and issubclass(exc_type, KeyboardInterrupt):
+                self.kill_workers()
+            self.shutdown(wait=True)
+        except KeyboardInterrupt:
+            self.kill_workers()
+            self.shutdown(wait=True)
+            raise
+        return False
+
+    def __repr__(self) -> str:
+        state = "shut down" if self._shut_down else "idle" if self._pool is None else "started"
+        return f"<{type(self).__name__} max_workers={self._max_workers} {state}>"
+
+    # ---- the pool behind it --------------------------------------------------------------------------------
+
+    def _open_pool(self) -> Pool:
+        """Return the pool, made at the first submit of each process. Raises if none may be used."""
+        with self._lock:
+            pool = self._pool
+            if pool is not None and pool.machine.broken is not None:
+                pool.check_open()
+            if self._shut_down:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            lifecycle.check_not_exiting()
+            if pool is None:
+                pool = self._pool = Pool(self._policy, self._make_recipe())
+                lifecycle.add_pool(pool)
+                pool.live_as_long_as(self)
+        return pool
+
+    def _forget_pool_of_parent(self) -> None:
+        """Begin anew in a forked child. The lock may have been copied while another thread held it."""
+        self._lock = threading.Lock()
+        self._pool = None
+
+
+ProcessPoolExecutor = PidfdPoolExecutor
+
+
+def _name_of(function: Any) -> str:
+    """Return what to call a task in messages."""
+    if function is mapping.call_each:
+        return "a chunk of map"
+    inner = getattr(function, "func", function)  # functools.partial
+    name = getattr(inner, "__qualname__", None) or type(inner).__qualname__
+    module = getattr(inner, "__module__", None)
+    return f"{module}.{name}" if module else str(name)
+
+
+# ---- checks ------------------------------------------------------------------------------------------------
+
+
+def _checked_max_workers(value: Any) -> int:
+    if value is None:
+        # What os.process_cpu_count() returns, which Python has since 3.13.
+        return len(os.sched_getaffinity(0)) or 1
+    number = _integer("max_workers", value)
+    if number <= 0:
+        raise ValueError(f"max_workers must be greater than 0, not {number}")
+    if number > 65535:
+        raise ValueError(f"max_workers must be at most 65535, not {number}")
+    return number
+
+
+def _checked_max_tasks(value: Any) -> int | None:
+    if value is None:
+        return None
+    number = _integer("max_tasks_per_child", value)
+    if number < 1:
+        raise ValueError(f"max_tasks_per_child must be >= 1, not {number}")
+    return number
+
+
+def _integer(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {value!r}") from None
+
+
+def _checked_way(context: Any) -> str:
+    """Return how the template is to come into being: "exec", "fork" or "any"."""
+    if context is None:
+        return "any"
+    method = context
+    if not isinstance(context, str):
+        ask = getattr(context, "get_start_method", None)
+        if not callable(ask):
+            raise TypeError(f"mp_context must be a multiprocessing context or the name of one, not {context!r}")
+        # allow_none: to ask must not settle the host's default start method.
+        method = ask(allow_none=True)
+        if method is None:
+            from multiprocessing import get_all_start_methods
+
+            method = get_all_start_methods()[0]
+    if method not in _WAYS:
+        raise ValueError(f"mp_context must be one of {', '.join(map(repr, _WAYS))}, not {method!r}")
+    return _WAYS[method]
+
+
+def _checked_preload(value: Any) -> tuple[tuple[str, ...], Callable[[], object] | None]:
+    items = (value,) if isinstance(value, str) or callable(value) else tuple(value)
+    modules = tuple(item for item in items if isinstance(item, str))
+    calls = [item for item in items if callable(item)]
+    for item in items:
+        if not isinstance(item, str) and not callable(item):
+            raise TypeError(f"preload takes names of modules and a callable, not {item!r}")
+    if len(calls) > 1:
+        raise ValueError(f"preload takes at most one callable, not {calls!r}")
+    return modules, calls[0] if calls else None

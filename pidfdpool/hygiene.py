@@ -1,0 +1,154 @@
+"""What a new process must drop of the process it came from, before it does anything of its own.
+
+Called in the launcher, the template and the workers only, on their only thread; nothing here ever runs in the host
+but `signals_blocked`. DESIGN, "traps are not inherited": a forked process has its parent's signal handlers, wakeup
+fd (an asyncio loop's, perhaps: a signal to the worker would be written into the host's loop), exit functions and
+standard streams with what their buffers hold, and it may have copies of every descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from typing import Any
+
+# CPython ignores these two from its start (Python/pylifecycle.c); workers ignore SIGINT, because Ctrl-C is for the
+# host to decide upon.
+_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT)
+_UNTOUCHABLE = (signal.SIGKILL, signal.SIGSTOP)
+
+_abandoned_streams: list[Any] = []
+
+
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Block every signal in this thread, and restore its mask.
+
+    A signal that arrives meanwhile is not lost: it waits, or another thread takes it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def unblock_signals() -> None:
+    """Let every signal through, whatever the host's thread had blocked."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def reset_signals() -> None:
+    """Give every signal the disposition it has in a fresh interpreter, but for SIGINT, which is ignored.
+
+    Call it with all signals blocked: a handler of the host must not run here even once.
+    """
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if number in _UNTOUCHABLE:
+            continue
+        wanted = signal.SIG_IGN if number in _IGNORED else signal.SIG_DFL
+        if signal.getsignal(number) != wanted:
+            with suppress(OSError, ValueError):  # a number that this libc keeps to itself
+                signal.signal(number, wanted)
+
+
+def forget_exit_functions() -> None:
+    """Forget what the parent process wanted done when *it* exits."""
+    import atexit
+
+    atexit._clear()
+    standard = sys.modules.get("concurrent.futures.process")
+    if standard is not None:
+        # Its exit function would write into pipes that are shared with the host's own standard pools.
+        standard._threads_wakeups.clear()
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util._finalizer_registry.clear()
+        util._run_after_forkers()
+
+
+def close_descriptors(keep: Collection[int]) -> None:
+    """Close every descriptor but the standard streams and those to keep."""
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else range(3, 4096):
+        fd = int(name)
+        if fd > 2 and fd not in keep:
+            with suppress(OSError):
+                os.close(fd)
+
+
+def occupy_standard_streams() -> None:
+    """Put /dev/null where a standard stream is closed, and always on standard input.
+
+    Otherwise the next descriptor that is opened would get that number, and be read from and printed to. Standard
+    input belongs to the host alone: two readers would share its bytes at random.
+    """
+    for fd, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
+        if fd == 0 or not _is_open(fd):
+            opened = os.open(os.devnull, mode)
+            if opened != fd:
+                os.dup2(opened, fd)
+                os.close(opened)
+            else:
+                os.set_inheritable(fd, True)
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def renew_output_streams() -> None:
+    """Replace sys.stdout and sys.stderr of a forked process by new ones over the same descriptors.
+
+    The copies hold whatever the host had not flushed, which would come out twice, and perhaps a lock that some
+    thread of the host was holding, which nobody would ever release. They are kept, because deleting them flushes.
+    """
+    import io
+
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, io.TextIOWrapper):
+            continue  # a notebook's or a test runner's own, which knows best
+        try:
+            fd = stream.fileno()
+        except (OSError, ValueError):
+            continue
+        fresh = open(  # noqa: SIM115  it lives as long as the process
+            fd,
+            "w",
+            encoding=stream.encoding,
+            errors=stream.errors,
+            closefd=False,
+            buffering=1 if stream.line_buffering else -1,
+        )
+        _abandoned_streams.append(stream)
+        if getattr(sys, f"__{name}__") is stream:
+            setattr(sys, f"__{name}__", fresh)
+        setattr(sys, name, fresh)
+    _abandoned_streams.append(sys.stdin)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115  /dev/null by now
+
+
+def flush_output() -> None:
+    """Write out what was printed; a stream that is closed, broken or strange is none of our business."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+
+
+def start_faulthandler() -> None:
+    """Have the Python stack written to standard error when native code crashes."""
+    import faulthandler
+
+    with suppress(Exception):  # no usable standard error
+        faulthandler.enable(2)

@@ -1,0 +1,81 @@
+"""What must happen to every pool of this process when the interpreter ends or the process forks.
+
+Both are hooks that CPython calls, registered once, when the executor is first imported in a process.
+
+At the interpreter's end tasks that were submitted are finished, as in the standard library: its hook runs before
+threads are joined. After Ctrl-C has ended the program nobody wants to wait for them, so workers are killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pidfdpool.executor import PidfdPoolExecutor
+    from pidfdpool.loop.pool import Pool
+
+_executors: weakref.WeakSet[PidfdPoolExecutor] = weakref.WeakSet()
+# A pool outlives its executor while tasks are left; its thread is joined all the same.
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_exiting = False
+
+
+def add_executor(executor: PidfdPoolExecutor) -> None:
+    """Have the executor's pool let go of in forked children."""
+    _executors.add(executor)
+
+
+def add_pool(pool: Pool) -> None:
+    """Have the pool finished before the interpreter ends."""
+    _pools.add(pool)
+
+
+def check_not_exiting() -> None:
+    """Raise, in the standard's words, once the interpreter is on its way out."""
+    if _exiting:
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+
+def _at_exit() -> None:
+    global _exiting  # noqa: PLW0603  one flag per process, set once
+    _exiting = True
+    pools = list(_pools)
+    for pool in pools:
+        if _ended_by_ctrl_c():
+            pool.kill(signal.SIGKILL)
+        else:
+            pool.shutdown(cancel=False)
+    for pool in pools:
+        try:
+            pool.join()
+        except KeyboardInterrupt:
+            # Whoever presses it now means all of them, and has no use for a traceback.
+            for other in pools:
+                other.kill(signal.SIGKILL)
+            pool.join()
+
+
+def _ended_by_ctrl_c() -> bool:
+    """Return whether an unhandled KeyboardInterrupt is why a program, not an interactive session, ends."""
+    interactive = hasattr(sys, "ps1") or bool(sys.flags.interactive)
+    kind = getattr(sys, "last_type", None)
+    return not interactive and isinstance(kind, type) and issubclass(kind, KeyboardInterrupt)
+
+
+def _after_fork_in_child() -> None:
+    for pool in list(_pools):
+        pool.abandon_in_forked_child()
+    _pools.clear()
+    for executor in list(_executors):
+        executor._forget_pool_of_parent()
+
+
+# Private, but what concurrent.futures itself relies on (CPython issue 39812): functions registered with atexit run
+# only after threads have been joined.
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+os.register_at_fork(after_in_child=_after_fork_in_child)

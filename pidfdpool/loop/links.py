@@ -1,0 +1,169 @@
+"""The host's ends: of one worker, and of the template.
+
+A link is written to under the pool's lock, from any thread; it is read from and closed by the pool thread only.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from pidfdpool import wire
+from pidfdpool.channel import Channel
+from pidfdpool.loop.poller import READ, WRITE
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from pidfdpool.loop.poller import Poller, Watch
+    from pidfdpool.pidfd import ExitStatus, ProcessHandle
+    from pidfdpool.template.client import HostEnd
+    from pidfdpool.wire import Buffer, Frame
+
+
+class Link:
+    """A channel that the pool thread serves, and the process at its other end."""
+
+    def __init__(self, channel: Channel, poller: Poller) -> None:
+        self.channel = channel
+        self.handle: ProcessHandle | None = None
+        self._poller = poller
+        self._reset = False
+        self._channel_watch: Watch | None = None
+        self._exit_watch: Watch | None = None
+
+    def watch_channel(self, callback: Callable[[int], None]) -> None:
+        """Have the channel served by the pool thread."""
+        self._channel_watch = self._poller.watch(self.channel.fileno(), callback)
+
+    def watch_exit(self, handle: ProcessHandle, callback: Callable[[int], None]) -> None:
+        """Take the handle of the process and have its end noticed."""
+        self.handle = handle
+        self._exit_watch = self._poller.watch(handle.fileno(), callback)
+
+    def post(self, pieces: list[Buffer], descriptor: int | None = None) -> None:
+        """Send without waiting. Raises OSError if the process is gone and nothing was sent."""
+        self.channel.post(pieces, descriptor)
+        if self.channel.unsent and self._channel_watch is not None:
+            self._poller.change(self._channel_watch, READ | WRITE)
+
+    def flush(self) -> None:
+        """Send on what is unsent."""
+        if not self.channel.unsent:
+            return
+        try:
+            done = self.channel.flush()
+        except OSError:
+            done = True  # it is dying; that something stayed unsent tells later that its task was never read
+        if done and self._channel_watch is not None:
+            self._poller.change(self._channel_watch, READ)
+
+    def read(self) -> list[Frame]:
+        """Return what frames there are; at the channel's end note how it ended and watch it no more.
+
+        Raises:
+            WireError: somebody else wrote into the channel.
+        """
+        try:
+            return self.channel.receive_now()
+        except BlockingIOError:
+            return []
+        except ConnectionResetError:
+            # unix(7) does not say it, net/unix/af_unix.c does: the peer was closed with bytes unread.
+            self._reset = True
+            self.stop_reading()
+        except (EOFError, OSError):
+            self.stop_reading()
+        return []
+
+    @property
+    def reading(self) -> bool:
+        """Whether more may come."""
+        return self._channel_watch is not None and self._channel_watch.active
+
+    def stop_reading(self) -> None:
+        """Watch the channel no more."""
+        self._poller.forget(self._channel_watch)
+
+    def stop_watching_exit(self) -> None:
+        """Watch the process no more: a pidfd stays readable for good."""
+        self._poller.forget(self._exit_watch)
+
+    def close(self) -> None:
+        """Forget and close everything. In the pool thread, under the lock."""
+        self._poller.forget(self._channel_watch)
+        self._poller.forget(self._exit_watch)
+        self.channel.close()
+        if self.handle is not None:
+            self.handle.close()
+
+    def close_in_forked_child(self) -> None:
+        """Close the copies of a forked process; nothing is unregistered, epoll is the parent's too."""
+        self.channel.close()
+        if self.handle is not None:
+            self.handle.close_in_forked_child()
+
+
+class WorkerLink(Link):
+    """One worker, from the request for it until it is buried."""
+
+    def __init__(self, slot: int, generation: int, end: socket.socket, poller: Poller) -> None:
+        super().__init__(Channel(end), poller)
+        self.slot = slot
+        self.generation = generation
+        self.ready_early = False  # READY came before the template's SPAWNED, on its other channel
+        self.status: ExitStatus | None = None  # as the template reported it
+        self.ended_at: float | None = None  # when its pidfd became readable
+        self._signal: int | None = None  # asked for before there was a handle
+
+    def watch_exit(self, handle: ProcessHandle, callback: Callable[[int], None]) -> None:
+        """Take the handle; a signal that was asked for meanwhile is sent now."""
+        super().watch_exit(handle, callback)
+        if self._signal is not None:
+            self.signal(self._signal)
+
+    def leave(self) -> None:
+        """Tell the worker to leave; if it is dying anyway, that will be noticed."""
+        with suppress(OSError):
+            self.post(wire.encode(wire.LEAVE))
+
+    def signal(self, number: int) -> None:
+        """Signal the worker and whatever else is in its process group; now, or as soon as it can be named."""
+        self._signal = number
+        if self.handle is None:
+            return
+        try:
+            self.handle.send_signal(number, group=True)
+        except ProcessLookupError:
+            return  # it has ended
+        except OSError:  # before Linux 6.9 a pidfd cannot name a group; the template kills the rest of it
+            with suppress(OSError):
+                self.handle.send_signal(number)
+
+    @property
+    def unread(self) -> bool:
+        """Whether the worker certainly never took all that was sent to it: so the task in there never ran."""
+        return self._reset or self.channel.unsent
+
+
+class TemplateLink(Link):
+    """The template, from its greeting until it is lost."""
+
+    def __init__(self, end: HostEnd, poller: Poller) -> None:
+        super().__init__(end.channel, poller)
+        self.end = end
+
+    def tell(self, pieces: list[Buffer], descriptor: int | None = None) -> None:
+        """Send a request; if the template is gone, its pidfd tells, and what was asked for is buried with it."""
+        with suppress(OSError):
+            self.post(pieces, descriptor)
+
+    def close(self) -> None:
+        """Forget and close everything. In the pool thread, under the lock."""
+        super().close()
+        self.end.close()
+
+    def close_in_forked_child(self) -> None:
+        """Close the copies of a forked process."""
+        self.end.close_in_forked_child()

@@ -1,0 +1,303 @@
+"""The pool thread: waits for workers, the template and deadlines, and tells the pool what happened.
+
+Started by the first submit, when the template is up; asleep until something happens; ends when the machine says that
+nothing is left. It blocks all signals, so the host's handlers run where they always ran.
+
+If anything in here fails that should not, no future may hang: the last resort fails them all.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import signal
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from pidfdpool import events as ev
+from pidfdpool import hygiene, payload, wire
+from pidfdpool.machine import Template
+from pidfdpool.pidfd import ExitStatus
+
+if TYPE_CHECKING:
+    from pidfdpool.loop.links import TemplateLink, WorkerLink
+    from pidfdpool.loop.pool import Pool
+    from pidfdpool.wire import Frame
+
+_log = logging.getLogger("pidfdpool")
+_numbers = itertools.count(1)
+
+# Seconds to wait for the template's word on how a worker ended, once its pidfd says that it did. The word comes
+# within a millisecond, unless the template is stopped or gone.
+REPORT_GRACE = 1.0
+
+
+class PoolThread:
+    """The thread of one pool, and what is called in it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._ended: list[WorkerLink] = []  # ended, but the template has not said how
+
+    # ---- for other threads ---------------------------------------------------------------------------------
+
+    @property
+    def started(self) -> bool:
+        """Whether the thread was started."""
+        return self._thread is not None
+
+    def start(self) -> None:
+        """Start the thread, with every signal blocked in it."""
+        self._thread = threading.Thread(target=self._run, name=f"pidfdpool-{next(_numbers)}", daemon=True)
+        with hygiene.signals_blocked():
+            self._thread.start()
+
+    def join(self) -> None:
+        """Wait until the thread has ended; at once if it was never started, or is the caller."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def fail(self, error: BaseException) -> None:
+        """Have the pool broken by its thread: a decision was left half done."""
+        self._failure = error
+        if not self.started:
+            self.start()
+        self._pool.poller.wake()
+
+    def serve_template(self, link: TemplateLink) -> None:
+        """Begin to watch a new template. The caller has the lock."""
+        assert link.end.handle is not None
+        link.watch_channel(self._on_template_channel)
+        link.watch_exit(link.end.handle, self._on_template_exit)
+        if link.end.early:
+            self._pool.poller.wake()
+
+    # ---- the thread ----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        pool = self._pool
+        try:
+            while not pool.closed:
+                self._turn(pool)
+        except BaseException as error:
+            self._last_resort(error)
+        finally:
+            with pool.lock:
+                pool.closed = True
+                self._close_everything()
+
+    def _turn(self, pool: Pool) -> None:
+        if self._failure is not None:
+            raise self._failure
+        pool.start_if_wanted()
+        if pool.owner_lost:
+            pool.owner_lost = False
+            pool.happen(ev.ShutdownAsked())
+        if pool.template is not None and pool.template.end.early:
+            frames, pool.template.end.early = pool.template.end.early, []
+            self._serve_template_frames(pool.template, frames)
+        now = time.monotonic()
+        self._bury_overdue(now)
+        with pool.lock:
+            deadline = pool.machine.deadline()
+            if self._ended:
+                overdue = min(link.ended_at or now for link in self._ended) + REPORT_GRACE
+                deadline = overdue if deadline is None else min(deadline, overdue)
+            pool.sleeps_until = deadline
+            if pool.closed:
+                return
+        if deadline is None or deadline > now:
+            # Not less than a millisecond, which is what epoll can count.
+            pool.poller.wait(None if deadline is None else max(0.001, deadline - now))
+        if deadline is not None and time.monotonic() >= deadline:
+            pool.happen(ev.Tick())
+
+    # ---- workers -------------------------------------------------------------------------------------------
+
+    def on_channel(self, link: WorkerLink, _mask: int) -> None:
+        """Serve a worker's channel."""
+        with self._pool.lock:
+            link.flush()
+        self._serve_worker(link)
+
+    def _serve_worker(self, link: WorkerLink) -> None:
+        """Read once, and tell what was said."""
+        try:
+            frames = link.read()
+        except wire.WireError:
+            _log.warning("worker %d wrote something that is no frame; it is killed", link.slot, exc_info=True)
+            link.stop_reading()
+            link.signal(signal.SIGKILL)
+            return
+        while frames:
+            self._heard(link, frames.pop(0))
+
+    def _heard(self, link: WorkerLink, frame: Frame) -> None:
+        slot, generation = link.slot, link.generation
+        if frame.kind in (wire.RESULT, wire.ERROR):
+            self._pool.happen(ev.Finished(slot, generation, frame.value), frame)
+        elif frame.kind == wire.READY:
+            link.ready_early = link.handle is None
+            if not link.ready_early:
+                self._pool.happen(ev.Ready(slot, generation))
+        elif frame.kind == wire.INITIALIZER_FAILED:
+            error = payload.load_error(frame.buffers)
+            self._pool.cause = self._pool.cause or error
+            self._pool.happen(ev.InitializerFailed(slot, generation, repr(error)))
+
+    def _on_worker_exit(self, link: WorkerLink, _mask: int) -> None:
+        """Note that a worker's pidfd is readable: it has ended, and has said all that it will ever say."""
+        assert link.handle is not None
+        with self._pool.lock:
+            link.stop_watching_exit()
+        link.ended_at = time.monotonic()
+        if link.status is None:
+            link.status = _known(link.handle.exit_status())
+        if link.status is not None:
+            self._bury(link, link.status)
+        else:
+            self._ended.append(link)
+
+    def _bury_overdue(self, now: float) -> None:
+        for link in list(self._ended):
+            if now - (link.ended_at or now) >= REPORT_GRACE:
+                status = link.handle.exit_status() if link.handle is not None else None
+                self._bury(link, status or ExitStatus.UNKNOWN)
+
+    def _bury(self, link: WorkerLink, status: ExitStatus) -> None:
+        """Hear the last of a worker, then forget it. What it wrote before it died counts."""
+        while link.reading:
+            before = link.channel.received
+            self._serve_worker(link)
+            if link.channel.received == before:
+                break  # some other process holds the worker's end; nothing more will come of it
+        pool = self._pool
+        with suppress(ValueError):
+            self._ended.remove(link)
+        with pool.lock:
+            if pool.workers.get(link.slot) is link:
+                del pool.workers[link.slot]
+            link.close()
+            resolutions = pool.decide(ev.Died(link.slot, link.generation, status, link.unread))
+        for resolution in resolutions:
+            resolution()
+
+    # ---- the template --------------------------------------------------------------------------------------
+
+    def _on_template_channel(self, _mask: int) -> None:
+        template = self._pool.template
+        if template is None:
+            return
+        with self._pool.lock:
+            template.flush()
+        self._serve_template_frames(template, template.read())
+
+    def _serve_template_frames(self, template: TemplateLink, frames: list[Frame]) -> None:
+        pool = self._pool
+        for frame in frames:
+            link = pool.workers.get(frame.slot)
+            mine = link if link is not None and link.generation == frame.generation else None
+            if frame.kind == wire.SPAWNED:
+                self._on_spawned(template, frame, mine)
+            elif frame.kind == wire.SPAWN_FAILED:
+                with pool.lock:
+                    self._drop(mine)
+                error = OSError(frame.value, "the template could not fork")
+                pool.happen(ev.SpawnFailed(frame.slot, frame.generation, str(error)))
+            elif frame.kind == wire.DIED and mine is not None:
+                mine.status = ExitStatus.from_wait_status(frame.value)
+                self._bury(mine, mine.status)
+            elif frame.kind == wire.PRELOAD_FAILED:
+                pool.cause = payload.load_error(frame.buffers)
+                self._lose_template(ev.TemplateHopeless(f"the preload failed: {pool.cause!r}"))
+
+    def _on_spawned(self, template: TemplateLink, frame: Frame, link: WorkerLink | None) -> None:
+        fd = template.channel.descriptor()
+        if fd is None or link is None:
+            # Without its descriptor the worker cannot be watched; it leaves when its channel closes.
+            with self._pool.lock:
+                self._drop(link)
+            self._pool.happen(ev.SpawnFailed(frame.slot, frame.generation, "no descriptor number left"))
+            return
+        handle = template.end.worker_handle(fd, frame.value, frame.slot, frame.generation)
+        with self._pool.lock:
+            link.watch_exit(handle, lambda mask: self._on_worker_exit(link, mask))
+        self._pool.happen(ev.Spawned(frame.slot, frame.generation, frame.value))
+        if link.ready_early:
+            self._pool.happen(ev.Ready(frame.slot, frame.generation))
+
+    def _drop(self, link: WorkerLink | None) -> None:
+        """Close the host's end of a worker that never came to be. The caller has the lock."""
+        if link is not None:
+            self._pool.workers.pop(link.slot, None)
+            link.close()
+
+    def _on_template_exit(self, _mask: int) -> None:
+        template = self._pool.template
+        assert template is not None
+        while frames := template.read():
+            self._serve_template_frames(template, frames)
+        if self._pool.template is not template:
+            return  # one of the frames said so already
+        asked = self._pool.machine.template is Template.STOPPING
+        # If the host is its subreaper, or pid 1, the template has become its child again: this reaps it.
+        status = template.handle.exit_status() if template.handle is not None else None
+        reason = f"the template (pid {template.handle.pid if template.handle else None}) ended: {status}"
+        if self._pool.recipe.fork and not asked:
+            self._lose_template(
+                ev.TemplateHopeless(f"{reason}. It was forked from the host, which forks only once.")
+            )
+        else:
+            self._lose_template(ev.TemplateLost(reason))
+
+    def _lose_template(self, event: ev.TemplateLost | ev.TemplateHopeless) -> None:
+        pool = self._pool
+        with pool.lock:
+            template, pool.template = pool.template, None
+            if template is not None:
+                template.close()
+            for link in list(pool.workers.values()):
+                if link.handle is None:
+                    self._drop(link)
+                else:
+                    link.signal(signal.SIGKILL)  # the kernel kills the worker; this reaches what it started
+            resolutions = pool.decide(event)
+        for resolution in resolutions:
+            resolution()
+
+    # ---- the end -------------------------------------------------------------------------------------------
+
+    def _last_resort(self, error: BaseException) -> None:
+        """Fail every future and kill every worker, because the pool can no longer be trusted to do either."""
+        _log.critical("the pool thread failed; the pool is broken", exc_info=error)
+        pool = self._pool
+        with pool.lock:
+            pool.closed = True
+            pool.cause = pool.cause or error
+            pool.machine.broken = f"the pool's own machinery failed: {error!r}"
+            tasks = list(pool.tasks.values())
+            pool.tasks.clear()
+            for link in pool.workers.values():
+                with suppress(Exception):
+                    link.signal(signal.SIGKILL)
+        for task in tasks:
+            task.future._resolve(None, pool.broken_error(pool.machine.broken))
+
+    def _close_everything(self) -> None:
+        """Close what is left; the template sees its channel close, and ends. The caller has the lock."""
+        pool = self._pool
+        for link in pool.workers.values():
+            link.close()
+        pool.workers.clear()
+        if pool.template is not None:
+            pool.template.close()
+            pool.template = None
+        pool.poller.close()
+
+
+def _known(status: ExitStatus | None) -> ExitStatus | None:
+    return None if status is None or status.unknown else status

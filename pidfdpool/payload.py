@@ -1,0 +1,211 @@
+"""Objects <-> buffers: how calls, results and exceptions cross between the host and a worker.
+
+Used in the host by the submitting thread (dump) and the pool thread (load), in a worker by its only thread, in the
+template never: no object of the user's is rebuilt there. No state, so thread- and fork-safe.
+
+Plain pickle, protocol 5, comes first because it is fast; it knows what `multiprocessing` has taught its own
+pickler (connections, sockets, ...). cloudpickle takes over, by value, when that fails (lambdas, closures) or when
+the bytes mention `__main__`: a worker has a `__main__` of its own and would look up names in the wrong module.
+A mere string "__main__" costs a little time and does no harm.
+
+A payload is a list of buffers. Today there is one, with everything in it; out-of-band buffers (PEP 574) would
+follow it, and everything else already passes lists on.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+from collections import ChainMap
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+    from pidfdpool.wire import Buffer
+
+PROTOCOL = 5
+
+
+class SharedMain:
+    """What host and workers have in common of `__main__`, because the template was forked from the host.
+
+    Only functions and classes that were there at the fork, under the same name, may travel by reference.
+    """
+
+    def __init__(self, main: ModuleType | None) -> None:
+        # Identities suffice: a name that is bound to the same id now as then is bound to the same object, unless
+        # that was deleted and another one came to live at its address; so functions and classes are kept alive.
+        self._objects = {name: value for name, value in vars(main).items() if callable(value)} if main else {}
+
+    def covers(self, value: Any) -> bool:
+        """Return whether a worker finds this function or class of `__main__` under the name it has here."""
+        root, _, rest = value.__qualname__.partition(".")
+        found = self._objects.get(root)
+        main = sys.modules.get("__main__")
+        if found is None or getattr(main, root, None) is not found:
+            return False
+        return bool(rest) or found is value
+
+
+class AllShared(SharedMain):
+    """The same seen from a worker: whatever its `__main__` holds came from the host."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def covers(self, value: Any) -> bool:
+        """Return True: the worker's own `__main__` is a copy of the host's."""
+        return True
+
+
+class _MainIsNotShared(Exception):
+    """Stops the pickling by reference of something that the other side lacks."""
+
+
+class _CheckingPickler(pickle.Pickler):
+    """Pickles by reference, but nothing of `__main__` that is not shared."""
+
+    shared: SharedMain
+
+    def reducer_override(self, value: Any) -> Any:
+        if getattr(value, "__module__", None) == "__main__" and hasattr(value, "__qualname__"):
+            if not self.shared.covers(value):
+                raise _MainIsNotShared
+        return NotImplemented
+
+
+def dumps(value: object, shared: SharedMain | None = None) -> list[Buffer]:
+    """Return the payload of any object. What the caller does to the object afterwards does not change it.
+
+    Raises:
+        Exception: whatever the object's own reduction raised, pickle.PicklingError and TypeError most often.
+    """
+    try:
+        data = _pickled(value, pickle.Pickler)
+        if b"__main__" not in data and b"__mp_main__" not in data:
+            return [data]
+        if shared is not None:
+            return [_pickled(value, _CheckingPickler, shared)]
+    except MemoryError:
+        raise
+    except Exception:  # a lambda, a closure, something of __main__: cloudpickle's own error is the better one
+        pass
+    return [_cloudpickled(value)]
+
+
+def loads(buffers: Sequence[Buffer]) -> Any:
+    """Rebuild the object of a payload. Runs the object's own code: anything may be raised."""
+    return pickle.loads(buffers[0])
+
+
+def _pickled(value: object, kind: type[pickle.Pickler], shared: SharedMain | None = None) -> bytes:
+    stream = io.BytesIO()
+    pickler = kind(stream, PROTOCOL)
+    if shared is not None and isinstance(pickler, _CheckingPickler):
+        pickler.shared = shared
+    table = _reductions()
+    if table is not None:
+        pickler.dispatch_table = table
+    pickler.dump(value)
+    return stream.getvalue()
+
+
+def _cloudpickled(value: object) -> bytes:
+    import cloudpickle
+
+    stream = io.BytesIO()
+    pickler = cloudpickle.Pickler(stream, protocol=PROTOCOL)
+    table = _reductions()
+    if table is not None:
+        pickler.dispatch_table = ChainMap(*cloudpickle.Pickler.dispatch_table.maps, table.maps[0])
+    # In a process that multiprocessing spawned, the user's script is called __mp_main__, and cloudpickle takes
+    # that for a module which any process could import.
+    script = sys.modules.get("__mp_main__")
+    if script is None or script.__name__ in cloudpickle.list_registry_pickle_by_value():
+        pickler.dump(value)
+        return stream.getvalue()
+    cloudpickle.register_pickle_by_value(script)
+    try:
+        pickler.dump(value)
+    finally:
+        cloudpickle.unregister_pickle_by_value(script)
+    return stream.getvalue()
+
+
+_table: ChainMap[Any, Any] | None = None
+
+
+def _reductions() -> ChainMap[Any, Any] | None:
+    """Return multiprocessing's reducers over copyreg's, or None where multiprocessing is not loaded."""
+    global _table  # noqa: PLW0603  both dictionaries are live, so the view over them is made once
+    if _table is None:
+        reduction = sys.modules.get("multiprocessing.reduction")
+        if reduction is None:
+            return None
+        import copyreg
+
+        _table = ChainMap(reduction.ForkingPickler._extra_reducers, copyreg.dispatch_table)
+    return _table
+
+
+# ---- exceptions --------------------------------------------------------------------------------------------
+
+
+def dump_error(error: BaseException, shared: SharedMain | None = None) -> list[Buffer]:
+    """Return the payload of an exception with its traceback as text. Never raises an Exception."""
+    text = _formatted(error)
+    try:
+        return [dumps(error, shared)[0], text.encode("utf-8", "backslashreplace")]
+    except BaseException as failure:
+        why = f"{type(failure).__name__}: {_said(failure)}"
+        return [b"", f"{text}\n(not pickled: {why})".encode("utf-8", "backslashreplace")]
+
+
+def load_error(buffers: Sequence[Buffer]) -> BaseException:
+    """Rebuild an exception, with the remote traceback as its `__cause__`, as the standard library does.
+
+    One that cannot be rebuilt is replaced by a PayloadError that holds everything there is to know.
+    """
+    # The standard's own class, so that tools and people who know it recognise what they see.
+    from concurrent.futures.process import _RemoteTraceback  # type: ignore[attr-defined]
+
+    from pidfdpool.errors import PayloadError
+
+    data, text = buffers[0], bytes(buffers[1]).decode("utf-8", "replace")
+    cause: BaseException = _RemoteTraceback(text)
+    if not data:
+        return _caused(PayloadError(f"the exception that the task raised cannot be pickled:\n{text}"), cause)
+    try:
+        error = loads(buffers)
+        if not isinstance(error, BaseException):
+            raise TypeError(f"it was rebuilt as {type(error).__name__}, which is not an exception")
+    except BaseException as failure:
+        why = f"{type(failure).__name__}: {_said(failure)}"
+        told = f"the exception that the task raised cannot be unpickled ({why}):\n{text}"
+        return _caused(PayloadError(told), failure)
+    return _caused(error, cause)
+
+
+def _caused(error: BaseException, cause: BaseException) -> BaseException:
+    # Not by plain assignment: a frozen dataclass, say, refuses to be assigned to.
+    BaseException.__dict__["__cause__"].__set__(error, cause)
+    return error
+
+
+def _formatted(error: BaseException) -> str:
+    import traceback
+
+    try:
+        return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    except BaseException as failure:
+        return f"{type(error).__name__} (its traceback cannot be formatted: {type(failure).__name__})\n"
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:
+        return "(it has no text)"

@@ -1,0 +1,110 @@
+"""What a template and its workers are told at the start.
+
+Made in the host by `client`, read in the template and in the workers. In the exec way it crosses a channel as one
+BOOT frame, and calls of the user's are opaque bytes until a worker (or the preload) needs them. In the fork way it
+is simply inherited, and the calls are the host's own objects.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any
+
+from pidfdpool import inheritance, payload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pidfdpool.wire import Buffer
+
+PIDFD = "pidfd"
+SENTINEL = "sentinel"
+
+
+class Boot:
+    """Plain data about the host, and up to two calls: the preload's and the initializer."""
+
+    __slots__ = (
+        "_descriptors",
+        "_initializer",
+        "_preload_call",
+        "argv",
+        "authkey",
+        "forked",
+        "handles",
+        "host_name",
+        "host_pid",
+        "preload",
+    )
+
+    def __init__(
+        self,
+        *,
+        handles: str,
+        host_pid: int,
+        host_name: str,
+        argv: list[str],
+        authkey: bytes | None,
+        preload: Sequence[str],
+        forked: bool,
+        preload_call: Callable[[], object] | Sequence[Buffer] | None,
+        initializer: tuple[Callable[..., object], tuple[Any, ...]] | Sequence[Buffer] | None,
+    ) -> None:
+        self.handles = handles
+        self.host_pid = host_pid
+        self.host_name = host_name
+        self.argv = argv
+        self.authkey = authkey
+        self.preload = preload
+        self.forked = forked
+        self._preload_call: Any = preload_call
+        self._initializer: Any = initializer
+        self._descriptors: list[int] = []
+
+    # ---- crossing the channel (exec way) -------------------------------------------------------------------
+
+    def dump(self) -> list[Buffer]:
+        """Return the buffers of the BOOT frame."""
+        fields = {
+            name: getattr(self, name) for name in self.__slots__ if not name.startswith("_")
+        }
+        buffers = [self._preload_call, self._initializer]
+        plain = pickle.dumps((fields, [call is not None for call in buffers]), payload.PROTOCOL)
+        return [plain, *(bytes(call[0]) for call in buffers if call is not None)]
+
+    @classmethod
+    def load(cls, buffers: Sequence[Buffer], descriptors: list[int]) -> Boot:
+        """Rebuild it in the template. The descriptors are those that the initializer's arguments need."""
+        fields, present = pickle.loads(buffers[0])
+        rest = iter(buffers[1:])
+        preload_call, initializer = ([next(rest)] if there else None for there in present)
+        boot = cls(preload_call=preload_call, initializer=initializer, **fields)
+        boot._descriptors = descriptors
+        return boot
+
+    @property
+    def preloads(self) -> bool:
+        """Whether there is anything of the user's to run in the template."""
+        return bool(self.preload) or self._preload_call is not None
+
+    # ---- the calls -----------------------------------------------------------------------------------------
+
+    def run_preload(self) -> None:
+        """Import the modules and make the call. In the template; raises whatever they raise."""
+        from importlib import import_module
+
+        for name in self.preload:
+            import_module(name)
+        if self._preload_call is not None:
+            call = self._preload_call if self.forked else payload.loads(self._preload_call)
+            call()
+
+    def run_initializer(self) -> None:
+        """Call the initializer, if there is one. In a worker; raises whatever it raises."""
+        if self._initializer is None:
+            return
+        if self.forked:
+            function, arguments = self._initializer
+        else:
+            function, arguments = inheritance.release(self._initializer, self._descriptors)
+        function(*arguments)

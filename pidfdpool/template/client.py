@@ -1,0 +1,312 @@
+"""How the host starts a template.
+
+Called by whichever thread carries out StartTemplate: the thread of the first submit, or the pool thread when a
+template is replaced. `start` returns once the launcher is gone and the template has said hello; from then on the
+host has no child of ours. It takes as long as an interpreter takes to start (exec way), or a few ms (fork way).
+
+The exec way is safe in a host with threads: posix_spawn runs nothing of the host's in the new process. The fork way
+is as safe as os.fork() is in that host at that moment, which is why it happens once and only where it was asked for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from pidfdpool import channel as channels
+from pidfdpool import hygiene, inheritance, payload, wire
+from pidfdpool.errors import TemplateError
+from pidfdpool.pidfd import Pidfd, SentinelHandle, capabilities, sentinel_pipe
+from pidfdpool.template.boot import PIDFD, SENTINEL, Boot
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from pidfdpool.pidfd import ProcessHandle
+
+START_TIMEOUT = 60.0  # seconds; an interpreter that is not up by then is not going to be
+
+# The host's sys.path comes as arguments, so that the very same pidfdpool is found, whatever is installed or lies in
+# the current directory.
+_LAUNCHER = (
+    "import sys; sys.path[:] = sys.argv[4:]; "
+    "from pidfdpool.template.process import main; main(sys.argv[1:4])"
+)
+
+
+class Recipe:
+    """What a pool's templates are made of; the same for each of them.
+
+    way: "exec", "fork", or "any": exec, unless the initializer's arguments can only be inherited by a fork.
+    """
+
+    def __init__(
+        self,
+        *,
+        way: str,
+        preload: tuple[str, ...],
+        preload_call: Callable[[], object] | None,
+        initializer: tuple[Callable[..., object], tuple[Any, ...]] | None,
+    ) -> None:
+        self.fork = way == "fork" or (way == "any" and _needs_fork(initializer))
+        self.preload = preload
+        self.preload_call = preload_call
+        self.initializer = initializer
+        # What `__main__` holds now will be in the workers, too, if the template is forked from here.
+        self.shared_main = payload.SharedMain(sys.modules.get("__main__")) if self.fork else None
+
+    def boot(self, handles: str) -> tuple[Boot, list[int]]:
+        """Return what the template is told, and the descriptors it needs, which the caller owns."""
+        fds: list[int] = []
+        call: Any = self.preload_call
+        initializer: Any = self.initializer
+        if not self.fork:
+            call = payload.dumps(call) if call is not None else None
+            if initializer is not None:
+                initializer, fds = inheritance.capture(initializer)
+        from multiprocessing import process
+
+        me = process.current_process()
+        boot = Boot(
+            handles=handles,
+            host_pid=os.getpid(),
+            host_name=me.name,
+            argv=list(sys.argv),
+            authkey=bytes(me.authkey),
+            preload=self.preload,
+            forked=self.fork,
+            preload_call=call,
+            initializer=initializer,
+        )
+        return boot, fds
+
+
+def _needs_fork(initializer: object) -> bool:
+    """Return whether the initializer's arguments can be shared by a fork only."""
+    if initializer is None or "multiprocessing.synchronize" not in sys.modules:
+        return False
+    try:
+        _, fds = inheritance.capture(initializer)
+    except inheritance.NeedsFork:
+        return True
+    except Exception:
+        return False  # the start will say what is wrong with them
+    for fd in fds:
+        os.close(fd)
+    return False
+
+
+class HostEnd:
+    """The host's end of a template: its channel, its handle, and what only the fallback needs."""
+
+    def __init__(self, channel: channels.Channel, handles: str, lifeline: int | None) -> None:
+        self.channel = channel
+        self.handles = handles
+        self.handle: ProcessHandle | None = None
+        self.early: list[wire.Frame] = []  # came in with the greeting, for the pool thread to serve
+        self._lifeline = lifeline  # the fallback's sign that the host is alive: held open by the host alone
+
+    def close(self) -> None:
+        """Close every descriptor of the host's that belongs to this template."""
+        self.channel.close()
+        if self.handle is not None:
+            self.handle.close()
+        self._close_lifeline()
+
+    def close_in_forked_child(self) -> None:
+        """Close the copies of a process that was forked from the host."""
+        self.channel.close()
+        if self.handle is not None:
+            self.handle.close_in_forked_child()
+        self._close_lifeline()
+
+    def _close_lifeline(self) -> None:
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None
+
+    def worker_handle(self, fd: int, pid: int, slot: int, generation: int) -> ProcessHandle:
+        """Wrap the descriptor that came with SPAWNED. In the fallback the template delivers our signals."""
+        if self.handles == PIDFD:
+            return Pidfd.from_fd(fd, pid)
+
+        def deliver(number: int, group: bool) -> None:
+            self.channel.post(wire.encode(wire.SIGNAL, slot, generation, number))
+
+        return SentinelHandle(fd, pid, deliver)
+
+
+def start(recipe: Recipe) -> HostEnd:
+    """Start a template and return the host's end of it.
+
+    Raises:
+        TemplateError: the process ended or stayed silent; the message says which program it was.
+        OSError: the kernel refused (no process, descriptor or memory left; no such program).
+        Exception: the initializer, its arguments or the preload callable cannot be pickled (exec way).
+    """
+    handles = PIDFD if capabilities().usable else SENTINEL
+    boot, fds = recipe.boot(handles)
+    ours = theirs = link = None
+    watched: list[int] = []
+    try:
+        ours, theirs = channels.pair()
+        lifeline = None
+        if handles == PIDFD:
+            watched.append(channels.above_stdio(os.pidfd_open(os.getpid())))
+        else:
+            read, lifeline = sentinel_pipe()
+            watched.append(read)
+        link = HostEnd(channels.Channel(ours, descriptors=True), handles, lifeline)
+        # The launcher is a child of the host for a moment. Its SIGCHLD waits until it is reaped, so that a handler
+        # that runs waitpid(-1) on this thread finds nothing. On other threads nothing is held back.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        try:
+            if recipe.fork:
+                program = "the forked host"
+                pid = _fork(theirs, watched[0], boot, link)
+            else:
+                program = _executable()
+                pid = _spawn(program, theirs.fileno(), watched[0], handles)
+            theirs.close()
+            _shake_hands(link, pid, program)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if not recipe.fork:
+            for fd in fds:
+                link.channel.post(wire.encode(wire.INHERIT), os.dup(fd))
+            link.channel.post(wire.encode(wire.BOOT, buffers=boot.dump()))
+    except BaseException:
+        if link is not None:
+            link.close()
+        elif ours is not None:
+            ours.close()
+        raise
+    finally:
+        if theirs is not None:
+            theirs.close()
+        for fd in (*watched, *fds):
+            os.close(fd)
+    return link
+
+
+def _executable() -> str:
+    # Honour multiprocessing.set_executable(), which is how embedded interpreters say where Python is.
+    spawn = sys.modules.get("multiprocessing.spawn")
+    program = (spawn.get_executable() if spawn is not None else None) or sys.executable
+    if not program:
+        raise TemplateError(
+            "there is no Python to start the template with: sys.executable is empty. "
+            "Name one with multiprocessing.set_executable(), or use mp_context='fork'."
+        )
+    return os.fsdecode(program)
+
+
+def _spawn(program: str, channel: int, host: int, handles: str) -> int:
+    """Start the launcher in a fresh interpreter, with the host's interpreter options."""
+    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
+
+    # dup2 onto another number is what drops close-on-exec in the new process, and only there.
+    first = max(channel, host) + 1
+    paths = [path for path in sys.path if isinstance(path, str)]
+    return os.posix_spawn(
+        program,
+        [program, *_args_from_interpreter_flags(), "-c", _LAUNCHER, str(first), str(first + 1), handles, *paths],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_DUP2, channel, first), (os.POSIX_SPAWN_DUP2, host, first + 1)],
+        setpgroup=0,  # Ctrl-C in the host's terminal is not for us
+        setsigmask=(),
+        setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+    )
+
+
+def _fork(theirs: socket.socket, host: int, boot: Boot, link: HostEnd) -> int:
+    """Fork the launcher from the host: the one fork of the host for this pool."""
+    hygiene.flush_output()
+    with hygiene.signals_blocked():
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            hygiene.reset_signals()
+            os.setpgid(0, 0)
+            link.close()
+            from pidfdpool.template.process import launch
+
+            launch(theirs.detach(), host, boot.handles, boot)
+        finally:
+            os._exit(1)
+
+
+def _shake_hands(link: HostEnd, launcher: int, program: str) -> None:
+    """Wait until the template has said hello and the launcher is gone, and reap it."""
+    deadline = time.monotonic() + START_TIMEOUT
+    passing: ProcessHandle | None = None
+    poller = select.poll()
+    poller.register(link.channel.fileno(), select.POLLIN)
+    try:
+        while link.handle is None:
+            if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise TemplateError(f"{program} did not start a template within {START_TIMEOUT:g} s")
+            for frame in link.channel.receive_now():
+                if frame.kind not in (wire.LAUNCHED, wire.HELLO):
+                    link.early.append(frame)
+                    continue
+                fd = link.channel.descriptor()
+                if fd is None:
+                    raise OSError(errno.EMFILE, "no descriptor number left for the template's pidfd")
+                handle = _handle(link.handles, fd, frame.value)
+                if frame.kind == wire.LAUNCHED:
+                    passing = handle
+                else:
+                    link.handle = handle
+    except (EOFError, ConnectionResetError) as error:
+        if passing is None:
+            # It never spoke, so its number is all there is. Whoever it may name by now, only a child of the host
+            # that has ended can be affected, and only by being reaped.
+            with suppress(OSError):
+                passing = Pidfd.open(launcher)
+        status = _reap(passing, deadline)
+        raise TemplateError(
+            f"{program}, started as the pool's template, ended before it was ready: {status}. Its standard error "
+            "may say why. If it is not a Python interpreter, name one with multiprocessing.set_executable()."
+        ) from error
+    finally:
+        if link.handle is not None:
+            _reap(passing, deadline)
+        if passing is not None:
+            passing.close()
+
+
+def _handle(handles: str, fd: int, pid: int) -> ProcessHandle:
+    if handles == PIDFD:
+        return Pidfd.from_fd(fd, pid)
+    return SentinelHandle(fd, pid, _cannot_signal)
+
+
+def _cannot_signal(number: int, group: bool) -> None:
+    raise AssertionError("the template and the launcher are told to leave, never signalled")
+
+
+def _reap(handle: ProcessHandle | None, deadline: float) -> object:
+    """Wait for a process that is about to end, and reap it if nobody else has."""
+    if handle is None:
+        return "exit status unknown"
+    handle.wait(max(0.0, deadline - time.monotonic()))
+    if isinstance(handle, Pidfd):
+        return handle.exit_status()
+    # Without pidfds its number is all there is. The pipe closes a little before the process can be waited for.
+    while time.monotonic() < deadline:
+        try:
+            if os.waitid(os.P_PID, handle.pid, os.WEXITED | os.WNOHANG) is not None:
+                break
+        except ChildProcessError:
+            break
+        time.sleep(0.001)
+    return "exit status unknown"

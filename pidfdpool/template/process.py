@@ -1,0 +1,328 @@
+"""What runs in the template process, and in the launcher that leaves it behind.
+
+The host starts the *launcher*, which sends its own pidfd over the channel, forks the *template* and exits; so the
+template is nobody's child that the host could reap, and has a session of its own. The template then serves:
+
+    the channel      SPAWN: fork a worker, answer with its pidfd.   STOP: end everything and leave.
+    the host's pidfd readable: the host is gone, however it went: kill the workers, leave.
+    workers' pidfds  readable: kill what is left of the worker's process group, reap it, report how it died.
+    the doorbell     SIGCHLD: something died; reap orphans of workers, which came to us as their subreaper.
+
+It has one thread and runs no code of the user's but the preload, so its forks are safe and it always answers.
+
+The doorbell does not contradict the rule that workers are not tracked by SIGCHLD: that rule protects the host's
+handlers, and here there are none but ours. Without it, orphans would stay zombies until something else happened.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, NoReturn
+
+from pidfdpool import hygiene, payload, wire
+from pidfdpool.channel import Channel
+from pidfdpool.pidfd import ChildHandle, Pidfd, prctl, sentinel_pipe
+from pidfdpool.template import descendants
+from pidfdpool.template.boot import PIDFD, Boot
+from pidfdpool.template.guard import guarded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pidfdpool.pidfd import ProcessHandle
+    from pidfdpool.wire import Frame
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """Be the launcher of the exec way: a fresh interpreter, called with `channel host handles`."""
+    channel, host = int(arguments[0]), int(arguments[1])
+    hygiene.close_descriptors(keep=(channel, host))
+    for fd in (channel, host):
+        os.set_inheritable(fd, False)
+    launch(channel, host, arguments[2], None)
+
+
+def launch(channel_fd: int, host_fd: int, handles: str, boot: Boot | None) -> NoReturn:
+    """Fork the template and exit. In the fork way boot is given, otherwise it comes over the channel.
+
+    host_fd: readable when the host is gone: its pidfd, or in the fallback the read end of a pipe.
+    """
+    status = 1
+    try:
+        channel = Channel(socket.socket(fileno=channel_fd), descriptors=True)
+        own = _own_handle(handles)
+        channel.send(wire.encode(wire.LAUNCHED, value=os.getpid()), own[0])
+        with hygiene.signals_blocked():
+            if not os.fork():
+                for fd in own:
+                    os.close(fd)
+                hygiene.reset_signals()
+                Template(channel, host_fd, handles).run(boot)
+        status = 0
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass  # the host is gone, or changed its mind
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()  # the host can only see that the channel closes
+    finally:
+        os._exit(status)
+
+
+def _own_handle(handles: str) -> list[int]:
+    """Return a descriptor that is readable once this process is gone, and what it must keep open until then."""
+    return [os.pidfd_open(os.getpid())] if handles == PIDFD else list(sentinel_pipe())
+
+
+class _Worker:
+    """A child that is a worker."""
+
+    __slots__ = ("generation", "handle", "slot")
+
+    def __init__(self, slot: int, generation: int, handle: ProcessHandle) -> None:
+        self.slot = slot
+        self.generation = generation
+        self.handle = handle
+
+
+class Template:
+    """The template's state and its loop: one per process, on its only thread."""
+
+    def __init__(self, channel: Channel, host_fd: int, handles: str) -> None:
+        self._channel = channel
+        self._host_fd = host_fd
+        self._handles = handles
+        self._requests: list[Frame] = []  # read, and not yet served
+        self._workers: dict[int, _Worker] = {}  # by pid: only we reap, so no number is reused behind our back
+        self._stopping = False
+
+    def run(self, boot: Boot | None) -> None:
+        """Serve until the host is gone, or says STOP and every worker has ended.
+
+        Raises:
+            EOFError: the host is gone.
+        """
+        os.setsid()
+        prctl.set_child_subreaper(True)
+        prctl.set_name("pidfd-template")
+        own = _own_handle(self._handles)
+        self._channel.send(wire.encode(wire.HELLO, value=os.getpid()), own[0])
+        os.close(own[0])
+        self._kept_open = own[1:]
+        hygiene.occupy_standard_streams()
+        if boot is None:
+            boot = self._receive_boot()
+            sys.argv[:] = boot.argv
+        else:
+            hygiene.renew_output_streams()
+        hygiene.forget_exit_functions()
+        hygiene.unblock_signals()
+        self._boot = boot
+        if self._preload():
+            self._serve()
+
+    # ---- getting ready -------------------------------------------------------------------------------------
+
+    def _receive_boot(self) -> Boot:
+        descriptors: list[int] = []
+        boot: Boot | None = None
+        while boot is None:
+            for frame in self._channel.receive():
+                if frame.kind == wire.INHERIT:
+                    fd = self._channel.descriptor()
+                    if fd is None:
+                        raise OSError(errno.EMFILE, "no descriptor number left for what workers inherit")
+                    descriptors.append(fd)
+                elif frame.kind == wire.BOOT:
+                    boot = Boot.load(frame.buffers, descriptors)
+                else:
+                    self._requests.append(frame)
+        return boot
+
+    def _preload(self) -> bool:
+        """Run the preload. False: it failed and that is reported; no other template would do better."""
+        try:
+            with guarded(self._host_fd) if self._boot.preloads and self._handles == PIDFD else nullcontext():
+                self._boot.run_preload()
+        except BaseException as error:
+            self._channel.send(wire.encode(wire.PRELOAD_FAILED, buffers=payload.dump_error(error)))
+            return False
+        hygiene.flush_output()
+        # What is there now will be shared with every worker; a collection that touched it would copy its pages.
+        gc.freeze()
+        return True
+
+    # ---- serving -------------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        self._doorbell, bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(bell, warn_on_full_buffer=False)
+        self._epoll = select.epoll()
+        callbacks: dict[int, Callable[[], None]] = {
+            self._channel.fileno(): self._read,
+            self._host_fd: self._host_gone,
+            self._doorbell: self._reap,
+        }
+        for fd in callbacks:
+            self._epoll.register(fd, select.EPOLLIN)
+        self._work_off()
+        self._reap()  # a child of the preload's may have died before the doorbell was hung
+        while not (self._stopping and not self._workers):
+            for fd, _ in self._epoll.poll():
+                # Any other descriptor is a worker's pidfd, and all that it can say is that the worker ended. All of
+                # the dead are looked for, so that a number reused within one batch cannot mislead.
+                callbacks.get(fd, self._bury_the_dead)()
+
+    def _read(self) -> None:
+        try:
+            self._requests += self._channel.receive()
+        except (EOFError, ConnectionResetError):
+            self._host_gone()  # or it has given us up, which comes to the same
+        self._work_off()
+
+    def _work_off(self) -> None:
+        requests, self._requests = self._requests, []
+        for frame in requests:
+            if frame.kind == wire.SPAWN:
+                self._spawn(frame)
+            elif frame.kind == wire.SIGNAL:
+                self._signal(frame)
+            elif frame.kind == wire.STOP:
+                self._stopping = True
+                self._kill_workers()
+
+    def _host_gone(self) -> NoReturn:
+        self._kill_workers()
+        os._exit(0)
+
+    def _kill_workers(self) -> None:
+        for worker in self._workers.values():
+            _kill_group(worker.handle)
+
+    def _signal(self, frame: Frame) -> None:
+        for worker in self._workers.values():
+            if worker.slot == frame.slot and worker.generation == frame.generation:
+                with suppress(OSError):
+                    worker.handle.send_signal(frame.value, group=True)
+
+    # ---- births --------------------------------------------------------------------------------------------
+
+    def _spawn(self, frame: Frame) -> None:
+        end = self._channel.descriptor()
+        try:
+            if end is None:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            try:
+                handle = self._fork_worker(frame, end)
+            finally:
+                os.close(end)
+        except OSError as error:
+            number = error.errno or errno.EIO
+            self._channel.send(wire.encode(wire.SPAWN_FAILED, frame.slot, frame.generation, number))
+            return
+        self._workers[handle.pid] = _Worker(frame.slot, frame.generation, handle)
+        self._epoll.register(handle.fileno(), select.EPOLLIN)
+        answer = wire.encode(wire.SPAWNED, frame.slot, frame.generation, handle.pid)
+        self._channel.send(answer, handle.fileno())
+
+    def _fork_worker(self, frame: Frame, end: int) -> ProcessHandle:
+        pipe = None if self._handles == PIDFD else sentinel_pipe()
+        template = os.getpid()
+        with hygiene.signals_blocked():
+            pid = os.fork()
+            if not pid:
+                self._become_worker(frame, end, template, pipe)
+        # The group must exist before the host can signal it; the worker does the same, whoever comes first.
+        with suppress(OSError):
+            os.setpgid(pid, pid)
+        if pipe is None:
+            return Pidfd.open(pid)
+        os.close(pipe[1])
+        return ChildHandle(pipe[0], pid)
+
+    def _become_worker(self, frame: Frame, end: int, template: int, pipe: tuple[int, int] | None) -> NoReturn:
+        status = 1
+        try:
+            hygiene.reset_signals()
+            os.setpgid(0, 0)
+            prctl.set_parent_death_signal(signal.SIGKILL)
+            if os.getppid() != template:
+                os._exit(status)  # it died before the line above took effect
+            self._channel.close()
+            self._epoll.close()
+            for worker in self._workers.values():
+                worker.handle.close()
+            for fd in self._kept_open:
+                os.close(fd)
+            if pipe is not None:
+                os.close(pipe[0])
+            hygiene.unblock_signals()
+            from pidfdpool.worker.process import Worker
+
+            own = socket.socket(fileno=end)
+            status = Worker(own, frame.slot, self._boot, self._host_fd, pipe and pipe[1]).run()
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            hygiene.flush_output()
+            os._exit(status)
+
+    # ---- deaths --------------------------------------------------------------------------------------------
+
+    def _bury_the_dead(self) -> None:
+        for worker in list(self._workers.values()):
+            if not worker.handle.alive():
+                self._bury(worker)
+
+    def _bury(self, worker: _Worker) -> None:
+        # While the worker is a zombie its number, and with it the group's, cannot be taken by anybody else.
+        _kill_group(worker.handle)
+        status = worker.handle.exit_status()
+        with suppress(OSError):
+            self._epoll.unregister(worker.handle.fileno())
+        if status is None or status.unknown:
+            return  # readable but not yet waitable (a tracer has it); the doorbell rings when it is
+        del self._workers[worker.handle.pid]
+        worker.handle.close()
+        self._channel.send(wire.encode(wire.DIED, worker.slot, worker.generation, status.to_wait_status() or 0))
+
+    def _reap(self) -> None:
+        """Reap whatever is dead. Looking first, because a worker's status must not be lost."""
+        with suppress(BlockingIOError):
+            while os.read(self._doorbell, 4096):
+                pass
+        with suppress(ChildProcessError):
+            while True:
+                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if dead is None:
+                    return
+                worker = self._workers.get(dead.si_pid)
+                if worker is not None:
+                    self._bury(worker)
+                    if dead.si_pid in self._workers:
+                        return
+                else:
+                    os.waitid(os.P_PID, dead.si_pid, os.WEXITED | os.WNOHANG)
+
+
+def _kill_group(handle: ProcessHandle) -> None:
+    """Kill a worker with all that it started, as far as that is still in its process group."""
+    with suppress(ProcessLookupError):
+        try:
+            handle.send_signal(signal.SIGKILL, group=True)
+        except ProcessLookupError:
+            raise
+        except OSError:  # before Linux 6.9 a pidfd cannot name a group
+            with suppress(ProcessLookupError):
+                handle.send_signal(signal.SIGKILL)
+            descendants.kill_adopted(handle.pid)

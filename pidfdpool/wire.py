@@ -1,0 +1,153 @@
+"""Frames <-> bytes. Pure: no socket, no process; `channel` moves the bytes.
+
+A channel is a stream, so each message is framed: a fixed header, the length of each buffer, the buffers.
+
+    kind u8 | buffers u8 | slot u16 | generation u32 | value i64 | length u64 x buffers | the buffers
+
+`value` is a task's id, a pid, an errno or a wait status, as the kind says. A buffer is opaque here: `payload`
+makes and reads it. Numbers are little-endian; both ends run on one machine and come from one version.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
+    Buffer: TypeAlias = bytes | bytearray | memoryview
+
+HEADER = struct.Struct("<BBHIq")
+_LENGTHS = [struct.Struct(f"<{count}Q") for count in range(256)]
+
+# host -> worker
+TASK = 1  # value: the task's id; buffers: the pickled call
+LEAVE = 2
+
+# worker -> host
+READY = 10
+RESULT = 11  # value: the task's id; buffers: the pickled result
+ERROR = 12  # value: the task's id; buffers: the pickled exception, its traceback as UTF-8 text
+INITIALIZER_FAILED = 13  # buffers: as ERROR
+
+# host -> template
+BOOT = 20  # buffers: what the template must know, see template.boot
+SPAWN = 21  # with a descriptor: the worker's end of its channel
+SIGNAL = 22  # value: signal number; only where there are no pidfds
+STOP = 23
+INHERIT = 24  # with a descriptor: one that the initializer's arguments need; comes before BOOT
+
+# template -> host
+LAUNCHED = 30  # with a descriptor: the launcher's pidfd
+HELLO = 31  # value: the template's pid; with a descriptor: its pidfd
+BOOTED = 32
+PRELOAD_FAILED = 33  # buffers: as ERROR
+SPAWNED = 34  # value: the worker's pid; with a descriptor: its pidfd
+SPAWN_FAILED = 35  # value: the errno
+DIED = 36  # value: the wait status
+
+_KINDS = frozenset({TASK, LEAVE, *range(10, 14), *range(20, 25), *range(30, 37)})
+
+class WireError(Exception):
+    """The bytes are not a frame: somebody else wrote into the channel."""
+
+class Frame:
+    """One message as it came in."""
+
+    __slots__ = ("buffers", "generation", "kind", "slot", "value")
+
+    def __init__(self, kind: int, slot: int, generation: int, value: int) -> None:
+        self.kind = kind
+        self.slot = slot
+        self.generation = generation
+        self.value = value
+        self.buffers: list[Buffer] = []
+
+    def __repr__(self) -> str:
+        sizes = [len(buffer) for buffer in self.buffers]
+        return f"<Frame {self.kind} slot={self.slot}/{self.generation} value={self.value} buffers={sizes}>"
+
+def encode(
+    kind: int, slot: int = 0, generation: int = 0, value: int = 0, buffers: Sequence[Buffer] = ()
+) -> list[Buffer]:
+    """Return the pieces of one frame, ready for a gathering write; the buffers are not copied."""
+    count = len(buffers)
+    head = HEADER.pack(kind, count, slot, generation, value)
+    if not count:
+        return [head]
+    if count == 1:
+        return [head + _LENGTHS[1].pack(len(buffers[0])), buffers[0]]
+    return [head + _LENGTHS[count].pack(*map(len, buffers)), *buffers]
+
+class Decoder:
+    """Bytes in, frames out, in whatever pieces the stream delivers them. Not thread-safe.
+
+    Small frames are cut from what `feed` is given. A buffer that did not arrive whole gets memory of its exact
+    size, and `wanted` asks the reader to receive straight into it: a large payload is copied once, by the kernel.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._frame: Frame | None = None
+        self._lengths: list[int] = []  # of the buffers still to come, the next one last
+        self._body: bytearray | None = None
+        self._filled = 0
+
+    def wanted(self) -> memoryview | None:
+        """Return the memory to receive into next, then call `filled`; or None: then call `feed`."""
+        if self._body is None:
+            return None
+        return memoryview(self._body)[self._filled :]
+
+    def filled(self, count: int) -> list[Frame]:
+        """Take note of `count` bytes received into `wanted()`; return the frames now complete."""
+        assert self._body is not None
+        assert self._frame is not None
+        self._filled += count
+        if self._filled < len(self._body):
+            return []
+        self._frame.buffers.append(self._body)
+        self._body = None
+        return self.feed(b"")
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take the next bytes of the stream; return the frames now complete.
+
+        Raises:
+            WireError: these bytes are no frame; the stream cannot be used any more.
+        """
+        if self._rest:
+            data = self._rest + data
+        frames: list[Frame] = []
+        position, end = 0, len(data)
+        while True:
+            frame = self._frame
+            if frame is None:
+                if end - position < HEADER.size:
+                    break
+                kind, count, slot, generation, value = HEADER.unpack_from(data, position)
+                if kind not in _KINDS:
+                    raise WireError(f"a frame of unknown kind {kind}")
+                lengths = _LENGTHS[count]
+                if end - position < HEADER.size + lengths.size:
+                    break
+                frame = self._frame = Frame(kind, slot, generation, value)
+                if count:
+                    self._lengths = list(lengths.unpack_from(data, position + HEADER.size))[::-1]
+                position += HEADER.size + lengths.size
+            while self._lengths:
+                length = self._lengths.pop()
+                if end - position < length:
+                    self._body = bytearray(length)
+                    self._filled = end - position
+                    self._body[: self._filled] = data[position:]
+                    self._rest = b""
+                    return frames
+                frame.buffers.append(data[position : position + length])
+                position += length
+            frames.append(frame)
+            self._frame = None
+        self._rest = data[position:]
+        return frames
