@@ -153,12 +153,13 @@ class Channel:
                 sent = self._sock.sendmsg((piece,), ancillary, _DONTWAIT)
             except BlockingIOError:
                 return False
-            if descriptor is not None:
-                os.close(descriptor)
             if sent == len(piece):
                 self._unsent.popleft()
             else:
                 self._unsent[0] = (memoryview(piece)[sent:], None)
+            # Only now that it is no longer noted down: a process forked in between must not close it again.
+            if descriptor is not None:
+                os.close(descriptor)
         return True
 
     def send(self, pieces: Sequence[Buffer], descriptor: int | None = None) -> None:
@@ -175,14 +176,13 @@ class Channel:
     def close(self) -> None:
         """Close the socket and every descriptor that was received or not yet sent. Idempotent."""
         self._sock.close()
-        for _, descriptor in self._unsent:
+        left = [descriptor for _, descriptor in self._unsent]
+        self._unsent.clear()
+        left += self._descriptors
+        self._descriptors.clear()
+        for descriptor in left:
             if descriptor is not None:
                 os.close(descriptor)
-        self._unsent.clear()
-        while self._descriptors:
-            received = self._descriptors.popleft()
-            if received is not None:
-                os.close(received)
 
 
 def _rights(descriptor: int) -> tuple[int, int, bytes]:

@@ -68,11 +68,13 @@ def _ended_by_ctrl_c() -> bool:
 
 
 def _after_fork_in_child() -> None:
-    for pool in list(_pools):
-        pool.abandon_in_forked_child()
-    _pools.clear()
+    # The executors first: whatever state a pool was copied in, no executor may go on using it.
     for executor in list(_executors):
         executor._forget_pool_of_parent()
+    pools = list(_pools)
+    _pools.clear()
+    for pool in pools:
+        pool.abandon_in_forked_child()
 
 
 # Private, but what concurrent.futures itself relies on (CPython issue 39812): functions registered with atexit run

@@ -264,6 +264,15 @@ class Machine:
 
     def _template_lost(self, event: ev.TemplateLost, now: float) -> None:
         asked = self.template is Template.STOPPING
+        self._lose_template()
+        if not asked and self.phase is not Phase.CLOSING:
+            self._died_young(f"the template was lost: {event.reason}", now)
+
+    def _template_hopeless(self, event: ev.TemplateHopeless, _now: float) -> None:
+        self._lose_template()
+        self._break(event.reason)
+
+    def _lose_template(self) -> None:
         self.template = Template.DOWN
         for slot in self.slots:
             if slot.state is State.DEAD:
@@ -272,12 +281,6 @@ class Machine:
                 self._bury(slot)  # the request died with the template
             else:
                 slot.doomed = True  # by its parent-death signal; its own Died follows
-        if not asked and self.phase is not Phase.CLOSING:
-            self._died_young(f"the template was lost: {event.reason}", now)
-
-    def _template_hopeless(self, event: ev.TemplateHopeless, now: float) -> None:
-        self._break(event.reason)
-        self._template_lost(ev.TemplateLost(event.reason), now)
 
     def _shutdown_asked(self, event: ev.ShutdownAsked, _now: float) -> None:
         if self.phase is Phase.OPEN:

@@ -15,6 +15,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,7 @@ class Pool:
         self.owner_lost = False  # set without the lock, by the collector
         self.sleeps_until: float | None = 0.0  # what the pool thread's current wait ends at; None: nothing
         self.cause: BaseException | None = None  # of the break
+        self.unrun: list[Resolution] = []
         self._start_wanted = False
         self._count = 0
         self._thread = PoolThread(self)
@@ -81,7 +83,7 @@ class Pool:
             ev.StopTemplate: self._stop_template,
             ev.Close: self._close,
         }
-        self._resolve: dict[type[Any], Callable[[Any, Frame | None], Resolution | None]] = {
+        self._resolve: dict[type[Any], Callable[[Any, Frame | None], Resolution]] = {
             ev.Deliver: self._deliver,
             ev.Withdraw: self._withdraw,
             ev.FailCrashed: self._fail_crashed,
@@ -151,10 +153,11 @@ class Pool:
         """
         self.closed = True
         self.poller.close_in_forked_child()
-        for link in self.workers.values():
-            link.close_in_forked_child()
-        if self.template is not None:
-            self.template.close_in_forked_child()
+        for link in [*self.workers.values(), self.template]:
+            # The fork may have come between any two steps of the pool thread's.
+            with suppress(OSError):
+                if link is not None:
+                    link.close_in_forked_child()
         message = (
             "this future was pending when its process was forked: the task runs on for the parent process, and only "
             "there its result will arrive. Submit again in the child, whose executor has workers of its own."
@@ -188,17 +191,19 @@ class Pool:
         if self.closed:
             return resolutions
         events = deque([event])
-        while events:
-            for action in self.machine.decide(events.popleft(), time.monotonic()):
-                kind = type(action)
-                if kind in self._carry_out:
-                    following = self._carry_out[kind](action)
-                    if following is not None:
-                        events.append(following)
-                else:
-                    resolution = self._resolve[kind](action, frame)
-                    if resolution is not None:
-                        resolutions.append(resolution)
+        try:
+            while events:
+                for action in self.machine.decide(events.popleft(), time.monotonic()):
+                    kind = type(action)
+                    if kind in self._carry_out:
+                        following = self._carry_out[kind](action)
+                        if following is not None:
+                            events.append(following)
+                    else:
+                        resolutions.append(self._resolve[kind](action, frame))
+        except BaseException:
+            self.unrun += resolutions  # for the last resort: their tasks are not in `tasks` any more
+            raise
         deadline = self.machine.deadline()
         if deadline is not None and (self.sleeps_until is None or deadline < self.sleeps_until):
             self.sleeps_until = deadline
@@ -300,14 +305,14 @@ class Pool:
 
     # ---- resolving futures: each returns what to run without the lock ----------------------------------------
 
-    def _deliver(self, action: ev.Deliver, frame: Frame | None) -> Resolution | None:
+    def _deliver(self, action: ev.Deliver, frame: Frame | None) -> Resolution:
         assert frame is not None
         return partial(_deliver, self.tasks.pop(action.task).future, frame.kind, frame.buffers)
 
-    def _withdraw(self, action: ev.Withdraw, _frame: Frame | None) -> Resolution | None:
+    def _withdraw(self, action: ev.Withdraw, _frame: Frame | None) -> Resolution:
         return self.tasks.pop(action.task).future._resolve_cancelled
 
-    def _fail_crashed(self, action: ev.FailCrashed, _frame: Frame | None) -> Resolution | None:
+    def _fail_crashed(self, action: ev.FailCrashed, _frame: Frame | None) -> Resolution:
         task = self.tasks.pop(action.task)
         error = WorkerCrashed(
             slot=action.slot,
@@ -321,7 +326,7 @@ class Pool:
         )
         return partial(task.future._resolve, None, error)
 
-    def _fail_broken(self, action: ev.FailBroken, _frame: Frame | None) -> Resolution | None:
+    def _fail_broken(self, action: ev.FailBroken, _frame: Frame | None) -> Resolution:
         return partial(self.tasks.pop(action.task).future._resolve, None, self.broken_error(action.reason))
 
     def broken_error(self, reason: str) -> PoolBroken:

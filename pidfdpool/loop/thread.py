@@ -281,9 +281,12 @@ class PoolThread:
             pool.machine.broken = f"the pool's own machinery failed: {error!r}"
             tasks = list(pool.tasks.values())
             pool.tasks.clear()
+            unrun, pool.unrun = pool.unrun, []
             for link in pool.workers.values():
                 with suppress(Exception):
                     link.signal(signal.SIGKILL)
+        for resolution in unrun:
+            resolution()
         for task in tasks:
             task.future._resolve(None, pool.broken_error(pool.machine.broken))
 

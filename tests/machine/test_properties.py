@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pidfdpool import events as ev
 from pidfdpool.machine import Machine, Phase, State
@@ -44,14 +44,13 @@ class World(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.machine: Machine | None = None
+        self.machine: Machine | None = None  # made by `begin`
 
-    @rule(
+    @initialize(
         workers=st.integers(1, 3),
         limit=st.sampled_from([None, 1, 2]),
         on_crash=st.sampled_from(["isolate", "break"]),
     )
-    @precondition(lambda self: self.machine is None)
     def begin(self, workers, limit, on_crash):
         self.machine = Machine(Policy(max_workers=workers, max_tasks_per_child=limit, on_crash=on_crash))
         self.on_crash = on_crash
@@ -64,7 +63,6 @@ class World(RuleBasedStateMachine):
         self.written: set[int] = set()
         self.may_fail: set[int] = set()  # tasks whose worker died after reading them
         self.closed = False
-        self.break_expected = False
         self.refuse_next = False
         self.decline_next = False
 
@@ -108,6 +106,7 @@ class World(RuleBasedStateMachine):
         elif isinstance(action, ev.Stop):
             worker.told_to_leave = True
         elif isinstance(action, ev.Signal):
+            assert worker.generation == action.generation
             worker.killed = True
         elif isinstance(action, ev.Deliver):
             assert action.task in self.written
@@ -140,7 +139,7 @@ class World(RuleBasedStateMachine):
 
     # ---- what the caller does ------------------------------------------------------------------------------
 
-    running = precondition(lambda self: self.machine is not None and not self.closed)
+    running = precondition(lambda self: not self.closed)
 
     @running
     @rule(target=tasks)
@@ -201,6 +200,17 @@ class World(RuleBasedStateMachine):
         for worker in self.workers.values():
             worker.killed = True
         self.happen(ev.TemplateLost("killed"))
+
+    @running
+    @rule()
+    @precondition(lambda self: self.template in ("up", "starting") and len(self.accepted) > 6)
+    def template_is_hopeless(self):
+        self.template = "down"
+        self.workers = {slot: w for slot, w in self.workers.items() if w.spawned}
+        for worker in self.workers.values():
+            worker.killed = True
+        self.happen(ev.TemplateHopeless("its preload fails"))
+        assert self.machine.broken
 
     @running
     @rule(data=st.data(), works=st.integers(0, 5))
@@ -268,7 +278,6 @@ class World(RuleBasedStateMachine):
             self.may_fail.add(worker.running)
         self.happen(ev.Died(worker.slot, worker.generation, KILLED, unread))
 
-    @running
     @rule(data=st.data())
     def late_news_changes_nothing(self, data):
         slot = data.draw(st.integers(0, self.machine.policy.max_workers - 1))
@@ -290,8 +299,6 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def a_task_is_in_one_place(self):
-        if self.machine is None:
-            return
         queued, running = set(self.machine.queue), set(self.machine.running)
         assert not queued & running
         assert not (queued | running) & set(self.resolved)
@@ -300,7 +307,7 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def an_idle_worker_and_a_waiting_task_never_coexist(self):
-        if self.machine is not None and self.machine.phase in (Phase.OPEN, Phase.DRAINING):
+        if self.machine.phase in (Phase.OPEN, Phase.DRAINING):
             idle = any(slot.state is State.IDLE for slot in self.machine.slots)
             assert not (idle and self.machine.queue)
 

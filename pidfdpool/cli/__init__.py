@@ -1,0 +1,104 @@
+"""The command line: `python -m pidfdpool COMMAND ...`, which uses the pool through its public API only.
+
+Each command is a module with two functions: `configure(parser)` declares its arguments, `run(arguments)`
+does the work and returns the exit code. A command's module is imported when that command was asked for, no
+sooner: the workers of `map` import this package, too.
+
+    __init__         which command, and how a run that was cut short ends
+    usage            the parser, and the error that means "you asked for something impossible": exit code 2
+    streams          standard output kept apart from what a function prints; signals that end a filter
+    map              the arguments and exit codes of `map`
+      target         MODULE:FUNCTION
+      source         files and standard input -> blocks of whole lines
+      pacing         how many lines make a block
+      flow           blocks -> pool -> output, in order or as they come, in bounded memory
+      transform      a block of lines -> a block of output; the only part that runs in workers
+      progress       the bar on standard error
+    demo             the newcomers' run, which checks each thing that it says
+      sample         the events it works on, and the work
+      hostility      the SIGCHLD handler that reaps everything, and a search for processes left behind
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pidfdpool._version import __version__
+from pidfdpool.cli import streams
+from pidfdpool.cli.usage import Parser, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# name -> (module, what it does)
+COMMANDS = {
+    "map": (
+        "pidfdpool.cli.map",
+        "transform JSON Lines: one document per line through a function, in parallel",
+    ),
+    "demo": ("pidfdpool.cli.demo", "see the pool survive a hostile host and a killed worker"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments ask for, by default those of this process; return the exit code.
+
+    A run that was cut short by Ctrl-C, or by a reader that went away, does not return: it ends by the same
+    signal as any other filter would, so that shells and scripts see what happened.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            code = _dispatch(given)
+        finally:
+            streams.flush_stdout()
+    except KeyboardInterrupt:
+        streams.say("interrupted")
+        return streams.die_of(signal.SIGINT)
+    except BrokenPipeError:
+        return streams.die_of(signal.SIGPIPE)
+    return code
+
+
+def _dispatch(given: list[str]) -> int:
+    name = given[0] if given else ""
+    if name not in COMMANDS:
+        return _no_command(given)
+    home, summary = COMMANDS[name]
+    command = import_module(home)
+    parser = Parser(prog=f"{_program()} {name}", description=summary[0].upper() + summary[1:] + ".")
+    command.configure(parser)
+    try:
+        code: int = command.run(parser.parse_intermixed_args(given[1:]))
+    except UsageError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    return code
+
+
+def _no_command(given: list[str]) -> int:
+    """Serve --help and --version; anything else is a mistake."""
+    parser = Parser(
+        prog=_program(),
+        usage="%(prog)s [--help] [--version] COMMAND ...",
+        description="A process pool that tracks its workers by pidfd. What it does from the command line:",
+        epilog="commands:\n"
+        + "".join(f"  {name:8} {summary}\n" for name, (_, summary) in COMMANDS.items())
+        + "\n%(prog)s COMMAND --help tells more about each.",
+    )
+    parser.add_argument("--version", action="version", version=f"pidfdpool {__version__}")
+    parser.add_argument("command", nargs="*", metavar="COMMAND", help="see below")
+    if not given:
+        parser.print_help()
+        return 2
+    asked = parser.parse_args(given[:1]).command[0]
+    return parser.error(f"there is no command {asked!r}: use one of {', '.join(COMMANDS)}")
+
+
+def _program() -> str:
+    """Return how the user called us, for usage messages."""
+    name = Path(sys.argv[0]).name
+    return name if name == "pidfdpool" else "python -m pidfdpool"

@@ -1,0 +1,208 @@
+"""`python -m pidfdpool demo`: a run for newcomers that needs nothing and hides nothing.
+
+This process plays a hostile host: it has a SIGCHLD handler that reaps every child it can get hold of. In it
+a file of events is transformed twice, inline and in a pool, and half-way through a busy worker is killed.
+What is printed was observed in this very run, and every promise is a check: if one does not hold, the
+report says so and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pidfdpool import PidfdPoolExecutor, WorkerCrashed
+from pidfdpool.cli import hostility, sample
+from pidfdpool.cli.usage import count
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+    from concurrent.futures import Executor, Future
+
+_SEED = 20
+_BLOCK = 100  # documents
+_TRIES = 3  # of one block; one is killed on purpose, another death would be somebody else's doing
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.epilog = "exit codes: 0 if everything that was promised held, 1 if something did not"
+    parser.add_argument("--documents", type=count, default=10_000, metavar="N", help="default: %(default)s")
+    parser.add_argument("--workers", type=count, metavar="N", help="worker processes (default: one per CPU)")
+
+
+@dataclass
+class _Run:
+    """What was observed of the pool."""
+
+    output: bytes = b""
+    seconds: float = 0.0
+    victim: int | None = None
+    crashes: list[WorkerCrashed] = field(default_factory=list)
+    processes: int = 0  # while it ran
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Give the demonstration; return the exit code."""
+    cpus = len(os.sched_getaffinity(0))
+    workers = arguments.workers or cpus
+    reaper = hostility.Reaper()
+    descendants = hostility.Descendants()
+    with tempfile.TemporaryDirectory(prefix="pidfdpool-demo-") as folder:
+        events = Path(folder, "events.jsonl")
+        with events.open("wb") as file:
+            file.writelines(sample.generate(arguments.documents, _SEED))
+        blocks = list(_blocks(events))
+        _tell(
+            "events", f"{arguments.documents} nested ones, {events.stat().st_size / 1e6:.1f} MB of JSON Lines"
+        )
+        with reaper.installed(), descendants.marked():
+            _tell(
+                "host", "has a SIGCHLD handler now that reaps every child it can get: waitpid(-1) in a loop"
+            )
+            began = time.perf_counter()
+            inline = b"".join(map(sample.summarize_lines, blocks))
+            inline_seconds = time.perf_counter() - began
+            _tell("inline", f"the same work in this process, for comparison: {inline_seconds:.2f} s")
+            observed = _run_in_pool(blocks, workers, descendants, os.path.join(folder, "announcement"))
+            left = descendants.alive()
+    documents_out = observed.output.count(b"\n")
+    problems = _report(arguments.documents, documents_out, inline, observed, reaper, left)
+    _report_speed(arguments.documents, inline_seconds, observed.seconds, workers, cpus)
+    for problem in problems:
+        _tell("FAILED", problem)
+    if not problems:
+        _tell("so", "every check held")
+    return 1 if problems else 0
+
+
+def _blocks(events: Path) -> Iterator[bytes]:
+    with events.open("rb") as file:
+        lines = file.readlines()
+    for start in range(0, len(lines), _BLOCK):
+        yield b"".join(lines[start : start + _BLOCK])
+
+
+def _run_in_pool(
+    blocks: list[bytes], workers: int, descendants: hostility.Descendants, announcement: str
+) -> _Run:
+    observed = _Run()
+    pipe = hostility.Announcement(announcement)
+    began = time.perf_counter()
+    try:
+        with PidfdPoolExecutor(workers, preload=("pidfdpool.cli.hostility",)) as pool:
+            middle = len(blocks) // 2
+            futures = [
+                pool.submit(hostility.work_until_killed, block, announcement)
+                if number == middle
+                else pool.submit(sample.summarize_lines, block)
+                for number, block in enumerate(blocks)
+            ]
+            observed.victim = pipe.wait(futures[middle])
+            if observed.victim is not None:
+                # Now, while it is certain that a worker is there to be found.
+                observed.processes = len(descendants.alive())
+                hostility.kill(observed.victim)
+            observed.output = b"".join(
+                _result(pool, block, future, observed.crashes)
+                for block, future in zip(blocks, futures, strict=True)
+            )
+            observed.seconds = time.perf_counter() - began
+    finally:
+        pipe.close()
+    return observed
+
+
+def _result(pool: Executor, block: bytes, future: Future[bytes], crashes: list[WorkerCrashed]) -> bytes:
+    """Return the block's result; submit it again if its worker died. A pool never does that by itself."""
+    for _ in range(_TRIES - 1):
+        try:
+            return future.result()
+        except WorkerCrashed as crash:
+            crashes.append(crash)
+            future = pool.submit(sample.summarize_lines, block)
+    return future.result()
+
+
+def _report(
+    documents: int,
+    documents_out: int,
+    inline: bytes,
+    observed: _Run,
+    reaper: hostility.Reaper,
+    left: list[int],
+) -> list[str]:
+    """Print what happened; return what should not have."""
+    problems = []
+    if observed.victim is not None:
+        _tell(
+            "killed", f"worker process {observed.victim}, busy in the middle of it: SIGKILL through its pidfd"
+        )
+    for crash in observed.crashes:
+        _tell("reported", f"{type(crash).__name__}: {crash}")
+    if observed.victim not in [crash.pid for crash in observed.crashes]:
+        problems.append("the death of the killed worker was not reported")
+    if observed.crashes:
+        _tell(
+            "resubmitted",
+            f"{len(observed.crashes)} of {-(-documents // _BLOCK)} blocks: what the dead worker had",
+        )
+
+    same = observed.output == inline
+    _tell(
+        "documents",
+        f"{documents} in, {documents_out} out; "
+        f"{'byte for byte what' if same else 'NOT what'} the inline run made "
+        f"(SHA-256 {hashlib.sha256(observed.output).hexdigest()[:16]}...)",
+    )
+    if documents_out != documents:
+        problems.append(f"{documents} documents went in, {documents_out} came out")
+    if not same:
+        problems.append("the pool's output differs from the inline run's")
+
+    _tell("handler", f"saw {_children(reaper.seen)}")
+    if reaper.seen:
+        problems.append("the host's SIGCHLD handler was shown a child that is not the host's own")
+
+    _tell(
+        "processes",
+        f"{observed.processes} of the pool's while it ran, {len(left)} left after it{_listed(left)}",
+    )
+    if observed.processes == 0:
+        problems.append("the pool's processes could not be found in /proc, so nobody knows what is left")
+    if left:
+        problems.append("processes were left behind")
+    return problems
+
+
+def _report_speed(documents: int, inline: float, pool: float, workers: int, cpus: int) -> None:
+    _tell(
+        "speed",
+        f"inline {documents / inline:,.0f} documents/s, pool {documents / pool:,.0f} documents/s: "
+        f"x {inline / pool:.2f} with {_number(workers, 'worker')} on {_number(cpus, 'CPU')}, "
+        "its start and the crash included",
+    )
+
+
+def _children(seen: list[tuple[int, int]]) -> str:
+    if not seen:
+        return "nothing: no child to reap"
+    return ", ".join(f"process {pid} (exit code {os.waitstatus_to_exitcode(status)})" for pid, status in seen)
+
+
+def _listed(pids: list[int]) -> str:
+    return f": {', '.join(map(str, pids))}" if pids else ""
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _tell(subject: str, what: str) -> None:
+    print(f"{subject:<12} {what}", flush=True)

@@ -1,0 +1,170 @@
+"""What a worker of `map` does: a block of lines in, a block of output lines out.
+
+Decoding, the function and encoding all happen here, in the worker, so the host only ever moves bytes.
+Documents are JSON as RFC 8259 has it, in both directions: NaN and Infinity, which Python would let pass,
+are errors. Output is compact, UTF-8, one document per line.
+
+Whatever goes wrong with one document is an outcome of that document, never of the block: `on_error` says
+what is to come of it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pidfdpool.cli.target import Target
+
+OnError = Literal["fail", "skip", "record"]
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to do with each document; the same for all blocks of a run."""
+
+    target: Target
+    text: bool  # the function takes the line itself, not the document in it
+    on_error: OnError
+    traceback: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Whole lines that follow each other in one file."""
+
+    name: str
+    line: int  # the number of its first line, from 1
+    data: bytes
+    size: int  # how far it takes us in the file: for a compressed one not the length of data
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One document that could not be transformed."""
+
+    name: str
+    line: int
+    kind: str
+    message: str
+    traceback: str | None = None
+
+    def __str__(self) -> str:
+        what = f"{self.name}:{self.line}: {self.kind}"
+        if self.message:
+            what += f": {self.message}"
+        return what if self.traceback is None else f"{what}\n{self.traceback.rstrip()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a block. With on_error="fail" it ends before the first document that failed."""
+
+    output: bytes
+    documents: int
+    failed: int = 0
+    failure: Failure | None = None  # the first one
+    seconds: float = 0.0
+
+
+def run(job: Job, block: Block) -> Outcome:
+    """Transform the block's documents."""
+    function = job.target.load()
+    began = time.perf_counter()
+    output: list[bytes] = []
+    documents = failed = 0
+    first: Failure | None = None
+    for number, line in _documents(block):
+        documents += 1
+        try:
+            text = line.decode()
+            result = function(text.removesuffix("\r") if job.text else _decode(text))
+            output.append(_encode(result))
+        except BaseException as error:
+            # SystemExit too: a function that gives up on one document must not end the run without a word.
+            failed += 1
+            failure = _explain(job, block, number, error)
+            first = first or failure
+            if job.on_error == "fail":
+                break
+            if job.on_error == "record":
+                output.append(record(failure, line))
+    output.append(b"")
+    return Outcome(b"\n".join(output), documents, failed, first, time.perf_counter() - began)
+
+
+def crashed(job: Job, block: Block, message: str) -> Outcome:
+    """Return the outcome of a block of one document whose worker died. In the host."""
+    (number, line) = next(_documents(block))
+    failure = Failure(block.name, number, "WorkerCrashed", message)
+    output = record(failure, line) + b"\n" if job.on_error == "record" else b""
+    return Outcome(output, 1, 1, failure)
+
+
+def split(block: Block) -> list[Block]:
+    """Return a block for each document of this one. In the host."""
+    return [Block(block.name, number, line, 0) for number, line in _documents(block)]
+
+
+def record(failure: Failure, line: bytes) -> bytes:
+    """Return the document that takes the place of one that failed; `input` is the line as it came."""
+    error: dict[str, Any] = {
+        "type": failure.kind,
+        "message": failure.message,
+        "file": failure.name,
+        "line": failure.line,
+    }
+    if failure.traceback is not None:
+        error["traceback"] = failure.traceback
+    return _encode({"error": error, "input": line.decode(errors="replace").removesuffix("\r")})
+
+
+def _documents(block: Block) -> Iterator[tuple[int, bytes]]:
+    """Yield the number and the bytes of each line that is not blank."""
+    data = block.data
+    if block.line == 1 and data.startswith(_BOM):
+        data = data[len(_BOM) :]
+    for number, line in enumerate(data.split(b"\n"), block.line):
+        if line and not line.isspace():
+            yield number, line
+
+
+def _explain(job: Job, block: Block, number: int, error: BaseException) -> Failure:
+    kind = type(error).__qualname__
+    if isinstance(error, json.JSONDecodeError) and error.lineno == 1:
+        # Its own words would be "line 1 column 9", beside the line number in the file.
+        message = f"{error.msg} (column {error.colno})"
+    else:
+        try:
+            message = str(error)
+        except Exception as worse:
+            message = f"(its message cannot be had: {type(worse).__qualname__})"
+    trace = None
+    if job.traceback:
+        from traceback import format_exception
+
+        ours = error.__traceback__
+        trace = "".join(format_exception(type(error), error, ours.tb_next if ours else None))
+    return Failure(block.name, number, kind, message, trace)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_ascii_encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
+def _encode(value: Any) -> bytes:
+    try:
+        return _encoder.encode(value).encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair is legal in JSON as an escape, but there is no UTF-8 for it.
+        return _ascii_encoder.encode(value).encode()

@@ -1,0 +1,78 @@
+"""Which command runs, and what a mistake in the command line leads to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+import pytest
+
+import pidfdpool
+from pidfdpool.cli import COMMANDS, main
+
+
+def test_help_names_every_command(command):
+    done = command.run("--help")
+    assert done.returncode == 0
+    for name in COMMANDS:
+        assert f"  {name} ".encode() in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(command, name):
+    done = command.run(name, "--help")
+    assert done.returncode == 0
+    assert f"pidfdpool {name}".encode() in done.stdout
+    assert b"exit codes" in done.stdout
+    assert not done.stderr
+
+
+def test_without_a_command_help_is_printed_and_the_exit_code_is_2(command):
+    done = command.run()
+    assert done.returncode == 2
+    assert b"map" in done.stdout
+
+
+def test_version(command):
+    done = command.run("--version")
+    assert (done.returncode, done.stdout) == (0, f"pidfdpool {pidfdpool.__version__}\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["nonsense"], "there is no command 'nonsense': use one of map, demo"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["map"], "the following arguments are required: MODULE:FUNCTION"),
+        (["map", "json:loads", "--workers", "0"], "argument --workers: must be at least 1, not 0"),
+        (["map", "json:loads", "--workers", "two"], "argument --workers: must be a whole number, not 'two'"),
+        (["map", "json:loads", "--on-error", "panic"], "argument --on-error: invalid choice: 'panic'"),
+        (["map", "json:loads", "--work", "2"], "unrecognized arguments"),
+        (["demo", "--documents", "-3"], "argument --documents: must be at least 1, not -3"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(capfd, arguments, complaint):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    out, err = capfd.readouterr()
+    assert not out
+    assert complaint in err
+    assert err.count("\n") == 1
+
+
+def test_options_may_stand_anywhere(command, tmp_path):
+    file = tmp_path / "one.jsonl"
+    file.write_bytes(b"1\n")
+    done = command.run("map", "--workers", "1", "jobs:same", "--unordered", str(file), "--no-progress", "-", input=b"2")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"1\n2\n", b"")
+
+
+def test_help_to_a_reader_that_went_away(command):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as closed:
+        process = command.start("map", "--help", stdin=subprocess.DEVNULL, stdout=closed)
+    assert process.stderr.read() == b""
+    assert process.wait() in (0, -signal.SIGPIPE)  # argparse ignores what becomes of its help

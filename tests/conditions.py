@@ -1,0 +1,106 @@
+"""Waiting for conditions, and finding processes: what tests use instead of sleeping and hoping."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from typing import Any
+
+MARK = "PIDFDPOOL_TEST_RUN"
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def eventually(condition: Callable[[], Any], what: str, seconds: float = 10.0) -> Any:
+    """Return the condition's first true value; fail the test if there is none in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}; last value {value!r}")
+        time.sleep(0.005)
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether the process exists and is not a zombie."""
+    stat = _read(f"/proc/{pid}/stat")
+    return bool(stat) and stat.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+
+
+def is_zombie(pid: int) -> bool:
+    stat = _read(f"/proc/{pid}/stat")
+    return bool(stat) and stat.rpartition(b")")[2].split()[0] == b"Z"
+
+
+def processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def children(pid: int) -> list[int]:
+    """Return the living and dead children of a process."""
+    found = []
+    for other in processes():
+        stat = _read(f"/proc/{other}/stat")
+        if stat and int(stat.rpartition(b")")[2].split()[1]) == pid:
+            found.append(other)
+    return found
+
+
+def processes_of_this_run(mark: str | None = None) -> list[int]:
+    """Return the living processes of this test run, but for the one that runs the tests.
+
+    They carry its mark in their environment, or are forked from it and named by the pool.
+    """
+    wanted = f"{MARK}={mark or os.environ[MARK]}".encode()
+    own = _read("/proc/self/environ")
+    found = []
+    for pid in processes():
+        if pid == os.getpid() or not is_alive(pid):
+            continue
+        environment = _read(f"/proc/{pid}/environ")
+        forked = environment == own and _read(f"/proc/{pid}/comm").startswith(b"pidfd-")
+        if wanted in environment.split(b"\0") or (mark is None and forked and environment):
+            found.append(pid)
+    return found
+
+
+def describe(pid: int) -> str:
+    command = _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace")
+    return f"{pid} ({_read(f'/proc/{pid}/comm').decode().strip()}) {command[:120]}"
+
+
+def run_python(code: str, *arguments: str, timeout: float = 30.0, **options: Any) -> subprocess.CompletedProcess:
+    """Run a script in a process of its own and return what came of it."""
+    options.setdefault("stdin", subprocess.DEVNULL)
+    environment = {**os.environ, "PYTHONPATH": ROOT, **options.pop("env", {})}
+    command = [sys.executable, *options.pop("flags", ()), "-c", textwrap.dedent(code), *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, env=environment, check=False, **options
+    )
+
+
+def start_python(code: str, *arguments: str, **options: Any) -> subprocess.Popen:
+    """Start a script in a process of its own, with pipes to its standard output and error."""
+    environment = {**os.environ, "PYTHONPATH": ROOT, **options.pop("env", {})}
+    options.setdefault("stdin", subprocess.DEVNULL)
+    options.setdefault("stderr", subprocess.PIPE)
+    command = [sys.executable, *options.pop("flags", ()), "-c", textwrap.dedent(code), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, **options)
+
+
+def marked(name: str) -> dict[str, str]:
+    """Return an environment by which a host's processes can be told from those of other tests."""
+    return {MARK: f"{os.environ[MARK]}-{name}-{time.monotonic_ns()}"}

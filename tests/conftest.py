@@ -1,0 +1,61 @@
+"""What holds for every test: when it is over, nothing of it is left."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import uuid
+
+import pytest
+
+from tests.conditions import MARK, describe, eventually, processes_of_this_run
+
+os.environ[MARK] = uuid.uuid4().hex
+
+
+def _open_descriptors() -> dict[int, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue  # the directory's own
+    return found
+
+
+def _shared_memory() -> set[str]:
+    return set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    """Fail the test if it leaves a process, a thread, a descriptor or shared memory behind."""
+    threads = set(threading.enumerate())
+    descriptors = _open_descriptors()
+    memory = _shared_memory()
+    running = set(processes_of_this_run())
+    yield
+    gc.collect()
+
+    def left() -> dict[str, object]:
+        found: dict[str, object] = {
+            "processes": [describe(pid) for pid in processes_of_this_run() if pid not in running],
+            "threads": [thread.name for thread in threading.enumerate() if thread not in threads],
+            "descriptors": {
+                fd: target for fd, target in _open_descriptors().items() if descriptors.get(fd) != target
+            },
+            "shared memory": _shared_memory() - memory,
+        }
+        return {what: items for what, items in found.items() if items}
+
+    try:
+        eventually(lambda: not left(), "nothing is left of the test", seconds=5.0)
+    except AssertionError:
+        pytest.fail(f"left behind by the test: {left()}")
+
+
+@pytest.fixture(params=["spawn", "fork"])
+def way(request):
+    """Both ways in which a template comes into being."""
+    return request.param

@@ -1,0 +1,157 @@
+"""Forks of the host while its pool is alive: both sides work, neither disturbs the other."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from pidfdpool import InheritedFutureError, PidfdPoolExecutor
+from tests.conditions import children, eventually, is_alive
+from tests.pool import calls
+
+
+def in_forked_child(function):
+    """Run the function in a forked child and return what it reports: "ok" or a traceback."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        import traceback
+
+        try:
+            os.close(reader)
+            function()
+            report = "ok"
+        except BaseException:
+            report = traceback.format_exc()
+        os.write(writer, report.encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        report = file.read().decode()
+    os.waitpid(pid, 0)
+    return report
+
+
+@pytest.fixture
+def pool(way):
+    with PidfdPoolExecutor(2, mp_context=way) as pool:
+        pool.submit(calls.double, 1).result()
+        yield pool
+
+
+def test_the_inherited_executor_works_in_the_child_with_processes_of_its_own(pool):
+    template = pool.submit(os.getppid).result()
+
+    def child():
+        assert list(pool.map(calls.double, range(20))) == [2 * n for n in range(20)]
+        assert pool.submit(os.getppid).result() != template
+        pool.shutdown()
+
+    assert in_forked_child(child) == "ok"
+    assert pool.submit(os.getppid).result() == template
+
+
+def test_futures_that_were_pending_fail_in_the_child_with_a_clear_error(pool):
+    pending = pool.submit(calls.sleep, 0.3, "value")
+    queued = [pool.submit(calls.sleep, 0.01, "value") for _ in range(5)]
+    called = []
+    pending.add_done_callback(lambda _: called.append(os.getpid()))
+
+    def child():
+        for future in (pending, *queued):
+            with pytest.raises(InheritedFutureError, match="pending when its process was forked"):
+                future.result(timeout=10)
+        assert not called, "the callback belongs to the parent"
+
+    assert in_forked_child(child) == "ok"
+    assert pending.result() == "value"
+    assert [future.result() for future in queued] == ["value"] * 5
+    assert called == [os.getpid()]
+
+
+@pytest.mark.parametrize("end", ["ignore", "shutdown", "kill", "exit", "os._exit", "abort", "collect", "exec"])
+def test_whatever_the_child_does_the_parents_pool_goes_on(pool, end):
+    worker, template = pool.submit(calls.identify).result()
+    running = pool.submit(calls.sleep, 0.2, "value")
+    pid = os.fork()
+    if not pid:
+        try:
+            if end == "shutdown":
+                pool.shutdown()
+            elif end == "kill":
+                pool.kill_workers()
+            elif end == "exit":
+                sys.exit(0)
+            elif end == "abort":
+                os.abort()
+            elif end == "collect":
+                pool._pool = None
+            elif end == "exec":
+                os.execvp("true", ["true"])
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert running.result(timeout=20) == "value"
+    assert pool.submit(os.getppid).result(timeout=20) == template
+    assert is_alive(worker)
+
+
+def test_a_child_of_a_child_works_too(pool):
+    def grandchild():
+        assert pool.submit(calls.double, 4).result() == 8
+        pool.shutdown()
+
+    def child():
+        assert pool.submit(calls.double, 3).result() == 6
+        assert in_forked_child(grandchild) == "ok"
+        assert pool.submit(calls.double, 5).result() == 10
+        pool.shutdown()
+
+    assert in_forked_child(child) == "ok"
+
+
+def test_forks_while_other_threads_submit_never_hang_the_child(pool):
+    import threading
+
+    stop = threading.Event()
+
+    def keep_submitting():
+        while not stop.is_set():
+            pool.submit(calls.double, 1).result()
+
+    threads = [threading.Thread(target=keep_submitting) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(15):
+            assert in_forked_child(lambda: _use_and_shut_down(pool)) == "ok"
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def _use_and_shut_down(pool):
+    assert pool.submit(calls.double, 3).result(timeout=20) == 6
+    pool.shutdown()
+
+
+def test_a_pool_that_was_never_used_forks_well(way):
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        assert in_forked_child(lambda: _use_and_shut_down(pool)) == "ok"
+        assert pool.submit(calls.double, 1).result() == 2
+
+
+def test_the_child_has_no_descriptor_of_the_parents_pool(pool):
+    def descriptors():
+        return {os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{n}")}
+
+    def child():
+        assert not [name for name in descriptors() if "pidfd" in name or "eventfd" in name or "eventpoll" in name]
+
+    assert [name for name in descriptors() if "pidfd" in name]
+    assert in_forked_child(child) == "ok"
+    assert children(os.getpid()) == []
+    eventually(lambda: pool.submit(calls.double, 1).result() == 2, "the pool works")
