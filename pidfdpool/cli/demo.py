@@ -33,7 +33,7 @@ _TRIES = 3  # of one block; one is killed on purpose, another death would be som
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = "exit codes: 0 if everything that was promised held, 1 if something did not"
-    parser.add_argument("--documents", type=count, default=10_000, metavar="N", help="default: %(default)s")
+    parser.add_argument("--documents", type=count, default=20_000, metavar="N", help="default: %(default)s")
     parser.add_argument("--workers", type=count, metavar="N", help="worker processes (default: one per CPU)")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from contextlib import contextmanager
@@ -53,8 +54,10 @@ def _make_bar(total: int | None) -> Any:
     # own, and a thread that watches for bars which stand still.
     tqdm.set_lock(threading.RLock())
     tqdm.monitor_interval = 0
+    size: dict[str, Any] = {"dynamic_ncols": True}
+    if not os.get_terminal_size(sys.stderr.fileno()).columns:
+        # A pseudo terminal that was never given a size. tqdm would find no room for a bar.
+        size = {"ncols": 80, "nrows": 24}
     if total is None:
-        return tqdm(file=sys.stderr, unit=" documents", dynamic_ncols=True)
-    return tqdm(
-        total=total, file=sys.stderr, unit="B", unit_scale=True, unit_divisor=1024, dynamic_ncols=True
-    )
+        return tqdm(file=sys.stderr, unit=" documents", **size)
+    return tqdm(total=total, file=sys.stderr, unit="B", unit_scale=True, unit_divisor=1024, **size)

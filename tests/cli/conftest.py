@@ -27,22 +27,16 @@ class Command:
     def options(self, options: dict[str, Any]) -> dict[str, Any]:
         inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         path = os.pathsep.join(filter(None, (*options.pop("path", ()), ROOT, *inherited)))
-        return {"cwd": HERE, "env": {**os.environ, "PYTHONPATH": path}, **options}
+        env = {**os.environ, "PYTHONPATH": path, **options.pop("env", {})}
+        return {"cwd": HERE, "env": env, **options}
 
-    def run(self, *arguments: str, input: bytes = b"", **options: Any) -> subprocess.CompletedProcess[bytes]:  # noqa: A002
-        return subprocess.run(
-            self.line(*arguments),
-            input=input,
-            capture_output=True,
-            timeout=50,
-            check=False,
-            **self.options(options),
-        )
+    def run(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        """Run it to its end; `input` is its standard input, empty by default."""
+        options = self.options({"input": b"", **options})
+        return subprocess.run(self.line(*arguments), capture_output=True, timeout=50, check=False, **options)
 
-    def map(
-        self, function: str, *arguments: str, input: bytes = b"", **options: Any  # noqa: A002
-    ) -> subprocess.CompletedProcess[bytes]:
-        return self.run("map", f"jobs:{function}", "--workers", "2", *arguments, input=input, **options)
+    def map(self, function: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        return self.run("map", f"jobs:{function}", "--workers", "2", *arguments, **options)
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         """Start it with pipes, and see to it that it does not outlive the test."""

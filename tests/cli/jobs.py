@@ -83,6 +83,8 @@ def length(text):
 
 
 class Box:
+    """A place for a function with a dotted path."""
+
     @staticmethod
     def wrap(document):
         return [document]

@@ -65,7 +65,9 @@ def test_a_mistake_is_told_in_one_line(capfd, arguments, complaint):
 def test_options_may_stand_anywhere(command, tmp_path):
     file = tmp_path / "one.jsonl"
     file.write_bytes(b"1\n")
-    done = command.run("map", "--workers", "1", "jobs:same", "--unordered", str(file), "--no-progress", "-", input=b"2")
+    done = command.run(
+        "map", "--workers", "1", "jobs:same", "--unordered", str(file), "--no-progress", "-", input=b"2"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"1\n2\n", b"")
 
 

@@ -9,7 +9,6 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 from pidfdpool import PoolBroken, WorkerCrashed
-from pidfdpool.cli import transform
 from pidfdpool.cli.flow import DocumentError, Flow
 from pidfdpool.cli.source import ReadError
 from pidfdpool.cli.target import Target
@@ -42,6 +41,8 @@ class Lines:
 
 
 class Sink:
+    """Collects the output, and what it accounts for."""
+
     def __init__(self):
         self.output = b""
         self.size = self.documents = 0
@@ -138,6 +139,7 @@ def test_only_so_many_blocks_are_read_before_their_output_is_written():
             pool.arrived.acquire()
         assert source.taken == len(pool.tasks) == 3 + done
         pool.finish(done)
+    pool.arrived.acquire()
     for done in range(997, 1000):
         pool.finish(done)
     assert running.result().documents == 1000
@@ -274,8 +276,3 @@ def test_bytes_of_a_block_that_was_tried_again_are_counted_once():
     sink = Sink()
     flow(Inline(lambda block: len(block.data) > 2), Lines([b"1\n2\n", b"3\n"]), sink).run()
     assert (sink.size, sink.documents) == (6, 3)
-
-
-def test_splitting_is_what_transform_does_with_it():
-    block = Block("in", 1, b"1\n2\n", 4)
-    assert [part.data for part in transform.split(block)] == [b"1", b"2"]

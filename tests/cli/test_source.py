@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import threading
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -95,7 +96,7 @@ def test_nothing_is_read_before_it_is_asked_for():
 def test_blocks_are_the_file(lines, ended, cuts, gaps, limits, piece):
     data = b"\n".join(lines) + (b"\n" if ended else b"")
     edges = sorted({0, len(data), *(edge for edge in cuts if edge < len(data))})
-    pieces = [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    pieces = [data[start:end] for start, end in pairwise(edges)]
     script = Script([part for piece in pieces for part in ((None, piece) if gaps else (piece,))])
     asked = []
 
@@ -146,7 +147,9 @@ def test_a_non_blocking_pipe_is_waited_for():
 
 
 def read(names, limit=1000):
-    return [(block.name, block.line, block.data) for block in Source(list(map(str, names))).blocks(lambda: limit)]
+    return [
+        (block.name, block.line, block.data) for block in Source(list(map(str, names))).blocks(lambda: limit)
+    ]
 
 
 def test_files_follow_each_other_and_number_their_own_lines(tmp_path):
@@ -170,11 +173,10 @@ def test_a_truncated_gzip_file_is_an_error_after_what_could_be_read(tmp_path):
     file = tmp_path / "a.gz"
     data = b"".join(b"%d\n" % number for number in range(200_000))
     file.write_bytes(gzip.compress(data)[:-100])
-    got = b""
+    blocks = Source([str(file)]).blocks(lambda: 1000)
+    got = next(blocks).data
     with pytest.raises(ReadError, match=r"a\.gz: cannot be read beyond line \d+: Compressed file ended"):
-        for block in Source([str(file)]).blocks(lambda: 1000):
-            got += block.data
-    assert got
+        got += b"".join(block.data for block in blocks)
     assert data.startswith(got)
 
 

@@ -95,12 +95,16 @@ def test_a_missing_attribute_with_likely_ones():
 
 
 def test_a_missing_attribute_of_a_class():
-    with pytest.raises(UsageError, match="'JSONDecoder' of module 'json' has no attribute 'decod': did you mean decode"):
+    with pytest.raises(
+        UsageError, match="'JSONDecoder' of module 'json' has no attribute 'decod': did you mean decode"
+    ):
         Target("json", "JSONDecoder.decod").load()
 
 
 def test_something_that_cannot_be_called():
     with pytest.raises(UsageError, match="'decoder' of module 'json' is not a function but a module"):
         Target("json", "decoder").load()
-    with pytest.raises(UsageError, match="'constant' of module 'tests.cli.jobs' is not a function but an int"):
+    with pytest.raises(
+        UsageError, match=r"'constant' of module 'tests\.cli\.jobs' is not a function but an int"
+    ):
         Target("tests.cli.jobs", "constant").load()

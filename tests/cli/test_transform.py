@@ -82,7 +82,7 @@ def test_text_that_looks_like_several_lines_to_python_is_one():
 
 
 def test_output_is_utf8_and_half_a_surrogate_pair_is_escaped():
-    assert run('"\\u00e9"'.encode()).output == '"é"\n'.encode()
+    assert run(b'"\\u00e9"').output == '"é"\n'.encode()
     assert run(b'"\\ud83d\\ude00"').output == '"😀"\n'.encode()
     assert run(b'["\\ud83d", "\xc3\xa9"]').output == b'["\\ud83d","\\u00e9"]\n'
 
@@ -163,12 +163,12 @@ def test_a_failure_without_a_message():
 
 
 def test_an_error_that_cannot_be_told(monkeypatch):
-    class Mute(Exception):
+    class MuteError(Exception):
         def __str__(self):
             raise RuntimeError
 
     def fail(document):
-        raise Mute
+        raise MuteError
 
     monkeypatch.setattr("tests.cli.jobs.mute", fail, raising=False)
     assert "its message cannot be had: RuntimeError" in run(b"1\n", "mute").failure.message

@@ -1,0 +1,242 @@
+"""Hosts whose process-wide state would break a pool that relies on it, and what the pool must leave alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conditions import run_python
+
+BODY = """
+import os, signal, sys, threading, time
+from pidfdpool import PidfdPoolExecutor, WorkerCrashed
+from tests.pool import calls
+
+def check(way):
+    with PidfdPoolExecutor(2, mp_context=way) as pool:
+        assert [f.result() for f in [pool.submit(calls.double, n) for n in range(50)]] == [2 * n for n in range(50)]
+        for code in (3, 0, 255):
+            error = pool.submit(calls.leave, code).exception(timeout=20)
+            assert isinstance(error, WorkerCrashed) and error.exit_status.code == code, error
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            error = pool.submit(calls.die, number).exception(timeout=20)
+            assert isinstance(error, WorkerCrashed) and error.exit_status.signal == number, error
+        assert pool.submit(calls.double, 2).result(timeout=20) == 4
+"""
+
+
+def run_host(code, way):
+    done = run_python(BODY + code, way)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_a_handler_that_loops_on_waitpid_sees_nothing_of_ours(way):
+    out = run_host(
+        """
+seen = []
+def reap(*_):
+    while True:
+        try:
+            found = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not found[0]:
+            return
+        seen.append(found)
+signal.signal(signal.SIGCHLD, reap)
+for _ in range(5):
+    check(sys.argv[1])
+print(seen)
+""",
+        way,
+    )
+    assert out == "[]\n"
+
+
+@pytest.mark.parametrize("disposition", ["SIG_IGN", "SIG_DFL"])
+def test_an_ignored_sigchld_makes_no_difference(way, disposition):
+    run_host(f"signal.signal(signal.SIGCHLD, signal.{disposition})\ncheck(sys.argv[1])", way)
+
+
+def test_a_thread_that_sits_in_wait_sees_no_worker(way):
+    out = run_host(
+        """
+import subprocess
+held = subprocess.Popen(["sleep", "600"])  # so that os.wait() has something to wait for
+seen = []
+def sit():
+    while True:
+        pid, status = os.wait()
+        seen.append((pid, status))
+        if pid == held.pid:
+            return
+thread = threading.Thread(target=sit)
+thread.start()
+check(sys.argv[1])
+check(sys.argv[1])
+held.kill()
+thread.join()
+# The launcher is the host's child for a moment, and always ends with 0; a worker would show another status.
+print([status for pid, status in seen if pid != held.pid and status != 0])
+""",
+        way,
+    )
+    assert out == "[]\n"
+
+
+def test_nothing_of_the_host_is_touched(way):
+    run_host(
+        """
+import multiprocessing, asyncio, subprocess
+handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+timers = [signal.getitimer(which) for which in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)]
+wakeup = signal.set_wakeup_fd(-1); signal.set_wakeup_fd(wakeup)
+check(sys.argv[1])
+assert handlers == {number: signal.getsignal(number) for number in signal.valid_signals()}
+assert mask == signal.pthread_sigmask(signal.SIG_BLOCK, ())
+assert timers == [signal.getitimer(which) for which in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)]
+now = signal.set_wakeup_fd(-1)
+assert now == wakeup, (now, wakeup)
+assert multiprocessing.get_start_method(allow_none=True) is None
+import multiprocessing.resource_tracker as tracker
+assert tracker._resource_tracker._fd is None
+""",
+        way,
+    )
+
+
+def test_a_signal_to_a_worker_does_not_reach_the_hosts_event_loop(way):
+    run_host(
+        """
+import asyncio
+from pidfdpool.pidfd import Pidfd
+
+async def main():
+    loop = asyncio.get_running_loop()
+    got = []
+    loop.add_signal_handler(signal.SIGTERM, got.append, "term")
+    with PidfdPoolExecutor(1, mp_context=sys.argv[1]) as pool:
+        pid = await loop.run_in_executor(pool, os.getpid)
+        with Pidfd.open(pid) as worker:
+            worker.send_signal(signal.SIGTERM)
+            worker.wait(10)
+        assert await loop.run_in_executor(pool, calls.double, 2) == 4
+    await asyncio.sleep(0)
+    assert got == []
+
+asyncio.run(main())
+""",
+        way,
+    )
+
+
+def test_workers_have_default_handlers_whatever_the_host_has(way):
+    out = run_host(
+        """
+for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGALRM):
+    signal.signal(number, lambda *_: print("the host's handler ran"))
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2})
+reader, writer = os.pipe2(os.O_NONBLOCK)
+signal.set_wakeup_fd(writer)
+
+def look():
+    import signal
+    told = {n.name for n in signal.Signals if signal.getsignal(n) not in (signal.SIG_DFL, signal.SIG_IGN, None)}
+    ignored = {n.name for n in signal.Signals if signal.getsignal(n) == signal.SIG_IGN}
+    return told, sorted(ignored), signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.set_wakeup_fd(-1)
+
+with PidfdPoolExecutor(1, mp_context=sys.argv[1]) as pool:
+    print(pool.submit(look).result())
+""",
+        way,
+    )
+    assert out == "(set(), ['SIGINT', 'SIGPIPE', 'SIGXFSZ'], set(), -1)\n"
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+def test_a_host_with_closed_standard_streams_works(way, closed):
+    done = run_python(
+        f"""
+import os, sys
+{BODY.replace(chr(10), chr(10))}
+for fd in {closed!r}:
+    os.close(fd)
+check(sys.argv[1])
+with PidfdPoolExecutor(1, mp_context=sys.argv[1]) as pool:
+    pool.submit(print, "from a worker").result()
+os._exit(7)
+""",
+        way,
+    )
+    assert done.returncode == 7, done.stderr
+
+
+def test_few_descriptors_are_enough(way):
+    run_host(
+        """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+check(sys.argv[1])
+""",
+        way,
+    )
+
+
+def test_a_host_without_descriptors_left_gets_a_clear_error_and_recovers(way):
+    run_host(
+        """
+import resource
+pool = PidfdPoolExecutor(2, mp_context=sys.argv[1])
+hold = []
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+try:
+    while True:
+        hold.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+try:
+    error = pool.submit(calls.double, 2).exception(timeout=0.2)
+except (OSError, TimeoutError) as refused:
+    error = refused
+assert isinstance(error, Exception), error
+for fd in hold:
+    os.close(fd)
+with PidfdPoolExecutor(2, mp_context=sys.argv[1]) as pool:
+    assert pool.submit(calls.double, 2).result(timeout=20) == 4
+""",
+        way,
+    )
+
+
+def test_the_current_directory_may_be_gone(way):
+    run_host(
+        """
+import tempfile
+folder = tempfile.mkdtemp()
+os.chdir(folder)
+os.rmdir(folder)
+check(sys.argv[1])
+""",
+        way,
+    )
+
+
+@pytest.mark.parametrize("flags", [("-I",), ("-O",), ("-X", "dev"), ("-W", "error"), ("-S",), ("-B", "-s", "-u")], ids=" ".join)
+def test_interpreter_options_reach_the_workers(flags):
+    done = run_python(
+        f"""
+import sys
+sys.path[:] = {__import__("sys").path!r}
+sys.path.insert(0, {__import__("tests.conditions").conditions.ROOT!r})
+{BODY}
+check("spawn")
+def flags():
+    import sys
+    return tuple(sys.flags)[:8]
+with PidfdPoolExecutor(1) as pool:
+    assert pool.submit(flags).result() == flags()
+""",
+        flags=flags,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
