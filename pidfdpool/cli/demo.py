@@ -12,6 +12,7 @@ import hashlib
 import os
 import tempfile
 import time
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,7 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
             inline = b"".join(map(sample.summarize_lines, blocks))
             inline_seconds = time.perf_counter() - began
             _tell("inline", f"the same work in this process, for comparison: {inline_seconds:.2f} s")
-            observed = _run_in_pool(blocks, workers, descendants, os.path.join(folder, "announcement"))
+            try:
+                observed = _run_in_pool(blocks, workers, descendants, os.path.join(folder, "announcement"))
+            except BrokenExecutor as error:
+                _tell("FAILED", f"the pool broke: {error}")
+                return 1
             left = descendants.alive()
     documents_out = observed.output.count(b"\n")
     problems = _report(arguments.documents, documents_out, inline, observed, reaper, left)

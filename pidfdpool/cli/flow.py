@@ -14,7 +14,7 @@ callbacks put what happened, so finished blocks are written while the input is i
 at any time.
 
 A worker that dies takes a whole block with it, and nobody knows which line it was. So the lines are submitted
-again, one by one, in a slot of their own; a line whose worker dies in this second try failed.
+again, one by one, in the block's place; a line whose worker dies in this second try failed.
 """
 
 from __future__ import annotations

@@ -31,23 +31,15 @@ class ReadError(Exception):
 
 
 class Source:
-    """The files of a run, in order. Making it says at once if one of them cannot be read."""
+    """The files of a run, in order. Making it says at once if one of them cannot be read.
+
+    total: how many bytes there are to read, or None if that cannot be known.
+    """
 
     def __init__(self, names: list[str]) -> None:
         self._names = names or ["-"]
-        for name in self._names:
-            _check(name)
-
-    @property
-    def total(self) -> int | None:
-        """How many bytes there are to read, or None if that cannot be known."""
-        total = 0
-        for name in self._names:
-            info = os.fstat(0) if name in _STDIN_NAMES else os.stat(name)
-            if not stat.S_ISREG(info.st_mode):
-                return None
-            total += info.st_size - (os.lseek(0, 0, os.SEEK_CUR) if name in _STDIN_NAMES else 0)
-        return total
+        sizes = [_checked_size(name) for name in self._names]
+        self.total = None if None in sizes else sum(size for size in sizes if size is not None)
 
     def blocks(self, limit: Callable[[], int]) -> Iterator[Block]:
         """Yield the blocks of all files; limit() is asked for the number of lines each time.
@@ -67,19 +59,25 @@ class Source:
                 yield from cut(name, Compressed(file) if name.endswith(".gz") else Descriptor(fd), limit)
 
 
-def _check(name: str) -> None:
-    """Raise if the file cannot be read, without opening it: at the other end of a pipe that would be felt."""
+def _checked_size(name: str) -> int | None:
+    """Return how many bytes there are, or None if it is no ordinary file. Raise if it cannot be read.
+
+    It is not opened for that: at the other end of a pipe that would be felt.
+    """
     if name in _STDIN_NAMES:
         if sys.stdin is None:
             raise UsageError("standard input is closed: name a FILE, or pipe something in")
-        return
+        info = os.fstat(0)
+        return info.st_size - os.lseek(0, 0, os.SEEK_CUR) if stat.S_ISREG(info.st_mode) else None
     try:
-        if stat.S_ISDIR(os.stat(name).st_mode):
-            raise UsageError(f"{name}: is a directory, not a file")
+        info = os.stat(name)
     except (OSError, ValueError) as error:
         raise UsageError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
+    if stat.S_ISDIR(info.st_mode):
+        raise UsageError(f"{name}: is a directory, not a file")
     if not os.access(name, os.R_OK, effective_ids=True):
         raise UsageError(f"{name}: Permission denied")
+    return info.st_size if stat.S_ISREG(info.st_mode) else None
 
 
 # ---- ways to read ------------------------------------------------------------------------------------------
@@ -171,7 +169,8 @@ def cut(name: str, reader: Reader, limit: Callable[[], int]) -> Iterator[Block]:
             if end < len(piece):
                 unfinished.append(piece[end:])
     except (OSError, EOFError, zlib.error) as error:
-        raise ReadError(f"{name}: cannot be read beyond line {line - 1}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ReadError(f"{name}: cannot be read beyond line {line - 1}: {reason}") from error
     yield from blocks(b"".join(unfinished))
 
 

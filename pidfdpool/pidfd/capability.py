@@ -1,0 +1,156 @@
+"""What this kernel, under this sandbox, lets a process do with pidfds.
+
+Found out by doing it, to the calling process itself: version numbers lie (distributions backport, sandboxes forbid),
+and that one call works says nothing of its siblings. Never by forking. A capability is probed when it is first asked
+for, and the answer is kept for the process, unless the failure was about something else: with no descriptor or memory
+left nothing was learned, and the error is raised.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from pidfdpool.pidfd.errors import failure
+from pidfdpool.pidfd.handle import INFO_EXIT, INFO_PID, SIGNAL_PROCESS_GROUP, get_info
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FORCE_FALLBACK = "PIDFDPOOL_NO_PIDFD"  # an environment variable: set and not empty, nothing is granted
+
+_TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN)
+_known: dict[str, bool] = {}
+
+
+class Capabilities:
+    """What is granted. Each field is probed when it is read; `usable` sums up what a pool needs.
+
+    Raises, from any field:
+        PidfdError: EMFILE, ENFILE, ENOMEM: it could not be found out now.
+    """
+
+    @property
+    def open(self) -> bool:
+        """pidfd_open(2) works (Linux 5.3), and poll does not say at once that a living process has ended, as it does
+        on some 4.18 kernels with backports."""
+        return _answer("open", lambda fd: not _poll(fd))
+
+    @property
+    def send_signal(self) -> bool:
+        """pidfd_send_signal(2) works (Linux 5.1). Probed with signal 0, which nobody notices."""
+        return _answer("send_signal", lambda fd: _does(lambda: signal.pidfd_send_signal(fd, 0)))
+
+    @property
+    def group_signal(self) -> bool:
+        """A process group can be signalled through its leader's pidfd (Linux 6.9).
+
+        ESRCH is a yes: the flag was understood, and this process leads no group."""
+        return _answer(
+            "group_signal",
+            lambda fd: _does(lambda: signal.pidfd_send_signal(fd, 0, None, SIGNAL_PROCESS_GROUP), errno.ESRCH),
+        )
+
+    @property
+    def waitid(self) -> bool:
+        """waitid(2) takes a pidfd (Linux 5.4). ECHILD is a yes: understood, and nobody is a child of itself."""
+        return _answer(
+            "waitid",
+            lambda fd: _does(lambda: os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG), errno.ECHILD),
+        )
+
+    @property
+    def info(self) -> bool:
+        """PIDFD_GET_INFO answers (Linux 6.13)."""
+        return _answer("info", lambda fd: _does(lambda: get_info(fd, INFO_PID)))
+
+    @property
+    def info_exit(self) -> bool:
+        """PIDFD_GET_INFO tells the exit status of what was reaped (Linux 6.15).
+
+        Something must have ended to find that out: a thread of this process that is started for it."""
+        return self.info and _answer("info_exit", lambda _fd: _exit_of_a_thread_is_told())
+
+    @property
+    def usable(self) -> bool:
+        """Whether a pool can name, signal and reap its processes by pidfd."""
+        return self.open and self.send_signal and self.waitid
+
+    def __repr__(self) -> str:
+        names = ("open", "send_signal", "group_signal", "waitid", "info", "info_exit")
+        return f"<Capabilities {' '.join(f'{name}={getattr(self, name)}' for name in names)}>"
+
+
+_capabilities = Capabilities()
+
+
+def capabilities() -> Capabilities:
+    """Return what can be done with pidfds here. Thread-safe; a forked child keeps what was found out."""
+    return _capabilities
+
+
+def _answer(name: str, probe: Callable[[int], bool]) -> bool:
+    if os.environ.get(FORCE_FALLBACK):
+        return False
+    if name not in _known:
+        _known[name] = _probed(name, probe)
+    return _known[name]
+
+
+def _probed(name: str, probe: Callable[[int], bool]) -> bool:
+    try:
+        fd = os.pidfd_open(os.getpid())
+    except OSError as error:
+        if error.errno in _TRANSIENT:
+            raise failure(error, f"finding out whether pidfds can do {name!r}", os.getpid()) from error
+        return False
+    try:
+        return probe(fd)
+    finally:
+        os.close(fd)
+
+
+def _poll(fd: int) -> bool:
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def _does(call: Callable[[], object], *fine: int) -> bool:
+    try:
+        call()
+    except OSError as error:
+        if error.errno in _TRANSIENT:
+            raise failure(error, "finding out what pidfds can do", os.getpid()) from error
+        return error.errno in fine
+    return True
+
+
+def _exit_of_a_thread_is_told() -> bool:
+    opened: list[int] = []
+
+    def open_own() -> None:
+        with suppress(OSError):
+            # PIDFD_THREAD, Linux 6.9: a pidfd for a single thread; its flag is O_EXCL.
+            opened.append(os.pidfd_open(threading.get_native_id(), os.O_EXCL))
+
+    thread = threading.Thread(target=open_own, name="pidfd-probe", daemon=True)
+    thread.start()
+    thread.join()
+    if not opened:
+        return False
+    try:
+        # join() returns a moment before the kernel is done with the thread.
+        poller = select.poll()
+        poller.register(opened[0], select.POLLIN)
+        poller.poll(1000)
+        return bool(get_info(opened[0], INFO_EXIT)[0] & INFO_EXIT)
+    except OSError:
+        return False
+    finally:
+        os.close(opened[0])

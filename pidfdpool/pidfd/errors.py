@@ -1,0 +1,54 @@
+"""What goes wrong with handles: always an OSError with the errno and the pid in it.
+
+Where a program would expect it, the error is also a ProcessLookupError, a PermissionError or a ValueError.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+
+class PidfdError(OSError):
+    """A wrong use of a handle, or a refusal by the kernel.
+
+    Attributes:
+        errno: the kernel's number, or the one that fits the wrong use.
+        pid: the process that it was about; None if it is not known.
+        operation: what was being done.
+    """
+
+    def __init__(self, number: int, operation: str, pid: int | None, hint: str = "") -> None:
+        self.pid = pid
+        self.operation = operation
+        self._hint = hint
+        about = "" if pid is None else f" for pid {pid}"
+        name = errno.errorcode.get(number, str(number))
+        super().__init__(number, f"{operation}{about}: {os.strerror(number)} ({name})" + (f". {hint}" if hint else ""))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild from the arguments: OSError's own way would pass the finished message."""
+        return type(self), (self.errno, self.operation, self.pid, self._hint)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class ProcessGone(PidfdError, ProcessLookupError):
+    """There is no such process any more (ESRCH)."""
+
+
+class PidfdDenied(PidfdError, PermissionError):
+    """The kernel, or a seccomp filter, refused (EPERM, EACCES)."""
+
+
+class PidfdMisused(PidfdError, ValueError):
+    """The call cannot be right, whatever the process: a closed handle, a pid that is no pid, no such signal."""
+
+
+def failure(error: OSError, operation: str, pid: int | None, hint: str = "") -> PidfdError:
+    """Return the PidfdError for what the kernel said."""
+    number = error.errno or errno.EIO
+    kind = {errno.ESRCH: ProcessGone, errno.EPERM: PidfdDenied, errno.EACCES: PidfdDenied}.get(number, PidfdError)
+    return kind(number, operation, pid, hint)

@@ -1,0 +1,85 @@
+"""How a process ended, as a value. Pure; made by handles, carried in errors and over channels."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Self
+
+_CORE = 0x80  # the bit that WCOREDUMP tests (wait(2))
+
+
+class _Fields(NamedTuple):
+    code: int | None = None
+    signal: int | None = None
+    core_dumped: bool = False
+    unknown: bool = False
+
+
+class ExitStatus(_Fields):
+    """How a process ended: by a code, by a signal, or in a way that nobody could tell.
+
+    Exactly one of `code` (0 to 255), `signal` (a number) and `unknown` is set. Immutable and hashable.
+    """
+
+    __slots__ = ()
+
+    UNKNOWN: ClassVar[ExitStatus]
+
+    @classmethod
+    def from_wait_status(cls, status: int) -> Self:
+        """Decode what wait(2) and PIDFD_GET_INFO return.
+
+        Raises:
+            ValueError: the status is not that of a process that ended.
+        """
+        if os.WIFEXITED(status):
+            return cls(code=os.WEXITSTATUS(status))
+        if os.WIFSIGNALED(status):
+            return cls(signal=os.WTERMSIG(status), core_dumped=os.WCOREDUMP(status))
+        raise ValueError(f"{status!r} is not the wait status of a process that ended")
+
+    @classmethod
+    def from_waitid(cls, result: os.waitid_result) -> Self:
+        """Decode what os.waitid returns for a process that ended (si_code CLD_EXITED, CLD_KILLED or CLD_DUMPED).
+
+        Raises:
+            ValueError: it reports a stop, a trap or a continuation.
+        """
+        if result.si_code == os.CLD_EXITED:
+            return cls(code=result.si_status)
+        if result.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
+            return cls(signal=result.si_status, core_dumped=result.si_code == os.CLD_DUMPED)
+        raise ValueError(f"si_code {result.si_code} is not that of a process that ended")
+
+    def to_wait_status(self) -> int | None:
+        """Encode as wait(2) does; None if unknown."""
+        if self.signal is not None:
+            return self.signal | (_CORE if self.core_dumped else 0)
+        return None if self.code is None else self.code << 8
+
+    @property
+    def returncode(self) -> int | None:
+        """The number that `subprocess` would show: negative for a signal, None if unknown."""
+        return -self.signal if self.signal is not None else self.code
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"killed by {_name_of(self.signal)}{' (core dumped)' if self.core_dumped else ''}"
+        return "exit status unknown" if self.code is None else f"exited with code {self.code}"
+
+    def __repr__(self) -> str:
+        return f"<ExitStatus: {self}>"
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+ExitStatus.UNKNOWN = ExitStatus(unknown=True)
