@@ -118,6 +118,7 @@ class Machine:
         self.slots = [Slot(index) for index in range(policy.max_workers)]
         self.queue: OrderedDict[int, None] = OrderedDict()
         self.running: dict[int, int] = {}  # task -> slot
+        self._killing = False
         self._idle: list[int] = []  # last in, first out: the warmest worker gets the next task
         self._states: Counter[State] = Counter({State.DEAD: policy.max_workers})
         self._generations = 0
@@ -291,6 +292,7 @@ class Machine:
 
     def _kill_asked(self, event: ev.KillAsked, now: float) -> None:
         self._shutdown_asked(ev.ShutdownAsked(cancel=True), now)
+        self._killing = True
         for slot in self.slots:
             if slot.state is not State.DEAD:
                 slot.doomed = True
@@ -319,6 +321,8 @@ class Machine:
         slot.doomed = False
 
     def _requeue(self, slot: Slot) -> None:
+        if self._killing:
+            return  # it never ran, and is not to run any more: it shares its worker's fate
         task, slot.task = slot.task, None
         if task is not None and self.running.pop(task, None) is not None:
             self.queue[task] = None

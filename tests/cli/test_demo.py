@@ -41,7 +41,7 @@ def test_the_smallest_demonstration(command):
 
 
 def test_ctrl_c_ends_it_quietly(command, tmp_path):
-    process = command.start("demo", "--documents", "200000", env={"TMPDIR": str(tmp_path)})
+    process = command.start("demo", "--documents", "30000", env={"TMPDIR": str(tmp_path)})
     assert process.stdout.readline().startswith(b"events")
     process.send_signal(signal.SIGINT)
     assert process.wait() == -signal.SIGINT
