@@ -1,5 +1,7 @@
-"""What can happen to a pool (events) and what is to be done about it (actions). Pure data, shared by
-`machine`, which turns the first into the second, and `loop`, which observes the first and carries out the second.
+"""What can happen to a pool (events) and what is to be done about it (actions). Pure data.
+
+Shared by `machine`, which turns the first into the second, and `loop`, which observes the first and carries out the
+second.
 
 A worker is named by its slot and its generation. A slot is reused, a generation never is, so news of a worker
 that is already buried cannot be taken for news of its successor.
@@ -13,13 +15,10 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from pidfdpool.pidfd import ExitStatus
 
-_value = dataclass(frozen=True, slots=True)
-
-
 # ---- events about one worker -------------------------------------------------------------------------------
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class Spawned:
     """The template forked the worker."""
 
@@ -28,7 +27,7 @@ class Spawned:
     pid: int
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class SpawnFailed:
     """The worker could not be forked; reason is for people, such as "fork: [Errno 11] ..."."""
 
@@ -37,7 +36,7 @@ class SpawnFailed:
     reason: str
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The worker ran its initializer and waits for a task."""
 
@@ -45,7 +44,7 @@ class Ready:
     generation: int
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The worker wrote the outcome of the task, a result or an exception, completely."""
 
@@ -54,7 +53,7 @@ class Finished:
     task: int
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class SendRefused:
     """The channel refused the task's first byte: the worker is gone or going and never saw the task."""
 
@@ -63,7 +62,7 @@ class SendRefused:
     task: int
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class Declined:
     """The task was not sent: its future turned out to be cancelled, or resolved by somebody else."""
 
@@ -72,7 +71,7 @@ class Declined:
     task: int
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class InitializerFailed:
     """The initializer raised; reason is for people, the exception itself travels beside the event."""
 
@@ -81,7 +80,7 @@ class InitializerFailed:
     reason: str
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class Died:
     """The process ended and all that it wrote has been read.
 
@@ -97,61 +96,59 @@ class Died:
 # ---- events about the pool ---------------------------------------------------------------------------------
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class Submitted:
     """A task was accepted."""
 
     task: int
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class Cancelled:
     """The caller cancelled a task that may still be queued."""
 
     task: int
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class TemplateUp:
     """A template is there and takes requests."""
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class TemplateLost:
     """The template is gone, asked or unasked, or could not be started."""
 
     reason: str
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class TemplateHopeless:
     """The template cannot do its work, and another one could not either (a preload that fails)."""
 
     reason: str
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class ShutdownAsked:
     """No task is accepted from now on; cancel: and those not yet handed to a worker are cancelled."""
 
     cancel: bool = False
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class KillAsked:
     """Shut down, cancel what is queued, and send the signal to every worker."""
 
     signal: int
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed: `Machine.deadline` was reached, or may have been."""
 
 
-WorkerEvent: TypeAlias = (
-    Spawned | SpawnFailed | Ready | Finished | SendRefused | Declined | InitializerFailed | Died
-)
+WorkerEvent: TypeAlias = Spawned | SpawnFailed | Ready | Finished | SendRefused | Declined | InitializerFailed | Died
 PoolEvent: TypeAlias = (
     Submitted | Cancelled | TemplateUp | TemplateLost | TemplateHopeless | ShutdownAsked | KillAsked | Tick
 )
@@ -161,7 +158,7 @@ Event: TypeAlias = WorkerEvent | PoolEvent
 # ---- actions -----------------------------------------------------------------------------------------------
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class Spawn:
     """Ask the template for a worker."""
 
@@ -169,7 +166,7 @@ class Spawn:
     generation: int
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class Send:
     """Hand the task to the worker."""
 
@@ -178,7 +175,7 @@ class Send:
     task: int
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Tell the worker to leave when it is done with what it has."""
 
@@ -186,7 +183,7 @@ class Stop:
     generation: int
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class Signal:
     """Send the signal to the worker and its process group."""
 
@@ -195,21 +192,21 @@ class Signal:
     signal: int
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class Deliver:
     """Resolve the task's future with the outcome that came with `Finished`."""
 
     task: int
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class Withdraw:
     """Resolve the task's future as cancelled."""
 
     task: int
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class FailCrashed:
     """Fail the task's future: the worker that ran it died."""
 
@@ -222,7 +219,7 @@ class FailCrashed:
     tasks_done: int
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class FailBroken:
     """Fail the task's future: the pool is broken."""
 
@@ -230,17 +227,17 @@ class FailBroken:
     reason: str
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class StartTemplate:
     """Start a template; answer with TemplateUp, TemplateLost or TemplateHopeless."""
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class StopTemplate:
     """Tell the template to kill whatever worker is left and to leave; TemplateLost follows."""
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class Close:
     """Nothing is left to do, and no process: the pool thread may end."""
 

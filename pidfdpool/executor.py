@@ -22,6 +22,7 @@ from pidfdpool.futures import Future
 from pidfdpool.loop.pool import Pool
 from pidfdpool.policy import Policy
 from pidfdpool.template.client import Recipe
+from pidfdpool.worker.chunk import call_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -86,9 +87,7 @@ class PidfdPoolExecutor(Executor):
             on_crash=on_crash,
         )
         prepare = None if initializer is None else (initializer, tuple(initargs))
-        self._make_recipe = partial(
-            Recipe, way=way, preload=modules, preload_call=call, initializer=prepare
-        )
+        self._make_recipe = partial(Recipe, way=way, preload=modules, preload_call=call, initializer=prepare)
         lifecycle.add_executor(self)
 
     # ---- the standard's interface --------------------------------------------------------------------------
@@ -116,7 +115,7 @@ class PidfdPoolExecutor(Executor):
         pool.submit(future, buffers, _name_of(fn))
         return future
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         fn: Callable[..., T],
         *iterables: Iterable[Any],
@@ -137,9 +136,7 @@ class PidfdPoolExecutor(Executor):
             TypeError, ValueError: chunksize or buffersize is not what it should be.
         """
         mapping.check_arguments(chunksize, buffersize)
-        return mapping.ordered(
-            self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize
-        )
+        return mapping.ordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept no more tasks; let those that were accepted finish, then end every process.
@@ -226,7 +223,7 @@ ProcessPoolExecutor = PidfdPoolExecutor
 
 def _name_of(function: Any) -> str:
     """Return what to call a task in messages."""
-    if function is mapping.call_each:
+    if function is call_each:
         return "a chunk of map"
     inner = getattr(function, "func", function)  # functools.partial
     name = getattr(inner, "__qualname__", None) or type(inner).__qualname__

@@ -21,6 +21,8 @@ _log = logging.getLogger("pidfdpool")
 class Future(concurrent.futures.Future[T], Generic[T]):
     """The outcome of one task. Made by the pool only."""
 
+    _done_callbacks: list[Callable[[concurrent.futures.Future[T]], object]]
+
     def __init__(self) -> None:
         super().__init__()
         self._withdraw: Callable[[], None] | None = None

@@ -118,7 +118,7 @@ class Machine:
         self.slots = [Slot(index) for index in range(policy.max_workers)]
         self.queue: OrderedDict[int, None] = OrderedDict()
         self.running: dict[int, int] = {}  # task -> slot
-        self._killing = False
+        self.killing = False
         self._idle: list[int] = []  # last in, first out: the warmest worker gets the next task
         self._states: Counter[State] = Counter({State.DEAD: policy.max_workers})
         self._generations = 0
@@ -173,7 +173,7 @@ class Machine:
             return
         getattr(self, method)(slot, event, now)
 
-    def _ignore(self, slot: Slot, event: Any, now: float) -> None:
+    def _ignore(self, _slot: Slot, _event: Any, _now: float) -> None:
         """Take an event that changes nothing."""
 
     def _spawned(self, slot: Slot, event: ev.Spawned, _now: float) -> None:
@@ -248,7 +248,7 @@ class Machine:
 
     # ---- events about the pool -----------------------------------------------------------------------------
 
-    def _submitted(self, event: ev.Submitted, now: float) -> None:
+    def _submitted(self, event: ev.Submitted, _now: float) -> None:
         if self.phase is Phase.OPEN:
             self.queue[event.task] = None
         else:
@@ -292,7 +292,7 @@ class Machine:
 
     def _kill_asked(self, event: ev.KillAsked, now: float) -> None:
         self._shutdown_asked(ev.ShutdownAsked(cancel=True), now)
-        self._killing = True
+        self.killing = True
         for slot in self.slots:
             if slot.state is not State.DEAD:
                 slot.doomed = True
@@ -321,7 +321,7 @@ class Machine:
         slot.doomed = False
 
     def _requeue(self, slot: Slot) -> None:
-        if self._killing:
+        if self.killing:
             return  # it never ran, and is not to run any more: it shares its worker's fate
         task, slot.task = slot.task, None
         if task is not None and self.running.pop(task, None) is not None:
@@ -403,8 +403,10 @@ class Machine:
             self._actions.append(ev.Send(slot.index, slot.generation, task))
 
     def _spawns_wanted(self) -> int:
-        """Return how many dead slots to fill: one per waiting task that no starting worker will take, and in an
-        open pool every slot that had a worker before."""
+        """Return how many dead slots to fill.
+
+        One per waiting task that no starting worker will take; in an open pool, every slot that had a worker before.
+        """
         if self.phase not in (Phase.OPEN, Phase.DRAINING) or not self._states[State.DEAD]:
             return 0
         wanted = max(0, len(self.queue) - self._states[State.STARTING])
@@ -431,4 +433,3 @@ class Machine:
             slot.tasks_done = 0
             self._move(slot, State.STARTING)
             self._actions.append(ev.Spawn(slot.index, slot.generation))
-

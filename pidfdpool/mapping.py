@@ -77,9 +77,8 @@ def _next(
     alive = executor() if executor is not None else None
     if alive is None:
         return None
-    for task in tasks:
-        return submit(alive, function, task)
-    return None
+    task = next(tasks, None)
+    return None if task is None else submit(alive, function, task)
 
 
 def _results(

@@ -56,7 +56,7 @@ class AllShared(SharedMain):
     def __init__(self) -> None:
         super().__init__(None)
 
-    def covers(self, value: Any) -> bool:
+    def covers(self, _value: Any) -> bool:
         """Return True: the worker's own `__main__` is a copy of the host's."""
         return True
 
@@ -71,9 +71,10 @@ class _CheckingPickler(pickle.Pickler):
     shared: SharedMain
 
     def reducer_override(self, value: Any) -> Any:
-        if getattr(value, "__module__", None) == "__main__" and hasattr(value, "__qualname__"):
-            if not self.shared.covers(value):
-                raise _MainIsNotShared
+        """Refuse what is not shared; otherwise leave it to pickle."""
+        of_main = getattr(value, "__module__", None) == "__main__" and hasattr(value, "__qualname__")
+        if of_main and not self.shared.covers(value):
+            raise _MainIsNotShared
         return NotImplemented
 
 
@@ -170,12 +171,12 @@ def load_error(buffers: Sequence[Buffer]) -> BaseException:
     One that cannot be rebuilt is replaced by a PayloadError that holds everything there is to know.
     """
     # The standard's own class, so that tools and people who know it recognise what they see.
-    from concurrent.futures.process import _RemoteTraceback  # type: ignore[attr-defined]
+    from concurrent.futures.process import _RemoteTraceback
 
     from pidfdpool.errors import PayloadError
 
     data, text = buffers[0], bytes(buffers[1]).decode("utf-8", "replace")
-    cause: BaseException = _RemoteTraceback(text)
+    cause: BaseException = _RemoteTraceback(text)  # type: ignore[arg-type]
     if not data:
         return _caused(PayloadError(f"the exception that the task raised cannot be pickled:\n{text}"), cause)
     try:

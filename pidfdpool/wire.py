@@ -50,8 +50,10 @@ DIED = 36  # value: the wait status
 
 _KINDS = frozenset({TASK, LEAVE, *range(10, 14), *range(20, 25), *range(30, 37)})
 
+
 class WireError(Exception):
     """The bytes are not a frame: somebody else wrote into the channel."""
+
 
 class Frame:
     """One message as it came in."""
@@ -69,6 +71,7 @@ class Frame:
         sizes = [len(buffer) for buffer in self.buffers]
         return f"<Frame {self.kind} slot={self.slot}/{self.generation} value={self.value} buffers={sizes}>"
 
+
 def encode(
     kind: int, slot: int = 0, generation: int = 0, value: int = 0, buffers: Sequence[Buffer] = ()
 ) -> list[Buffer]:
@@ -80,6 +83,7 @@ def encode(
     if count == 1:
         return [head + _LENGTHS[1].pack(len(buffers[0])), buffers[0]]
     return [head + _LENGTHS[count].pack(*map(len, buffers)), *buffers]
+
 
 class Decoder:
     """Bytes in, frames out, in whatever pieces the stream delivers them. Not thread-safe.

@@ -37,8 +37,10 @@ class Watch:
 
 
 class Poller:
-    """epoll with watches and a wakeup. `wait` is for the pool thread, the rest for any thread that holds the
-    pool's lock; `wake` needs no lock at all."""
+    """epoll with watches and a wakeup.
+
+    `wait` is for the pool thread, the rest for any thread that holds the pool's lock; `wake` needs no lock at all.
+    """
 
     def __init__(self) -> None:
         self._epoll = select.epoll()

@@ -55,8 +55,10 @@ class Task:
 
 
 class Pool:
-    """One pool from its first submit until everything of it is gone. Every method takes the lock itself, except
-    where it says that the caller holds it."""
+    """One pool, from its first submit until everything of it is gone.
+
+    Every method takes the lock itself, except where it says that the caller holds it.
+    """
 
     def __init__(self, policy: Policy, recipe: client.Recipe) -> None:
         self.lock = threading.Lock()

@@ -248,9 +248,7 @@ class PoolThread:
         status = template.handle.exit_status() if template.handle is not None else None
         reason = f"the template (pid {template.handle.pid if template.handle else None}) ended: {status}"
         if self._pool.recipe.fork and not asked:
-            self._lose_template(
-                ev.TemplateHopeless(f"{reason}. It was forked from the host, which forks only once.")
-            )
+            self._lose_template(ev.TemplateHopeless(f"{reason}. It was forked from the host, which forks only once."))
         else:
             self._lose_template(ev.TemplateLost(reason))
 

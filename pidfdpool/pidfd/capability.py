@@ -13,7 +13,6 @@ import os
 import select
 import signal
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pidfdpool.pidfd.errors import failure
@@ -35,10 +34,14 @@ class Capabilities:
         PidfdError: EMFILE, ENFILE, ENOMEM: it could not be found out now.
     """
 
+    __slots__ = ()
+
     @property
     def open(self) -> bool:
-        """pidfd_open(2) works (Linux 5.3), and poll does not say at once that a living process has ended, as it does
-        on some 4.18 kernels with backports."""
+        """A pidfd can be had (pidfd_open(2), Linux 5.3), and poll(2) tells with it the living from the ended.
+
+        On some 4.18 kernels with backports it says at once that a living process has ended.
+        """
         return _answer("open", lambda fd: not _poll(fd))
 
     @property
@@ -50,7 +53,8 @@ class Capabilities:
     def group_signal(self) -> bool:
         """A process group can be signalled through its leader's pidfd (Linux 6.9).
 
-        ESRCH is a yes: the flag was understood, and this process leads no group."""
+        ESRCH is a yes: the flag was understood, and this process leads no group.
+        """
         return _answer(
             "group_signal",
             lambda fd: _does(lambda: signal.pidfd_send_signal(fd, 0, None, SIGNAL_PROCESS_GROUP), errno.ESRCH),
@@ -58,7 +62,7 @@ class Capabilities:
 
     @property
     def waitid(self) -> bool:
-        """waitid(2) takes a pidfd (Linux 5.4). ECHILD is a yes: understood, and nobody is a child of itself."""
+        """P_PIDFD is understood by waitid(2) (Linux 5.4). ECHILD is a yes: nobody is a child of itself."""
         return _answer(
             "waitid",
             lambda fd: _does(lambda: os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG), errno.ECHILD),
@@ -73,8 +77,20 @@ class Capabilities:
     def info_exit(self) -> bool:
         """PIDFD_GET_INFO tells the exit status of what was reaped (Linux 6.15).
 
-        Something must have ended to find that out: a thread of this process that is started for it."""
+        Something must have ended to find that out: a thread of this process that is started for it.
+        """
         return self.info and _answer("info_exit", lambda _fd: _exit_of_a_thread_is_told())
+
+    @property
+    def queue_value(self) -> bool:
+        """A signal can carry a value. Probed with signal 0, which nobody notices. The first probe loads ctypes."""
+
+        def queue(fd: int) -> bool:
+            from pidfdpool.pidfd.siginfo import send_with_value
+
+            return _does(lambda: send_with_value(fd, 0, 1, 0))
+
+        return self.send_signal and _answer("queue_value", queue)
 
     @property
     def usable(self) -> bool:
@@ -82,7 +98,7 @@ class Capabilities:
         return self.open and self.send_signal and self.waitid
 
     def __repr__(self) -> str:
-        names = ("open", "send_signal", "group_signal", "waitid", "info", "info_exit")
+        names = ("open", "send_signal", "group_signal", "waitid", "info", "info_exit", "queue_value")
         return f"<Capabilities {' '.join(f'{name}={getattr(self, name)}' for name in names)}>"
 
 
@@ -98,16 +114,17 @@ def _answer(name: str, probe: Callable[[int], bool]) -> bool:
     if os.environ.get(FORCE_FALLBACK):
         return False
     if name not in _known:
-        _known[name] = _probed(name, probe)
+        _known[name] = _probed(probe)
     return _known[name]
 
 
-def _probed(name: str, probe: Callable[[int], bool]) -> bool:
+def _probed(probe: Callable[[int], bool]) -> bool:
     try:
         fd = os.pidfd_open(os.getpid())
+    except AttributeError:  # this Python was built where the C library's headers did not know it
+        return False
     except OSError as error:
-        if error.errno in _TRANSIENT:
-            raise failure(error, f"finding out whether pidfds can do {name!r}", os.getpid()) from error
+        _raise_if_transient(error)
         return False
     try:
         return probe(fd)
@@ -115,42 +132,49 @@ def _probed(name: str, probe: Callable[[int], bool]) -> bool:
         os.close(fd)
 
 
-def _poll(fd: int) -> bool:
+def _poll(fd: int, milliseconds: int = 0) -> bool:
     poller = select.poll()
     poller.register(fd, select.POLLIN)
-    return bool(poller.poll(0))
+    return bool(poller.poll(milliseconds))
 
 
 def _does(call: Callable[[], object], *fine: int) -> bool:
     try:
         call()
     except OSError as error:
-        if error.errno in _TRANSIENT:
-            raise failure(error, "finding out what pidfds can do", os.getpid()) from error
+        _raise_if_transient(error)
         return error.errno in fine
     return True
 
 
+def _raise_if_transient(error: OSError) -> None:
+    if error.errno in _TRANSIENT:
+        raise failure(error, "finding out what pidfds can do", os.getpid()) from error
+
+
 def _exit_of_a_thread_is_told() -> bool:
     opened: list[int] = []
+    refused: list[OSError] = []
 
     def open_own() -> None:
-        with suppress(OSError):
+        try:
             # PIDFD_THREAD, Linux 6.9: a pidfd for a single thread; its flag is O_EXCL.
             opened.append(os.pidfd_open(threading.get_native_id(), os.O_EXCL))
+        except OSError as error:
+            refused.append(error)
 
     thread = threading.Thread(target=open_own, name="pidfd-probe", daemon=True)
     thread.start()
     thread.join()
-    if not opened:
+    for error in refused:
+        _raise_if_transient(error)
         return False
     try:
         # join() returns a moment before the kernel is done with the thread.
-        poller = select.poll()
-        poller.register(opened[0], select.POLLIN)
-        poller.poll(1000)
+        _poll(opened[0], 1000)
         return bool(get_info(opened[0], INFO_EXIT)[0] & INFO_EXIT)
-    except OSError:
+    except OSError as error:
+        _raise_if_transient(error)
         return False
     finally:
         os.close(opened[0])

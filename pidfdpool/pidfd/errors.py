@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from typing import Any
+
+from pidfdpool.pidfd.status import signal_name
 
 
 class PidfdError(OSError):
@@ -25,7 +28,9 @@ class PidfdError(OSError):
         self._hint = hint
         about = "" if pid is None else f" for pid {pid}"
         name = errno.errorcode.get(number, str(number))
-        super().__init__(number, f"{operation}{about}: {os.strerror(number)} ({name})" + (f". {hint}" if hint else ""))
+        super().__init__(
+            number, f"{operation}{about}: {os.strerror(number)} ({name})" + (f". {hint}" if hint else "")
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild from the arguments: OSError's own way would pass the finished message."""
@@ -52,3 +57,14 @@ def failure(error: OSError, operation: str, pid: int | None, hint: str = "") -> 
     number = error.errno or errno.EIO
     kind = {errno.ESRCH: ProcessGone, errno.EPERM: PidfdDenied, errno.EACCES: PidfdDenied}.get(number, PidfdError)
     return kind(number, operation, pid, hint)
+
+
+def checked_signal(sig: int, group: bool, pid: int) -> str:
+    """Return how to speak of sending this signal.
+
+    Raises:
+        PidfdMisused: there is no such signal (EINVAL).
+    """
+    if not isinstance(sig, int) or isinstance(sig, bool) or not 0 <= sig < signal.NSIG:
+        raise PidfdMisused(errno.EINVAL, f"send_signal({sig!r})", pid, "There is no such signal.")
+    return f"send_signal({signal_name(sig)}{', group=True' if group else ''})"

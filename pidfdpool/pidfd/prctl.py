@@ -1,4 +1,4 @@
-"""Three calls of prctl(2) that Python lacks. ctypes is loaded at the first of them, in the processes of a pool only."""
+"""What of prctl(2) a pool needs and Python lacks. ctypes is loaded at the first call."""
 
 from __future__ import annotations
 

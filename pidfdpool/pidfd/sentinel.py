@@ -14,11 +14,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import signal
+import select
 from typing import TYPE_CHECKING
 
-from pidfdpool.pidfd.errors import PidfdMisused, ProcessGone, failure
-from pidfdpool.pidfd.handle import _Handle
+from pidfdpool.pidfd.base import BaseHandle
+from pidfdpool.pidfd.errors import PidfdMisused, ProcessGone, checked_signal, failure
 from pidfdpool.pidfd.status import ExitStatus
 
 if TYPE_CHECKING:
@@ -38,8 +38,12 @@ def sentinel_pipe() -> tuple[int, int]:
     return ends[0], ends[1]
 
 
-class SentinelHandle(_Handle):
-    """A process that is somebody else's child, named by a pipe."""
+class SentinelHandle(BaseHandle):
+    """A process that is somebody else's child, named by a pipe. Otherwise as `Pidfd`."""
+
+    # What is written into the pipe is no sign of an end: only that its write end is gone is.
+    _watched = 0
+    _ending = select.POLLHUP | select.POLLERR
 
     def __init__(self, fd: int, pid: int, send_signal: Callable[[int, bool], None]) -> None:
         """Take over the read end. send_signal(sig, group) has the parent send a signal, or raises OSError."""
@@ -48,28 +52,46 @@ class SentinelHandle(_Handle):
 
     def send_signal(self, sig: int, value: int | None = None, *, group: bool = False) -> None:
         """Have the parent send a signal. As `Pidfd.send_signal`, but a value cannot be sent (EINVAL)."""
-        with self._borrowed(_checked(self, sig, value)):
+        operation = _checked(self, sig, value, group)
+        with self._borrowed(operation):
             try:
                 self._deliver(sig, group)
             except OSError as error:
-                raise failure(error, f"send_signal({sig!r})", self._pid) from error
+                raise failure(error, operation, self._pid) from error
 
     def set_exit_status(self, status: ExitStatus) -> None:
-        """Take note of what the parent reported."""
-        self._status = status
+        """Take note of what the parent reported; who waits returns. An unknown status never replaces a known one."""
+        if self._status is None or not status.unknown:
+            self._settle(status)
 
     def exit_status(self) -> ExitStatus | None:
-        """Return what the parent reported; None while the process runs; UNKNOWN when it has ended unreported."""
-        if self._status is not None:
-            return self._status
-        return None if self.alive() else ExitStatus.UNKNOWN
+        """Return what the parent reported; None while the process runs; UNKNOWN when it has ended unreported.
+
+        Raises:
+            PidfdMisused: the handle is closed, and nothing was reported (EBADF).
+        """
+        return self._status or (None if self.alive() else ExitStatus.UNKNOWN)
 
 
-class ChildHandle(_Handle):
+class ChildHandle(BaseHandle):
     """A child of the calling process, named by a pipe and by its number, which stays its own until it is reaped.
 
-    Only for a process that reaps this child through this handle and nowhere else.
+    Only for a process that reaps this child through this handle and nowhere else. Thread-safe. In a forked copy of
+    that process, whose child it is not, signals are refused and the status is unknown.
     """
+
+    _watched = 0
+    _ending = select.POLLHUP | select.POLLERR
+
+    def alive(self) -> bool:
+        """Return whether the child runs; its parent need not go by the pipe. As `Pidfd.alive`."""
+        with self._borrowed("alive") as fd, self._use().lock:
+            if self._status is not None:
+                return False
+            try:
+                return self._look(os.WNOWAIT) is None
+            except ChildProcessError:  # not a child of ours: the pipe is all there is
+                return not self._ended(fd)
 
     def send_signal(self, sig: int, value: int | None = None, *, group: bool = False) -> None:
         """Send a signal to the child, or to the process group that it leads. As `Pidfd.send_signal`.
@@ -77,32 +99,39 @@ class ChildHandle(_Handle):
         Raises:
             ProcessGone: the child was reaped: its number may be somebody else's by now (ESRCH).
         """
-        operation = _checked(self, sig, value)
-        with self._borrowed(operation), self._lock:
-            if self._status is not None:
-                raise ProcessGone(errno.ESRCH, operation, self._pid)
+        operation = _checked(self, sig, value, group)
+        with self._borrowed(operation), self._use().lock:
+            try:
+                if self._status is not None:
+                    raise ChildProcessError
+                self._look(os.WNOWAIT)
+            except ChildProcessError:
+                hint = "It was reaped, or is not a child of this process."
+                raise ProcessGone(errno.ESRCH, operation, self._pid, hint) from None
             try:
                 os.killpg(self._pid, sig) if group else os.kill(self._pid, sig)
             except OSError as error:
                 raise failure(error, operation, self._pid) from error
 
     def exit_status(self) -> ExitStatus | None:
-        """Reap the child if it has ended, and return how; None while it runs."""
-        with self._lock:
+        """Reap the child if it has ended, and return how; None while it runs. Works on a closed handle, too."""
+        with self._use().lock:
             if self._status is None:
                 try:
-                    result = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG)
+                    result = self._look(0)
                 except ChildProcessError:  # somebody else has reaped it, against the rules
-                    self._status = ExitStatus.UNKNOWN
+                    self._settle(ExitStatus.UNKNOWN)
                 else:
-                    self._status = None if result is None else ExitStatus.from_waitid(result)
+                    if result is not None:
+                        self._settle(ExitStatus.from_waitid(result))
             return self._status
 
+    def _look(self, flags: int) -> os.waitid_result | None:
+        return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | flags)
 
-def _checked(handle: _Handle, sig: int, value: int | None) -> str:
-    operation = f"send_signal({sig!r})"
-    if not isinstance(sig, int) or not 0 <= sig < signal.NSIG:
-        raise PidfdMisused(errno.EINVAL, operation, handle.pid, "There is no such signal.")
+
+def _checked(handle: BaseHandle, sig: int, value: int | None, group: bool) -> str:
+    operation = checked_signal(sig, group, handle.pid)
     if value is not None:
         raise PidfdMisused(errno.EINVAL, operation, handle.pid, "A value can be sent through a pidfd only.")
     return operation

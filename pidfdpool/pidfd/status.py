@@ -68,14 +68,15 @@ class ExitStatus(_Fields):
 
     def __str__(self) -> str:
         if self.signal is not None:
-            return f"killed by {_name_of(self.signal)}{' (core dumped)' if self.core_dumped else ''}"
+            return f"killed by {signal_name(self.signal)}{' (core dumped)' if self.core_dumped else ''}"
         return "exit status unknown" if self.code is None else f"exited with code {self.code}"
 
     def __repr__(self) -> str:
         return f"<ExitStatus: {self}>"
 
 
-def _name_of(number: int) -> str:
+def signal_name(number: int) -> str:
+    """Return "SIGKILL" and the like, or "signal 50" for a number that has no name."""
     try:
         return signal.Signals(number).name
     except ValueError:

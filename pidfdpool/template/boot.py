@@ -65,9 +65,7 @@ class Boot:
 
     def dump(self) -> list[Buffer]:
         """Return the buffers of the BOOT frame."""
-        fields = {
-            name: getattr(self, name) for name in self.__slots__ if not name.startswith("_")
-        }
+        fields = {name: getattr(self, name) for name in self.__slots__ if not name.startswith("_")}
         buffers = [self._preload_call, self._initializer]
         plain = pickle.dumps((fields, [call is not None for call in buffers]), payload.PROTOCOL)
         return [plain, *(bytes(call[0]) for call in buffers if call is not None)]

@@ -35,10 +35,7 @@ START_TIMEOUT = 60.0  # seconds; an interpreter that is not up by then is not go
 
 # The host's sys.path comes as arguments, so that the very same pidfdpool is found, whatever is installed or lies in
 # the current directory.
-_LAUNCHER = (
-    "import sys; sys.path[:] = sys.argv[4:]; "
-    "from pidfdpool.template.process import main; main(sys.argv[1:4])"
-)
+_LAUNCHER = "import sys; sys.path[:] = sys.argv[4:]; from pidfdpool.template.process import main; main(sys.argv[1:4])"
 
 
 class Recipe:
@@ -137,7 +134,7 @@ class HostEnd:
         if self.handles == PIDFD:
             return Pidfd.from_fd(fd, pid)
 
-        def deliver(number: int, group: bool) -> None:
+        def deliver(number: int, _group: bool) -> None:  # it always means the whole group
             self.channel.post(wire.encode(wire.SIGNAL, slot, generation, number))
 
         return SentinelHandle(fd, pid, deliver)
@@ -290,7 +287,7 @@ def _handle(handles: str, fd: int, pid: int) -> ProcessHandle:
     return SentinelHandle(fd, pid, _cannot_signal)
 
 
-def _cannot_signal(number: int, group: bool) -> None:
+def _cannot_signal(_number: int, _group: bool) -> None:
     raise AssertionError("the template and the launcher are told to leave, never signalled")
 
 

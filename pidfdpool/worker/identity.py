@@ -23,6 +23,6 @@ def assume(slot: int, boot: Boot, host_fd: int) -> None:
     me = module.BaseProcess(name=f"PidfdPoolWorker-{slot}")
     me._identity = (slot + 1,)
     me._parent_pid = boot.host_pid
-    me._config = {"semprefix": "/mp", "authkey": process.AuthenticationString(boot.authkey)}
+    me._config = {"semprefix": "/mp", "authkey": module.AuthenticationString(boot.authkey)}
     module._current_process = me
     module._parent_process = module._ParentProcess(boot.host_name, boot.host_pid, host_fd)

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 class Worker:
     """One worker process. Made and run on its only thread, right after the fork."""
 
-    def __init__(
-        self, end: socket.socket, slot: int, boot: Boot, host_fd: int, sentinel: int | None
-    ) -> None:
+    def __init__(self, end: socket.socket, slot: int, boot: Boot, host_fd: int, sentinel: int | None) -> None:
         self._channel = Channel(end)
         self._slot = slot
         self._boot = boot

@@ -15,7 +15,9 @@ from tests.conditions import eventually
 from tests.pool import calls
 
 
-@pytest.mark.parametrize(("value", "error"), [(0, ValueError), (-1, ValueError), (70_000, ValueError), (2.5, TypeError), ("2", TypeError)])
+@pytest.mark.parametrize(
+    ("value", "error"), [(0, ValueError), (-1, ValueError), (70_000, ValueError), (2.5, TypeError), ("2", TypeError)]
+)
 def test_max_workers_must_be_a_positive_integer(value, error):
     with pytest.raises(error, match=f"max_workers must be .*{value}"):
         PidfdPoolExecutor(value)
@@ -101,7 +103,7 @@ def test_map_with_a_buffer_takes_no_more_than_it_may(chunksize):
 
     def endless():
         nonlocal count
-        for count in taken:
+        for count in taken:  # noqa: UP028
             yield count
 
     with PidfdPoolExecutor(2) as pool:

@@ -146,7 +146,11 @@ def test_a_pool_that_was_never_used_forks_well(way):
 
 def test_the_child_has_no_descriptor_of_the_parents_pool(pool):
     def descriptors():
-        return {os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{n}")}
+        return {
+            os.readlink(f"/proc/self/fd/{n}")
+            for n in os.listdir("/proc/self/fd")
+            if os.path.exists(f"/proc/self/fd/{n}")
+        }
 
     def child():
         assert not [name for name in descriptors() if "pidfd" in name or "eventfd" in name or "eventpoll" in name]

@@ -66,7 +66,9 @@ def test_many_large_payloads_at_once_do_not_block_each_other(pool):
     ] * 20 + [10_000_000] * 5
 
 
-@pytest.mark.parametrize("error", [ValueError("a", 1), KeyError("k"), OSError(2, "no"), UnicodeDecodeError("u", b"", 0, 1, "x")])
+@pytest.mark.parametrize(
+    "error", [ValueError("a", 1), KeyError("k"), OSError(2, "no"), UnicodeDecodeError("u", b"", 0, 1, "x")]
+)
 def test_an_exception_comes_back_with_the_remote_traceback_as_its_cause(pool, error):
     raised = pool.submit(calls.raise_it, error).exception()
     assert type(raised) is type(error)

@@ -61,7 +61,9 @@ def test_submit_after_shutdown_is_refused_in_the_standards_words(way):
     pool.shutdown()
 
 
-@pytest.mark.parametrize(("method", "number"), [("terminate_workers", signal.SIGTERM), ("kill_workers", signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("method", "number"), [("terminate_workers", signal.SIGTERM), ("kill_workers", signal.SIGKILL)]
+)
 def test_workers_can_be_ended_at_once(way, method, number):
     pool = PidfdPoolExecutor(2, mp_context=way)
     running = [pool.submit(calls.sleep, 60) for _ in range(2)]
@@ -103,7 +105,10 @@ def test_a_queued_task_can_be_cancelled_until_a_worker_has_it(way):
 def test_cancelling_racing_with_dispatch_loses_nothing(way):
     with PidfdPoolExecutor(2, mp_context=way) as pool:
         futures = [pool.submit(calls.double, number) for number in range(500)]
-        threads = [threading.Thread(target=lambda part=part: [f.cancel() for f in part]) for part in (futures[::2], futures[::-3])]
+        threads = [
+            threading.Thread(target=lambda part=part: [f.cancel() for f in part])
+            for part in (futures[::2], futures[::-3])
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:

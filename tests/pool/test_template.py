@@ -219,6 +219,12 @@ def test_descriptors_of_the_host_do_not_leak_into_an_execed_template(tmp_path):
     with open(tmp_path / "file", "w") as file:
         os.set_inheritable(file.fileno(), True)
         with PidfdPoolExecutor(1) as pool:
-            opened = pool.submit(lambda: [os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{n}")]).result()
+            opened = pool.submit(
+                lambda: [
+                    os.readlink(f"/proc/self/fd/{n}")
+                    for n in os.listdir("/proc/self/fd")
+                    if os.path.exists(f"/proc/self/fd/{n}")
+                ]
+            ).result()
     assert str(tmp_path / "file") not in opened
     assert "/dev/null" in opened, "standard input belongs to the host"

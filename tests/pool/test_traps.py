@@ -90,12 +90,14 @@ def test_nothing_of_the_host_is_touched(way):
 import multiprocessing, asyncio, subprocess
 handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
 mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-timers = [signal.getitimer(which) for which in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)]
+def read_timers():
+    return [signal.getitimer(n) for n in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)]
+timers = read_timers()
 wakeup = signal.set_wakeup_fd(-1); signal.set_wakeup_fd(wakeup)
 check(sys.argv[1])
 assert handlers == {number: signal.getsignal(number) for number in signal.valid_signals()}
 assert mask == signal.pthread_sigmask(signal.SIG_BLOCK, ())
-assert timers == [signal.getitimer(which) for which in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)]
+assert timers == read_timers()
 now = signal.set_wakeup_fd(-1)
 assert now == wakeup, (now, wakeup)
 assert multiprocessing.get_start_method(allow_none=True) is None
@@ -222,7 +224,9 @@ check(sys.argv[1])
     )
 
 
-@pytest.mark.parametrize("flags", [("-I",), ("-O",), ("-X", "dev"), ("-W", "error"), ("-S",), ("-B", "-s", "-u")], ids=" ".join)
+@pytest.mark.parametrize(
+    "flags", [("-I",), ("-O",), ("-X", "dev"), ("-W", "error"), ("-S",), ("-B", "-s", "-u")], ids=" ".join
+)
 def test_interpreter_options_reach_the_workers(flags):
     done = run_python(
         f"""

@@ -337,9 +337,7 @@ def test_time_is_on_nobodys_side_when_nothing_happens(way):
 
         def switches():
             paths = [f"/proc/{pid}/status" for pid in pids] + [f"/proc/self/task/{thread}/status"]
-            return [
-                [line for line in open(path) if line.startswith("voluntary_ctxt_switches")] for path in paths
-            ]
+            return [[line for line in open(path) if line.startswith("voluntary_ctxt_switches")] for path in paths]
 
         eventually(lambda: _settled(switches), "everything is asleep")
         before = switches()
