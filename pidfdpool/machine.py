@@ -4,9 +4,9 @@ Pure: no process, no clock, no I/O, no lock. `loop` owns the one Machine of a po
 from whichever thread observed the event, and carries out the actions in their order. `now` is any clock in
 seconds that never runs backwards.
 
-What can happen to a worker is one table, `RULES`: a row says in which states an event is taken, where the slot
-goes, and why. The documentation renders that table, and a test compares the two. After every event
-`_settle` brings the pool forward as a whole: hand out tasks, refill slots, close.
+What can happen to a worker is one table, `rules.RULES`: a row says in which states an event is taken, where the
+slot goes, and why. After every event `_settle` brings the pool forward as a whole: hand out tasks, refill slots,
+close.
 
 What holds after every decision, and what the property tests check:
   - a task is queued, or in exactly one worker, or resolved; it is resolved once;
@@ -16,95 +16,18 @@ What holds after every decision, and what the property tests check:
 
 from __future__ import annotations
 
-import enum
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pidfdpool import events as ev
+from pidfdpool.rules import TABLE, Phase, Slot, State, Template
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pidfdpool.policy import Policy
 
 SIGKILL = 9
-
-
-class State(enum.Enum):
-    """The states of a slot, which are those of its worker; DEAD is also that of a slot never filled."""
-
-    STARTING = "STARTING"
-    IDLE = "IDLE"
-    BUSY = "BUSY"
-    STOPPING = "STOPPING"
-    DEAD = "DEAD"
-
-
-class Phase(enum.Enum):
-    """The life of the pool: tasks are accepted in OPEN only, and run in OPEN and DRAINING."""
-
-    OPEN = "OPEN"
-    DRAINING = "DRAINING"
-    CLOSING = "CLOSING"
-    CLOSED = "CLOSED"
-
-
-class Template(enum.Enum):
-    """What the machine knows of the template."""
-
-    DOWN = "DOWN"
-    STARTING = "STARTING"
-    UP = "UP"
-    STOPPING = "STOPPING"
-
-
-@dataclass(slots=True)
-class Slot:
-    """One place for a worker, and what is known of the worker in it."""
-
-    index: int
-    state: State = State.DEAD
-    generation: int = 0
-    wanted: bool = False  # was filled once, so it is refilled without being asked
-    doomed: bool = False  # its death was caused by the pool or by the template's
-    pid: int | None = None
-    task: int | None = None
-    tasks_done: int = 0
-    asked_at: float = 0.0
-    ready_at: float | None = None
-    stop_by: float | None = None
-
-
-class Rule(NamedTuple):
-    """One row of the table: in these states the event is taken by this method of Machine."""
-
-    event: type[Any]
-    states: tuple[State, ...]
-    then: str
-    method: str
-    why: str
-
-
-_S = State
-
-RULES: tuple[Rule, ...] = (
-    Rule(ev.Spawned, (_S.STARTING, _S.STOPPING), "same", "_spawned", "its pid is known"),
-    Rule(ev.SpawnFailed, (_S.STARTING, _S.STOPPING), "DEAD", "_spawn_failed", "try again after a pause"),
-    Rule(ev.Ready, (_S.STARTING,), "IDLE", "_ready", "it may be given a task"),
-    Rule(ev.Ready, (_S.STOPPING,), "same", "_ignore", "it will read that it is to leave"),
-    Rule(ev.InitializerFailed, (_S.STARTING,), "same", "_initializer_failed", "no worker would do better: break"),
-    Rule(ev.InitializerFailed, (_S.STOPPING,), "same", "_ignore", "it is leaving anyway"),
-    Rule(ev.Finished, (_S.BUSY,), "IDLE", "_finished", "deliver; STOPPING if it has done its share of tasks"),
-    Rule(ev.SendRefused, (_S.BUSY,), "STOPPING", "_send_refused", "the task never ran: back to the queue's head"),
-    Rule(ev.Declined, (_S.BUSY,), "IDLE", "_declined", "the task was cancelled at the last moment; it never ran"),
-    Rule(ev.Died, (_S.BUSY,), "DEAD", "_died", "fail its task, or requeue it if it was never read; refill"),
-    Rule(ev.Died, (_S.STARTING, _S.IDLE), "DEAD", "_died", "refill, after a pause if it died young"),
-    Rule(ev.Died, (_S.STOPPING,), "DEAD", "_died", "as asked; refill"),
-)
-
-_TABLE: dict[tuple[type[Any], State], str] = {
-    (rule.event, state): rule.method for rule in RULES for state in rule.states
-}
 
 
 class Machine:
@@ -165,7 +88,7 @@ class Machine:
         slot = self.slots[event.slot]
         if slot.generation != event.generation or slot.state is State.DEAD:
             return  # late news of a worker that is buried
-        method = _TABLE.get((type(event), slot.state))
+        method = TABLE.get((type(event), slot.state))
         if method is None:
             # Only a task that writes into the worker's channel can make a worker speak out of turn. Whatever it
             # says next cannot be trusted either.

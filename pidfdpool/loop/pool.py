@@ -26,7 +26,8 @@ from pidfdpool.errors import InheritedFutureError, PayloadError, PoolBroken, Tem
 from pidfdpool.loop.links import TemplateLink, WorkerLink
 from pidfdpool.loop.poller import Poller
 from pidfdpool.loop.thread import PoolThread
-from pidfdpool.machine import Machine, Phase
+from pidfdpool.machine import Machine
+from pidfdpool.rules import Phase
 from pidfdpool.template import client
 
 if TYPE_CHECKING:

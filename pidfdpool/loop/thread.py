@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from pidfdpool import events as ev
 from pidfdpool import hygiene, payload, wire
-from pidfdpool.machine import Template
 from pidfdpool.pidfd import ExitStatus
+from pidfdpool.rules import Template
 
 if TYPE_CHECKING:
     from pidfdpool.loop.links import TemplateLink, WorkerLink

@@ -62,7 +62,7 @@ class Capabilities:
 
     @property
     def waitid(self) -> bool:
-        """P_PIDFD is understood by waitid(2) (Linux 5.4). ECHILD is a yes: nobody is a child of itself."""
+        """A process can be reaped by its pidfd (P_PIDFD, Linux 5.4). ECHILD is a yes: nobody is its own child."""
         return _answer(
             "waitid",
             lambda fd: _does(lambda: os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG), errno.ECHILD),

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pidfdpool import events as ev
-from pidfdpool.machine import Machine, Phase, State
+from pidfdpool.machine import Machine
 from pidfdpool.pidfd import ExitStatus
 from pidfdpool.policy import Policy
+from pidfdpool.rules import Phase, State
 
 KILLED = ExitStatus.from_wait_status(9)
 

@@ -1,0 +1,172 @@
+"""The house: imports point strictly downward, and processes load no more than they need."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import pidfdpool
+from tests.conditions import run_python
+
+PACKAGE = Path(pidfdpool.__file__).parent
+
+# A room may import rooms of lower storeys, and of its own only where that is named.
+STOREYS = {
+    "cli": 5,
+    "__main__": 5,
+    "__init__": 5,
+    "executor": 3,
+    "lifecycle": 3,
+    "mapping": 3,
+    "futures": 3,
+    "loop": 2,
+    "template": 2,
+    "worker": 2,
+    "hygiene": 2,
+    "channel": 2,
+    "machine": 1,
+    "policy": 1,
+    "rules": 1,
+    "wire": 1,
+    "payload": 1,
+    "inheritance": 1,
+    "events": 0,
+    "errors": 0,
+    "pidfd": 0,
+    "_version": 0,
+}
+BESIDE = {
+    ("__main__", "cli"),
+    ("executor", "lifecycle"),
+    ("executor", "mapping"),
+    ("executor", "futures"),
+    ("loop", "template"),  # its client half
+    ("loop", "channel"),
+    ("loop", "hygiene"),
+    ("template", "worker"),
+    ("template", "hygiene"),
+    ("template", "channel"),
+    ("worker", "hygiene"),
+    ("worker", "channel"),
+    ("inheritance", "payload"),
+    ("machine", "policy"),
+    ("machine", "rules"),
+}
+# Only for type checkers: what a lower storey is told of a higher one by name.
+TYPES = {
+    ("lifecycle", "executor"),
+    ("loop", "futures"),
+    ("worker", "template"),
+    ("payload", "wire"),
+    ("inheritance", "wire"),
+    ("errors", "pidfd"),
+    ("events", "pidfd"),
+}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path):
+    """Yield (imported room, whether it is for type checkers only)."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "pidfdpool":
+            names = [node.module] if "." in node.module else [f"pidfdpool.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.startswith("pidfdpool.")]
+        for name in names:
+            yield name.split(".")[1], id(node) in typing_only
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downward(path):
+    room = room_of(path)
+    if room == "__init__":
+        return  # the front door names every room, and opens none before it is asked
+    for imported, typing_only in imports_of(path):
+        if imported == room or imported not in STOREYS:
+            assert imported in STOREYS or imported in pidfdpool.__all__, f"{imported} is no room"
+            continue
+        allowed = (
+            STOREYS[imported] < STOREYS[room]
+            or (room, imported) in BESIDE
+            or (typing_only and (room, imported) in TYPES)
+        )
+        assert allowed, f"{room} (storey {STOREYS[room]}) imports {imported} (storey {STOREYS[imported]})"
+
+
+def test_every_file_is_short_enough_to_read():
+    for path in FILES:
+        assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_every_file_says_what_it_is():
+    for path in FILES:
+        assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_pure_rooms_touch_nothing():
+    for name in ("machine", "rules", "policy", "events", "wire"):
+        tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+        modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names} | {
+            node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+        }
+        assert not modules & {"os", "time", "socket", "select", "signal", "threading", "subprocess"}, name
+
+
+def test_the_template_loads_neither_the_loop_nor_the_executor_nor_anything_heavy():
+    done = run_python(
+        """
+        import sys
+        import pidfdpool.template.process, pidfdpool.worker.process
+        heavy = {"asyncio", "cloudpickle", "logging", "subprocess", "dataclasses", "concurrent.futures", "numpy",
+                 "pidfdpool.loop", "pidfdpool.executor", "pidfdpool.machine", "pidfdpool.errors", "tempfile"}
+        print(sorted(heavy & set(sys.modules)))
+        """
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_the_public_names_are_all_there():
+    for name in pidfdpool.__all__:
+        assert getattr(pidfdpool, name) is not None
+    assert set(pidfdpool.__all__) <= set(dir(pidfdpool))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        pidfdpool.no_such_name  # noqa: B018
+
+
+def host_files():
+    """Return the files whose code runs in the host."""
+    only_in_our_processes = {"worker", "hygiene"}
+    skipped = {"template/process.py", "template/guard.py", "template/descendants.py", "pidfd/sentinel.py"}
+    return [
+        path
+        for path in FILES
+        if room_of(path) not in only_in_our_processes | {"cli", "__main__"}
+        and str(path.relative_to(PACKAGE)) not in skipped
+    ]
+
+
+def test_the_host_half_never_uses_what_it_promises_not_to():
+    forbidden = {
+        "os": {"kill", "killpg", "wait", "waitpid", "wait3", "wait4"},
+        "signal": {"signal", "set_wakeup_fd", "siginterrupt", "setitimer", "alarm", "raise_signal"},
+    }
+    for path in host_files():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                assert node.attr not in forbidden.get(node.value.id, ()), f"{path}:{node.lineno} {node.attr}"
