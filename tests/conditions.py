@@ -65,13 +65,14 @@ def processes_of_this_run(mark: str | None = None) -> list[int]:
     They carry its mark in their environment, or are forked from it and named by the pool.
     """
     wanted = f"{MARK}={mark or os.environ[MARK]}".encode()
-    own = _read("/proc/self/environ")
+    own = _read("/proc/self/environ") + _read("/proc/self/cmdline")
     found = []
     for pid in processes():
         if pid == os.getpid() or not is_alive(pid):
             continue
         environment = _read(f"/proc/{pid}/environ")
-        forked = environment == own and _read(f"/proc/{pid}/comm").startswith(b"pidfd-")
+        same = environment + _read(f"/proc/{pid}/cmdline") == own
+        forked = same and _read(f"/proc/{pid}/comm").startswith(b"pidfd-")
         if wanted in environment.split(b"\0") or (mark is None and forked and environment):
             found.append(pid)
     return found

@@ -1,58 +1,49 @@
-"""Real seccomp filters, for processes that have to believe in an older kernel or a stricter sandbox.
+"""A real seccomp filter for tests: makes system calls fail in this process and in all that it starts.
 
-A filter cannot be taken off again: install it in a process of its own, as with
-
-    run_python(seccomp.PRELUDE + 'deny(["pidfd_open"], errno.ENOSYS)\n' + script)
+Irrevocable, so it is for processes of their own: `from tests.seccomp import deny; deny({434}, errno.ENOSYS)`.
 """
 
 from __future__ import annotations
 
 import ctypes
-import platform
+import os
 import struct
 from collections.abc import Iterable
 
-_ARCHITECTURES = {  # AUDIT_ARCH_*, and the numbers of the system calls
-    "x86_64": (0xC000003E, {"waitid": 247, "pidfd_send_signal": 424, "pidfd_open": 434, "ioctl": 16}),
-    "aarch64": (0xC00000B7, {"waitid": 95, "pidfd_send_signal": 424, "pidfd_open": 434, "ioctl": 29}),
-}
+PIDFD_SEND_SIGNAL = 424
+PIDFD_OPEN = 434
 
-SUPPORTED = platform.machine() in _ARCHITECTURES and ctypes.sizeof(ctypes.c_void_p) == 8
-
-PRELUDE = "import errno\nfrom tests.seccomp import deny\n"
-
-_SET_NO_NEW_PRIVS = 38  # prctl(2)
-_SET_SECCOMP, _MODE_FILTER = 22, 2
-_LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
-_NUMBER_AT, _ARCHITECTURE_AT = 0, 4  # in struct seccomp_data
-_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_SECCOMP = 22
+_SECCOMP_MODE_FILTER = 2
+_ALLOW = 0x7FFF0000
+_ERRNO = 0x00050000
+_LOAD_WORD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 
 
 class _Program(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]  # struct sock_fprog
+    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
 
-def deny(syscalls: Iterable[str], errno: int) -> None:
-    """Have these system calls fail with errno, in this thread and all that it starts from now on."""
-    architecture, numbers = _ARCHITECTURES[platform.machine()]
-    wanted = [numbers[name] for name in syscalls]
-
-    def step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
-        return struct.pack("=HBBI", code, if_true, if_false, value)
-
-    steps = [step(_LOAD, _ARCHITECTURE_AT), step(_JUMP_IF_EQUAL, architecture, 1), step(_RETURN, _ALLOW)]
-    steps.append(step(_LOAD, _NUMBER_AT))
-    for left, number in zip(range(len(wanted), 0, -1), wanted, strict=True):
-        steps.append(step(_JUMP_IF_EQUAL, number, left))  # over the other questions and the permission
-    steps += [step(_RETURN, _ALLOW), step(_RETURN, _ERRNO | errno)]
-
-    code = b"".join(steps)
-    program = _Program(len(steps), code)
+def deny(calls: Iterable[int], number: int, *, when_argument_3_is: int | None = None) -> None:
+    """Have the system calls fail with the errno; only for a certain fourth argument, if one is given."""
+    instructions = [(_LOAD_WORD, 0, 0, 0)]  # seccomp_data.nr
+    for call in calls:
+        if when_argument_3_is is None:
+            instructions += [(_JUMP_IF_EQUAL, 0, 1, call), (_RETURN, 0, 0, _ERRNO | number)]
+        else:
+            instructions += [
+                (_JUMP_IF_EQUAL, 0, 4, call),
+                (_LOAD_WORD, 0, 0, 16 + 3 * 8),  # seccomp_data.args[3], its low half
+                (_JUMP_IF_EQUAL, 0, 1, when_argument_3_is),
+                (_RETURN, 0, 0, _ERRNO | number),
+                (_LOAD_WORD, 0, 0, 0),
+            ]
+    instructions.append((_RETURN, 0, 0, _ALLOW))
+    code = b"".join(struct.pack("<HBBI", *instruction) for instruction in instructions)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    program = _Program(len(instructions), ctypes.cast(buffer, ctypes.c_void_p))
     libc = ctypes.CDLL(None, use_errno=True)
-    zero = ctypes.c_ulong(0)
-    for arguments in (
-        (_SET_NO_NEW_PRIVS, ctypes.c_ulong(1), zero, zero, zero),
-        (_SET_SECCOMP, ctypes.c_ulong(_MODE_FILTER), ctypes.byref(program), zero, zero),
-    ):
+    for arguments in ((_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), (_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program))):
         if libc.prctl(*arguments) != 0:
-            raise OSError(ctypes.get_errno(), f"prctl{arguments[:1]} refused")
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -51,6 +51,9 @@ class _Run:
 
 def run(arguments: argparse.Namespace) -> int:
     """Give the demonstration; return the exit code."""
+    if not hostility.can_kill():
+        _tell("FAILED", "no signal can be sent through a pidfd here, so no worker can be killed as it should be")
+        return 1
     cpus = len(os.sched_getaffinity(0))
     workers = arguments.workers or cpus
     reaper = hostility.Reaper()
@@ -60,13 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
         with events.open("wb") as file:
             file.writelines(sample.generate(arguments.documents, _SEED))
         blocks = list(_blocks(events))
-        _tell(
-            "events", f"{arguments.documents} nested ones, {events.stat().st_size / 1e6:.1f} MB of JSON Lines"
-        )
+        _tell("events", f"{arguments.documents} nested ones, {events.stat().st_size / 1e6:.1f} MB of JSON Lines")
         with reaper.installed(), descendants.marked():
-            _tell(
-                "host", "has a SIGCHLD handler now that reaps every child it can get: waitpid(-1) in a loop"
-            )
+            _tell("host", "has a SIGCHLD handler now that reaps every child it can get: waitpid(-1) in a loop")
             began = time.perf_counter()
             inline = b"".join(map(sample.summarize_lines, blocks))
             inline_seconds = time.perf_counter() - began
@@ -94,9 +93,7 @@ def _blocks(events: Path) -> Iterator[bytes]:
         yield b"".join(lines[start : start + _BLOCK])
 
 
-def _run_in_pool(
-    blocks: list[bytes], workers: int, descendants: hostility.Descendants, announcement: str
-) -> _Run:
+def _run_in_pool(blocks: list[bytes], workers: int, descendants: hostility.Descendants, announcement: str) -> _Run:
     observed = _Run()
     pipe = hostility.Announcement(announcement)
     began = time.perf_counter()
@@ -115,8 +112,7 @@ def _run_in_pool(
                 observed.processes = len(descendants.alive())
                 hostility.kill(observed.victim)
             observed.output = b"".join(
-                _result(pool, block, future, observed.crashes)
-                for block, future in zip(blocks, futures, strict=True)
+                _result(pool, block, future, observed.crashes) for block, future in zip(blocks, futures, strict=True)
             )
             observed.seconds = time.perf_counter() - began
     finally:
@@ -146,9 +142,7 @@ def _report(
     """Print what happened; return what should not have."""
     problems = []
     if observed.victim is not None:
-        _tell(
-            "killed", f"worker process {observed.victim}, busy in the middle of it: SIGKILL through its pidfd"
-        )
+        _tell("killed", f"worker process {observed.victim}, busy in the middle of it: SIGKILL through its pidfd")
     for crash in observed.crashes:
         _tell("reported", f"{type(crash).__name__}: {crash}")
     if observed.victim not in [crash.pid for crash in observed.crashes]:

@@ -100,9 +100,7 @@ class _End:
 class Flow:
     """One run. Make it, call `run` once."""
 
-    def __init__(
-        self, pool: Executor, job: Job, source: Source, sink: Sink, *, ordered: bool, permits: int
-    ) -> None:
+    def __init__(self, pool: Executor, job: Job, source: Source, sink: Sink, *, ordered: bool, permits: int) -> None:
         self._pool = pool
         self._job = job
         self._sink = sink

@@ -114,6 +114,14 @@ def work_until_killed(lines: bytes, announcement: str) -> bytes:
     return summarize_lines(lines)
 
 
+def can_kill() -> bool:
+    """Return whether this kernel, or this sandbox, lets us send a signal through a pidfd."""
+    from pidfdpool.pidfd import capabilities
+
+    granted = capabilities()
+    return granted.open and granted.send_signal
+
+
 def kill(pid: int) -> None:
     """Send SIGKILL through a pidfd.
 

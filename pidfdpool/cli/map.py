@@ -80,9 +80,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="JSON Lines; gzip if it ends in .gz; - is standard input (default)",
     )
     parser.add_argument("--workers", type=count, metavar="N", help="worker processes (default: one per CPU)")
-    parser.add_argument(
-        "--unordered", action="store_true", help="write documents as they come, not in input order"
-    )
+    parser.add_argument("--unordered", action="store_true", help="write documents as they come, not in input order")
     parser.add_argument(
         "--on-error", choices=("fail", "skip", "record"), default="fail", help="what a failing document does"
     )
@@ -92,9 +90,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="give the function the decoded document or the line's text (default: auto, see below)",
     )
-    parser.add_argument(
-        "--traceback", action="store_true", help="show where in the function a document failed"
-    )
+    parser.add_argument("--traceback", action="store_true", help="show where in the function a document failed")
     parser.add_argument(
         "--no-progress", action="store_true", help="no progress bar (there is one if stderr is a terminal)"
     )
@@ -112,9 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
             on_error=cast("OnError", arguments.on_error),
             traceback=arguments.traceback,
         )
-        progress = Progress(
-            wanted=not arguments.no_progress, total=source.total, shares_terminal=output.isatty()
-        )
+        progress = Progress(wanted=not arguments.no_progress, total=source.total, shares_terminal=output.isatty())
         try:
             tally = _transform(job, source, output, progress, arguments)
         except BrokenPipeError:
@@ -135,9 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1
 
 
-def _transform(
-    job: Job, source: Source, output: Output, progress: Progress, arguments: argparse.Namespace
-) -> Tally:
+def _transform(job: Job, source: Source, output: Output, progress: Progress, arguments: argparse.Namespace) -> Tally:
     """Run the flow in a pool of its own, which is gone when this returns or raises."""
     workers = arguments.workers or len(os.sched_getaffinity(0))
     pool = PidfdPoolExecutor(workers, preload=("pidfdpool.cli.transform", job.target.module))

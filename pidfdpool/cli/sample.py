@@ -52,9 +52,7 @@ def _event(number: int, chance: random.Random) -> Document:
         "user": {
             "id": chance.randint(1, 50_000),
             "name": f"User {chance.randint(1, 999)}",
-            "segments": sorted(
-                chance.sample(("new", "loyal", "vip", "lapsed", "press"), chance.randint(0, 3))
-            ),
+            "segments": sorted(chance.sample(("new", "loyal", "vip", "lapsed", "press"), chance.randint(0, 3))),
             "address": {
                 "city": city,
                 "country": country,
@@ -65,9 +63,7 @@ def _event(number: int, chance: random.Random) -> Document:
             },
         },
         "items": [_item(chance) for _ in range(chance.randint(1, 12))],
-        "clicks": [
-            {"page": f"/p/{chance.randint(1, 400)}", "ms": chance.randint(40, 9000)} for _ in range(8)
-        ],
+        "clicks": [{"page": f"/p/{chance.randint(1, 400)}", "ms": chance.randint(40, 9000)} for _ in range(8)],
         "note": chance.choice((None, "gift wrap", "ring twice — the bell is broken", "")),
     }
 

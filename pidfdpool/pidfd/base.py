@@ -125,7 +125,7 @@ class BaseHandle:
                 left = _LONGEST_POLL if deadline is None else min(deadline - time.monotonic(), _LONGEST_POLL)
                 if left <= 0:
                     return False
-                if self._tells_end(dict(poller.poll(left * 1000)).get(fd, 0)):
+                if self._tells_end(poller, fd, left):
                     return True
             return True
 
@@ -199,9 +199,13 @@ class BaseHandle:
     def _ended(self, fd: int) -> bool:
         poller = select.poll()
         poller.register(fd, self._watched)
-        return self._tells_end(dict(poller.poll(0)).get(fd, 0))
+        return self._tells_end(poller, fd, 0)
 
-    def _tells_end(self, events: int) -> bool:
+    def _tells_end(self, poller: select.poll, fd: int, seconds: float) -> bool:
+        try:
+            events = dict(poller.poll(seconds * 1000)).get(fd, 0)
+        except OSError as error:
+            raise failure(error, "poll", self._pid) from error
         if events & select.POLLNVAL:
             raise self._misused("poll", "Somebody closed the descriptor without the handle.")
         return bool(events & self._ending)

@@ -5,8 +5,9 @@ process is gone. What a pipe cannot do, the process's parent does: only a parent
 number is reused before the parent has reaped. `ChildHandle` is the parent's handle, `SentinelHandle` everybody
 else's, whose signals and exit statuses have to be carried to and from the parent.
 
-Weaker than a pidfd in two ways: a process that the watched one started, and that kept the write end, postpones the
-news; and the exit status is known only once the parent has told it.
+Weaker than a pidfd in three ways. A process that the watched one started, and that kept the write end, postpones the
+news. An ending process closes its descriptors a moment before it can be reaped, so right after `wait` even the parent
+may still be told that there is no exit status. And nobody but the parent knows the status until the parent tells it.
 """
 
 from __future__ import annotations
@@ -114,7 +115,10 @@ class ChildHandle(BaseHandle):
                 raise failure(error, operation, self._pid) from error
 
     def exit_status(self) -> ExitStatus | None:
-        """Reap the child if it has ended, and return how; None while it runs. Works on a closed handle, too."""
+        """Reap the child if it has ended, and return how; None while it runs.
+
+        Works on a closed handle, too. Right after `wait` it may be None for a moment still: ask again.
+        """
         with self._use().lock:
             if self._status is None:
                 try:

@@ -49,6 +49,12 @@ def test_ctrl_c_ends_it_quietly(command, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_where_there_are_no_pidfds_nobody_is_killed_by_number(command):
+    done = command.run("demo", env={"PIDFDPOOL_NO_PIDFD": "1"})
+    assert done.returncode == 1
+    assert done.stdout.startswith(b"FAILED       no signal can be sent through a pidfd here")
+
+
 # ---- the checks --------------------------------------------------------------------------------------------
 
 GOOD = {
@@ -177,9 +183,7 @@ def test_every_event_becomes_one_summary():
     for event, summary in zip(events, summaries, strict=True):
         kept = [item for item in event["items"] if item["state"] not in ("cancelled", "returned")]
         assert summary["pieces"] == sum(item["quantity"] for item in kept)
-        assert summary["cents"] + summary["discount"] == sum(
-            item["cents"] * item["quantity"] for item in kept
-        )
+        assert summary["cents"] + summary["discount"] == sum(item["cents"] * item["quantity"] for item in kept)
 
 
 def test_the_summary_is_a_function_for_map(command, tmp_path):

@@ -130,9 +130,7 @@ def test_a_reader_that_was_never_there(command):
 def test_head_gets_what_it_asked_for(command):
     line = command.line("map", "jobs:same", "--workers", "2")
     script = 'seq 1000000 | "$@" | head -n 3'
-    done = subprocess.run(
-        ["sh", "-c", script, "sh", *line], capture_output=True, check=False, **command.options({})
-    )
+    done = subprocess.run(["sh", "-c", script, "sh", *line], capture_output=True, check=False, **command.options({}))
     assert (done.returncode, done.stdout, done.stderr) == (0, b"1\n2\n3\n", b"")
 
 
@@ -194,10 +192,7 @@ def test_only_the_document_that_kills_its_worker_fails(command):
     done = command.map("die_on_three", "--on-error", "skip", input=data)
     assert done.returncode == 0
     assert done.stdout == data.replace(b"\n3\n", b"\n")
-    assert (
-        b"1 of 5997 documents failed and were skipped; the first: <stdin>:2997: WorkerCrashed: "
-        in done.stderr
-    )
+    assert b"1 of 5997 documents failed and were skipped; the first: <stdin>:2997: WorkerCrashed: " in done.stderr
     assert b"SIGKILL" in done.stderr
 
 

@@ -147,9 +147,7 @@ def test_a_non_blocking_pipe_is_waited_for():
 
 
 def read(names, limit=1000):
-    return [
-        (block.name, block.line, block.data) for block in Source(list(map(str, names))).blocks(lambda: limit)
-    ]
+    return [(block.name, block.line, block.data) for block in Source(list(map(str, names))).blocks(lambda: limit)]
 
 
 def test_files_follow_each_other_and_number_their_own_lines(tmp_path):

@@ -104,7 +104,5 @@ def test_a_missing_attribute_of_a_class():
 def test_something_that_cannot_be_called():
     with pytest.raises(UsageError, match="'decoder' of module 'json' is not a function but a module"):
         Target("json", "decoder").load()
-    with pytest.raises(
-        UsageError, match=r"'constant' of module 'tests\.cli\.jobs' is not a function but an int"
-    ):
+    with pytest.raises(UsageError, match=r"'constant' of module 'tests\.cli\.jobs' is not a function but an int"):
         Target("tests.cli.jobs", "constant").load()

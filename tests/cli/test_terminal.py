@@ -109,9 +109,7 @@ def test_no_bar(command, tmp_path, option):
 
 def at_terminal(command, terminal, *arguments):
     """Start the command in a session of its own whose terminal this is."""
-    become = (
-        "import os, sys; os.close(os.open(sys.argv[1], os.O_RDWR)); os.execv(sys.executable, sys.argv[2:])"
-    )
+    become = "import os, sys; os.close(os.open(sys.argv[1], os.O_RDWR)); os.execv(sys.executable, sys.argv[2:])"
     line = [sys.executable, "-c", become, terminal.path, *command.line(*arguments)]
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), terminal.end)
     return subprocess.Popen(line, start_new_session=True, **streams, **command.options({}))

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from pidfdpool.pidfd import Pidfd, PidfdError, PidfdMisused, ProcessGone
-from tests.conditions import run_python
+from tests.conditions import eventually, run_python
 from tests.pidfd.processes import fork, open_descriptors, reap, sleeper, wait_for_zombie
 
 
@@ -147,7 +147,7 @@ def test_the_descriptors_are_close_on_exec():
         before = open_descriptors()
         handle.wait(0.001)
         (wakeup,) = open_descriptors() - before
-        for fd in (handle.fileno(), int(wakeup)):
+        for fd in (handle.fileno(), wakeup):
             assert fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
 
 
@@ -219,13 +219,12 @@ def test_a_child_forked_while_a_thread_waits_can_close_its_copy():
         woken = []
         waiter = threading.Thread(target=lambda: woken.append(handle.wait()))
         waiter.start()
-        while open_descriptors() == before:
-            pass  # until it has made its wakeup, and so holds a loan
+        eventually(lambda: open_descriptors() != before, "the thread has made its wakeup, and so holds a loan")
 
         def child() -> int:
             fd = handle.fileno()
             handle.close_in_forked_child()
-            return 42 if str(fd) not in open_descriptors() else 1
+            return 42 if fd not in open_descriptors() else 1
 
         assert os.waitstatus_to_exitcode(reap(fork(child))) == 42
         assert waiter.is_alive()

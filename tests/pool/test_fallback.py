@@ -113,7 +113,7 @@ pool = PidfdPoolExecutor(3, mp_context=sys.argv[1])
 pool.submit(calls.double, 1).result()
 for kind in ("sleep", "spin", "regex"):
     pool.submit(calls.touch_and, f"{{sys.argv[2]}}/{{kind}}", kind)
-while len(os.listdir(sys.argv[2])) < 3:
+while sum(os.path.getsize(f"{{sys.argv[2]}}/{{name}}") > 0 for name in os.listdir(sys.argv[2])) < 3:
     time.sleep(0.01)
 print("ready", flush=True)
 time.sleep(60)

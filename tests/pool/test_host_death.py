@@ -18,7 +18,7 @@ HOST = """
     pool.submit(calls.double, 1).result()
     for kind in ("sleep", "spin", "regex"):
         pool.submit(calls.touch_and, f"{folder}/{kind}", kind)
-    while len(os.listdir(folder)) < 3:
+    while sum(os.path.getsize(f"{folder}/{name}") > 0 for name in os.listdir(folder)) < 3:
         time.sleep(0.01)
     print(os.getpid(), flush=True)
     if end == "wait":
@@ -103,8 +103,7 @@ def test_a_host_that_dies_during_the_preload_takes_the_template_with_it(way, tmp
     path = tmp_path / "preload"
     with start_python(code, way, str(path)) as host:
         host.stdout.readline()
-        eventually(path.exists, "the preload runs")
-        template = int(path.read_text())
+        template = int(eventually(lambda: path.exists() and path.read_text(), "the preload runs"))
         host.kill()
         host.wait()
         eventually(lambda: not _is_running(template), "the template is gone", seconds=5)
