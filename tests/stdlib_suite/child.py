@@ -1,0 +1,124 @@
+"""Runs one class of the suite, in a process of its own: `python -m tests.stdlib_suite.child SUITE MODULE CLASS AGAINST`.
+
+Writes one JSON line when a test begins and one when it ends, so that a test that hangs can be named. With `*` for the
+class, only lists what there is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import traceback
+import unittest
+from typing import Any
+
+from tests.stdlib_suite.expected import BREAKS
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+_PRELUDE = f"""
+import sys
+sys.path.insert(0, {ROOT!r})
+import concurrent.futures, concurrent.futures.process, pidfdpool
+concurrent.futures.ProcessPoolExecutor = concurrent.futures.process.ProcessPoolExecutor = pidfdpool.PidfdPoolExecutor
+"""
+
+
+def adapt_support() -> None:
+    """Give an older interpreter's test.support what a newer suite takes for granted."""
+    from test import support
+
+    if not hasattr(support, "Py_GIL_DISABLED"):
+        support.Py_GIL_DISABLED = False
+    if sys.version_info < (3, 13):
+        # It has learned to ask about one more sanitizer; none is in use here.
+        support.skip_if_sanitizer = lambda *_, **__: lambda test: test
+
+
+def put_ours_in_place() -> None:
+    """Rebind the standard's name to our executor, here and in the scripts that tests start."""
+    import concurrent.futures.process
+    from test.support import script_helper
+
+    import pidfdpool
+
+    class ProcessPoolExecutor(pidfdpool.PidfdPoolExecutor):
+        """Ours; where a test is about a pool that a crash broke, with the standard's policy."""
+
+        breaks = False
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            if ProcessPoolExecutor.breaks:
+                options.setdefault("on_crash", "break")
+            super().__init__(*args, **options)
+
+    concurrent.futures.ProcessPoolExecutor = ProcessPoolExecutor  # type: ignore[misc]
+    concurrent.futures.process.ProcessPoolExecutor = ProcessPoolExecutor  # type: ignore[misc]
+
+    standard = script_helper.assert_python_ok
+
+    def assert_python_ok(*arguments: str, **options: Any) -> Any:
+        changed = list(arguments)
+        if "-c" in changed:
+            changed[changed.index("-c") + 1] = _PRELUDE + changed[changed.index("-c") + 1]
+        return standard(*changed, **options)
+
+    script_helper.assert_python_ok = assert_python_ok
+
+
+class Reporter(unittest.TestResult):
+    """Writes what happens as it happens."""
+
+    def tell(self, test: unittest.TestCase, outcome: str, detail: str = "") -> None:
+        name = test.id().split(".")[-1] if isinstance(test, unittest.TestCase) else str(test)
+        print(json.dumps({"test": name, "outcome": outcome, "detail": detail}), file=sys.__stdout__, flush=True)
+
+    def startTest(self, test):  # noqa: N802
+        import concurrent.futures
+
+        super().startTest(test)
+        self.tell(test, "begun")
+        if hasattr(concurrent.futures.ProcessPoolExecutor, "breaks"):
+            name = test.id().split(".")[-1]
+            concurrent.futures.ProcessPoolExecutor.breaks = name in BREAKS
+
+    def addSuccess(self, test):  # noqa: N802
+        self.tell(test, "passed")
+
+    def addSkip(self, test, reason):  # noqa: N802
+        self.tell(test, "skipped", reason)
+
+    def addFailure(self, test, error):  # noqa: N802
+        self.tell(test, "failed", "".join(traceback.format_exception(*error)))
+
+    addError = addFailure  # noqa: N815
+
+    def addSubTest(self, test, subtest, error):  # noqa: N802
+        if error is not None:
+            self.addFailure(test, error)
+
+
+def main(suite: str, module: str, wanted: str, against: str) -> None:
+    """Run or list one class."""
+    import test
+
+    test.__path__.append(suite)
+    adapt_support()
+    if against == "ours":
+        put_ours_in_place()
+    loaded = importlib.import_module(f"test.test_concurrent_futures.{module}")
+    loader = unittest.TestLoader()
+    if wanted == "*":
+        for name, value in sorted(vars(loaded).items()):
+            if isinstance(value, type) and issubclass(value, unittest.TestCase) and name.startswith("ProcessPool"):
+                print(json.dumps({"class": name, "tests": loader.getTestCaseNames(value)}))
+        return
+    loaded.setUpModule()
+    loader.loadTestsFromTestCase(getattr(loaded, wanted)).run(Reporter())
+    unittest.case.doModuleCleanups()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
