@@ -27,7 +27,7 @@ def sleep_long() -> None:
 
 @contextmanager
 def sleeper() -> Iterator[int]:
-    """A child that sleeps; afterwards it is gone and reaped, if nobody did that before."""
+    """Provide a child that sleeps; afterwards it is gone and reaped, if nobody did that before."""
     pid = fork(sleep_long)
     try:
         yield pid

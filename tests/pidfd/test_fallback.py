@@ -17,14 +17,19 @@ from pidfdpool.pidfd import (
     sentinel_pipe,
 )
 from tests.conditions import eventually, is_alive, run_python
-from tests.pidfd.processes import fork, open_descriptors, reap, sleep_long, sleeper, wait_for_zombie
+from tests.pidfd.processes import fork, open_descriptors, reap, sleep_long, wait_for_zombie
 
 
 def child_with_sentinel(body=sleep_long, lead=False):
     """Fork a child that alone holds the write end; return the read end and its pid."""
     read, write = sentinel_pipe()
     if lead:
-        pid = fork(lambda: (os.setpgid(0, 0), body()) and None)
+
+        def lead_a_group():
+            os.setpgid(0, 0)
+            body()
+
+        pid = fork(lead_a_group)
         os.setpgid(pid, pid)
     else:
         pid = fork(body)
@@ -49,7 +54,7 @@ def child():
 
 @pytest.fixture
 def sentinel():
-    """A child that is seen as if it were somebody else's; what is asked of its parent is noted and done."""
+    """Provide a child seen as if it were somebody else's; what is asked of its parent is noted and done."""
     read, pid = child_with_sentinel()
     asked = []
 

@@ -163,10 +163,13 @@ def test_closing_closes_every_descriptor():
 
 def test_a_forgotten_handle_warns_and_closes():
     before = open_descriptors()
-    handle = Pidfd.self()
-    with pytest.warns(ResourceWarning, match=f"unclosed <Pidfd pid={os.getpid()}"):
-        del handle
+
+    def forget():
+        Pidfd.self()
         gc.collect()
+
+    with pytest.warns(ResourceWarning, match=f"unclosed <Pidfd pid={os.getpid()}"):
+        forget()
     assert open_descriptors() == before
 
 
@@ -238,7 +241,8 @@ def test_importing_the_package_loads_no_heavy_module():
         import sys
         import pidfdpool.pidfd
         from pidfdpool.pidfd import prctl
-        print(*sorted({"ctypes", "inspect", "dataclasses", "asyncio", "multiprocessing", "socket"} & set(sys.modules)))
+        heavy = {"ctypes", "inspect", "dataclasses", "asyncio", "multiprocessing", "socket"}
+        print(*sorted(heavy & set(sys.modules)))
         print(*sorted(name for name in sys.modules if name.startswith("pidfdpool.")
                       and not name.startswith(("pidfdpool.pidfd", "pidfdpool._version"))))
     """

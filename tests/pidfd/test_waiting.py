@@ -15,7 +15,7 @@ from tests.pidfd.processes import fork, open_descriptors, reap, sleeper
 
 @pytest.fixture(params=["pidfd", "sentinel", "child"])
 def process(request):
-    """A sleeping child and a handle of each kind."""
+    """Provide a sleeping child and a handle of each kind."""
     read, write = sentinel_pipe()
     with sleeper() as pid:
         # The sleeper was forked with both ends; only its copy of the write end may remain.

@@ -1,4 +1,6 @@
-"""Runs one class of the suite, in a process of its own: `python -m tests.stdlib_suite.child SUITE MODULE CLASS AGAINST`.
+"""Runs one class of the suite in a process of its own.
+
+Usage: `python -m tests.stdlib_suite.child SUITE MODULE CLASS AGAINST`.
 
 Writes one JSON line when a test begins and one when it ends, so that a test that hangs can be named. With `*` for the
 class, only lists what there is.
@@ -40,6 +42,7 @@ def adapt_support() -> None:
 def put_ours_in_place() -> None:
     """Rebind the standard's name to our executor, here and in the scripts that tests start."""
     import concurrent.futures.process
+
     from test.support import script_helper
 
     import pidfdpool
