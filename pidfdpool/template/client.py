@@ -212,9 +212,12 @@ def _spawn(program: str, channel: int, host: int, handles: str) -> int:
     # dup2 onto another number is what drops close-on-exec in the new process, and only there.
     first = max(channel, host) + 1
     paths = [path for path in sys.path if isinstance(path, str)]
+    # -P: the launcher puts the host's path in place of its own. CPython 3.13.0 remembers the '' of -c all the same
+    # and, where that directory is gone, fails each look-up of a name that a module lacks with a SystemError.
+    flags = [*_args_from_interpreter_flags(), "-P"]
     return os.posix_spawn(
         program,
-        [program, *_args_from_interpreter_flags(), "-c", _LAUNCHER, str(first), str(first + 1), handles, *paths],
+        [program, *flags, "-c", _LAUNCHER, str(first), str(first + 1), handles, *paths],
         os.environ,
         file_actions=[(os.POSIX_SPAWN_DUP2, channel, first), (os.POSIX_SPAWN_DUP2, host, first + 1)],
         setpgroup=0,  # Ctrl-C in the host's terminal is not for us

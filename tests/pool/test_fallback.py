@@ -32,7 +32,7 @@ from tests.conditions import children, eventually, is_alive, is_zombie
 assert not capabilities().usable
 way = sys.argv[1]
 """
-    done = run_python(prelude + code, *arguments)
+    done = run_python(prelude + code, *arguments, flags=("-W", "ignore:This process:DeprecationWarning"))
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
 
