@@ -1,9 +1,9 @@
 """Runs one class of the suite in a process of its own.
 
-Usage: `python -m tests.stdlib_suite.child SUITE MODULE CLASS AGAINST`.
+Usage: `python -m tests.stdlib_suite.child SUITE MODULE CLASS AGAINST REPORT`.
 
-Writes one JSON line when a test begins and one when it ends, so that a test that hangs can be named. With `*` for the
-class, only lists what there is.
+Writes into the file REPORT one JSON line when a test begins and one when it ends, so that a test that hangs can be
+named; standard output belongs to the tests. With `*` for the class, only lists what there is.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ import os
 import sys
 import traceback
 import unittest
-from typing import Any
-
-from tests.stdlib_suite.expected import BREAKS
+from typing import Any, TextIO
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -34,6 +32,7 @@ def adapt_support() -> None:
 
     if not hasattr(support, "Py_GIL_DISABLED"):
         support.Py_GIL_DISABLED = False
+        support.requires_gil_enabled = lambda *_: lambda test: test
     if sys.version_info < (3, 13):
         # It has learned to ask about one more sanitizer; none is in use here.
         support.skip_if_sanitizer = lambda *_, **__: lambda test: test
@@ -48,14 +47,7 @@ def put_ours_in_place() -> None:
     import pidfdpool
 
     class ProcessPoolExecutor(pidfdpool.PidfdPoolExecutor):
-        """Ours; where a test is about a pool that a crash broke, with the standard's policy."""
-
-        breaks = False
-
-        def __init__(self, *args: Any, **options: Any) -> None:
-            if ProcessPoolExecutor.breaks:
-                options.setdefault("on_crash", "break")
-            super().__init__(*args, **options)
+        """Ours under the name that the tests' helpers look for."""
 
     concurrent.futures.ProcessPoolExecutor = ProcessPoolExecutor  # type: ignore[misc]
     concurrent.futures.process.ProcessPoolExecutor = ProcessPoolExecutor  # type: ignore[misc]
@@ -74,18 +66,17 @@ def put_ours_in_place() -> None:
 class Reporter(unittest.TestResult):
     """Writes what happens as it happens."""
 
+    def __init__(self, report: TextIO) -> None:
+        super().__init__()
+        self.report = report
+
     def tell(self, test: unittest.TestCase, outcome: str, detail: str = "") -> None:
         name = test.id().split(".")[-1] if isinstance(test, unittest.TestCase) else str(test)
-        print(json.dumps({"test": name, "outcome": outcome, "detail": detail}), file=sys.__stdout__, flush=True)
+        print(json.dumps({"test": name, "outcome": outcome, "detail": detail}), file=self.report, flush=True)
 
     def startTest(self, test):  # noqa: N802
-        import concurrent.futures
-
         super().startTest(test)
         self.tell(test, "begun")
-        if hasattr(concurrent.futures.ProcessPoolExecutor, "breaks"):
-            name = test.id().split(".")[-1]
-            concurrent.futures.ProcessPoolExecutor.breaks = name in BREAKS
 
     def addSuccess(self, test):  # noqa: N802
         self.tell(test, "passed")
@@ -103,7 +94,7 @@ class Reporter(unittest.TestResult):
             self.addFailure(test, error)
 
 
-def main(suite: str, module: str, wanted: str, against: str) -> None:
+def main(suite: str, module: str, wanted: str, against: str, report: str) -> None:
     """Run or list one class."""
     import test
 
@@ -113,14 +104,16 @@ def main(suite: str, module: str, wanted: str, against: str) -> None:
         put_ours_in_place()
     loaded = importlib.import_module(f"test.test_concurrent_futures.{module}")
     loader = unittest.TestLoader()
-    if wanted == "*":
-        for name, value in sorted(vars(loaded).items()):
-            if isinstance(value, type) and issubclass(value, unittest.TestCase) and name.startswith("ProcessPool"):
-                print(json.dumps({"class": name, "tests": loader.getTestCaseNames(value)}))
-        return
-    loaded.setUpModule()
-    loader.loadTestsFromTestCase(getattr(loaded, wanted)).run(Reporter())
-    unittest.case.doModuleCleanups()
+    with open(report, "w", encoding="utf-8") as file:
+        if wanted == "*":
+            for name, value in sorted(vars(loaded).items()):
+                is_test = isinstance(value, type) and issubclass(value, unittest.TestCase)
+                if is_test and name.startswith("ProcessPool"):
+                    print(json.dumps({"class": name, "tests": loader.getTestCaseNames(value)}), file=file)
+            return
+        loaded.setUpModule()
+        loader.loadTestsFromTestCase(getattr(loaded, wanted)).run(Reporter(file))
+        unittest.case.doModuleCleanups()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,47 @@
+"""Every test of CPython's suite for process pools is a test here: it passes, or `expected` says why it differs."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.stdlib_suite.expected import DIFFERS, reason_to_differ, start_method
+from tests.stdlib_suite.groups import SECONDS, list_all, run_all
+from tests.stdlib_suite.locate import VARIABLE, find_suite
+
+SUITE = find_suite()
+TESTS = [] if SUITE is None else list_all(SUITE)
+
+pytestmark = [
+    pytest.mark.timeout(4 * SECONDS),  # the first test runs the whole suite
+    pytest.mark.skipif(
+        SUITE is None, reason=f"no installation of Python here has test_concurrent_futures; name one with {VARIABLE}"
+    ),
+]
+
+
+@pytest.mark.parametrize(("module", "group", "test"), TESTS, ids=lambda value: str(value))
+def test_standard(module, group, test):
+    outcomes = run_all(SUITE, "ours")[module, group]
+    outcome = outcomes.get(test, outcomes.get(""))
+    assert outcome is not None, "it was never begun"
+    reason = reason_to_differ(group, test)
+    if reason is not None:
+        assert outcome.word == "failed", f"it is expected to differ, but {outcome.word}: {reason}"
+        return
+    if outcome.word == "skipped":
+        pytest.skip(outcome.detail)
+    assert outcome.word == "passed", outcome.detail
+
+
+@pytest.mark.parametrize("name", DIFFERS)
+def test_each_listed_difference_is_about_a_test_that_exists(name):
+    of, _, bare = name.rpartition(".")
+    assert any(bare == test and group.endswith(of) for _, group, test in TESTS)
+
+
+def test_each_class_ends_its_process_in_good_order():
+    assert {group: of[""].detail for group, of in run_all(SUITE, "ours").items() if "" in of} == {}
+
+
+def test_no_start_method_is_missing():
+    assert {start_method(group) for _, group, _ in TESTS} == {"fork", "forkserver", "spawn"}
