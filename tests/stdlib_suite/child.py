@@ -1,6 +1,6 @@
 """Runs one class of the suite in a process of its own.
 
-Usage: `python -m tests.stdlib_suite.child SUITE MODULE CLASS AGAINST REPORT`.
+Usage: `python -m tests.stdlib_suite.child MODULE CLASS AGAINST REPORT`, with `environment()`.
 
 Writes into the file REPORT one JSON line when a test begins and one when it ends, so that a test that hangs can be
 named; standard output belongs to the tests. With `*` for the class, only lists what there is.
@@ -18,24 +18,19 @@ from typing import Any, TextIO
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+OVERLAY = os.path.join(ROOT, "tests", "stdlib_suite", "overlay")
+
 _PRELUDE = f"""
 import sys
-sys.path.insert(0, {ROOT!r})
+sys.path[:0] = [{OVERLAY!r}, {ROOT!r}]
 import concurrent.futures, concurrent.futures.process, pidfdpool
 concurrent.futures.ProcessPoolExecutor = concurrent.futures.process.ProcessPoolExecutor = pidfdpool.PidfdPoolExecutor
 """
 
 
-def adapt_support() -> None:
-    """Give an older interpreter's test.support what a newer suite takes for granted."""
-    from test import support
-
-    if not hasattr(support, "Py_GIL_DISABLED"):
-        support.Py_GIL_DISABLED = False
-        support.requires_gil_enabled = lambda *_: lambda test: test
-    if sys.version_info < (3, 13):
-        # It has learned to ask about one more sanitizer; none is in use here.
-        support.skip_if_sanitizer = lambda *_, **__: lambda test: test
+def environment(suite: str) -> dict[str, str]:
+    """Return the environment in which `suite` is a part of the package `test`."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([OVERLAY, ROOT]), "PIDFDPOOL_STDLIB_SUITE_IN_USE": suite}
 
 
 def put_ours_in_place() -> None:
@@ -94,12 +89,8 @@ class Reporter(unittest.TestResult):
             self.addFailure(test, error)
 
 
-def main(suite: str, module: str, wanted: str, against: str, report: str) -> None:
+def main(module: str, wanted: str, against: str, report: str) -> None:
     """Run or list one class."""
-    import test
-
-    test.__path__.append(suite)
-    adapt_support()
     if against == "ours":
         put_ours_in_place()
     loaded = importlib.import_module(f"test.test_concurrent_futures.{module}")

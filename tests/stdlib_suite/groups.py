@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.stdlib_suite.child import ROOT
+from tests.stdlib_suite.child import ROOT, environment
 
 MODULES = ("test_process_pool", "test_shutdown", "test_wait", "test_as_completed", "test_init", "test_deadlock")
 SECONDS = 120.0  # for one class; the slowest takes 12 s on an idle machine
@@ -66,11 +66,17 @@ def _run_child(suite: Path, module: str, group: str, against: str) -> tuple[list
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report")
         report.touch()
-        command = [sys.executable, "-m", "tests.stdlib_suite.child", suite, module, group, against, report]
+        command = [sys.executable, "-m", "tests.stdlib_suite.child", module, group, against, report]
         # Output goes to a file: a pipe would stay open, and be waited for, as long as anything that a test left.
         with open(Path(folder, "output"), "w+b") as output:
             child = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                command,
+                cwd=ROOT,
+                env=environment(str(suite)),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
             ended = ""
             try:
