@@ -21,6 +21,7 @@ class Case:
 
     @property
     def is_rate(self) -> bool:
+        """Whether more is better."""
         return self.unit.endswith("/s")
 
 
