@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--rounds N] [--method fork|spawn|forkserver] [CASE...]`: ours and the standard pool in turn."""
+"""Times ours and the standard pool in turn: `python -m benchmarks [--rounds N] [--method METHOD] [CASE...]`."""
 
 from __future__ import annotations
 
