@@ -76,9 +76,10 @@ class WorkerCrashed(BrokenProcessPool):
         self.task_id = task_id
         self.uptime = uptime
         self.tasks_done = tasks_done
+        tasks = "1 task" if tasks_done == 1 else f"{tasks_done} tasks"
         super().__init__(
             f"worker {slot} (pid {pid}) ended while it ran task {task_id} ({task}): {exit_status}, "
-            f"{uptime:.3g} s after its start and with {tasks_done} tasks finished before. {_advice(exit_status)}"
+            f"{uptime:.3g} s after its start and with {tasks} finished before. {_advice(exit_status)}"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from pidfdpool.template.client import HostEnd
     from pidfdpool.wire import Buffer, Frame
 
+# Seconds to wait for the template's word on how a worker ended, once its pidfd says that it did. The word comes
+# within a millisecond, unless the template is stopped.
+REPORT_GRACE = 1.0
+
+# The same where the template is gone: whoever inherited the worker will reap it in a moment, and from then on newer
+# kernels tell the status through the pidfd (Linux 6.15). Its slot is not kept waiting for longer than this.
+ORPHAN_GRACE = 0.05
+
 
 class Link:
     """A channel that the pool thread serves, and the process at its other end."""
@@ -115,7 +123,14 @@ class WorkerLink(Link):
         self.ready_early = False  # READY came before the template's SPAWNED, on its other channel
         self.status: ExitStatus | None = None  # as the template reported it
         self.ended_at: float | None = None  # when its pidfd became readable
+        self.report_within = REPORT_GRACE
         self._signal: int | None = None  # asked for before there was a handle
+
+    @property
+    def overdue_at(self) -> float:
+        """When to stop waiting for the template's word on how the worker ended."""
+        assert self.ended_at is not None
+        return self.ended_at + self.report_within
 
     def watch_exit(self, handle: ProcessHandle, callback: Callable[[int], None]) -> None:
         """Take the handle; a signal that was asked for meanwhile is sent now."""

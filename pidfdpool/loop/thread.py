@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from pidfdpool import events as ev
 from pidfdpool import hygiene, payload, wire
+from pidfdpool.loop.links import ORPHAN_GRACE
 from pidfdpool.pidfd import ExitStatus
 from pidfdpool.rules import Template
 
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("pidfdpool")
 _numbers = itertools.count(1)
-
-# Seconds to wait for the template's word on how a worker ended, once its pidfd says that it did. The word comes
-# within a millisecond, unless the template is stopped or gone.
-REPORT_GRACE = 1.0
 
 
 class PoolThread:
@@ -105,7 +102,7 @@ class PoolThread:
         with pool.lock:
             deadline = pool.machine.deadline()
             if self._ended:
-                overdue = min(link.ended_at or now for link in self._ended) + REPORT_GRACE
+                overdue = min(link.overdue_at for link in self._ended)
                 deadline = overdue if deadline is None else min(deadline, overdue)
             pool.sleeps_until = deadline
             if pool.closed:
@@ -164,7 +161,7 @@ class PoolThread:
 
     def _bury_overdue(self, now: float) -> None:
         for link in list(self._ended):
-            if now - (link.ended_at or now) >= REPORT_GRACE:
+            if now >= link.overdue_at:
                 status = link.handle.exit_status() if link.handle is not None else None
                 self._bury(link, status or ExitStatus.UNKNOWN)
 
@@ -259,6 +256,7 @@ class PoolThread:
             if template is not None:
                 template.close()
             for link in list(pool.workers.values()):
+                link.report_within = ORPHAN_GRACE
                 if link.handle is None:
                     self._drop(link)
                 else:

@@ -109,6 +109,18 @@ def test_a_template_may_die_again_and_again():
         assert pool.submit(calls.double, 2).result(timeout=20) == 4
 
 
+def test_nobody_waits_for_a_dead_templates_word_on_its_workers(monkeypatch, tmp_path):
+    monkeypatch.setattr("pidfdpool.loop.links.REPORT_GRACE", 3600.0)
+    with PidfdPoolExecutor(2) as pool:
+        template = pool.submit(os.getppid).result(timeout=20)
+        spinning = pool.submit(calls.touch_and, str(tmp_path / "begun"), "spin")
+        eventually((tmp_path / "begun").exists, "the task runs")
+        with Pidfd.open(template) as handle:
+            handle.send_signal(signal.SIGKILL)
+        assert isinstance(spinning.exception(timeout=20), WorkerCrashed)
+        assert pool.submit(calls.double, 2).result(timeout=20) == 4
+
+
 def test_a_dead_forked_template_breaks_the_pool_with_a_clear_error():
     with PidfdPoolExecutor(1, mp_context="fork") as pool:
         template = pool.submit(os.getppid).result()
