@@ -11,6 +11,7 @@ import pytest
 
 from pidfdpool import PidfdPoolExecutor, PoolBroken
 from pidfdpool.pidfd import Pidfd
+from pidfdpool.policy import Policy
 from tests.conditions import eventually, run_python
 from tests.pool import calls
 
@@ -45,7 +46,8 @@ def test_an_initializer_that_raises_breaks_the_pool_with_that_error_as_the_cause
         assert "Exception in initializer:" in capfd.readouterr().err
 
 
-def test_an_initializer_that_kills_its_worker_breaks_the_pool_in_the_end(way):
+def test_an_initializer_that_kills_its_worker_breaks_the_pool_in_the_end(way, monkeypatch):
+    monkeypatch.setattr(Policy, "pause", lambda _self, _streak: 0.01)
     with PidfdPoolExecutor(1, mp_context=way, initializer=os._exit, initargs=(5,)) as pool:
         with pytest.raises(PoolBroken, match="died within .* exited with code 5"):
             pool.submit(calls.double, 2).result(timeout=50)
