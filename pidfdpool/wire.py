@@ -6,6 +6,9 @@ A channel is a stream, so each message is framed: a fixed header, the length of 
 
 `value` is a task's id, a pid, an errno or a wait status, as the kind says. A buffer is opaque here: `payload`
 makes and reads it. Numbers are little-endian; both ends run on one machine and come from one version.
+
+On a worker's own channel nobody needs to be told which worker it is, so slot and generation mean something else
+there: of a TASK its flags and its attempt, of a RESULT or an ERROR, in generation, the worker's memory in KiB.
 """
 
 from __future__ import annotations
@@ -23,14 +26,21 @@ HEADER = struct.Struct("<BBHIq")
 _LENGTHS = [struct.Struct(f"<{count}Q") for count in range(256)]
 
 # host -> worker
-TASK = 1  # value: the task's id; buffers: the pickled call
+TASK = 1  # value: the task's id; slot: flags, see below; generation: the attempt; buffers: the pickled call
 LEAVE = 2
+
+# flags of TASK
+HAS_DEADLINE = 1  # the last buffer is not the call's: it is the deadline, DEADLINE.pack(time.monotonic() value)
+SPARE_DESCENDANTS = 2  # what the task starts, and what leaves the process group, outlives the worker
+
+DEADLINE = struct.Struct("<d")
 
 # worker -> host
 READY = 10
-RESULT = 11  # value: the task's id; buffers: the pickled result
-ERROR = 12  # value: the task's id; buffers: the pickled exception, its traceback as UTF-8 text
+RESULT = 11  # value: the task's id; generation: KiB of memory, or 0; buffers: the pickled result
+ERROR = 12  # as RESULT; buffers: the pickled exception, its traceback as UTF-8 text
 INITIALIZER_FAILED = 13  # buffers: as ERROR
+UNHEALTHY = 14  # buffers: the reason as UTF-8 text; the worker wants to be replaced
 
 # host -> template
 BOOT = 20  # buffers: what the template must know, see template.boot
@@ -42,13 +52,17 @@ INHERIT = 24  # with a descriptor: one that the initializer's arguments need; co
 # template -> host
 LAUNCHED = 30  # with a descriptor: the launcher's pidfd
 HELLO = 31  # value: the template's pid; with a descriptor: its pidfd
-BOOTED = 32
+BOOTED = 32  # the preload is done: from now on requests are answered at once
 PRELOAD_FAILED = 33  # buffers: as ERROR
 SPAWNED = 34  # value: the worker's pid; with a descriptor: its pidfd
 SPAWN_FAILED = 35  # value: the errno
-DIED = 36  # value: the wait status
+DIED = 36  # value: the wait status; buffers: USAGE.pack(peak RSS in bytes, seconds of CPU time)
+BLACKBOX = 37  # with a descriptor: the worker's black box; comes before its SPAWNED
+STDERR = 38  # with a descriptor: the read end of the worker's standard error, if it is captured; before its SPAWNED
 
-_KINDS = frozenset({TASK, LEAVE, *range(10, 14), *range(20, 25), *range(30, 37)})
+USAGE = struct.Struct("<qd")
+
+_KINDS = frozenset({TASK, LEAVE, *range(10, 15), *range(20, 25), *range(30, 39)})
 
 
 class WireError(Exception):
