@@ -11,40 +11,89 @@ from typing import TYPE_CHECKING
 from pidfdpool._version import __version__
 
 if TYPE_CHECKING:
+    from pidfdpool.actions import Cause
+    from pidfdpool.context import CurrentTask, current_task, heartbeat, unhealthy
+    from pidfdpool.deaths import Death
     from pidfdpool.errors import (
+        DeadlineExceeded,
+        HeartbeatLost,
         InheritedFutureError,
+        MemoryExceeded,
         PayloadError,
         PidfdPoolError,
+        PoisonTask,
         PoolBroken,
+        QueueFull,
+        TaskKilled,
+        TaskTimeout,
         TemplateError,
         WorkerCrashed,
     )
     from pidfdpool.executor import PidfdPoolExecutor, ProcessPoolExecutor
-    from pidfdpool.futures import Future
+    from pidfdpool.futures import Future, WorkerName
+    from pidfdpool.loop.snapshots import Stats, WorkerInfo
+    from pidfdpool.options import Options
+    from pidfdpool.policy import Policy
 
 _HOME = {
-    "PidfdPoolExecutor": "executor",
-    "ProcessPoolExecutor": "executor",
+    "Cause": "actions",
+    "CurrentTask": "context",
+    "Death": "deaths",
+    "DeadlineExceeded": "errors",
     "Future": "futures",
+    "HeartbeatLost": "errors",
     "InheritedFutureError": "errors",
+    "MemoryExceeded": "errors",
+    "Options": "options",
     "PayloadError": "errors",
     "PidfdPoolError": "errors",
+    "PidfdPoolExecutor": "executor",
+    "PoisonTask": "errors",
+    "Policy": "policy",
     "PoolBroken": "errors",
+    "ProcessPoolExecutor": "executor",
+    "QueueFull": "errors",
+    "Stats": "loop.snapshots",
+    "TaskKilled": "errors",
+    "TaskTimeout": "errors",
     "TemplateError": "errors",
     "WorkerCrashed": "errors",
+    "WorkerInfo": "loop.snapshots",
+    "WorkerName": "futures",
+    "current_task": "context",
+    "heartbeat": "context",
+    "unhealthy": "context",
 }
 
 __all__ = [
+    "Cause",
+    "CurrentTask",
+    "DeadlineExceeded",
+    "Death",
     "Future",
+    "HeartbeatLost",
     "InheritedFutureError",
+    "MemoryExceeded",
+    "Options",
     "PayloadError",
     "PidfdPoolError",
     "PidfdPoolExecutor",
+    "PoisonTask",
+    "Policy",
     "PoolBroken",
     "ProcessPoolExecutor",
+    "QueueFull",
+    "Stats",
+    "TaskKilled",
+    "TaskTimeout",
     "TemplateError",
     "WorkerCrashed",
+    "WorkerInfo",
+    "WorkerName",
     "__version__",
+    "current_task",
+    "heartbeat",
+    "unhealthy",
 ]
 
 

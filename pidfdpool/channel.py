@@ -173,6 +173,10 @@ class Channel:
                 self._sock.sendall(memoryview(piece)[sent:], socket.MSG_NOSIGNAL)
                 sent = 0
 
+    def hang_up(self) -> None:
+        """End the conversation, without closing the descriptor: both ends read an end of file."""
+        self._sock.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close the socket and every descriptor that was received or not yet sent. Idempotent."""
         self._sock.close()

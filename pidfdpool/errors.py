@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pidfdpool.deaths import Death
     from pidfdpool.pidfd import ExitStatus
 
 _CRASHES_IN_NATIVE_CODE = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
@@ -21,7 +22,13 @@ class PidfdPoolError(Exception):
 
 
 class PoolBroken(BrokenProcessPool):
-    """The pool gave up: no task can run in it any more. The cause, where there is one, is `__cause__`."""
+    """The pool gave up: no task can run in it any more. The cause, where there is one, is `__cause__`.
+
+    Attributes:
+        deaths: the workers' deaths that led to it, `pidfdpool.Death` each, the last one last.
+    """
+
+    deaths: tuple[Death, ...] = ()
 
 
 class TemplateError(PidfdPoolError):
@@ -39,62 +46,93 @@ class PayloadError(PidfdPoolError):
     """
 
 
-class WorkerCrashed(BrokenProcessPool):
-    """The worker that ran this task died before it wrote a result.
+class QueueFull(PidfdPoolError):
+    """As many tasks are pending as `max_pending` allows, and `block=False` asked not to wait."""
 
-    Only this task is lost; unless the pool was made with on_crash="break" it goes on with a new worker. Each
-    future gets an instance of its own.
+
+class DeadlineExceeded(TimeoutError, PidfdPoolError):
+    """The task waited for longer than its `deadline` allows, and did not run."""
+
+
+class _Ended(Exception):
+    """What the errors have in common that tell of a task whose worker died or was killed.
+
+    Each future gets an instance of its own.
 
     Attributes:
-        slot: the worker's slot, 0 to max_workers - 1.
-        generation: counts the pool's workers; no two ever share it.
-        pid: the worker's process id. It is history: by now the number may name another process.
-        exit_status: how the process ended, a `pidfdpool.pidfd.ExitStatus`; it may be explicitly unknown.
+        death: the last death, a `pidfdpool.Death`; None if the worker had not ended yet when the future was told.
+        deaths: every death that this task had a part in, the last one last.
         task: what was submitted, as "module.qualname".
         task_id: counts the pool's tasks, from 1.
-        uptime: seconds from the request for the worker to the notice of its death.
-        tasks_done: tasks that this worker had finished before.
+        attempt: the attempt that failed, 1 for the first.
     """
 
-    def __init__(
-        self,
-        *,
-        slot: int,
-        generation: int,
-        pid: int | None,
-        exit_status: ExitStatus,
-        task: str,
-        task_id: int,
-        uptime: float,
-        tasks_done: int,
-    ) -> None:
-        self.slot = slot
-        self.generation = generation
-        self.pid = pid
-        self.exit_status = exit_status
+    def __init__(self, told: str, *, task: str, task_id: int, attempt: int, deaths: tuple[Death, ...] = ()) -> None:
+        self.deaths = deaths
+        self.death = deaths[-1] if deaths and deaths[-1].attempt == attempt else None
         self.task = task
         self.task_id = task_id
-        self.uptime = uptime
-        self.tasks_done = tasks_done
-        tasks = "1 task" if tasks_done == 1 else f"{tasks_done} tasks"
-        super().__init__(
-            f"worker {slot} (pid {pid}) ended while it ran task {task_id} ({task}): {exit_status}, "
-            f"{uptime:.3g} s after its start and with {tasks} finished before. {_advice(exit_status)}"
-        )
+        self.attempt = attempt
+        self.told = told
+        super().__init__(told)
+        if self.death is not None and self.death.stack:
+            self.add_note(f"The worker's Python stack when it was told to end:\n{self.death.stack.rstrip()}")
+        if self.death is not None and self.death.stderr:
+            self.add_note("The last lines that the worker wrote to standard error:\n" + "\n".join(self.death.stderr))
+
+    def __getattr__(self, name: str) -> Any:
+        # What is known of the last death is also found on the error itself: error.pid, error.exit_status, ...
+        death = self.__dict__.get("death")
+        if name in _OF_DEATH:
+            return None if death is None else getattr(death, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild from the fields: BaseException's own way would call the class with the message."""
         return _rebuild, (type(self), dict(self.__dict__))
 
 
-def _rebuild(kind: type[WorkerCrashed], fields: dict[str, Any]) -> WorkerCrashed:
-    known = ("slot", "generation", "pid", "exit_status", "task", "task_id", "uptime", "tasks_done")
-    error = kind(**{name: fields[name] for name in known})
+_OF_DEATH = frozenset(
+    {"slot", "generation", "pid", "exit_status", "uptime", "tasks_done", "peak_rss", "stack", "stderr"}
+)
+
+
+def _rebuild(kind: type[_Ended], fields: dict[str, Any]) -> _Ended:
+    error = kind.__new__(kind)
+    error.args = (fields["told"],)
     error.__dict__.update(fields)
     return error
 
 
-def _advice(status: ExitStatus) -> str:
+class WorkerCrashed(_Ended, BrokenProcessPool):
+    """The worker that ran this task died before it wrote a result.
+
+    Only this task is lost; unless the pool was made with on_crash="break" it goes on with a new worker. What is known
+    of the death is in `death`; its fields pid, exit_status, uptime and others can be read from the error, too.
+    """
+
+
+class PoisonTask(WorkerCrashed):
+    """The task was tried more than once, its workers died, and it is not tried again; `deaths` is the history."""
+
+
+class MemoryExceeded(WorkerCrashed):
+    """The task's worker was killed because its resident memory grew over `hard_memory_per_child`."""
+
+
+class TaskTimeout(_Ended, TimeoutError, PidfdPoolError):
+    """The task ran for longer than its `timeout` allows, and was ended."""
+
+
+class HeartbeatLost(_Ended, PidfdPoolError):
+    """The task gave no heartbeat for longer than its `heartbeat_timeout` allows, and was ended."""
+
+
+class TaskKilled(_Ended, PidfdPoolError):
+    """The task was ended by `Future.kill`, or the pool was shut down between two of its attempts."""
+
+
+def advice(status: ExitStatus) -> str:
     """Say what to look at next; never what happened, which only the exit status knows."""
     if status.signal == signal.SIGKILL:
         return "If nobody sent the signal, look for the out-of-memory killer in the kernel's log."

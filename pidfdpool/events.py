@@ -1,7 +1,4 @@
-"""What can happen to a pool (events) and what is to be done about it (actions). Pure data.
-
-Shared by `machine`, which turns the first into the second, and `loop`, which observes the first and carries out the
-second.
+"""What can happen to a pool. Pure data: `loop` observes it, `machine` decides what is to be done (`actions`).
 
 A worker is named by its slot and its generation. A slot is reused, a generation never is, so news of a worker
 that is already buried cannot be taken for news of its successor.
@@ -14,6 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from pidfdpool.pidfd import ExitStatus
+    from pidfdpool.policy import Policy
+
 
 # ---- events about one worker -------------------------------------------------------------------------------
 
@@ -46,11 +45,18 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The worker wrote the outcome of the task, a result or an exception, completely."""
+    """The worker wrote the outcome of the task, a result or an exception, completely.
+
+    failed: it is an exception; retryable: one of those after which the task is to be tried again.
+    memory: the worker's resident memory in bytes, if it was asked to tell; 0 otherwise.
+    """
 
     slot: int
     generation: int
     task: int
+    failed: bool = False
+    retryable: bool = False
+    memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,33 @@ class Declined:
     slot: int
     generation: int
     task: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unhealthy:
+    """The worker asked to be replaced; reason is for people."""
+
+    slot: int
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LastBeat:
+    """What CheckHeartbeat found: when the worker gave its last heartbeat, on the machine's clock; None: never."""
+
+    slot: int
+    generation: int
+    at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFound:
+    """What CheckMemory found: the worker's resident memory in bytes; 0: it cannot be told."""
+
+    slot: int
+    generation: int
+    memory: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +131,10 @@ class Died:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A task was accepted."""
+    """A task was accepted, with a policy of its own if it was submitted with options."""
 
     task: int
+    policy: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +145,27 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskKillAsked:
+    """The caller wants the task to end at once, wherever it is."""
+
+    task: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """There are to be so many workers at most."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class TemplateUp:
     """A template is there and takes requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateBooted:
+    """The template has done its preload: from now on it answers at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,110 +201,30 @@ class Tick:
     """Time passed: `Machine.deadline` was reached, or may have been."""
 
 
-WorkerEvent: TypeAlias = Spawned | SpawnFailed | Ready | Finished | SendRefused | Declined | InitializerFailed | Died
+WorkerEvent: TypeAlias = (
+    Spawned
+    | SpawnFailed
+    | Ready
+    | Finished
+    | SendRefused
+    | Declined
+    | Unhealthy
+    | LastBeat
+    | MemoryFound
+    | InitializerFailed
+    | Died
+)
 PoolEvent: TypeAlias = (
-    Submitted | Cancelled | TemplateUp | TemplateLost | TemplateHopeless | ShutdownAsked | KillAsked | Tick
+    Submitted
+    | Cancelled
+    | TaskKillAsked
+    | Resized
+    | TemplateUp
+    | TemplateBooted
+    | TemplateLost
+    | TemplateHopeless
+    | ShutdownAsked
+    | KillAsked
+    | Tick
 )
 Event: TypeAlias = WorkerEvent | PoolEvent
-
-
-# ---- actions -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Spawn:
-    """Ask the template for a worker."""
-
-    slot: int
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Hand the task to the worker."""
-
-    slot: int
-    generation: int
-    task: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Tell the worker to leave when it is done with what it has."""
-
-    slot: int
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """Send the signal to the worker and its process group."""
-
-    slot: int
-    generation: int
-    signal: int
-
-
-@dataclass(frozen=True, slots=True)
-class Deliver:
-    """Resolve the task's future with the outcome that came with `Finished`."""
-
-    task: int
-
-
-@dataclass(frozen=True, slots=True)
-class Withdraw:
-    """Resolve the task's future as cancelled."""
-
-    task: int
-
-
-@dataclass(frozen=True, slots=True)
-class FailCrashed:
-    """Fail the task's future: the worker that ran it died."""
-
-    task: int
-    slot: int
-    generation: int
-    pid: int | None
-    status: ExitStatus
-    uptime: float
-    tasks_done: int
-
-
-@dataclass(frozen=True, slots=True)
-class FailBroken:
-    """Fail the task's future: the pool is broken."""
-
-    task: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class StartTemplate:
-    """Start a template; answer with TemplateUp, TemplateLost or TemplateHopeless."""
-
-
-@dataclass(frozen=True, slots=True)
-class StopTemplate:
-    """Tell the template to kill whatever worker is left and to leave; TemplateLost follows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Nothing is left to do, and no process: the pool thread may end."""
-
-
-Action: TypeAlias = (
-    Spawn
-    | Send
-    | Stop
-    | Signal
-    | Deliver
-    | Withdraw
-    | FailCrashed
-    | FailBroken
-    | StartTemplate
-    | StopTemplate
-    | Close
-)

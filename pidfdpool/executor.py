@@ -13,14 +13,18 @@ import operator
 import os
 import signal
 import threading
+import time
+import weakref
 from concurrent.futures import Executor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from pidfdpool import lifecycle, mapping, payload
+from pidfdpool import checks, lifecycle, mapping, payload
 from pidfdpool.futures import Future
+from pidfdpool.loop import snapshots
 from pidfdpool.loop.pool import Pool
-from pidfdpool.policy import Policy
+from pidfdpool.options import Options
+from pidfdpool.policy import Policy, PoolOptions, check_names
 from pidfdpool.template.client import Recipe
 from pidfdpool.worker.chunk import call_each
 
@@ -28,8 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from multiprocessing.context import BaseContext
     from types import TracebackType
+    from typing import Unpack
 
-    from pidfdpool.policy import OnCrash
+    from pidfdpool.deaths import Death
+    from pidfdpool.loop.snapshots import Stats, WorkerInfo
+    from pidfdpool.policy import TaskOptions
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,10 +54,11 @@ class PidfdPoolExecutor(Executor):
             Default: a fresh interpreter, unless initargs hold `multiprocessing` objects that only a fork can share.
         initializer: called in each worker before its first task. If it raises, the pool breaks.
         initargs: its arguments. `multiprocessing` locks, queues, events, values and pipe ends are allowed.
-        max_tasks_per_child: replace a worker after so many tasks; works with every start method. Default: never.
         preload: what to have in the template before the first worker is forked, so that workers share it: names of
             modules to import, and at most one callable to call after that. A single one needs no tuple.
-        on_crash: "isolate" fails only the task whose worker died; "break" breaks the pool, as the standard does.
+        options: the rules of the pool and the defaults for its tasks: on_crash, max_tasks_per_child, min_workers,
+            timeout, retries and many others. `pidfdpool.policy.Policy` tells all of them, with their defaults;
+            `options()` refines those for tasks.
 
     Nothing is started before the first submit. What workers see of the host (sys.path, argv, environment, current
     directory) is what the host has at that moment.
@@ -66,9 +74,8 @@ class PidfdPoolExecutor(Executor):
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         *,
-        max_tasks_per_child: int | None = None,
         preload: str | Callable[[], object] | Iterable[str | Callable[[], object]] = (),
-        on_crash: OnCrash = "isolate",
+        **options: Unpack[PoolOptions],
     ) -> None:
         self._pool: Pool | None = None
         self._shut_down = False
@@ -78,16 +85,19 @@ class PidfdPoolExecutor(Executor):
         way = _checked_way(mp_context)
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be a callable, not {initializer!r}")
-        if on_crash not in ("isolate", "break"):
-            raise ValueError(f"on_crash must be 'isolate' or 'break', not {on_crash!r}")
         modules, call = _checked_preload(preload)
-        self._policy = Policy(
-            max_workers=self._max_workers,
-            max_tasks_per_child=_checked_max_tasks(max_tasks_per_child),
-            on_crash=on_crash,
+        check_names(type(self).__name__, options, PoolOptions.__annotations__)
+        self._policy = Policy(self._max_workers, **options)
+        self._subscribers: list[Callable[[Death], object]] = []
+        self._make_recipe = partial(
+            Recipe,
+            way=way,
+            preload=modules,
+            preload_call=call,
+            initializer=None if initializer is None else (initializer, tuple(initargs)),
+            watch_memory=self._policy.max_memory_per_child is not None,
+            capture_stderr=self._policy.capture_stderr,
         )
-        prepare = None if initializer is None else (initializer, tuple(initargs))
-        self._make_recipe = partial(Recipe, way=way, preload=modules, preload_call=call, initializer=prepare)
         lifecycle.add_executor(self)
 
     # ---- the standard's interface --------------------------------------------------------------------------
@@ -99,21 +109,11 @@ class PidfdPoolExecutor(Executor):
         be serialized, the future holds that error.
 
         Raises:
-            PoolBroken: the pool is broken; the message and `__cause__` tell why.
+            PoolBroken: the pool is broken; the message, `deaths` and `__cause__` tell why.
+            QueueFull: max_pending tasks are pending, and block is False.
             RuntimeError: the executor, or the interpreter, is shut down.
         """
-        pool = self._open_pool()
-        future: Future[T] = Future()
-        try:
-            buffers = payload.dumps((fn, args, kwargs), pool.recipe.shared_main)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            future._begin()
-            future._resolve(None, error)
-            return future
-        pool.submit(future, buffers, _name_of(fn))
-        return future
+        return self._submit(self._policy, fn, args, kwargs)
 
     def map(
         self,
@@ -135,7 +135,6 @@ class PidfdPoolExecutor(Executor):
         Raises:
             TypeError, ValueError: chunksize or buffersize is not what it should be.
         """
-        mapping.check_arguments(chunksize, buffersize)
         return mapping.ordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -195,7 +194,95 @@ class PidfdPoolExecutor(Executor):
         state = "shut down" if self._shut_down else "idle" if self._pool is None else "started"
         return f"<{type(self).__name__} max_workers={self._max_workers} {state}>"
 
+    # ---- beyond the standard -------------------------------------------------------------------------------
+
+    def options(self, **options: Unpack[TaskOptions]) -> Options:
+        """Return a view of this pool for tasks under other rules: `pool.options(timeout=5).submit(fn, x)`.
+
+        Raises:
+            TypeError, ValueError: there is no such option, or its value makes no sense; see `Policy`.
+        """
+        return Options(self, self._policy.refined(options))
+
+    def map_unordered(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Return an iterator over the results of the same calls as `map`, as they come. Arguments as there.
+
+        The first call that fails ends it with that exception; calls that no worker has been given are cancelled.
+        """
+        return mapping.unordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+
+    def resize(self, max_workers: int) -> None:
+        """Have so many workers at most from now on; idle ones leave first, busy ones after their task.
+
+        Raises:
+            ValueError, TypeError: max_workers is no integer, less than 1, or less than the pool's min_workers.
+        """
+        size = _checked_max_workers(max_workers)
+        checks.not_above("min_workers", self._policy.min_workers, "max_workers", size)
+        with self._lock:
+            self._max_workers = size
+            pool = self._pool
+        if pool is not None:
+            pool.resize(size)
+
+    def subscribe(self, callback: Callable[[Death], object]) -> Callable[[], None]:
+        """Have callback(death) called for every worker that ends, before the future of its task is told.
+
+        It is called in the pool thread, mostly, and should be quick; what it raises is logged. The process that
+        subscribes is the one that is told: a forked child's pool tells its copy.
+
+        Returns:
+            A function that ends the subscription; calling it again does nothing.
+        """
+        if not callable(callback):
+            raise TypeError(f"callback must be a callable, not {callback!r}")
+        self._subscribers.append(callback)
+
+        def unsubscribe() -> None:
+            if callback in self._subscribers:
+                self._subscribers.remove(callback)
+
+        return unsubscribe
+
+    def stats(self) -> Stats:
+        """Return the pool's numbers at this moment. Cheap; any thread."""
+        pool = self._pool
+        if pool is None:
+            return snapshots.Stats(size=self._max_workers)
+        return snapshots.stats(pool)
+
+    def workers(self) -> tuple[WorkerInfo, ...]:
+        """Return the pool's workers at this moment, by slot. Cheap enough to be called each second; any thread."""
+        pool = self._pool
+        return () if pool is None else snapshots.workers(pool, time.monotonic())
+
     # ---- the pool behind it --------------------------------------------------------------------------------
+
+    def _submit(
+        self, policy: Policy, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[T]:
+        pool = self._open_pool()
+        future: Future[T] = Future()
+        try:
+            buffers = payload.dumps((fn, args, kwargs), pool.recipe.shared_main)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            future._begin()
+            future._resolve(None, error)
+            return future
+        pool.submit(future, buffers, _name_of(fn), policy)
+        return future
+
+    def _resubmitter(self) -> Callable[[], PidfdPoolExecutor | None]:
+        return weakref.ref(self)
 
     def _open_pool(self) -> Pool:
         """Return the pool, made at the first submit of each process. Raises if none may be used."""
@@ -207,7 +294,8 @@ class PidfdPoolExecutor(Executor):
                 raise RuntimeError("cannot schedule new futures after shutdown")
             lifecycle.check_not_exiting()
             if pool is None:
-                pool = self._pool = Pool(self._policy, self._make_recipe())
+                pool = Pool(self._policy, self._make_recipe(), self._subscribers, self._max_workers)
+                self._pool = pool
                 lifecycle.add_pool(pool)
                 pool.live_as_long_as(self)
         return pool
@@ -243,15 +331,6 @@ def _checked_max_workers(value: Any) -> int:
         raise ValueError(f"max_workers must be greater than 0, not {number}")
     if number > 65535:
         raise ValueError(f"max_workers must be at most 65535, not {number}")
-    return number
-
-
-def _checked_max_tasks(value: Any) -> int | None:
-    if value is None:
-        return None
-    number = _integer("max_tasks_per_child", value)
-    if number < 1:
-        raise ValueError(f"max_tasks_per_child must be >= 1, not {number}")
     return number
 
 

@@ -8,14 +8,25 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import threading
-from typing import TYPE_CHECKING, Generic, TypeVar
+import time
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pidfdpool.loop.pool import Pool
+
 T = TypeVar("T")
 
 _log = logging.getLogger("pidfdpool")
+
+
+class WorkerName(NamedTuple):
+    """Which worker: its slot, its generation, which no other worker ever has, and its process id."""
+
+    slot: int
+    generation: int
+    pid: int | None
 
 
 class Future(concurrent.futures.Future[T], Generic[T]):
@@ -25,26 +36,80 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._withdraw: Callable[[], None] | None = None
+        self._pool: Pool | None = None
+        self._number = 0
+        self._cancel_kills = False
+        self._begun_as: tuple[int, int, int | None, int, float] | None = None
+
+    @property
+    def worker(self) -> WorkerName | None:
+        """The worker that runs the task, or ran it last; None: no worker was given it yet."""
+        return None if self._begun_as is None else WorkerName(*self._begun_as[:3])
+
+    @property
+    def attempt(self) -> int:
+        """The number of the task's current or last attempt, from 1; 0 before the first."""
+        return 0 if self._begun_as is None else self._begun_as[3]
+
+    @property
+    def started_at(self) -> float | None:
+        """When that attempt was handed to the worker, as time.time() tells it; None before the first."""
+        return None if self._begun_as is None else self._begun_as[4]
 
     def cancel(self) -> bool:
         """Cancel the task if no worker has been given it yet; return whether it is cancelled.
 
         Unlike in the standard pool, that is possible for every task that has not been handed to a worker, and the
-        task's arguments are let go of at once.
+        task's arguments are let go of at once. With the option `cancel_kills` a running task is cancelled, too: the
+        future is cancelled at once, and the worker is killed. asyncio cancels in this way what it awaits.
         """
-        if not super().cancel():
+        pool = self._pool
+        if super().cancel():
+            if pool is not None:
+                pool.withdraw(self._number)
+            return True
+        if self._cancel_kills and self._cancel_running():
+            if pool is not None:
+                pool.kill_task(self._number)
+            return True
+        return False
+
+    def kill(self) -> bool:
+        """End the task: cancel it if no worker has it, otherwise kill its worker with SIGKILL.
+
+        A killed task's future gets TaskKilled a moment later, unless its result was written before. It is not tried
+        again. Return whether there was something to end; False: the future is done. Any thread may call it.
+        """
+        if self.cancel():
+            return True
+        pool = self._pool
+        if pool is None or self.done():
             return False
-        withdraw = self._withdraw
-        if withdraw is not None:
-            withdraw()
+        pool.kill_task(self._number)
+        return True
+
+    def _cancel_running(self) -> bool:
+        """Cancel this future though its task runs. Whoever waits is told at once; the outcome will be dropped."""
+        with self._condition:
+            if self._state != "RUNNING":
+                return False
+            self._state = "CANCELLED"
+            self._condition.notify_all()
+            self.set_running_or_notify_cancel()
+        self._invoke_callbacks()
         return True
 
     # ---- for the pool --------------------------------------------------------------------------------------
 
-    def _attach(self, withdraw: Callable[[], None] | None) -> None:
-        """Set what tells the pool of a cancellation; None once the future is resolved."""
-        self._withdraw = withdraw
+    def _attach(self, pool: Pool, number: int, cancel_kills: bool) -> None:
+        """Set whom to tell of a cancellation, until the future is resolved."""
+        self._pool = pool
+        self._number = number
+        self._cancel_kills = cancel_kills
+
+    def _note_attempt(self, slot: int, generation: int, pid: int | None, attempt: int) -> None:
+        """Take note of the worker that is given the task."""
+        self._begun_as = slot, generation, pid, attempt, time.time()
 
     def _begin(self) -> bool:
         """Mark the task as handed to a worker; False: there is nothing to hand over any more."""
@@ -55,7 +120,9 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def _resolve(self, result: T | None, error: BaseException | None) -> None:
         """Set the outcome. Never raises: one strange future must not cost the others theirs."""
-        self._withdraw = None
+        self._pool = None
+        if self._state == "CANCELLED_AND_NOTIFIED":
+            return  # by cancel(), while its task ran
         try:
             if error is not None:
                 self.set_exception(error)
@@ -68,7 +135,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def _resolve_cancelled(self) -> None:
         """Tell those who wait that the task will not run."""
-        self._withdraw = None
+        self._pool = None
         try:
             concurrent.futures.Future.cancel(self)
             self.set_running_or_notify_cancel()
@@ -95,4 +162,4 @@ class Future(concurrent.futures.Future[T], Generic[T]):
                 _log.exception("exception calling callback for %r", self)
 
 
-__all__ = ["Future"]
+__all__ = ["Future", "WorkerName"]

@@ -50,9 +50,14 @@ def reset_signals() -> None:
     Call it with all signals blocked: a handler of the host must not run here even once.
     """
     signal.set_wakeup_fd(-1)
+    faulthandler = sys.modules.get("faulthandler")
     for number in signal.valid_signals():
         if number in _UNTOUCHABLE:
             continue
+        if faulthandler is not None:
+            # Its handlers are not the signal module's, which does not know that they are there.
+            with suppress(RuntimeError, ValueError):  # one of those that `enable` is for
+                faulthandler.unregister(number)
         wanted = signal.SIG_IGN if number in _IGNORED else signal.SIG_DFL
         if signal.getsignal(number) != wanted:
             with suppress(OSError, ValueError):  # a number that this libc keeps to itself

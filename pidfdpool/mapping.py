@@ -1,21 +1,66 @@
-"""`map`: chunks of arguments in, results out in order, and nothing kept that is no longer needed.
+"""`map` and `map_unordered`: chunks of arguments in, results out, and nothing kept that is no longer needed.
 
 The part that runs in workers is `worker.chunk`. This part runs in the caller's thread, inside the iterator.
 """
 
 from __future__ import annotations
 
+import queue
 import time
-import weakref
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pidfdpool.worker.chunk import call_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from concurrent.futures import Executor, Future
+    from concurrent.futures import Future
+
+
+class Submitter(Protocol):
+    """What submits: an executor, or a view of one with options. `map` holds no executor that nobody else holds."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Submit a call."""
+
+    def _resubmitter(self) -> Callable[[], Submitter | None]:
+        """Return what finds the submitter again for as long as somebody holds the executor."""
+
+
+class Source:
+    """The calls of one map, as tasks, and the way to submit the next of them."""
+
+    def __init__(
+        self,
+        submitter: Submitter,
+        function: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        chunksize: int,
+    ) -> None:
+        calls: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
+        self._tasks: Iterator[Any] = _chunks(calls, chunksize) if chunksize > 1 else calls
+        self._chunked = chunksize > 1
+        self._function = function
+        # Weak, so that an executor that nobody holds can be collected though results are still to be taken.
+        self._find = submitter._resubmitter()
+
+    def first(self, submitter: Submitter, count: int | None) -> Iterator[Future[Any]]:
+        """Submit so many tasks, or all of them."""
+        return (self._submit(submitter, task) for task in islice(self._tasks, count))
+
+    def next(self) -> Future[Any] | None:
+        """Submit one more, if there is one and the executor still is."""
+        submitter = self._find()
+        if submitter is None:
+            return None
+        task = next(self._tasks, None)
+        return None if task is None else self._submit(submitter, task)
+
+    def _submit(self, submitter: Submitter, task: Any) -> Future[Any]:
+        if self._chunked:
+            return submitter.submit(call_each, self._function, task)
+        return submitter.submit(self._function, *task)
 
 
 def check_arguments(chunksize: int, buffersize: int | None) -> None:
@@ -29,7 +74,7 @@ def check_arguments(chunksize: int, buffersize: int | None) -> None:
 
 
 def ordered(
-    executor: Executor,
+    submitter: Submitter,
     function: Callable[..., Any],
     iterables: tuple[Iterable[Any], ...],
     *,
@@ -41,25 +86,34 @@ def ordered(
 
     timeout: seconds from this call until TimeoutError is raised by the iterator.
     """
+    check_arguments(chunksize, buffersize)
     deadline = None if timeout is None else time.monotonic() + timeout
-    calls: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
-    tasks = _chunks(calls, chunksize) if chunksize > 1 else calls
-    submit = _submit_chunk if chunksize > 1 else _submit_call
-    futures = deque(submit(executor, function, task) for task in islice(tasks, buffersize))
-    # Only futures and what is left to submit are kept, so that an executor that nobody holds can be collected.
-    more = None if buffersize is None else weakref.ref(executor)
-    results = _results(futures, deadline, lambda: _next(more, submit, function, tasks))
-    if chunksize == 1:
-        return results
-    return _flat(results)
+    source = Source(submitter, function, iterables, chunksize)
+    futures = deque(source.first(submitter, buffersize))
+    results = _in_order(futures, deadline, source.next if buffersize is not None else lambda: None)
+    return results if chunksize == 1 else _flat(results)
 
 
-def _submit_call(executor: Executor, function: Callable[..., Any], call: tuple[Any, ...]) -> Future[Any]:
-    return executor.submit(function, *call)
-
-
-def _submit_chunk(executor: Executor, function: Callable[..., Any], chunk: list[Any]) -> Future[Any]:
-    return executor.submit(call_each, function, chunk)
+def unordered(
+    submitter: Submitter,
+    function: Callable[..., Any],
+    iterables: tuple[Iterable[Any], ...],
+    *,
+    timeout: float | None,
+    chunksize: int,
+    buffersize: int | None,
+) -> Iterator[Any]:
+    """As `ordered`, but the iterator yields results as they come."""
+    check_arguments(chunksize, buffersize)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    source = Source(submitter, function, iterables, chunksize)
+    done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+    pending = set()
+    for future in source.first(submitter, buffersize):
+        pending.add(future)
+        future.add_done_callback(done.put)
+    results = _as_they_come(pending, done, deadline, source.next if buffersize is not None else lambda: None)
+    return results if chunksize == 1 else _flat(results)
 
 
 def _chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[Any]:
@@ -67,21 +121,7 @@ def _chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[Any]:
         yield chunk
 
 
-def _next(
-    executor: weakref.ref[Executor] | None,
-    submit: Callable[..., Future[Any]],
-    function: Callable[..., Any],
-    tasks: Iterator[Any],
-) -> Future[Any] | None:
-    """Submit one more, if submitting was put off until results are taken."""
-    alive = executor() if executor is not None else None
-    if alive is None:
-        return None
-    task = next(tasks, None)
-    return None if task is None else submit(alive, function, task)
-
-
-def _results(
+def _in_order(
     futures: deque[Future[Any]], deadline: float | None, submit_next: Callable[[], Future[Any] | None]
 ) -> Iterator[Any]:
     try:
@@ -91,15 +131,41 @@ def _results(
                 futures.append(following)
             left = None if deadline is None else deadline - time.monotonic()
             # No name may be left bound to the future or its result while the consumer works.
-            yield _take(futures, left)
+            yield _take(futures.popleft, left)
     finally:
         for future in futures:
             future.cancel()
 
 
-def _take(futures: deque[Future[Any]], timeout: float | None) -> Any:
-    """Return the result of the first future; if waiting for it ends otherwise, it is cancelled like the rest."""
-    future = futures.popleft()
+def _as_they_come(
+    pending: set[Future[Any]],
+    done: queue.SimpleQueue[Future[Any]],
+    deadline: float | None,
+    submit_next: Callable[[], Future[Any] | None],
+) -> Iterator[Any]:
+    def first_done() -> Future[Any]:
+        try:
+            future = done.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            raise TimeoutError from None
+        pending.remove(future)
+        return future
+
+    try:
+        while pending:
+            following = submit_next()
+            if following is not None:
+                pending.add(following)
+                following.add_done_callback(done.put)
+            yield _take(first_done, None)
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _take(get: Callable[[], Future[Any]], timeout: float | None) -> Any:
+    """Return the result of a future; if waiting for it ends otherwise, it is cancelled like the rest."""
+    future = get()
     try:
         return future.result(timeout)
     finally:

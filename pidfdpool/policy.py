@@ -1,53 +1,277 @@
 """What a pool was asked to do, as data. Pure: no clock, no process, no I/O.
 
-One frozen `Policy` belongs to each pool. `machine` reads it, nobody writes it.
+One frozen `Policy` belongs to each pool, and a refined copy of it to each task that was submitted with options of
+its own. `machine` reads them, nobody writes them. Whatever makes no sense is refused here, when a Policy is made,
+with the name and the value of what is wrong.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from pidfdpool import checks
+from pidfdpool.actions import Cause
+from pidfdpool.errors import HeartbeatLost, MemoryExceeded, TaskTimeout, WorkerCrashed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 OnCrash = Literal["isolate", "break"]
+RetryOn = type[BaseException] | tuple[type[BaseException], ...]
+
+STACK_TIME = 0.05  # seconds that a worker gets to write its Python stack; what `grace` is at least
+
+
+class TaskOptions(TypedDict, total=False):
+    """What can be said of single tasks, by `options()`, or of all of them, to the constructor."""
+
+    timeout: float | None
+    grace: float | None
+    deadline: float | None
+    retries: int
+    retry_on: RetryOn
+    retry_backoff: float
+    retry_backoff_limit: float
+    poison_after: int | None
+    priority: int
+    heartbeat_timeout: float | None
+    cancel_kills: bool
+    kill_descendants: bool
+    block: bool
+
+
+class PoolOptions(TaskOptions, total=False):
+    """What else the constructor takes by keyword."""
+
+    on_crash: OnCrash
+    max_tasks_per_child: int | None
+    max_memory_per_child: int | None
+    hard_memory_per_child: int | None
+    memory_interval: float
+    max_age: float | None
+    min_workers: int
+    idle_timeout: float | None
+    max_pending: int | None
+    capture_stderr: bool
+    young_age: float
+    intensity: int | None
+    period: float
+    backoff: float
+    backoff_limit: float
+    start_timeout: float | None
+    spawn_timeout: float
+    stop_grace: float
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rules that a pool's decisions follow. Times are seconds.
+    """The rules that a pool's decisions follow. Times are seconds, sizes are bytes; None means no limit.
+
+    For each task; `options()` refines them:
 
     Attributes:
-        max_workers: workers at most, one per slot; at least 1.
-        max_tasks_per_child: a worker is replaced after so many tasks; None, the default, means never.
-        on_crash: "isolate", the default: a worker's death fails only the task that ran in it. "break": it breaks
-            the pool, as it does in the standard library.
-        young_age: a worker that dies unasked before it finished a task, and within 1 s of being ready (or before
-            it was), died young. So does a template that dies before any task was finished.
-        intensity: more than so many young deaths within `period` break the pool; None, the default, means
-            5 plus twice max_workers, so that one blow to all of them at once does not.
-        period: see intensity; 30 s.
-        backoff: the pause before a refill after the first young death in a row, 0.05 s; it doubles with each.
-        backoff_limit: the longest such pause, 5 s.
-        stop_grace: a worker that was told to stop has 10 s to leave before it is killed.
+        timeout: a task that has run for so long, waiting not counted, is ended: SIGTERM, `grace`, SIGKILL to the
+            worker's process group. Its future gets TaskTimeout, or its result if that was written in time after all.
+            Default: None.
+        grace: seconds from SIGTERM to SIGKILL, for a timeout and for a lost heartbeat; at least 0.05 s are given, in
+            which the worker's Python stack is written. Not longer than `timeout`.
+            Default: None, which means 1 s, or the timeout if that is shorter.
+        deadline: a task that no worker was given within so many seconds of its submission is failed unrun, with
+            DeadlineExceeded. Default: None.
+        retries: how many more times a task is tried. Default: 0.
+        retry_on: the exceptions after which it is, a class or a tuple of them: those of the pool (WorkerCrashed,
+            MemoryExceeded, TaskTimeout, HeartbeatLost) and those that tasks raise.
+            Default: (WorkerCrashed,), which MemoryExceeded is, too.
+        retry_backoff: the pause before the second attempt; it doubles with each. Default: 0.1.
+        retry_backoff_limit: the longest such pause. Default: 30.0.
+        poison_after: a task under which so many workers died is never tried again, whatever retries are left.
+            Default: None, which means that `retries` alone decides.
+        priority: waiting tasks of a higher priority go first; within one, first come, first served. Default: 0.
+        heartbeat_timeout: a task that neither started nor called `pidfdpool.heartbeat()` for so long is ended as
+            by a timeout; its future gets HeartbeatLost. Default: None.
+        cancel_kills: whether `Future.cancel()`, and so the cancellation of an asyncio task that awaits it, also stops
+            a running task by killing its worker. Default: False.
+        kill_descendants: whether processes that the task started, and that left the worker's process group, die with
+            the worker. Those in its group do in any case. Default: True.
+        block: whether `submit` waits while `max_pending` tasks are pending, or raises QueueFull. Default: True.
+
+    For the pool:
+
+    Attributes:
+        max_workers: workers at most, not counting those that are being replaced. No default here.
+        on_crash: "isolate": a worker's death fails only the task that ran in it. "break": it breaks the pool, as it
+            does in the standard library. Default: "isolate".
+        max_tasks_per_child: a worker runs so many tasks and no more; its replacement is started along with the last.
+            Default: None.
+        max_memory_per_child: a worker whose resident memory is larger after a task is replaced, once the replacement
+            is ready. Default: None.
+        hard_memory_per_child: a worker whose resident memory grows larger while a task runs is killed; the future
+            gets MemoryExceeded. Default: None.
+        memory_interval: how often that is looked at. Default: 0.1.
+        max_age: a worker is replaced so many seconds after it became ready, once the replacement is. Default: None.
+        min_workers: so many workers are kept, from the first submit on. Default: 0.
+        idle_timeout: a worker that was idle for so long is ended, down to min_workers. Default: None.
+        max_pending: accepted tasks that have not ended, at most; see `block`. Default: None.
+        capture_stderr: whether the last lines that a worker wrote to standard error go into the report of its death;
+            all of it is passed on to the host's standard error. Default: False.
+        young_age: a worker that dies unasked before it finished a task, and within so many seconds of being ready (or
+            before it was), died young. So does a template that dies before any task was finished. Default: 1.0.
+        intensity: more than so many young deaths within `period` break the pool.
+            Default: None, which means 5 plus twice max_workers, so that one blow to all of them at once does not.
+        period: see intensity. Default: 30.0.
+        backoff: the pause before a refill after the first young death in a row; it doubles with each. Default: 0.05.
+        backoff_limit: the longest such pause. Default: 5.0.
+        start_timeout: a worker that is not ready so many seconds after its fork, initializer included, is killed.
+            Default: None.
+        spawn_timeout: a template that has not forked a worker so many seconds after it was asked to, its preload not
+            counted, is killed and replaced. Default: 30.0.
+        stop_grace: a worker that was told to stop has so many seconds to leave before it is killed. Default: 10.0.
     """
 
     max_workers: int
-    max_tasks_per_child: int | None = None
+    timeout: float | None = None
+    grace: float | None = None
+    deadline: float | None = None
+    retries: int = 0
+    retry_on: RetryOn = (WorkerCrashed,)
+    retry_backoff: float = 0.1
+    retry_backoff_limit: float = 30.0
+    poison_after: int | None = None
+    priority: int = 0
+    heartbeat_timeout: float | None = None
+    cancel_kills: bool = False
+    kill_descendants: bool = True
+    block: bool = True
     on_crash: OnCrash = "isolate"
+    max_tasks_per_child: int | None = None
+    max_memory_per_child: int | None = None
+    hard_memory_per_child: int | None = None
+    memory_interval: float = 0.1
+    max_age: float | None = None
+    min_workers: int = 0
+    idle_timeout: float | None = None
+    max_pending: int | None = None
+    capture_stderr: bool = False
     young_age: float = 1.0
     intensity: int | None = None
     period: float = 30.0
     backoff: float = 0.05
     backoff_limit: float = 5.0
+    start_timeout: float | None = None
+    spawn_timeout: float = 30.0
     stop_grace: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense, with its name and value.
+
+        Raises:
+            TypeError, ValueError: a value, or two of them together.
+        """
+        for name in ("timeout", "deadline", "heartbeat_timeout", "max_age", "start_timeout"):
+            checks.seconds(name, getattr(self, name), optional=True, zero=False)
+        for name in ("grace", "idle_timeout"):
+            checks.seconds(name, getattr(self, name), optional=True)
+        for name in ("memory_interval", "period", "spawn_timeout"):
+            checks.seconds(name, getattr(self, name), zero=False)
+        for name in ("retry_backoff", "retry_backoff_limit", "young_age", "backoff", "backoff_limit", "stop_grace"):
+            checks.seconds(name, getattr(self, name))
+        for name in ("poison_after", "max_tasks_per_child", "max_memory_per_child", "hard_memory_per_child"):
+            checks.integer(name, getattr(self, name), least=1, optional=True)
+        checks.integer("max_pending", self.max_pending, least=1, optional=True)
+        checks.integer("intensity", self.intensity, least=0, optional=True)
+        for name in ("retries", "min_workers"):
+            checks.integer(name, getattr(self, name), least=0)
+        checks.integer("max_workers", self.max_workers, least=1)
+        checks.integer("priority", self.priority)
+        for name in ("cancel_kills", "kill_descendants", "block", "capture_stderr"):
+            checks.boolean(name, getattr(self, name))
+        if self.on_crash not in ("isolate", "break"):
+            raise ValueError(f"on_crash must be 'isolate' or 'break', not {self.on_crash!r}")
+        object.__setattr__(self, "retry_on", checks.exceptions("retry_on", self.retry_on))
+        checks.not_above("grace", self.grace, "timeout", self.timeout, "a task would get longer to die than to run")
+        checks.not_above("min_workers", self.min_workers, "max_workers", self.max_workers)
+        checks.not_above(
+            "max_memory_per_child",
+            self.max_memory_per_child,
+            "hard_memory_per_child",
+            self.hard_memory_per_child,
+            "no worker would live to be replaced for the former",
+        )
+        checks.not_above("retry_backoff", self.retry_backoff, "retry_backoff_limit", self.retry_backoff_limit)
+        checks.not_above("backoff", self.backoff, "backoff_limit", self.backoff_limit)
+
+    def refined(self, options: Mapping[str, Any]) -> Policy:
+        """Return this policy with other options for tasks.
+
+        Raises:
+            TypeError: there is no such option, or it is one of the whole pool's.
+            ValueError, TypeError: a value makes no sense, or not together with the others.
+        """
+        check_names("options", options, TaskOptions.__annotations__)
+        return dataclasses.replace(self, **options) if options else self
 
     @property
     def young_deaths_allowed(self) -> int:
         """The number of young deaths within `period` that the pool survives."""
         return self.intensity if self.intensity is not None else 5 + 2 * self.max_workers
 
+    @property
+    def time_to_die(self) -> float:
+        """The seconds between SIGTERM and SIGKILL."""
+        if self.grace is not None:
+            return max(STACK_TIME, self.grace)
+        return 1.0 if self.timeout is None else max(STACK_TIME, min(1.0, self.timeout))
+
+    @property
+    def retries_errors(self) -> bool:
+        """Whether an exception that a task raised may lead to another attempt."""
+        return self.retries > 0 and any(not issubclass(kind, _OF_THE_POOL) for kind in _tuple(self.retry_on))
+
+    def retries_after(self, cause: Cause) -> bool:
+        """Return whether the death of a worker for this cause may lead to another attempt."""
+        kind = _ERROR_OF.get(cause)
+        return kind is not None and issubclass(kind, self.retry_on)
+
     def pause(self, streak: int) -> float:
         """Return the seconds to wait after the streak-th young death in a row; 0.0 for none."""
-        if streak <= 0:
-            return 0.0
-        # The exponent is capped: a float overflows after a thousand doublings.
-        return min(self.backoff_limit, self.backoff * 2.0 ** min(streak - 1, 60))
+        return _growing(self.backoff, self.backoff_limit, streak)
+
+    def retry_pause(self, attempt: int) -> float:
+        """Return the seconds to wait after the attempt of this number failed."""
+        return _growing(self.retry_backoff, self.retry_backoff_limit, attempt)
+
+
+_OF_THE_POOL = (WorkerCrashed, TaskTimeout, HeartbeatLost)
+
+_ERROR_OF: dict[Cause, type[Exception]] = {
+    Cause.CRASH: WorkerCrashed,
+    Cause.MEMORY: MemoryExceeded,
+    Cause.TIMEOUT: TaskTimeout,
+    Cause.HEARTBEAT: HeartbeatLost,
+}
+
+
+def check_names(of: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Raise TypeError for an option that does not exist, naming it, its value and what may have been meant."""
+    for name, value in given.items():
+        if name in known:
+            continue
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+        if name in PoolOptions.__annotations__:
+            hint = "; it is one of the whole pool, for the constructor"
+        raise TypeError(f"{of}() got an unexpected keyword argument {name!r} (its value is {value!r}){hint}")
+
+
+def _tuple(kinds: RetryOn) -> tuple[type[BaseException], ...]:
+    return kinds if isinstance(kinds, tuple) else (kinds,)
+
+
+def _growing(first: float, limit: float, count: int) -> float:
+    if count <= 0:
+        return 0.0
+    # The exponent is capped: a float overflows after a thousand doublings.
+    return min(limit, first * 2.0 ** min(count - 1, 60))

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pidfdpool import events as ev
+
+if TYPE_CHECKING:
+    from pidfdpool.actions import Cause
+    from pidfdpool.policy import Policy
 
 
 class State(enum.Enum):
@@ -37,24 +41,49 @@ class Template(enum.Enum):
     DOWN = "DOWN"
     STARTING = "STARTING"
     UP = "UP"
+    STUCK = "STUCK"  # it did not answer and is being killed
     STOPPING = "STOPPING"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Slot:
     """One place for a worker, and what is known of the worker in it."""
 
     index: int
     state: State = State.DEAD
     generation: int = 0
-    wanted: bool = False  # was filled once, so it is refilled without being asked
+    counted: bool = False  # towards the pool's level: no replacement for it is needed
+    leaving: bool = False  # it gets no further task
+    retires_for: Cause | None = None  # why it is to be replaced
+    cause: Cause | None = None  # what the pool did to end it, or knows of its end
     doomed: bool = False  # its death was caused by the pool or by the template's
     pid: int | None = None
     task: int | None = None
     tasks_done: int = 0
     asked_at: float = 0.0
     ready_at: float | None = None
-    stop_by: float | None = None
+    busy_since: float = 0.0
+    detail: str = ""
+
+    def occupy(self, generation: int, now: float) -> None:
+        """Begin anew with another worker."""
+        self.state, self.generation, self.counted, self.asked_at = State.STARTING, generation, True, now
+        self.leaving = self.doomed = False
+        self.retires_for = self.cause = self.pid = self.task = self.ready_at = None
+        self.tasks_done = 0
+        self.detail = ""
+
+
+class Task:
+    """What the machine knows of an accepted task until it is resolved."""
+
+    __slots__ = ("attempt", "deaths", "policy", "start_by")
+
+    def __init__(self, policy: Policy, now: float) -> None:
+        self.policy = policy
+        self.attempt = 0  # the number of the one that runs or ran last
+        self.deaths = 0  # of workers, under it
+        self.start_by = None if policy.deadline is None else now + policy.deadline
 
 
 class Rule(NamedTuple):
@@ -72,16 +101,32 @@ _S = State
 RULES: tuple[Rule, ...] = (
     Rule(ev.Spawned, (_S.STARTING, _S.STOPPING), "same", "_spawned", "its pid is known"),
     Rule(ev.SpawnFailed, (_S.STARTING, _S.STOPPING), "DEAD", "_spawn_failed", "try again after a pause"),
-    Rule(ev.Ready, (_S.STARTING,), "IDLE", "_ready", "it may be given a task"),
+    Rule(ev.Ready, (_S.STARTING,), "IDLE", "_ready", "it may be given a task; STOPPING if it is unhealthy already"),
     Rule(ev.Ready, (_S.STOPPING,), "same", "_ignore", "it will read that it is to leave"),
     Rule(ev.InitializerFailed, (_S.STARTING,), "same", "_initializer_failed", "no worker would do better: break"),
     Rule(ev.InitializerFailed, (_S.STOPPING,), "same", "_ignore", "it is leaving anyway"),
-    Rule(ev.Finished, (_S.BUSY,), "IDLE", "_finished", "deliver; STOPPING if it has done its share of tasks"),
+    Rule(
+        ev.Finished,
+        (_S.BUSY,),
+        "IDLE",
+        "_finished",
+        "deliver, or try again; STOPPING if it is to be replaced, or was being killed",
+    ),
+    Rule(ev.Finished, (_S.STOPPING,), "same", "_ignore", "too late: whoever waited for it was told"),
     Rule(ev.SendRefused, (_S.BUSY,), "STOPPING", "_send_refused", "the task never ran: back to the queue's head"),
     Rule(ev.Declined, (_S.BUSY,), "IDLE", "_declined", "the task was cancelled at the last moment; it never ran"),
-    Rule(ev.Died, (_S.BUSY,), "DEAD", "_died", "fail its task, or requeue it if it was never read; refill"),
+    Rule(ev.Unhealthy, (_S.STARTING, _S.BUSY), "same", "_unhealthy", "no task after this one; replace it"),
+    Rule(ev.Unhealthy, (_S.IDLE,), "STOPPING", "_unhealthy", "replace it"),
+    Rule(ev.Unhealthy, (_S.STOPPING,), "same", "_ignore", "it is leaving anyway"),
+    Rule(ev.LastBeat, (_S.BUSY,), "same", "_last_beat", "wait on, or SIGTERM, grace, SIGKILL"),
+    Rule(ev.LastBeat, (_S.STARTING, _S.IDLE, _S.STOPPING), "same", "_ignore", "its task is over"),
+    Rule(ev.MemoryFound, (_S.BUSY,), "same", "_memory_found", "SIGKILL if it is too much"),
+    Rule(ev.MemoryFound, (_S.STARTING, _S.IDLE, _S.STOPPING), "same", "_ignore", "its task is over"),
+    Rule(
+        ev.Died, (_S.BUSY,), "DEAD", "_died", "fail its task or try it again; requeue it if it was never read; refill"
+    ),
     Rule(ev.Died, (_S.STARTING, _S.IDLE), "DEAD", "_died", "refill, after a pause if it died young"),
-    Rule(ev.Died, (_S.STOPPING,), "DEAD", "_died", "as asked; refill"),
+    Rule(ev.Died, (_S.STOPPING,), "DEAD", "_died", "as asked; refill if it was not replaced before"),
 )
 
 

@@ -5,12 +5,18 @@ A link is written to under the pool's lock, from any thread; it is read from and
 
 from __future__ import annotations
 
+import os
+import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pidfdpool import wire
+from pidfdpool import blackbox, wire
 from pidfdpool.channel import Channel
+from pidfdpool.loop import usage
 from pidfdpool.loop.poller import READ, WRITE
+from pidfdpool.loop.stderr import Stderr
+from pidfdpool.loop.witness import Evidence
+from pidfdpool.pidfd import Pidfd
 
 if TYPE_CHECKING:
     import socket
@@ -124,7 +130,11 @@ class WorkerLink(Link):
         self.status: ExitStatus | None = None  # as the template reported it
         self.ended_at: float | None = None  # when its pidfd became readable
         self.report_within = REPORT_GRACE
+        self.usage: tuple[int, float] | None = None  # peak RSS and CPU time, as the template reported them
         self._signal: int | None = None  # asked for before there was a handle
+        self._blackbox: int | None = None
+        self._stderr: Stderr | None = None
+        self._stderr_watch: Watch | None = None
 
     @property
     def overdue_at(self) -> float:
@@ -157,6 +167,80 @@ class WorkerLink(Link):
                 self.handle.send_signal(number)
 
     @property
+    def pid(self) -> int | None:
+        """The worker's number, for people; None until the template has told it."""
+        return None if self.handle is None else self.handle.pid
+
+    def ask_stack(self) -> None:
+        """Have the worker write its Python stack into its black box."""
+        with suppress(OSError):
+            if self.handle is not None:
+                self.handle.send_signal(blackbox.STACK_SIGNAL)
+
+    # ---- what can be seen of it ----------------------------------------------------------------------------
+
+    def take_blackbox(self, fd: int) -> None:
+        """Own the worker's black box."""
+        self._blackbox = fd
+
+    def take_stderr(self, fd: int) -> None:
+        """Own the read end of the worker's standard error, and have it served by the pool thread."""
+        self._stderr = Stderr(fd)
+        self._stderr_watch = self._poller.watch(fd, self._read_stderr)
+
+    def _read_stderr(self, _mask: int) -> None:
+        if self._stderr is not None and not self._stderr.read():
+            self._poller.forget(self._stderr_watch)
+
+    def last_beat(self) -> float | None:
+        """Return when the worker gave its last heartbeat, as time.monotonic() tells it; None: never."""
+        return None if self._blackbox is None else blackbox.last_beat(self._blackbox)
+
+    def usage_now(self) -> tuple[int | None, float | None]:
+        """Return the resident memory in bytes and the processor time in seconds, if the worker is alive."""
+        handle = self.handle
+        if handle is None:
+            return None, None
+        found = usage.resident(handle.pid), usage.processor_time(handle.pid)
+        # Only if it is alive now did its number belong to it a moment ago.
+        with suppress(OSError):
+            if handle.alive():
+                return found
+        return None, None
+
+    def memory(self) -> int:
+        """Return the resident memory in bytes; 0 if it cannot be told."""
+        return self.usage_now()[0] or 0
+
+    def evidence(self) -> Evidence:
+        """Return what the dead worker left behind. In the pool thread, before `close`."""
+        lines: tuple[str, ...] = ()
+        if self._stderr is not None:
+            self._stderr.read()
+            lines = self._stderr.last_lines()
+        stack = None if self._blackbox is None else blackbox.stack(self._blackbox)
+        peak, cpu_time = self.usage or (None, None)
+        return Evidence(peak, cpu_time, lines, stack)
+
+    def close(self) -> None:
+        """Forget and close everything. In the pool thread, under the lock."""
+        super().close()
+        self._poller.forget(self._stderr_watch)
+        self._close_evidence()
+
+    def close_in_forked_child(self) -> None:
+        """Close the copies of a forked process."""
+        super().close_in_forked_child()
+        self._close_evidence()
+
+    def _close_evidence(self) -> None:
+        fd, self._blackbox = self._blackbox, None
+        if fd is not None:
+            os.close(fd)
+        if self._stderr is not None:
+            self._stderr.close()
+
+    @property
     def unread(self) -> bool:
         """Whether the worker certainly never took all that was sent to it: so the task in there never ran."""
         return self._reset or self.channel.unsent
@@ -173,6 +257,14 @@ class TemplateLink(Link):
         """Send a request; if the template is gone, its pidfd tells, and what was asked for is buried with it."""
         with suppress(OSError):
             self.post(pieces, descriptor)
+
+    def kill(self) -> None:
+        """Kill a template that does not answer. Without pidfds nobody may; it leaves when it reads our hanging up."""
+        with suppress(OSError):
+            if isinstance(self.handle, Pidfd):
+                self.handle.send_signal(signal.SIGKILL)
+            else:
+                self.channel.hang_up()
 
     def close(self) -> None:
         """Forget and close everything. In the pool thread, under the lock."""

@@ -19,40 +19,34 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pidfdpool import actions as do
 from pidfdpool import channel as channels
 from pidfdpool import events as ev
-from pidfdpool import payload, wire
-from pidfdpool.errors import InheritedFutureError, PayloadError, PoolBroken, TemplateError, WorkerCrashed
+from pidfdpool import wire
+from pidfdpool.errors import InheritedFutureError, PoolBroken, QueueFull
+from pidfdpool.loop import outcomes, starting
 from pidfdpool.loop.links import TemplateLink, WorkerLink
+from pidfdpool.loop.outcomes import Outcome, Task
 from pidfdpool.loop.poller import Poller
 from pidfdpool.loop.thread import PoolThread
+from pidfdpool.loop.witness import Evidence, Witness
 from pidfdpool.machine import Machine
 from pidfdpool.rules import Phase
-from pidfdpool.template import client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
+    from pidfdpool.deaths import Death
     from pidfdpool.futures import Future
     from pidfdpool.policy import Policy
-    from pidfdpool.wire import Buffer, Frame
+    from pidfdpool.template.client import Recipe
+    from pidfdpool.wire import Buffer
 
     Resolution: TypeAlias = Callable[[], None]
+    Context: TypeAlias = Outcome | Evidence | None  # what came with the event, for who resolves futures and reports
 
-_log = logging.getLogger("pidfdpool")
-
-
-class Task:
-    """What the host keeps of an accepted task until its future is resolved."""
-
-    __slots__ = ("begun", "buffers", "future", "name")
-
-    def __init__(self, future: Future[Any], buffers: list[Buffer], name: str) -> None:
-        self.future = future
-        self.buffers = buffers
-        self.name = name
-        self.begun = False
+_log = logging.getLogger("pidfdpool.tasks")
 
 
 class Pool:
@@ -61,9 +55,16 @@ class Pool:
     Every method takes the lock itself, except where it says that the caller holds it.
     """
 
-    def __init__(self, policy: Policy, recipe: client.Recipe) -> None:
+    def __init__(
+        self, policy: Policy, recipe: Recipe, subscribers: list[Callable[[Death], object]], size: int
+    ) -> None:
         self.lock = threading.Lock()
+        self.room = threading.Condition(self.lock)  # for who waits until fewer than max_pending tasks are pending
+        self._policy = policy
         self.machine = Machine(policy)
+        self.machine.size = size
+        self._witness = Witness(subscribers, remembered=policy.young_deaths_allowed + 1)
+        self.submitted = self.finished = self.failed = self.cancelled = self.crashes = 0  # ever
         self.recipe = recipe
         self.poller = Poller()
         self.tasks: dict[int, Task] = {}
@@ -75,46 +76,69 @@ class Pool:
         self.cause: BaseException | None = None  # of the break
         self.unrun: list[Resolution] = []
         self._start_wanted = False
-        self._count = 0
         self._thread = PoolThread(self)
         self._carry_out: dict[type[Any], Callable[[Any], ev.Event | None]] = {
-            ev.Send: self._send,
-            ev.Spawn: self._spawn,
-            ev.Stop: self._stop,
-            ev.Signal: self._signal,
-            ev.StartTemplate: self._start_template,
-            ev.StopTemplate: self._stop_template,
-            ev.Close: self._close,
+            do.Send: self._send,
+            do.Spawn: self._spawn,
+            do.Stop: self._stop,
+            do.Signal: self._signal,
+            do.AskStack: self._ask_stack,
+            do.CheckHeartbeat: self._check_heartbeat,
+            do.CheckMemory: self._check_memory,
+            do.StartTemplate: self._start_template,
+            do.KillTemplate: self._kill_template,
+            do.StopTemplate: self._stop_template,
+            do.Close: self._close,
         }
-        self._resolve: dict[type[Any], Callable[[Any, Frame | None], Resolution]] = {
-            ev.Deliver: self._deliver,
-            ev.Withdraw: self._withdraw,
-            ev.FailCrashed: self._fail_crashed,
-            ev.FailBroken: self._fail_broken,
+        self._resolve: dict[type[Any], Callable[[Any, Any], Resolution]] = {
+            do.Deliver: self._deliver,
+            do.Withdraw: self._withdraw,
+            do.Fail: self._fail,
+            do.Expire: self._expire,
+            do.Retry: self._retry,
+            do.FailBroken: self._fail_broken,
+            do.Report: self._report,
         }
 
     # ---- for the executor ----------------------------------------------------------------------------------
 
-    def submit(self, future: Future[Any], buffers: list[Buffer], name: str) -> None:
+    def submit(self, future: Future[Any], buffers: list[Buffer], name: str, policy: Policy) -> None:
         """Accept a task and hand it to an idle worker, if there is one.
 
         Raises:
+            QueueFull: max_pending tasks are pending, and the policy says not to wait.
             PoolBroken: the pool is broken.
             RuntimeError: it is shut down.
         """
         with self.lock:
             self.check_open()
-            self._count += 1
-            number = self._count
-            self.tasks[number] = Task(future, buffers, name)
-            future._attach(partial(self.withdraw, number))
-            resolutions = self._decide_guarded(ev.Submitted(number))
+            if policy.max_pending is not None:
+                self._wait_for_room(policy.max_pending, wait=policy.block)
+            self.submitted += 1
+            number = self.submitted
+            self.tasks[number] = Task(number, future, buffers, name, policy)
+            future._attach(self, number, policy.cancel_kills)
+            own = None if policy is self._policy else policy
+            resolutions = self._decide_guarded(ev.Submitted(number, own))
             starts = not self._thread.started and self._claim_start()
         run(resolutions)
         if starts:
             # The first submit starts the template itself. If it is forked from the host, that is done while the
             # pool thread does not exist yet: a host without threads is forked without threads.
             self._first_start(number)
+
+    def _wait_for_room(self, most: int, *, wait: bool) -> None:
+        """Wait until fewer tasks are pending. The caller has the lock, which is released meanwhile."""
+        while len(self.tasks) >= most:
+            if not wait:
+                raise QueueFull(
+                    f"{len(self.tasks)} tasks are pending and max_pending is {most}: wait for results, "
+                    "or let submit wait with block=True"
+                )
+            if self._thread.is_current:
+                return  # a callback that waited here would wait for itself: only this thread makes room
+            self.room.wait()
+            self.check_open()
 
     def check_open(self) -> None:
         """Raise if no task is accepted. The caller holds the lock, or does not mind a stale answer."""
@@ -126,6 +150,14 @@ class Pool:
     def withdraw(self, number: int) -> None:
         """Take a cancelled task out of the queue."""
         self.happen(ev.Cancelled(number))
+
+    def kill_task(self, number: int) -> None:
+        """End a task at once, by killing its worker if it has one."""
+        self.happen(ev.TaskKillAsked(number))
+
+    def resize(self, size: int) -> None:
+        """Have so many workers at most."""
+        self.happen(ev.Resized(size))
 
     def shutdown(self, *, cancel: bool) -> None:
         """Accept no more; finish what is there, or cancel what no worker has been given."""
@@ -170,25 +202,25 @@ class Pool:
 
     # ---- deciding ------------------------------------------------------------------------------------------
 
-    def happen(self, event: ev.Event, frame: Frame | None = None) -> None:
+    def happen(self, event: ev.Event, context: Context = None) -> None:
         """Take an event, carry out what follows from it, and resolve what is to be resolved."""
         with self.lock:
-            resolutions = self._decide_guarded(event, frame)
+            resolutions = self._decide_guarded(event, context)
         run(resolutions)
 
-    def _decide_guarded(self, event: ev.Event, frame: Frame | None = None) -> list[Resolution]:
+    def _decide_guarded(self, event: ev.Event, context: Context = None) -> list[Resolution]:
         """Decide in a thread of the user's, which may be interrupted anywhere (Ctrl-C). The caller has the lock.
 
         What was being decided is then half done, and nothing in here can be trusted: the pool thread breaks the
         pool, which is better than a future that nobody resolves.
         """
         try:
-            return self.decide(event, frame)
+            return self.decide(event, context)
         except BaseException as error:
             self._thread.fail(error)
             raise
 
-    def decide(self, event: ev.Event, frame: Frame | None = None) -> list[Resolution]:
+    def decide(self, event: ev.Event, context: Context = None) -> list[Resolution]:
         """Take an event and carry out what follows; return what to run without the lock. The caller has it."""
         resolutions: list[Resolution] = []
         if self.closed:
@@ -203,7 +235,7 @@ class Pool:
                         if following is not None:
                             events.append(following)
                     else:
-                        resolutions.append(self._resolve[kind](action, frame))
+                        resolutions.append(self._resolve[kind](action, context))
         except BaseException:
             self.unrun += resolutions  # for the last resort: their tasks are not in `tasks` any more
             raise
@@ -211,24 +243,30 @@ class Pool:
         if deadline is not None and (self.sleeps_until is None or deadline < self.sleeps_until):
             self.sleeps_until = deadline
             self.poller.wake()
+        if self._policy.max_pending is not None:
+            self.room.notify_all()
         return resolutions
 
     # ---- actions on processes ------------------------------------------------------------------------------
 
-    def _send(self, action: ev.Send) -> ev.Event | None:
+    def _send(self, action: do.Send) -> ev.Event | None:
         task = self.tasks[action.task]
+        link = self.workers[action.slot]
         if not task.begun:
             if not task.future._begin():
                 del self.tasks[action.task]
+                self.cancelled += 1
                 return ev.Declined(action.slot, action.generation, action.task)
             task.begun = True
+        task.attempt = action.attempt
+        task.future._note_attempt(action.slot, action.generation, link.pid, action.attempt)
         try:
-            self.workers[action.slot].post(wire.encode(wire.TASK, value=action.task, buffers=task.buffers))
+            link.post(task.frame(action.deadline))
         except OSError:
             return ev.SendRefused(action.slot, action.generation, action.task)
         return None
 
-    def _spawn(self, action: ev.Spawn) -> ev.Event | None:
+    def _spawn(self, action: do.Spawn) -> ev.Event | None:
         assert self.template is not None
         try:
             ours, theirs = channels.pair()
@@ -240,23 +278,37 @@ class Pool:
         self.template.tell(wire.encode(wire.SPAWN, action.slot, action.generation), theirs.detach())
         return None
 
-    def _stop(self, action: ev.Stop) -> None:
+    def _stop(self, action: do.Stop) -> None:
         self.workers[action.slot].leave()
 
-    def _signal(self, action: ev.Signal) -> None:
+    def _signal(self, action: do.Signal) -> None:
         self.workers[action.slot].signal(action.signal)
 
-    def _start_template(self, _action: ev.StartTemplate) -> None:
+    def _ask_stack(self, action: do.AskStack) -> None:
+        self.workers[action.slot].ask_stack()
+
+    def _check_heartbeat(self, action: do.CheckHeartbeat) -> ev.Event:
+        return ev.LastBeat(action.slot, action.generation, self.workers[action.slot].last_beat())
+
+    def _check_memory(self, action: do.CheckMemory) -> ev.Event:
+        return ev.MemoryFound(action.slot, action.generation, self.workers[action.slot].memory())
+
+    def _kill_template(self, _action: do.KillTemplate) -> None:
+        assert self.template is not None
+        _log.warning("the template forked no worker within %g s and is killed", self._policy.spawn_timeout)
+        self.template.kill()
+
+    def _start_template(self, _action: do.StartTemplate) -> None:
         # Not here, where the lock is held: starting takes as long as an interpreter takes to start.
         self._start_wanted = True
         if self._thread.started:
             self.poller.wake()
 
-    def _stop_template(self, _action: ev.StopTemplate) -> None:
+    def _stop_template(self, _action: do.StopTemplate) -> None:
         assert self.template is not None
         self.template.tell(wire.encode(wire.STOP))
 
-    def _close(self, _action: ev.Close) -> None:
+    def _close(self, _action: do.Close) -> None:
         self.closed = True
         self.poller.wake()
 
@@ -286,20 +338,9 @@ class Pool:
             self._thread.start()
 
     def _start(self) -> None:
-        event: ev.Event
-        end = None
-        try:
-            end = client.start(self.recipe)
-            event = ev.TemplateUp()
-        except (TemplateError, FileNotFoundError, PermissionError, NotADirectoryError) as error:
-            self.cause = error
-            event = ev.TemplateHopeless(f"the template cannot be started: {error}")
-        except OSError as error:
-            event = ev.TemplateLost(f"it could not be started: {error}")
-        except Exception as error:
-            self.cause = error
-            event = ev.TemplateHopeless(f"the initializer or preload cannot be sent to workers: {error!r}")
+        end, event, cause = starting.try_start(self.recipe)
         with self.lock:
+            self.cause = cause or self.cause
             if end is not None:
                 self.template = TemplateLink(end, self.poller)
                 self._thread.serve_template(self.template)
@@ -308,34 +349,46 @@ class Pool:
 
     # ---- resolving futures: each returns what to run without the lock ----------------------------------------
 
-    def _deliver(self, action: ev.Deliver, frame: Frame | None) -> Resolution:
-        assert frame is not None
-        return partial(_deliver, self.tasks.pop(action.task).future, frame.kind, frame.buffers)
+    def _deliver(self, action: do.Deliver, outcome: Outcome) -> Resolution:
+        self.finished += 1
+        return partial(outcome.deliver, self.tasks.pop(action.task).future)
 
-    def _withdraw(self, action: ev.Withdraw, _frame: Frame | None) -> Resolution:
+    def _withdraw(self, action: do.Withdraw, _context: Context) -> Resolution:
+        self.cancelled += 1
         return self.tasks.pop(action.task).future._resolve_cancelled
 
-    def _fail_crashed(self, action: ev.FailCrashed, _frame: Frame | None) -> Resolution:
-        task = self.tasks.pop(action.task)
-        error = WorkerCrashed(
-            slot=action.slot,
-            generation=action.generation,
-            pid=action.pid,
-            exit_status=action.status,
-            task=task.name,
-            task_id=action.task,
-            uptime=action.uptime,
-            tasks_done=action.tasks_done,
-        )
-        return partial(task.future._resolve, None, error)
+    def _fail(self, action: do.Fail, _context: Context) -> Resolution:
+        task = self._failed(action.task)
+        return partial(task.future._resolve, None, outcomes.failed(task, action.cause))
 
-    def _fail_broken(self, action: ev.FailBroken, _frame: Frame | None) -> Resolution:
-        return partial(self.tasks.pop(action.task).future._resolve, None, self.broken_error(action.reason))
+    def _expire(self, action: do.Expire, _context: Context) -> Resolution:
+        task = self._failed(action.task)
+        return partial(task.future._resolve, None, outcomes.expired(task))
+
+    def _fail_broken(self, action: do.FailBroken, _context: Context) -> Resolution:
+        return partial(self._failed(action.task).future._resolve, None, self.broken_error(action.reason))
+
+    def _failed(self, number: int) -> Task:
+        self.failed += 1
+        return self.tasks.pop(number)
+
+    def _retry(self, action: do.Retry, _context: Context) -> Resolution:
+        message = "task %d (%s) is tried again, attempt %d, after %.3g s"
+        return partial(_log.info, message, action.task, self.tasks[action.task].name, action.attempt, action.pause)
+
+    def _report(self, action: do.Report, evidence: Evidence | None) -> Resolution:
+        task = self.tasks.get(action.task) if action.task is not None else None
+        death = self._witness.record(action, evidence or Evidence(), task.name if task is not None else None)
+        self.crashes += death.cause.unasked
+        if task is not None:
+            task.deaths = (*task.deaths, death)
+        return partial(self._witness.tell, death)
 
     def broken_error(self, reason: str) -> PoolBroken:
         """Return a new instance of the error that tells why the pool is broken."""
         error = PoolBroken(f"the pool is broken and runs no more tasks: {reason}")
         error.__cause__ = self.cause
+        error.deaths = tuple(self._witness.recent)
         return error
 
 
@@ -343,17 +396,3 @@ def run(resolutions: list[Resolution]) -> None:
     """Resolve futures, without the lock: this runs pickles and callbacks of the user's."""
     for resolution in resolutions:
         resolution()
-
-
-def _deliver(future: Future[Any], kind: int, buffers: list[Buffer]) -> None:
-    if kind == wire.ERROR:
-        future._resolve(None, payload.load_error(buffers))
-        return
-    try:
-        result = payload.loads(buffers)
-    except BaseException as failure:
-        error = PayloadError(f"the result cannot be unpickled in the host: {type(failure).__name__}: {failure}")
-        error.__cause__ = failure
-        future._resolve(None, error)
-    else:
-        future._resolve(result, None)

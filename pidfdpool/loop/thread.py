@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import signal
 import threading
 import time
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 from pidfdpool import events as ev
 from pidfdpool import hygiene, payload, wire
 from pidfdpool.loop.links import ORPHAN_GRACE
+from pidfdpool.loop.outcomes import Outcome
 from pidfdpool.pidfd import ExitStatus
 from pidfdpool.rules import Template
 
@@ -53,9 +55,14 @@ class PoolThread:
         with hygiene.signals_blocked():
             self._thread.start()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs in this thread."""
+        return self._thread is threading.current_thread()
+
     def join(self) -> None:
         """Wait until the thread has ended; at once if it was never started, or is the caller."""
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not None and not self.is_current:
             self._thread.join()
 
     def fail(self, error: BaseException) -> None:
@@ -136,7 +143,10 @@ class PoolThread:
     def _heard(self, link: WorkerLink, frame: Frame) -> None:
         slot, generation = link.slot, link.generation
         if frame.kind in (wire.RESULT, wire.ERROR):
-            self._pool.happen(ev.Finished(slot, generation, frame.value), frame)
+            self._take_outcome(link, frame)
+        elif frame.kind == wire.UNHEALTHY:
+            reason = bytes(frame.buffers[0]).decode("utf-8", "replace")
+            self._pool.happen(ev.Unhealthy(slot, generation, reason))
         elif frame.kind == wire.READY:
             link.ready_early = link.handle is None
             if not link.ready_early:
@@ -146,18 +156,30 @@ class PoolThread:
             self._pool.cause = self._pool.cause or error
             self._pool.happen(ev.InitializerFailed(slot, generation, repr(error)))
 
+    def _take_outcome(self, link: WorkerLink, frame: Frame) -> None:
+        outcome = Outcome(frame)
+        task = self._pool.tasks.get(frame.value)
+        # Looked at before the decision, because it runs the exception's own code, which the decision must not.
+        retryable = task is not None and outcome.matches(task.policy)
+        failed = frame.kind == wire.ERROR
+        memory = frame.generation << 10
+        self._pool.happen(
+            ev.Finished(link.slot, link.generation, frame.value, failed, retryable, memory),
+            outcome,
+        )
+
     def _on_worker_exit(self, link: WorkerLink, _mask: int) -> None:
         """Note that a worker's pidfd is readable: it has ended, and has said all that it will ever say."""
         assert link.handle is not None
         with self._pool.lock:
             link.stop_watching_exit()
         link.ended_at = time.monotonic()
-        if link.status is None:
+        if link.status is None and self._pool.template is None:
             link.status = _known(link.handle.exit_status())
         if link.status is not None:
             self._bury(link, link.status)
         else:
-            self._ended.append(link)
+            self._ended.append(link)  # the template is about to tell how, and what the worker had used
 
     def _bury_overdue(self, now: float) -> None:
         for link in list(self._ended):
@@ -178,8 +200,9 @@ class PoolThread:
         with pool.lock:
             if pool.workers.get(link.slot) is link:
                 del pool.workers[link.slot]
+            evidence = link.evidence()
             link.close()
-            resolutions = pool.decide(ev.Died(link.slot, link.generation, status, link.unread))
+            resolutions = pool.decide(ev.Died(link.slot, link.generation, status, link.unread), evidence)
         for resolution in resolutions:
             resolution()
 
@@ -198,8 +221,12 @@ class PoolThread:
         for frame in frames:
             link = pool.workers.get(frame.slot)
             mine = link if link is not None and link.generation == frame.generation else None
-            if frame.kind == wire.SPAWNED:
+            if frame.kind in (wire.BLACKBOX, wire.STDERR):
+                self._on_evidence(template, frame, mine)
+            elif frame.kind == wire.SPAWNED:
                 self._on_spawned(template, frame, mine)
+            elif frame.kind == wire.BOOTED:
+                pool.happen(ev.TemplateBooted())
             elif frame.kind == wire.SPAWN_FAILED:
                 with pool.lock:
                     self._drop(mine)
@@ -207,10 +234,23 @@ class PoolThread:
                 pool.happen(ev.SpawnFailed(frame.slot, frame.generation, str(error)))
             elif frame.kind == wire.DIED and mine is not None:
                 mine.status = ExitStatus.from_wait_status(frame.value)
+                mine.usage = wire.USAGE.unpack(frame.buffers[0])
                 self._bury(mine, mine.status)
             elif frame.kind == wire.PRELOAD_FAILED:
                 pool.cause = payload.load_error(frame.buffers)
                 self._lose_template(ev.TemplateHopeless(f"the preload failed: {pool.cause!r}"))
+
+    def _on_evidence(self, template: TemplateLink, frame: Frame, link: WorkerLink | None) -> None:
+        fd = template.channel.descriptor()
+        if fd is None:
+            return  # no descriptor number was left: there will be the less to tell
+        if link is None:
+            os.close(fd)
+        elif frame.kind == wire.BLACKBOX:
+            link.take_blackbox(fd)
+        else:
+            with self._pool.lock:
+                link.take_stderr(fd)
 
     def _on_spawned(self, template: TemplateLink, frame: Frame, link: WorkerLink | None) -> None:
         fd = template.channel.descriptor()
@@ -278,6 +318,7 @@ class PoolThread:
             tasks = list(pool.tasks.values())
             pool.tasks.clear()
             unrun, pool.unrun = pool.unrun, []
+            pool.room.notify_all()
             for link in pool.workers.values():
                 with suppress(Exception):
                     link.signal(signal.SIGKILL)

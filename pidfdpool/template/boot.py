@@ -30,11 +30,13 @@ class Boot:
         "_preload_call",
         "argv",
         "authkey",
+        "capture_stderr",
         "forked",
         "handles",
         "host_name",
         "host_pid",
         "preload",
+        "watch_memory",
     )
 
     def __init__(
@@ -49,6 +51,8 @@ class Boot:
         forked: bool,
         preload_call: Callable[[], object] | Sequence[Buffer] | None,
         initializer: tuple[Callable[..., object], tuple[Any, ...]] | Sequence[Buffer] | None,
+        watch_memory: bool = False,
+        capture_stderr: bool = False,
     ) -> None:
         self.handles = handles
         self.host_pid = host_pid
@@ -57,6 +61,8 @@ class Boot:
         self.authkey = authkey
         self.preload = preload
         self.forked = forked
+        self.watch_memory = watch_memory  # each answer says how much memory the worker has
+        self.capture_stderr = capture_stderr  # workers' standard error goes to the host, through a pipe
         self._preload_call: Any = preload_call
         self._initializer: Any = initializer
         self._descriptors: list[int] = []

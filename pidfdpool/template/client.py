@@ -51,11 +51,15 @@ class Recipe:
         preload: tuple[str, ...],
         preload_call: Callable[[], object] | None,
         initializer: tuple[Callable[..., object], tuple[Any, ...]] | None,
+        watch_memory: bool = False,
+        capture_stderr: bool = False,
     ) -> None:
         self.fork = way == "fork" or (way == "any" and _needs_fork(initializer))
         self.preload = preload
         self.preload_call = preload_call
         self.initializer = initializer
+        self.watch_memory = watch_memory
+        self.capture_stderr = capture_stderr
         # What `__main__` holds now will be in the workers, too, if the template is forked from here.
         self.shared_main = payload.SharedMain(sys.modules.get("__main__")) if self.fork else None
 
@@ -81,6 +85,8 @@ class Recipe:
             forked=self.fork,
             preload_call=call,
             initializer=initializer,
+            watch_memory=self.watch_memory,
+            capture_stderr=self.capture_stderr,
         )
         return boot, fds
 

@@ -1,7 +1,12 @@
-"""Kills what a dead worker left behind, on kernels that cannot signal a process group through a pidfd.
+"""Kills what dead workers left behind.
 
-When a worker dies its children become the template's, because that is a child subreaper (prctl(2)). They are then
-its own to reap, so their numbers cannot be reused while it looks, and pidfds of them name the right processes.
+When a process dies its children go to the nearest subreaper above, and that is the template (prctl(2)). They are then
+its own to reap, so no number can be reused while it looks: pidfds of them name the right processes, and where there
+are no pidfds even the numbers do.
+
+Two ways of telling whose they were: by their mark (`worker.mark`), which they cannot leave; and, on kernels that
+cannot signal a process group through a pidfd, by their group. What changed its user, or reset its limits, or lives
+below an init of its own (a pid namespace), is out of reach of the first.
 """
 
 from __future__ import annotations
@@ -10,8 +15,31 @@ import os
 import signal
 import threading
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from pidfdpool.pidfd import Pidfd
+from pidfdpool.worker import mark
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+def kill_strays(workers: Collection[int], marks: Collection[int | None]) -> bool:
+    """Kill each child that carries a mark which is none of these; return whether there was one. Never waits.
+
+    Called whenever a child has died, because only then can there be new ones: a stray's own children come to us
+    before the kernel tells us of its death.
+
+    workers: the pids not to look at.
+    marks: of the living workers, and of this process, if it has one: what else carries that is for the template
+        around this one to judge.
+    """
+    found = False
+    for pid in _children():
+        if pid not in workers and (its := mark.of(pid)) is not None and its not in marks:
+            found = True
+            _kill(pid)
+    return found
 
 
 def kill_adopted(group: int) -> None:
@@ -29,8 +57,23 @@ def kill_adopted(group: int) -> None:
                 orphan.wait(timeout=1.0)
 
 
+def _kill(pid: int) -> None:
+    """Kill a child that is not yet reaped."""
+    try:
+        with Pidfd.open(pid) as stray:
+            stray.send_signal(signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    except OSError:  # no pidfds here, or no descriptor number left for one
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def _children() -> list[int]:
-    """Return the children of this process's only thread (proc(5), Linux 3.5, CONFIG_PROC_CHILDREN)."""
+    """Return the children of this process's only thread (proc(5), Linux 3.5, CONFIG_PROC_CHILDREN).
+
+    A child that dies while the list is read may hide another; but then we are told of that death, and look again.
+    """
     try:
         with open(f"/proc/self/task/{threading.get_native_id()}/children") as listing:
             return [int(pid) for pid in listing.read().split()]

@@ -6,7 +6,8 @@ template is nobody's child that the host could reap, and has a session of its ow
     the channel      SPAWN: fork a worker, answer with its pidfd.   STOP: end everything and leave.
     the host's pidfd readable: the host is gone, however it went: kill the workers, leave.
     workers' pidfds  readable: kill what is left of the worker's process group, reap it, report how it died.
-    the doorbell     SIGCHLD: something died; reap orphans of workers, which came to us as their subreaper.
+    the doorbell     SIGCHLD: something died; reap orphans of workers, which came to us as their subreaper, and kill
+                     those whose worker is dead, wherever they went.
 
 It has one thread and runs no code of the user's but the preload, so its forks are safe and it always answers.
 
@@ -23,21 +24,26 @@ import select
 import signal
 import socket
 import sys
+import time
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from pidfdpool import hygiene, payload, wire
 from pidfdpool.channel import Channel
-from pidfdpool.pidfd import ChildHandle, Pidfd, prctl, sentinel_pipe
+from pidfdpool.pidfd import prctl, sentinel_pipe
 from pidfdpool.template import descendants
+from pidfdpool.template.birth import Birth
 from pidfdpool.template.boot import PIDFD, Boot
 from pidfdpool.template.guard import guarded
+from pidfdpool.worker import mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pidfdpool.pidfd import ProcessHandle
-    from pidfdpool.wire import Frame
+    from pidfdpool.wire import Buffer, Frame
+
+LAST_SWEEP = 0.5  # seconds to wait, at the end, for what was killed to be dead and to show its own children
 
 
 def main(arguments: list[str]) -> NoReturn:
@@ -84,12 +90,13 @@ def _own_handle(handles: str) -> list[int]:
 class _Worker:
     """A child that is a worker."""
 
-    __slots__ = ("generation", "handle", "slot")
+    __slots__ = ("generation", "handle", "mark", "slot")
 
-    def __init__(self, slot: int, generation: int, handle: ProcessHandle) -> None:
+    def __init__(self, slot: int, generation: int, handle: ProcessHandle, mark: int) -> None:
         self.slot = slot
         self.generation = generation
         self.handle = handle
+        self.mark = mark
 
 
 class Template:
@@ -102,6 +109,10 @@ class Template:
         self._requests: list[Frame] = []  # read, and not yet served
         self._workers: dict[int, _Worker] = {}  # by pid: only we reap, so no number is reused behind our back
         self._stopping = False
+        self._alone = False  # the host is gone: nobody is told anything
+        self._family = mark.family()
+        self._own_mark = mark.of(0)  # of the worker around this pool, if its host is one
+        self._strays = False  # whether there was something to kill when we last looked
 
     def run(self, boot: Boot | None) -> None:
         """Serve until the host is gone, or says STOP and every worker has ended.
@@ -126,6 +137,7 @@ class Template:
         hygiene.unblock_signals()
         self._boot = boot
         if self._preload():
+            self._channel.send(wire.encode(wire.BOOTED))
             self._serve()
 
     # ---- getting ready -------------------------------------------------------------------------------------
@@ -180,6 +192,7 @@ class Template:
                 # Any other descriptor is a worker's pidfd, and all that it can say is that the worker ended. All of
                 # the dead are looked for, so that a number reused within one batch cannot mislead.
                 callbacks.get(fd, self._bury_the_dead)()
+        self._sweep_out()
 
     def _read(self) -> None:
         try:
@@ -199,8 +212,18 @@ class Template:
                 self._stopping = True
                 self._kill_workers()
 
+    def _tell(self, pieces: list[Buffer], descriptor: int | None = None) -> None:
+        if self._alone:
+            return
+        try:
+            self._channel.send(pieces, descriptor)
+        except (BrokenPipeError, ConnectionResetError):
+            self._host_gone()
+
     def _host_gone(self) -> NoReturn:
+        self._alone = True
         self._kill_workers()
+        self._sweep_out()
         os._exit(0)
 
     def _kill_workers(self) -> None:
@@ -217,41 +240,55 @@ class Template:
 
     def _spawn(self, frame: Frame) -> None:
         end = self._channel.descriptor()
+        birth: Birth | None = None
         try:
             if end is None:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            try:
-                handle = self._fork_worker(frame, end)
-            finally:
-                os.close(end)
+            birth = Birth(end, pidfds=self._handles == PIDFD, capture_stderr=self._boot.capture_stderr)
+            worker = self._fork_worker(frame, birth)
         except OSError as error:
             number = error.errno or errno.EIO
-            self._channel.send(wire.encode(wire.SPAWN_FAILED, frame.slot, frame.generation, number))
-            return
-        self._workers[handle.pid] = _Worker(frame.slot, frame.generation, handle)
-        self._epoll.register(handle.fileno(), select.EPOLLIN)
-        answer = wire.encode(wire.SPAWNED, frame.slot, frame.generation, handle.pid)
-        self._channel.send(answer, handle.fileno())
+            self._tell(wire.encode(wire.SPAWN_FAILED, frame.slot, frame.generation, number))
+        else:
+            self._announce(worker, birth)
+        finally:
+            if birth is not None:
+                birth.close()
 
-    def _fork_worker(self, frame: Frame, end: int) -> ProcessHandle:
-        pipe = None if self._handles == PIDFD else sentinel_pipe()
+    def _announce(self, worker: _Worker, birth: Birth) -> None:
+        """Serve the new worker, and give the host what it needs for that."""
+        handle = worker.handle
+        self._workers[handle.pid] = worker
+        self._epoll.register(handle.fileno(), select.EPOLLIN)
+        self._tell(wire.encode(wire.BLACKBOX, worker.slot, worker.generation), birth.blackbox)
+        if birth.stderr is not None:
+            self._tell(wire.encode(wire.STDERR, worker.slot, worker.generation), birth.stderr[0])
+        self._tell(wire.encode(wire.SPAWNED, worker.slot, worker.generation, handle.pid), handle.fileno())
+
+    def _fork_worker(self, frame: Frame, birth: Birth) -> _Worker:
         template = os.getpid()
+        its_mark = mark.make(self._family, frame.generation)
         with hygiene.signals_blocked():
             pid = os.fork()
             if not pid:
-                self._become_worker(frame, end, template, pipe)
+                self._become_worker(frame, birth, template, its_mark)
         # The group must exist before the host can signal it; the worker does the same, whoever comes first.
         with suppress(OSError):
             os.setpgid(pid, pid)
-        if pipe is None:
-            return Pidfd.open(pid)
-        os.close(pipe[1])
-        return ChildHandle(pipe[0], pid)
+        try:
+            handle = birth.handle(pid)
+        except OSError:
+            # Nobody could watch it. It is our child and not reaped, so the number, all that we have, is its own.
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        return _Worker(frame.slot, frame.generation, handle, its_mark)
 
-    def _become_worker(self, frame: Frame, end: int, template: int, pipe: tuple[int, int] | None) -> NoReturn:
+    def _become_worker(self, frame: Frame, birth: Birth, template: int, its_mark: int) -> NoReturn:
         status = 1
         try:
             hygiene.reset_signals()
+            birth.keep_workers_part()  # first of all, because what is printed from here on may be captured
             os.setpgid(0, 0)
             prctl.set_parent_death_signal(signal.SIGKILL)
             if os.getppid() != template:
@@ -262,13 +299,13 @@ class Template:
                 worker.handle.close()
             for fd in self._kept_open:
                 os.close(fd)
-            if pipe is not None:
-                os.close(pipe[0])
             hygiene.unblock_signals()
             from pidfdpool.worker.process import Worker
 
-            own = socket.socket(fileno=end)
-            status = Worker(own, frame.slot, self._boot, self._host_fd, pipe and pipe[1]).run()
+            own = mark.Mark(its_mark)
+            sentinel = birth.sentinel and birth.sentinel[1]
+            end = socket.socket(fileno=birth.end)
+            status = Worker(end, frame.slot, self._boot, self._host_fd, sentinel, birth.blackbox, own).run()
         except BaseException:
             import traceback
 
@@ -287,20 +324,35 @@ class Template:
     def _bury(self, worker: _Worker) -> None:
         # While the worker is a zombie its number, and with it the group's, cannot be taken by anybody else.
         _kill_group(worker.handle)
-        status = worker.handle.exit_status()
+        pid = worker.handle.pid
+        try:
+            reaped, status, usage = os.wait4(pid, os.WNOHANG)  # its own child's number; pidfds tell no usage
+            spent = wire.USAGE.pack(usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime)
+            told = wire.encode(wire.DIED, worker.slot, worker.generation, status, [spent])
+        except ChildProcessError:
+            # A thread of the preload's took it. Nothing is said: in a moment the host calls the status unknown.
+            reaped, told = pid, None
         with suppress(OSError):
             self._epoll.unregister(worker.handle.fileno())
-        if status is None or status.unknown:
+        if not reaped:
             return  # readable but not yet waitable (a tracer has it); the doorbell rings when it is
-        del self._workers[worker.handle.pid]
+        # The handle does not know that the number is free now; nothing is ever sent through it again.
+        del self._workers[pid]
         worker.handle.close()
-        self._channel.send(wire.encode(wire.DIED, worker.slot, worker.generation, status.to_wait_status() or 0))
+        if told is not None:
+            self._tell(told)
 
     def _reap(self) -> None:
-        """Reap whatever is dead. Looking first, because a worker's status must not be lost."""
+        """Reap whatever is dead, and kill what it leaves behind. Every death of a child's leads here."""
         with suppress(BlockingIOError):
             while os.read(self._doorbell, 4096):
                 pass
+        self._reap_all()
+        marks = {self._own_mark, *(worker.mark for worker in self._workers.values())}
+        self._strays = descendants.kill_strays(self._workers, marks)
+
+    def _reap_all(self) -> None:
+        """Look before reaping, because a worker's status must not be lost."""
         with suppress(ChildProcessError):
             while True:
                 dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -313,6 +365,18 @@ class Template:
                         return
                 else:
                     os.waitid(os.P_PID, dead.si_pid, os.WEXITED | os.WNOHANG)
+
+    def _sweep_out(self) -> None:
+        """See the workers dead, and all that they leave; for no longer than the end may take."""
+        deadline = time.monotonic() + LAST_SWEEP
+        poller = select.poll()
+        poller.register(self._doorbell, select.POLLIN)
+        while True:
+            self._reap()
+            left = deadline - time.monotonic()
+            if left <= 0 or not (self._workers or self._strays):
+                return
+            poller.poll(left * 1000)
 
 
 def _kill_group(handle: ProcessHandle) -> None:

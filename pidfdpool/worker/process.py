@@ -4,6 +4,9 @@ One thread, blocking I/O, one channel to the host. A worker is never in the midd
 cost one task at most. It ends when the host says LEAVE or closes the channel, or when the template dies.
 
 Nothing that a task raises ends a worker: SystemExit and KeyboardInterrupt are the outcome of that task, too.
+
+The one thing that other threads may do is to say that the worker is not well. They, or a signal handler that runs in
+the middle of a write, must neither split a frame nor wait for it: see `_send`.
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import hygiene, payload, wire
+from pidfdpool import blackbox, context, hygiene, payload, wire
 from pidfdpool.channel import Channel
 from pidfdpool.pidfd import prctl
 from pidfdpool.worker import identity
@@ -24,19 +29,38 @@ if TYPE_CHECKING:
 
     from pidfdpool.template.boot import Boot
     from pidfdpool.wire import Buffer, Frame
+    from pidfdpool.worker.mark import Mark
+
+_PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
+_MOST_KIB = 2**32 - 1  # what the frame has room for
 
 
 class Worker:
     """One worker process. Made and run on its only thread, right after the fork."""
 
-    def __init__(self, end: socket.socket, slot: int, boot: Boot, host_fd: int, sentinel: int | None) -> None:
+    def __init__(
+        self,
+        end: socket.socket,
+        slot: int,
+        boot: Boot,
+        host_fd: int,
+        sentinel: int | None,
+        box: int,
+        mark: Mark,
+    ) -> None:
         self._channel = Channel(end)
+        self._sending = threading.Lock()
+        self._unsaid: deque[str] = deque()  # reasons why this worker is not well
         self._slot = slot
         self._boot = boot
         self._host_fd = host_fd
         self._pid = os.getpid()
         self._shared = payload.AllShared() if boot.forked else None
-        self._sentinel = sentinel  # the fallback's sign of life, held open until this process ends
+        self._box = box
+        self._mark = mark
+        self._statm: int | None = None
+        # Held open until this process ends: the box, and in the fallback the sign of life.
+        self._held = [box] if sentinel is None else [box, sentinel]
         # A process that a task forks must not hold the channel: the host would not see that the worker closed it.
         os.register_at_fork(after_in_child=self._close_in_forked_child)
 
@@ -44,20 +68,67 @@ class Worker:
         """Run tasks until there are to be no more; return the exit code."""
         prctl.set_name(f"pidfd-worker{self._slot}")
         hygiene.start_faulthandler()
+        with suppress(Exception):  # without it a stack is missing one day, and nothing else
+            blackbox.record_stacks(self._box)
+        self._mark.put_on()
         hygiene.forget_exit_functions()
         identity.assume(self._slot, self._boot, self._host_fd)
+        context.install(self._beat, self._report)
+        if self._boot.watch_memory:
+            with suppress(OSError):
+                self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+                self._held.append(self._statm)
         try:
             if not self._initialize():
                 return 1
-            self._channel.send(wire.encode(wire.READY))
+            self._send(wire.encode(wire.READY))
             while True:
                 for frame in self._channel.receive():
                     if frame.kind == wire.LEAVE:
                         return self._finish()
-                    self._channel.send(self._outcome(frame))
-                    del frame
+                    kind, buffers = self._run_task(frame)
+                    self._send(wire.encode(kind, generation=self._memory(), value=frame.value, buffers=buffers))
+                    del frame, buffers
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return self._finish()  # the host has no use for us any more
+
+    # ---- what the host is told -----------------------------------------------------------------------------
+
+    def _send(self, pieces: list[Buffer]) -> None:
+        with self._sending:
+            self._channel.send(pieces)
+        self._say_unsaid()
+
+    def _report(self, reason: str) -> None:
+        """Say that this worker is not well: now, or as soon as the frame that is being written is complete."""
+        self._unsaid.append(reason)
+        with suppress(OSError):  # the host is gone; the loop will see that
+            self._say_unsaid()
+
+    def _say_unsaid(self) -> None:
+        # Whoever finds the lock taken leaves it to its holder, who looks again after giving it back.
+        while self._unsaid and self._sending.acquire(blocking=False):
+            try:
+                with suppress(IndexError):  # another thread was quicker
+                    reason = self._unsaid.popleft().encode("utf-8", "backslashreplace")
+                    self._channel.send(wire.encode(wire.UNHEALTHY, buffers=[reason]))
+            finally:
+                self._sending.release()
+
+    def _beat(self) -> None:
+        with suppress(OSError):  # the task has closed what is not its own
+            blackbox.beat(self._box, time.monotonic())
+
+    def _memory(self) -> int:
+        """Return this process's resident memory in KiB; 0: not watched, or not known."""
+        if self._statm is None:
+            return 0
+        try:
+            return min(int(os.pread(self._statm, 128, 0).split()[1]) * _PAGE_KIB, _MOST_KIB)
+        except (OSError, ValueError, IndexError):
+            return 0
+
+    # ---- tasks ---------------------------------------------------------------------------------------------
 
     def _initialize(self) -> bool:
         try:
@@ -67,12 +138,26 @@ class Worker:
             import logging
 
             logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
-            self._channel.send(wire.encode(wire.INITIALIZER_FAILED, buffers=payload.dump_error(error)))
+            self._send(wire.encode(wire.INITIALIZER_FAILED, buffers=payload.dump_error(error)))
             return False
         return True
 
-    def _outcome(self, frame: Frame) -> list[Buffer]:
-        """Run the task and return the frame to answer with. Holds on to nothing of the task's."""
+    def _run_task(self, frame: Frame) -> tuple[int, list[Buffer]]:
+        """Run a task as its flags say, and return its outcome."""
+        deadline = wire.DEADLINE.unpack(frame.buffers.pop())[0] if frame.slot & wire.HAS_DEADLINE else None
+        spare = frame.slot & wire.SPARE_DESCENDANTS
+        context.enter(context.CurrentTask(frame.value, frame.generation, deadline))
+        if spare:
+            self._mark.take_off()
+        try:
+            return self._outcome(frame)
+        finally:
+            if spare:
+                self._mark.put_on()
+            context.enter(None)
+
+    def _outcome(self, frame: Frame) -> tuple[int, list[Buffer]]:
+        """Run the call and return the kind and the buffers to answer with. Holds on to nothing of the task's."""
         try:
             function, arguments, keywords = payload.loads(frame.buffers)
             frame.buffers.clear()
@@ -84,7 +169,7 @@ class Worker:
             self._leave_if_forked()
             kind, buffers = wire.ERROR, payload.dump_error(_without_this_frame(error), self._shared)
         hygiene.flush_output()
-        return wire.encode(kind, value=frame.value, buffers=buffers)
+        return kind, buffers
 
     def _leave_if_forked(self) -> None:
         """End a process that a task forked and that came back out of the task: it is no worker."""
@@ -93,11 +178,15 @@ class Worker:
             os._exit(0)
 
     def _close_in_forked_child(self) -> None:
+        context.forget()
         self._channel.close()
-        if self._sentinel is not None:
+        # Before its box is closed: a signal's stack would go into whatever has that number next.
+        with suppress(Exception):
+            blackbox.forget_stacks()
+        for fd in self._held:
             with suppress(OSError):
-                os.close(self._sentinel)
-            self._sentinel = None
+                os.close(fd)
+        self._held.clear()
 
     def _finish(self) -> int:
         """Do what an interpreter does at its end: join threads, call exit functions, end child processes."""

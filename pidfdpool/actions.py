@@ -1,0 +1,215 @@
+"""What is to be done about what happened to a pool. Pure data: `machine` decides it, `loop` carries it out.
+
+A worker is named by its slot and its generation, as in `events`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from pidfdpool.pidfd import ExitStatus
+
+
+class Cause(enum.Enum):
+    """Why a worker ended, as far as the pool had a part in it. The values are what people read."""
+
+    CRASH = "not asked to end"
+    TIMEOUT = "its task ran for too long"
+    HEARTBEAT = "its task gave no heartbeat"
+    MEMORY = "it took too much memory"
+    KILL = "its task was to be killed"
+    START = "it did not get ready in time"
+    TEMPLATE = "its template ended"
+    TASKS = "it had run its share of tasks"
+    RETIRED = "it was over its limit of memory after a task"
+    AGE = "it was too old"
+    UNHEALTHY = "it said that it is unhealthy"
+    IDLE = "it was idle for too long"
+    RESIZE = "the pool became smaller"
+    SHUTDOWN = "the pool shut down"
+    BROKEN = "the pool broke"
+    BABBLE = "something wrote into its channel that is no answer"
+    REFUSED = "its channel took no task any more"
+
+    @property
+    def unasked(self) -> bool:
+        """Whether the pool had no part in it."""
+        return self in (Cause.CRASH, Cause.REFUSED)
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether it belongs to the ordinary life of a pool: nothing went wrong."""
+        return self in (Cause.TASKS, Cause.RETIRED, Cause.AGE, Cause.IDLE, Cause.RESIZE, Cause.SHUTDOWN)
+
+
+# ---- on processes --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Ask the template for a worker."""
+
+    slot: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Hand the task to the worker: its attempt-th attempt, wanted by `deadline` on the machine's clock."""
+
+    slot: int
+    generation: int
+    task: int
+    attempt: int = 1
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Tell the worker to leave when it is done with what it has."""
+
+    slot: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Send the signal to the worker and its process group."""
+
+    slot: int
+    generation: int
+    signal: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskStack:
+    """Have the worker write its Python stack, because its end is near and SIGTERM did nothing."""
+
+    slot: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckHeartbeat:
+    """Look when the worker gave its last heartbeat; answer with LastBeat."""
+
+    slot: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckMemory:
+    """Look how much memory the worker has; answer with MemoryFound."""
+
+    slot: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A worker ended: tell whoever wants to know.
+
+    attempt: of the task that was lost with it, if one was. uptime: seconds since the worker was asked for.
+    """
+
+    slot: int
+    generation: int
+    pid: int | None
+    cause: Cause
+    status: ExitStatus
+    uptime: float
+    tasks_done: int
+    task: int | None = None
+    attempt: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Resolve the task's future with the outcome that came with `Finished`."""
+
+    task: int
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Resolve the task's future as cancelled."""
+
+    task: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Fail the task's future: an attempt ended for this cause, and there is to be no other."""
+
+    task: int
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Fail the task's future: no worker was free for it within its deadline."""
+
+    task: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Nothing to be done now, but worth telling: the task is tried again, after so many seconds."""
+
+    task: int
+    attempt: int
+    pause: float
+
+
+@dataclass(frozen=True, slots=True)
+class FailBroken:
+    """Fail the task's future: the pool is broken."""
+
+    task: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartTemplate:
+    """Start a template; answer with TemplateUp, TemplateLost or TemplateHopeless."""
+
+
+@dataclass(frozen=True, slots=True)
+class KillTemplate:
+    """The template does not answer: kill it. TemplateLost follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopTemplate:
+    """Tell the template to kill whatever worker is left and to leave; TemplateLost follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Nothing is left to do, and no process: the pool thread may end."""
+
+
+Action: TypeAlias = (
+    Spawn
+    | Send
+    | Stop
+    | Signal
+    | AskStack
+    | CheckHeartbeat
+    | CheckMemory
+    | Report
+    | Deliver
+    | Withdraw
+    | Fail
+    | Expire
+    | Retry
+    | FailBroken
+    | StartTemplate
+    | KillTemplate
+    | StopTemplate
+    | Close
+)

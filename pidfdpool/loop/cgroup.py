@@ -1,0 +1,63 @@
+"""Reads what the kernel counts for the memory of the host's cgroup, which its workers share. Called by `witness`.
+
+cgroup v2 has memory.events, v1 has the same counter oom_kill in memory.oom_control. Where neither is readable,
+nothing is told. See Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst of the kernel.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class MemoryEvents:
+    """The counters as they were when they were last read. Not thread-safe: the caller holds the pool's lock."""
+
+    def __init__(self, root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> None:
+        self._path = find(root, _read(membership))
+        self._last = self._counters()
+
+    @property
+    def readable(self) -> bool:
+        """Whether there is anything to tell."""
+        return self._path is not None
+
+    def risen(self) -> dict[str, int]:
+        """Return which counters rose since the last call, and by how much."""
+        before, self._last = self._last, self._counters()
+        changes = {name: count - before.get(name, 0) for name, count in self._last.items()}
+        return {name: change for name, change in changes.items() if change > 0}
+
+    def _counters(self) -> dict[str, int]:
+        return parse(_read(self._path)) if self._path is not None else {}
+
+
+def find(root: str, membership: str) -> str | None:
+    """Return the file with the counters of the cgroup that /proc/PID/cgroup tells, or None."""
+    for line in membership.splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if "memory" in controllers.split(","):
+            folders, name = (f"{root}/memory{path}", f"{root}/memory"), "memory.oom_control"
+        elif number == "0":
+            folders, name = (f"{root}{path}", root), "memory.events"
+        else:
+            continue
+        for folder in folders:  # in a container, the path may be the one outside of it
+            if os.access(f"{folder}/{name}", os.R_OK):
+                return f"{folder}/{name}"
+    return None
+
+
+def parse(text: str) -> dict[str, int]:
+    """Return the counters of memory.events or memory.oom_control; of the latter only those that count."""
+    pairs = (line.split() for line in text.splitlines())
+    found = {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+    return {name: count for name, count in found.items() if name not in ("oom_kill_disable", "under_oom")}
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:
+        return ""

@@ -1,0 +1,124 @@
+"""What the futures are told. Everything here that runs code of the user's runs without the pool's lock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pidfdpool import payload, wire
+from pidfdpool.actions import Cause
+from pidfdpool.deaths import Death, history
+from pidfdpool.errors import (
+    DeadlineExceeded,
+    HeartbeatLost,
+    MemoryExceeded,
+    PayloadError,
+    PoisonTask,
+    TaskKilled,
+    TaskTimeout,
+    WorkerCrashed,
+    advice,
+)
+
+if TYPE_CHECKING:
+    from pidfdpool.futures import Future
+    from pidfdpool.policy import Policy
+    from pidfdpool.wire import Buffer, Frame
+
+
+class Task:
+    """What the host keeps of an accepted task until its future is resolved."""
+
+    __slots__ = ("attempt", "begun", "buffers", "deaths", "future", "name", "number", "policy")
+
+    def __init__(self, number: int, future: Future[Any], buffers: list[Buffer], name: str, policy: Policy) -> None:
+        self.number = number
+        self.future = future
+        self.buffers = buffers
+        self.name = name
+        self.policy = policy
+        self.begun = False
+        self.attempt = 0
+        self.deaths: tuple[Death, ...] = ()
+
+    def frame(self, deadline: float | None) -> list[Buffer]:
+        """Return the frame that hands this attempt to a worker."""
+        flags, buffers = 0, self.buffers
+        if deadline is not None:
+            flags |= wire.HAS_DEADLINE
+            buffers = [*buffers, wire.DEADLINE.pack(deadline)]
+        if not self.policy.kill_descendants:
+            flags |= wire.SPARE_DESCENDANTS
+        return wire.encode(wire.TASK, flags, self.attempt, self.number, buffers)
+
+
+class Outcome:
+    """What a worker wrote of a task. `error` is there already if it had to be looked at, to decide on a retry."""
+
+    __slots__ = ("buffers", "error", "kind")
+
+    def __init__(self, frame: Frame) -> None:
+        self.kind = frame.kind
+        self.buffers = frame.buffers
+        self.error: BaseException | None = None
+
+    def matches(self, policy: Policy) -> bool:
+        """Return whether it is an exception after which the task is to be tried again. Rebuilds the exception."""
+        if self.kind != wire.ERROR or not policy.retries_errors:
+            return False
+        self.error = payload.load_error(self.buffers)
+        return isinstance(self.error, policy.retry_on)
+
+    def deliver(self, future: Future[Any]) -> None:
+        """Resolve the future with it."""
+        if self.kind == wire.ERROR:
+            future._resolve(None, self.error or payload.load_error(self.buffers))
+            return
+        try:
+            result = payload.loads(self.buffers)
+        except BaseException as failure:
+            error = PayloadError(f"the result cannot be unpickled in the host: {type(failure).__name__}: {failure}")
+            error.__cause__ = failure
+            future._resolve(None, error)
+        else:
+            future._resolve(result, None)
+
+
+def expired(task: Task) -> DeadlineExceeded:
+    """Return the error of a task that waited for too long."""
+    return DeadlineExceeded(
+        f"task {task.number} ({task.name}) was given to no worker within its deadline of {task.policy.deadline:g} s "
+        "and did not run. Use more workers, a longer deadline, or a higher priority."
+    )
+
+
+def failed(task: Task, cause: Cause) -> Exception:
+    """Return the error of a task whose last attempt ended for this cause."""
+    policy = task.policy
+    last = task.deaths[-1] if task.deaths and task.deaths[-1].attempt == task.attempt else None
+    what = f"task {task.number} ({task.name})"
+    ended = f" Its {last}." if last is not None else " Its worker was killed and had not ended yet."
+    kind: type[WorkerCrashed | TaskTimeout | HeartbeatLost | TaskKilled] = WorkerCrashed
+    if cause is Cause.TIMEOUT:
+        kind, told = TaskTimeout, f"{what} ran for longer than its timeout of {policy.timeout:g} s.{ended}"
+    elif cause is Cause.HEARTBEAT:
+        kind = HeartbeatLost
+        told = f"{what} gave no heartbeat for longer than {policy.heartbeat_timeout:g} s.{ended}"
+    elif cause is Cause.KILL:
+        kind = TaskKilled
+        told = f"{what} was killed by Future.kill().{ended if task.begun and last else ''}"
+    elif cause is Cause.SHUTDOWN:
+        kind = TaskKilled
+        told = f"{what} was waiting for attempt {task.attempt + 1} when the pool was shut down."
+    elif last is None:
+        told = f"{what} was lost with its worker."
+    elif cause is Cause.MEMORY:
+        kind = MemoryExceeded
+        told = f"{what} took more memory than hard_memory_per_child={policy.hard_memory_per_child} allows.{ended}"
+    else:
+        told = f"{last}. {advice(last.exit_status)}"
+    crashes = [death for death in task.deaths if death.attempt]
+    if len(crashes) > 1:
+        if kind is WorkerCrashed:
+            kind = PoisonTask
+        told += f" It is not tried again after {len(crashes)} deaths:\n{history(task.deaths)}"
+    return kind(told, task=task.name, task_id=task.number, attempt=task.attempt, deaths=task.deaths)

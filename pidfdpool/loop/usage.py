@@ -1,0 +1,27 @@
+"""What proc(5) tells of a living process. By number, so the caller asks afterwards whether it was still alive."""
+
+from __future__ import annotations
+
+import os
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+def resident(pid: int) -> int | None:
+    """Return the resident memory of a process in bytes (proc(5), statm)."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * _PAGE
+    except (OSError, IndexError):
+        return None
+
+
+def processor_time(pid: int) -> float | None:
+    """Return the processor time of a process in seconds (proc(5), stat)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / _TICK

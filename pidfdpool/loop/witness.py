@@ -1,0 +1,78 @@
+"""Collects what is known of each worker's death, and tells it: to the log, to subscribers, to the errors.
+
+`Evidence` is what the pool thread found when it buried the worker. `record` adds to it what the machine knows; it is
+called under the pool's lock, `tell` without it, because it runs code of the user's.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from pidfdpool.deaths import Death
+from pidfdpool.loop.cgroup import MemoryEvents
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pidfdpool import actions as do
+
+_log = logging.getLogger("pidfdpool.deaths")
+# The errors tell of deaths, too: nobody who has not set up logging is to find them on standard error.
+_log.addHandler(logging.NullHandler())
+
+
+class Evidence(NamedTuple):
+    """What a dead worker and its template left behind."""
+
+    peak_rss: int | None = None
+    cpu_time: float | None = None
+    stderr: tuple[str, ...] = ()
+    stack: str | None = None
+
+
+class Witness:
+    """The deaths of one pool."""
+
+    def __init__(self, subscribers: list[Callable[[Death], object]], remembered: int) -> None:
+        self.recent: deque[Death] = deque(maxlen=remembered)
+        self._subscribers = subscribers
+        self._memory = MemoryEvents()
+
+    def record(self, report: do.Report, evidence: Evidence, task: str | None) -> Death:
+        """Return the record of a death. The caller holds the pool's lock."""
+        events = self._memory.risen()
+        death = Death(
+            slot=report.slot,
+            generation=report.generation,
+            pid=report.pid,
+            cause=report.cause,
+            exit_status=report.status,
+            uptime=report.uptime,
+            tasks_done=report.tasks_done,
+            task=task,
+            task_id=report.task,
+            attempt=report.attempt,
+            peak_rss=evidence.peak_rss,
+            cpu_time=evidence.cpu_time,
+            oom_kills=events.get("oom_kill", 0) if self._memory.readable else None,
+            memory_events=events,
+            stderr=evidence.stderr,
+            stack=evidence.stack,
+            detail=report.detail,
+            ended_at=time.time(),
+        )
+        if not death.expected:
+            self.recent.append(death)
+        return death
+
+    def tell(self, death: Death) -> None:
+        """Log a death and call the subscribers. In whichever thread noticed it, without the lock."""
+        _log.log(logging.DEBUG if death.expected else logging.WARNING, "%s", death, extra={"death": death})
+        for callback in list(self._subscribers):
+            try:
+                callback(death)
+            except BaseException:
+                _log.exception("exception calling %r for the death of worker %d", callback, death.slot)

@@ -1,0 +1,28 @@
+"""The pool's decisions: `Machine.decide(event, now)` turns what happened into what is to be done.
+
+Pure: no process, no clock, no I/O, no lock. `loop` owns the one Machine of a pool, calls it under the pool's lock
+from whichever thread observed the event, and carries out the actions in their order. `now` is any clock in
+seconds that never runs backwards.
+
+Storeys of one house, each a class that adds to the one below it and calls nothing above it:
+
+    core      Machine: events about the pool, how many workers there are to be, and the order in which it all settles
+    workers   what happens to one worker, and when one has to go
+    tasks     what becomes of one task: waiting, attempts, the last word on it
+    state     what is known, and the few steps by which it changes
+      waiting, timers    the tasks that wait, the moments that are waited for
+
+What can happen to a worker is one table, `rules.RULES`: a row says in which states an event is taken, where the
+slot goes, and why. After every event `_settle` brings the pool forward as a whole: hand out tasks, refill slots,
+let go of those that were replaced, close.
+
+What holds after every decision, and what the property tests check:
+  - a task waits, or is in exactly one worker, or is resolved; it is resolved once;
+  - a task that a worker may have begun goes back into the queue only if its policy grants it another attempt;
+  - no more tasks run at a time than the pool is large;
+  - a pool that is asked to close, or that breaks, closes.
+"""
+
+from pidfdpool.machine.core import Machine
+
+__all__ = ["Machine"]

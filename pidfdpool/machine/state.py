@@ -1,0 +1,175 @@
+"""What a machine knows of its pool, and the steps by which that changes. Pure; see the room's docstring."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from typing import TYPE_CHECKING
+
+from pidfdpool import actions as do
+from pidfdpool.actions import Cause
+from pidfdpool.machine.timers import Timer, Timers
+from pidfdpool.machine.waiting import Waiting
+from pidfdpool.rules import Phase, Slot, State, Task, Template
+
+if TYPE_CHECKING:
+    from pidfdpool.policy import Policy
+
+SIGTERM, SIGKILL = 15, 9
+
+_OF_WORKERS = [timer for timer in Timer if timer < Timer.DEADLINE]
+
+
+class Knowledge:
+    """The state of one pool. Not thread-safe: the caller holds the pool's lock."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.phase = Phase.OPEN
+        self.broken: str | None = None
+        self.template = Template.DOWN
+        self.booted = False  # the template's preload is done
+        self.size = policy.max_workers  # workers at most, those that are being replaced not counted
+        self.level = policy.min_workers  # workers to be kept: grows with what waits, shrinks when they idle
+        self.slots: list[Slot] = []  # as many as were ever needed at a time
+        self.tasks: dict[int, Task] = {}  # accepted and not resolved
+        self.queue = Waiting()
+        self.running: dict[int, int] = {}  # task -> slot; a task in neither waits for its next attempt
+        self.killing = False
+        self.states: Counter[State] = Counter()
+        self.active = 0  # workers that count towards the level: not stopping, and not being replaced
+        self.retiring: list[Slot] = []  # they work on until their replacements are ready
+        self.deaths = self.restarts = self.retries = 0  # ever
+        self._timers = Timers()
+        self._idle: list[int] = []  # last in, first out: the warmest worker gets the next task
+        self._free: list[int] = []  # a heap: dead slots
+        self._by_generation: dict[int, Slot] = {}  # of living workers
+        self._generations = 0
+        self._streak = 0  # young deaths in a row, of workers and templates alike
+        self._young: deque[float] = deque()  # when they were
+        self._not_before = 0.0  # no spawn and no template start before this
+        self._actions: list[do.Action] = []
+
+    # ---- slots ---------------------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> int:
+        """The number of workers, in whatever state."""
+        return len(self._by_generation)
+
+    def _occupy(self, now: float) -> Slot:
+        """Take the first free slot for a new worker."""
+        if not self._free:
+            self._free.append(len(self.slots))
+            self.slots.append(Slot(len(self.slots)))
+        slot = self.slots[heapq.heappop(self._free)]
+        self._generations += 1
+        slot.occupy(self._generations, now)
+        self._by_generation[slot.generation] = slot
+        self.states[State.STARTING] += 1
+        self.active += 1
+        return slot
+
+    def _move(self, slot: Slot, state: State) -> None:
+        if slot.state is State.IDLE:
+            self._idle.remove(slot.index)
+        self.states[slot.state] -= 1
+        self.states[state] += 1
+        slot.state = state
+        if state is State.STOPPING:
+            self._discount(slot)
+        elif state is State.IDLE:
+            if slot.counted:
+                self._idle.append(slot.index)
+            else:  # it works on until its replacement is ready, but whoever is there to stay comes first
+                self._idle.insert(0, slot.index)
+
+    def _discount(self, slot: Slot) -> None:
+        """Count the worker no longer: another one may take its place."""
+        if slot.counted:
+            slot.counted = False
+            self.active -= 1
+        if slot in self.retiring:
+            self.retiring.remove(slot)
+
+    def _bury(self, slot: Slot) -> None:
+        self._move(slot, State.DEAD)
+        self._discount(slot)
+        self._timers.cancel(*((timer, slot.generation) for timer in _OF_WORKERS))
+        del self._by_generation[slot.generation]
+        slot.pid = slot.task = slot.ready_at = slot.cause = None
+        heapq.heappush(self._free, slot.index)
+
+    def _stop(self, slot: Slot, now: float, cause: Cause) -> None:
+        """Tell a worker to leave, and wait for that."""
+        slot.cause = slot.cause or cause
+        self._actions.append(do.Stop(slot.index, slot.generation))
+        self._expect_end(slot, now)
+
+    def _expect_end(self, slot: Slot, now: float) -> None:
+        self._timers.set((Timer.STOP, slot.generation), now + self.policy.stop_grace)
+        self._move(slot, State.STOPPING)
+
+    def _retire(self, slot: Slot, cause: Cause, now: float, *, at_once: bool = False) -> None:
+        """Have a worker replaced: when the replacement is ready, or at once, but never in the middle of a task."""
+        if slot.state not in (State.STARTING, State.IDLE, State.BUSY):
+            return
+        slot.retires_for = slot.retires_for or cause
+        self._discount(slot)
+        if not at_once:
+            if not slot.leaving:
+                self.retiring.append(slot)
+        else:
+            slot.leaving = True
+            if slot.state is State.IDLE:
+                self._stop(slot, now, slot.retires_for)
+        if slot.state is State.IDLE:
+            self._move(slot, State.IDLE)  # to its new place in the line
+
+    def _signal(self, slot: Slot, number: int) -> None:
+        self._actions.append(do.Signal(slot.index, slot.generation, number))
+
+    # ---- giving up -----------------------------------------------------------------------------------------
+
+    def _died_young(self, told: str, now: float, *, fatal: bool = True) -> None:
+        """Pause before the next start; break if this happens too often. Not fatal: pause only."""
+        self._streak += 1
+        self._not_before = now + self.policy.pause(self._streak)
+        if not fatal:
+            return
+        self._young.append(now)
+        while now - self._young[0] > self.policy.period:
+            self._young.popleft()
+        if len(self._young) > self.policy.young_deaths_allowed:
+            self._break(
+                f"{len(self._young)} processes died within {self.policy.period:g} s before any of them finished "
+                f"a task; the last: {told}"
+            )
+
+    def _forgive(self) -> None:
+        """Forget the young deaths: a task was finished."""
+        if self._streak:
+            self._streak = 0
+            self._young.clear()
+
+    def _break(self, reason: str) -> None:
+        """Fail everything, kill everything. The reason of the first break is the one that counts."""
+        if self.phase is Phase.CLOSING:
+            return
+        self.broken = reason
+        self.phase = Phase.CLOSING
+        self._actions.extend(do.FailBroken(task, reason) for task in self.tasks)
+        for task in self.tasks:
+            self._timers.cancel((Timer.DEADLINE, task), (Timer.RETRY, task))
+        self.tasks.clear()
+        self.running.clear()
+        self.queue.clear()
+        for slot in self._by_generation.values():
+            slot.cause = slot.cause or Cause.BROKEN
+            self._signal(slot, SIGKILL)
+        if self.template is Template.UP:
+            self._stop_template()
+
+    def _stop_template(self) -> None:
+        self._actions.append(do.StopTemplate())
+        self.template = Template.STOPPING

@@ -1,0 +1,122 @@
+"""What becomes of one task, from its acceptance to the last word on it. Pure; see the room's docstring."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pidfdpool import actions as do
+from pidfdpool.actions import Cause
+from pidfdpool.machine.state import Knowledge
+from pidfdpool.machine.timers import Timer
+from pidfdpool.rules import Phase, Task
+
+if TYPE_CHECKING:
+    from pidfdpool import events as ev
+    from pidfdpool.rules import Slot
+
+
+class TaskRules(Knowledge):
+    """The rules about tasks."""
+
+    def _submitted(self, event: ev.Submitted, now: float) -> None:
+        if self.phase is not Phase.OPEN:
+            # The caller checks first; a task that slips through between its check and this call must not hang.
+            self._actions.append(do.FailBroken(event.task, self.broken or "the pool is shut down"))
+            return
+        policy = event.policy or self.policy
+        task = self.tasks[event.task] = Task(policy, now)
+        self.queue.add(event.task, policy.priority)
+        if task.start_by is not None:
+            self._timers.set((Timer.DEADLINE, event.task), task.start_by)
+
+    def _cancelled(self, event: ev.Cancelled, _now: float) -> None:
+        if event.task in self.queue:
+            self._forget(event.task)
+            self._actions.append(do.Withdraw(event.task))
+
+    def _withdraw_waiting(self) -> None:
+        """Cancel what no worker has; a task between two attempts has begun, so it is failed."""
+        for number in [number for number in self.tasks if number not in self.running]:
+            begun = self.tasks[number].attempt > 0
+            self._forget(number)
+            self._actions.append(do.Fail(number, Cause.SHUTDOWN) if begun else do.Withdraw(number))
+
+    def _begin(self, number: int, slot: Slot, now: float) -> None:
+        """Give a task that was taken from the queue to a worker."""
+        task = self.tasks[number]
+        policy = task.policy
+        task.attempt += 1
+        slot.task = number
+        slot.busy_since = now
+        self.running[number] = slot.index
+        deadline = task.start_by
+        if policy.timeout is not None:
+            deadline = now + policy.timeout
+            self._timers.set((Timer.TIMEOUT, slot.generation), deadline)
+        if policy.heartbeat_timeout is not None:
+            self._timers.set((Timer.HEARTBEAT, slot.generation), now + policy.heartbeat_timeout)
+        self._actions.append(do.Send(slot.index, slot.generation, number, task.attempt, deadline))
+
+    def _requeue(self, slot: Slot, now: float) -> None:
+        """Put a task back that was handed to a worker and never ran there; it did not use up an attempt."""
+        number = slot.task
+        if number is None or self.killing or self.running.pop(number, None) is None:
+            return
+        slot.task = None
+        task = self.tasks[number]
+        task.attempt -= 1
+        if task.start_by is not None and now >= task.start_by and not task.attempt:
+            self._expire(number)
+        else:
+            self.queue.add(number, task.policy.priority, first=True)
+
+    def _deadline_passed(self, number: int, _now: float) -> None:
+        if number in self.queue and not self.tasks[number].attempt:
+            self._expire(number)
+
+    def _expire(self, number: int) -> None:
+        self._forget(number)
+        self._actions.append(do.Expire(number))
+
+    def _take_from(self, slot: Slot) -> int | None:
+        """Take the task out of a worker, if its outcome still matters."""
+        number, slot.task = slot.task, None
+        if number is None or self.running.pop(number, None) is None:
+            return None
+        self._timers.cancel((Timer.TIMEOUT, slot.generation), (Timer.HEARTBEAT, slot.generation))
+        return number
+
+    def _attempt_lost(self, number: int, cause: Cause, now: float) -> None:
+        """Try a task again whose worker died or was killed, or fail it."""
+        task = self.tasks[number]
+        task.deaths += 1
+        poison = task.policy.poison_after is not None and task.deaths >= task.policy.poison_after
+        if not poison and task.policy.retries_after(cause) and self._grants_another(task):
+            self._try_again(number, now)
+        else:
+            self._forget(number)
+            self._actions.append(do.Fail(number, cause))
+
+    def _grants_another(self, task: Task) -> bool:
+        return not self.killing and self.broken is None and task.attempt <= task.policy.retries
+
+    def _try_again(self, number: int, now: float) -> None:
+        task = self.tasks[number]
+        self.retries += 1
+        pause = task.policy.retry_pause(task.attempt)
+        self._actions.append(do.Retry(number, task.attempt + 1, pause))
+        if pause:
+            self._timers.set((Timer.RETRY, number), now + pause)
+        else:
+            self.queue.add(number, task.policy.priority)
+
+    def _pause_over(self, number: int, _now: float) -> None:
+        self.queue.add(number, self.tasks[number].policy.priority)
+
+    def _forget(self, number: int) -> None:
+        """Strike a task off, wherever it waits; an action with the last word on it follows."""
+        if number in self.queue:
+            self.queue.remove(number)
+        task = self.tasks.pop(number)
+        if task.start_by is not None or task.attempt:
+            self._timers.cancel((Timer.DEADLINE, number), (Timer.RETRY, number))

@@ -1,0 +1,59 @@
+"""The tasks that wait for a worker, in the order in which they get one. Pure."""
+
+from __future__ import annotations
+
+import bisect
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Waiting:
+    """Tasks by priority, the highest first; within one, first come, first served. Removing is as cheap as adding."""
+
+    def __init__(self) -> None:
+        self._lines: dict[int, OrderedDict[int, None]] = {}
+        self._priorities: list[int] = []  # of the lines that exist, ascending
+        self._priority_of: dict[int, int] = {}
+
+    def add(self, task: int, priority: int, *, first: bool = False) -> None:
+        """Put a task at the end of its line; first: at the beginning, because it had its turn already."""
+        line = self._lines.get(priority)
+        if line is None:
+            line = self._lines[priority] = OrderedDict()
+            bisect.insort(self._priorities, priority)
+        line[task] = None
+        self._priority_of[task] = priority
+        if first:
+            line.move_to_end(task, last=False)
+
+    def pop(self) -> int:
+        """Take out the task that is next."""
+        task = next(iter(self._lines[self._priorities[-1]]))
+        self.remove(task)
+        return task
+
+    def remove(self, task: int) -> None:
+        """Take out a task, wherever it stands."""
+        priority = self._priority_of.pop(task)
+        line = self._lines[priority]
+        del line[task]
+        if not line:
+            del self._lines[priority]
+            self._priorities.remove(priority)
+
+    def clear(self) -> None:
+        """Take out all."""
+        self.__init__()  # type: ignore[misc]
+
+    def __contains__(self, task: int) -> bool:
+        return task in self._priority_of
+
+    def __len__(self) -> int:
+        return len(self._priority_of)
+
+    def __iter__(self) -> Iterator[int]:
+        for priority in reversed(self._priorities):
+            yield from self._lines[priority]

@@ -1,0 +1,269 @@
+"""What happens to one worker, and when one has to go. Pure; see the room's docstring.
+
+A worker goes in one of three ways:
+
+    it is *condemned*   because of its task: it ran too long, fell silent, took too much memory, or is to be killed.
+                        SIGTERM, then SIGKILL after the task's grace, or SIGKILL at once. The task's outcome is that,
+                        unless its result was written before.
+    it is *retired*     because of itself: age, memory, its share of tasks, its own word. A replacement is started,
+                        and it leaves when that is ready; or after the task it has, where it may run no other.
+    it *dies*           for reasons of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pidfdpool import actions as do
+from pidfdpool.actions import Cause
+from pidfdpool.machine.state import SIGKILL, SIGTERM
+from pidfdpool.machine.tasks import TaskRules
+from pidfdpool.machine.timers import Timer
+from pidfdpool.policy import STACK_TIME
+from pidfdpool.rules import TABLE, Phase, Slot, State, Template
+
+if TYPE_CHECKING:
+    from pidfdpool import events as ev
+
+CONDEMNED = (Cause.TIMEOUT, Cause.HEARTBEAT, Cause.MEMORY, Cause.KILL)  # causes that the task has a part in
+GIVE_UP_AFTER = 0.2  # seconds from SIGKILL; a process in the kernel's hands (uninterruptible sleep) takes longer
+
+
+class WorkerRules(TaskRules):
+    """The rules about workers; `rules.RULES` names them."""
+
+    def _worker_event(self, event: Any, now: float) -> None:
+        slot = self._by_generation.get(event.generation)
+        if slot is None or slot.index != event.slot:
+            return  # late news of a worker that is buried
+        method = TABLE.get((type(event), slot.state))
+        if method is None:
+            # Only a task that writes into the worker's channel can make a worker speak out of turn. Whatever it
+            # says next cannot be trusted either.
+            self._distrust(slot)
+            return
+        getattr(self, method)(slot, event, now)
+
+    def _distrust(self, slot: Slot) -> None:
+        slot.cause = slot.cause or Cause.BABBLE
+        self._signal(slot, SIGKILL)
+
+    def _ignore(self, _slot: Slot, _event: Any, _now: float) -> None:
+        """Take an event that changes nothing."""
+
+    # ---- birth ---------------------------------------------------------------------------------------------
+
+    def _spawned(self, slot: Slot, event: ev.Spawned, now: float) -> None:
+        slot.pid = event.pid
+        self._timers.cancel((Timer.FORK, slot.generation))
+        if self.policy.start_timeout is not None and slot.state is State.STARTING:
+            self._timers.set((Timer.START, slot.generation), now + self.policy.start_timeout)
+
+    def _fork_overdue(self, _slot: Slot, _now: float) -> None:
+        if self.template is Template.UP:
+            self.template = Template.STUCK
+            self._actions.append(do.KillTemplate())
+
+    def _start_overdue(self, slot: Slot, _now: float) -> None:
+        slot.cause = Cause.START
+        self._signal(slot, SIGKILL)
+
+    def _spawn_failed(self, slot: Slot, event: ev.SpawnFailed, now: float) -> None:
+        self._bury(slot)
+        # With other workers alive the pool goes on with those: a process limit is no reason to break it.
+        self._died_young(f"no worker could be started: {event.reason}", now, fatal=not self.alive)
+        if self.retiring:  # one of those that wait for a replacement makes room for it
+            leaver = self.retiring[0]
+            assert leaver.retires_for is not None
+            self._retire(leaver, leaver.retires_for, now, at_once=True)
+
+    def _ready(self, slot: Slot, _event: ev.Ready, now: float) -> None:
+        slot.ready_at = now
+        self._timers.cancel((Timer.START, slot.generation))
+        if slot.leaving:
+            self._stop(slot, now, slot.retires_for or Cause.UNHEALTHY)
+            self._died_young(f"worker {slot.index} (pid {slot.pid}) said that it is unhealthy: {slot.detail}", now)
+            return
+        if self.policy.max_age is not None:
+            self._timers.set((Timer.AGE, slot.generation), now + self.policy.max_age)
+        self._rest(slot, now)
+
+    def _initializer_failed(self, slot: Slot, event: ev.InitializerFailed, _now: float) -> None:
+        slot.cause = slot.cause or Cause.BROKEN
+        self._break(f"the initializer raised in a worker: {event.reason}")
+
+    # ---- work ----------------------------------------------------------------------------------------------
+
+    def _rest(self, slot: Slot, now: float) -> None:
+        self._move(slot, State.IDLE)
+        if self.policy.idle_timeout is not None:
+            self._timers.set((Timer.IDLE, slot.generation), now + self.policy.idle_timeout)
+
+    def _give(self, slot: Slot, now: float) -> None:
+        """Give the next waiting task to an idle worker."""
+        limit = self.policy.max_tasks_per_child
+        if self.policy.idle_timeout is not None:
+            self._timers.cancel((Timer.IDLE, slot.generation))
+        self._move(slot, State.BUSY)
+        if limit is not None and slot.tasks_done + 1 >= limit:
+            self._retire(slot, Cause.TASKS, now, at_once=True)
+        if self.policy.hard_memory_per_child is not None and (Timer.MEMORY, 0) not in self._timers:
+            self._timers.set((Timer.MEMORY, 0), now + self.policy.memory_interval)
+        self._begin(self.queue.pop(), slot, now)
+
+    def _finished(self, slot: Slot, event: ev.Finished, now: float) -> None:
+        if slot.task != event.task:
+            self._distrust(slot)
+            return
+        slot.tasks_done += 1
+        self._forgive()
+        number = self._take_from(slot)
+        if number is not None:
+            self._take_outcome(number, slot, event, now)
+        if slot.cause in CONDEMNED:  # it may do as SIGTERM told it, and SIGKILL is on its way
+            self._actions.append(do.Stop(slot.index, slot.generation))
+            self._move(slot, State.STOPPING)
+        elif slot.leaving:
+            self._stop(slot, now, slot.retires_for or Cause.UNHEALTHY)
+        else:
+            self._rest(slot, now)
+            most = self.policy.max_memory_per_child
+            if most is not None and event.memory > most:
+                self._retire(slot, Cause.RETIRED, now)
+
+    def _take_outcome(self, number: int, slot: Slot, event: ev.Finished, now: float) -> None:
+        if event.failed and slot.cause in CONDEMNED:
+            self._attempt_lost(number, slot.cause, now)  # it raised because SIGTERM made it
+        elif event.failed and event.retryable and self._grants_another(self.tasks[number]):
+            self._try_again(number, now)
+        else:
+            self._forget(number)
+            self._actions.append(do.Deliver(number))
+
+    def _send_refused(self, slot: Slot, _event: ev.SendRefused, now: float) -> None:
+        self._requeue(slot, now)
+        self._timers.cancel((Timer.TIMEOUT, slot.generation), (Timer.HEARTBEAT, slot.generation))
+        slot.cause = slot.cause or Cause.REFUSED
+        self._expect_end(slot, now)
+
+    def _declined(self, slot: Slot, event: ev.Declined, now: float) -> None:
+        self._take_from(slot)
+        if event.task in self.tasks:
+            self._forget(event.task)
+        if slot.leaving:
+            self._stop(slot, now, slot.retires_for or Cause.UNHEALTHY)
+        else:
+            self._rest(slot, now)
+
+    # ---- being condemned -----------------------------------------------------------------------------------
+
+    def _condemn(self, slot: Slot, cause: Cause, now: float) -> None:
+        """End a worker because of its task."""
+        gently = cause in (Cause.TIMEOUT, Cause.HEARTBEAT)
+        if slot.state is not State.BUSY or (slot.cause is not None and gently):
+            return
+        slot.cause = slot.cause or cause
+        slot.doomed = True
+        self._retire(slot, cause, now, at_once=True)
+        self._timers.cancel((Timer.TIMEOUT, slot.generation), (Timer.HEARTBEAT, slot.generation))
+        if not gently or slot.task not in self.tasks:
+            self._kill(slot, now)
+            return
+        # SIGTERM makes the worker write its stack and, unless the task has another mind, end. Who does not end is
+        # asked for its stack once more, and killed.
+        self._signal(slot, SIGTERM)
+        grace = self.tasks[slot.task].policy.time_to_die
+        self._timers.set((Timer.KILL, slot.generation), now + grace)
+        if grace >= 2 * STACK_TIME:
+            self._timers.set((Timer.STACK, slot.generation), now + grace - STACK_TIME)
+
+    def _kill(self, slot: Slot, now: float) -> None:
+        self._timers.cancel((Timer.STACK, slot.generation), (Timer.KILL, slot.generation))
+        self._signal(slot, SIGKILL)
+        self._timers.set((Timer.GIVE_UP, slot.generation), now + GIVE_UP_AFTER)
+
+    def _ask_stack(self, slot: Slot, _now: float) -> None:
+        self._actions.append(do.AskStack(slot.index, slot.generation))
+
+    def _give_up(self, slot: Slot, now: float) -> None:
+        """Tell who waits for the task, though the process has not ended yet: it will never run user code again."""
+        number = self._take_from(slot)
+        if number is not None:
+            self._move(slot, State.STOPPING)
+            self._attempt_lost(number, slot.cause or Cause.KILL, now)
+
+    def _timed_out(self, slot: Slot, now: float) -> None:
+        self._condemn(slot, Cause.TIMEOUT, now)
+
+    def _ask_heartbeat(self, slot: Slot, _now: float) -> None:
+        self._actions.append(do.CheckHeartbeat(slot.index, slot.generation))
+
+    def _last_beat(self, slot: Slot, event: ev.LastBeat, now: float) -> None:
+        task = self.tasks.get(slot.task) if slot.task is not None else None
+        if task is None or task.policy.heartbeat_timeout is None:
+            return
+        due = max(event.at or 0.0, slot.busy_since) + task.policy.heartbeat_timeout
+        if now >= due:
+            self._condemn(slot, Cause.HEARTBEAT, now)
+        else:
+            self._timers.set((Timer.HEARTBEAT, slot.generation), due)
+
+    def _memory_found(self, slot: Slot, event: ev.MemoryFound, now: float) -> None:
+        most = self.policy.hard_memory_per_child
+        if most is not None and event.memory > most:
+            self._condemn(slot, Cause.MEMORY, now)
+
+    # ---- being replaced ------------------------------------------------------------------------------------
+
+    def _unhealthy(self, slot: Slot, event: ev.Unhealthy, now: float) -> None:
+        slot.detail = event.reason
+        self._retire(slot, Cause.UNHEALTHY, now, at_once=True)
+
+    def _too_old(self, slot: Slot, now: float) -> None:
+        self._retire(slot, Cause.AGE, now)
+
+    def _idle_too_long(self, slot: Slot, now: float) -> None:
+        if slot.state is State.IDLE and slot.counted and self.level > self.policy.min_workers:
+            self.level -= 1
+            self._stop(slot, now, Cause.IDLE)
+
+    def _stop_overdue(self, slot: Slot, _now: float) -> None:
+        self._signal(slot, SIGKILL)
+
+    # ---- death ---------------------------------------------------------------------------------------------
+
+    def _died(self, slot: Slot, event: ev.Died, now: float) -> None:
+        if event.unread and slot.cause is None:
+            self._requeue(slot, now)
+        cause = slot.cause or (Cause.TEMPLATE if slot.doomed else Cause.CRASH)
+        tasks_done, age = slot.tasks_done, 0.0 if slot.ready_at is None else now - slot.ready_at
+        lost = self._take_from(slot)
+        self.deaths += 1
+        self._actions.append(
+            do.Report(
+                slot=slot.index,
+                generation=slot.generation,
+                pid=slot.pid,
+                cause=cause,
+                status=event.status,
+                uptime=now - slot.asked_at,
+                tasks_done=tasks_done,
+                task=lost,
+                attempt=self.tasks[lost].attempt if lost is not None else 0,
+                detail=slot.detail,
+            )
+        )
+        told = f"worker {slot.index} (pid {slot.pid}) ended: {event.status}"
+        self._bury(slot)
+        if lost is not None:
+            # Whatever the task has no part in is a crash to it.
+            self._attempt_lost(lost, cause if cause in CONDEMNED else Cause.CRASH, now)
+        if self.phase is Phase.CLOSING:
+            return
+        young = lost is None and tasks_done == 0 and age < self.policy.young_age
+        if self.policy.on_crash == "break" and (
+            cause is Cause.CRASH or (lost is not None and cause is Cause.TEMPLATE)
+        ):
+            self._break(f"{told}; on_crash='break' makes every crash break the pool")
+        elif young and cause in (Cause.CRASH, Cause.START):
+            self._died_young(f"{told}, because {cause.value}" if cause is Cause.START else told, now)

@@ -1,0 +1,88 @@
+"""`pool.options(...)`: a view of an executor whose tasks have other rules. And what it shares with the executor.
+
+A view is immutable and light: a reference to the executor and a refined Policy. It can be kept, shared between
+threads and refined again. It does not own the pool: it cannot shut it down, and it keeps the executor alive.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from pidfdpool import mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Unpack
+
+    from pidfdpool.executor import PidfdPoolExecutor
+    from pidfdpool.futures import Future
+    from pidfdpool.policy import Policy, TaskOptions
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Options:
+    """The same pool, with other options for what is submitted through this view. Made by `options()`.
+
+    Thread-safe. In a forked child it works as the executor does: with a pool of the child's own.
+    """
+
+    __slots__ = ("_executor", "_policy")
+
+    def __init__(self, executor: PidfdPoolExecutor, policy: Policy) -> None:
+        self._executor = executor
+        self._policy = policy
+
+    def options(self, **options: Unpack[TaskOptions]) -> Options:
+        """Return a further refined view. Options that are not given stay as they are here.
+
+        Raises:
+            TypeError, ValueError: there is no such option, or its value makes no sense; see `Policy`.
+        """
+        return Options(self._executor, self._policy.refined(options))
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have fn(*args, **kwargs) run in a worker under these options; all keywords are fn's. As the executor's."""
+        return self._executor._submit(self._policy, fn, args, kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """As the executor's map, under these options, each of which is about a whole chunk of calls."""
+        return mapping.ordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+
+    def map_unordered(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """As the executor's map_unordered, under these options, each of which is about a whole chunk of calls."""
+        return mapping.unordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+
+    def _resubmitter(self) -> Callable[[], Options | None]:
+        executor, policy = weakref.ref(self._executor), self._policy
+
+        def find() -> Options | None:
+            alive = executor()
+            return None if alive is None else Options(alive, policy)
+
+        return find
+
+    def __repr__(self) -> str:
+        ours, theirs = self._policy, self._executor._policy
+        changed = [f"{name}={getattr(ours, name)!r}" for name in ours.__slots__ if _differs(name, ours, theirs)]
+        return f"<options({', '.join(changed)}) of {self._executor!r}>"
+
+
+def _differs(name: str, one: Policy, other: Policy) -> bool:
+    return bool(getattr(one, name) != getattr(other, name))

@@ -1,0 +1,87 @@
+"""The descriptors of a worker that is about to be born.
+
+All are made before the fork: were there no number left afterwards, there would be a worker that nobody can watch.
+The worker keeps its part (`keep_workers_part`), the host is sent its own, and the template closes all (`close`).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pidfdpool import blackbox
+from pidfdpool.channel import above_stdio
+from pidfdpool.pidfd import ChildHandle, Pidfd, sentinel_pipe
+
+if TYPE_CHECKING:
+    from pidfdpool.pidfd import ProcessHandle
+
+
+class Birth:
+    """Made in the template before one fork; used on both sides of it.
+
+    Raises:
+        OSError: no descriptor or memory left; nothing stays open.
+    """
+
+    def __init__(self, end: int, *, pidfds: bool, capture_stderr: bool) -> None:
+        """Take over the worker's end of its channel, whatever happens."""
+        self._open = {end}
+        self.end = end
+        self.stderr: tuple[int, int] | None = None
+        self.sentinel: tuple[int, int] | None = None
+        try:
+            self.blackbox = self._own(blackbox.create())
+            if capture_stderr:
+                read, write = os.pipe2(os.O_CLOEXEC)
+                self._open.update((read, write))
+                self.stderr = self._above(read), self._above(write)
+            if pidfds:
+                # Holds a number free for the pidfd, which can only be opened when there is a process.
+                self._place = self._own(os.dup(self.blackbox))
+            else:
+                self.sentinel = sentinel_pipe()
+                self._open.update(self.sentinel)
+        except BaseException:
+            self.close()
+            raise
+
+    def _own(self, fd: int) -> int:
+        self._open.add(fd)
+        return self._above(fd)
+
+    def _above(self, fd: int) -> int:
+        moved = above_stdio(fd)
+        if moved != fd:
+            self._open.remove(fd)
+            self._open.add(moved)
+        return moved
+
+    def handle(self, pid: int) -> ProcessHandle:
+        """Name the process that was forked. In the template.
+
+        Raises:
+            OSError: what the kernel has of descriptors is used up, all processes together.
+        """
+        if self.sentinel is None:
+            self._close(self._place)
+            return Pidfd.open(pid)
+        self._open.remove(self.sentinel[0])
+        self._close(self.sentinel[1])  # the worker's sign of life must be the worker's alone
+        return ChildHandle(self.sentinel[0], pid)
+
+    def keep_workers_part(self) -> None:
+        """Close what the worker does not need; what it is told of the rest is its own. In the worker."""
+        self._open -= {self.end, self.blackbox, self.sentinel[1] if self.sentinel is not None else -1}
+        if self.stderr is not None:
+            os.dup2(self.stderr[1], 2)
+        self.close()
+
+    def close(self) -> None:
+        """Close what is still this process's. Idempotent."""
+        for fd in list(self._open):
+            self._close(fd)
+
+    def _close(self, fd: int) -> None:
+        self._open.discard(fd)
+        os.close(fd)
