@@ -77,7 +77,8 @@ class Policy:
             worker's process group. Its future gets TaskTimeout, or its result if that was written in time after all.
             Default: None.
         grace: seconds from SIGTERM to SIGKILL, for a timeout and for a lost heartbeat; at least 0.05 s are given, in
-            which the worker's Python stack is written. Not longer than `timeout`.
+            which the worker's Python stack is written. Not longer than `timeout`; a default for all tasks is cut to
+            the shorter timeout of one.
             Default: None, which means 1 s, or the timeout if that is shorter.
         deadline: a task that no worker was given within so many seconds of its submission is failed unrun, with
             DeadlineExceeded. Default: None.
@@ -211,7 +212,13 @@ class Policy:
             ValueError, TypeError: a value makes no sense, or not together with the others.
         """
         check_names("options", options, TaskOptions.__annotations__)
-        return dataclasses.replace(self, **options) if options else self
+        if not options:
+            return self
+        timeout = options.get("timeout")
+        if "grace" not in options and self.grace is not None and isinstance(timeout, (int, float)):
+            # Whoever shortens the timeout of a few tasks need not know of the grace that all of them have.
+            options = {**options, "grace": min(self.grace, max(0.0, timeout))}
+        return dataclasses.replace(self, **options)
 
     @property
     def young_deaths_allowed(self) -> int:

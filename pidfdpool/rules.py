@@ -77,11 +77,12 @@ class Slot:
 class Task:
     """What the machine knows of an accepted task until it is resolved."""
 
-    __slots__ = ("attempt", "deaths", "policy", "start_by")
+    __slots__ = ("attempt", "begun", "deaths", "policy", "start_by")
 
     def __init__(self, policy: Policy, now: float) -> None:
         self.policy = policy
         self.attempt = 0  # the number of the one that runs or ran last
+        self.begun = False  # it was handed to a worker, which may not have read it
         self.deaths = 0  # of workers, under it
         self.start_by = None if policy.deadline is None else now + policy.deadline
 

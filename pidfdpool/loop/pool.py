@@ -295,7 +295,7 @@ class Pool:
 
     def _kill_template(self, _action: do.KillTemplate) -> None:
         assert self.template is not None
-        _log.warning("the template forked no worker within %g s and is killed", self._policy.spawn_timeout)
+        _log.warning("the template (pid %s) does not answer and is killed", self.template.end.pid)
         self.template.kill()
 
     def _start_template(self, _action: do.StartTemplate) -> None:

@@ -58,12 +58,14 @@ class Machine(WorkerRules):
             Timer.DEADLINE: self._deadline_passed,
             Timer.RETRY: self._pause_over,
             Timer.MEMORY: self._look_at_memory,
+            Timer.TEMPLATE: self._template_overdue,
         }
 
     # ---- the two calls -------------------------------------------------------------------------------------
 
     def decide(self, event: ev.Event, now: float) -> list[do.Action]:
         """Take one event and return the actions to carry out, in order."""
+        self._now = now
         pool_event = self._pool_events.get(type(event))
         if pool_event is not None:
             pool_event(event, now)
@@ -95,6 +97,10 @@ class Machine(WorkerRules):
         self._actions.extend(do.CheckMemory(slot.index, slot.generation) for slot in busy)
         if busy:
             self._timers.set((Timer.MEMORY, 0), now + self.policy.memory_interval)
+
+    def _template_overdue(self, _pool: int, _now: float) -> None:
+        if self.template is Template.STOPPING:
+            self._actions.append(do.KillTemplate())
 
     def _task_kill_asked(self, event: ev.TaskKillAsked, now: float) -> None:
         number = event.task
@@ -191,7 +197,7 @@ class Machine(WorkerRules):
             return 0
         wanted = len(self.queue) - self.states[State.STARTING] - len(self._idle)
         if self.phase is Phase.OPEN:
-            wanted = max(wanted, self.level - self.active)
+            wanted = max(wanted, max(self.level, self.policy.min_workers) - self.active)
         return max(0, min(wanted, self.size - self.active, 2 * self.size - self.alive))
 
     def _refill(self, now: float) -> None:

@@ -30,7 +30,7 @@ class Knowledge:
         self.template = Template.DOWN
         self.booted = False  # the template's preload is done
         self.size = policy.max_workers  # workers at most, those that are being replaced not counted
-        self.level = policy.min_workers  # workers to be kept: grows with what waits, shrinks when they idle
+        self.level = 0  # workers to be kept, min_workers at least: grows with what waits, shrinks when they idle
         self.slots: list[Slot] = []  # as many as were ever needed at a time
         self.tasks: dict[int, Task] = {}  # accepted and not resolved
         self.queue = Waiting()
@@ -49,6 +49,7 @@ class Knowledge:
         self._young: deque[float] = deque()  # when they were
         self._not_before = 0.0  # no spawn and no template start before this
         self._actions: list[do.Action] = []
+        self._now = 0.0  # of the decision that is being taken
 
     # ---- slots ---------------------------------------------------------------------------------------------
 
@@ -173,3 +174,4 @@ class Knowledge:
     def _stop_template(self) -> None:
         self._actions.append(do.StopTemplate())
         self.template = Template.STOPPING
+        self._timers.set((Timer.TEMPLATE, 0), self._now + self.policy.stop_grace)

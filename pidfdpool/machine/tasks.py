@@ -35,9 +35,9 @@ class TaskRules(Knowledge):
             self._actions.append(do.Withdraw(event.task))
 
     def _withdraw_waiting(self) -> None:
-        """Cancel what no worker has; a task between two attempts has begun, so it is failed."""
+        """Cancel what no worker ever had; one that waits again was told to have begun, so it is failed."""
         for number in [number for number in self.tasks if number not in self.running]:
-            begun = self.tasks[number].attempt > 0
+            begun = self.tasks[number].begun
             self._forget(number)
             self._actions.append(do.Fail(number, Cause.SHUTDOWN) if begun else do.Withdraw(number))
 
@@ -46,6 +46,7 @@ class TaskRules(Knowledge):
         task = self.tasks[number]
         policy = task.policy
         task.attempt += 1
+        task.begun = True
         slot.task = number
         slot.busy_since = now
         self.running[number] = slot.index

@@ -23,6 +23,7 @@ class Timer(enum.IntEnum):
     DEADLINE = 11  # task: it has waited for too long
     RETRY = 12  # task: its pause is over
     MEMORY = 13  # pool: look at the workers' memory
+    TEMPLATE = 14  # pool: the template was told to leave and should have left
 
 
 Key: TypeAlias = tuple[Timer, int]

@@ -65,8 +65,9 @@ class WorkerRules(TaskRules):
             self._actions.append(do.KillTemplate())
 
     def _start_overdue(self, slot: Slot, _now: float) -> None:
-        slot.cause = Cause.START
-        self._signal(slot, SIGKILL)
+        if slot.state is State.STARTING:
+            slot.cause = slot.cause or Cause.START
+            self._signal(slot, SIGKILL)
 
     def _spawn_failed(self, slot: Slot, event: ev.SpawnFailed, now: float) -> None:
         self._bury(slot)
@@ -143,7 +144,7 @@ class WorkerRules(TaskRules):
     def _send_refused(self, slot: Slot, _event: ev.SendRefused, now: float) -> None:
         self._requeue(slot, now)
         self._timers.cancel((Timer.TIMEOUT, slot.generation), (Timer.HEARTBEAT, slot.generation))
-        slot.cause = slot.cause or Cause.REFUSED
+        slot.cause = slot.cause or (Cause.TEMPLATE if slot.doomed else Cause.REFUSED)
         self._expect_end(slot, now)
 
     def _declined(self, slot: Slot, event: ev.Declined, now: float) -> None:
@@ -162,7 +163,8 @@ class WorkerRules(TaskRules):
         gently = cause in (Cause.TIMEOUT, Cause.HEARTBEAT)
         if slot.state is not State.BUSY or (slot.cause is not None and gently):
             return
-        slot.cause = slot.cause or cause
+        # The caller's word stands above all others: after it there is no other attempt.
+        slot.cause = cause if cause is Cause.KILL else slot.cause or cause
         slot.doomed = True
         self._retire(slot, cause, now, at_once=True)
         self._timers.cancel((Timer.TIMEOUT, slot.generation), (Timer.HEARTBEAT, slot.generation))
@@ -180,7 +182,8 @@ class WorkerRules(TaskRules):
     def _kill(self, slot: Slot, now: float) -> None:
         self._timers.cancel((Timer.STACK, slot.generation), (Timer.KILL, slot.generation))
         self._signal(slot, SIGKILL)
-        self._timers.set((Timer.GIVE_UP, slot.generation), now + GIVE_UP_AFTER)
+        if (Timer.GIVE_UP, slot.generation) not in self._timers:  # more reasons to kill it win it no time
+            self._timers.set((Timer.GIVE_UP, slot.generation), now + GIVE_UP_AFTER)
 
     def _ask_stack(self, slot: Slot, _now: float) -> None:
         self._actions.append(do.AskStack(slot.index, slot.generation))
@@ -190,7 +193,7 @@ class WorkerRules(TaskRules):
         number = self._take_from(slot)
         if number is not None:
             self._move(slot, State.STOPPING)
-            self._attempt_lost(number, slot.cause or Cause.KILL, now)
+            self._attempt_lost(number, _as_the_task_sees(slot.cause), now)
 
     def _timed_out(self, slot: Slot, now: float) -> None:
         self._condemn(slot, Cause.TIMEOUT, now)
@@ -233,10 +236,11 @@ class WorkerRules(TaskRules):
     # ---- death ---------------------------------------------------------------------------------------------
 
     def _died(self, slot: Slot, event: ev.Died, now: float) -> None:
-        if event.unread and slot.cause is None:
+        if event.unread and slot.cause not in CONDEMNED:
             self._requeue(slot, now)
         cause = slot.cause or (Cause.TEMPLATE if slot.doomed else Cause.CRASH)
-        tasks_done, age = slot.tasks_done, 0.0 if slot.ready_at is None else now - slot.ready_at
+        tasks_done = slot.tasks_done
+        green = slot.ready_at is None or now - slot.ready_at < self.policy.young_age
         lost = self._take_from(slot)
         self.deaths += 1
         self._actions.append(
@@ -256,14 +260,16 @@ class WorkerRules(TaskRules):
         told = f"worker {slot.index} (pid {slot.pid}) ended: {event.status}"
         self._bury(slot)
         if lost is not None:
-            # Whatever the task has no part in is a crash to it.
-            self._attempt_lost(lost, cause if cause in CONDEMNED else Cause.CRASH, now)
+            self._attempt_lost(lost, _as_the_task_sees(cause), now)
         if self.phase is Phase.CLOSING:
             return
-        young = lost is None and tasks_done == 0 and age < self.policy.young_age
-        if self.policy.on_crash == "break" and (
-            cause is Cause.CRASH or (lost is not None and cause is Cause.TEMPLATE)
-        ):
+        young = green and lost is None and tasks_done == 0
+        if self.policy.on_crash == "break" and (cause.unasked or (lost is not None and cause is Cause.TEMPLATE)):
             self._break(f"{told}; on_crash='break' makes every crash break the pool")
-        elif young and cause in (Cause.CRASH, Cause.START):
+        elif young and (cause.unasked or cause in (Cause.START, Cause.BABBLE)):
             self._died_young(f"{told}, because {cause.value}" if cause is Cause.START else told, now)
+
+
+def _as_the_task_sees(cause: Cause | None) -> Cause:
+    """Return why its worker ended: whatever the task has no part in is a crash to it."""
+    return cause if cause in CONDEMNED else Cause.CRASH

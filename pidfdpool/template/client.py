@@ -116,6 +116,11 @@ class HostEnd:
         self.early: list[wire.Frame] = []  # came in with the greeting, for the pool thread to serve
         self._lifeline = lifeline  # the fallback's sign that the host is alive: held open by the host alone
 
+    @property
+    def pid(self) -> int | None:
+        """The template's number, for people."""
+        return None if self.handle is None else self.handle.pid
+
     def close(self) -> None:
         """Close every descriptor of the host's that belongs to this template."""
         self.channel.close()

@@ -112,3 +112,144 @@ class FrozenWithReduce(Exception):
 
     def __reduce__(self):
         return type(self), (self.number,)
+
+
+# ---- supervised -------------------------------------------------------------------------------------------------
+
+
+def note(path: str, what: object = None) -> None:
+    """Write a file that is complete as soon as it exists; what: this process's pid, if nothing else is told."""
+    part = f"{path}.{os.getpid()}"
+    with open(part, "w") as file:
+        file.write(str(os.getpid() if what is None else what))
+    os.rename(part, path)
+
+
+def append(path: str, what: object) -> None:
+    """Append a line to a file, in one write."""
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.write(fd, f"{what}\n".encode())
+    os.close(fd)
+
+
+def wait_for(path: str, seconds: float = 30.0) -> None:
+    """Return when the file exists."""
+    deadline = time.monotonic() + seconds
+    while not os.path.exists(path):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"nobody made {path}")
+        time.sleep(0.002)
+
+
+def run_until(started: str, release: str, value: object = None) -> object:
+    """Say that this runs, and go on until it is let go."""
+    note(started)
+    wait_for(release)
+    return value
+
+
+def hang_in_python() -> None:
+    while True:
+        pass
+
+
+def hang_in_native_code() -> None:
+    import re
+
+    re.match(r"(a+)+$", "a" * 40 + "b")  # holds the GIL
+
+
+def hang_in_sleep() -> None:
+    time.sleep(1000)
+
+
+def hang_in_read() -> None:
+    os.read(os.pipe()[0], 1)
+
+
+def hang_and_ignore_sigterm() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        pass
+
+
+def hang_with_a_child(how: str, path: str) -> None:
+    """Start a process that would outlive this one, tell both pids, and never come back."""
+    import subprocess
+
+    child = subprocess.Popen(["sleep", "1000"])
+    note(path, f"{os.getpid()} {child.pid}")
+    globals()[how]()
+
+
+def double_or_hang(value: int, bad: int) -> int:
+    if value == bad:
+        hang_in_python()
+    return value * 2
+
+
+def on_sigterm(then: str, path: str) -> str:
+    """Hang until SIGTERM comes, then return or raise."""
+
+    class Told(Exception):
+        pass
+
+    def handle(number: int, frame: object) -> None:
+        raise Told
+
+    signal.signal(signal.SIGTERM, handle)
+    note(path)
+    try:
+        hang_in_sleep()
+    except Told:
+        if then == "raise":
+            raise ValueError("the task was interrupted") from None
+    return "finished early"
+
+
+def fail_until(path: str, attempts: int, how: str) -> int:
+    """Fail in the first attempts, then return the number of this one; each is a line in the file."""
+    from pidfdpool import current_task
+
+    append(path, os.getpid())
+    with open(path) as file:
+        count = len(file.readlines())
+    if count < attempts:
+        if how == "crash":
+            die()
+        elif how == "hang":
+            hang_in_python()
+        raise {"ValueError": ValueError, "KeyError": KeyError}[how](f"attempt {count}")
+    return current_task().attempt
+
+
+def beat(seconds: float, value: object = None) -> object:
+    """Run for so long and give a heartbeat now and then."""
+    from pidfdpool import heartbeat
+
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        heartbeat()
+        time.sleep(0.01)
+    return value
+
+
+_KEPT: list[bytearray] = []
+
+
+def leak(size: int) -> int:
+    """Take memory and keep it."""
+    _KEPT.append(bytearray(b"\1") * size)
+    return os.getpid()
+
+
+def options_as_arguments(timeout: object, retries: object, *, priority: object = None) -> tuple[object, ...]:
+    return timeout, retries, priority
+
+
+def write_to_stderr(lines: int, then: str = "return") -> None:
+    for number in range(lines):
+        print(f"line {number}", file=sys.stderr)
+    sys.stderr.flush()
+    if then == "die":
+        die()
