@@ -107,10 +107,13 @@ def test_a_timeout_is_for_each_chunk_of_map_unordered(way):
         view = pool.options(timeout=0.3, grace=0.1)
         found = []
         with pytest.raises(TaskTimeout):
-            found.extend(view.map_unordered(calls.double_or_hang, range(6), [2] * 6))
-        for result in view.map_unordered(calls.double_or_hang, range(6), [9] * 6, chunksize=2):
-            found.append(result)
-        assert sorted(found) == sorted([*range(0, 12, 2)])
+            for result in view.map_unordered(calls.double_or_hang, range(6), [2] * 6):
+                found.append(result)
+        assert sorted(found) == [0, 2, 6, 8, 10]
+        with pytest.raises(TaskTimeout, match="a chunk of map"):
+            for result in view.map_unordered(calls.double_or_hang, range(6), [2] * 6, chunksize=2):
+                found.append(result)
+        assert sorted(found[5:]) == [0, 2, 8, 10]
 
 
 def test_a_task_that_waits_beyond_its_deadline_does_not_run(way, tmp_path):

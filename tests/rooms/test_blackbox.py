@@ -26,7 +26,23 @@ def hold_the_gil_in_a_regex():
     re.match(r"(a+)+$", "a" * 60 + "b")
 
 
-def start(box, body):
+@pytest.fixture
+def start(box):
+    """Give the test a function that starts children, and see them dead however the test ends."""
+    started = []
+
+    def start(body):
+        started.append(fork(box, body))
+        return started[-1]
+
+    yield start
+    for child in started:
+        if not child.closed:
+            child.send_signal(signal.SIGKILL)
+            finish(child)
+
+
+def fork(box, body):
     """Run body in a forked child that records its stacks; return the child's handle once it says that it runs."""
     read, write = os.pipe()
     pid = os.fork()
@@ -79,12 +95,12 @@ def test_a_box_that_cannot_be_read_tells_nothing():
         os.close(read)
 
 
-def test_sigterm_writes_the_stack_of_a_process_whose_gil_is_held_and_still_kills_it(box):
+def test_sigterm_writes_the_stack_of_a_process_whose_gil_is_held_and_still_kills_it(box, start):
     def body(ready):
         ready()
         hold_the_gil_in_a_regex()
 
-    child = start(box, body)
+    child = start(body)
     processor_time = lambda: sum(map(int, open(f"/proc/{child.pid}/stat").read().split()[13:15]))  # noqa: E731
     eventually(lambda: processor_time() > 5, "it is deep in the regular expression")
     child.send_signal(signal.SIGTERM)
@@ -92,35 +108,35 @@ def test_sigterm_writes_the_stack_of_a_process_whose_gil_is_held_and_still_kills
     assert "hold_the_gil_in_a_regex" in blackbox.stack(box)
 
 
-def test_a_stopped_process_that_is_sent_both_signals_at_once_still_tells(box):
+def test_a_stopped_process_that_is_sent_both_signals_at_once_still_tells(box, start):
     def body(ready):
         ready()
         hold_the_gil_in_a_regex()
 
-    child = start(box, body)
+    child = start(body)
     for number in (signal.SIGSTOP, blackbox.STACK_SIGNAL, signal.SIGTERM, signal.SIGCONT):
         child.send_signal(number)
     assert finish(child).signal == signal.SIGTERM
     assert "most recent call first" in blackbox.stack(box)
 
 
-def test_a_process_that_ignores_sigterm_is_asked_by_the_other_signal(box):
+def test_a_process_that_ignores_sigterm_is_asked_by_the_other_signal(box, start):
     def body(ready):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ready()
         hold_the_gil_in_a_regex()
 
-    child = start(box, body)
+    child = start(body)
     child.send_signal(signal.SIGTERM)
     child.send_signal(blackbox.STACK_SIGNAL)
-    stack = eventually(lambda: blackbox.stack(box), "the stack is written")
-    assert "most recent call first" in stack
+    # A process that lives on may be in the middle of writing; the last line is that of the outermost frame.
+    eventually(lambda: "<module>" in (blackbox.stack(box) or ""), "the stack is written")
     assert is_alive(child.pid)
     child.send_signal(signal.SIGKILL)
     assert finish(child).signal == signal.SIGKILL
 
 
-def test_a_heartbeat_does_not_move_where_stacks_are_written(box):
+def test_a_heartbeat_does_not_move_where_stacks_are_written(box, start):
     def body(ready):
         blackbox.beat(box, 1.5)
         signal.raise_signal(blackbox.STACK_SIGNAL)
@@ -128,7 +144,7 @@ def test_a_heartbeat_does_not_move_where_stacks_are_written(box):
         signal.raise_signal(blackbox.STACK_SIGNAL)
         ready()
 
-    assert finish(start(box, body)).code == 7
+    assert finish(start(body)).code == 7
     assert blackbox.last_beat(box) == 2.5
     assert blackbox.stack(box).count("most recent call first") == 2
 
@@ -139,26 +155,26 @@ def test_of_a_long_stack_the_end_is_returned(box):
     assert blackbox.stack(box) == "x" * 100 + "the end"
 
 
-def test_a_forked_child_that_forgets_leaves_the_box_alone_and_dies_as_usual(box):
+def test_a_forked_child_that_forgets_leaves_the_box_alone_and_dies_as_usual(box, start):
     def body(ready):
         blackbox.forget_stacks()
         ready()
         signal.pause()
 
-    child = start(box, body)
+    child = start(body)
     child.send_signal(signal.SIGTERM)
     assert finish(child).signal == signal.SIGTERM
     assert blackbox.stack(box) is None
 
 
-def test_forgetting_leaves_a_handler_of_the_tasks_in_place(box):
+def test_forgetting_leaves_a_handler_of_the_tasks_in_place(box, start):
     def body(ready):
         signal.signal(signal.SIGTERM, lambda *_: os._exit(3))
         blackbox.forget_stacks()
         ready()
         signal.pause()
 
-    child = start(box, body)
+    child = start(body)
     child.send_signal(signal.SIGTERM)
     assert finish(child).code == 3
 

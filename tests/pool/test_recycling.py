@@ -1,0 +1,246 @@
+"""Workers that are replaced, and pools that grow and shrink."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+from pidfdpool import PidfdPoolExecutor, unhealthy
+from pidfdpool.actions import Cause
+from pidfdpool.errors import MemoryExceeded, WorkerCrashed
+from tests.conditions import eventually, is_alive
+from tests.pool import calls
+
+MB = 1_000_000
+
+
+def causes(deaths):
+    return [death.cause for death in deaths]
+
+
+def test_a_worker_that_grew_over_its_limit_is_replaced_after_the_task(way):
+    deaths = []
+    with PidfdPoolExecutor(1, mp_context=way, max_memory_per_child=150 * MB) as pool:
+        pool.subscribe(deaths.append)
+        pids = [pool.submit(calls.leak, 40 * MB).result(timeout=20) for _ in range(20)]
+        assert len(set(pids)) >= 4, "each holds a few"
+        eventually(lambda: len(deaths) >= 4, "they left")
+        told = list(deaths)
+        assert all(death.cause is Cause.RETIRED and death.expected and death.task is None for death in told)
+        # One more task may begin in a worker that waits for its replacement.
+        assert all(150 * MB < death.peak_rss < 350 * MB for death in told)
+
+
+def test_a_worker_below_its_limit_stays(way):
+    with PidfdPoolExecutor(1, mp_context=way, max_memory_per_child=4000 * MB) as pool:
+        assert len({pool.submit(calls.leak, 1 * MB).result() for _ in range(20)}) == 1
+
+
+def leak_without_end():
+    while True:
+        calls.leak(10 * MB)
+        time.sleep(0.01)
+
+
+def test_a_worker_that_grows_over_the_hard_limit_is_killed_with_its_task(way):
+    deaths = []
+    with PidfdPoolExecutor(1, mp_context=way, hard_memory_per_child=200 * MB, memory_interval=0.02) as pool:
+        pool.subscribe(deaths.append)
+        assert pool.submit(calls.double, 2).result() == 4
+        error = pool.submit(leak_without_end).exception(timeout=20)
+        assert type(error) is MemoryExceeded
+        assert isinstance(error, WorkerCrashed)
+        assert "hard_memory_per_child=200000000" in str(error)
+        assert error.death.peak_rss > 200 * MB
+        assert pool.submit(calls.double, 2).result() == 4
+    assert causes(deaths) == [Cause.MEMORY, Cause.SHUTDOWN]
+
+
+def take_memory_where_nobody_reports():
+    import signal
+
+    os.kill(os.getppid(), signal.SIGSTOP)  # the template, which would tell how this worker ended
+    leak_without_end()
+
+
+def test_it_is_memory_that_was_exceeded_though_the_worker_takes_long_to_end(way):
+    """Giving back much memory takes long; whoever waits is told before the kernel is done."""
+    with PidfdPoolExecutor(1, mp_context=way, hard_memory_per_child=200 * MB, memory_interval=0.02) as pool:
+        template = pool.submit(os.getppid).result()
+        error = pool.submit(take_memory_where_nobody_reports).exception(timeout=20)
+        os.kill(template, 18)
+        assert type(error) is MemoryExceeded
+        assert error.death is None
+
+
+def test_a_memory_error_is_tried_again_as_the_crash_that_it_is(way, tmp_path):
+    path = str(tmp_path / "attempts")
+
+    def leak_once():
+        calls.append(path, "x")
+        if open(path).read().count("x") == 1:
+            leak_without_end()
+        return "well"
+
+    with PidfdPoolExecutor(
+        1, mp_context=way, hard_memory_per_child=200 * MB, memory_interval=0.02, retries=1, retry_backoff=0.0
+    ) as pool:
+        assert pool.submit(leak_once).result(timeout=20) == "well"
+
+
+def test_a_worker_is_replaced_when_it_is_old(way):
+    deaths = []
+    with PidfdPoolExecutor(1, mp_context=way, max_age=0.15) as pool:
+        pool.subscribe(deaths.append)
+        pids = set()
+        eventually(lambda: pids.add(pool.submit(os.getpid).result()) or len(pids) >= 3, "there were three")
+        eventually(lambda: Cause.AGE in causes(deaths), "the first one left")
+    assert set(causes(deaths)) == {Cause.AGE, Cause.SHUTDOWN}
+
+
+def test_a_worker_that_gets_old_finishes_its_task(way, tmp_path):
+    path = str(tmp_path / "started")
+    with PidfdPoolExecutor(1, mp_context=way, max_age=0.1) as pool:
+        future = pool.submit(calls.run_until, path, path + ".release", "whole")
+        eventually(lambda: pool.workers() and pool.workers()[0].retiring, "it is too old")
+        eventually(lambda: os.path.exists(path), "it runs")
+        calls.note(path + ".release")
+        assert future.result(timeout=20) == "whole"
+
+
+def test_a_pool_shrinks_to_nothing_and_grows_again(way):
+    with PidfdPoolExecutor(3, mp_context=way, idle_timeout=0.1) as pool:
+        for _ in range(2):
+            first = {future.result()[0] for future in [pool.submit(hold) for _ in range(3)]}
+            assert len(first) >= 2
+            eventually(lambda: not pool.workers(), "all have left")
+            assert not any(map(is_alive, first))
+            assert pool.stats().level == 0
+        assert pool.submit(calls.double, 2).result() == 4
+
+
+def hold():
+    time.sleep(0.2)
+    return calls.identify()
+
+
+def test_a_pool_shrinks_to_what_is_to_be_kept(way):
+    with PidfdPoolExecutor(3, mp_context=way, min_workers=2, idle_timeout=0.1) as pool:
+        pool.submit(calls.double, 2).result()
+        eventually(lambda: pool.stats().idle == 2, "two are started, though one would do")
+        for future in [pool.submit(hold) for _ in range(3)]:
+            future.result()
+        assert eventually(lambda: len(pool.workers()) == 3 or pool.stats().deaths, "there were three")
+        eventually(lambda: len(pool.workers()) == 2, "one has left")
+        kept = {worker.pid for worker in pool.workers()}
+        time.sleep(0.3)
+        assert {worker.pid for worker in pool.workers()} == kept
+
+
+def most_at_a_time(folder, seconds=0.01):
+    """Run for a moment; tell how many did at that moment, this one included."""
+    me = f"{folder}/{os.getpid()}-{time.monotonic_ns()}"
+    open(me, "w").close()
+    count = len(os.listdir(folder))
+    time.sleep(seconds)
+    os.unlink(me)
+    return count
+
+
+def test_a_pool_is_resized_upwards_and_downwards(way, tmp_path):
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        assert max(pool.map(most_at_a_time, [str(tmp_path)] * 10)) == 1
+        pool.resize(3)
+        assert pool.stats().size == 3
+        futures = [pool.submit(most_at_a_time, str(tmp_path), 0.3) for _ in range(6)]
+        assert max(future.result() for future in futures) == 3
+        pool.resize(2)
+        eventually(lambda: len(pool.workers()) == 2, "one has left")
+        assert max(pool.map(most_at_a_time, [str(tmp_path)] * 30)) <= 2
+        pool.resize(1)
+        eventually(lambda: len(pool.workers()) == 1, "another has left")
+        assert max(pool.map(most_at_a_time, [str(tmp_path)] * 30)) == 1
+
+
+def test_a_pool_that_becomes_smaller_finishes_what_runs(way, tmp_path):
+    paths = [str(tmp_path / name) for name in "abc"]
+    with PidfdPoolExecutor(3, mp_context=way) as pool:
+        futures = [pool.submit(calls.run_until, path, str(tmp_path / "release"), path) for path in paths]
+        eventually(lambda: all(map(os.path.exists, paths)), "all run")
+        pool.resize(1)
+        last = pool.submit(calls.double, 2)
+        assert not last.done()
+        calls.note(str(tmp_path / "release"))
+        assert [future.result(timeout=20) for future in futures] == paths
+        assert last.result(timeout=20) == 4
+        eventually(lambda: len(pool.workers()) == 1, "two have left")
+
+
+def test_a_pool_can_be_resized_before_it_starts(way, tmp_path):
+    with PidfdPoolExecutor(4, mp_context=way) as pool:
+        pool.resize(1)
+        assert max(pool.map(most_at_a_time, [str(tmp_path)] * 20)) == 1
+    for size, error in ((0, ValueError), (1.5, TypeError)):
+        with pytest.raises(error, match="max_workers"):
+            pool.resize(size)
+    with pytest.raises(ValueError, match="min_workers"):
+        PidfdPoolExecutor(4, min_workers=2).resize(1)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_no_more_tasks_run_than_the_pool_is_large_though_each_has_a_worker_of_its_own(way, size, tmp_path):
+    with PidfdPoolExecutor(size, mp_context=way, max_tasks_per_child=1) as pool:
+        assert max(pool.map(most_at_a_time, [str(tmp_path)] * 40)) <= size
+        assert len(set(pool.map(calls.identify, range(10)))) == 10
+
+
+def test_no_more_tasks_run_than_the_pool_is_large_while_workers_age(way, tmp_path):
+    with PidfdPoolExecutor(2, mp_context=way, max_age=0.02) as pool:
+        assert max(pool.map(most_at_a_time, [str(tmp_path)] * 60)) <= 2
+        assert pool.stats().restarts > 3
+
+
+def say_unhealthy(reason):
+    unhealthy(reason)
+    return os.getpid()
+
+
+def say_unhealthy_from_a_thread(reason):
+    thread = threading.Thread(target=unhealthy, args=(reason,))
+    thread.start()
+    thread.join()
+    return os.getpid()
+
+
+def say_unhealthy_later(reason):
+    def wait():
+        time.sleep(0.1)
+        unhealthy(reason)
+
+    threading.Thread(target=wait, daemon=True).start()
+    return os.getpid()
+
+
+@pytest.mark.parametrize("say", [say_unhealthy, say_unhealthy_from_a_thread, say_unhealthy_later])
+def test_a_worker_that_says_it_is_unhealthy_finishes_its_task_and_is_replaced(way, say):
+    deaths = []
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        pool.subscribe(deaths.append)
+        pid = pool.submit(say, "the database is gone: ä").result(timeout=20)
+        eventually(lambda: deaths, "it left")
+        assert (deaths[0].pid, deaths[0].cause, deaths[0].tasks_done) == (pid, Cause.UNHEALTHY, 1)
+        assert deaths[0].detail == "the database is gone: ä"
+        assert deaths[0].task is None
+        assert deaths[0].exit_status.code == 0
+        assert pool.submit(os.getpid).result(timeout=20) != pid
+
+
+def test_an_unhealthy_worker_runs_no_other_task(way):
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        pids = [future.result(timeout=20) for future in [pool.submit(say_unhealthy, "always") for _ in range(10)]]
+        assert len(set(pids)) == 10
+        with pytest.raises(TypeError, match="reason"):
+            pool.submit(unhealthy, 3).result()
