@@ -59,12 +59,8 @@ def main() -> None:
     for _ in range(options.rounds):
         figures[True].append(measure(options.recycled, True))
         figures[False].append(measure(options.recycled_without, False))
-    print(
-        f"Python {platform.python_version()}, {options.megabytes} MB, {WORKERS} workers, medians of {options.rounds}\n"
-    )
-    print(
-        "| loaded by | first results of all workers | per recycled worker | PSS, with the template |\n|---|---|---|---|"
-    )
+    print(f"Python {platform.python_version()}, {options.megabytes} MB, {WORKERS} workers, {options.rounds} rounds\n")
+    print("| loaded by | first results of all workers | per recycled worker | memory (PSS) |\n|---|---|---|---|")
     for name, key in (("preload, in the template", True), ("initializer, in each worker", False)):
         first, each, memory = (statistics.median(column) for column in zip(*figures[key], strict=True))
         print(f"| {name} | {first:,.2f} s | {each * 1e3:,.1f} ms | {memory / 1e6:,.0f} MB |")

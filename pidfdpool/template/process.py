@@ -167,6 +167,10 @@ class Template:
             self._channel.send(wire.encode(wire.PRELOAD_FAILED, buffers=payload.dump_error(error)))
             return False
         hygiene.flush_output()
+        import faulthandler  # noqa: F401  what every worker needs is loaded once, too
+
+        import pidfdpool.worker.process  # noqa: F401
+
         # What is there now will be shared with every worker; a collection that touched it would copy its pages.
         gc.freeze()
         return True

@@ -249,7 +249,50 @@ def options_as_arguments(timeout: object, retries: object, *, priority: object =
 
 def write_to_stderr(lines: int, then: str = "return") -> None:
     for number in range(lines):
-        print(f"line {number}", file=sys.stderr)
-    sys.stderr.flush()
+        os.write(2, f"line {number}\n".encode())
     if then == "die":
         die()
+
+
+def beat_in_a_thread(seconds: float) -> int:
+    import threading
+
+    thread = threading.Thread(target=beat, args=(seconds,))
+    thread.start()
+    thread.join()
+    return os.getpid()
+
+
+def most_at_a_time(folder: str, seconds: float = 0.01) -> int:
+    """Run for a moment; tell how many did at that moment, this one included."""
+    me = f"{folder}/{os.getpid()}-{time.monotonic_ns()}"
+    open(me, "w").close()
+    count = len(os.listdir(folder))
+    time.sleep(seconds)
+    os.unlink(me)
+    return count
+
+
+def say_unhealthy(reason: str) -> int:
+    from pidfdpool import unhealthy
+
+    unhealthy(reason)
+    return os.getpid()
+
+
+def say_unhealthy_from_a_thread(reason: str) -> int:
+    import threading
+
+    thread = threading.Thread(target=say_unhealthy, args=(reason,))
+    thread.start()
+    thread.join()
+    return os.getpid()
+
+
+def say_unhealthy_later(reason: str) -> int:
+    import threading
+
+    timer = threading.Timer(0.1, say_unhealthy, (reason,))
+    timer.daemon = True
+    timer.start()
+    return os.getpid()

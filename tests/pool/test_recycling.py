@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
+import signal
 import time
 
 import pytest
@@ -60,8 +60,6 @@ def test_a_worker_that_grows_over_the_hard_limit_is_killed_with_its_task(way):
 
 
 def take_memory_where_nobody_reports():
-    import signal
-
     os.kill(os.getppid(), signal.SIGSTOP)  # the template, which would tell how this worker ended
     leak_without_end()
 
@@ -71,7 +69,7 @@ def test_it_is_memory_that_was_exceeded_though_the_worker_takes_long_to_end(way)
     with PidfdPoolExecutor(1, mp_context=way, hard_memory_per_child=200 * MB, memory_interval=0.02) as pool:
         template = pool.submit(os.getppid).result()
         error = pool.submit(take_memory_where_nobody_reports).exception(timeout=20)
-        os.kill(template, 18)
+        os.kill(template, signal.SIGCONT)
         assert type(error) is MemoryExceeded
         assert error.death is None
 
@@ -111,27 +109,24 @@ def test_a_worker_that_gets_old_finishes_its_task(way, tmp_path):
         assert future.result(timeout=20) == "whole"
 
 
-def test_a_pool_shrinks_to_nothing_and_grows_again(way):
+def test_a_pool_shrinks_to_nothing_and_grows_again(way, tmp_path):
     with PidfdPoolExecutor(3, mp_context=way, idle_timeout=0.1) as pool:
         for _ in range(2):
-            first = {future.result()[0] for future in [pool.submit(hold) for _ in range(3)]}
-            assert len(first) >= 2
+            held = [pool.submit(calls.touch_and, str(tmp_path / "pids"), "sleep", 0.2) for _ in range(3)]
+            eventually(lambda: len(pool.workers()) == 3, "all are there")
+            for future in held:
+                future.result()
             eventually(lambda: not pool.workers(), "all have left")
-            assert not any(map(is_alive, first))
+            assert not any(is_alive(int(pid)) for pid in open(tmp_path / "pids"))
             assert pool.stats().level == 0
         assert pool.submit(calls.double, 2).result() == 4
-
-
-def hold():
-    time.sleep(0.2)
-    return calls.identify()
 
 
 def test_a_pool_shrinks_to_what_is_to_be_kept(way):
     with PidfdPoolExecutor(3, mp_context=way, min_workers=2, idle_timeout=0.1) as pool:
         pool.submit(calls.double, 2).result()
         eventually(lambda: pool.stats().idle == 2, "two are started, though one would do")
-        for future in [pool.submit(hold) for _ in range(3)]:
+        for future in [pool.submit(calls.sleep, 0.2) for _ in range(3)]:
             future.result()
         assert eventually(lambda: len(pool.workers()) == 3 or pool.stats().deaths, "there were three")
         eventually(lambda: len(pool.workers()) == 2, "one has left")
@@ -140,29 +135,19 @@ def test_a_pool_shrinks_to_what_is_to_be_kept(way):
         assert {worker.pid for worker in pool.workers()} == kept
 
 
-def most_at_a_time(folder, seconds=0.01):
-    """Run for a moment; tell how many did at that moment, this one included."""
-    me = f"{folder}/{os.getpid()}-{time.monotonic_ns()}"
-    open(me, "w").close()
-    count = len(os.listdir(folder))
-    time.sleep(seconds)
-    os.unlink(me)
-    return count
-
-
 def test_a_pool_is_resized_upwards_and_downwards(way, tmp_path):
     with PidfdPoolExecutor(1, mp_context=way) as pool:
-        assert max(pool.map(most_at_a_time, [str(tmp_path)] * 10)) == 1
+        assert max(pool.map(calls.most_at_a_time, [str(tmp_path)] * 10)) == 1
         pool.resize(3)
         assert pool.stats().size == 3
-        futures = [pool.submit(most_at_a_time, str(tmp_path), 0.3) for _ in range(6)]
+        futures = [pool.submit(calls.most_at_a_time, str(tmp_path), 0.3) for _ in range(6)]
         assert max(future.result() for future in futures) == 3
         pool.resize(2)
         eventually(lambda: len(pool.workers()) == 2, "one has left")
-        assert max(pool.map(most_at_a_time, [str(tmp_path)] * 30)) <= 2
+        assert max(pool.map(calls.most_at_a_time, [str(tmp_path)] * 30)) <= 2
         pool.resize(1)
         eventually(lambda: len(pool.workers()) == 1, "another has left")
-        assert max(pool.map(most_at_a_time, [str(tmp_path)] * 30)) == 1
+        assert max(pool.map(calls.most_at_a_time, [str(tmp_path)] * 30)) == 1
 
 
 def test_a_pool_that_becomes_smaller_finishes_what_runs(way, tmp_path):
@@ -182,7 +167,7 @@ def test_a_pool_that_becomes_smaller_finishes_what_runs(way, tmp_path):
 def test_a_pool_can_be_resized_before_it_starts(way, tmp_path):
     with PidfdPoolExecutor(4, mp_context=way) as pool:
         pool.resize(1)
-        assert max(pool.map(most_at_a_time, [str(tmp_path)] * 20)) == 1
+        assert max(pool.map(calls.most_at_a_time, [str(tmp_path)] * 20)) == 1
     for size, error in ((0, ValueError), (1.5, TypeError)):
         with pytest.raises(error, match="max_workers"):
             pool.resize(size)
@@ -193,38 +178,17 @@ def test_a_pool_can_be_resized_before_it_starts(way, tmp_path):
 @pytest.mark.parametrize("size", [1, 2])
 def test_no_more_tasks_run_than_the_pool_is_large_though_each_has_a_worker_of_its_own(way, size, tmp_path):
     with PidfdPoolExecutor(size, mp_context=way, max_tasks_per_child=1) as pool:
-        assert max(pool.map(most_at_a_time, [str(tmp_path)] * 40)) <= size
+        assert max(pool.map(calls.most_at_a_time, [str(tmp_path)] * 40)) <= size
         assert len(set(pool.map(calls.identify, range(10)))) == 10
 
 
 def test_no_more_tasks_run_than_the_pool_is_large_while_workers_age(way, tmp_path):
     with PidfdPoolExecutor(2, mp_context=way, max_age=0.02) as pool:
-        assert max(pool.map(most_at_a_time, [str(tmp_path)] * 60)) <= 2
+        assert max(pool.map(calls.most_at_a_time, [str(tmp_path)] * 60)) <= 2
         assert pool.stats().restarts > 3
 
 
-def say_unhealthy(reason):
-    unhealthy(reason)
-    return os.getpid()
-
-
-def say_unhealthy_from_a_thread(reason):
-    thread = threading.Thread(target=unhealthy, args=(reason,))
-    thread.start()
-    thread.join()
-    return os.getpid()
-
-
-def say_unhealthy_later(reason):
-    def wait():
-        time.sleep(0.1)
-        unhealthy(reason)
-
-    threading.Thread(target=wait, daemon=True).start()
-    return os.getpid()
-
-
-@pytest.mark.parametrize("say", [say_unhealthy, say_unhealthy_from_a_thread, say_unhealthy_later])
+@pytest.mark.parametrize("say", [calls.say_unhealthy, calls.say_unhealthy_from_a_thread, calls.say_unhealthy_later])
 def test_a_worker_that_says_it_is_unhealthy_finishes_its_task_and_is_replaced(way, say):
     deaths = []
     with PidfdPoolExecutor(1, mp_context=way) as pool:
@@ -240,7 +204,9 @@ def test_a_worker_that_says_it_is_unhealthy_finishes_its_task_and_is_replaced(wa
 
 def test_an_unhealthy_worker_runs_no_other_task(way):
     with PidfdPoolExecutor(1, mp_context=way) as pool:
-        pids = [future.result(timeout=20) for future in [pool.submit(say_unhealthy, "always") for _ in range(10)]]
+        pids = [
+            future.result(timeout=20) for future in [pool.submit(calls.say_unhealthy, "always") for _ in range(10)]
+        ]
         assert len(set(pids)) == 10
         with pytest.raises(TypeError, match="reason"):
             pool.submit(unhealthy, 3).result()
