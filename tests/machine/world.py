@@ -113,7 +113,7 @@ class World:
             assert task.resolved == "delivered", "a result was lost"
 
     def bury(self, worker: FakeWorker, status: ExitStatus = KILLED) -> None:
-        """The worker ended: the host reads all that it wrote, and then that it ended."""
+        """End a worker: the host reads all that it wrote, and then that it ended."""
         worker.gone = True
         while worker.outbox and not self.closed:
             self.hear(worker)
@@ -132,6 +132,48 @@ class World:
         policy = self.tasks[number].policy
         again = failed and retryable and policy.retries_errors and issubclass(ValueError, policy.retry_on)
         worker.outbox.append(ev.Finished(worker.slot, worker.generation, number, failed, again, worker.memory))
+
+    def go_on(self) -> bool:
+        """Let everything that the world owes happen, one thing each; return whether there was something."""
+        moved = self.template in ("starting", "stuck", "stopping")
+        if self.template == "starting":
+            self.template = "up"
+            self.happen(ev.TemplateUp())
+        elif moved:
+            self.lose_template()
+            self.happen(ev.TemplateLost("it left"))
+        for worker in list(self.workers.values()):
+            if not self.closed and self.workers.get(worker.slot) is worker:
+                moved = self.step(worker) or moved
+        return moved
+
+    def step(self, worker: FakeWorker) -> bool:
+        """Have a worker do what it has to do next; return whether there was something."""
+        if worker.pid is None:
+            worker.pid = 1000 + worker.generation
+            self.happen(ev.Spawned(worker.slot, worker.generation, worker.pid))
+        elif worker.outbox:
+            self.hear(worker)
+        elif worker.gone:
+            self.bury(worker)
+        elif worker.sent is not None:
+            self.read(worker)
+        elif worker.running is not None:
+            self.write_outcome(worker, failed=False, retryable=False)
+        elif not worker.ready:
+            worker.ready = True
+            worker.outbox.append(ev.Ready(worker.slot, worker.generation))
+        elif worker.told_to_leave:
+            self.bury(worker, ENDED)
+        else:
+            return False
+        return True
+
+    def read(self, worker: FakeWorker) -> None:
+        worker.running, worker.sent = worker.sent, None
+        task = self.tasks[worker.running]
+        assert not task.read, "an attempt runs twice"
+        task.read = True
 
     # ---- carrying out actions ------------------------------------------------------------------------------
 
@@ -178,7 +220,6 @@ class World:
 
     def do_AskStack(self, _action, worker):  # noqa: N802
         assert 15 in worker.signals
-        assert 9 not in worker.signals
 
     def do_CheckHeartbeat(self, action, worker):  # noqa: N802
         return [ev.LastBeat(action.slot, action.generation, worker.last_beat)]

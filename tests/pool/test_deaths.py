@@ -15,6 +15,7 @@ import pytest
 from pidfdpool import PidfdPoolExecutor, PoolBroken, WorkerCrashed
 from pidfdpool.actions import Cause
 from pidfdpool.errors import TaskTimeout
+from pidfdpool.loop import stderr
 from tests.conditions import eventually
 from tests.pool import calls
 
@@ -218,6 +219,25 @@ def test_a_worker_that_never_stops_writing_stops_nobody(way):
         os.dup2(saved, 2)
         os.close(saved)
         os.close(null)
+
+
+def test_reading_from_who_writes_as_fast_as_it_is_read_comes_to_an_end(monkeypatch):
+    passed_on = []
+
+    def refill(data):
+        passed_on.append(len(data))
+        assert len(passed_on) < 1000, "the pool thread, which reads, would do nothing else any more"
+        os.write(writer, data)
+
+    reader, writer = os.pipe()
+    monkeypatch.setattr(stderr, "_pass_on", refill)
+    captured = stderr.Stderr(reader)
+    try:
+        os.write(writer, b"x" * 5000 + b"\n")
+        assert captured.read(), "there is more to come"
+    finally:
+        captured.close()
+        os.close(writer)
 
 
 def test_a_broken_pool_tells_the_deaths_that_led_to_it(way):

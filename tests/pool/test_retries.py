@@ -154,12 +154,15 @@ def test_a_task_that_is_killed_within_its_grace_is_not_tried_again(way, tmp_path
         calls.append(path, os.getpid())
         calls.hang_and_ignore_sigterm()
 
-    rules = {"timeout": 0.2, "grace": 0.2, "retries": 3, "retry_on": TaskTimeout, "retry_backoff": 0.0}
+    rules = {"timeout": 0.5, "grace": 0.4, "retries": 3, "retry_on": TaskTimeout, "retry_backoff": 0.0}
     with PidfdPoolExecutor(1, mp_context=way, **rules) as pool:
+        pool.submit(calls.double, 2).result()
         future = pool.submit(ignore)
-        eventually(lambda: pool.workers() and pool.workers()[0].retiring, "SIGTERM was sent", seconds=20)
+        eventually(lambda: count(path), "it runs")
+        eventually(lambda: pool.workers() and pool.workers()[0].retiring, "SIGTERM was sent")
         assert future.kill()
         assert isinstance(future.exception(timeout=20), TaskKilled)
+        assert pool.stats().retries == 0
     assert count(path) == 1
 
 
