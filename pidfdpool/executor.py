@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import Executor
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
@@ -244,10 +245,11 @@ class PidfdPoolExecutor(Executor):
         if not callable(callback):
             raise TypeError(f"callback must be a callable, not {callback!r}")
         self._subscribers.append(callback)
+        left = [callback]  # emptied by the first call: whoever subscribed twice has two subscriptions
 
         def unsubscribe() -> None:
-            if callback in self._subscribers:
-                self._subscribers.remove(callback)
+            with suppress(IndexError, ValueError):
+                self._subscribers.remove(left.pop())
 
         return unsubscribe
 

@@ -64,9 +64,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         future is cancelled at once, and the worker is killed. asyncio cancels in this way what it awaits.
         """
         pool = self._pool
-        if super().cancel():
-            if pool is not None:
-                pool.withdraw(self._number)
+        if self._cancel_waiting():
             return True
         if self._cancel_kills and self._cancel_running():
             if pool is not None:
@@ -80,12 +78,23 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         A killed task's future gets TaskKilled a moment later, unless its result was written before. It is not tried
         again. Return whether there was something to end; False: the future is done. Any thread may call it.
         """
-        if self.cancel():
-            return True
         pool = self._pool
-        if pool is None or self.done():
+        if self.done():
+            return False
+        if self._cancel_waiting():
+            return True
+        if pool is None:
             return False
         pool.kill_task(self._number)
+        return True
+
+    def _cancel_waiting(self) -> bool:
+        """Do as the standard's cancel, and tell the pool."""
+        pool = self._pool
+        if not super().cancel():
+            return False
+        if pool is not None:
+            pool.withdraw(self._number)
         return True
 
     def _cancel_running(self) -> bool:

@@ -23,8 +23,9 @@ class MemoryEvents:
 
     def risen(self) -> dict[str, int]:
         """Return which counters rose since the last call, and by how much."""
-        before, self._last = self._last, self._counters()
-        changes = {name: count - before.get(name, 0) for name, count in self._last.items()}
+        before, now = self._last, self._counters()
+        self._last = now or before  # no descriptor was left, perhaps: that is no reason to begin from nothing
+        changes = {name: count - before.get(name, 0) for name, count in now.items()}
         return {name: change for name, change in changes.items() if change > 0}
 
     def _counters(self) -> dict[str, int]:

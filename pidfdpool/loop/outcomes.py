@@ -96,7 +96,7 @@ def failed(task: Task, cause: Cause) -> Exception:
     policy = task.policy
     last = task.deaths[-1] if task.deaths and task.deaths[-1].attempt == task.attempt else None
     what = f"task {task.number} ({task.name})"
-    ended = f" Its {last}." if last is not None else " Its worker was killed and had not ended yet."
+    ended = f" Its {last}." if last is not None else " Its worker had not ended by then."
     kind: type[WorkerCrashed | TaskTimeout | HeartbeatLost | TaskKilled] = WorkerCrashed
     if cause is Cause.TIMEOUT:
         kind, told = TaskTimeout, f"{what} ran for longer than its timeout of {policy.timeout:g} s.{ended}"
@@ -109,13 +109,15 @@ def failed(task: Task, cause: Cause) -> Exception:
     elif cause is Cause.SHUTDOWN:
         kind = TaskKilled
         told = f"{what} was waiting for attempt {task.attempt + 1} when the pool was shut down."
-    elif last is None:
-        told = f"{what} was lost with its worker."
     elif cause is Cause.MEMORY:
         kind = MemoryExceeded
         told = f"{what} took more memory than hard_memory_per_child={policy.hard_memory_per_child} allows.{ended}"
+    elif last is None:
+        told = f"{what} was lost with its worker."
     else:
-        told = f"{last}. {advice(last.exit_status)}"
+        told = f"{last}."
+        if last.cause.unasked:
+            told += f" {advice(last.exit_status)}"
     crashes = [death for death in task.deaths if death.attempt]
     if len(crashes) > 1:
         if kind is WorkerCrashed:

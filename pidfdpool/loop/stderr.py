@@ -12,6 +12,7 @@ from collections import deque
 
 LINES = 20  # kept of each worker
 _LONGEST = 500  # characters kept of a line
+_MOST = 32  # chunks at a time: more than a pipe holds, and whoever writes without end holds up nobody
 _CHUNK = 4096  # PIPE_BUF: a pipe that poll(2) calls writable takes so much without blocking (pipe(7))
 
 
@@ -26,7 +27,7 @@ class Stderr:
 
     def read(self) -> bool:
         """Take what is there and pass it on; return whether more may come."""
-        while True:
+        for _ in range(_MOST):
             try:
                 data = os.read(self.fd, _CHUNK)
             except BlockingIOError:
@@ -39,6 +40,7 @@ class Stderr:
             *lines, self._rest = (self._rest + data).split(b"\n")
             self._lines.extend(line[:_LONGEST] for line in lines)
             self._rest = self._rest[:_LONGEST]
+        return True
 
     def last_lines(self) -> tuple[str, ...]:
         """Return the last lines, the latest last."""

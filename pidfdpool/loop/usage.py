@@ -12,7 +12,7 @@ def resident(pid: int) -> int | None:
     """Return the resident memory of a process in bytes (proc(5), statm)."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE
+            return int(file.read().split()[1]) * _PAGE or None
     except (OSError, IndexError):
         return None
 

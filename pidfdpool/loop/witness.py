@@ -11,6 +11,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from pidfdpool.actions import Cause
 from pidfdpool.deaths import Death
 from pidfdpool.loop.cgroup import MemoryEvents
 
@@ -64,7 +65,7 @@ class Witness:
             detail=report.detail,
             ended_at=time.time(),
         )
-        if not death.expected:
+        if death.cause.unasked or death.cause in (Cause.START, Cause.TEMPLATE):
             self.recent.append(death)
         return death
 

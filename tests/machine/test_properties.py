@@ -324,16 +324,7 @@ class Drive(RuleBasedStateMachine):
         world = self.world
         if not world.closed:
             world.happen(ev.ShutdownAsked())
-        for _ in range(2000):
-            if world.closed:
-                break
-            if not world.go_on():
-                at = self.machine.deadline()
-                if at is not None:
-                    world.now = max(world.now, at)
-                    world.at_once(ev.Tick())
-        assert world.closed, f"the pool did not close: {self.machine.phase} {self.machine.slots}"
-        assert all(task.resolved for task in world.tasks.values())
+        world.end()
 
 
 Drive.TestCase.settings = settings(

@@ -123,6 +123,15 @@ def test_a_task_without_a_heartbeat_of_its_own_counts_from_its_start(at):
     assert machine.decide(ev.LastBeat(0, 1, at), 11.0)[0] == do.Signal(0, 1, TERM)
 
 
+def test_a_heartbeat_of_the_task_before_is_none_of_the_next_one():
+    machine = begun(now=100.0, heartbeat_timeout=10.0)
+    machine.decide(ev.Tick(), 110.0)
+    machine.decide(ev.Finished(0, 1, 1), 110.0)
+    machine.decide(ev.Submitted(2), 110.0)
+    assert machine.decide(ev.LastBeat(0, 1, 91.0), 110.1) == []
+    assert machine.deadline() == 120.0
+
+
 def test_a_heartbeat_that_is_told_when_the_task_is_over_changes_nothing():
     machine = begun(heartbeat_timeout=10.0)
     machine.decide(ev.Tick(), 11.0)
@@ -166,6 +175,13 @@ def test_a_task_that_takes_too_much_memory_within_its_grace_is_killed_at_once_an
     machine.decide(ev.Tick(), 6.0)
     assert machine.decide(ev.MemoryFound(0, 1, 2000), 6.1) == [do.Signal(0, 1, KILL)]
     assert do.Fail(1, Cause.TIMEOUT) in machine.decide(ev.Died(0, 1, KILLED), 6.2)
+
+
+def test_a_worker_that_is_given_up_for_what_its_task_has_no_part_in_is_a_crash_to_the_task():
+    machine = begun(hard_memory_per_child=1000, memory_interval=100.0)
+    assert machine.decide(ev.Ready(0, 1), 2.0) == [do.Signal(0, 1, KILL)], "it spoke out of turn"
+    machine.decide(ev.MemoryFound(0, 1, 2000), 2.0)
+    assert machine.decide(ev.Tick(), 2.2) == [do.Fail(1, Cause.CRASH)]
 
 
 # ---- Future.kill() -----------------------------------------------------------------------------------------

@@ -232,6 +232,21 @@ def test_idle_workers_are_ended_down_to_min_workers_and_no_further():
     assert machine.alive == 1
 
 
+def test_an_idle_worker_that_waits_for_its_replacement_is_not_ended_for_idleness():
+    machine = started(1, idle_timeout=10.0, max_age=5.0)
+    machine.decide(ev.Tick(), 5.0)
+    assert machine.decide(ev.Tick(), 10.0) == []
+    assert machine.level == 1
+    assert get_ready(machine, 1, 2, 11.0) == [do.Stop(0, 1)]
+
+
+def test_a_pool_that_shrank_and_grew_again_holds_what_it_was_left_with_until_more_is_needed():
+    machine = started(3)
+    machine.decide(ev.Resized(1), 1.0)
+    assert machine.decide(ev.Resized(3), 2.0) == []
+    assert machine.level == 1
+
+
 def test_a_worker_that_is_ended_for_idleness_comes_back_when_it_is_needed():
     machine = started(1, idle_timeout=10.0)
     machine.decide(ev.Tick(), 10.0)

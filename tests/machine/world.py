@@ -6,6 +6,8 @@ happens, and when, is decided by whoever drives it: `test_properties`.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from pidfdpool import actions as do
 from pidfdpool import events as ev
 from pidfdpool.actions import Cause
@@ -79,6 +81,7 @@ class World:
         self.most_busy = self.most_alive = 0
         self.event: ev.Event = ev.Tick()
         self.doing: list[do.Action] = []
+        self.seen: Counter[object] = Counter()  # kinds of actions, causes of deaths
 
     # ---- happenings ----------------------------------------------------------------------------------------
 
@@ -147,6 +150,19 @@ class World:
                 moved = self.step(worker) or moved
         return moved
 
+    def end(self) -> None:
+        """Go on, with no event but those that are owed, until the pool is closed."""
+        for _ in range(2000):
+            if self.closed:
+                break
+            if not self.go_on():
+                at = self.machine.deadline()
+                if at is not None:
+                    self.now = max(self.now, at)
+                    self.at_once(ev.Tick())
+        assert self.closed, f"the pool did not close: {self.machine.phase} {self.machine.slots}"
+        assert all(task.resolved for task in self.tasks.values())
+
     def step(self, worker: FakeWorker) -> bool:
         """Have a worker do what it has to do next; return whether there was something."""
         if worker.pid is None:
@@ -179,6 +195,7 @@ class World:
 
     def carry_out(self, action: do.Action, before: list[do.Action]) -> list[ev.Event]:
         assert not self.closed, f"{action} after Close"
+        self.seen.update([type(action), getattr(action, "cause", None)])
         method = getattr(self, f"do_{type(action).__name__}")
         if not hasattr(action, "generation") or isinstance(action, (do.Spawn, do.Report)):
             return method(action, before) or []
@@ -204,6 +221,7 @@ class World:
             self.resolve(action.task, "cancelled")
             return [ev.Declined(action.slot, action.generation, action.task)]
         task.begun = True
+        self.seen["third attempt"] += action.attempt == 3
         if self.refuse_next:
             self.refuse_next = False
             worker.gone = True
