@@ -89,6 +89,12 @@ def test_a_task_in_time_leaves_no_timer_behind_for_the_next_one():
     assert machine.deadline() == 10.0
 
 
+def test_a_dead_worker_leaves_no_timer_behind():
+    machine = begun(timeout=5.0, heartbeat_timeout=3.0, max_age=50.0, idle_timeout=20.0)
+    machine.decide(ev.Died(0, 1, KILLED), 2.0)
+    assert machine.deadline() is None
+
+
 def test_a_grace_that_is_too_short_for_a_second_stack_goes_without():
     machine = timed_out(grace=0.0)
     assert machine.deadline() == pytest.approx(6.05)

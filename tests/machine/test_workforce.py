@@ -33,6 +33,14 @@ def test_a_worker_over_its_soft_limit_of_memory_works_on_until_its_replacement_i
     assert report.cause.ordinary
 
 
+def test_a_worker_that_is_there_to_stay_gets_tasks_before_one_that_waits_for_its_replacement():
+    machine = started(2, max_memory_per_child=1000)
+    assert machine.decide(ev.Submitted(1), 1.0) == [do.Send(1, 2, 1)]
+    machine.decide(ev.Finished(1, 2, 1, memory=1001), 2.0)
+    assert machine.decide(ev.Submitted(2), 3.0) == [do.Send(0, 1, 2)]
+    assert machine.decide(ev.Submitted(3), 3.0) == [do.Send(1, 2, 3)]
+
+
 def test_a_worker_within_its_soft_limit_of_memory_stays():
     machine = begun(max_memory_per_child=1000)
     assert machine.decide(ev.Finished(0, 1, 1, memory=1000), 2.0) == [do.Deliver(1)]
