@@ -28,6 +28,12 @@ def _shared_memory() -> set[str]:
     return set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
 
 
+def pytest_collection_finish():
+    """Let the collections after each test pass over what pytest and the tests' modules hold: that is most of all."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left():
     """Fail the test if it leaves a process, a thread, a descriptor or shared memory behind."""
