@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 
 import pytest
@@ -43,7 +44,7 @@ def made(**options) -> Policy:
 
 def documented() -> dict[str, str]:
     """Return what the docstring says of each attribute."""
-    parts = re.split(r"^ {8}(\w[\w, ]*): ", Policy.__doc__, flags=re.MULTILINE)
+    parts = re.split(r"^ {4}(\w[\w, ]*): ", inspect.getdoc(Policy), flags=re.MULTILINE)
     texts = dict(zip(parts[1::2], parts[2::2], strict=True))
     return {name: " ".join(text.split()) for name, text in texts.items()}
 
