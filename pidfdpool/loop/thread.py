@@ -184,6 +184,8 @@ class PoolThread:
     def _bury_overdue(self, now: float) -> None:
         for link in list(self._ended):
             if now >= link.overdue_at:
+                # The template, stopped or gone, may not have killed what the worker had started.
+                link.signal(signal.SIGKILL)
                 status = link.handle.exit_status() if link.handle is not None else None
                 self._bury(link, status or ExitStatus.UNKNOWN)
 

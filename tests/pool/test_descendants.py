@@ -204,7 +204,7 @@ def test_a_low_hard_limit_costs_the_mark_and_nothing_else(way):
         with PidfdPoolExecutor(1, mp_context=sys.argv[1]) as pool:
             pid = pool.submit(test_descendants.start, "same group").result()
             assert pool.submit(resource.getrlimit, 10).result() == (1000, 1000)
-        assert not test_descendants.is_alive(pid)
+        test_descendants.eventually(lambda: not test_descendants.is_alive(pid), "it is dead")
     """
     with start_python(code, way) as host:
         assert host.communicate(timeout=30)[1] == ""
@@ -223,3 +223,21 @@ def test_what_is_spared_lives_on_and_what_was_started_before_and_after_does_not(
     assert is_alive(spared), "by the shutdown, too"
     kill(spared)
     eventually(lambda: not is_alive(spared), "it is gone")
+
+
+def test_what_a_worker_started_dies_though_its_template_was_stopped_and_then_killed(tmp_path):
+    """Guards against burying a worker on which the template never said a word, and its children living on."""
+    with PidfdPoolExecutor(1, spawn_timeout=2.0) as pool:
+        worker, child = pool.submit(start_in_group).result()
+        with Pidfd.open(pool._pool.template.handle.pid) as template:
+            template.send_signal(signal.SIGSTOP)
+            with Pidfd.open(worker) as handle:
+                handle.send_signal(signal.SIGKILL)
+            eventually(lambda: not any(info.pid == worker for info in pool.workers()), "the worker is buried")
+            template.send_signal(signal.SIGKILL)
+        eventually(lambda: not is_alive(child), "its child is dead")
+        assert pool.submit(calls.double, 2).result(timeout=30) == 4
+
+
+def start_in_group():
+    return os.getpid(), subprocess.Popen(["sleep", "1000"]).pid
