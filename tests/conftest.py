@@ -9,7 +9,7 @@ import uuid
 
 import pytest
 
-from tests.conditions import MARK, describe, eventually, processes_of_this_run
+from tests.conditions import MARK, describe, eventually, processes, processes_of_this_run
 
 os.environ[MARK] = uuid.uuid4().hex
 
@@ -26,6 +26,19 @@ def _open_descriptors() -> dict[int, str]:
 
 def _shared_memory() -> set[str]:
     return set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+
+
+def _is_a_strangers(name: str) -> bool:
+    """Return whether a process of no concern to this run has it mapped: another run on the same machine."""
+    ours = {os.getpid(), *processes_of_this_run()}
+    for pid in processes():
+        try:
+            with open(f"/proc/{pid}/maps") as maps:
+                if pid not in ours and f"/dev/shm/{name}" in maps.read():
+                    return True
+        except OSError:
+            continue
+    return False
 
 
 def pytest_collection_finish():
@@ -51,7 +64,7 @@ def nothing_is_left():
             "descriptors": {
                 fd: target for fd, target in _open_descriptors().items() if descriptors.get(fd) != target
             },
-            "shared memory": _shared_memory() - memory,
+            "shared memory": {name for name in _shared_memory() - memory if not _is_a_strangers(name)},
         }
         return {what: items for what, items in found.items() if items}
 
