@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pidfdpool import blackbox, wire
 from pidfdpool.channel import Channel
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pidfdpool.pidfd import ExitStatus, ProcessHandle
     from pidfdpool.template.client import HostEnd
     from pidfdpool.wire import Buffer, Frame
+
+T = TypeVar("T")
 
 # Seconds to wait for the template's word on how a worker ended, once its pidfd says that it did. The word comes
 # within a millisecond, unless the template is stopped.
@@ -198,19 +200,22 @@ class WorkerLink(Link):
 
     def usage_now(self) -> tuple[int | None, float | None]:
         """Return the resident memory in bytes and the processor time in seconds, if the worker is alive."""
-        handle = self.handle
-        if handle is None:
-            return None, None
-        found = usage.resident(handle.pid), usage.processor_time(handle.pid)
-        # Only if it is alive now did its number belong to it a moment ago.
-        with suppress(OSError):
-            if handle.alive():
-                return found
-        return None, None
+        return self._if_alive(lambda pid: (usage.resident(pid), usage.processor_time(pid))) or (None, None)
 
     def memory(self) -> int:
         """Return the resident memory in bytes; 0 if it cannot be told."""
-        return self.usage_now()[0] or 0
+        return self._if_alive(usage.resident) or 0
+
+    def _if_alive(self, read: Callable[[int], T]) -> T | None:
+        """Return what is read by the worker's number: only if it is alive afterwards was the number its own."""
+        handle = self.handle
+        if handle is None:
+            return None
+        found = read(handle.pid)
+        with suppress(OSError):
+            if handle.alive():
+                return found
+        return None
 
     def evidence(self) -> Evidence:
         """Return what the dead worker left behind. In the pool thread, before `close`."""

@@ -285,7 +285,7 @@ class PoolThread:
         asked = self._pool.machine.template is Template.STOPPING
         # If the host is its subreaper, or pid 1, the template has become its child again: this reaps it.
         status = template.handle.exit_status() if template.handle is not None else None
-        reason = f"the template (pid {template.handle.pid if template.handle else None}) ended: {status}"
+        reason = f"the template (pid {template.end.pid}) ended: {status}"
         if self._pool.recipe.fork and not asked:
             self._lose_template(ev.TemplateHopeless(f"{reason}. It was forked from the host, which forks only once."))
         else:

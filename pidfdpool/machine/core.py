@@ -222,6 +222,4 @@ class Machine(WorkerRules):
         """Let those that are being replaced leave, as far as the others are as many as the pool is to hold."""
         ready = self.active - self.states[State.STARTING]
         while self.retiring and ready + len(self.retiring) > min(self.level, self.size):
-            slot = self.retiring[0]
-            assert slot.retires_for is not None
-            self._retire(slot, slot.retires_for, now, at_once=True)
+            self._retire_now(self.retiring[0], now)

@@ -127,6 +127,11 @@ class Knowledge:
         if slot.state is State.IDLE:
             self._move(slot, State.IDLE)  # to its new place in the line
 
+    def _retire_now(self, slot: Slot, now: float) -> None:
+        """Wait for the replacement no longer."""
+        assert slot.retires_for is not None
+        self._retire(slot, slot.retires_for, now, at_once=True)
+
     def _signal(self, slot: Slot, number: int) -> None:
         self._actions.append(do.Signal(slot.index, slot.generation, number))
 

@@ -84,8 +84,12 @@ class TaskRules(Knowledge):
         number, slot.task = slot.task, None
         if number is None or self.running.pop(number, None) is None:
             return None
-        self._timers.cancel((Timer.TIMEOUT, slot.generation), (Timer.HEARTBEAT, slot.generation))
+        self._stop_clocks(slot)
         return number
+
+    def _stop_clocks(self, slot: Slot) -> None:
+        """Bound the worker's task by time no longer."""
+        self._timers.cancel((Timer.TIMEOUT, slot.generation), (Timer.HEARTBEAT, slot.generation))
 
     def _attempt_lost(self, number: int, cause: Cause, now: float) -> None:
         """Try a task again whose worker died or was killed, or fail it."""

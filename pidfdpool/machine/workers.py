@@ -74,9 +74,7 @@ class WorkerRules(TaskRules):
         # With other workers alive the pool goes on with those: a process limit is no reason to break it.
         self._died_young(f"no worker could be started: {event.reason}", now, fatal=not self.alive)
         if self.retiring:  # one of those that wait for a replacement makes room for it
-            leaver = self.retiring[0]
-            assert leaver.retires_for is not None
-            self._retire(leaver, leaver.retires_for, now, at_once=True)
+            self._retire_now(self.retiring[0], now)
 
     def _ready(self, slot: Slot, _event: ev.Ready, now: float) -> None:
         slot.ready_at = now
@@ -143,7 +141,7 @@ class WorkerRules(TaskRules):
 
     def _send_refused(self, slot: Slot, _event: ev.SendRefused, now: float) -> None:
         self._requeue(slot, now)
-        self._timers.cancel((Timer.TIMEOUT, slot.generation), (Timer.HEARTBEAT, slot.generation))
+        self._stop_clocks(slot)
         slot.cause = slot.cause or (Cause.TEMPLATE if slot.doomed else Cause.REFUSED)
         self._expect_end(slot, now)
 
@@ -167,7 +165,7 @@ class WorkerRules(TaskRules):
         slot.cause = cause if cause is Cause.KILL else slot.cause or cause
         slot.doomed = True
         self._retire(slot, cause, now, at_once=True)
-        self._timers.cancel((Timer.TIMEOUT, slot.generation), (Timer.HEARTBEAT, slot.generation))
+        self._stop_clocks(slot)
         if not gently or slot.task not in self.tasks:
             self._kill(slot, now)
             return

@@ -33,9 +33,8 @@ class Birth:
         try:
             self.blackbox = self._own(blackbox.create())
             if capture_stderr:
-                read, write = os.pipe2(os.O_CLOEXEC)
-                self._open.update((read, write))
-                self.stderr = self._above(read), self._above(write)
+                self.stderr = sentinel_pipe()  # as pipes go: close-on-exec, and above the standard streams
+                self._open.update(self.stderr)
             if pidfds:
                 # Holds a number free for the pidfd, which can only be opened when there is a process.
                 self._place = self._own(os.dup(self.blackbox))
@@ -48,9 +47,6 @@ class Birth:
 
     def _own(self, fd: int) -> int:
         self._open.add(fd)
-        return self._above(fd)
-
-    def _above(self, fd: int) -> int:
         moved = above_stdio(fd)
         if moved != fd:
             self._open.remove(fd)
