@@ -50,6 +50,11 @@ def pytest_collection_finish():
 @pytest.fixture(autouse=True)
 def nothing_is_left():
     """Fail the test if it leaves a process, a thread, a descriptor or shared memory behind."""
+    yield from leftovers()
+
+
+def leftovers():
+    """Look around, yield once, and fail the test if there is more than before. For fixtures."""
     threads = set(threading.enumerate())
     descriptors = _open_descriptors()
     memory = _shared_memory()
