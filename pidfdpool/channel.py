@@ -11,34 +11,35 @@ writes in one read when both carry descriptors, so the descriptors come out in t
 
 from __future__ import annotations
 
+import _socket
 import array
 import os
-import socket
 from collections import deque
 from typing import TYPE_CHECKING
 
-from pidfdpool import wire
+from pidfdpool import native, wire
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pidfdpool.native import Socket
     from pidfdpool.wire import Buffer, Frame
 
 _CHUNK = 1 << 16
-_FD_SPACE = socket.CMSG_SPACE(4)
-_DONTWAIT = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_FD_SPACE = _socket.CMSG_SPACE(4)
+_DONTWAIT = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
+_CLOEXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
+def pair() -> tuple[Socket, Socket]:
     """Return the two ends of a new channel, close-on-exec and with numbers above 2.
 
     A host may have closed its standard streams. An end with such a number would be written to by whatever prints.
     """
-    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    ends = native.socketpair()
     if ends[0].fileno() > 2 and ends[1].fileno() > 2:
         return ends
-    moved = tuple(socket.socket(fileno=above_stdio(end.detach())) for end in ends)
+    moved = tuple(native.socket_of(above_stdio(end.detach())) for end in ends)
     return moved[0], moved[1]
 
 
@@ -56,7 +57,7 @@ def above_stdio(fd: int) -> int:
 class Channel:
     """Frames over one stream socket, which it owns."""
 
-    def __init__(self, sock: socket.socket, *, descriptors: bool = False) -> None:
+    def __init__(self, sock: Socket, *, descriptors: bool = False) -> None:
         self._sock = sock
         self._decoder = wire.Decoder()
         self._takes_descriptors = descriptors
@@ -100,11 +101,11 @@ class Channel:
     def _receive_with_descriptors(self, flags: int) -> bytes:
         data, ancillary, answered, _ = self._sock.recvmsg(_CHUNK, _FD_SPACE, flags | _CLOEXEC)
         for level, kind, content in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
                 fds = array.array("i")
                 fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
                 self._descriptors.extend(above_stdio(fd) for fd in fds)
-        if answered & socket.MSG_CTRUNC and not ancillary:
+        if answered & _socket.MSG_CTRUNC and not ancillary:
             # This process has no descriptor number left, and the kernel dropped the one that came. Its place is
             # kept, or every later frame would be given its predecessor's.
             self._descriptors.append(None)
@@ -165,17 +166,17 @@ class Channel:
     def send(self, pieces: Sequence[Buffer], descriptor: int | None = None) -> None:
         """Send all of it, waiting as long as it takes. The descriptor stays the caller's."""
         ancillary = [] if descriptor is None else [_rights(descriptor)]
-        sent = self._sock.sendmsg(pieces, ancillary, socket.MSG_NOSIGNAL)
+        sent = self._sock.sendmsg(pieces, ancillary, _socket.MSG_NOSIGNAL)
         for piece in pieces:
             if sent >= len(piece):
                 sent -= len(piece)
             else:
-                self._sock.sendall(memoryview(piece)[sent:], socket.MSG_NOSIGNAL)
+                self._sock.sendall(memoryview(piece)[sent:], _socket.MSG_NOSIGNAL)
                 sent = 0
 
     def hang_up(self) -> None:
         """End the conversation, without closing the descriptor: both ends read an end of file."""
-        self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.shutdown(_socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the socket and every descriptor that was received or not yet sent. Idempotent."""
@@ -190,4 +191,4 @@ class Channel:
 
 
 def _rights(descriptor: int) -> tuple[int, int, bytes]:
-    return socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]).tobytes()
+    return _socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [descriptor]).tobytes()

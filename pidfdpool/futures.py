@@ -154,11 +154,15 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     def _fail_in_forked_child(self, error: BaseException) -> None:
         """Resolve this copy of a future in a process that was forked while it was pending.
 
-        Whoever waits on it, or asked to be called back, lives in the parent; locks may have been copied while held.
+        Whoever asked to be called back lives in the parent, and so does who waits, unless it is a greenlet: those are
+        copied with the thread that forked. The lock may have been copied while another thread held it.
         """
-        self._condition = threading.Condition()
-        self._waiters.clear()
         self._done_callbacks.clear()
+        if self._condition.acquire(blocking=False):
+            self._condition.release()
+        else:
+            self._condition = threading.Condition()
+            self._waiters.clear()
         self._resolve(None, error)
 
     def _invoke_callbacks(self) -> None:

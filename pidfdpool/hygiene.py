@@ -14,6 +14,8 @@ import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from pidfdpool import native
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from typing import Any
@@ -58,10 +60,10 @@ def reset_signals() -> None:
             # Its handlers are not the signal module's, which does not know that they are there.
             with suppress(RuntimeError, ValueError):  # one of those that `enable` is for
                 faulthandler.unregister(number)
-        wanted = signal.SIG_IGN if number in _IGNORED else signal.SIG_DFL
-        if signal.getsignal(number) != wanted:
+        wanted = native.SIG_IGN if number in _IGNORED else native.SIG_DFL
+        if native.get_signal(number) != wanted:
             with suppress(OSError, ValueError):  # a number that this libc keeps to itself
-                signal.signal(number, wanted)
+                native.set_signal(number, wanted)
 
 
 def forget_exit_functions() -> None:

@@ -53,7 +53,7 @@ def nothing_is_left():
     yield from leftovers()
 
 
-def leftovers():
+def leftovers(*, shared_memory: bool = True):
     """Look around, yield once, and fail the test if there is more than before. For fixtures."""
     threads = set(threading.enumerate())
     descriptors = _open_descriptors()
@@ -69,7 +69,9 @@ def leftovers():
             "descriptors": {
                 fd: target for fd, target in _open_descriptors().items() if descriptors.get(fd) != target
             },
-            "shared memory": {name for name in _shared_memory() - memory if not _is_a_strangers(name)},
+            "shared memory": {name for name in _shared_memory() - memory if not _is_a_strangers(name)}
+            if shared_memory
+            else None,
         }
         return {what: items for what, items in found.items() if items}
 

@@ -19,10 +19,10 @@ from pidfdpool.loop.witness import Evidence
 from pidfdpool.pidfd import Pidfd
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from pidfdpool.loop.poller import Poller, Watch
+    from pidfdpool.native import Socket
     from pidfdpool.pidfd import ExitStatus, ProcessHandle
     from pidfdpool.template.client import HostEnd
     from pidfdpool.wire import Buffer, Frame
@@ -124,7 +124,7 @@ class Link:
 class WorkerLink(Link):
     """One worker, from the request for it until it is buried."""
 
-    def __init__(self, slot: int, generation: int, end: socket.socket, poller: Poller) -> None:
+    def __init__(self, slot: int, generation: int, end: Socket, poller: Poller) -> None:
         super().__init__(Channel(end), poller)
         self.slot = slot
         self.generation = generation

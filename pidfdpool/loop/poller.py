@@ -15,6 +15,7 @@ import select
 import threading
 from typing import TYPE_CHECKING
 
+from pidfdpool import native
 from pidfdpool.channel import above_stdio
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ class Poller:
     """
 
     def __init__(self) -> None:
-        self._epoll = select.epoll()
+        self._epoll = native.epoll()
+        # Whether the pool's thread is one of the host's greenlets. A wait of its own would stop all of them.
+        self.among_greenlets = False
         self._watches: dict[int, Watch] = {}
         self._wake_fd = above_stdio(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         # Reentrant, because `wake` is called from weakref callbacks: the collector may run one of those in a thread
@@ -73,6 +76,9 @@ class Poller:
 
     def wait(self, timeout: float | None) -> None:
         """Wait for events, at most timeout seconds, and serve them."""
+        if self.among_greenlets:
+            native.wait_readable(self._epoll, timeout)
+            timeout = 0
         ready = [(self._watches.get(fd), mask) for fd, mask in self._epoll.poll(timeout)]
         for watch, mask in ready:
             if watch is not None and watch.active:

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 from pidfdpool import actions as do
 from pidfdpool import channel as channels
 from pidfdpool import events as ev
-from pidfdpool import wire
+from pidfdpool import native, wire
 from pidfdpool.errors import InheritedFutureError, PoolBroken, QueueFull
 from pidfdpool.loop import outcomes, starting
 from pidfdpool.loop.links import TemplateLink, WorkerLink
 from pidfdpool.loop.outcomes import Outcome, Task
 from pidfdpool.loop.poller import Poller
-from pidfdpool.loop.thread import PoolThread
+from pidfdpool.loop.thread import PoolThread, check_startable
 from pidfdpool.loop.witness import Evidence, Witness
 from pidfdpool.machine import Machine
 from pidfdpool.rules import Phase
@@ -58,7 +58,8 @@ class Pool:
     def __init__(
         self, policy: Policy, recipe: Recipe, subscribers: list[Callable[[Death], object]], size: int
     ) -> None:
-        self.lock = threading.Lock()
+        check_startable()
+        self.lock = native.lock()
         self.room = threading.Condition(self.lock)  # for who waits until fewer than max_pending tasks are pending
         self._policy = policy
         self.machine = Machine(policy)
@@ -71,6 +72,7 @@ class Pool:
         self.workers: dict[int, WorkerLink] = {}  # by slot
         self.template: TemplateLink | None = None
         self.closed = False
+        self.abandoned = False  # by this process, which was forked from the pool's
         self.owner_lost = False  # set without the lock, by the collector
         self.sleeps_until: float | None = 0.0  # what the pool thread's current wait ends at; None: nothing
         self.cause: BaseException | None = None  # of the break
@@ -186,7 +188,7 @@ class Pool:
         No lock is taken and nothing unregistered: locks may have been copied while held, and what epoll watches is
         the parent's too.
         """
-        self.closed = True
+        self.closed = self.abandoned = True
         self.poller.close_in_forked_child()
         for link in [*self.workers.values(), self.template]:
             # The fork may have come between any two steps of the pool thread's.

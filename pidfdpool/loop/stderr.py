@@ -10,6 +10,8 @@ import os
 import select
 from collections import deque
 
+from pidfdpool import native
+
 LINES = 20  # kept of each worker
 _LONGEST = 500  # characters kept of a line
 _MOST = 32  # chunks at a time: more than a pipe holds, and whoever writes without end holds up nobody
@@ -55,7 +57,7 @@ class Stderr:
 
 
 def _pass_on(data: bytes) -> None:
-    poller = select.poll()
+    poller = native.poll()
     poller.register(2, select.POLLOUT)
     try:
         if any(events & select.POLLOUT for _, events in poller.poll(0)):

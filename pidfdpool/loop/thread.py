@@ -1,13 +1,15 @@
 """The pool thread: waits for workers, the template and deadlines, and tells the pool what happened.
 
 Started by the first submit, when the template is up; asleep until something happens; ends when the machine says that
-nothing is left. It blocks all signals, so the host's handlers run where they always ran.
+nothing is left. It blocks all signals, so the host's handlers run where they always ran. Where the host has replaced
+threads by greenlets, it is one of them.
 
 If anything in here fails that should not, no future may hang: the last resort fails them all.
 """
 
 from __future__ import annotations
 
+import _thread
 import itertools
 import logging
 import os
@@ -18,7 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pidfdpool import events as ev
-from pidfdpool import hygiene, payload, wire
+from pidfdpool import hygiene, native, payload, wire
 from pidfdpool.loop.links import ORPHAN_GRACE
 from pidfdpool.loop.outcomes import Outcome
 from pidfdpool.pidfd import ExitStatus
@@ -38,19 +40,24 @@ class PoolThread:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._thread: threading.Thread | None = None
+        self._thread: threading.Thread | None = None  # None as well where it is a greenlet
+        self._over = threading.Event()
+        self._ident: int | None = None
+        self.started = False  # whether the thread was started
         self._failure: BaseException | None = None
         self._ended: list[WorkerLink] = []  # ended, but the template has not said how
 
     # ---- for other threads ---------------------------------------------------------------------------------
 
-    @property
-    def started(self) -> bool:
-        """Whether the thread was started."""
-        return self._thread is not None
-
     def start(self) -> None:
         """Start the thread, with every signal blocked in it."""
+        self.started = True
+        if native.threads_are_greenlets():
+            # It has no signal mask of its own. Nor is it a Thread: a process that the host forks has a copy of it,
+            # which `threading` believes to be gone, and complains of when it ends.
+            self._pool.poller.among_greenlets = True
+            _thread.start_new_thread(self._run, ())
+            return
         self._thread = threading.Thread(target=self._run, name=f"pidfdpool-{next(_numbers)}", daemon=True)
         with hygiene.signals_blocked():
             self._thread.start()
@@ -58,12 +65,15 @@ class PoolThread:
     @property
     def is_current(self) -> bool:
         """Whether the caller runs in this thread."""
-        return self._thread is threading.current_thread()
+        return self._ident == threading.get_ident()
 
     def join(self) -> None:
         """Wait until the thread has ended; at once if it was never started, or is the caller."""
-        if self._thread is not None and not self.is_current:
-            self._thread.join()
+        if self.started and not self.is_current:
+            if self._thread is not None:
+                self._thread.join()
+            else:
+                self._over.wait()
 
     def fail(self, error: BaseException) -> None:
         """Have the pool broken by its thread: a decision was left half done."""
@@ -83,16 +93,21 @@ class PoolThread:
     # ---- the thread ----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        self._ident = threading.get_ident()
         pool = self._pool
         try:
             while not pool.closed:
                 self._turn(pool)
         except BaseException as error:
-            self._last_resort(error)
+            if not pool.abandoned:
+                self._last_resort(error)
         finally:
-            with pool.lock:
-                pool.closed = True
-                self._close_everything()
+            # A greenlet that was copied into a forked child has nothing to close there.
+            if not pool.abandoned:
+                with pool.lock:
+                    pool.closed = True
+                    self._close_everything()
+                self._over.set()
 
     def _turn(self, pool: Pool) -> None:
         if self._failure is not None:
@@ -339,6 +354,22 @@ class PoolThread:
             pool.template.close()
             pool.template = None
         pool.poller.close()
+
+
+def check_startable() -> None:
+    """Raise where the thread of a pool that is started now would never get to run.
+
+    A greenlet runs when its thread of the operating system lets it. The main one does, sooner or later; another, of
+    gevent's thread pool for instance, may have nothing more to do after this submit.
+
+    Raises:
+        RuntimeError: threads are greenlets, and this is not the main thread.
+    """
+    if native.threads_are_greenlets() and not native.in_main_thread():
+        raise RuntimeError(
+            "the threads of this process are greenlets (its threading module is patched), and then a pool has to be "
+            "started from the main thread: submit something there first. After that any thread may submit."
+        )
 
 
 def _known(status: ExitStatus | None) -> ExitStatus | None:

@@ -22,6 +22,7 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pidfdpool import native
 from pidfdpool.pidfd.errors import PidfdMisused, failure
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ class BaseHandle:
             self._wake(use)
 
     def _ended(self, fd: int) -> bool:
-        poller = select.poll()
+        poller = native.poll()
         poller.register(fd, self._watched)
         return self._tells_end(poller, fd, 0)
 

@@ -15,6 +15,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
+from pidfdpool import native
 from pidfdpool.pidfd.errors import failure
 from pidfdpool.pidfd.handle import INFO_EXIT, INFO_PID, SIGNAL_PROCESS_GROUP, get_info
 
@@ -133,7 +134,7 @@ def _probed(probe: Callable[[int], bool]) -> bool:
 
 
 def _poll(fd: int, milliseconds: int = 0) -> bool:
-    poller = select.poll()
+    poller = native.poll()
     poller.register(fd, select.POLLIN)
     return bool(poller.poll(milliseconds))
 
@@ -153,28 +154,17 @@ def _raise_if_transient(error: OSError) -> None:
 
 
 def _exit_of_a_thread_is_told() -> bool:
-    opened: list[int] = []
-    refused: list[OSError] = []
-
-    def open_own() -> None:
-        try:
-            # PIDFD_THREAD, Linux 6.9: a pidfd for a single thread; its flag is O_EXCL.
-            opened.append(os.pidfd_open(threading.get_native_id(), os.O_EXCL))
-        except OSError as error:
-            refused.append(error)
-
-    thread = threading.Thread(target=open_own, name="pidfd-probe", daemon=True)
-    thread.start()
-    thread.join()
-    for error in refused:
+    try:
+        # PIDFD_THREAD, Linux 6.9: a pidfd for a single thread; its flag is O_EXCL.
+        fd = native.run_in_fresh_thread(lambda: os.pidfd_open(threading.get_native_id(), os.O_EXCL))
+    except OSError as error:
         _raise_if_transient(error)
         return False
     try:
-        # join() returns a moment before the kernel is done with the thread.
-        _poll(opened[0], 1000)
-        return bool(get_info(opened[0], INFO_EXIT)[0] & INFO_EXIT)
+        _poll(fd, 1000)  # the thread has done its work a moment before it ends
+        return bool(get_info(fd, INFO_EXIT)[0] & INFO_EXIT)
     except OSError as error:
         _raise_if_transient(error)
         return False
     finally:
-        os.close(opened[0])
+        os.close(fd)

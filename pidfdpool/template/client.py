@@ -17,18 +17,19 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import channel as channels
-from pidfdpool import hygiene, inheritance, payload, wire
+from pidfdpool import hygiene, inheritance, native, payload, wire
 from pidfdpool.errors import TemplateError
 from pidfdpool.pidfd import Pidfd, SentinelHandle, capabilities, sentinel_pipe
 from pidfdpool.template.boot import PIDFD, SENTINEL, Boot
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
+    from pidfdpool.native import Socket
     from pidfdpool.pidfd import ProcessHandle
 
 START_TIMEOUT = 60.0  # seconds; an interpreter that is not up by then is not going to be
@@ -226,7 +227,7 @@ def _spawn(program: str, channel: int, host: int, handles: str) -> int:
     # -P: the launcher puts the host's path in place of its own. CPython 3.13.0 remembers the '' of -c all the same
     # and, where that directory is gone, fails each look-up of a name that a module lacks with a SystemError.
     flags = [*_args_from_interpreter_flags(), "-P"]
-    return os.posix_spawn(
+    return native.posix_spawn(
         program,
         [program, *flags, "-c", _LAUNCHER, str(first), str(first + 1), handles, *paths],
         os.environ,
@@ -237,11 +238,19 @@ def _spawn(program: str, channel: int, host: int, handles: str) -> int:
     )
 
 
-def _fork(theirs: socket.socket, host: int, boot: Boot, link: HostEnd) -> int:
+def _fork(theirs: Socket, host: int, boot: Boot, link: HostEnd) -> int:
     """Fork the launcher from the host: the one fork of the host for this pool."""
     hygiene.flush_output()
+    if native.threads_are_greenlets():
+        # All greenlets of this thread would be copied, too, and the first task that lets others run would run them,
+        # in a worker. A new thread has none, and it is the only one that the new process gets.
+        return int(native.run_in_fresh_thread(partial(_fork_here, theirs, host, boot, link)))
+    return _fork_here(theirs, host, boot, link)
+
+
+def _fork_here(theirs: Socket, host: int, boot: Boot, link: HostEnd) -> int:
     with hygiene.signals_blocked():
-        pid = os.fork()
+        pid = native.fork()
         if pid:
             return pid
         try:
@@ -259,7 +268,7 @@ def _shake_hands(link: HostEnd, launcher: int, program: str) -> None:
     """Wait until the template has said hello and the launcher is gone, and reap it."""
     deadline = time.monotonic() + START_TIMEOUT
     passing: ProcessHandle | None = None
-    poller = select.poll()
+    poller = native.poll()
     poller.register(link.channel.fileno(), select.POLLIN)
     try:
         while link.handle is None:
@@ -309,7 +318,9 @@ def _reap(handle: ProcessHandle | None, deadline: float) -> object:
     """Wait for a process that is about to end, and reap it if nobody else has."""
     if handle is None:
         return "exit status unknown"
-    handle.wait(max(0.0, deadline - time.monotonic()))
+    poller = native.poll()
+    poller.register(handle.fileno(), select.POLLIN)
+    poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
     if isinstance(handle, Pidfd):
         return handle.exit_status()
     # Without pidfds its number is all there is. The pipe closes a little before the process can be waited for.
@@ -319,5 +330,5 @@ def _reap(handle: ProcessHandle | None, deadline: float) -> object:
                 break
         except ChildProcessError:
             break
-        time.sleep(0.001)
+        native.sleep(0.001)
     return "exit status unknown"

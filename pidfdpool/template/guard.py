@@ -13,7 +13,7 @@ import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pidfdpool import hygiene
+from pidfdpool import hygiene, native
 from pidfdpool.pidfd import Pidfd, prctl
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def guarded(host_fd: int) -> Iterator[None]:
     """Have this process killed if the host goes away within the block."""
     with Pidfd.self() as template:
         with hygiene.signals_blocked():
-            pid = os.fork()
+            pid = native.fork()
             if not pid:
                 _watch(host_fd, template)
         guard = Pidfd.open(pid)
@@ -43,7 +43,7 @@ def _watch(host_fd: int, template: Pidfd) -> None:
         # The template may have died before this took effect; then its pidfd says so.
         prctl.set_parent_death_signal(signal.SIGKILL)
         prctl.set_name("pidfd-guard")
-        poller = select.poll()
+        poller = native.poll()
         poller.register(host_fd, select.POLLIN)
         poller.register(template.fileno(), select.POLLIN)
         poller.poll()

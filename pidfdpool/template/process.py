@@ -22,13 +22,12 @@ import gc
 import os
 import select
 import signal
-import socket
 import sys
 import time
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from pidfdpool import hygiene, payload, wire
+from pidfdpool import hygiene, native, payload, wire
 from pidfdpool.channel import Channel
 from pidfdpool.pidfd import prctl, sentinel_pipe
 from pidfdpool.template import descendants
@@ -62,11 +61,11 @@ def launch(channel_fd: int, host_fd: int, handles: str, boot: Boot | None) -> No
     """
     status = 1
     try:
-        channel = Channel(socket.socket(fileno=channel_fd), descriptors=True)
+        channel = Channel(native.socket_of(channel_fd), descriptors=True)
         own = _own_handle(handles)
         channel.send(wire.encode(wire.LAUNCHED, value=os.getpid()), own[0])
         with hygiene.signals_blocked():
-            if not os.fork():
+            if not native.fork():
                 for fd in own:
                     os.close(fd)
                 hygiene.reset_signals()
@@ -179,9 +178,9 @@ class Template:
 
     def _serve(self) -> None:
         self._doorbell, bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        native.set_signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(bell, warn_on_full_buffer=False)
-        self._epoll = select.epoll()
+        self._epoll = native.epoll()
         callbacks: dict[int, Callable[[], None]] = {
             self._channel.fileno(): self._read,
             self._host_fd: self._host_gone,
@@ -273,7 +272,7 @@ class Template:
         template = os.getpid()
         its_mark = mark.make(self._family, frame.generation)
         with hygiene.signals_blocked():
-            pid = os.fork()
+            pid = native.fork()
             if not pid:
                 self._become_worker(frame, birth, template, its_mark)
         # The group must exist before the host can signal it; the worker does the same, whoever comes first.
@@ -284,7 +283,7 @@ class Template:
         except OSError:
             # Nobody could watch it. It is our child and not reaped, so the number, all that we have, is its own.
             os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            os.waitid(os.P_PID, pid, os.WEXITED)
             raise
         return _Worker(frame.slot, frame.generation, handle, its_mark)
 
@@ -308,7 +307,7 @@ class Template:
 
             own = mark.Mark(its_mark)
             sentinel = birth.sentinel and birth.sentinel[1]
-            end = socket.socket(fileno=birth.end)
+            end = native.socket_of(birth.end)
             status = Worker(end, frame.slot, self._boot, self._host_fd, sentinel, birth.blackbox, own).run()
         except BaseException:
             import traceback
@@ -373,7 +372,7 @@ class Template:
     def _sweep_out(self) -> None:
         """See the workers dead, and all that they leave; for no longer than the end may take."""
         deadline = time.monotonic() + LAST_SWEEP
-        poller = select.poll()
+        poller = native.poll()
         poller.register(self._doorbell, select.POLLIN)
         while True:
             self._reap()

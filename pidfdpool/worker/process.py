@@ -25,8 +25,7 @@ from pidfdpool.pidfd import prctl
 from pidfdpool.worker import identity
 
 if TYPE_CHECKING:
-    import socket
-
+    from pidfdpool.native import Socket
     from pidfdpool.template.boot import Boot
     from pidfdpool.wire import Buffer, Frame
     from pidfdpool.worker.mark import Mark
@@ -40,7 +39,7 @@ class Worker:
 
     def __init__(
         self,
-        end: socket.socket,
+        end: Socket,
         slot: int,
         boot: Boot,
         host_fd: int,

@@ -244,3 +244,20 @@ with PidfdPoolExecutor(1) as pool:
         flags=flags,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_default_timeout_for_sockets_is_not_for_ours(way):
+    """A channel that inherits it does not block, and its worker ends as soon as it has waited for so long."""
+    out = run_host(
+        """
+import socket
+socket.setdefaulttimeout(0.2)
+with PidfdPoolExecutor(1, mp_context=sys.argv[1]) as pool:
+    first = pool.submit(os.getpid).result(timeout=20)
+    time.sleep(0.5)  # longer than the timeout, with nothing to do
+    print(pool.submit(os.getpid).result(timeout=20) == first)
+check(sys.argv[1])
+""",
+        way,
+    )
+    assert out == "True\n"

@@ -41,6 +41,7 @@ STOREYS = {
     "events": 0,
     "errors": 0,
     "pidfd": 0,
+    "native": 0,
     "_version": 0,
 }
 BESIDE = {
@@ -59,6 +60,7 @@ BESIDE = {
     ("worker", "hygiene"),
     ("worker", "channel"),
     ("inheritance", "payload"),
+    ("pidfd", "native"),
     ("machine", "policy"),
     ("machine", "rules"),
 }

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pidfdpool import channel, wire
+from pidfdpool import channel, native, wire
 
 frames = st.lists(
     st.tuples(
@@ -141,7 +140,7 @@ def test_ends_are_never_standard_streams():
     try:
         ends = channel.pair()
         assert all(end.fileno() > 2 for end in ends)
-        assert all(isinstance(end, socket.socket) for end in ends)
+        assert all(isinstance(end, native.Socket) for end in ends)
         for end in ends:
             end.close()
     finally:
