@@ -9,25 +9,23 @@ at its next submit, and leaves the parent's alone.
 
 from __future__ import annotations
 
-import operator
-import os
 import signal
 import threading
 import time
 import weakref
-from concurrent.futures import Executor
+from concurrent.futures import CancelledError, Executor
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from pidfdpool import checks, lifecycle, mapping, payload
+from pidfdpool import arguments, checks, lifecycle, mapping, payload
 from pidfdpool.futures import Future
 from pidfdpool.loop import snapshots
 from pidfdpool.loop.pool import Pool
 from pidfdpool.options import Options
 from pidfdpool.policy import Policy, PoolOptions, check_names
 from pidfdpool.template.client import Recipe
-from pidfdpool.worker.chunk import call_each
+from pidfdpool.worker.chunk import call_all, call_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -36,13 +34,13 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from pidfdpool.deaths import Death
+    from pidfdpool.guided import Guided
     from pidfdpool.loop.snapshots import Stats, WorkerInfo
     from pidfdpool.policy import TaskOptions
+    from pidfdpool.wire import Buffer
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_WAYS = {"fork": "fork", "spawn": "exec", "forkserver": "exec"}
 
 
 class PidfdPoolExecutor(Executor):
@@ -81,14 +79,15 @@ class PidfdPoolExecutor(Executor):
         self._pool: Pool | None = None
         self._shut_down = False
         self._lock = threading.Lock()  # guards the two above
-        self._max_workers = _checked_max_workers(max_workers)
+        self._max_workers = arguments.checked_max_workers(max_workers)
         self._mp_context = mp_context
-        way = _checked_way(mp_context)
+        way = arguments.checked_way(mp_context)
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be a callable, not {initializer!r}")
-        modules, call = _checked_preload(preload)
+        modules, call = arguments.checked_preload(preload)
         check_names(type(self).__name__, options, PoolOptions.__annotations__)
         self._policy = Policy(self._max_workers, **options)
+        self._maps: weakref.WeakSet[Guided] = weakref.WeakSet()  # with calls that are not handed out
         self._subscribers: list[Callable[[Death], object]] = []
         self._make_recipe = partial(
             Recipe,
@@ -121,7 +120,7 @@ class PidfdPoolExecutor(Executor):
         fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | None = None,
         buffersize: int | None = None,
     ) -> Iterator[T]:
         """Return an iterator over fn(*call) for each call of zip(*iterables), in order.
@@ -130,7 +129,8 @@ class PidfdPoolExecutor(Executor):
             fn: a callable that takes as many arguments as there are iterables.
             iterables: taken at once, or as results are taken if buffersize is given.
             timeout: seconds from now until the iterator raises TimeoutError. Default: never.
-            chunksize: calls per task.
+            chunksize: calls per task. None: as many as take a few milliseconds, measured as they run; but 1 where
+                buffersize, or an option that is about each task (a timeout, say), is given.
             buffersize: tasks submitted ahead of what was taken from the iterator. Default: all of them.
 
         Raises:
@@ -145,6 +145,7 @@ class PidfdPoolExecutor(Executor):
             wait: return when all that is done. It is done in any case.
             cancel_futures: cancel the tasks that no worker has been given yet.
         """
+        self._finish_maps(cancel=cancel_futures)
         with self._lock:
             self._shut_down = True
             pool = self._pool
@@ -168,6 +169,7 @@ class PidfdPoolExecutor(Executor):
         self._end_workers(signal.SIGKILL)
 
     def _end_workers(self, number: int) -> None:
+        self._finish_maps(cancel=True)
         with self._lock:
             self._shut_down = True
             pool = self._pool
@@ -210,7 +212,7 @@ class PidfdPoolExecutor(Executor):
         fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | None = None,
         buffersize: int | None = None,
     ) -> Iterator[T]:
         """Return an iterator over the results of the same calls as `map`, as they come. Arguments as there.
@@ -225,7 +227,7 @@ class PidfdPoolExecutor(Executor):
         Raises:
             ValueError, TypeError: max_workers is no integer, less than 1, or less than the pool's min_workers.
         """
-        size = _checked_max_workers(max_workers)
+        size = arguments.checked_max_workers(max_workers)
         checks.not_above("min_workers", self._policy.min_workers, "max_workers", size)
         with self._lock:
             self._max_workers = size
@@ -283,6 +285,25 @@ class PidfdPoolExecutor(Executor):
         pool.submit(future, buffers, _name_of(fn), policy)
         return future
 
+    def _sizes_chunks(self) -> bool:
+        return self._policy.sizes_chunks
+
+    def _dumps(self, value: object) -> Buffer:
+        return payload.dumps(value, self._open_pool().recipe.shared_main)[0]
+
+    def _note_map(self, guided: Guided) -> int:
+        self._open_pool()
+        self._maps.add(guided)
+        return self._max_workers
+
+    def _finish_maps(self, *, cancel: bool = False) -> None:
+        """Have the calls of every map handed out, or cancelled, before nothing can be submitted any more."""
+        for guided in list(self._maps):
+            if cancel:
+                guided.halt(CancelledError())
+            else:
+                guided.finish()
+
     def _resubmitter(self) -> Callable[[], PidfdPoolExecutor | None]:
         return weakref.ref(self)
 
@@ -306,6 +327,9 @@ class PidfdPoolExecutor(Executor):
         """Begin anew in a forked child. The lock may have been copied while another thread held it."""
         self._lock = threading.Lock()
         self._pool = None
+        for guided in list(self._maps):
+            guided.forget_in_forked_child()
+        self._maps.clear()
 
 
 ProcessPoolExecutor = PidfdPoolExecutor
@@ -313,63 +337,9 @@ ProcessPoolExecutor = PidfdPoolExecutor
 
 def _name_of(function: Any) -> str:
     """Return what to call a task in messages."""
-    if function is call_each:
+    if function in (call_each, call_all):
         return "a chunk of map"
     inner = getattr(function, "func", function)  # functools.partial
     name = getattr(inner, "__qualname__", None) or type(inner).__qualname__
     module = getattr(inner, "__module__", None)
     return f"{module}.{name}" if module else str(name)
-
-
-# ---- checks ------------------------------------------------------------------------------------------------
-
-
-def _checked_max_workers(value: Any) -> int:
-    if value is None:
-        # What os.process_cpu_count() returns, which Python has since 3.13.
-        return len(os.sched_getaffinity(0)) or 1
-    number = _integer("max_workers", value)
-    if number <= 0:
-        raise ValueError(f"max_workers must be greater than 0, not {number}")
-    if number > 65535:
-        raise ValueError(f"max_workers must be at most 65535, not {number}")
-    return number
-
-
-def _integer(name: str, value: Any) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, not {value!r}") from None
-
-
-def _checked_way(context: Any) -> str:
-    """Return how the template is to come into being: "exec", "fork" or "any"."""
-    if context is None:
-        return "any"
-    method = context
-    if not isinstance(context, str):
-        ask = getattr(context, "get_start_method", None)
-        if not callable(ask):
-            raise TypeError(f"mp_context must be a multiprocessing context or the name of one, not {context!r}")
-        # allow_none: to ask must not settle the host's default start method.
-        method = ask(allow_none=True)
-        if method is None:
-            from multiprocessing import get_all_start_methods
-
-            method = get_all_start_methods()[0]
-    if method not in _WAYS:
-        raise ValueError(f"mp_context must be one of {', '.join(map(repr, _WAYS))}, not {method!r}")
-    return _WAYS[method]
-
-
-def _checked_preload(value: Any) -> tuple[tuple[str, ...], Callable[[], object] | None]:
-    items = (value,) if isinstance(value, str) or callable(value) else tuple(value)
-    modules = tuple(item for item in items if isinstance(item, str))
-    calls = [item for item in items if callable(item)]
-    for item in items:
-        if not isinstance(item, str) and not callable(item):
-            raise TypeError(f"preload takes names of modules and a callable, not {item!r}")
-    if len(calls) > 1:
-        raise ValueError(f"preload takes at most one callable, not {calls!r}")
-    return modules, calls[0] if calls else None

@@ -43,6 +43,8 @@ def check_not_exiting() -> None:
 
 def _at_exit() -> None:
     global _exiting  # noqa: PLW0603  one flag per process, set once
+    for executor in list(_executors):
+        executor._finish_maps(cancel=_ended_by_ctrl_c())
     _exiting = True
     pools = list(_pools)
     for pool in pools:

@@ -11,6 +11,7 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pidfdpool import guided
 from pidfdpool.worker.chunk import call_each
 
 if TYPE_CHECKING:
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 
-class Submitter(Protocol):
-    """What submits: an executor, or a view of one with options. `map` holds no executor that nobody else holds."""
+class Submitter(guided.Submitter, Protocol):
+    """What submits. `map` holds no executor that nobody else holds, but while there is something left to hand out."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Submit a call."""
+    def _sizes_chunks(self) -> bool:
+        """Return whether calls may share a task without anybody having asked for that."""
 
     def _resubmitter(self) -> Callable[[], Submitter | None]:
         """Return what finds the submitter again for as long as somebody holds the executor."""
@@ -63,9 +64,9 @@ class Source:
         return submitter.submit(self._function, *task)
 
 
-def check_arguments(chunksize: int, buffersize: int | None) -> None:
+def check_arguments(chunksize: int | None, buffersize: int | None) -> None:
     """Raise the standard library's errors for what map cannot work with."""
-    if chunksize < 1:
+    if chunksize is not None and chunksize < 1:
         raise ValueError(f"chunksize must be >= 1, not {chunksize}.")
     if buffersize is not None and not isinstance(buffersize, int):
         raise TypeError(f"buffersize must be an integer or None, not {buffersize!r}")
@@ -79,7 +80,7 @@ def ordered(
     iterables: tuple[Iterable[Any], ...],
     *,
     timeout: float | None,
-    chunksize: int,
+    chunksize: int | None,
     buffersize: int | None,
 ) -> Iterator[Any]:
     """Submit, at once or `buffersize` chunks ahead of the consumer, and return an iterator over the results.
@@ -88,6 +89,10 @@ def ordered(
     """
     check_arguments(chunksize, buffersize)
     deadline = None if timeout is None else time.monotonic() + timeout
+    if chunksize is None:
+        if buffersize is None and submitter._sizes_chunks():
+            return guided.Guided(submitter, function, iterables, ordered=True).results(deadline)
+        chunksize = 1
     source = Source(submitter, function, iterables, chunksize)
     futures = deque(source.first(submitter, buffersize))
     results = _in_order(futures, deadline, source.next if buffersize is not None else lambda: None)
@@ -100,12 +105,16 @@ def unordered(
     iterables: tuple[Iterable[Any], ...],
     *,
     timeout: float | None,
-    chunksize: int,
+    chunksize: int | None,
     buffersize: int | None,
 ) -> Iterator[Any]:
     """As `ordered`, but the iterator yields results as they come."""
     check_arguments(chunksize, buffersize)
     deadline = None if timeout is None else time.monotonic() + timeout
+    if chunksize is None:
+        if buffersize is None and submitter._sizes_chunks():
+            return guided.Guided(submitter, function, iterables, ordered=False).results(deadline)
+        chunksize = 1
     source = Source(submitter, function, iterables, chunksize)
     done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
     pending = set()

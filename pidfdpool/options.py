@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from pidfdpool.executor import PidfdPoolExecutor
     from pidfdpool.futures import Future
+    from pidfdpool.guided import Guided
     from pidfdpool.policy import Policy, TaskOptions
+    from pidfdpool.wire import Buffer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,7 +54,7 @@ class Options:
         fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | None = None,
         buffersize: int | None = None,
     ) -> Iterator[T]:
         """As the executor's map, under these options, each of which is about a whole chunk of calls."""
@@ -63,11 +65,20 @@ class Options:
         fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | None = None,
         buffersize: int | None = None,
     ) -> Iterator[T]:
         """As the executor's map_unordered, under these options, each of which is about a whole chunk of calls."""
         return mapping.unordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+
+    def _sizes_chunks(self) -> bool:
+        return self._policy.sizes_chunks
+
+    def _dumps(self, value: object) -> Buffer:
+        return self._executor._dumps(value)
+
+    def _note_map(self, guided: Guided) -> int:
+        return self._executor._note_map(guided)
 
     def _resubmitter(self) -> Callable[[], Options | None]:
         executor, policy = weakref.ref(self._executor), self._policy

@@ -221,6 +221,15 @@ class Policy:
         return dataclasses.replace(self, **options)
 
     @property
+    def sizes_chunks(self) -> bool:
+        """Whether calls of map may share a task unasked: no rule is about the time, number or attempts of tasks."""
+        return (
+            self.timeout is self.deadline is self.heartbeat_timeout is self.max_tasks_per_child is self.max_pending
+            and self.timeout is None
+            and not self.retries
+        )
+
+    @property
     def young_deaths_allowed(self) -> int:
         """The number of young deaths within `period` that the pool survives."""
         return self.intensity if self.intensity is not None else 5 + 2 * self.max_workers

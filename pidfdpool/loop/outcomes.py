@@ -20,6 +20,8 @@ from pidfdpool.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pidfdpool.futures import Future
     from pidfdpool.policy import Policy
     from pidfdpool.wire import Buffer, Frame
@@ -74,13 +76,24 @@ class Outcome:
             future._resolve(None, self.error or payload.load_error(self.buffers))
             return
         try:
-            result = payload.loads(self.buffers)
-        except BaseException as failure:
-            error = PayloadError(f"the result cannot be unpickled in the host: {type(failure).__name__}: {failure}")
-            error.__cause__ = failure
+            result = rebuilt(self.buffers)
+        except PayloadError as error:
             future._resolve(None, error)
         else:
             future._resolve(result, None)
+
+
+def rebuilt(buffers: Sequence[Buffer]) -> Any:
+    """Return the result that a worker wrote.
+
+    Raises:
+        PayloadError: it cannot be rebuilt here.
+    """
+    try:
+        return payload.loads(buffers)
+    except BaseException as failure:
+        told = f"the result cannot be unpickled in the host: {type(failure).__name__}: {failure}"
+        raise PayloadError(told) from failure
 
 
 def expired(task: Task) -> DeadlineExceeded:

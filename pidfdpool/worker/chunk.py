@@ -1,13 +1,77 @@
-"""The task that `map` submits: one function over a run of argument tuples. Runs in a worker."""
+"""The tasks that `map` submits: one function over a run of calls. Run in workers."""
 
 from __future__ import annotations
 
+import time
+from itertools import starmap
+from operator import length_hint
 from typing import TYPE_CHECKING, Any
+
+from pidfdpool import payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from pidfdpool.wire import Buffer
+
+shared: payload.SharedMain | None = None  # what this worker has in common with the host; set by its loop
 
 
 def call_each(function: Callable[..., Any], chunk: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Return the results in order; the first exception ends the chunk, as in the standard library."""
     return [function(*arguments) for arguments in chunk]
+
+
+def call_all(function: Buffer, calls: Buffer, starred: bool) -> tuple[Buffer, list[Buffer] | None, float]:
+    """Make every call of a chunk whose size the pool has chosen, and so one that nobody must notice.
+
+    function, calls: payloads: the function, pickled once for the whole map, and the calls of this chunk.
+    starred: each call is a tuple of arguments; otherwise it is the one argument.
+
+    Returns:
+        The payload of the results up to the first failure; that failure, if there is one; and the seconds that the
+        calls took. Those after a failure are made all the same, as they would be one by one.
+    """
+    function_, calls_ = payload.loads([function]), payload.loads([calls])
+    results: list[Any] = []
+    began = time.perf_counter()
+    failure = _make(function_, calls_, starred, results)
+    took = time.perf_counter() - began
+    try:
+        return payload.dumps(results, shared)[0], failure, took
+    except Exception:
+        return *_what_pickles(results), took
+
+
+def _make(function: Any, calls: Sequence[Any], starred: bool, results: list[Any]) -> list[Buffer] | None:
+    """Append results up to the first failure, make the remaining calls, and return that failure."""
+    failure: list[Buffer] | None = None
+    waiting = iter(calls)
+    pending = starmap(function, waiting) if starred else map(function, waiting)
+    while True:
+        try:
+            # `extend` appends each result as it comes, so those before a failure are there.
+            (results if failure is None else []).extend(pending)
+            if failure is None and len(results) < len(calls):
+                raise StopIteration  # as the function did, which looks like the end to everybody in between
+        except BaseException as error:
+            failure = failure or payload.dump_error(_without_frames_of_ours(error), shared)
+        if not length_hint(waiting):
+            return failure
+
+
+def _what_pickles(results: list[Any]) -> tuple[Buffer, list[Buffer]]:
+    """Return the payload of the results before the first that does not pickle, and why that one does not."""
+    for index, result in enumerate(results):
+        try:
+            payload.dumps(result, shared)
+        except Exception as error:
+            return payload.dumps(results[:index], shared)[0], payload.dump_error(error, shared)
+    raise AssertionError("each result pickles and all of them together do not")
+
+
+def _without_frames_of_ours(error: BaseException) -> BaseException:
+    """Start the traceback where the function's own code starts."""
+    trace = error.__traceback__
+    BaseException.__dict__["__traceback__"].__set__(error, trace and trace.tb_next)
+    return error

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pidfdpool import blackbox, context, hygiene, payload, wire
 from pidfdpool.channel import Channel
 from pidfdpool.pidfd import prctl
-from pidfdpool.worker import identity
+from pidfdpool.worker import chunk, identity
 
 if TYPE_CHECKING:
     from pidfdpool.native import Socket
@@ -73,6 +73,7 @@ class Worker:
         hygiene.forget_exit_functions()
         identity.assume(self._slot, self._boot, self._host_fd)
         context.install(self._beat, self._report)
+        chunk.shared = self._shared
         if self._boot.watch_memory:
             with suppress(OSError):
                 self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)

@@ -1,0 +1,77 @@
+"""What the executor's constructor accepts, and what becomes of it. Called by whoever makes or resizes an executor."""
+
+from __future__ import annotations
+
+import operator
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_WAYS = {"fork": "fork", "spawn": "exec", "forkserver": "exec"}
+
+
+def checked_max_workers(value: Any) -> int:
+    """Return the number of workers; None: the CPUs this process may use.
+
+    Raises:
+        ValueError, TypeError: it is no integer, less than 1 or more than 65535.
+    """
+    if value is None:
+        # What os.process_cpu_count() returns, which Python has since 3.13.
+        return len(os.sched_getaffinity(0)) or 1
+    number = _integer("max_workers", value)
+    if number <= 0:
+        raise ValueError(f"max_workers must be greater than 0, not {number}")
+    if number > 65535:
+        raise ValueError(f"max_workers must be at most 65535, not {number}")
+    return number
+
+
+def _integer(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {value!r}") from None
+
+
+def checked_way(context: Any) -> str:
+    """Return how the template is to come into being: "exec", "fork" or "any".
+
+    Raises:
+        TypeError, ValueError: it is no context and no name of a start method.
+    """
+    if context is None:
+        return "any"
+    method = context
+    if not isinstance(context, str):
+        ask = getattr(context, "get_start_method", None)
+        if not callable(ask):
+            raise TypeError(f"mp_context must be a multiprocessing context or the name of one, not {context!r}")
+        # allow_none: to ask must not settle the host's default start method.
+        method = ask(allow_none=True)
+        if method is None:
+            from multiprocessing import get_all_start_methods
+
+            method = get_all_start_methods()[0]
+    if method not in _WAYS:
+        raise ValueError(f"mp_context must be one of {', '.join(map(repr, _WAYS))}, not {method!r}")
+    return _WAYS[method]
+
+
+def checked_preload(value: Any) -> tuple[tuple[str, ...], Callable[[], object] | None]:
+    """Return the names of modules and the callable.
+
+    Raises:
+        TypeError, ValueError: something is neither, or there is more than one callable.
+    """
+    items = (value,) if isinstance(value, str) or callable(value) else tuple(value)
+    modules = tuple(item for item in items if isinstance(item, str))
+    calls = [item for item in items if callable(item)]
+    for item in items:
+        if not isinstance(item, str) and not callable(item):
+            raise TypeError(f"preload takes names of modules and a callable, not {item!r}")
+    if len(calls) > 1:
+        raise ValueError(f"preload takes at most one callable, not {calls!r}")
+    return modules, calls[0] if calls else None

@@ -1,0 +1,255 @@
+"""`map` with chunks that the pool sizes itself: what is left to be called, and what came of the calls.
+
+A `Guided` belongs to one map. All its calls are taken in at once, as by the standard library's map, and handed out in
+chunks, `AHEAD` for each worker; as one is finished the next follows. So the size of each is decided as late as
+possible, with everything measured before (`chunking`), and what has not been handed out costs no more than its
+arguments. It is the pool thread that goes on, as a callback of each chunk's future: all calls are made, whether or
+not anybody takes the results.
+
+Tasks can be submitted only while the pool accepts them. So before the executor shuts down, or the interpreter, what
+is left is handed out at once (`finish`).
+
+One lock is held to hand out. The pool thread never waits for it: it leaves the work to who has it, who looks again
+after giving it back.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from pidfdpool import payload
+from pidfdpool.chunking import Pace
+from pidfdpool.errors import InheritedFutureError
+from pidfdpool.loop import outcomes
+from pidfdpool.worker.chunk import call_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import Future
+
+    from pidfdpool.wire import Buffer
+
+AHEAD = 2  # chunks for each worker: one that runs, one that waits
+
+
+class Submitter(Protocol):
+    """What submits: an executor, or a view of one with options."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Submit a call."""
+
+    def _dumps(self, value: object) -> Buffer:
+        """Return the payload of a value, for a worker."""
+
+    def _note_map(self, guided: Guided) -> int:
+        """Take note of a map that is not handed out to its end; return the number of workers."""
+
+
+class Refused(NamedTuple):
+    """Stands where the result of a call would be that was not handed out, because it does not pickle."""
+
+    error: BaseException
+
+
+class Guided:
+    """One map: its calls, the chunks that were handed out, and what is still to be taken.
+
+    Thread-safe but for the iterator that `results` returns, which is one consumer's.
+    """
+
+    def __init__(
+        self,
+        submitter: Submitter,
+        function: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        *,
+        ordered: bool,
+    ) -> None:
+        """Take the calls in and hand the first of them out.
+
+        Raises:
+            PoolBroken, RuntimeError: as `submit`.
+        """
+        self._starred = len(iterables) != 1
+        calls: Iterable[Any] = zip(*iterables, strict=False) if self._starred else iterables[0]
+        # What is taken in is a copy, because the caller may change the original; but nobody can change a range.
+        self._calls: Sequence[Any] = calls if isinstance(calls, range) else list(calls)
+        self._at = 0  # how many of them were handed out
+        self._lock = threading.Lock()  # to hand out
+        self._halted = not self._calls  # no more is to be handed out
+        self._failure: BaseException | None = None  # why not, if that is an error
+        self._abandoned = False  # nobody wants the results
+        self._running: dict[Future[Any], None] = {}  # a set whose copy is made in one step
+        self._asked = False  # a chunk has ended since somebody looked
+        self._entries: deque[Future[Any] | Refused] = deque()  # to be taken in this order; or as they come:
+        self._arrived: queue.SimpleQueue[Future[Any] | Refused] | None = None if ordered else queue.SimpleQueue()
+        self._untaken = 0  # of those that arrived or will
+        self._submitter: Submitter | None = None
+        if self._calls:
+            self._begin(submitter, function)
+
+    def _begin(self, submitter: Submitter, function: Callable[..., Any]) -> None:
+        workers = submitter._note_map(self)
+        self._submitter = submitter  # a map that nobody else holds is made to its end
+        self._most = AHEAD * workers
+        self._pace = Pace(workers)
+        try:
+            self._function = submitter._dumps(function)
+        except Exception as error:
+            self._enter(Refused(error))
+            self.halt(None)
+            return
+        self._go_on(wait=True)
+        if self._failure is not None and not self._untaken:
+            raise self._failure
+
+    # ---- for the executor ----------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Hand out everything that is left, because soon nothing can be submitted any more."""
+        self._most = len(self._calls)
+        self._go_on(wait=True)
+
+    def halt(self, failure: BaseException | None) -> None:
+        """Hand out no more, and have the consumer told why where the results would have been. Takes no lock."""
+        self._failure = self._failure or failure
+        self._halted = True
+
+    def forget_in_forked_child(self) -> None:
+        """Let go, in a copy of the process, of what the parent goes on with."""
+        self._lock = threading.Lock()
+        self.halt(InheritedFutureError("this map was under way when its process was forked: the parent goes on"))
+
+    # ---- handing out ---------------------------------------------------------------------------------------
+
+    def _go_on(self, *, wait: bool = False) -> None:
+        """Hand out what there is room for. If another thread is at it, leave it to that thread, or wait and look."""
+        while (wait or self._asked) and self._lock.acquire(blocking=wait):
+            wait = self._asked = False
+            try:
+                self._hand_out()
+            finally:
+                self._lock.release()
+
+    def _hand_out(self) -> None:
+        """Submit chunks until enough of them run. The caller has the lock."""
+        # A consumer may have a result before the callback is made that would tell of it.
+        for future in [future for future in list(self._running) if future.done()]:
+            self._running.pop(future, None)
+        while not self._halted and len(self._running) < self._most:
+            left = len(self._calls) - self._at
+            calls = self._calls[self._at : self._at + self._pace.next(left)]
+            self._at += len(calls)
+            self._submit(calls)
+            if self._at >= len(self._calls):
+                self.halt(None)
+        if self._halted:
+            self._calls = ()
+            self._submitter = None  # it may be collected, as far as this map is concerned
+        if self._abandoned:
+            self._cancel()
+
+    def _submit(self, calls: Sequence[Any]) -> None:
+        assert self._submitter is not None
+        try:
+            data = self._submitter._dumps(calls)
+        except Exception as error:
+            if len(calls) == 1:
+                self._enter(Refused(error))
+            else:  # those before the one that does not pickle are to run
+                for index in range(len(calls)):
+                    self._submit(calls[index : index + 1])
+            return
+        try:
+            future = self._submitter.submit(call_all, self._function, data, self._starred)
+        except BaseException as error:
+            self.halt(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        self._running[future] = None
+        self._untaken += 1
+        if self._arrived is None:
+            self._entries.append(future)
+        future.add_done_callback(partial(self._chunk_ended, len(calls), len(data)))
+
+    def _enter(self, entry: Refused) -> None:
+        self._untaken += 1
+        if self._arrived is None:
+            self._entries.append(entry)
+        else:
+            self._arrived.put(entry)
+
+    def _chunk_ended(self, calls: int, size: int, future: Future[Any]) -> None:
+        """Learn from a chunk and go on; in the pool thread, as a callback."""
+        self._running.pop(future, None)
+        if not future.cancelled() and future.exception() is None:
+            self._pace.note(calls, future.result()[2], size)
+        self._asked = True
+        if self._arrived is not None:
+            self._arrived.put(future)
+        self._go_on()
+
+    # ---- taking --------------------------------------------------------------------------------------------
+
+    def results(self, deadline: float | None) -> Iterator[Any]:
+        """Return an iterator over the results. Closing it, or failing, cancels what no worker has been given."""
+        try:
+            while (taken := self._take(deadline)) is not None:
+                results, error = taken
+                del taken
+                results.reverse()
+                while results:
+                    yield results.pop()
+                if error is not None:
+                    try:
+                        raise error
+                    finally:
+                        del error  # its traceback holds this frame
+        finally:
+            self._abandon()
+
+    def _take(self, deadline: float | None) -> tuple[list[Any], BaseException | None] | None:
+        """Return the next results and what came after them instead of one; None: that was all."""
+        entry = self._next(deadline)
+        if entry is None:
+            if self._failure is not None:
+                raise self._failure
+            return None
+        if isinstance(entry, Refused):
+            return [], entry.error
+        try:
+            left = None if deadline is None else deadline - time.monotonic()
+            data, failure, _ = entry.result(left)
+            return outcomes.rebuilt([data]), payload.load_error(failure) if failure is not None else None
+        finally:
+            entry.cancel()  # if waiting for it ended otherwise
+            del entry  # an exception's traceback holds this frame, and the future holds the exception
+
+    def _next(self, deadline: float | None) -> Future[Any] | Refused | None:
+        if not self._entries:
+            self._go_on(wait=True)  # after this, whoever was handing out has told what
+        if not self._untaken:
+            return None
+        self._untaken -= 1
+        if self._arrived is None:
+            return self._entries.popleft()
+        try:
+            return self._arrived.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            raise TimeoutError from None
+
+    def _abandon(self) -> None:
+        """Have no more made. Any thread, at any point: the collector may close the iterator."""
+        self.halt(None)
+        self._abandoned = True
+        self._cancel()
+
+    def _cancel(self) -> None:
+        for future in list(self._running):
+            future.cancel()
