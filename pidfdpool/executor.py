@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from pidfdpool import arguments, checks, lifecycle, mapping, payload
+from pidfdpool import arguments, awaiting, checks, lifecycle, mapping, payload
 from pidfdpool.futures import Future
 from pidfdpool.loop import snapshots
 from pidfdpool.loop.pool import Pool
@@ -28,13 +28,14 @@ from pidfdpool.template.client import Recipe
 from pidfdpool.worker.chunk import call_all, call_each
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
     from multiprocessing.context import BaseContext
     from types import TracebackType
     from typing import Unpack
 
     from pidfdpool.deaths import Death
     from pidfdpool.guided import Guided
+    from pidfdpool.loop.outcomes import Recipient
     from pidfdpool.loop.snapshots import Stats, WorkerInfo
     from pidfdpool.policy import TaskOptions
     from pidfdpool.wire import Buffer
@@ -221,6 +222,33 @@ class PidfdPoolExecutor(Executor):
         """
         return mapping.unordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
+    async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return fn(*args, **kwargs), run in a worker. For asyncio; quicker than `loop.run_in_executor`.
+
+        Serializes the call at once, when it is awaited. The first call of a pool starts the template and holds up the
+        loop for as long as that takes. Cancelling the task that awaits does what `Future.cancel` does.
+
+        Raises:
+            PoolBroken, QueueFull, RuntimeError: as `submit`; and what fn raises.
+        """
+        result: T = await awaiting.run(self._policy, self, fn, args, kwargs)
+        return result
+
+    def amap(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+    ) -> AsyncIterator[T]:
+        """Return an asynchronous iterator over the results of the same calls as `map`, in order. Arguments as there.
+
+        The iterables are ordinary ones. The calls are submitted now; leaving the iterator early (`aclose`) cancels
+        those that no worker has been given.
+        """
+        return awaiting.amap(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+
     def resize(self, max_workers: int) -> None:
         """Have so many workers at most from now on; idle ones leave first, busy ones after their task.
 
@@ -272,18 +300,30 @@ class PidfdPoolExecutor(Executor):
     def _submit(
         self, policy: Policy, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Future[T]:
-        pool = self._open_pool()
         future: Future[T] = Future()
+        self._submit_for(future, policy, fn, args, kwargs, wait=True)
+        return future
+
+    def _submit_for(
+        self,
+        recipient: Recipient,
+        policy: Policy,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        wait: bool,
+    ) -> None:
+        pool = self._open_pool()
         try:
             buffers = payload.dumps((fn, args, kwargs), pool.recipe.shared_main)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            future._begin()
-            future._resolve(None, error)
-            return future
-        pool.submit(future, buffers, _name_of(fn), policy)
-        return future
+            recipient._begin()
+            recipient._resolve(None, error)
+        else:
+            pool.submit(recipient, buffers, _name_of(fn), policy, wait=wait)
 
     def _sizes_chunks(self) -> bool:
         return self._policy.sizes_chunks

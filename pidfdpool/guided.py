@@ -212,29 +212,29 @@ class Guided:
                     finally:
                         del error  # its traceback holds this frame
         finally:
-            self._abandon()
+            self.abandon()
 
     def _take(self, deadline: float | None) -> tuple[list[Any], BaseException | None] | None:
         """Return the next results and what came after them instead of one; None: that was all."""
-        entry = self._next(deadline)
+        entry = self.next_entry(deadline)
         if entry is None:
-            if self._failure is not None:
-                raise self._failure
             return None
         if isinstance(entry, Refused):
             return [], entry.error
         try:
             left = None if deadline is None else deadline - time.monotonic()
-            data, failure, _ = entry.result(left)
-            return outcomes.rebuilt([data]), payload.load_error(failure) if failure is not None else None
+            return opened(entry.result(left))
         finally:
             entry.cancel()  # if waiting for it ended otherwise
             del entry  # an exception's traceback holds this frame, and the future holds the exception
 
-    def _next(self, deadline: float | None) -> Future[Any] | Refused | None:
+    def next_entry(self, deadline: float | None = None) -> Future[Any] | Refused | None:
+        """Return whose results are to be taken next; None: that was all. Raises why it was not, if it was not."""
         if not self._entries:
             self._go_on(wait=True)  # after this, whoever was handing out has told what
         if not self._untaken:
+            if self._failure is not None:
+                raise self._failure
             return None
         self._untaken -= 1
         if self._arrived is None:
@@ -244,7 +244,7 @@ class Guided:
         except queue.Empty:
             raise TimeoutError from None
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
         """Have no more made. Any thread, at any point: the collector may close the iterator."""
         self.halt(None)
         self._abandoned = True
@@ -253,3 +253,13 @@ class Guided:
     def _cancel(self) -> None:
         for future in list(self._running):
             future.cancel()
+
+
+def opened(outcome: tuple[Buffer, list[Buffer] | None, float]) -> tuple[list[Any], BaseException | None]:
+    """Return the results of a chunk, and what its first failure was.
+
+    Raises:
+        PayloadError: the results cannot be rebuilt.
+    """
+    data, failure, _ = outcome
+    return outcomes.rebuilt([data]), None if failure is None else payload.load_error(failure)

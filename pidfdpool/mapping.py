@@ -41,7 +41,7 @@ class Source:
     ) -> None:
         calls: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
         self._tasks: Iterator[Any] = _chunks(calls, chunksize) if chunksize > 1 else calls
-        self._chunked = chunksize > 1
+        self.chunked = chunksize > 1
         self._function = function
         # Weak, so that an executor that nobody holds can be collected though results are still to be taken.
         self._find = submitter._resubmitter()
@@ -59,7 +59,7 @@ class Source:
         return None if task is None else self._submit(submitter, task)
 
     def _submit(self, submitter: Submitter, task: Any) -> Future[Any]:
-        if self._chunked:
+        if self.chunked:
             return submitter.submit(call_each, self._function, task)
         return submitter.submit(self._function, *task)
 
@@ -72,6 +72,11 @@ def check_arguments(chunksize: int | None, buffersize: int | None) -> None:
         raise TypeError(f"buffersize must be an integer or None, not {buffersize!r}")
     if buffersize is not None and buffersize < 1:
         raise ValueError(f"buffersize must be None or > 0, not {buffersize}")
+
+
+def is_guided(submitter: Submitter, chunksize: int | None, buffersize: int | None) -> bool:
+    """Return whether the pool is to size the chunks."""
+    return chunksize is None and buffersize is None and submitter._sizes_chunks()
 
 
 def ordered(
@@ -89,10 +94,9 @@ def ordered(
     """
     check_arguments(chunksize, buffersize)
     deadline = None if timeout is None else time.monotonic() + timeout
-    if chunksize is None:
-        if buffersize is None and submitter._sizes_chunks():
-            return guided.Guided(submitter, function, iterables, ordered=True).results(deadline)
-        chunksize = 1
+    if is_guided(submitter, chunksize, buffersize):
+        return guided.Guided(submitter, function, iterables, ordered=True).results(deadline)
+    chunksize = chunksize or 1
     source = Source(submitter, function, iterables, chunksize)
     futures = deque(source.first(submitter, buffersize))
     results = _in_order(futures, deadline, source.next if buffersize is not None else lambda: None)
@@ -111,10 +115,9 @@ def unordered(
     """As `ordered`, but the iterator yields results as they come."""
     check_arguments(chunksize, buffersize)
     deadline = None if timeout is None else time.monotonic() + timeout
-    if chunksize is None:
-        if buffersize is None and submitter._sizes_chunks():
-            return guided.Guided(submitter, function, iterables, ordered=False).results(deadline)
-        chunksize = 1
+    if is_guided(submitter, chunksize, buffersize):
+        return guided.Guided(submitter, function, iterables, ordered=False).results(deadline)
+    chunksize = chunksize or 1
     source = Source(submitter, function, iterables, chunksize)
     done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
     pending = set()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from pidfdpool import mapping
+from pidfdpool import awaiting, mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
     from typing import Unpack
 
     from pidfdpool.executor import PidfdPoolExecutor
@@ -48,6 +48,22 @@ class Options:
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have fn(*args, **kwargs) run in a worker under these options; all keywords are fn's. As the executor's."""
         return self._executor._submit(self._policy, fn, args, kwargs)
+
+    async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """As the executor's run, under these options."""
+        result: T = await awaiting.run(self._policy, self._executor, fn, args, kwargs)
+        return result
+
+    def amap(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+    ) -> AsyncIterator[T]:
+        """As the executor's amap, under these options."""
+        return awaiting.amap(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def map(
         self,

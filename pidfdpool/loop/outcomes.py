@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pidfdpool import payload, wire
 from pidfdpool.actions import Cause
@@ -22,9 +22,31 @@ from pidfdpool.errors import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pidfdpool.futures import Future
+    from pidfdpool.loop.pool import Pool
     from pidfdpool.policy import Policy
     from pidfdpool.wire import Buffer, Frame
+
+
+class Recipient(Protocol):
+    """Who is told the outcome of a task: a future, or what stands for one. Told once; never with the pool's lock."""
+
+    def _attach(self, pool: Pool, number: int, cancel_kills: bool, /) -> None:
+        """Take note of the task; with the lock."""
+
+    def _begin(self) -> bool:
+        """Return whether the task is still wanted, now that a worker is to have it; with the lock."""
+
+    def _note_attempt(self, slot: int, generation: int, pid: int | None, attempt: int, /) -> None:
+        """Take note of the worker; with the lock."""
+
+    def _resolve(self, result: Any, error: BaseException | None, /) -> None:
+        """Take the outcome."""
+
+    def _resolve_cancelled(self) -> None:
+        """Take note that the task was cancelled and does not run."""
+
+    def _fail_in_forked_child(self, error: BaseException, /) -> None:
+        """Take note that the task is another process's."""
 
 
 class Task:
@@ -32,7 +54,7 @@ class Task:
 
     __slots__ = ("attempt", "begun", "buffers", "deaths", "future", "name", "number", "policy")
 
-    def __init__(self, number: int, future: Future[Any], buffers: list[Buffer], name: str, policy: Policy) -> None:
+    def __init__(self, number: int, future: Recipient, buffers: list[Buffer], name: str, policy: Policy) -> None:
         self.number = number
         self.future = future
         self.buffers = buffers
@@ -70,7 +92,7 @@ class Outcome:
         self.error = payload.load_error(self.buffers)
         return isinstance(self.error, policy.retry_on)
 
-    def deliver(self, future: Future[Any]) -> None:
+    def deliver(self, future: Recipient) -> None:
         """Resolve the future with it."""
         if self.kind == wire.ERROR:
             future._resolve(None, self.error or payload.load_error(self.buffers))

@@ -26,7 +26,7 @@ from pidfdpool import native, wire
 from pidfdpool.errors import InheritedFutureError, PoolBroken, QueueFull
 from pidfdpool.loop import outcomes, starting
 from pidfdpool.loop.links import TemplateLink, WorkerLink
-from pidfdpool.loop.outcomes import Outcome, Task
+from pidfdpool.loop.outcomes import Outcome, Recipient, Task
 from pidfdpool.loop.poller import Poller
 from pidfdpool.loop.thread import PoolThread, check_startable
 from pidfdpool.loop.witness import Evidence, Witness
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from pidfdpool.deaths import Death
-    from pidfdpool.futures import Future
     from pidfdpool.policy import Policy
     from pidfdpool.template.client import Recipe
     from pidfdpool.wire import Buffer
@@ -104,18 +103,18 @@ class Pool:
 
     # ---- for the executor ----------------------------------------------------------------------------------
 
-    def submit(self, future: Future[Any], buffers: list[Buffer], name: str, policy: Policy) -> None:
+    def submit(self, future: Recipient, buffers: list[Buffer], name: str, policy: Policy, *, wait: bool) -> None:
         """Accept a task and hand it to an idle worker, if there is one.
 
         Raises:
-            QueueFull: max_pending tasks are pending, and the policy says not to wait.
+            QueueFull: max_pending tasks are pending, and the policy or the caller says not to wait.
             PoolBroken: the pool is broken.
             RuntimeError: it is shut down.
         """
         with self.lock:
             self.check_open()
             if policy.max_pending is not None:
-                self._wait_for_room(policy.max_pending, wait=policy.block)
+                self._wait_for_room(policy.max_pending, wait=wait and policy.block)
             self.submitted += 1
             number = self.submitted
             self.tasks[number] = Task(number, future, buffers, name, policy)

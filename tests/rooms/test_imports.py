@@ -22,6 +22,7 @@ STOREYS = {
     "lifecycle": 3,
     "mapping": 3,
     "guided": 3,
+    "awaiting": 3,
     "options": 3,
     "futures": 3,
     "loop": 2,
@@ -55,6 +56,10 @@ BESIDE = {
     ("executor", "options"),
     ("options", "mapping"),
     ("mapping", "guided"),
+    ("awaiting", "guided"),
+    ("awaiting", "mapping"),
+    ("executor", "awaiting"),
+    ("options", "awaiting"),
     ("executor", "futures"),
     ("loop", "template"),  # its client half
     ("loop", "channel"),
