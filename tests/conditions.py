@@ -62,7 +62,8 @@ def children(pid: int) -> list[int]:
 def processes_of_this_run(mark: str | None = None) -> list[int]:
     """Return the living processes of this test run, but for the one that runs the tests.
 
-    They carry its mark in their environment, or are forked from it and named by the pool.
+    They carry its mark in their environment, or one that `marked` derived from it; or are forked from it and named
+    by the pool. mark: only those with this one.
     """
     wanted = f"{MARK}={mark or os.environ[MARK]}".encode()
     own = _read("/proc/self/environ") + _read("/proc/self/cmdline")
@@ -73,7 +74,8 @@ def processes_of_this_run(mark: str | None = None) -> list[int]:
         environment = _read(f"/proc/{pid}/environ")
         same = environment + _read(f"/proc/{pid}/cmdline") == own
         forked = same and _read(f"/proc/{pid}/comm").startswith(b"pidfd-")
-        if wanted in environment.split(b"\0") or (mark is None and forked and environment):
+        marks = [item for item in environment.split(b"\0") if item.startswith(wanted)]
+        if wanted in marks or (mark is None and (marks or (forked and environment))):
             found.append(pid)
     return found
 
