@@ -24,6 +24,7 @@ from pidfdpool import channel as channels
 from pidfdpool import hygiene, inheritance, native, payload, wire
 from pidfdpool.errors import TemplateError
 from pidfdpool.pidfd import Pidfd, SentinelHandle, capabilities, sentinel_pipe
+from pidfdpool.template import interpreter
 from pidfdpool.template.boot import PIDFD, SENTINEL, Boot
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def start(recipe: Recipe) -> HostEnd:
                 program = "the forked host"
                 pid = _fork(theirs, watched[0], boot, link)
             else:
-                program = _executable()
+                program = interpreter.find()
                 pid = _spawn(program, theirs.fileno(), watched[0], handles)
             theirs.close()
             _shake_hands(link, pid, program)
@@ -203,18 +204,6 @@ def start(recipe: Recipe) -> HostEnd:
         for fd in (*watched, *fds):
             os.close(fd)
     return link
-
-
-def _executable() -> str:
-    # Honour multiprocessing.set_executable(), which is how embedded interpreters say where Python is.
-    spawn = sys.modules.get("multiprocessing.spawn")
-    program = (spawn.get_executable() if spawn is not None else None) or sys.executable
-    if not program:
-        raise TemplateError(
-            "there is no Python to start the template with: sys.executable is empty. "
-            "Name one with multiprocessing.set_executable(), or use mp_context='fork'."
-        )
-    return os.fsdecode(program)
 
 
 def _spawn(program: str, channel: int, host: int, handles: str) -> int:
