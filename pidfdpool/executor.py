@@ -146,6 +146,7 @@ class PidfdPoolExecutor(Executor):
             wait: return when all that is done. It is done in any case.
             cancel_futures: cancel the tasks that no worker has been given yet.
         """
+        lifecycle.notice_fork()
         self._finish_maps(cancel=cancel_futures)
         with self._lock:
             self._shut_down = True
@@ -170,6 +171,7 @@ class PidfdPoolExecutor(Executor):
         self._end_workers(signal.SIGKILL)
 
     def _end_workers(self, number: int) -> None:
+        lifecycle.notice_fork()
         self._finish_maps(cancel=True)
         with self._lock:
             self._shut_down = True
@@ -257,6 +259,7 @@ class PidfdPoolExecutor(Executor):
         """
         size = arguments.checked_max_workers(max_workers)
         checks.not_above("min_workers", self._policy.min_workers, "max_workers", size)
+        lifecycle.notice_fork()
         with self._lock:
             self._max_workers = size
             pool = self._pool
@@ -285,6 +288,7 @@ class PidfdPoolExecutor(Executor):
 
     def stats(self) -> Stats:
         """Return the pool's numbers at this moment. Cheap; any thread."""
+        lifecycle.notice_fork()
         pool = self._pool
         if pool is None:
             return snapshots.Stats(size=self._max_workers)
@@ -292,6 +296,7 @@ class PidfdPoolExecutor(Executor):
 
     def workers(self) -> tuple[WorkerInfo, ...]:
         """Return the pool's workers at this moment, by slot. Cheap enough to be called each second; any thread."""
+        lifecycle.notice_fork()
         pool = self._pool
         return () if pool is None else snapshots.workers(pool, time.monotonic())
 
@@ -349,6 +354,7 @@ class PidfdPoolExecutor(Executor):
 
     def _open_pool(self) -> Pool:
         """Return the pool, made at the first submit of each process. Raises if none may be used."""
+        lifecycle.notice_fork()
         with self._lock:
             pool = self._pool
             if pool is not None and pool.machine.broken is not None:

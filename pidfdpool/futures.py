@@ -11,6 +11,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
+from pidfdpool import lifecycle
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -63,6 +65,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         task's arguments are let go of at once. With the option `cancel_kills` a running task is cancelled, too: the
         future is cancelled at once, and the worker is killed. asyncio cancels in this way what it awaits.
         """
+        lifecycle.notice_fork()
         pool = self._pool
         if self._cancel_waiting():
             return True
@@ -78,6 +81,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         A killed task's future gets TaskKilled a moment later, unless its result was written before. It is not tried
         again. Return whether there was something to end; False: the future is done. Any thread may call it.
         """
+        lifecycle.notice_fork()
         pool = self._pool
         if self.done():
             return False

@@ -2,6 +2,11 @@
 
 Both are hooks that CPython calls, registered once, when the executor is first imported in a process.
 
+A fork may stay unknown to CPython, though: C code that has Python inside may fork by itself and not say so. uWSGI's
+workers come into being like that, unless it is told otherwise. The copy of a pool would wait for a thread that was
+not copied; worse, it would write into the channels of the parent's workers, and have them leave when the child ends.
+So everything that a user can call begins with `notice_fork`.
+
 At the interpreter's end tasks that were submitted are finished, as in the standard library: its hook runs before
 threads are joined. After Ctrl-C has ended the program nobody wants to wait for them, so workers are killed.
 """
@@ -23,6 +28,8 @@ _executors: weakref.WeakSet[PidfdPoolExecutor] = weakref.WeakSet()
 # A pool outlives its executor while tasks are left; its thread is joined all the same.
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 _exiting = False
+_process = os.getpid()  # whose pools these are
+_noticing = threading.Lock()  # held by a forked child's thread while it lets go of the parent's pools
 
 
 def add_executor(executor: PidfdPoolExecutor) -> None:
@@ -41,8 +48,17 @@ def check_not_exiting() -> None:
         raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
 
+def notice_fork() -> None:
+    """Catch up on a fork that CPython was not told of. Cheap, if there was none: it asks the kernel for the pid."""
+    if os.getpid() != _process:
+        with _noticing:
+            if os.getpid() != _process:
+                _after_fork_in_child()
+
+
 def _at_exit() -> None:
     global _exiting  # noqa: PLW0603  one flag per process, set once
+    notice_fork()
     for executor in list(_executors):
         executor._finish_maps(cancel=_ended_by_ctrl_c())
     _exiting = True
@@ -70,6 +86,8 @@ def _ended_by_ctrl_c() -> bool:
 
 
 def _after_fork_in_child() -> None:
+    global _process, _noticing  # noqa: PLW0603  they are the process's own
+    _noticing = threading.Lock()
     # The executors first: whatever state a pool was copied in, no executor may go on using it.
     for executor in list(_executors):
         executor._forget_pool_of_parent()
@@ -77,6 +95,7 @@ def _after_fork_in_child() -> None:
     _pools.clear()
     for pool in pools:
         pool.abandon_in_forked_child()
+    _process = os.getpid()  # at last, because this is what other threads of the child go by
 
 
 # Private, but what concurrent.futures itself relies on (CPython issue 39812): functions registered with atexit run

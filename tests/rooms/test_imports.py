@@ -61,6 +61,7 @@ BESIDE = {
     ("executor", "awaiting"),
     ("options", "awaiting"),
     ("executor", "futures"),
+    ("futures", "lifecycle"),
     ("loop", "template"),  # its client half
     ("loop", "channel"),
     ("loop", "hygiene"),
