@@ -18,10 +18,11 @@ import io
 import pickle
 import sys
 from collections import ChainMap
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import ModuleType
 
     from pidfdpool.wire import Buffer
@@ -102,6 +103,49 @@ def loads(buffers: Sequence[Buffer]) -> Any:
     return pickle.loads(buffers[0])
 
 
+def load_result(buffers: Sequence[Buffer]) -> Any:
+    """Do as `loads`, in the host, whose classes stay as they are.
+
+    A class that travelled by value comes back with every object of it, together with all that it held in the worker.
+    cloudpickle knows it again, so the object is of the host's own class; but then it sets each of that class's
+    attributes to what came back. What the host did to its class since the submit would be undone, and whatever list
+    or cache it holds be replaced by a copy. No module's class is touched by a result, so this one is not either.
+    """
+    if b"_class_setstate" not in buffers[0]:
+        return pickle.loads(buffers[0])
+    return _SparingUnpickler(io.BytesIO(buffers[0])).load()
+
+
+class _SparingUnpickler(pickle.Unpickler):
+    """Fills the classes that it makes, and leaves those alone that were there before."""
+
+    def __init__(self, stream: io.BytesIO) -> None:
+        super().__init__(stream)
+        self._spared: set[type] = set()
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Put itself between cloudpickle's own functions and what they do to classes."""
+        found = super().find_class(module, name)
+        if module == "cloudpickle.cloudpickle":
+            if name in ("_make_skeleton_class", "_make_skeleton_enum"):
+                return partial(self._make, found)
+            if name == "_class_setstate":
+                return partial(self._fill, found)
+        return found
+
+    def _make(self, make: Callable[..., type], *arguments: Any) -> type:
+        from cloudpickle import cloudpickle
+
+        there = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(arguments[-2])  # the class's id; the last is `extra`
+        if there is None:
+            return make(*arguments)
+        self._spared.add(there)
+        return there
+
+    def _fill(self, fill: Callable[[type, Any], type], kind: type, state: Any) -> type:
+        return kind if kind in self._spared else fill(kind, state)
+
+
 def _pickled(value: object, kind: type[pickle.Pickler], shared: SharedMain | None = None) -> bytes:
     stream = io.BytesIO()
     pickler = kind(stream, PROTOCOL)
@@ -180,7 +224,7 @@ def load_error(buffers: Sequence[Buffer]) -> BaseException:
     if not data:
         return _caused(PayloadError(f"the exception that the task raised cannot be pickled:\n{text}"), cause)
     try:
-        error = loads(buffers)
+        error = load_result(buffers)
         if not isinstance(error, BaseException):
             raise TypeError(f"it was rebuilt as {type(error).__name__}, which is not an exception")
     except BaseException as failure:

@@ -112,7 +112,7 @@ def rebuilt(buffers: Sequence[Buffer]) -> Any:
         PayloadError: it cannot be rebuilt here.
     """
     try:
-        return payload.loads(buffers)
+        return payload.load_result(buffers)
     except BaseException as failure:
         told = f"the result cannot be unpickled in the host: {type(failure).__name__}: {failure}"
         raise PayloadError(told) from failure
