@@ -18,8 +18,11 @@ import io
 import pickle
 import sys
 from collections import ChainMap
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from pidfdpool import findable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,7 +91,8 @@ def dumps(value: object, shared: SharedMain | None = None) -> list[Buffer]:
     try:
         data = _pickled(value, pickle.Pickler)
         if b"__main__" not in data and b"__mp_main__" not in data:
-            return [data]
+            strangers = findable.strangers()
+            return [_by_name_or_value(data, value) if _mentions(data, strangers) else data]
         if shared is not None:
             return [_pickled(value, _CheckingPickler, shared)]
     except MemoryError:
@@ -113,7 +117,11 @@ def load_result(buffers: Sequence[Buffer]) -> Any:
     """
     if b"_class_setstate" not in buffers[0]:
         return pickle.loads(buffers[0])
-    return _SparingUnpickler(io.BytesIO(buffers[0])).load()
+    return _load_sparingly(buffers[0])
+
+
+def _load_sparingly(data: Buffer) -> Any:
+    return _SparingUnpickler(io.BytesIO(data)).load()
 
 
 class _SparingUnpickler(pickle.Unpickler):
@@ -131,12 +139,13 @@ class _SparingUnpickler(pickle.Unpickler):
                 return partial(self._make, found)
             if name == "_class_setstate":
                 return partial(self._fill, found)
-        return found
+        return partial(_load_either, load=_load_sparingly) if found is _load_either else found
 
     def _make(self, make: Callable[..., type], *arguments: Any) -> type:
         from cloudpickle import cloudpickle
 
-        there = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(arguments[-2])  # the class's id; the last is `extra`
+        # The class's id is followed by `extra` only.
+        there: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(arguments[-2])
         if there is None:
             return make(*arguments)
         self._spared.add(there)
@@ -158,6 +167,38 @@ def _pickled(value: object, kind: type[pickle.Pickler], shared: SharedMain | Non
     return stream.getvalue()
 
 
+def _mentions(data: bytes, modules: tuple[ModuleType, ...]) -> bool:
+    return bool(modules) and any(module.__name__.encode("utf-8", "replace") in data for module in modules)
+
+
+def _by_name_or_value(by_name: bytes, value: object) -> bytes:
+    """Return a pickle which is rebuilt by name where that works, and by value where those modules are not found.
+
+    By name comes first, because an initializer, a preload or a fork may have brought the module into the workers.
+    """
+    try:
+        return _pickled(_Either(by_name, _cloudpickled(value)), pickle.Pickler)
+    except Exception:
+        return by_name
+
+
+class _Either:
+    """Two pickles of one object."""
+
+    def __init__(self, by_name: bytes, by_value: bytes) -> None:
+        self._pickles = by_name, by_value
+
+    def __reduce__(self) -> tuple[Callable[[bytes, bytes], Any], tuple[bytes, bytes]]:
+        return _load_either, self._pickles
+
+
+def _load_either(by_name: bytes, by_value: bytes, load: Callable[[bytes], Any] = pickle.loads) -> Any:
+    try:
+        return load(by_name)
+    except (ImportError, AttributeError):
+        return load(by_value)
+
+
 def _cloudpickled(value: object) -> bytes:
     import cloudpickle
 
@@ -166,6 +207,11 @@ def _cloudpickled(value: object) -> bytes:
     table = _reductions()
     if table is not None:
         pickler.dispatch_table = ChainMap(*cloudpickle.Pickler.dispatch_table.maps, table.maps[0])
+    for module in findable.strangers():
+        # For good: other threads may be pickling, too. And whoever else uses cloudpickle in this process could not
+        # send anything of such a module by name either.
+        with suppress(ValueError):  # it is not loaded any more
+            cloudpickle.register_pickle_by_value(module)
     # In a process that multiprocessing spawned, the user's script is called __mp_main__, and cloudpickle takes
     # that for a module which any process could import.
     script = sys.modules.get("__mp_main__")

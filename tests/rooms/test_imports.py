@@ -44,6 +44,7 @@ STOREYS = {
     "deaths": 0,
     "events": 0,
     "errors": 0,
+    "findable": 0,
     "pidfd": 0,
     "native": 0,
     "_version": 0,

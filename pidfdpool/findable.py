@@ -1,0 +1,92 @@
+"""Which modules of this process a fresh interpreter would not find by their names.
+
+A function is pickled as the name of its module and its own, and a worker imports that module. But some modules were
+never imported by name: a test module under pytest's importlib mode, a script that `runpy` or a server has run from
+its file, a module that was made on the fly. A worker would say ModuleNotFoundError, so `payload` sends what belongs
+to them by value, too.
+
+In doubt a module can be found, and all is as in the standard library. No state but what is known of the names that
+were looked at; thread- and fork-safe, because looking twice does no harm.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_found: dict[str, bool] = {"__main__": True, "__mp_main__": True}  # payload knows about these two
+_strangers: tuple[ModuleType, ...] = ()
+_modules_then = 0
+
+
+def strangers() -> tuple[ModuleType, ...]:
+    """Return the loaded modules that no other process would find. Cheap, unless modules were loaded since."""
+    global _modules_then, _strangers  # noqa: PLW0603  the last look, per process
+    count = len(sys.modules)
+    if count != _modules_then:
+        _modules_then = count
+        _strangers = tuple(_look())
+    return _strangers
+
+
+def _look() -> list[ModuleType]:
+    places = set(sys.path)
+    found = []
+    # Parents before what is in them.
+    for name, module in sorted(sys.modules.copy().items()):
+        if name not in _found:
+            _found[name] = _is_at_home(name, module, places) or _is_found(name)
+        if not _found[name]:
+            found.append(module)
+    return found
+
+
+def _names(module: object) -> dict[str, Any]:
+    """Return what a module holds, without waking one that loads itself at the first look."""
+    try:
+        names = object.__getattribute__(module, "__dict__")
+    except AttributeError:
+        return {}
+    return names if isinstance(names, dict) else {}
+
+
+def _is_at_home(name: str, module: object, places: set[str]) -> bool:
+    """Return whether the module plainly is where its name says. That is most of them, and takes a microsecond."""
+    names = _names(module)
+    # Where Python code ran there are builtins; what lacks them was made by native code, whose affair it is. And what
+    # goes by another name here than its own is pickled by its own.
+    if "__builtins__" not in names or names.get("__name__") != name:
+        return True
+    spec = names.get("__spec__")
+    origin = getattr(spec, "origin", None)
+    if not isinstance(origin, str):
+        return False
+    if origin in ("built-in", "frozen"):
+        return True
+    folder = os.path.dirname(origin)
+    if getattr(spec, "submodule_search_locations", None) is not None:
+        folder = os.path.dirname(folder)
+    parent = name.rpartition(".")[0]
+    return folder in (_path(parent) or () if parent else places)
+
+
+def _path(package: str) -> Any:
+    return _names(sys.modules.get(package)).get("__path__")
+
+
+def _is_found(name: str) -> bool:
+    """Return whether the import system would find a module of this name, were it not loaded."""
+    parent = name.rpartition(".")[0]
+    path = _path(parent) if parent else None
+    if parent and not _found.get(parent, True):
+        return False
+    if parent and path is None:
+        return True  # made by its parent, perhaps, which is imported first
+    try:
+        return any(finder.find_spec(name, path) is not None for finder in sys.meta_path)
+    except Exception:  # a finder of the host's, with a mind of its own
+        return True
