@@ -156,11 +156,13 @@ class _SparingUnpickler(pickle.Unpickler):
 
 
 def _pickled(value: object, kind: type[pickle.Pickler], shared: SharedMain | None = None) -> bytes:
+    table = _reductions()
+    if table is None and kind is pickle.Pickler:
+        return pickle.dumps(value, PROTOCOL)  # the same, in one call
     stream = io.BytesIO()
     pickler = kind(stream, PROTOCOL)
     if shared is not None and isinstance(pickler, _CheckingPickler):
         pickler.shared = shared
-    table = _reductions()
     if table is not None:
         pickler.dispatch_table = table
     pickler.dump(value)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 class State(enum.Enum):
     """The states of a slot, which are those of its worker; DEAD is also that of a slot never filled."""
 
+    # Members are unique objects, and looked up by the dozen for each task; Enum's own hash is a Python function.
+    __hash__ = object.__hash__
+
     STARTING = "STARTING"
     IDLE = "IDLE"
     BUSY = "BUSY"

@@ -193,12 +193,13 @@ class Machine(WorkerRules):
 
     def _spawns_wanted(self) -> int:
         """Return how many workers to start: those that waiting tasks need, and what an open pool's level lacks."""
-        if self.phase not in (Phase.OPEN, Phase.DRAINING):
+        room = min(self.size - self.active, 2 * self.size - len(self._by_generation))
+        if room <= 0 or self.phase not in (Phase.OPEN, Phase.DRAINING):
             return 0
         wanted = len(self.queue) - self.states[State.STARTING] - len(self._idle)
         if self.phase is Phase.OPEN:
             wanted = max(wanted, max(self.level, self.policy.min_workers) - self.active)
-        return max(0, min(wanted, self.size - self.active, 2 * self.size - self.alive))
+        return max(0, min(wanted, room))
 
     def _refill(self, now: float) -> None:
         wanted = self._spawns_wanted()
