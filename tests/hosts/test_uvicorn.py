@@ -14,6 +14,7 @@ from tests.conditions import marked
 from tests.hosts.observing import Observed, expect, expect_gone, expect_nothing_left, within
 from tests.hosts.programs.web import SUM
 from tests.hosts.serving import free_port, serve
+from tests.hosts.using import begin, holds, in_parallel, press_ctrl_c, press_ctrl_c_again_and_again
 
 SECTION = "uvicorn"
 APPLICATION = "tests.hosts.programs.asgi:app"
@@ -26,21 +27,10 @@ def uvicorn(contender, folder, *arguments, app=APPLICATION, **options):
     return serve(contender, command, port, folder, **options)
 
 
-def in_parallel(server, paths, seconds=10.0):
-    with ThreadPoolExecutor(len(paths)) as threads:
-        return list(threads.map(lambda path: server.get(path, seconds), paths))
-
-
 def send(pid, number):
     """Send a signal to a process that has just answered."""
     with Pidfd.open(pid) as process:
         process.send_signal(number)
-
-
-def begin(server, path, file, seconds=60.0):
-    """Make a request that has a pool worker begin something and does not wait for it; return the worker's pid."""
-    server.get(f"{path}?path={file}&seconds={seconds}")
-    return int(within(10, lambda: file.exists() and file.read_text(), "the task does not begin", server.log))
 
 
 @pytest.mark.case(SECTION, "requests in parallel, each with twenty calls in the pool")
@@ -112,26 +102,8 @@ def test_ctrl_c_while_a_task_runs(contender, tmp_path):
     env = marked("uvicorn")
     with uvicorn(contender, tmp_path, env=env) as server:
         begin(server, "/spin", tmp_path / "begun")
-
-        def ended():
-            os.killpg(server.pid, signal.SIGINT)
-            within(1, lambda: server.process.poll() is not None, "it goes on")
-            return True
-
-        within(8, _tried(ended), "the server does not stop", server.log)
+        press_ctrl_c_again_and_again(server)
     expect_nothing_left(env)
-
-
-def _tried(attempt):
-    """Return the attempt as a condition: false if it failed."""
-
-    def condition():
-        try:
-            return attempt()
-        except Observed:
-            return False
-
-    return condition
 
 
 @pytest.mark.case(
@@ -141,7 +113,7 @@ def _tried(attempt):
 def test_stopping_with_shutdown(contender, name, tmp_path):
     env = {**marked("uvicorn"), "AT_SHUTDOWN": "cancel"}
     with uvicorn(contender, tmp_path, env=env) as server:
-        begin(server, "/background", tmp_path / "begun", 1.0)
+        begin(server, "/background?seconds=1", tmp_path / "begun")
         os.killpg(server.pid, signal.Signals[name])
         server.wait(10, "the server does not stop")
         expect("Application shutdown complete" in server.log(), "the app's shutdown fails", server.log())
@@ -189,7 +161,7 @@ def test_a_killed_server_process(contender, tmp_path):
             expect(again["sum"] == SUM, "a wrong result")
             return again["pid"] != said["pid"]
 
-        within(15, _tried(answered_by_another), "no other process answers", server.log)
+        within(15, holds(answered_by_another), "no other process answers", server.log)
         server.send_signal(signal.SIGTERM)
         server.wait(15, "the server does not stop")
     expect_nothing_left(env)
@@ -201,9 +173,7 @@ def test_ctrl_c_with_a_supervisor(contender, tmp_path):
     with uvicorn(contender, tmp_path, "--workers", "2", env=env) as server:
         for _ in range(6):
             expect(server.get("/")["sum"] == SUM, "a wrong result")
-        os.killpg(server.pid, signal.SIGINT)
-        server.wait(15, "the server does not stop")
-        expect("Traceback" not in server.log(), "tracebacks in the log", server.log())
+        press_ctrl_c(server)
     expect_nothing_left(env)
 
 
@@ -221,10 +191,8 @@ def test_reloading(contender, tmp_path):
         def reloaded():
             return server.get("/ready", 2)["pid"] != before["pid"]
 
-        within(15, _tried(reloaded), "the server does not come back", server.log)
+        within(15, holds(reloaded), "the server does not come back", server.log)
         expect_gone([before["pid"], before["worker"], spinning], "the old pool's workers are left")
         expect(server.get("/")["sum"] == SUM, "a wrong result")
-        os.killpg(server.pid, signal.SIGINT)
-        server.wait(15, "the server does not stop")
-        expect("Traceback" not in server.log(), "tracebacks in the log", server.log())
+        press_ctrl_c(server)
     expect_nothing_left(env)
