@@ -21,24 +21,26 @@ CODE = {
     "Flask": "from tests.hosts.programs.flask_app import app\n",
     "Django": "from tests.hosts.programs.django_site import manage\n\nif __name__ == '__main__':\n    manage()\n",
     "FastAPI": "from tests.hosts.programs.fastapi_app import app\n",
+    "fastapi dev": "from tests.hosts.programs.fastapi_app import app\n",
 }
 COMMANDS = {
     "Flask": "-m flask --app site_of_test run --debug --port {port}",
     "Django": "site_of_test.py runserver 127.0.0.1:{port}",
     "FastAPI": "-m uvicorn --reload --port {port} site_of_test:app",
+    "fastapi dev": "-m fastapi dev --port {port} site_of_test.py",
 }
 WITHOUT_RELOADER = {
     "Flask": "-m flask --app site_of_test run --port {port}",
     "Django": "site_of_test.py runserver --noreload 127.0.0.1:{port}",
 }
-FRAMEWORKS = list(CODE)
-MODULES = {"Flask": "flask", "Django": "django", "FastAPI": "fastapi"}
+FRAMEWORKS = ["Flask", "Django", "FastAPI"]
+MODULES = {"Flask": "flask", "Django": "django", "FastAPI": "fastapi", "fastapi dev": "fastapi_cli"}
 
 
 def develop(framework, contender, folder, commands=COMMANDS, **options):
     """Start the framework's development server on an application whose file lies in the folder."""
     if find_spec(MODULES[framework]) is None:
-        pytest.skip(f"{framework} is not installed")
+        pytest.skip(f"{MODULES[framework]} is not installed")
     port = free_port()
     (folder / "site_of_test.py").write_text(CODE[framework])
     command = [sys.executable, *commands[framework].format(port=port).split()]
@@ -72,7 +74,7 @@ def test_working(contender, framework, when, tmp_path):
 
 
 @pytest.mark.case(SECTION, "the pool is used at import; the application's file changes, then a request, then Ctrl-C")
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", [*FRAMEWORKS, "fastapi dev"])
 def test_reloading(contender, framework, tmp_path):
     env = {**marked("frameworks"), "POOL_AT": "import"}
     with develop(framework, contender, tmp_path, env=env) as server:
