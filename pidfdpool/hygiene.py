@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -83,11 +84,67 @@ def forget_exit_functions() -> None:
 
 def close_descriptors(keep: Collection[int]) -> None:
     """Close every descriptor but the standard streams and those to keep."""
-    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else range(3, 4096):
-        fd = int(name)
-        if fd > 2 and fd not in keep:
+    for fd in _descriptors():
+        if fd not in keep:
             with suppress(OSError):
                 os.close(fd)
+
+
+def give_up_connections(keep: Collection[int]) -> None:
+    """Give up this copy of the host's connections and listening sockets, but for those to keep.
+
+    A connection ends when its last copy is closed, and a port is free when nobody listens: with copies in here the
+    host's peers would wait for an end that the host believes to have sent, as long as the pool lives, and a
+    successor of the host would find its address in use. Nothing else is touched. Pipes, files, memory, datagram
+    sockets and unnamed socket pairs (which multiprocessing's pipes are) may be what a task was promised by the fork.
+
+    The numbers stay taken, by descriptors with which nothing can be done (O_PATH, open(2)). The host's objects were
+    copied, too, believe that the numbers are theirs, and would one day close whatever was there instead.
+    """
+    import _socket  # not `socket`: a host may have replaced what is in there
+
+    standard = [os.fstat(fd) for fd in (0, 1, 2) if _is_open(fd)]
+    # With a default timeout, to look at a socket would make it non-blocking, for the host as well.
+    timeout = _socket.getdefaulttimeout()
+    _socket.setdefaulttimeout(None)
+    spent = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    for fd in _descriptors():
+        with suppress(OSError):
+            status = os.fstat(fd)
+            if fd in keep or not stat.S_ISSOCK(status.st_mode):
+                continue
+            # A copy of a standard stream, which may be a connection to the system's journal, is for printing.
+            if not any(os.path.samestat(status, stream) for stream in standard) and _is_connection(fd):
+                os.dup2(spent, fd, inheritable=False)
+    os.close(spent)
+    _socket.setdefaulttimeout(timeout)
+
+
+def _is_connection(fd: int) -> bool:
+    """Return whether a socket is one end of a connection, or listens for them, or is about to."""
+    import _socket
+
+    end = _socket.socket(fileno=fd)
+    try:
+        if end.type not in (_socket.SOCK_STREAM, _socket.SOCK_SEQPACKET):
+            return False
+        if end.family != _socket.AF_UNIX:
+            return end.family in (_socket.AF_INET, _socket.AF_INET6, getattr(_socket, "AF_VSOCK", None))
+        if end.getsockname():
+            return True
+        try:
+            return bool(end.getpeername())
+        except OSError:  # it is not connected
+            return False
+    finally:
+        end.detach()
+
+
+def _descriptors() -> list[int]:
+    """Return the numbers above the standard streams' that may be open."""
+    if not os.path.isdir("/proc/self/fd"):
+        return list(range(3, 4096))
+    return [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2]
 
 
 def occupy_standard_streams() -> None:

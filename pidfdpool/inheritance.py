@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import payload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pidfdpool.wire import Buffer
 
@@ -76,6 +77,17 @@ def capture(value: object) -> tuple[list[Buffer], list[int]]:
         raise
     finally:
         context.set_spawning_popen(before)
+
+
+def descriptors_of(values: Iterable[object]) -> set[int]:
+    """Return the descriptors of those values that have one: sockets, files, pipe ends."""
+    found = set()
+    for value in values:
+        with suppress(Exception):  # it is closed, or what it calls `fileno` is something else
+            fd: Any = value.fileno()  # type: ignore[attr-defined]
+            if isinstance(fd, int):
+                found.add(fd)
+    return found
 
 
 def release(buffers: Sequence[Buffer], descriptors: Sequence[int]) -> Any:

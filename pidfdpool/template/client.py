@@ -180,7 +180,7 @@ def start(recipe: Recipe) -> HostEnd:
         try:
             if recipe.fork:
                 program = "the forked host"
-                pid = _fork(theirs, watched[0], boot, link)
+                pid = _fork(theirs, watched[0], boot, link, recipe)
             else:
                 program = interpreter.find()
                 pid = _spawn(program, theirs.fileno(), watched[0], handles)
@@ -227,17 +227,18 @@ def _spawn(program: str, channel: int, host: int, handles: str) -> int:
     )
 
 
-def _fork(theirs: Socket, host: int, boot: Boot, link: HostEnd) -> int:
+def _fork(theirs: Socket, host: int, boot: Boot, link: HostEnd, recipe: Recipe) -> int:
     """Fork the launcher from the host: the one fork of the host for this pool."""
+    handed_over = inheritance.descriptors_of(recipe.initializer[1] if recipe.initializer is not None else ())
     hygiene.flush_output()
     if native.threads_are_greenlets():
         # All greenlets of this thread would be copied, too, and the first task that lets others run would run them,
         # in a worker. A new thread has none, and it is the only one that the new process gets.
-        return int(native.run_in_fresh_thread(partial(_fork_here, theirs, host, boot, link)))
-    return _fork_here(theirs, host, boot, link)
+        return int(native.run_in_fresh_thread(partial(_fork_here, theirs, host, boot, link, handed_over)))
+    return _fork_here(theirs, host, boot, link, handed_over)
 
 
-def _fork_here(theirs: Socket, host: int, boot: Boot, link: HostEnd) -> int:
+def _fork_here(theirs: Socket, host: int, boot: Boot, link: HostEnd, handed_over: set[int]) -> int:
     with hygiene.signals_blocked():
         pid = native.fork()
         if pid:
@@ -246,6 +247,7 @@ def _fork_here(theirs: Socket, host: int, boot: Boot, link: HostEnd) -> int:
             hygiene.reset_signals()
             os.setpgid(0, 0)
             link.close()
+            hygiene.give_up_connections(keep=handed_over)
             from pidfdpool.template.process import launch
 
             launch(theirs.detach(), host, boot.handles, boot)
