@@ -357,6 +357,8 @@ class PidfdPoolExecutor(Executor):
         lifecycle.notice_fork()
         with self._lock:
             pool = self._pool
+            if pool is not None and pool.stillborn:
+                pool = self._pool = None
             if pool is not None and pool.machine.broken is not None:
                 pool.check_open()
             if self._shut_down:

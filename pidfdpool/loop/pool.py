@@ -72,6 +72,7 @@ class Pool:
         self.template: TemplateLink | None = None
         self.closed = False
         self.abandoned = False  # by this process, which was forked from the pool's
+        self.stillborn = False  # closed because its thread could not be started
         self.owner_lost = False  # set without the lock, by the collector
         self.sleeps_until: float | None = 0.0  # what the pool thread's current wait ends at; None: nothing
         self.cause: BaseException | None = None  # of the break

@@ -50,7 +50,12 @@ class PoolThread:
     # ---- for other threads ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread, with every signal blocked in it."""
+        """Start the thread, with every signal blocked in it.
+
+        Raises:
+            RuntimeError: the system allows no further thread. The pool is over: without its thread nobody would be
+                told anything. Futures that other threads have got meanwhile fail, and the template leaves.
+        """
         self.started = True
         if native.threads_are_greenlets():
             # It has no signal mask of its own. Nor is it a Thread: a process that the host forks has a copy of it,
@@ -59,8 +64,17 @@ class PoolThread:
             _thread.start_new_thread(self._run, ())
             return
         self._thread = threading.Thread(target=self._run, name=f"pidfdpool-{next(_numbers)}", daemon=True)
-        with hygiene.signals_blocked():
-            self._thread.start()
+        try:
+            with hygiene.signals_blocked():
+                self._thread.start()
+        except RuntimeError as error:
+            self._thread = None
+            self.started = False
+            self._pool.stillborn = True
+            self._last_resort(error)
+            with self._pool.lock:
+                self._close_everything()
+            raise
 
     @property
     def is_current(self) -> bool:
@@ -100,6 +114,7 @@ class PoolThread:
                 self._turn(pool)
         except BaseException as error:
             if not pool.abandoned:
+                _log.critical("the pool thread failed; the pool is broken", exc_info=error)
                 self._last_resort(error)
         finally:
             # A greenlet that was copied into a forked child has nothing to close there.
@@ -326,7 +341,6 @@ class PoolThread:
 
     def _last_resort(self, error: BaseException) -> None:
         """Fail every future and kill every worker, because the pool can no longer be trusted to do either."""
-        _log.critical("the pool thread failed; the pool is broken", exc_info=error)
         pool = self._pool
         with pool.lock:
             pool.closed = True

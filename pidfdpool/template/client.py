@@ -266,6 +266,9 @@ def _shake_hands(link: HostEnd, launcher: int, program: str) -> None:
             if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 raise TemplateError(f"{program} did not start a template within {START_TIMEOUT:g} s")
             for frame in link.channel.receive_now():
+                if frame.kind == wire.SPAWN_FAILED:
+                    _reap(passing, deadline)
+                    raise OSError(frame.value, f"the template could not be forked: {os.strerror(frame.value)}")
                 if frame.kind not in (wire.LAUNCHED, wire.HELLO):
                     link.early.append(frame)
                     continue

@@ -10,7 +10,6 @@ template is nobody's child that the host could reap, and has a session of its ow
                      those whose worker is dead, wherever they went.
 
 It has one thread and runs no code of the user's but the preload, so its forks are safe and it always answers.
-
 The doorbell does not contradict the rule that workers are not tracked by SIGCHLD: that rule protects the host's
 handlers, and here there are none but ours. Without it, orphans would stay zombies until something else happened.
 """
@@ -65,7 +64,12 @@ def launch(channel_fd: int, host_fd: int, handles: str, boot: Boot | None) -> No
         own = _own_handle(handles)
         channel.send(wire.encode(wire.LAUNCHED, value=os.getpid()), own[0])
         with hygiene.signals_blocked():
-            if not native.fork():
+            try:
+                pid = native.fork()
+            except OSError as error:  # a limit to processes, perhaps: the host will try again
+                channel.send(wire.encode(wire.SPAWN_FAILED, value=error.errno or errno.EAGAIN))
+                os._exit(status)
+            if not pid:
                 for fd in own:
                     os.close(fd)
                 hygiene.reset_signals()
