@@ -122,7 +122,8 @@ class Policy:
             before it was), died young. So does a template that dies before any task was finished. Default: 1.0.
         intensity: more than so many young deaths within `period` break the pool.
             Default: None, which means 5 plus twice max_workers, so that one blow to all of them at once does not.
-        period: see intensity. Default: 30.0.
+        period: see intensity. If for so many seconds no process could be started, and none is there to go on, the
+            pool breaks, too. Default: 30.0.
         backoff: the pause before a refill after the first young death in a row; it doubles with each. Default: 0.05.
         backoff_limit: the longest such pause. Default: 5.0.
         start_timeout: a worker that is not ready so many seconds after its fork, initializer included, is killed.

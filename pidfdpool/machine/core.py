@@ -137,7 +137,7 @@ class Machine(WorkerRules):
         asked = self.template is Template.STOPPING
         self._lose_template()
         if not asked and self.phase is not Phase.CLOSING:
-            self._died_young(f"the template was lost: {event.reason}", now)
+            self._not_started(f"the template was lost: {event.reason}", now, fatal=True)
 
     def _template_hopeless(self, event: ev.TemplateHopeless, _now: float) -> None:
         self._lose_template()

@@ -47,6 +47,7 @@ class Knowledge:
         self._generations = 0
         self._streak = 0  # young deaths in a row, of workers and templates alike
         self._young: deque[float] = deque()  # when they were
+        self._barren_since: float | None = None  # since when no process could be started, with none there to go on
         self._not_before = 0.0  # no spawn and no template start before this
         self._actions: list[do.Action] = []
         self._now = 0.0  # of the decision that is being taken
@@ -151,6 +152,20 @@ class Knowledge:
                 f"{len(self._young)} processes died within {self.policy.period:g} s before any of them finished "
                 f"a task; the last: {told}"
             )
+
+    def _not_started(self, told: str, now: float, *, fatal: bool) -> None:
+        """Note that a worker or a template could not be started; break if none could for a whole period.
+
+        Their number would not tell: it is the pauses between attempts that grow, and all of a pool fail together.
+        """
+        if any(slot.pid is not None for slot in self._by_generation.values()):
+            self._barren_since = None
+        elif self._barren_since is None:
+            self._barren_since = now
+        elif now - self._barren_since >= self.policy.period:
+            self._break(f"no process could be started for {now - self._barren_since:.3g} s; the last: {told}")
+            return
+        self._died_young(told, now, fatal=fatal)
 
     def _forgive(self) -> None:
         """Forget the young deaths: a task was finished."""

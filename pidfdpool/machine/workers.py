@@ -55,6 +55,7 @@ class WorkerRules(TaskRules):
 
     def _spawned(self, slot: Slot, event: ev.Spawned, now: float) -> None:
         slot.pid = event.pid
+        self._barren_since = None
         self._timers.cancel((Timer.FORK, slot.generation))
         if self.policy.start_timeout is not None and slot.state is State.STARTING:
             self._timers.set((Timer.START, slot.generation), now + self.policy.start_timeout)
@@ -72,7 +73,7 @@ class WorkerRules(TaskRules):
     def _spawn_failed(self, slot: Slot, event: ev.SpawnFailed, now: float) -> None:
         self._bury(slot)
         # With other workers alive the pool goes on with those: a process limit is no reason to break it.
-        self._died_young(f"no worker could be started: {event.reason}", now, fatal=not self.alive)
+        self._not_started(f"no worker could be started: {event.reason}", now, fatal=not self.alive)
         if self.retiring:  # one of those that wait for a replacement makes room for it
             self._retire_now(self.retiring[0], now)
 

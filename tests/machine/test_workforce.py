@@ -195,6 +195,41 @@ def test_workers_that_end_before_any_task_was_finished_are_not_replaced_forever(
     assert machine.phase is Phase.CLOSING
 
 
+@pytest.mark.parametrize("size", [1, 3, 64])
+@pytest.mark.parametrize("refused", ["template", "workers"])
+def test_a_pool_for_which_nothing_can_be_started_breaks_after_a_while_however_large_it_is(size, refused):
+    """All workers of a round fail together and the pauses grow: a large pool never had its number of young deaths."""
+    machine = Machine(Policy(size))
+    for task in range(size):
+        machine.decide(ev.Submitted(task), 0.0)
+    now = 0.0
+    while machine.broken is None and now < 1000.0:
+        if refused == "template":
+            machine.decide(ev.TemplateLost("no more processes"), now)
+        elif machine.template is Template.STARTING:
+            machine.decide(ev.TemplateUp(), now)
+        for generation, slot in list(machine._by_generation.items()):
+            machine.decide(ev.SpawnFailed(slot.index, generation, "no more processes"), now)
+        if machine.broken is None:
+            now = machine.deadline()
+            machine.decide(ev.Tick(), now)
+    assert machine.broken.endswith("no more processes")
+    assert now <= 40.0
+
+
+def test_a_pool_that_could_start_nothing_for_a_while_has_that_forgotten_when_it_can():
+    machine = Machine(Policy(3))
+    machine.decide(ev.Submitted(1), 0.0)
+    machine.decide(ev.TemplateUp(), 0.0)
+    machine.decide(ev.SpawnFailed(0, 1, "no more processes"), 0.0)
+    machine.decide(ev.Tick(), 20.0)
+    machine.decide(ev.Spawned(0, 2, 100), 20.0)
+    machine.decide(ev.Died(0, 2, KILLED), 31.0)
+    machine.decide(ev.Tick(), 32.0)
+    machine.decide(ev.SpawnFailed(0, 3, "no more processes"), 32.0)
+    assert machine.broken is None
+
+
 def test_with_on_crash_break_a_worker_that_took_no_task_any_more_breaks_the_pool():
     machine = begun(on_crash="break")
     machine.decide(ev.SendRefused(0, 1, 1), 1.0)
