@@ -39,7 +39,8 @@ def _look() -> list[ModuleType]:
     # Parents before what is in them.
     for name, module in sorted(sys.modules.copy().items()):
         if name not in _found:
-            _found[name] = _is_at_home(name, module, places) or _is_found(name)
+            parent = _found.get(name.rpartition(".")[0], True)
+            _found[name] = parent and (_is_at_home(name, module, places) or _is_found(name))
         if not _found[name]:
             found.append(module)
     return found
@@ -57,35 +58,33 @@ def _names(module: object) -> dict[str, Any]:
 def _is_at_home(name: str, module: object, places: set[str]) -> bool:
     """Return whether the module plainly is where its name says. That is most of them, and takes a microsecond."""
     names = _names(module)
-    # Where Python code ran there are builtins; what lacks them was made by native code, whose affair it is. And what
-    # goes by another name here than its own is pickled by its own.
-    if "__builtins__" not in names or names.get("__name__") != name:
+    path = names.get("__path__")
+    # Where Python code ran there are builtins, and a package has a path. What has neither was made by native code,
+    # whose affair it is. And what goes by another name here than its own is pickled by its own.
+    if ("__builtins__" not in names and path is None) or names.get("__name__") != name:
         return True
-    spec = names.get("__spec__")
-    origin = getattr(spec, "origin", None)
-    if not isinstance(origin, str):
-        return False
+    origin = getattr(names.get("__spec__"), "origin", None)
     if origin in ("built-in", "frozen"):
         return True
-    folder = os.path.dirname(origin)
-    if getattr(spec, "submodule_search_locations", None) is not None:
-        folder = os.path.dirname(folder)
     parent = name.rpartition(".")[0]
-    return folder in (_path(parent) or () if parent else places)
+    around = _path(parent) or () if parent else places
+    if path is not None:
+        return any(os.path.dirname(folder) in around for folder in path)
+    return isinstance(origin, str) and os.path.dirname(origin) in around
 
 
 def _path(package: str) -> Any:
-    return _names(sys.modules.get(package)).get("__path__")
+    # Asked in the plain way, because it may be a proxy; it has been loaded, or there would be nothing in it.
+    return getattr(sys.modules.get(package), "__path__", None)
 
 
 def _is_found(name: str) -> bool:
     """Return whether the import system would find a module of this name, were it not loaded."""
     parent = name.rpartition(".")[0]
     path = _path(parent) if parent else None
-    if parent and not _found.get(parent, True):
-        return False
     if parent and path is None:
-        return True  # made by its parent, perhaps, which is imported first
+        # It lies in no package. Its parent, which is imported first, makes it, perhaps; unless it came from a file.
+        return getattr(_names(sys.modules.get(name)).get("__spec__"), "origin", None) is None
     try:
         return any(finder.find_spec(name, path) is not None for finder in sys.meta_path)
     except Exception:  # a finder of the host's, with a mind of its own
