@@ -8,8 +8,8 @@ import zipapp
 import pytest
 
 from tests.conditions import marked
-from tests.hosts.interactive import expect_fine
-from tests.hosts.observing import expect_nothing_left, run
+from tests.hosts.interactive import expect_fine, last_error
+from tests.hosts.observing import expect, expect_nothing_left, run
 from tests.hosts.programs import session
 
 SECTION = "Scripts"
@@ -111,3 +111,22 @@ def test_what_a_program_defines(contender, way, tmp_path):
 def _file(folder, text):
     (folder / "input").write_text(text)
     return (folder / "input").open()
+
+
+MOVED = """
+import os
+import tools
+from tests.hosts.programs.contender import ProcessPoolExecutor
+os.mkdir("elsewhere")
+os.chdir("elsewhere")
+with ProcessPoolExecutor(1) as pool:
+    print(pool.submit(tools.double, 4).result(20))
+"""
+
+
+@pytest.mark.case(SECTION, "python -c: a module of the current directory is imported, then os.chdir; then its function")
+def test_the_current_directory_changes(contender, tmp_path):
+    (tmp_path / "tools.py").write_text("from parts import double\n\ndef triple(number):\n    return 3 * number\n")
+    (tmp_path / "parts.py").write_text("def double(number):\n    return 2 * number\n")
+    done = run(contender, [sys.executable, "-c", MOVED], cwd=tmp_path)
+    expect(done.stdout == "8\n", last_error(done.stderr) or "a wrong result", done.stderr)

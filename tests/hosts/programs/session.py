@@ -276,19 +276,27 @@ TOPICS = {
 }
 
 
+# What is there before the pool, and what only comes up while it is in use.
+STEADY = ("functions", "classes", "exceptions")
+CHANGING = tuple(topic for topic in TOPICS if topic not in STEADY)
+
+
 def cells(text: str) -> list[str]:
     """Return the statements of a text, each without a blank line in it."""
     return [cell for cell in (part.strip("\n") for part in text.split("\n\n")) if cell]
 
 
-def session(topic: str) -> list[str]:
-    """Return the statements of a host that is given one by one: definitions, the pool, its uses, and that all is well."""
-    definitions, uses = TOPICS[topic]
-    return [*cells(definitions), *cells(MAKE_POOL), *cells(uses), SAY_FINE]
+def session(*topics: str) -> list[str]:
+    """Return statements that are given one by one: for each topic definitions, a pool and its uses; all is well."""
+    typed = []
+    for topic in topics:
+        definitions, uses = TOPICS[topic]
+        typed += [*cells(definitions), *cells(MAKE_POOL), *cells(uses), "pool.shutdown()"]
+    return [*typed, SAY_FINE]
 
 
 def script() -> str:
     """Return a program that defines what a program would, without a guard, and uses all of it."""
-    topics = (FUNCTIONS, CLASSES, EXCEPTIONS)
+    topics = [TOPICS[topic] for topic in STEADY]
     parts = [*(definitions for definitions, _ in topics), MAKE_POOL, *(uses for _, uses in topics), SAY_FINE, ""]
     return "\n".join(parts)
