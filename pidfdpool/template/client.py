@@ -40,6 +40,17 @@ START_TIMEOUT = 60.0  # seconds; an interpreter that is not up by then is not go
 _LAUNCHER = "import sys; sys.path[:] = sys.argv[4:]; from pidfdpool.template.process import main; main(sys.argv[1:4])"
 
 
+def _current_directory() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:
+        return None  # it is gone
+
+
+# Where the host was when it loaded this, or multiprocessing, which takes a note of it, too.
+_began_in: str | None = getattr(sys.modules.get("multiprocessing.process"), "ORIGINAL_DIR", _current_directory())
+
+
 class Recipe:
     """What a pool's templates are made of; the same for each of them.
 
@@ -212,19 +223,34 @@ def _spawn(program: str, channel: int, host: int, handles: str) -> int:
 
     # dup2 onto another number is what drops close-on-exec in the new process, and only there.
     first = max(channel, host) + 1
-    paths = [path for path in sys.path if isinstance(path, str)]
     # -P: the launcher puts the host's path in place of its own. CPython 3.13.0 remembers the '' of -c all the same
     # and, where that directory is gone, fails each look-up of a name that a module lacks with a SystemError.
     flags = [*_args_from_interpreter_flags(), "-P"]
     return native.posix_spawn(
         program,
-        [program, *flags, "-c", _LAUNCHER, str(first), str(first + 1), handles, *paths],
+        [program, *flags, "-c", _LAUNCHER, str(first), str(first + 1), handles, *_paths()],
         os.environ,
         file_actions=[(os.POSIX_SPAWN_DUP2, channel, first), (os.POSIX_SPAWN_DUP2, host, first + 1)],
         setpgroup=0,  # Ctrl-C in the host's terminal is not for us
         setsigmask=(),
         setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
     )
+
+
+def _paths() -> list[str]:
+    """Return where workers look for modules: where the host does, and did.
+
+    A relative entry, such as the '' of a prompt or a notebook, means the directory that the host is in. If that is
+    another one by now (os.chdir), modules which the host has long imported are no longer there, and no worker would
+    find them. So the directory in which it began comes first, as with the standard library's spawned workers.
+    """
+    paths: list[str] = []
+    for path in sys.path:
+        if isinstance(path, str):
+            if _began_in is not None and not os.path.isabs(path):
+                paths.append(os.path.join(_began_in, path) if path else _began_in)
+            paths.append(path)
+    return paths
 
 
 def _fork(theirs: Socket, host: int, boot: Boot, link: HostEnd, recipe: Recipe) -> int:
