@@ -76,6 +76,11 @@ def forget_exit_functions() -> None:
     if standard is not None:
         # Its exit function would write into pipes that are shared with the host's own standard pools.
         standard._threads_wakeups.clear()
+    threads = sys.modules.get("concurrent.futures.thread")
+    if threads is not None:
+        # Its exit function joins the threads of every ThreadPoolExecutor. The host's are not here, and the one that
+        # forked is this process's only thread now: joining itself raises, and cuts off the exit functions after it.
+        threads._threads_queues.clear()
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         util._finalizer_registry.clear()
