@@ -9,10 +9,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from tests.conditions import eventually
 from tests.hosts.programs import tasks
 from tests.hosts.programs.contender import ProcessPoolExecutor
 
@@ -21,7 +20,7 @@ SUM = sum(2 * number for number in range(20))
 PATIENCE = 5.0 if os.environ["PIDFDPOOL_CONTENDER"] == "standard" else 20.0
 
 shared = ProcessPoolExecutor(2)  # whoever uses it, and then has workers forked, has them inherit it
-_own = None
+_own: dict[int, Any] = {}  # by pid, so that nobody takes an inherited one for his own
 
 
 class Workers:
@@ -96,10 +95,9 @@ def _report(writer: Any, function: Callable[..., Any], arguments: tuple[Any, ...
 
 def own_pool() -> Any:
     """Return this process's pool, which is made when it is first asked for."""
-    global _own
-    if _own is None:
-        _own = ProcessPoolExecutor(2)
-    return _own
+    if os.getpid() not in _own:
+        _own[os.getpid()] = ProcessPoolExecutor(2)
+    return _own[os.getpid()]
 
 
 def total(pool: Any) -> int:
@@ -146,11 +144,11 @@ def hold_on(levels: int, path: str) -> None:
         tasks.touch_and_sleep(path, 600)
 
 
-def start_work(path: str) -> int:
-    """Leave a task running in this process's own pool; return this process's pid when it has begun."""
-    own_pool().submit(tasks.touch_and_sleep, path, 600)
-    wait_for(path)
-    return os.getpid()
+def stay_at_work(path: str) -> None:
+    """Write this process's pid beside the path, and wait for a task of its own pool's that does not end."""
+    with open(f"{path}.outer", "w") as file:
+        file.write(str(os.getpid()))
+    hold_on(1, path)
 
 
 def leave_work(path: str) -> int:
@@ -166,6 +164,8 @@ def write_late(path: str) -> None:
         file.write("done")
 
 
-def wait_for(path: str) -> int:
-    """Return the pid that a task has written to the path."""
-    return eventually(lambda: os.path.exists(path) and int(open(path).read() or 0), f"{path} is written", PATIENCE)
+def written(path: str) -> int:
+    """Return the pid that was written to the path; 0: not yet."""
+    with suppress(FileNotFoundError), open(path) as file:
+        return int(file.read() or 0)
+    return 0

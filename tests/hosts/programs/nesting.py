@@ -42,18 +42,19 @@ def deep(levels: str) -> object:
 def kill_the_outer_worker(kind: str, method: str, path: str) -> object:
     """Kill a worker whose own pool is at work; tell whether that lives on."""
     with nested.workers(kind, method) as outer:
-        worker = _take(outer.call(nested.start_work, path))
-        os.kill(worker, signal.SIGKILL)
-        _leave({"inner": _lives_on(nested.wait_for(path))})
+        inner = _begun(outer.call(nested.stay_at_work, path), path)
+        os.kill(nested.written(f"{path}.outer"), signal.SIGKILL)
+        lives_on = _lives_on(inner)
+        outer.end()
+    return {"inner": lives_on}
 
 
 def end_the_outer_workers(kind: str, method: str, path: str) -> object:
     """Terminate workers whose own pool is at work; tell whether that lives on."""
     with nested.workers(kind, method) as outer:
-        outer.call(nested.hold_on, 1, path)
-        inner = nested.wait_for(path)
+        inner = _begun(outer.call(nested.stay_at_work, path), path)
         outer.end()
-        _leave({"inner": _lives_on(inner)})
+    return {"inner": _lives_on(inner)}
 
 
 def shut_down_with_work_inside(kind: str, method: str, path: str) -> object:
@@ -81,8 +82,22 @@ def _take(get: Callable[[float], Any]) -> Any:
         _leave({"error": f"{type(error).__name__}: {error}".rstrip(": ")})
 
 
+def _begun(get: Callable[[float], Any], path: str) -> int:
+    """Return the pid that a task writes to the path when it has begun."""
+    deadline = time.monotonic() + nested.PATIENCE
+    while not (pid := nested.written(path)):
+        try:
+            get(0.02)
+        except (TimeoutError, multiprocessing.TimeoutError):
+            if time.monotonic() > deadline:
+                _leave({"error": "TimeoutError"})
+        except Exception as error:
+            _leave({"error": f"{type(error).__name__}: {error}"})
+    return pid
+
+
 def _leave(told: object) -> NoReturn:
-    """End at once: pools of others may wait for ever for what hangs, or for a worker that was killed."""
+    """End at once: who has workers that hang would wait for them for ever."""
     print(json.dumps(told), flush=True)
     for worker in multiprocessing.active_children():
         worker.kill()
