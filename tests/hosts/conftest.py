@@ -6,6 +6,8 @@ what was observed. With ours it fails.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import suppress
 
 import pytest
@@ -14,6 +16,7 @@ from pidfdpool.pidfd import Pidfd
 from tests.conditions import eventually, processes_of_this_run
 from tests.conftest import leftovers
 from tests.hosts import page
+from tests.hosts.starting_gunicorn import OLD, OLD_NEEDS
 
 STANDARD = "standard"
 CONTENDERS = {"ours": (STANDARD, "spawn"), "both": (STANDARD, "spawn", "fork")}
@@ -60,6 +63,23 @@ def nothing_is_left(request):
         with suppress(ProcessLookupError), Pidfd.open(pid) as process:
             process.send_signal(9)
             process.wait(5)
+
+
+@pytest.fixture(scope="session")
+def old_gunicorn(tmp_path_factory):
+    """Install an old release of gunicorn for this run, beside the one that is there, and return its folder."""
+    folder = str(tmp_path_factory.mktemp("gunicorn"))
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, *OLD_NEEDS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        pytest.skip(f"gunicorn {OLD} cannot be installed: {done.stderr.strip()[-300:]}")
+    return folder
+
+
+@pytest.fixture
+def folder_of(request):
+    """Return a function from a release of gunicorn to the folder that it is in; None: where Python finds it."""
+    return lambda release: request.getfixturevalue("old_gunicorn") if release == OLD else None
 
 
 @pytest.hookimpl(hookwrapper=True)

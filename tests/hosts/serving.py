@@ -86,6 +86,12 @@ def _last_error(log: str) -> str | None:
     return found[-1] if found else None
 
 
+def _last_line(log: str) -> str:
+    """Return a log's last line, without the time and the like that stand before it in brackets."""
+    lines = log.strip().splitlines() or ["it says nothing"]
+    return re.sub(r"^(\[[^]]*\] *)+", "", lines[-1])
+
+
 @contextmanager
 def serve(
     contender: str,
@@ -119,7 +125,8 @@ def serve(
             server.log,
         )
         if not is_alive(server.pid):
-            raise Observed(f"the server ends at its start: {_last_error(server.log())}\n{server.log()}")
+            why = _last_error(server.log()) or _last_line(server.log())
+            raise Observed(f"the server ends at its start: {why}\n{server.log()}")
         yield server
     finally:
         with suppress(ProcessLookupError):
