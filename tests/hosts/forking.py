@@ -9,7 +9,7 @@ from typing import Any
 
 from pidfdpool.pidfd import Pidfd
 from tests.conditions import is_alive
-from tests.hosts.observing import Observed, expect, within
+from tests.hosts.observing import Observed, expect, expect_gone, within
 from tests.hosts.programs.web import SUM
 from tests.hosts.serving import Server
 
@@ -70,3 +70,13 @@ def kill(pid: int) -> None:
     with Pidfd.open(pid) as process:
         process.send_signal(9)
     within(5, lambda: not is_alive(pid), "a killed process does not die")
+
+
+def expect_replaced(said: list[dict[str, Any]], number: int) -> None:
+    """Fail the case unless so many of the application workers that answered end, and their pools with them."""
+
+    def gone() -> list[dict[str, Any]]:
+        return [one for one in said if not is_alive(one["pid"])]
+
+    within(20, lambda: len({one["pid"] for one in gone()}) >= number, "application workers are not replaced")
+    expect_gone([one["worker"] for one in gone()], "the pool of a replaced application worker is left", seconds=5)

@@ -46,8 +46,8 @@ class Server:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
         try:
             connection.request("GET", path)
-            answer = connection.getresponse()
-            body = answer.read().decode(errors="replace")
+            with connection.getresponse() as answer:
+                body = answer.read().decode(errors="replace")
         except TimeoutError:
             raise Observed(f"a request hangs\nGET {path}: no answer in {seconds:g} s\n{self.log()}") from None
         except (OSError, http.client.HTTPException) as error:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.conditions import is_alive, marked
-from tests.hosts.forking import begin_request, begin_task, crash, kill, outcome, patience, use
+from tests.hosts.forking import begin_request, begin_task, crash, expect_replaced, kill, outcome, patience, use
 from tests.hosts.observing import expect, expect_gone, expect_nothing_left, within
 from tests.hosts.starting_gunicorn import INSTALLED, OLD, gunicorn
 
@@ -108,13 +108,13 @@ def test_the_server_is_killed(contender, tmp_path):
     env = marked("killed")
     with (
         ThreadPoolExecutor(1) as clients,
-        gunicorn(contender, tmp_path, "--workers", "2", env=env) as server,
+        gunicorn(contender, tmp_path, "--workers", "2", "--timeout", "6", env=env) as server,
     ):
         use(server, 4)
         asked, _ = begin_request(clients, server, tmp_path, 1.0, wait=20)
         kill(server.pid)
-        # gunicorn's application workers finish what they do, and look once a second whether their parent is another.
-        expect_nothing_left(env, seconds=15)
+        # Application workers finish what they do. They look each half of the timeout whether their parent is another.
+        expect_nothing_left(env, seconds=12)
         expect(outcome(asked), "the request that was running is not answered")
 
 
@@ -124,13 +124,6 @@ def test_recycled_application_workers_leave_nothing(contender, kind, tmp_path):
     arguments = ["--workers", "2", "--worker-class", kind, "--max-requests", "2"]
     with gunicorn(contender, tmp_path, *arguments) as server:
         said = use(server, 6)
-
-        def gone():
-            return [one for one in said if not is_alive(one["pid"])]
-
-        within(
-            20, lambda: len({one["pid"] for one in gone()}) >= 2, "application workers are not replaced", server.log
-        )
-        expect_gone([one["worker"] for one in gone()], "the pool of a replaced application worker is left", seconds=5)
+        expect_replaced(said, 2)
         use(server, 2)
         expect(is_alive(server.pid), "the server stops")
