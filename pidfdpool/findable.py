@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 
 _found: dict[str, bool] = {"__main__": True, "__mp_main__": True}  # payload knows about these two
 _strangers: tuple[ModuleType, ...] = ()
-_modules_then = 0
+_then: tuple[int, str, int] | None = None  # what sys.modules looked like at the last look
 
 
 def strangers() -> tuple[ModuleType, ...]:
     """Return the loaded modules that no other process would find. Cheap, unless modules were loaded since."""
-    global _modules_then, _strangers  # noqa: PLW0603  the last look, per process
-    count = len(sys.modules)
-    if count != _modules_then:
-        _modules_then = count
+    global _then, _strangers  # noqa: PLW0603  the last look, per process
+    # What is loaded comes last, so one that was loaded as another was dropped is noticed, too.
+    latest = next(reversed(sys.modules))
+    now = len(sys.modules), latest, id(sys.modules.get(latest))
+    if now != _then:
+        _then = now
         _strangers = tuple(_look())
     return _strangers
 
