@@ -322,9 +322,7 @@ class PidfdPoolExecutor(Executor):
         pool = self._open_pool()
         try:
             buffers = payload.dumps((fn, args, kwargs), pool.recipe.shared_main)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
+        except Exception as error:  # anything else is not about the call: Ctrl-C, a handler that ends the program
             recipient._begin()
             recipient._resolve(None, error)
         else:

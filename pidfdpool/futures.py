@@ -9,6 +9,7 @@ import concurrent.futures
 import logging
 import threading
 import time
+from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from pidfdpool import lifecycle
@@ -31,6 +32,18 @@ class WorkerName(NamedTuple):
     pid: int | None
 
 
+class _Condition(threading.Condition):
+    """A condition whose lock cannot be left held by a signal handler that raises.
+
+    Condition enters and leaves its lock in methods of its own. An exception that comes there, out of a handler, after
+    the lock was taken or before it was given back, leaves it locked for good; and the pool thread, which resolves all
+    futures, would wait for it. What `with` gets here are the lock's own methods, and in those no handler runs.
+    """
+
+    __enter__ = property(attrgetter("_lock.__enter__"))
+    __exit__ = property(attrgetter("_lock.__exit__"))
+
+
 class Future(concurrent.futures.Future[T], Generic[T]):
     """The outcome of one task. Made by the pool only."""
 
@@ -38,6 +51,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def __init__(self) -> None:
         super().__init__()
+        self._condition.__class__ = _Condition
         self._pool: Pool | None = None
         self._number = 0
         self._cancel_kills = False
@@ -165,7 +179,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         if self._condition.acquire(blocking=False):
             self._condition.release()
         else:
-            self._condition = threading.Condition()
+            self._condition = _Condition()
             self._waiters.clear()
         self._resolve(None, error)
 

@@ -30,14 +30,14 @@ _abandoned_streams: list[Any] = []
 
 
 @contextmanager
-def signals_blocked() -> Iterator[None]:
-    """Block every signal in this thread, and restore its mask.
+def signals_blocked() -> Iterator[set[signal.Signals | int]]:
+    """Block every signal in this thread, and restore its mask, which is what the block is given.
 
     A signal that arrives meanwhile is not lost: it waits, or another thread takes it.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        yield
+        yield before
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

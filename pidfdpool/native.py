@@ -16,7 +16,6 @@ import _thread
 import os
 import posix
 import select
-import sys
 from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +41,12 @@ def threads_are_greenlets() -> bool:
 
 def epoll() -> select.epoll:
     """Return a new epoll instance. Close-on-exec."""
-    return (_native("select", "epoll") or select.epoll)()
+    return (_native(select, "epoll") or select.epoll)()
 
 
 def poll() -> select.poll:
     """Return a new polling object whose `poll` holds up this thread of the operating system, and nothing less."""
-    return (_native("select", "poll") or select.poll)()
+    return (_native(select, "poll") or select.poll)()
 
 
 def socketpair() -> tuple[_socket.socket, _socket.socket]:
@@ -128,13 +127,13 @@ def _threads() -> Any:
     return _second_instance("_thread") if threads_are_greenlets() else _thread
 
 
-def _native(module: str, name: str) -> Any:
+def _native(module: ModuleType, name: str) -> Any:
     """Return the module's own class; None: it is there, unpatched."""
-    value = getattr(sys.modules[module], name, None)
+    value = getattr(module, name, None)
     # `select.poll` is a function of the C module's, `select.epoll` a class of it.
-    if isinstance(value, BuiltinFunctionType) or (isinstance(value, type) and value.__module__ == module):
+    if isinstance(value, BuiltinFunctionType) or (isinstance(value, type) and value.__module__ == module.__name__):
         return None
-    return getattr(_second_instance(module), name)
+    return getattr(_second_instance(module.__name__), name)
 
 
 def _second_instance(name: str) -> ModuleType:

@@ -24,10 +24,11 @@ from pidfdpool import channel as channels
 from pidfdpool import events as ev
 from pidfdpool import native, wire
 from pidfdpool.errors import InheritedFutureError, PoolBroken, QueueFull
-from pidfdpool.loop import outcomes, starting
-from pidfdpool.loop.links import TemplateLink, WorkerLink
+from pidfdpool.loop import outcomes
+from pidfdpool.loop.links import WorkerLink
 from pidfdpool.loop.outcomes import Outcome, Recipient, Task
 from pidfdpool.loop.poller import Poller
+from pidfdpool.loop.starting import Starter
 from pidfdpool.loop.thread import PoolThread, check_startable
 from pidfdpool.loop.witness import Evidence, Witness
 from pidfdpool.machine import Machine
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from pidfdpool.deaths import Death
+    from pidfdpool.loop.links import TemplateLink
     from pidfdpool.policy import Policy
     from pidfdpool.template.client import Recipe
     from pidfdpool.wire import Buffer
@@ -77,8 +79,8 @@ class Pool:
         self.sleeps_until: float | None = 0.0  # what the pool thread's current wait ends at; None: nothing
         self.cause: BaseException | None = None  # of the break
         self.unrun: list[Resolution] = []
-        self._start_wanted = False
         self._thread = PoolThread(self)
+        self.starter = Starter(self, self._thread)
         self._carry_out: dict[type[Any], Callable[[Any], ev.Event | None]] = {
             do.Send: self._send,
             do.Spawn: self._spawn,
@@ -121,13 +123,10 @@ class Pool:
             self.tasks[number] = Task(number, future, buffers, name, policy)
             future._attach(self, number, policy.cancel_kills)
             own = None if policy is self._policy else policy
-            resolutions = self._decide_guarded(ev.Submitted(number, own))
-            starts = not self._thread.started and self._claim_start()
+            resolutions = self.decide_guarded(ev.Submitted(number, own))
         run(resolutions)
-        if starts:
-            # The first submit starts the template itself. If it is forked from the host, that is done while the
-            # pool thread does not exist yet: a host without threads is forked without threads.
-            self._first_start(number)
+        if not self._thread.started:
+            self.starter.first(number)
 
     def _wait_for_room(self, most: int, *, wait: bool) -> None:
         """Wait until fewer tasks are pending. The caller has the lock, which is released meanwhile."""
@@ -207,10 +206,10 @@ class Pool:
     def happen(self, event: ev.Event, context: Context = None) -> None:
         """Take an event, carry out what follows from it, and resolve what is to be resolved."""
         with self.lock:
-            resolutions = self._decide_guarded(event, context)
+            resolutions = self.decide_guarded(event, context)
         run(resolutions)
 
-    def _decide_guarded(self, event: ev.Event, context: Context = None) -> list[Resolution]:
+    def decide_guarded(self, event: ev.Event, context: Context = None) -> list[Resolution]:
         """Decide in a thread of the user's, which may be interrupted anywhere (Ctrl-C). The caller has the lock.
 
         What was being decided is then half done, and nothing in here can be trusted: the pool thread breaks the
@@ -302,7 +301,7 @@ class Pool:
 
     def _start_template(self, _action: do.StartTemplate) -> None:
         # Not here, where the lock is held: starting takes as long as an interpreter takes to start.
-        self._start_wanted = True
+        self.starter.wanted = True
         if self._thread.started:
             self.poller.wake()
 
@@ -313,41 +312,6 @@ class Pool:
     def _close(self, _action: do.Close) -> None:
         self.closed = True
         self.poller.wake()
-
-    # ---- starting a template -------------------------------------------------------------------------------
-
-    def _claim_start(self) -> bool:
-        """Return whether a start is wanted, and make it the caller's to do. The caller has the lock."""
-        wanted, self._start_wanted = self._start_wanted, False
-        return wanted
-
-    def start_if_wanted(self) -> None:
-        """Start a template if the machine has asked for one. In the pool thread, without the lock."""
-        with self.lock:
-            if not self._claim_start():
-                return
-        self._start()
-
-    def _first_start(self, number: int) -> None:
-        try:
-            self._start()
-        except BaseException:
-            # Interrupted, by Ctrl-C most likely: whoever submitted gets no future, so the task must not run.
-            self.happen(ev.TemplateLost("its start was interrupted"))
-            self.withdraw(number)
-            raise
-        finally:
-            self._thread.start()
-
-    def _start(self) -> None:
-        end, event, cause = starting.try_start(self.recipe)
-        with self.lock:
-            self.cause = cause or self.cause
-            if end is not None:
-                self.template = TemplateLink(end, self.poller)
-                self._thread.serve_template(self.template)
-            resolutions = self.decide(event)
-        run(resolutions)
 
     # ---- resolving futures: each returns what to run without the lock ----------------------------------------
 

@@ -1,25 +1,127 @@
-"""Starts a template and turns what came of it into an event. Called by `pool`, without the lock: it takes a while."""
+"""Starts templates, without the pool's lock: it takes a while. What came of it is an event like others.
+
+The first submit starts the first template itself. If it is forked from the host, that is done while the pool thread
+does not exist yet: a host without threads is forked without threads. Later ones are started by the pool thread.
+"""
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from pidfdpool import events as ev
+from pidfdpool import hygiene
 from pidfdpool.errors import TemplateError
+from pidfdpool.loop.links import TemplateLink
 from pidfdpool.template import client
 
 if TYPE_CHECKING:
-    from pidfdpool.template.client import HostEnd, Recipe
+    from pidfdpool.loop.pool import Pool
+    from pidfdpool.loop.thread import PoolThread
+    from pidfdpool.template.client import HostEnd, Recipe, SignalMask
+
+_NO_PROGRAM = (
+    "This process cannot start that program. If it has changed its root directory or its user, make the first submit "
+    "before that, or use mp_context='fork'."
+)
+_ADVICE = {
+    errno.ENOENT: _NO_PROGRAM,
+    errno.EACCES: _NO_PROGRAM,
+    errno.ENOTDIR: _NO_PROGRAM,
+    errno.ELOOP: _NO_PROGRAM,
+    errno.ENOEXEC: "It is no program. Name Python with multiprocessing.set_executable(), or use mp_context='fork'.",
+    errno.EPERM: "This process may not start programs. Use mp_context='fork'.",
+    errno.E2BIG: "The environment, a variable in it, or sys.path is larger than what a program can be given. Make it "
+    "smaller, or use mp_context='fork'.",
+}
 
 
-def try_start(recipe: Recipe) -> tuple[HostEnd | None, ev.Event, Exception | None]:
-    """Return the host's end of a new template or None; what happened; and, where no other would do, the cause."""
+class Starter:
+    """What a pool's templates, and its thread, are started by."""
+
+    def __init__(self, pool: Pool, thread: PoolThread) -> None:
+        self._pool = pool
+        self._thread = thread
+        self.wanted = False  # the machine has asked for a template; guarded by the pool's lock, as the next one is
+        self._first_is_on = False  # a thread of the user's is at it
+
+    def if_wanted(self) -> None:
+        """Start a template if the machine has asked for one. In the pool thread."""
+        with self._pool.lock:
+            if not self._claim():
+                return
+        self._start()
+
+    def first(self, number: int) -> None:
+        """Start the first template and the pool thread, unless another thread does. number: the task submitted.
+
+        A handler of the host's that raised between two steps would leave a pool without a thread, which nothing ever
+        comes out of. So signals wait, but for the time in which the template comes up.
+
+        Raises:
+            RuntimeError: there can be no more threads. The next submit tries again.
+            BaseException: a handler raised it.
+        """
+        with hygiene.signals_blocked() as mask:
+            with self._pool.lock:
+                if self._thread.started or self._first_is_on:
+                    return
+                self._first_is_on = True
+                wanted = self._claim()
+            try:
+                try:
+                    if wanted:
+                        self._start_interruptible(mask)
+                finally:
+                    self._thread.start()
+            except BaseException:
+                self._pool.withdraw(number)  # whoever submitted gets no future, so the task must not run
+                raise
+            finally:
+                self._first_is_on = False
+
+    def _claim(self) -> bool:
+        """Return whether a start is wanted, and make it the caller's to do. The caller has the lock."""
+        wanted, self.wanted = self.wanted, False
+        return wanted
+
+    def _start_interruptible(self, mask: SignalMask) -> None:
+        try:
+            self._start(mask)
+        except BaseException:
+            self._pool.happen(ev.TemplateLost("its start was interrupted"))
+            raise
+
+    def _start(self, mask: SignalMask = None) -> None:
+        pool = self._pool
+        end, event, cause = try_start(pool.recipe, mask)
+        with pool.lock:
+            pool.cause = cause or pool.cause
+            if end is not None:
+                pool.template = TemplateLink(end, pool.poller)
+                self._thread.serve_template(pool.template)
+            resolutions = pool.decide_guarded(event)
+        for resolution in resolutions:
+            resolution()
+
+
+def try_start(recipe: Recipe, mask: SignalMask = None) -> tuple[HostEnd | None, ev.Event, Exception | None]:
+    """Return the host's end of a new template or None; what happened; and, where no other would do, the cause.
+
+    What is raised here was raised by a handler of the host's, which a signal has had run in the middle.
+
+    mask: see `client.start`.
+    """
     try:
-        return client.start(recipe), ev.TemplateUp(), None
-    except (TemplateError, FileNotFoundError, PermissionError, NotADirectoryError) as error:
+        return client.start(recipe, mask), ev.TemplateUp(), None
+    except client.NotSendable as error:
+        cause = error.__cause__
+        reason = f"the initializer or preload cannot be sent to workers: {cause!r}"
+        return None, ev.TemplateHopeless(reason), cause if isinstance(cause, Exception) else error
+    except TemplateError as error:
         return None, ev.TemplateHopeless(f"the template cannot be started: {error}"), error
     except OSError as error:
-        return None, ev.TemplateLost(f"it could not be started: {error}"), None
-    except Exception as error:
-        reason = f"the initializer or preload cannot be sent to workers: {error!r}"
+        if error.errno not in _ADVICE:
+            return None, ev.TemplateLost(f"it could not be started: {error}"), None
+        reason = f"the template cannot be started: {error}. {_ADVICE[error.errno]}"
         return None, ev.TemplateHopeless(reason), error

@@ -50,31 +50,35 @@ class PoolThread:
     # ---- for other threads ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread, with every signal blocked in it.
+        """Start the thread, with every signal blocked in it. Idempotent.
 
         Raises:
             RuntimeError: the system allows no further thread. The pool is over: without its thread nobody would be
                 told anything. Futures that other threads have got meanwhile fail, and the template leaves.
         """
-        self.started = True
+        if self.started:
+            return
         if native.threads_are_greenlets():
             # It has no signal mask of its own. Nor is it a Thread: a process that the host forks has a copy of it,
             # which `threading` believes to be gone, and complains of when it ends.
+            self.started = True
             self._pool.poller.among_greenlets = True
             _thread.start_new_thread(self._run, ())
             return
-        self._thread = threading.Thread(target=self._run, name=f"pidfdpool-{next(_numbers)}", daemon=True)
-        try:
-            with hygiene.signals_blocked():
-                self._thread.start()
-        except RuntimeError as error:
-            self._thread = None
-            self.started = False
-            self._pool.stillborn = True
-            self._last_resort(error)
-            with self._pool.lock:
-                self._close_everything()
-            raise
+        # Blocked here as well: a handler that raised in the middle would leave a thread of which nobody knows
+        # whether it was started.
+        with hygiene.signals_blocked():
+            thread = threading.Thread(target=self._run, name=f"pidfdpool-{next(_numbers)}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self._pool.stillborn = True
+                self._last_resort(error)
+                with self._pool.lock:
+                    self._close_everything()
+                raise
+            self._thread = thread
+            self.started = True
 
     @property
     def is_current(self) -> bool:
@@ -92,8 +96,7 @@ class PoolThread:
     def fail(self, error: BaseException) -> None:
         """Have the pool broken by its thread: a decision was left half done."""
         self._failure = error
-        if not self.started:
-            self.start()
+        self.start()
         self._pool.poller.wake()
 
     def serve_template(self, link: TemplateLink) -> None:
@@ -127,7 +130,7 @@ class PoolThread:
     def _turn(self, pool: Pool) -> None:
         if self._failure is not None:
             raise self._failure
-        pool.start_if_wanted()
+        pool.starter.if_wanted()
         if pool.owner_lost:
             pool.owner_lost = False
             pool.happen(ev.ShutdownAsked())

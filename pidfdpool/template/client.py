@@ -29,11 +29,16 @@ from pidfdpool.template.boot import PIDFD, SENTINEL, Boot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
+    from typing import TypeAlias
 
     from pidfdpool.native import Socket
     from pidfdpool.pidfd import ProcessHandle
 
+    SignalMask: TypeAlias = AbstractSet[int] | None
+
 START_TIMEOUT = 60.0  # seconds; an interpreter that is not up by then is not going to be
+LEAVING = 5.0  # seconds that a launcher has for its end when its start was interrupted: it only has to see that
 
 # The host's sys.path comes as arguments, so that the very same pidfdpool is found, whatever is installed or lies in
 # the current directory.
@@ -49,6 +54,10 @@ def _current_directory() -> str | None:
 
 # Where the host was when it loaded this, or multiprocessing, which takes a note of it, too.
 _began_in: str | None = getattr(sys.modules.get("multiprocessing.process"), "ORIGINAL_DIR", _current_directory())
+
+
+class NotSendable(Exception):
+    """The initializer, its arguments or the preload callable cannot be pickled; `__cause__` says why."""
 
 
 class Recipe:
@@ -164,16 +173,25 @@ class HostEnd:
         return SentinelHandle(fd, pid, deliver)
 
 
-def start(recipe: Recipe) -> HostEnd:
+def start(recipe: Recipe, mask: SignalMask = None) -> HostEnd:
     """Start a template and return the host's end of it.
+
+    mask: what is to be blocked while this waits for the template. For a caller that has blocked all signals, and lets
+        handlers interrupt the one thing in here that takes time. Default: what is blocked already.
 
     Raises:
         TemplateError: the process ended or stayed silent; the message says which program it was.
         OSError: the kernel refused (no process, descriptor or memory left; no such program).
-        Exception: the initializer, its arguments or the preload callable cannot be pickled (exec way).
+        NotSendable: the initializer, its arguments or the preload callable cannot be pickled (exec way).
+        BaseException: a handler raised it; nothing is left of what was begun.
     """
     handles = PIDFD if capabilities().usable else SENTINEL
-    boot, fds = recipe.boot(handles)
+    try:
+        boot, fds = recipe.boot(handles)
+    except OSError:
+        raise
+    except Exception as error:
+        raise NotSendable from error
     ours = theirs = link = None
     watched: list[int] = []
     try:
@@ -185,10 +203,8 @@ def start(recipe: Recipe) -> HostEnd:
             read, lifeline = sentinel_pipe()
             watched.append(read)
         link = HostEnd(channels.Channel(ours, descriptors=True), handles, lifeline)
-        # The launcher is a child of the host for a moment. Its SIGCHLD waits until it is reaped, so that a handler
-        # that runs waitpid(-1) on this thread finds nothing. On other threads nothing is held back.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        try:
+        # A handler may raise. If it did so before the launcher's number is noted down, nobody could reap that.
+        with hygiene.signals_blocked() as before:
             if recipe.fork:
                 program = "the forked host"
                 pid = _fork(theirs, watched[0], boot, link, recipe)
@@ -196,9 +212,9 @@ def start(recipe: Recipe) -> HostEnd:
                 program = interpreter.find()
                 pid = _spawn(program, theirs.fileno(), watched[0], handles)
             theirs.close()
-            _shake_hands(link, pid, program)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            # The launcher is a child of the host for a moment. Its SIGCHLD waits until it is reaped, so that a
+            # handler that runs waitpid(-1) on this thread finds nothing. On other threads nothing is held back.
+            _shake_hands(link, pid, program, {*(before if mask is None else mask), signal.SIGCHLD})
         if not recipe.fork:
             for fd in fds:
                 link.channel.post(wire.encode(wire.INHERIT), os.dup(fd))
@@ -281,13 +297,14 @@ def _fork_here(theirs: Socket, host: int, boot: Boot, link: HostEnd, handed_over
             os._exit(1)
 
 
-def _shake_hands(link: HostEnd, launcher: int, program: str) -> None:
-    """Wait until the template has said hello and the launcher is gone, and reap it."""
+def _shake_hands(link: HostEnd, launcher: int, program: str, mask: AbstractSet[int]) -> None:
+    """Wait until the template has said hello and the launcher is gone, and reap it. Handlers may interrupt this."""
     deadline = time.monotonic() + START_TIMEOUT
     passing: ProcessHandle | None = None
-    poller = native.poll()
-    poller.register(link.channel.fileno(), select.POLLIN)
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        poller = native.poll()
+        poller.register(link.channel.fileno(), select.POLLIN)
         while link.handle is None:
             if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 raise TemplateError(f"{program} did not start a template within {START_TIMEOUT:g} s")
@@ -306,22 +323,34 @@ def _shake_hands(link: HostEnd, launcher: int, program: str) -> None:
                     passing = handle
                 else:
                     link.handle = handle
+        _reap(passing, deadline)
     except (EOFError, ConnectionResetError) as error:
-        if passing is None:
-            # It never spoke, so its number is all there is. Whoever it may name by now, only a child of the host
-            # that has ended can be affected, and only by being reaped.
-            with suppress(OSError):
-                passing = Pidfd.open(launcher)
+        passing = passing or _named(launcher)
         status = _reap(passing, deadline)
         raise TemplateError(
             f"{program}, started as the pool's template, ended before it was ready: {status}. Its standard error "
             "may say why. If it is not a Python interpreter, name one with multiprocessing.set_executable()."
         ) from error
+    except BaseException:
+        # The host must not be left with a child. This one leaves when it sees that nobody listens any more.
+        with hygiene.signals_blocked():
+            link.channel.close()
+            passing = passing or _named(launcher)
+            _reap(passing, min(deadline, time.monotonic() + LEAVING))
+        raise
     finally:
-        if link.handle is not None:
-            _reap(passing, deadline)
         if passing is not None:
             passing.close()
+
+
+def _named(launcher: int) -> ProcessHandle | None:
+    """Return a handle of a launcher that never spoke, so that its number is all there is; None: it is gone.
+
+    Whoever it may name by now, only a child of the host that has ended can be affected, and only by being reaped.
+    """
+    with suppress(OSError):
+        return Pidfd.open(launcher)
+    return None
 
 
 def _handle(handles: str, fd: int, pid: int) -> ProcessHandle:
