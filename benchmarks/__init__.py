@@ -1,4 +1,5 @@
-"""Times our pool against the standard one; `python -m benchmarks` prints the medians and their ratio.
+"""Times our pool against others; `python -m benchmarks --help`, and `benchmarks.__main__` says what is measured how.
 
-`cases` says what is timed. Nothing here is asserted: figures from a busy machine are not a test.
+`recycling` and `preload` measure supervision, each by itself. Nothing here is asserted: figures from a busy machine
+are not a test.
 """

@@ -1,0 +1,89 @@
+"""What the command line of the runner says, and which scenarios and contenders that selects."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.contenders import BASELINE, CONTENDERS
+from benchmarks.scenarios.catalogue import GROUPS, SCENARIOS
+
+_QUICK_CONTENDERS = ("ours", "ours-fork", BASELINE, "mp-pool")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run, and where the results go."""
+
+    scenarios: tuple[str, ...]
+    contenders: tuple[str, ...]
+    rounds: int
+    quick: bool
+    limits: bool
+    list_only: bool
+    read: Path | None
+    json: Path | None
+    page: Path | None
+    plots: Path | None
+
+
+def planned(arguments: Sequence[str] | None, description: str) -> Plan:
+    """Read the arguments; print what is wrong with them and exit with 2, if anything is."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer scenarios, contenders, rounds and tasks")
+    parser.add_argument(
+        "--scenario", action="append", default=[], metavar="NAME", help="a scenario, a group, or a part of names"
+    )
+    parser.add_argument("--contender", action="append", default=[], metavar="NAME", help="this one only; repeatable")
+    parser.add_argument("--rounds", type=int, help="how often each is measured (default: 5, quick: 2)")
+    parser.add_argument("--no-limits", action="store_true", help="do not measure the machine itself")
+    parser.add_argument("--list", action="store_true", help="print the names of scenarios and contenders")
+    parser.add_argument("--from", dest="read", type=Path, metavar="FILE", help="measure nothing; read this --json")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results of every round")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write everything as a page of Markdown")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the plots as SVG; needs matplotlib")
+    given = parser.parse_args(arguments)
+    rounds = given.rounds if given.rounds is not None else 2 if given.quick else 5
+    if rounds < 1:
+        parser.error(f"--rounds must be at least 1, not {rounds}")
+    for name in given.contender:
+        if name not in CONTENDERS:
+            parser.error(f"there is no contender {name!r}; there are {', '.join(CONTENDERS)}")
+    scenarios = _selected(given.scenario, given.quick)
+    if not scenarios:
+        parser.error(f"no scenario has {' or '.join(map(repr, given.scenario))} in its name; --list tells them")
+    wanted = given.contender or (_QUICK_CONTENDERS if given.quick else CONTENDERS)
+    return Plan(
+        scenarios=scenarios,
+        contenders=tuple(name for name in CONTENDERS if name in wanted),
+        rounds=rounds,
+        quick=given.quick,
+        limits=not given.no_limits,
+        list_only=given.list,
+        read=given.read,
+        json=given.json,
+        page=given.page,
+        plots=given.plots,
+    )
+
+
+def _selected(parts: Sequence[str], quick: bool) -> tuple[str, ...]:
+    """Return the scenarios that are named; those that are part of a quick run, or all, if none is."""
+    if not parts:
+        return tuple(name for name, scenario in SCENARIOS.items() if scenario.quick or not quick)
+    named = {name for part in parts for name in _named(part)}
+    return tuple(name for name in SCENARIOS if name in named)
+
+
+def _named(part: str) -> list[str]:
+    """Return the scenario of that name, or else those of the group of that name, or those with it in their names."""
+    if part in SCENARIOS:
+        return [part]
+    for group in GROUPS:
+        if group.name == part:
+            return [scenario.name for scenario in group.scenarios]
+    return [name for name in SCENARIOS if part in name]

@@ -1,0 +1,47 @@
+"""Where and with what a run was made."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders import CONTENDERS
+from benchmarks.documents import source
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith(("model name", "Model", "cpu model")):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def described(contenders: Iterable[str]) -> dict[str, Any]:
+    """Return all that a reader needs to judge the figures."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "versions": {name: version for name in contenders if (version := CONTENDERS[name].version()) is not None},
+        "documents": source(),
+    }
+
+
+def sentence(machine: Mapping[str, Any]) -> str:
+    """Put it in words."""
+    versions = ", ".join(
+        f"{CONTENDERS[name].distribution} {version}"
+        for name, version in machine["versions"].items()
+        if name != "ours-fork"
+    )
+    return (
+        f"{machine['date']}; {machine['cpu']}, {machine['cores']} cores, load {machine['load']:g} at the start; "
+        f"Linux {machine['kernel']}; Python {machine['python']}; {versions}. JSON documents: {machine['documents']}."
+    )

@@ -1,0 +1,103 @@
+"""Large arguments and results: documents to transform, and bytes and arrays that come back as they are."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from functools import partial
+from typing import Any
+
+from benchmarks import tasks
+from benchmarks.documents import documents
+from benchmarks.scenario import Group, Metric, Scenario
+from benchmarks.scenarios.common import WORKERS, New, started
+
+_SIZES = {"64 KB": 64_000, "1 MB": 1_000_000, "16 MB": 16_000_000, "128 MB": 128_000_000}
+_DOCUMENTS = {"1 KB": 1000, "50 KB": 50_000, "600 KB": 600_000, "2 MB": 2_000_000}
+
+
+def transform(size: int, new: New, quick: bool) -> dict[str, float]:
+    """Transform documents in this process, then by map."""
+    total = (1_000_000 if quick else 4_000_000) if size < 10_000 else (4_000_000 if quick else 16_000_000)
+    batch = documents(size, max(8, total // size))
+    began = time.perf_counter()
+    expected = [tasks.transform(document) for document in batch]
+    inline = time.perf_counter() - began
+    pool = started(new)
+    began = time.perf_counter()
+    results = list(pool.map(tasks.transform, batch))
+    took = time.perf_counter() - began
+    assert results == expected
+    return {"speedup": inline / took, "rate": sum(map(len, batch)) / took / 1e6}
+
+
+def _payload(kind: str, size: int) -> Any:
+    if kind == "bytes":
+        return bytes(range(250)) * (size // 250)
+    import numpy
+
+    return numpy.arange(size // 8, dtype=numpy.float64)
+
+
+def echo(kind: str, size: int, new: New, quick: bool) -> dict[str, float]:
+    """Keep as many payloads under way as there are workers."""
+    payload = _payload(kind, size)
+    count = max(4, min(400, (32_000_000 if quick else 128_000_000) // size))
+    pool = started(new)
+    pool.call(tasks.echo, payload)
+    pending: deque[Any] = deque()
+    began = time.perf_counter()
+    for _ in range(count):
+        if len(pending) == WORKERS:
+            pending.popleft().result()
+        pending.append(pool.submit(tasks.echo, payload))
+    while pending:
+        last = pending.popleft().result()
+    took = time.perf_counter() - began
+    assert len(last) == len(payload)
+    return {"rate": count * size / took / 1e6}
+
+
+JSON = Group(
+    "json",
+    "JSON documents through map",
+    "Each document, as bytes, is parsed, its numbers are rounded, and it is written anew; default arguments of map, "
+    "2 workers. The speed-up is over the same loop in one process, of the same run.",
+    tuple(
+        Scenario(
+            f"json-{title.replace(' ', '').lower()}",
+            title,
+            (
+                Metric("speedup", "speed-up", "x inline", more_is_better=True),
+                Metric("rate", "", "MB/s", more_is_better=True),
+            ),
+            partial(transform, size),
+            quick=size in (1000, 600_000),
+            at=size / 1000,
+        )
+        for title, size in _DOCUMENTS.items()
+    ),
+    axis="document, KB",
+)
+
+ECHO = tuple(
+    Group(
+        f"echo-{kind}",
+        f"Payloads there and back: {title}",
+        "A payload is sent to a worker, which returns it; two are under way at any time, 2 workers. Counted once.",
+        tuple(
+            Scenario(
+                f"echo-{kind}-{name.replace(' ', '').lower()}",
+                name,
+                (Metric("rate", "", "MB/s", more_is_better=True),),
+                partial(echo, kind, size),
+                quick=kind == "bytes" and size == 1_000_000,
+                at=size / 1e6,
+                needs=("numpy",) if kind == "array" else (),
+            )
+            for name, size in _SIZES.items()
+        ),
+        axis="payload, MB",
+    )
+    for kind, title in (("bytes", "bytes"), ("array", "numpy arrays"))
+)

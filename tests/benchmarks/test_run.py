@@ -1,0 +1,45 @@
+"""The whole way, with the cheapest scenario."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from tests.conditions import ROOT
+
+
+def runner(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_ours_and_the_standard_pool_are_measured_and_written(tmp_path):
+    file, page = tmp_path / "run.json", tmp_path / "page.md"
+    chosen = ("--contender", "ours", "--contender", "standard", "--scenario", "first-result")
+    printed = runner("--quick", "--no-limits", "--rounds", 1, *chosen, "--json", file)
+    assert "| pidfdpool " in printed
+    run = json.loads(file.read_text())
+    assert set(run["results"]) == {"first-result"}
+    for name in ("ours", "standard"):
+        (answer,) = run["results"]["first-result"][name]
+        assert answer["values"]["first"] > 0
+    runner("--from", file, "--page", page)
+    text = page.read_text()
+    assert text.startswith("# Performance\n")
+    assert "## Start\n" in text
+    assert "| ProcessPoolExecutor (fork) |" in text
+
+
+def test_scenarios_and_contenders_are_listed():
+    printed = runner("--list")
+    assert "first-result" in printed
+    assert "mp-pool: multiprocessing.Pool (fork)" in printed
