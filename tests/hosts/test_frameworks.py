@@ -11,10 +11,10 @@ from importlib.util import find_spec
 import pytest
 
 from tests.conditions import marked
-from tests.hosts.observing import expect, expect_gone, expect_nothing_left, within
+from tests.hosts.observing import expect, expect_gone, expect_nothing_left
 from tests.hosts.programs.web import SUM
 from tests.hosts.serving import free_port, serve
-from tests.hosts.using import begin, holds, in_parallel, press_ctrl_c, press_ctrl_c_again_and_again
+from tests.hosts.using import begin, change, in_parallel, press_ctrl_c, press_ctrl_c_again_and_again
 
 SECTION = "development servers"
 CODE = {
@@ -47,17 +47,6 @@ def develop(framework, contender, folder, commands=COMMANDS, **options):
     return serve(contender, command, port, folder, cwd=folder, **options)
 
 
-def change(server, framework, folder):
-    """Change the application's file, and wait until another process answers."""
-    before = server.get("/ready")["pid"]
-    (folder / "site_of_test.py").write_text(CODE[framework] + "\nchanged = True\n")
-
-    def reloaded():
-        return server.get("/ready", 2)["pid"] != before
-
-    within(15, holds(reloaded), "the server does not come back", server.log)
-
-
 @pytest.mark.case(SECTION, "requests in parallel; a pool worker exits with code 3; requests; Ctrl-C")
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("when", ["module", "request"])
@@ -79,7 +68,7 @@ def test_reloading(contender, framework, tmp_path):
     env = {**marked("frameworks"), "POOL_AT": "import"}
     with develop(framework, contender, tmp_path, env=env) as server:
         before = server.get("/")
-        change(server, framework, tmp_path)
+        change(server, tmp_path / "site_of_test.py")
         expect_gone([before["pid"], before["worker"]], "the old pool's workers are left")
         expect(server.get("/")["sum"] == SUM, "a wrong result")
         press_ctrl_c(server)

@@ -14,7 +14,7 @@ from tests.conditions import marked
 from tests.hosts.observing import Observed, expect, expect_gone, expect_nothing_left, within
 from tests.hosts.programs.web import SUM
 from tests.hosts.serving import free_port, serve
-from tests.hosts.using import begin, holds, in_parallel, press_ctrl_c, press_ctrl_c_again_and_again
+from tests.hosts.using import begin, change, holds, in_parallel, press_ctrl_c, press_ctrl_c_again_and_again
 
 SECTION = "uvicorn"
 APPLICATION = "tests.hosts.programs.asgi:app"
@@ -186,12 +186,7 @@ def test_reloading(contender, tmp_path):
     with uvicorn(contender, tmp_path, *flags, app="reloaded_app:app", env=env) as server:
         before = server.get("/")
         spinning = begin(server, "/spin", tmp_path / "begun")
-        code.write_text("from tests.hosts.programs.asgi import app\n\nchanged = True\n")
-
-        def reloaded():
-            return server.get("/ready", 2)["pid"] != before["pid"]
-
-        within(15, holds(reloaded), "the server does not come back", server.log)
+        change(server, code)
         expect_gone([before["pid"], before["worker"], spinning], "the old pool's workers are left")
         expect(server.get("/")["sum"] == SUM, "a wrong result")
         press_ctrl_c(server)

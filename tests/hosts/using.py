@@ -1,8 +1,9 @@
-"""What users do with a running server: many requests at once, tasks that take long, Ctrl-C."""
+"""What users do with a running server: many requests at once, tasks that take long, Ctrl-C, an edited file."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,3 +54,21 @@ def press_ctrl_c_again_and_again(server: Server) -> None:
 
     within(8, holds(stops), "the server does not stop", server.log)
     expect("Traceback" not in server.log(), "tracebacks in the terminal", server.log())
+
+
+def change(server: Server, file: Path) -> None:
+    """Change a file of the application's, and wait until the server's reloader says so and another process answers.
+
+    A reloader knows only what has changed since it first looked, which may be after the first answer. So the file is
+    changed again if nothing is said: never after it was, because that would be a second reload.
+    """
+    before = server.get("/ready")["pid"]
+    said = len(server.log())
+
+    def noticed() -> bool:
+        file.write_text(file.read_text() + "\nchanged = True\n")
+        within(3, lambda: re.search("changed, reloading|etected change", server.log()[said:]), "no word of it")
+        return True
+
+    within(20, holds(noticed), "the server does not notice the change", server.log)
+    within(15, holds(lambda: server.get("/ready", 2)["pid"] != before), "the server does not come back", server.log)
