@@ -180,10 +180,10 @@ def test_warm_shutdown(contender, tmp_path, pool):
     expect_nothing_left(os.environ)
 
 
-@pytest.mark.case(SECTION, "cold shutdown (SIGQUIT) while a task waits for its pool: nothing is left")
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_cold_shutdown(contender, tmp_path, pool):
-    with celery(contender, tmp_path, pool=pool) as worker:
+@pytest.mark.case(SECTION, "cold shutdown (SIGQUIT) while a task waits for its pool: nothing is left", ways="both")
+@pytest.mark.parametrize("made", ["kept", "made at worker_init"])
+def test_cold_shutdown(contender, tmp_path, made):
+    with celery(contender, tmp_path, made=made) as worker:
         result = worker.send("wait_for_pool", str(tmp_path / "pid"), 600)
         within(10.0, lambda: written(tmp_path / "pid") or result.failed(), "the task does not begin", worker.log)
         if result.failed():

@@ -1,7 +1,7 @@
 """A Celery application whose tasks use a pool, over a broker and a result backend that are folders.
 
-POOL says when it is made: "made per task"; "kept", by the process that first needs it; or "made at worker_init", in the
-worker's main process, which uses it before its own pool's processes are forked.
+POOL says when it is made: "made per task"; "kept", by the process that first needs it; or "made at worker_init", in
+the worker's main process, which uses it before its own pool's processes are forked.
 """
 
 from __future__ import annotations
