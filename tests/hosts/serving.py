@@ -51,7 +51,9 @@ class Server:
         except TimeoutError:
             raise Observed(f"a request hangs\nGET {path}: no answer in {seconds:g} s\n{self.log()}") from None
         except (OSError, http.client.HTTPException) as error:
-            raise Observed(f"a request is not answered\nGET {path}: {error!r}\n{self.log()}") from None
+            why = _last_error(self.log())
+            what = f"a request is not answered: {why}" if why else "a request is not answered"
+            raise Observed(f"{what}\nGET {path}: {error!r}\n{self.log()}") from None
         finally:
             connection.close()
         if answer.status != 200:

@@ -50,7 +50,7 @@ def test_a_timeout_of_an_application_worker(contender, tmp_path):
         ThreadPoolExecutor(1) as clients,
         gunicorn(contender, tmp_path, "--workers", "2", "--timeout", "3") as server,
     ):
-        asked, worker = begin_request(clients, server, tmp_path, 60, wait=30)
+        asked, worker = begin_request(clients, server, tmp_path, 60, wait=10)
         within(10, lambda: "WORKER TIMEOUT" in server.log(), "the application worker is not timed out", server.log)
         expect_gone([worker], "the killed application worker's task runs on", seconds=8)
         use(server, 6, seconds=patience(contender))
@@ -96,7 +96,7 @@ def test_a_quick_stop(contender, tmp_path):
         gunicorn(contender, tmp_path, "--workers", "2", "--graceful-timeout", "2", env=env) as server,
     ):
         use(server, 4, seconds=patience(contender))
-        asked, _ = begin_request(clients, server, tmp_path, 60, wait=30)
+        asked, _ = begin_request(clients, server, tmp_path, 60, wait=10)
         server.send_signal(signal.SIGINT)
         server.wait(10, "the server does not stop")
         expect_nothing_left(env)

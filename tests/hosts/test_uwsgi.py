@@ -1,6 +1,10 @@
 """uWSGI: a program of C that has Python inside, forks without telling it, and reaps with waitpid(-1).
 
 There, sys.executable is uWSGI, and so it is not what a template may be started with.
+
+Releases of uWSGI whose workers have no threads unless --enable-threads is given keep the GIL between two requests, so
+that a pool's thread runs only while a request waits for something. That is enough for results, and for replacing
+workers; `tests/pool/test_traps.py` has a host that does the same. The release here has threads always.
 """
 
 from __future__ import annotations
@@ -100,6 +104,21 @@ def test_the_master_sees_no_child_of_the_pool(contender, tmp_path):
         expect("subprocess" not in server.log(), "the master finds a child that it does not know", server.log())
 
 
+@pytest.mark.case(SECTION, "two applications in each process (--mount), the second one in a subinterpreter of Python")
+@pytest.mark.parametrize("mode", MODES)
+def test_subinterpreters(contender, mode, tmp_path):
+    mounts = [f"--mount=/{name}={app}" for name, app in zip("ab", APPLICATIONS.values(), strict=True)]
+    arguments = ["--processes", "2", "--manage-script-name", *mounts, *MODES[mode]]
+    with uwsgi(contender, tmp_path, *arguments, app=None, ready="/a/ready") as server:
+        expect("mountpoint='/b') ready" in server.log(), "the second application cannot be loaded", server.log())
+        for _ in range(4):
+            for path in ("/a/", "/b/"):
+                expect(server.get(path, patience(contender))["sum"] == SUM, "a wrong result")
+        expect(server.get("/b/crash?code=3", patience(contender))["error"], "the crash is not told")
+        for path in ("/a/", "/b/"):
+            expect(server.get(path, patience(contender))["sum"] == SUM, "a wrong result")
+
+
 @pytest.mark.case(SECTION, "tasks that are defined in the file that uWSGI was given (--wsgi-file)", ways="both")
 def test_tasks_of_a_file(contender, tmp_path):
     path = os.path.join(os.path.dirname(__file__), "programs", "wsgi_file.py")
@@ -118,7 +137,7 @@ def test_harakiri(contender, mode, tmp_path):
         ThreadPoolExecutor(1) as clients,
         uwsgi(contender, tmp_path, "--processes", "2", "--harakiri", "3", *MODES[mode]) as server,
     ):
-        asked, worker = begin_request(clients, server, tmp_path, 60, wait=30)
+        asked, worker = begin_request(clients, server, tmp_path, 60, wait=10)
         expect_gone([worker], "the killed application worker's task runs on", seconds=12)
         expect("HARAKIRI" in server.log(), "the task ends without harakiri", server.log())
         use(server, 6, seconds=patience(contender))
@@ -160,7 +179,7 @@ def test_a_stop(contender, number, tmp_path):
         uwsgi(contender, tmp_path, "--processes", "2", env=env) as server,
     ):
         use(server, 4, seconds=patience(contender))
-        asked, _ = begin_request(clients, server, tmp_path, 60, wait=30)
+        asked, _ = begin_request(clients, server, tmp_path, 60, wait=10)
         server.send_signal(signal.Signals[number])
         server.wait(15, "the server does not stop")
         expect_nothing_left(env)

@@ -174,6 +174,29 @@ os._exit(7)
     assert done.returncode == 7, done.stderr
 
 
+def test_a_host_may_keep_every_other_thread_from_running_between_its_calls(way):
+    """Servers that have Python inside may keep the GIL while they wait for a request; the pool thread stands still."""
+    run_host(
+        """
+import ctypes
+from pidfdpool.pidfd import Pidfd
+keep_the_gil = ctypes.PyDLL(None).usleep
+with PidfdPoolExecutor(2, mp_context=sys.argv[1]) as pool:
+    for _ in range(3):
+        pids = {pool.submit(os.getpid).result(timeout=20) for _ in range(4)}
+        for pid in pids:
+            with Pidfd.open(pid) as worker:
+                worker.send_signal(signal.SIGKILL)
+        keep_the_gil(100_000)
+        assert [f.result(timeout=20) for f in [pool.submit(calls.double, n) for n in range(9)]] == [*range(0, 18, 2)]
+        waiting = pool.submit(calls.double, 5)
+        keep_the_gil(100_000)
+        assert waiting.result(timeout=20) == 10
+""",
+        way,
+    )
+
+
 def test_few_descriptors_are_enough(way):
     run_host(
         """
