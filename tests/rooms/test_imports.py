@@ -180,26 +180,3 @@ def test_the_public_names_are_all_there():
     assert set(pidfdpool.__all__) <= set(dir(pidfdpool))
     with pytest.raises(AttributeError, match="no_such_name"):
         pidfdpool.no_such_name  # noqa: B018
-
-
-def host_files():
-    """Return the files whose code runs in the host."""
-    only_in_our_processes = {"worker", "hygiene"}
-    skipped = {"template/process.py", "template/guard.py", "template/descendants.py", "pidfd/sentinel.py"}
-    return [
-        path
-        for path in FILES
-        if room_of(path) not in only_in_our_processes | {"cli", "__main__"}
-        and str(path.relative_to(PACKAGE)) not in skipped
-    ]
-
-
-def test_the_host_half_never_uses_what_it_promises_not_to():
-    forbidden = {
-        "os": {"kill", "killpg", "wait", "waitpid", "wait3", "wait4"},
-        "signal": {"signal", "set_wakeup_fd", "siginterrupt", "setitimer", "alarm", "raise_signal"},
-    }
-    for path in host_files():
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                assert node.attr not in forbidden.get(node.value.id, ()), f"{path}:{node.lineno} {node.attr}"
