@@ -61,6 +61,7 @@ EXCEPTIONS = {
     ("pidfd/sentinel.py", "ChildHandle._look", "os.waitid"): "in the template, a child of its own",
     ("hygiene.py", "reset_signals", "signal.signal"): "in processes that were just forked",
     ("hygiene.py", "reset_signals", "signal.set_wakeup_fd"): "in processes that were just forked",
+    ("hygiene.py", "reset_signals", "faulthandler itself"): "in processes that were just forked, to unregister",
     ("hygiene.py", "start_faulthandler", "faulthandler.enable"): "in workers",
     ("blackbox.py", "record_stacks", "faulthandler.register"): "in workers",
     ("blackbox.py", "forget_stacks", "faulthandler.unregister"): "in what workers fork",
@@ -168,7 +169,7 @@ class Checker(ast.NodeVisitor):
 
     def _look_at_module_names(self, names: list[ast.expr], node: ast.AST) -> None:
         for name in names:
-            if isinstance(name, ast.Constant) and name.value in {"os", "posix", "signal", "_signal", "ctypes"}:
+            if isinstance(name, ast.Constant) and name.value in {*FORBIDDEN, "ctypes"}:
                 self._note(f"{name.value} itself", node)
 
 
@@ -236,6 +237,7 @@ PLANTED = {
     "os.__dict__['kill'](1, 9)": "os.__dict__",
     "import sys\nsys.modules['os'].kill(1, 9)": "os itself",
     "import sys\nsys.modules.get('signal').alarm(1)": "signal itself",
+    "import sys\nsys.modules.get('faulthandler').enable()": "faulthandler itself",
     "__import__('os').kill(1, 9)": "os itself",
     "from importlib import import_module\nimport_module('signal').alarm(1)": "signal itself",
     "end = os.kill": "os.kill",
