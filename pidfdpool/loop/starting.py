@@ -73,7 +73,7 @@ class Starter:
                     if wanted:
                         self._start_interruptible(mask)
                 finally:
-                    self._thread.start()
+                    self._thread.start_or_end()
             except BaseException:
                 self._pool.withdraw(number)  # whoever submitted gets no future, so the task must not run
                 raise

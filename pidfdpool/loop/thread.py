@@ -53,8 +53,7 @@ class PoolThread:
         """Start the thread, with every signal blocked in it. Idempotent.
 
         Raises:
-            RuntimeError: the system allows no further thread. The pool is over: without its thread nobody would be
-                told anything. Futures that other threads have got meanwhile fail, and the template leaves.
+            RuntimeError: the system allows no further thread.
         """
         if self.started:
             return
@@ -69,16 +68,26 @@ class PoolThread:
         # whether it was started.
         with hygiene.signals_blocked():
             thread = threading.Thread(target=self._run, name=f"pidfdpool-{next(_numbers)}", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError as error:
-                self._pool.stillborn = True
-                self._last_resort(error)
-                with self._pool.lock:
-                    self._close_everything()
-                raise
+            thread.start()
             self._thread = thread
             self.started = True
+
+    def start_or_end(self) -> None:
+        """Start the thread; if there can be none, end the pool, for nobody would ever be told anything.
+
+        Futures that other threads have got meanwhile fail, and the template leaves. The caller has not got the lock.
+
+        Raises:
+            RuntimeError: the system allows no further thread.
+        """
+        try:
+            self.start()
+        except RuntimeError as error:
+            self._pool.stillborn = True
+            self._last_resort(error)
+            with self._pool.lock:
+                self._close_everything()
+            raise
 
     @property
     def is_current(self) -> bool:
