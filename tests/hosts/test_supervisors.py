@@ -47,7 +47,7 @@ def until_staying(process):
 @pytest.mark.case(SECTION, "beneath a subreaper that reaps everything: tasks, a crash, the end", ways="both")
 def test_below_a_subreaper(contender):
     out = run_clean(contender, [*SUPERVISOR, *WORKDAY])
-    expect("done\nended 0\n" in out, "the host does not end well", out)
+    expect("done\nno zombies\nended 0\n" in out, "the host does not end well", out)
     expect(out.endswith("all ended\n"), "the supervisor waits in vain for processes of the pool", out)
 
 
