@@ -187,7 +187,7 @@ class PidfdPoolExecutor(Executor):
     ) -> Literal[False]:
         """Shut down and wait; after Ctrl-C, which workers ignore, kill them rather than wait for their tasks."""
         try:
-            if exc_type is not None and issubclass(exc_type, KeyboardInterrupt):
+            if lifecycle.comes_of_ctrl_c(exc_type):
                 self.kill_workers()
             self.shutdown(wait=True)
         except KeyboardInterrupt:

@@ -20,17 +20,19 @@ if TYPE_CHECKING:
 
 _found: dict[str, bool] = {"__main__": True, "__mp_main__": True}  # payload knows about these two
 _strangers: tuple[ModuleType, ...] = ()
-_then: tuple[int, str, int] | None = None  # what sys.modules looked like at the last look
+_modules_then: tuple[int, str | None] | None = None
 
 
 def strangers() -> tuple[ModuleType, ...]:
     """Return the loaded modules that no other process would find. Cheap, unless modules were loaded since."""
-    global _then, _strangers  # noqa: PLW0603  the last look, per process
-    # What is loaded comes last, so one that was loaded as another was dropped is noticed, too.
-    latest = next(reversed(sys.modules))
-    now = len(sys.modules), latest, id(sys.modules.get(latest))
-    if now != _then:
-        _then = now
+    global _modules_then, _strangers  # noqa: PLW0603  the last look, per process
+    try:
+        # How many there are, and which came last: one may have come in the place of another.
+        now = len(sys.modules), next(reversed(sys.modules), None)
+    except RuntimeError:
+        now = None  # another thread is importing
+    if now is None or now != _modules_then:
+        _modules_then = now
         _strangers = tuple(_look())
     return _strangers
 

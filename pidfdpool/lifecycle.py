@@ -85,6 +85,22 @@ def _ended_by_ctrl_c() -> bool:
     return not interactive and isinstance(kind, type) and issubclass(kind, KeyboardInterrupt)
 
 
+def comes_of_ctrl_c(kind: type[BaseException] | None) -> bool:
+    """Return whether an exception of this type, which ends a with block of the main thread, comes of Ctrl-C.
+
+    asyncio.run cancels its main task upon Ctrl-C, and raises KeyboardInterrupt once that has ended. So the block is
+    left with CancelledError, which may have other reasons, too. asyncio's Runner, whose method handles SIGINT for as
+    long as it runs, counts what it has seen.
+    """
+    if kind is None or issubclass(kind, KeyboardInterrupt):
+        return kind is not None
+    exceptions = sys.modules.get("asyncio.exceptions")
+    if exceptions is None or not issubclass(kind, exceptions.CancelledError):
+        return False
+    handler = getattr(signal.getsignal(signal.SIGINT), "func", None)  # it is a partial of that method
+    return bool(getattr(getattr(handler, "__self__", None), "_interrupt_count", 0))
+
+
 def _after_fork_in_child() -> None:
     global _process, _noticing  # noqa: PLW0603  they are the process's own
     _noticing = threading.Lock()

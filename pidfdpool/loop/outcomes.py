@@ -10,9 +10,11 @@ from pidfdpool.deaths import Death, history
 from pidfdpool.errors import (
     DeadlineExceeded,
     HeartbeatLost,
+    InheritedFutureError,
     MemoryExceeded,
     PayloadError,
     PoisonTask,
+    QueueFull,
     TaskKilled,
     TaskTimeout,
     WorkerCrashed,
@@ -159,3 +161,18 @@ def failed(task: Task, cause: Cause) -> Exception:
             kind = PoisonTask
         told += f" It is not tried again after {len(crashes)} deaths:\n{history(task.deaths)}"
     return kind(told, task=task.name, task_id=task.number, attempt=task.attempt, deaths=task.deaths)
+
+
+def refused(pending: int, most: int) -> QueueFull:
+    """Return the error of a task that was not accepted."""
+    return QueueFull(
+        f"{pending} tasks are pending and max_pending is {most}: wait for results, or let submit wait with block=True"
+    )
+
+
+def inherited() -> InheritedFutureError:
+    """Return the error of a copied future, whose task another process goes on with."""
+    return InheritedFutureError(
+        "this future was pending when its process was forked: the task runs on for the parent process, and only "
+        "there its result will arrive. Submit again in the child, whose executor has workers of its own."
+    )

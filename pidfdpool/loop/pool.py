@@ -11,6 +11,7 @@ without waking the pool thread. That is woken only where it has something to sta
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 import weakref
@@ -23,13 +24,13 @@ from pidfdpool import actions as do
 from pidfdpool import channel as channels
 from pidfdpool import events as ev
 from pidfdpool import native, wire
-from pidfdpool.errors import InheritedFutureError, PoolBroken, QueueFull
+from pidfdpool.errors import PoolBroken
 from pidfdpool.loop import outcomes
 from pidfdpool.loop.links import WorkerLink
 from pidfdpool.loop.outcomes import Outcome, Recipient, Task
 from pidfdpool.loop.poller import Poller
-from pidfdpool.loop.starting import Starter
-from pidfdpool.loop.thread import PoolThread, check_startable
+from pidfdpool.loop.starting import Starter, check_startable
+from pidfdpool.loop.thread import PoolThread
 from pidfdpool.loop.witness import Evidence, Witness
 from pidfdpool.machine import Machine
 from pidfdpool.rules import Phase
@@ -51,10 +52,7 @@ _log = logging.getLogger("pidfdpool.tasks")
 
 
 class Pool:
-    """One pool, from its first submit until everything of it is gone.
-
-    Every method takes the lock itself, except where it says that the caller holds it.
-    """
+    """One pool, until everything of it is gone. Methods take the lock, unless they say that their caller does."""
 
     def __init__(
         self, policy: Policy, recipe: Recipe, subscribers: list[Callable[[Death], object]], size: int
@@ -79,6 +77,7 @@ class Pool:
         self.sleeps_until: float | None = 0.0  # what the pool thread's current wait ends at; None: nothing
         self.cause: BaseException | None = None  # of the break
         self.unrun: list[Resolution] = []
+        self.asked: deque[ev.Event] = deque()  # for the pool thread to decide upon, before anything else
         self._thread = PoolThread(self)
         self.starter = Starter(self, self._thread)
         self._carry_out: dict[type[Any], Callable[[Any], ev.Event | None]] = {
@@ -132,12 +131,9 @@ class Pool:
         """Wait until fewer tasks are pending. The caller has the lock, which is released meanwhile."""
         while len(self.tasks) >= most:
             if not wait:
-                raise QueueFull(
-                    f"{len(self.tasks)} tasks are pending and max_pending is {most}: wait for results, "
-                    "or let submit wait with block=True"
-                )
+                raise outcomes.refused(len(self.tasks), most)
             if self._thread.is_current:
-                return  # a callback that waited here would wait for itself: only this thread makes room
+                return  # a callback that waited would wait for itself: only this thread makes room
             self.room.wait()
             self.check_open()
 
@@ -194,12 +190,8 @@ class Pool:
             with suppress(OSError):
                 if link is not None:
                     link.close_in_forked_child()
-        message = (
-            "this future was pending when its process was forked: the task runs on for the parent process, and only "
-            "there its result will arrive. Submit again in the child, whose executor has workers of its own."
-        )
         for task in list(self.tasks.values()):
-            task.future._fail_in_forked_child(InheritedFutureError(message))
+            task.future._fail_in_forked_child(outcomes.inherited())
 
     # ---- deciding ------------------------------------------------------------------------------------------
 
@@ -212,9 +204,13 @@ class Pool:
     def decide_guarded(self, event: ev.Event, context: Context = None) -> list[Resolution]:
         """Decide in a thread of the user's, which may be interrupted anywhere (Ctrl-C). The caller has the lock.
 
-        What was being decided is then half done, and nothing in here can be trusted: the pool thread breaks the
-        pool, which is better than a future that nobody resolves.
+        What was being decided is then half done, and nothing can be trusted: the pool thread breaks the pool, which
+        is better than a future that nobody resolves. Where that is to be expected, it decides itself.
         """
+        if _interrupts_are_usual() and self._thread.started and not self._thread.is_current:
+            self.asked.append(event)
+            self.poller.wake()
+            return []
         try:
             return self.decide(event, context)
         except BaseException as error:
@@ -226,17 +222,10 @@ class Pool:
         resolutions: list[Resolution] = []
         if self.closed:
             return resolutions
-        events = deque([event])
         try:
-            while events:
-                for action in self.machine.decide(events.popleft(), time.monotonic()):
-                    kind = type(action)
-                    if kind in self._carry_out:
-                        following = self._carry_out[kind](action)
-                        if following is not None:
-                            events.append(following)
-                    else:
-                        resolutions.append(self._resolve[kind](action, context))
+            while self.asked:
+                self._take(self.asked.popleft(), None, resolutions)
+            self._take(event, context, resolutions)
         except BaseException:
             self.unrun += resolutions  # for the last resort: their tasks are not in `tasks` any more
             raise
@@ -247,6 +236,18 @@ class Pool:
         if self._policy.max_pending is not None:
             self.room.notify_all()
         return resolutions
+
+    def _take(self, event: ev.Event, context: Context, resolutions: list[Resolution]) -> None:
+        events = deque([event])
+        while events:
+            for action in self.machine.decide(events.popleft(), time.monotonic()):
+                kind = type(action)
+                if kind in self._carry_out:
+                    following = self._carry_out[kind](action)
+                    if following is not None:
+                        events.append(following)
+                else:
+                    resolutions.append(self._resolve[kind](action, context))
 
     # ---- actions on processes ------------------------------------------------------------------------------
 
@@ -362,3 +363,12 @@ def run(resolutions: list[Resolution]) -> None:
     """Resolve futures, without the lock: this runs pickles and callbacks of the user's."""
     for resolution in resolutions:
         resolution()
+
+
+def _interrupts_are_usual() -> bool:
+    """Return whether a signal's handler may raise in this thread, between any two steps, and the session goes on.
+
+    Handlers run in the main thread. A program mostly ends with its KeyboardInterrupt. At a prompt or in a notebook it
+    is a way to work: who has submitted too much presses Ctrl-C, and submits again.
+    """
+    return (hasattr(sys, "ps1") or bool(sys.flags.interactive)) and native.in_main_thread()

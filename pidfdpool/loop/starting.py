@@ -10,7 +10,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from pidfdpool import events as ev
-from pidfdpool import hygiene
+from pidfdpool import hygiene, native
 from pidfdpool.errors import TemplateError
 from pidfdpool.loop.links import TemplateLink
 from pidfdpool.template import client
@@ -125,3 +125,19 @@ def try_start(recipe: Recipe, mask: SignalMask = None) -> tuple[HostEnd | None, 
             return None, ev.TemplateLost(f"it could not be started: {error}"), None
         reason = f"the template cannot be started: {error}. {_ADVICE[error.errno]}"
         return None, ev.TemplateHopeless(reason), error
+
+
+def check_startable() -> None:
+    """Raise where the thread of a pool that is started now would never get to run.
+
+    A greenlet runs when its thread of the operating system lets it. The main one does, sooner or later; another, of
+    gevent's thread pool for instance, may have nothing more to do after this submit.
+
+    Raises:
+        RuntimeError: threads are greenlets, and this is not the main thread.
+    """
+    if native.threads_are_greenlets() and not native.in_main_thread():
+        raise RuntimeError(
+            "the threads of this process are greenlets (its threading module is patched), and then a pool has to be "
+            "started from the main thread: submit something there first. After that any thread may submit."
+        )

@@ -146,6 +146,8 @@ class PoolThread:
         if pool.template is not None and pool.template.end.early:
             frames, pool.template.end.early = pool.template.end.early, []
             self._serve_template_frames(pool.template, frames)
+        if pool.asked:
+            pool.happen(ev.Tick())
         now = time.monotonic()
         self._bury_overdue(now)
         with pool.lock:
@@ -380,22 +382,6 @@ class PoolThread:
             pool.template.close()
             pool.template = None
         pool.poller.close()
-
-
-def check_startable() -> None:
-    """Raise where the thread of a pool that is started now would never get to run.
-
-    A greenlet runs when its thread of the operating system lets it. The main one does, sooner or later; another, of
-    gevent's thread pool for instance, may have nothing more to do after this submit.
-
-    Raises:
-        RuntimeError: threads are greenlets, and this is not the main thread.
-    """
-    if native.threads_are_greenlets() and not native.in_main_thread():
-        raise RuntimeError(
-            "the threads of this process are greenlets (its threading module is patched), and then a pool has to be "
-            "started from the main thread: submit something there first. After that any thread may submit."
-        )
 
 
 def _known(status: ExitStatus | None) -> ExitStatus | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import textwrap
 
 import pytest
 
-from tests.conditions import ROOT, eventually, marked, processes_of_this_run
+from tests.conditions import ROOT, eventually, marked, processes_of_this_run, run_python
 
 PRELUDE = """
 import sys, time
@@ -48,6 +49,14 @@ pool.submit(begin, 60).result()
     "at exit": """
 pool = PidfdPoolExecutor(2, mp_context=way)
 pool.submit(begin, 60)
+""",
+    "asyncio": """
+import asyncio
+async def main():
+    with PidfdPoolExecutor(2, mp_context=way) as pool:
+        calls = [asyncio.get_running_loop().run_in_executor(pool, begin, 60) for _ in range(4)]
+        await asyncio.gather(*calls)
+asyncio.run(main())
 """,
     "busy workers": """
 def spin():
@@ -103,9 +112,48 @@ def test_one_ctrl_c_ends_the_program_and_everything_of_it(way, situation):
         if program.poll() is None:
             program.kill()
             program.wait()
-    assert output.count("Traceback") <= 1, output
-    assert output.count("KeyboardInterrupt") <= 1, output
+    # asyncio.run shows how the main task was cancelled, before its own.
+    assert output.count("Traceback") <= (2 if situation == "asyncio" else 1), output
+    assert len(re.findall("^KeyboardInterrupt", output, re.MULTILINE)) <= 1, output
     if situation != "at exit":
         assert program.returncode == -signal.SIGINT
         assert "KeyboardInterrupt" in output
     eventually(lambda: not processes_of_this_run(environment["PIDFDPOOL_TEST_RUN"]), "nobody is left")
+
+
+def test_a_pool_survives_many_interrupts_of_an_interactive_session(way):
+    """Each comes between any two steps of the submits, or of the cancelling after them."""
+    done = run_python(
+        """
+import random, signal, sys, threading, time
+from pidfdpool import PidfdPoolExecutor
+sys.ps1 = ">>> "  # by this a session is known
+pool = PidfdPoolExecutor(2, mp_context=sys.argv[1])
+pool.submit(abs, 0).result()
+
+def interrupt_soon():
+    time.sleep(random.uniform(0.003, 0.03))
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+threads, interrupted = [], 0
+for _ in range(30):
+    futures = []
+    threads.append(threading.Thread(target=interrupt_soon))
+    try:
+        threads[-1].start()
+        while True:
+            futures += [pool.submit(abs, number) for number in range(20)]
+            for future in futures[::2]:
+                future.cancel()
+    except KeyboardInterrupt:
+        interrupted += 1
+    for future in futures:
+        future.cancel()
+    assert pool.submit(abs, -3).result(timeout=20) == 3
+    assert [future.result(timeout=20) for future in futures if not future.cancelled()] is not None
+pool.shutdown()
+print(interrupted)
+""",
+        way,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "30\n", "")
