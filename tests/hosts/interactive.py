@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tests.hosts.observing import Observed, environment, expect
-from tests.hosts.programs.session import FINE
+from tests.hosts.programs.session import FINE, SAY_FINE
 
 CTRL_C = b"\x03"
 CTRL_Z = b"\x1a"
@@ -29,7 +29,10 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]|\r")
 def last_error(said: str) -> str | None:
     """Return what the last traceback in there ends with; only the message, if it is a failed assertion."""
     found = _ERROR.findall(said)
-    return found[-1].rpartition("AssertionError: ")[2] if found else None
+    if not found:
+        return None
+    message = found[-1].rpartition("AssertionError: ")[2]
+    return re.sub(r"^(\w+\.)+(?=\w+(:|$))| at 0x[0-9a-f]+", "", message)
 
 
 def expect_fine(done: subprocess.CompletedProcess[str]) -> None:
@@ -72,12 +75,12 @@ class Terminal:
         os.write(self._keys, keys.encode() if isinstance(keys, str) else keys)
 
     def wait_until(self, condition: Callable[[], Any], observed: str, seconds: float = 20.0) -> Any:
-        """Return the condition's first true value, and show meanwhile what is written; fail the case if it is late."""
+        """Return the condition's first true value; fail the case if there is none in time."""
         deadline = time.monotonic() + seconds
         while not (value := condition()):
             if time.monotonic() > deadline:
                 raise Observed(f"{observed}\nnot within {seconds:g} s; shown: {self.shown}")
-            self._collect(0.01)
+            self.collect(0.01)
         return value
 
     def wait_for(self, text: str, observed: str, seconds: float = 20.0, *, times: int = 1) -> None:
@@ -87,11 +90,11 @@ class Terminal:
     def wait(self, observed: str, seconds: float = 20.0) -> int:
         """Wait for the program's end and return its exit status."""
         self.wait_until(lambda: self.process.poll() is not None, observed, seconds)
-        while self._collect(0):
+        while self.collect(0):
             pass
         return self.process.returncode
 
-    def _collect(self, seconds: float) -> bool:
+    def collect(self, seconds: float) -> bool:
         """Take up what is written within this time; return whether there was anything."""
         if self._keys < 0 or not select.select([self._keys], [], [], seconds)[0]:
             return False
@@ -125,8 +128,9 @@ def terminal(
 
 
 def type_cells(screen: Terminal, cells: Sequence[str], prompt: str) -> None:
-    """Type statements, each when the prompt has come back. The first error ends it, and the case."""
-    screen.wait_for(prompt, "there is no prompt")
+    """Type statements, each when the prompt (a pattern) has come back. The first error ends it, and the case."""
+    at_prompt = re.compile(rf"(^|\n){prompt}$")
+    screen.wait_until(lambda: at_prompt.search(screen.shown), "there is no prompt")
     for cell in cells:
         before = len(screen.shown)
         lines = cell.splitlines()
@@ -134,9 +138,11 @@ def type_cells(screen: Terminal, cells: Sequence[str], prompt: str) -> None:
         screen.press("\n".join(lines) + ("\n\n" if len(lines) > 1 else "\n"))
 
         def answered(since: int = before) -> bool:
-            return screen.shown[since:].endswith(f"\n{prompt}") or screen.process.poll() is not None
+            # With the line break before the prompt: what was typed is echoed first.
+            return bool(at_prompt.search(screen.shown[since:].lstrip("\n"), 1)) or screen.process.poll() is not None
 
         screen.wait_until(answered, "the host hangs")
         said = screen.shown[before:]
         expect("Traceback (most recent" not in said, last_error(said) or "an error", said)
-    expect(f"\n{FINE}\n" in screen.shown, "the session does not come to its end", screen.shown)
+    if SAY_FINE in cells:
+        expect(f"\n{FINE}\n" in screen.shown, "the session does not come to its end", screen.shown)

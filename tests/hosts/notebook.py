@@ -7,15 +7,14 @@ import os
 import select
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from tests.hosts.observing import Observed, expect, host
 from tests.hosts.interactive import last_error
+from tests.hosts.observing import Observed, expect, host
 
 
 class Notebook:
@@ -59,7 +58,9 @@ def notebook(contender: str, folder: os.PathLike[str], env: dict[str, str]) -> I
     """Open a notebook with a kernel of its own, whose settings and files are in the folder."""
     pytest.importorskip("ipykernel")
     pytest.importorskip("jupyter_client")
-    places = {name: os.path.join(folder, name) for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR")}
+    places = {
+        name: os.path.join(folder, name) for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR")
+    }
     command = [sys.executable, "-m", "tests.hosts.programs.notebook"]
     log = os.path.join(folder, "notebook.log")
     with open(log, "w") as said:

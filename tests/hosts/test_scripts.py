@@ -124,7 +124,9 @@ with ProcessPoolExecutor(1) as pool:
 """
 
 
-@pytest.mark.case(SECTION, "python -c: a module of the current directory is imported, then os.chdir; then its function")
+@pytest.mark.case(
+    SECTION, "python -c: a module of the current directory is imported, then os.chdir; then its function"
+)
 def test_the_current_directory_changes(contender, tmp_path):
     (tmp_path / "tools.py").write_text("from parts import double\n\ndef triple(number):\n    return 3 * number\n")
     (tmp_path / "parts.py").write_text("def double(number):\n    return 2 * number\n")

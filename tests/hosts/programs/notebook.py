@@ -80,6 +80,7 @@ def main() -> None:
     # Answers go to the standard output of this process; what the kernel's processes say there goes to a log.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    os.environ.pop("PYTEST_CURRENT_TEST", None)  # by which a kernel takes itself for a test's, and shows less
     front_end = FrontEnd()
     try:
         for line in sys.stdin:

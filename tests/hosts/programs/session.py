@@ -1,8 +1,8 @@
 """What a user types or writes into a host: statements by topic, and what must come of them.
 
 A topic is what is defined, and how that is then used with a pool. A host that takes statements one by one is given
-one topic; a script is all of them, with the definitions at its head. Statements are parted by blank lines, as cells of
-a notebook are; none has a blank line in it, which would end it at the prompt.
+one topic; a script is all of them, with the definitions at its head. Statements are parted by blank lines, as cells
+of a notebook are; none has a blank line in it, which would end it at the prompt.
 """
 
 from __future__ import annotations
