@@ -79,7 +79,7 @@ class PidfdPoolExecutor(Executor):
     ) -> None:
         self._pool: Pool | None = None
         self._shut_down = False
-        self._lock = threading.Lock()  # guards the two above
+        self._lock = threading.RLock()  # guards the two above; reentrant, because signal handlers may shut down
         self._max_workers = arguments.checked_max_workers(max_workers)
         self._mp_context = mp_context
         way = arguments.checked_way(mp_context)
@@ -143,7 +143,8 @@ class PidfdPoolExecutor(Executor):
         """Accept no more tasks; let those that were accepted finish, then end every process.
 
         Args:
-            wait: return when all that is done. It is done in any case.
+            wait: return when all that is done. It is done in any case. Only a signal handler that has interrupted a
+                call of this pool's does not wait.
             cancel_futures: cancel the tasks that no worker has been given yet.
         """
         lifecycle.notice_fork()
@@ -364,14 +365,16 @@ class PidfdPoolExecutor(Executor):
             lifecycle.check_not_exiting()
             if pool is None:
                 pool = Pool(self._policy, self._make_recipe(), self._subscribers, self._max_workers)
-                self._pool = pool
+                if self._shut_down:  # a signal handler has done that since
+                    raise RuntimeError("cannot schedule new futures after shutdown")
                 lifecycle.add_pool(pool)
+                self._pool = pool
                 pool.live_as_long_as(self)
         return pool
 
     def _forget_pool_of_parent(self) -> None:
         """Begin anew in a forked child. The lock may have been copied while another thread held it."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._pool = None
         for guided in list(self._maps):
             guided.forget_in_forked_child()

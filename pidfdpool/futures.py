@@ -181,7 +181,10 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         else:
             self._condition = _Condition()
             self._waiters.clear()
-        self._resolve(None, error)
+        if self._state == "CANCELLED":
+            self._resolve_cancelled()
+        else:
+            self._resolve(None, error)
 
     def _invoke_callbacks(self) -> None:
         # The base class lets SystemExit and KeyboardInterrupt through, which would skip the remaining callbacks and

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT)
 _UNTOUCHABLE = (signal.SIGKILL, signal.SIGSTOP)
 
-_abandoned_streams: list[Any] = []
+_abandoned: list[Any] = []
 
 
 @contextmanager
@@ -176,36 +176,53 @@ def _is_open(fd: int) -> bool:
     return True
 
 
-def renew_output_streams() -> None:
-    """Replace sys.stdout and sys.stderr of a forked process by new ones over the same descriptors.
+def renew_streams() -> None:
+    """Make the streams that a forked process has copied usable: sys.stdout, sys.stderr and those that are logged to.
 
-    The copies hold whatever the host had not flushed, which would come out twice, and perhaps a lock that some
-    thread of the host was holding, which nobody would ever release. They are kept, because deleting them flushes.
+    A copy holds whatever the host had not flushed, which would come out twice, and perhaps a lock that some thread of
+    the host was holding in the middle of a write, and that nobody would ever release: whoever prints or logs would
+    hang. CPython renews the locks of logging's handlers after a fork (logging/__init__.py), but not those of the
+    streams that they write to.
+
+    The objects are made anew in place, which empties them and gives them another lock, because others hold them, too:
+    handlers, `from sys import stdout`. Standard input is replaced, as it is /dev/null by now; its copy may be locked
+    by a thread that reads.
     """
     import io
 
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if not isinstance(stream, io.TextIOWrapper):
-            continue  # a notebook's or a test runner's own, which knows best
-        try:
-            fd = stream.fileno()
-        except (OSError, ValueError):
-            continue
-        fresh = open(  # noqa: SIM115  it lives as long as the process
-            fd,
-            "w",
-            encoding=stream.encoding,
-            errors=stream.errors,
-            closefd=False,
-            buffering=1 if stream.line_buffering else -1,
-        )
-        _abandoned_streams.append(stream)
-        if getattr(sys, f"__{name}__") is stream:
-            setattr(sys, f"__{name}__", fresh)
-        setattr(sys, name, fresh)
-    _abandoned_streams.append(sys.stdin)
+    streams = {id(stream): stream for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)}
+    for stream in streams.values():
+        with suppress(Exception):  # closed, or a notebook's or a test runner's own, which knows best
+            if isinstance(stream, io.TextIOWrapper) and _renew_buffer(stream.buffer):
+                io.TextIOWrapper.__init__(
+                    stream,
+                    stream.buffer,
+                    encoding=stream.encoding,
+                    errors=stream.errors,
+                    line_buffering=stream.line_buffering,
+                    write_through=stream.write_through,
+                )
+    logging = sys.modules.get("logging")
+    for reference in list(getattr(logging, "_handlerList", ())):
+        written: Any = getattr(reference(), "stream", None)
+        if written is not None and id(written) not in streams:
+            with suppress(Exception):
+                _renew_buffer(written.buffer)
+    _abandoned.append(sys.stdin)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115  /dev/null by now
+
+
+def _renew_buffer(buffer: Any) -> bool:
+    """Empty a buffer that writes to a descriptor, and give it a lock that nobody holds; False: there is none."""
+    import io
+
+    if isinstance(buffer, io.BufferedWriter):
+        io.BufferedWriter.__init__(buffer, buffer.raw)
+    elif isinstance(buffer, io.BufferedRandom):
+        io.BufferedRandom.__init__(buffer, buffer.raw)
+    else:
+        return False
+    return True
 
 
 def flush_output() -> None:

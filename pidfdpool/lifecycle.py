@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _executors: weakref.WeakSet[PidfdPoolExecutor] = weakref.WeakSet()
 # A pool outlives its executor while tasks are left; its thread is joined all the same.
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_guard = threading.Lock()  # of the pools: one that is made in a thread while the interpreter exits is not missed
 _exiting = False
 _process = os.getpid()  # whose pools these are
 _noticing = threading.Lock()  # held by a forked child's thread while it lets go of the parent's pools
@@ -38,8 +39,14 @@ def add_executor(executor: PidfdPoolExecutor) -> None:
 
 
 def add_pool(pool: Pool) -> None:
-    """Have the pool finished before the interpreter ends."""
-    _pools.add(pool)
+    """Have the pool finished before the interpreter ends.
+
+    Raises:
+        RuntimeError: the interpreter is on its way out.
+    """
+    with _guard:
+        check_not_exiting()
+        _pools.add(pool)
 
 
 def check_not_exiting() -> None:
@@ -61,8 +68,9 @@ def _at_exit() -> None:
     notice_fork()
     for executor in list(_executors):
         executor._finish_maps(cancel=_ended_by_ctrl_c())
-    _exiting = True
-    pools = list(_pools)
+    with _guard:
+        _exiting = True
+        pools = list(_pools)
     for pool in pools:
         if _ended_by_ctrl_c():
             pool.kill(signal.SIGKILL)
@@ -102,8 +110,8 @@ def comes_of_ctrl_c(kind: type[BaseException] | None) -> bool:
 
 
 def _after_fork_in_child() -> None:
-    global _process, _noticing  # noqa: PLW0603  they are the process's own
-    _noticing = threading.Lock()
+    global _process, _noticing, _guard  # noqa: PLW0603  they are the process's own
+    _noticing, _guard = threading.Lock(), threading.Lock()  # another thread may have held them
     # The executors first: whatever state a pool was copied in, no executor may go on using it.
     for executor in list(_executors):
         executor._forget_pool_of_parent()

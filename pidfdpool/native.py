@@ -108,9 +108,12 @@ def run_in_fresh_thread(call: Callable[[], Any]) -> Any:
     return value
 
 
-def lock() -> _thread.LockType:
-    """Return a lock between threads of the operating system. Whoever holds it must let no other greenlet run."""
-    return _threads().allocate_lock()  # type: ignore[no-any-return]
+def reentrant_lock() -> Any:
+    """Return a threading.RLock between threads of the operating system.
+
+    Whoever holds it must let no other greenlet run.
+    """
+    return _threads().RLock()
 
 
 def in_main_thread() -> bool:

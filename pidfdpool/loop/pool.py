@@ -23,51 +23,50 @@ from typing import TYPE_CHECKING, Any
 from pidfdpool import actions as do
 from pidfdpool import channel as channels
 from pidfdpool import events as ev
-from pidfdpool import native, wire
-from pidfdpool.errors import PoolBroken
+from pidfdpool import hygiene, native, wire
 from pidfdpool.loop import outcomes
 from pidfdpool.loop.links import WorkerLink
-from pidfdpool.loop.outcomes import Outcome, Recipient, Task
+from pidfdpool.loop.outcomes import Recipient, Task
 from pidfdpool.loop.poller import Poller
+from pidfdpool.loop.resolving import Resolving, run
 from pidfdpool.loop.starting import Starter, check_startable
 from pidfdpool.loop.thread import PoolThread
-from pidfdpool.loop.witness import Evidence, Witness
+from pidfdpool.loop.witness import Witness
 from pidfdpool.machine import Machine
 from pidfdpool.rules import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeAlias
 
     from pidfdpool.deaths import Death
     from pidfdpool.loop.links import TemplateLink
+    from pidfdpool.loop.resolving import Context, Resolution
     from pidfdpool.policy import Policy
     from pidfdpool.template.client import Recipe
     from pidfdpool.wire import Buffer
 
-    Resolution: TypeAlias = Callable[[], None]
-    Context: TypeAlias = Outcome | Evidence | None  # what came with the event, for who resolves futures and reports
-
 _log = logging.getLogger("pidfdpool.tasks")
 
 
-class Pool:
-    """One pool, until everything of it is gone. Methods take the lock, unless they say that their caller does."""
+class Pool(Resolving):
+    """One pool, from its first submit until everything of it is gone. What futures are told is in `resolving`.
+
+    Every method takes the lock itself, except where it says that the caller holds it.
+    """
 
     def __init__(
         self, policy: Policy, recipe: Recipe, subscribers: list[Callable[[Death], object]], size: int
     ) -> None:
         check_startable()
-        self.lock = native.lock()
+        super().__init__(Witness(subscribers, remembered=policy.young_deaths_allowed + 1))
+        self.lock = native.reentrant_lock()
         self.room = threading.Condition(self.lock)  # for who waits until fewer than max_pending tasks are pending
         self._policy = policy
         self.machine = Machine(policy)
         self.machine.size = size
-        self._witness = Witness(subscribers, remembered=policy.young_deaths_allowed + 1)
-        self.submitted = self.finished = self.failed = self.cancelled = self.crashes = 0  # ever
+        self.submitted = 0  # ever
         self.recipe = recipe
         self.poller = Poller()
-        self.tasks: dict[int, Task] = {}
         self.workers: dict[int, WorkerLink] = {}  # by slot
         self.template: TemplateLink | None = None
         self.closed = False
@@ -75,9 +74,8 @@ class Pool:
         self.stillborn = False  # closed because its thread could not be started
         self.owner_lost = False  # set without the lock, by the collector
         self.sleeps_until: float | None = 0.0  # what the pool thread's current wait ends at; None: nothing
-        self.cause: BaseException | None = None  # of the break
         self.unrun: list[Resolution] = []
-        self.asked: deque[ev.Event] = deque()  # for the pool thread to decide upon, before anything else
+        self._put_off: deque[ev.Event] = deque()  # for the pool thread to decide upon
         self._thread = PoolThread(self)
         self.starter = Starter(self, self._thread)
         self._carry_out: dict[type[Any], Callable[[Any], ev.Event | None]] = {
@@ -93,15 +91,6 @@ class Pool:
             do.StopTemplate: self._stop_template,
             do.Close: self._close,
         }
-        self._resolve: dict[type[Any], Callable[[Any, Any], Resolution]] = {
-            do.Deliver: self._deliver,
-            do.Withdraw: self._withdraw,
-            do.Fail: self._fail,
-            do.Expire: self._expire,
-            do.Retry: self._retry,
-            do.FailBroken: self._fail_broken,
-            do.Report: self._report,
-        }
 
     # ---- for the executor ----------------------------------------------------------------------------------
 
@@ -113,19 +102,35 @@ class Pool:
             PoolBroken: the pool is broken.
             RuntimeError: it is shut down.
         """
+        if self._thread.started:
+            self._accept(future, buffers, name, policy, wait=wait)
+            return
+        with hygiene.signals_blocked() as mask:
+            number = self._accept(future, buffers, name, policy, wait=wait)
+            if number is not None:
+                self.starter.first(number, mask)
+
+    def _accept(
+        self, future: Recipient, buffers: list[Buffer], name: str, policy: Policy, *, wait: bool
+    ) -> int | None:
+        """Accept a task; return its number if it is for the caller to start the pool."""
+        interrupted = self._interrupted
         with self.lock:
             self.check_open()
-            if policy.max_pending is not None:
+            if policy.max_pending is not None and not interrupted:
                 self._wait_for_room(policy.max_pending, wait=wait and policy.block)
             self.submitted += 1
             number = self.submitted
             self.tasks[number] = Task(number, future, buffers, name, policy)
             future._attach(self, number, policy.cancel_kills)
-            own = None if policy is self._policy else policy
-            resolutions = self.decide_guarded(ev.Submitted(number, own))
+            event = ev.Submitted(number, None if policy is self._policy else policy)
+            if interrupted:
+                self._decide_later(event)
+                return None
+            resolutions = self.decide_guarded(event)
+            first = not self._thread.started and self.starter.claim_first()
         run(resolutions)
-        if not self._thread.started:
-            self.starter.first(number)
+        return number if first else None
 
     def _wait_for_room(self, most: int, *, wait: bool) -> None:
         """Wait until fewer tasks are pending. The caller has the lock, which is released meanwhile."""
@@ -165,8 +170,10 @@ class Pool:
         self.happen(ev.KillAsked(signal))
 
     def join(self) -> None:
-        """Wait until everything is gone."""
-        self._thread.join()
+        """Wait until everything is gone; not in a signal handler that has interrupted what it would wait for."""
+        if not self._interrupted:
+            self.starter.wait()
+            self._thread.join()
 
     def live_as_long_as(self, owner: object) -> None:
         """Shut down, after what was submitted, when the owner is collected: nobody can submit any more."""
@@ -184,22 +191,47 @@ class Pool:
         the parent's too.
         """
         self.closed = self.abandoned = True
+        # A child that was forked in a callback comes back to the pool thread's work, to find out that it is over.
+        self.lock = native.reentrant_lock()
+        self.room = threading.Condition(self.lock)
         self.poller.close_in_forked_child()
         for link in [*self.workers.values(), self.template]:
             # The fork may have come between any two steps of the pool thread's.
             with suppress(OSError):
                 if link is not None:
                     link.close_in_forked_child()
-        for task in list(self.tasks.values()):
-            task.future._fail_in_forked_child(outcomes.inherited())
+        for future in [*(task.future for task in list(self.tasks.values())), *list(self.untold.values())]:
+            future._fail_in_forked_child(outcomes.inherited())
 
     # ---- deciding ------------------------------------------------------------------------------------------
 
     def happen(self, event: ev.Event, context: Context = None) -> None:
         """Take an event, carry out what follows from it, and resolve what is to be resolved."""
+        if self._interrupted:
+            self._decide_later(event)
+            return
         with self.lock:
             resolutions = self.decide_guarded(event, context)
         run(resolutions)
+
+    @property
+    def _interrupted(self) -> bool:
+        """Whether the caller has interrupted this very thread's work on the pool.
+
+        Signal handlers and finalizers run between any two steps of whatever the thread is doing, and may submit,
+        cancel and shut down. They must not wait for a lock that they interrupted the holder of, nor decide anything
+        amid a decision: what they ask for is put off, and the pool thread decides it in a moment.
+        """
+        return self.lock._is_owned()  # type: ignore[no-any-return]
+
+    def _decide_later(self, event: ev.Event) -> None:
+        self._put_off.append(event)
+        self.poller.wake()
+
+    def catch_up(self) -> None:
+        """Decide what was put off. In the pool thread."""
+        while self._put_off:
+            self.happen(self._put_off.popleft())
 
     def decide_guarded(self, event: ev.Event, context: Context = None) -> list[Resolution]:
         """Decide in a thread of the user's, which may be interrupted anywhere (Ctrl-C). The caller has the lock.
@@ -208,8 +240,7 @@ class Pool:
         is better than a future that nobody resolves. Where that is to be expected, it decides itself.
         """
         if _interrupts_are_usual() and self._thread.started and not self._thread.is_current:
-            self.asked.append(event)
-            self.poller.wake()
+            self._decide_later(event)
             return []
         try:
             return self.decide(event, context)
@@ -221,11 +252,20 @@ class Pool:
         """Take an event and carry out what follows; return what to run without the lock. The caller has it."""
         resolutions: list[Resolution] = []
         if self.closed:
+            if isinstance(event, ev.Submitted) and event.task in self.tasks:  # it was put off until now
+                resolutions.append(self.failing(event.task, self.broken_error("the pool is shut down")))
             return resolutions
+        events = deque([event])
         try:
-            while self.asked:
-                self._take(self.asked.popleft(), None, resolutions)
-            self._take(event, context, resolutions)
+            while events:
+                for action in self.machine.decide(events.popleft(), time.monotonic()):
+                    kind = type(action)
+                    if kind in self._carry_out:
+                        following = self._carry_out[kind](action)
+                        if following is not None:
+                            events.append(following)
+                    else:
+                        resolutions.append(self._resolve[kind](action, context))
         except BaseException:
             self.unrun += resolutions  # for the last resort: their tasks are not in `tasks` any more
             raise
@@ -236,18 +276,6 @@ class Pool:
         if self._policy.max_pending is not None:
             self.room.notify_all()
         return resolutions
-
-    def _take(self, event: ev.Event, context: Context, resolutions: list[Resolution]) -> None:
-        events = deque([event])
-        while events:
-            for action in self.machine.decide(events.popleft(), time.monotonic()):
-                kind = type(action)
-                if kind in self._carry_out:
-                    following = self._carry_out[kind](action)
-                    if following is not None:
-                        events.append(following)
-                else:
-                    resolutions.append(self._resolve[kind](action, context))
 
     # ---- actions on processes ------------------------------------------------------------------------------
 
@@ -313,56 +341,6 @@ class Pool:
     def _close(self, _action: do.Close) -> None:
         self.closed = True
         self.poller.wake()
-
-    # ---- resolving futures: each returns what to run without the lock ----------------------------------------
-
-    def _deliver(self, action: do.Deliver, outcome: Outcome) -> Resolution:
-        self.finished += 1
-        return partial(outcome.deliver, self.tasks.pop(action.task).future)
-
-    def _withdraw(self, action: do.Withdraw, _context: Context) -> Resolution:
-        self.cancelled += 1
-        return self.tasks.pop(action.task).future._resolve_cancelled
-
-    def _fail(self, action: do.Fail, _context: Context) -> Resolution:
-        task = self._failed(action.task)
-        return partial(task.future._resolve, None, outcomes.failed(task, action.cause))
-
-    def _expire(self, action: do.Expire, _context: Context) -> Resolution:
-        task = self._failed(action.task)
-        return partial(task.future._resolve, None, outcomes.expired(task))
-
-    def _fail_broken(self, action: do.FailBroken, _context: Context) -> Resolution:
-        return partial(self._failed(action.task).future._resolve, None, self.broken_error(action.reason))
-
-    def _failed(self, number: int) -> Task:
-        self.failed += 1
-        return self.tasks.pop(number)
-
-    def _retry(self, action: do.Retry, _context: Context) -> Resolution:
-        message = "task %d (%s) is tried again, attempt %d, after %.3g s"
-        return partial(_log.info, message, action.task, self.tasks[action.task].name, action.attempt, action.pause)
-
-    def _report(self, action: do.Report, evidence: Evidence | None) -> Resolution:
-        task = self.tasks.get(action.task) if action.task is not None else None
-        death = self._witness.record(action, evidence or Evidence(), task.name if task is not None else None)
-        self.crashes += death.cause.unasked
-        if task is not None:
-            task.deaths = (*task.deaths, death)
-        return partial(self._witness.tell, death)
-
-    def broken_error(self, reason: str) -> PoolBroken:
-        """Return a new instance of the error that tells why the pool is broken."""
-        error = PoolBroken(f"the pool is broken and runs no more tasks: {reason}")
-        error.__cause__ = self.cause
-        error.deaths = tuple(self._witness.recent)
-        return error
-
-
-def run(resolutions: list[Resolution]) -> None:
-    """Resolve futures, without the lock: this runs pickles and callbacks of the user's."""
-    for resolution in resolutions:
-        resolution()
 
 
 def _interrupts_are_usual() -> bool:

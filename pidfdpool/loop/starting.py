@@ -7,12 +7,14 @@ does not exist yet: a host without threads is forked without threads. Later ones
 from __future__ import annotations
 
 import errno
+import threading
 from typing import TYPE_CHECKING
 
 from pidfdpool import events as ev
-from pidfdpool import hygiene, native
+from pidfdpool import native
 from pidfdpool.errors import TemplateError
 from pidfdpool.loop.links import TemplateLink
+from pidfdpool.loop.resolving import run
 from pidfdpool.template import client
 
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ class Starter:
         self._pool = pool
         self._thread = thread
         self.wanted = False  # the machine has asked for a template; guarded by the pool's lock, as the next one is
-        self._first_is_on = False  # a thread of the user's is at it
+        self._by: int | None = None  # the thread of the user's that is at the first start
+        self._first_over = threading.Event()
 
     def if_wanted(self) -> None:
         """Start a template if the machine has asked for one. In the pool thread."""
@@ -52,33 +55,44 @@ class Starter:
                 return
         self._start()
 
-    def first(self, number: int) -> None:
-        """Start the first template and the pool thread, unless another thread does. number: the task submitted.
+    def claim_first(self) -> bool:
+        """Return whether it is for the caller to call `first`. The caller has the lock, and all signals blocked."""
+        if self._thread.started or self._by is not None:
+            return False
+        self._by = threading.get_ident()
+        return True
+
+    def wait(self) -> None:
+        """Wait until a first start that is under way in another thread is over."""
+        if self._by not in (None, threading.get_ident()):
+            self._first_over.wait()
+
+    def first(self, number: int, mask: SignalMask) -> None:
+        """Start the first template and the pool thread. number: the task submitted.
 
         A handler of the host's that raised between two steps would leave a pool without a thread, which nothing ever
         comes out of. So signals wait, but for the time in which the template comes up.
+
+        mask: what was blocked before.
 
         Raises:
             RuntimeError: there can be no more threads. The next submit tries again.
             BaseException: a handler raised it.
         """
-        with hygiene.signals_blocked() as mask:
-            with self._pool.lock:
-                if self._thread.started or self._first_is_on:
-                    return
-                self._first_is_on = True
-                wanted = self._claim()
+        with self._pool.lock:
+            wanted = self._claim()
+        try:
             try:
-                try:
-                    if wanted:
-                        self._start_interruptible(mask)
-                finally:
-                    self._thread.start_or_end()
-            except BaseException:
-                self._pool.withdraw(number)  # whoever submitted gets no future, so the task must not run
-                raise
+                if wanted:
+                    self._start_interruptible(mask)
             finally:
-                self._first_is_on = False
+                self._thread.start_or_end()
+        except BaseException:
+            self._pool.withdraw(number)  # whoever submitted gets no future, so the task must not run
+            raise
+        finally:
+            self._by = None
+            self._first_over.set()
 
     def _claim(self) -> bool:
         """Return whether a start is wanted, and make it the caller's to do. The caller has the lock."""
@@ -101,8 +115,7 @@ class Starter:
                 pool.template = TemplateLink(end, pool.poller)
                 self._thread.serve_template(pool.template)
             resolutions = pool.decide_guarded(event)
-        for resolution in resolutions:
-            resolution()
+        run(resolutions)
 
 
 def try_start(recipe: Recipe, mask: SignalMask = None) -> tuple[HostEnd | None, ev.Event, Exception | None]:

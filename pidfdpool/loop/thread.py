@@ -23,6 +23,7 @@ from pidfdpool import events as ev
 from pidfdpool import hygiene, native, payload, wire
 from pidfdpool.loop.links import ORPHAN_GRACE
 from pidfdpool.loop.outcomes import Outcome
+from pidfdpool.loop.resolving import run
 from pidfdpool.pidfd import ExitStatus
 from pidfdpool.rules import Template
 
@@ -126,19 +127,25 @@ class PoolThread:
                 self._turn(pool)
         except BaseException as error:
             if not pool.abandoned:
-                _log.critical("the pool thread failed; the pool is broken", exc_info=error)
+                # What is no Exception came from a signal handler, and has ended a call of the user's, where it is
+                # on its way to whom it concerns: sys.exit() in a handler of SIGTERM is no reason to complain.
+                level = logging.CRITICAL if isinstance(error, Exception) else logging.INFO
+                _log.log(level, "the pool thread failed; the pool is broken", exc_info=error)
                 self._last_resort(error)
         finally:
-            # A greenlet that was copied into a forked child has nothing to close there.
+            # A greenlet that was copied into a forked child has nothing to close there, nor has a child that was
+            # forked in a callback and came back from it.
             if not pool.abandoned:
                 with pool.lock:
                     pool.closed = True
                     self._close_everything()
+                pool.catch_up()
                 self._over.set()
 
     def _turn(self, pool: Pool) -> None:
         if self._failure is not None:
             raise self._failure
+        pool.catch_up()
         pool.starter.if_wanted()
         if pool.owner_lost:
             pool.owner_lost = False
@@ -146,8 +153,6 @@ class PoolThread:
         if pool.template is not None and pool.template.end.early:
             frames, pool.template.end.early = pool.template.end.early, []
             self._serve_template_frames(pool.template, frames)
-        if pool.asked:
-            pool.happen(ev.Tick())
         now = time.monotonic()
         self._bury_overdue(now)
         with pool.lock:
@@ -249,8 +254,7 @@ class PoolThread:
             evidence = link.evidence()
             link.close()
             resolutions = pool.decide(ev.Died(link.slot, link.generation, status, link.unread), evidence)
-        for resolution in resolutions:
-            resolution()
+        run(resolutions)
 
     # ---- the template --------------------------------------------------------------------------------------
 
@@ -348,8 +352,7 @@ class PoolThread:
                 else:
                     link.signal(signal.SIGKILL)  # the kernel kills the worker; this reaches what it started
             resolutions = pool.decide(event)
-        for resolution in resolutions:
-            resolution()
+        run(resolutions)
 
     # ---- the end -------------------------------------------------------------------------------------------
 
@@ -360,17 +363,13 @@ class PoolThread:
             pool.closed = True
             pool.cause = pool.cause or error
             pool.machine.broken = f"the pool's own machinery failed: {error!r}"
-            tasks = list(pool.tasks.values())
-            pool.tasks.clear()
             unrun, pool.unrun = pool.unrun, []
+            unrun += [pool.failing(number, pool.broken_error(pool.machine.broken)) for number in list(pool.tasks)]
             pool.room.notify_all()
             for link in pool.workers.values():
                 with suppress(Exception):
                     link.signal(signal.SIGKILL)
-        for resolution in unrun:
-            resolution()
-        for task in tasks:
-            task.future._resolve(None, pool.broken_error(pool.machine.broken))
+        run(unrun)
 
     def _close_everything(self) -> None:
         """Close what is left; the template sees its channel close, and ends. The caller has the lock."""

@@ -17,14 +17,13 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import channel as channels
 from pidfdpool import hygiene, inheritance, native, payload, wire
 from pidfdpool.errors import TemplateError
 from pidfdpool.pidfd import Pidfd, SentinelHandle, capabilities, sentinel_pipe
-from pidfdpool.template import interpreter
+from pidfdpool.template import interpreter, launching
 from pidfdpool.template.boot import PIDFD, SENTINEL, Boot
 
 if TYPE_CHECKING:
@@ -32,28 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from typing import TypeAlias
 
-    from pidfdpool.native import Socket
     from pidfdpool.pidfd import ProcessHandle
 
     SignalMask: TypeAlias = AbstractSet[int] | None
 
 START_TIMEOUT = 60.0  # seconds; an interpreter that is not up by then is not going to be
 LEAVING = 5.0  # seconds that a launcher has for its end when its start was interrupted: it only has to see that
-
-# The host's sys.path comes as arguments, so that the very same pidfdpool is found, whatever is installed or lies in
-# the current directory.
-_LAUNCHER = "import sys; sys.path[:] = sys.argv[4:]; from pidfdpool.template.process import main; main(sys.argv[1:4])"
-
-
-def _current_directory() -> str | None:
-    try:
-        return os.getcwd()
-    except OSError:
-        return None  # it is gone
-
-
-# Where the host was when it loaded this, or multiprocessing, which takes a note of it, too.
-_began_in: str | None = getattr(sys.modules.get("multiprocessing.process"), "ORIGINAL_DIR", _current_directory())
 
 
 class NotSendable(Exception):
@@ -207,10 +190,11 @@ def start(recipe: Recipe, mask: SignalMask = None) -> HostEnd:
         with hygiene.signals_blocked() as before:
             if recipe.fork:
                 program = "the forked host"
-                pid = _fork(theirs, watched[0], boot, link, recipe)
+                handed_over = inheritance.descriptors_of(recipe.initializer[1] if recipe.initializer else ())
+                pid = launching.fork(theirs, watched[0], boot, link, handed_over)
             else:
                 program = interpreter.find()
-                pid = _spawn(program, theirs.fileno(), watched[0], handles)
+                pid = launching.spawn(program, theirs.fileno(), watched[0], handles)
             theirs.close()
             # The launcher is a child of the host for a moment. Its SIGCHLD waits until it is reaped, so that a
             # handler that runs waitpid(-1) on this thread finds nothing. On other threads nothing is held back.
@@ -231,70 +215,6 @@ def start(recipe: Recipe, mask: SignalMask = None) -> HostEnd:
         for fd in (*watched, *fds):
             os.close(fd)
     return link
-
-
-def _spawn(program: str, channel: int, host: int, handles: str) -> int:
-    """Start the launcher in a fresh interpreter, with the host's interpreter options."""
-    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
-
-    # dup2 onto another number is what drops close-on-exec in the new process, and only there.
-    first = max(channel, host) + 1
-    # -P: the launcher puts the host's path in place of its own. CPython 3.13.0 remembers the '' of -c all the same
-    # and, where that directory is gone, fails each look-up of a name that a module lacks with a SystemError.
-    flags = [*_args_from_interpreter_flags(), "-P"]
-    return native.posix_spawn(
-        program,
-        [program, *flags, "-c", _LAUNCHER, str(first), str(first + 1), handles, *_paths()],
-        os.environ,
-        file_actions=[(os.POSIX_SPAWN_DUP2, channel, first), (os.POSIX_SPAWN_DUP2, host, first + 1)],
-        setpgroup=0,  # Ctrl-C in the host's terminal is not for us
-        setsigmask=(),
-        setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
-    )
-
-
-def _paths() -> list[str]:
-    """Return where workers look for modules: where the host does, and did.
-
-    A relative entry, such as the '' of a prompt or a notebook, means the directory that the host is in. If that is
-    another one by now (os.chdir), modules which the host has long imported are no longer there, and no worker would
-    find them. So the directory in which it began comes first, as with the standard library's spawned workers.
-    """
-    paths: list[str] = []
-    for path in sys.path:
-        if isinstance(path, str):
-            if _began_in is not None and not os.path.isabs(path):
-                paths.append(os.path.join(_began_in, path) if path else _began_in)
-            paths.append(path)
-    return paths
-
-
-def _fork(theirs: Socket, host: int, boot: Boot, link: HostEnd, recipe: Recipe) -> int:
-    """Fork the launcher from the host: the one fork of the host for this pool."""
-    handed_over = inheritance.descriptors_of(recipe.initializer[1] if recipe.initializer is not None else ())
-    hygiene.flush_output()
-    if native.threads_are_greenlets():
-        # All greenlets of this thread would be copied, too, and the first task that lets others run would run them,
-        # in a worker. A new thread has none, and it is the only one that the new process gets.
-        return int(native.run_in_fresh_thread(partial(_fork_here, theirs, host, boot, link, handed_over)))
-    return _fork_here(theirs, host, boot, link, handed_over)
-
-
-def _fork_here(theirs: Socket, host: int, boot: Boot, link: HostEnd, handed_over: set[int]) -> int:
-    with hygiene.signals_blocked():
-        pid = native.fork()
-        if pid:
-            return pid
-        try:
-            hygiene.reset_signals()
-            os.setpgid(0, 0)
-            link.close()
-            hygiene.give_up_connections(keep=handed_over)
-            from pidfdpool.template.process import launch
-
-            launch(theirs.detach(), host, boot.handles, boot)
-        finally:
-            os._exit(1)
 
 
 def _shake_hands(link: HostEnd, launcher: int, program: str, mask: AbstractSet[int]) -> None:

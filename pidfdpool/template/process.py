@@ -135,7 +135,7 @@ class Template:
             boot = self._receive_boot()
             sys.argv[:] = boot.argv
         else:
-            hygiene.renew_output_streams()
+            hygiene.renew_streams()
         hygiene.forget_exit_functions()
         hygiene.unblock_signals()
         self._boot = boot

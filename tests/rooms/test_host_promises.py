@@ -34,6 +34,7 @@ FORBIDDEN = {
     "_signal": SIGNAL,
     "faulthandler": FAULTHANDLER,
     "subprocess": {"Popen", "run", "call", "check_call", "check_output", "getoutput", "getstatusoutput"},
+    "native": {"fork", "posix_spawn", "set_signal"},
     "_posixsubprocess": {"fork_exec"},
     "pty": {"fork", "spawn"},
     "multiprocessing": {"Process", "Pool", "Manager", "set_start_method", "set_executable", "set_forkserver_preload"},
@@ -50,8 +51,11 @@ FOREIGN = {*OS, *SIGNAL, "sigaction", "tgkill", "tkill", "clone", "clone3", "vfo
 OURS = {"worker", "cli", "__main__"}
 OUR_FILES = {"template/process.py", "template/guard.py", "template/descendants.py", "template/birth.py"}
 EXCEPTIONS = {
-    ("template/client.py", "_fork", "os.fork"): "the one fork of the host, which makes the launcher",
-    ("template/client.py", "_spawn", "os.posix_spawn"): "the launcher, in the exec way",
+    ("template/launching.py", "_fork_here", "native.fork"): "the one fork of the host, which makes the launcher",
+    ("template/launching.py", "spawn", "native.posix_spawn"): "the launcher, in the exec way",
+    ("native.py", "", "posix.fork"): "a name for it, which is watched as well",
+    ("native.py", "", "posix.posix_spawn"): "a name for it, which is watched as well",
+    ("native.py", "", "_signal.signal"): "a name for it, which is watched as well",
     ("template/client.py", "_reap", "os.waitid"): "the launcher, where there are no pidfds: it is a child until then",
     ("pidfd/handle.py", "_waited", "os.waitid"): "P_PIDFD",
     ("pidfd/handle.py", "_is_pidfd", "os.waitid"): "P_PIDFD, and WNOWAIT",
@@ -59,7 +63,7 @@ EXCEPTIONS = {
     ("pidfd/sentinel.py", "ChildHandle.send_signal", "os.kill"): "in the template, an unreaped child of its own",
     ("pidfd/sentinel.py", "ChildHandle.send_signal", "os.killpg"): "in the template, an unreaped child of its own",
     ("pidfd/sentinel.py", "ChildHandle._look", "os.waitid"): "in the template, a child of its own",
-    ("hygiene.py", "reset_signals", "signal.signal"): "in processes that were just forked",
+    ("hygiene.py", "reset_signals", "native.set_signal"): "in processes that were just forked",
     ("hygiene.py", "reset_signals", "signal.set_wakeup_fd"): "in processes that were just forked",
     ("hygiene.py", "reset_signals", "faulthandler itself"): "in processes that were just forked, to unregister",
     ("hygiene.py", "start_faulthandler", "faulthandler.enable"): "in workers",

@@ -47,7 +47,7 @@ def use_all() -> None:
     assert poller.poll(0) == [(ours.fileno(), select.POLLIN)]
     for closing in (ours, again, waiting):
         closing.close()
-    with native.lock():
+    with native.reentrant_lock():
         assert native.run_in_fresh_thread(threading.get_native_id) != threading.get_native_id()
 
 

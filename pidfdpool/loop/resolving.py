@@ -1,0 +1,109 @@
+"""What futures are told when the machine has decided, and what is counted and reported of it.
+
+Each action leads to a *resolution*: what is to be run when the pool's lock has been released, because it runs pickles
+and callbacks of the user's.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pidfdpool import actions as do
+from pidfdpool.errors import PoolBroken
+from pidfdpool.loop import outcomes
+from pidfdpool.loop.outcomes import Outcome, Recipient, Task
+from pidfdpool.loop.witness import Evidence, Witness
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    Resolution: TypeAlias = Callable[[], None]
+    Context: TypeAlias = Outcome | Evidence | None  # what came with the event, for who resolves futures and reports
+
+_log = logging.getLogger("pidfdpool.tasks")
+
+
+class Resolving:
+    """The tasks of a pool. The caller of every method holds the pool's lock."""
+
+    def __init__(self, witness: Witness) -> None:
+        self.tasks: dict[int, Task] = {}
+        # Taken out of `tasks`, and about to be told: rebuilding a result takes as long as it takes, and a process
+        # that is forked meanwhile must find these futures, too, because nobody else in there will resolve them.
+        self.untold: dict[int, Recipient] = {}
+        self.finished = self.failed = self.cancelled = self.crashes = 0  # ever
+        self.cause: BaseException | None = None  # of the break
+        self._witness = witness
+        self._resolve: dict[type[Any], Callable[[Any, Any], Resolution]] = {
+            do.Deliver: self._deliver,
+            do.Withdraw: self._withdraw,
+            do.Fail: self._fail,
+            do.Expire: self._expire,
+            do.Retry: self._retry,
+            do.FailBroken: self._fail_broken,
+            do.Report: self._report,
+        }
+
+    def _deliver(self, action: do.Deliver, outcome: Outcome) -> Resolution:
+        self.finished += 1
+        future = self.tasks.pop(action.task).future
+        return self._telling(action.task, future, partial(outcome.deliver, future))
+
+    def _withdraw(self, action: do.Withdraw, _context: Context) -> Resolution:
+        self.cancelled += 1
+        future = self.tasks.pop(action.task).future
+        return self._telling(action.task, future, future._resolve_cancelled)
+
+    def _fail(self, action: do.Fail, _context: Context) -> Resolution:
+        return self.failing(action.task, outcomes.failed(self.tasks[action.task], action.cause))
+
+    def _expire(self, action: do.Expire, _context: Context) -> Resolution:
+        return self.failing(action.task, outcomes.expired(self.tasks[action.task]))
+
+    def _fail_broken(self, action: do.FailBroken, _context: Context) -> Resolution:
+        return self.failing(action.task, self.broken_error(action.reason))
+
+    def failing(self, number: int, error: BaseException) -> Resolution:
+        """Take a task out, and return what tells its future of the error."""
+        self.failed += 1
+        future = self.tasks.pop(number).future
+        return self._telling(number, future, partial(future._resolve, None, error))
+
+    def _telling(self, number: int, future: Recipient, tell: Resolution) -> Resolution:
+        self.untold[number] = future
+        return partial(_tell, self.untold, number, tell)
+
+    def _retry(self, action: do.Retry, _context: Context) -> Resolution:
+        message = "task %d (%s) is tried again, attempt %d, after %.3g s"
+        return partial(_log.info, message, action.task, self.tasks[action.task].name, action.attempt, action.pause)
+
+    def _report(self, action: do.Report, evidence: Evidence | None) -> Resolution:
+        task = self.tasks.get(action.task) if action.task is not None else None
+        death = self._witness.record(action, evidence or Evidence(), task.name if task is not None else None)
+        self.crashes += death.cause.unasked
+        if task is not None:
+            task.deaths = (*task.deaths, death)
+        return partial(self._witness.tell, death)
+
+    def broken_error(self, reason: str) -> PoolBroken:
+        """Return a new instance of the error that tells why the pool is broken."""
+        error = PoolBroken(f"the pool is broken and runs no more tasks: {reason}")
+        error.__cause__ = self.cause
+        error.deaths = tuple(self._witness.recent)
+        return error
+
+
+def _tell(untold: dict[int, Recipient], number: int, tell: Resolution) -> None:
+    try:
+        tell()
+    finally:
+        untold.pop(number, None)
+
+
+def run(resolutions: list[Resolution]) -> None:
+    """Resolve futures, without the lock: this runs pickles and callbacks of the user's."""
+    for resolution in resolutions:
+        resolution()

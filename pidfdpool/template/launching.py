@@ -1,0 +1,128 @@
+"""The two ways in which the launcher comes into being: a fresh interpreter, or a fork of the host.
+
+Called by `client`, in the host; what is forked runs on in `process`. Both return the launcher's number.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from pidfdpool import hygiene, native
+
+if TYPE_CHECKING:
+    from pidfdpool.native import Socket
+    from pidfdpool.template.boot import Boot
+    from pidfdpool.template.client import HostEnd
+
+# The host's sys.path comes as arguments, so that the very same pidfdpool is found, whatever is installed or lies in
+# the current directory.
+_LAUNCHER = "import sys; sys.path[:] = sys.argv[4:]; from pidfdpool.template.process import main; main(sys.argv[1:4])"
+
+
+def _current_directory() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:
+        return None  # it is gone
+
+
+# Where the host was when it loaded this, or multiprocessing, which takes a note of it, too.
+_began_in: str | None = getattr(sys.modules.get("multiprocessing.process"), "ORIGINAL_DIR", _current_directory())
+
+
+# What launcher, template and workers import for themselves; see `_finish_imports`.
+_IMPORTED_AFTER_A_FORK = (
+    "atexit",
+    "faulthandler",
+    "fcntl",
+    "logging",
+    "traceback",
+    "pidfdpool.template.process",
+    "pidfdpool.worker.process",
+)
+_USED_IF_LOADED = ("cloudpickle", "concurrent.futures.process", "multiprocessing.reduction", "multiprocessing.util")
+
+
+def spawn(program: str, channel: int, host: int, handles: str) -> int:
+    """Start the launcher in a fresh interpreter, with the host's interpreter options."""
+    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
+
+    # dup2 onto another number is what drops close-on-exec in the new process, and only there.
+    first = max(channel, host) + 1
+    # -P: the launcher puts the host's path in place of its own. CPython 3.13.0 remembers the '' of -c all the same
+    # and, where that directory is gone, fails each look-up of a name that a module lacks with a SystemError.
+    flags = [*_args_from_interpreter_flags(), "-P"]
+    return native.posix_spawn(
+        program,
+        [program, *flags, "-c", _LAUNCHER, str(first), str(first + 1), handles, *_paths()],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_DUP2, channel, first), (os.POSIX_SPAWN_DUP2, host, first + 1)],
+        setpgroup=0,  # Ctrl-C in the host's terminal is not for us
+        setsigmask=(),
+        setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+    )
+
+
+def _paths() -> list[str]:
+    """Return where workers look for modules: where the host does, and did.
+
+    A relative entry, such as the '' of a prompt or a notebook, means the directory that the host is in. If that is
+    another one by now (os.chdir), modules which the host has long imported are no longer there, and no worker would
+    find them. So the directory in which it began comes first, as with the standard library's spawned workers.
+    """
+    paths: list[str] = []
+    for path in sys.path:
+        if isinstance(path, str):
+            if _began_in is not None and not os.path.isabs(path):
+                paths.append(os.path.join(_began_in, path) if path else _began_in)
+            paths.append(path)
+    return paths
+
+
+def fork(theirs: Socket, host: int, boot: Boot, link: HostEnd, handed_over: set[int]) -> int:
+    """Fork the launcher from the host: the one fork of the host for this pool.
+
+    handed_over: descriptors that workers are to keep, though they are connections.
+    """
+    _finish_imports()
+    hygiene.flush_output()
+    if native.threads_are_greenlets():
+        # All greenlets of this thread would be copied, too, and the first task that lets others run would run them,
+        # in a worker. A new thread has none, and it is the only one that the new process gets.
+        return int(native.run_in_fresh_thread(partial(_fork_here, theirs, host, boot, link, handed_over)))
+    return _fork_here(theirs, host, boot, link, handed_over)
+
+
+def _finish_imports() -> None:
+    """Import what the new processes are going to.
+
+    A module that another thread is just importing is locked. The copy of that lock in a forked process is never
+    released, and an import of the module would wait for it: here it can be waited for, there it cannot.
+    """
+    for name in _IMPORTED_AFTER_A_FORK:
+        import_module(name)
+    for name in _USED_IF_LOADED:
+        if name in sys.modules:
+            import_module(name)
+
+
+def _fork_here(theirs: Socket, host: int, boot: Boot, link: HostEnd, handed_over: set[int]) -> int:
+    with hygiene.signals_blocked():
+        pid = native.fork()
+        if pid:
+            return pid
+        try:
+            hygiene.reset_signals()
+            os.setpgid(0, 0)
+            link.close()
+            hygiene.give_up_connections(keep=handed_over)
+            from pidfdpool.template.process import launch
+
+            launch(theirs.detach(), host, boot.handles, boot)
+        finally:
+            os._exit(1)

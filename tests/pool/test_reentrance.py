@@ -1,0 +1,144 @@
+"""Signal handlers and finalizers run in the middle of whatever their thread is doing, and may use the pool there."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+
+import pytest
+
+from pidfdpool import InheritedFutureError, PidfdPoolExecutor
+from pidfdpool.futures import Future
+from tests.conditions import run_python
+from tests.pool import calls
+
+BEGIN = """
+    import gc, signal, sys
+    from pidfdpool import PidfdPoolExecutor
+    from tests.pool import calls
+
+    pool = PidfdPoolExecutor(2, mp_context=sys.argv[1])
+"""
+
+
+def run_host(code, way):
+    done = run_python(BEGIN + code, way)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_a_signal_handler_may_submit_and_cancel(way):
+    out = run_host(
+        """
+    handled = []
+    def handle(*_):
+        handled.append((len(handled), pool.submit(calls.double, len(handled))))
+        handled[-3:][0][1].cancel()
+    pool.submit(calls.double, 0).result()
+    signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.0007)
+    own = [pool.submit(calls.double, number) for number in range(3000)]
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert [future.result(30) for future in own] == [2 * number for number in range(3000)]
+    for number, future in handled:
+        assert future.cancelled() or future.result(30) == 2 * number
+    pool.shutdown()
+    print(len(handled) > 20)
+    """,
+        way,
+    )
+    assert out == "True\n"
+
+
+def test_a_finalizer_may_submit(way):
+    out = run_host(
+        """
+    made = []
+    class Late:
+        def __init__(self):
+            self.cycle = self
+        def __del__(self):
+            made.append((len(made), pool.submit(calls.double, len(made))))
+    pool.submit(calls.double, 0).result()
+    gc.set_threshold(7)
+    own = []
+    for number in range(1000):
+        Late()
+        own.append(pool.submit(calls.double, number))
+    gc.set_threshold(1000)
+    assert [future.result(30) for future in own] == [2 * number for number in range(1000)]
+    assert [future.result(30) for _, future in made] == [2 * number for number, _ in made]
+    pool.shutdown()
+    print(len(made) > 100)
+    """,
+        way,
+    )
+    assert out == "True\n"
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_signal_handler_may_shut_down(way, wait):
+    out = run_host(
+        f"""
+    pool.submit(calls.double, 0).result()
+    signal.signal(signal.SIGALRM, lambda *_: pool.shutdown(wait={wait}))
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    futures = []
+    try:
+        while True:
+            futures.append(pool.submit(calls.double, len(futures)))
+    except RuntimeError as error:
+        print(error)
+    assert [future.result(30) for future in futures] == [2 * number for number in range(len(futures))]
+    """,
+        way,
+    )
+    assert out == "cannot schedule new futures after shutdown\n"
+
+
+def test_a_signal_handler_may_shut_down_while_the_pool_starts(way):
+    out = run_host(
+        """
+    signal.signal(signal.SIGALRM, lambda *_: pool.shutdown())
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+    try:
+        assert pool.submit(calls.double, 2).result(30) == 4
+        pool.submit(calls.double, 2)
+        while True:
+            pool.submit(calls.double, 2)
+    except RuntimeError as error:
+        print(error)
+    """,
+        way,
+    )
+    assert out == "cannot schedule new futures after shutdown\n"
+
+
+class Exiting:
+    def __reduce__(self):
+        raise SystemExit(7)
+
+
+def test_who_asks_to_exit_while_a_call_is_pickled_is_heard():
+    with PidfdPoolExecutor(1) as pool, pytest.raises(SystemExit):
+        pool.submit(calls.double, Exiting())
+
+
+def test_shutdown_waits_for_a_start_in_another_thread(way):
+    pool = PidfdPoolExecutor(1, mp_context=way)
+    futures = []
+    thread = threading.Thread(target=lambda: futures.append(pool.submit(calls.sleep, 0.1, "done")))
+    thread.start()
+    while pool._pool is None or not pool._pool.tasks:
+        pass
+    pool.shutdown(wait=True)
+    thread.join()
+    assert futures[0].result(timeout=0) == "done"
+
+
+def test_a_cancelled_future_is_done_in_a_forked_child_too():
+    future = Future()
+    concurrent.futures.Future.cancel(future)  # and the pool was about to be told
+    future._fail_in_forked_child(InheritedFutureError("it was pending"))
+    assert future.cancelled()
+    assert concurrent.futures.wait([future], timeout=0).done == {future}
