@@ -59,7 +59,10 @@ class Server:
         if answer.status != 200:
             what = _last_error(self.log()) or f"status {answer.status}"
             raise Observed(f"a request fails: {what}\nGET {path}: {body[-2000:]}\n{self.log()}")
-        return json.loads(body)
+        try:
+            return json.loads(body)
+        except ValueError:  # the server's process may end between the head of an answer and its body
+            raise Observed(f"a request is answered in part\nGET {path}: {body[-2000:]!r}\n{self.log()}") from None
 
     def answers(self, path: str = "/") -> bool:
         """Return whether the server answers at all."""

@@ -12,7 +12,7 @@ import textwrap
 import pytest
 
 from tests.conditions import marked
-from tests.hosts.observing import expect, expect_nothing_left, host, python, run, run_clean, within
+from tests.hosts.observing import Observed, expect, expect_nothing_left, host, python, run, run_clean, within
 
 SECTION = "asyncio"
 
@@ -217,33 +217,19 @@ asyncio.run(main())
 }
 
 
-def press(contender, where, folder, times):
-    """Press Ctrl-C so many times, with a second between, while the program waits for its task."""
+@pytest.mark.case(SECTION, "Ctrl-C while asyncio.run waits for a task of a minute")
+@pytest.mark.parametrize("where", WAITS)
+def test_ctrl_c(contender, where, tmp_path):
     env = marked("asyncio")
-    begun = folder / "begun"
+    begun = tmp_path / "begun"
     with host(contender, script(WAITS[where], str(begun)), env=env) as program:
         within(10, begun.exists, "the task does not begin")
-        for left in reversed(range(times)):
-            os.killpg(program.pid, signal.SIGINT)
-            try:
-                _, err = program.communicate(timeout=1 if left else 5)
-                break
-            except subprocess.TimeoutExpired:
-                expect(left, "the program goes on")
+        os.killpg(program.pid, signal.SIGINT)
+        try:
+            _, err = program.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            raise Observed("the program goes on") from None
         expect(program.returncode, "the program ends as if nothing had happened", err)
         expect("Process " not in err, "tracebacks of pool workers", err)
         expect(err.count("Traceback") <= 2, "more tracebacks than the program's own", err)
     expect_nothing_left(env)
-
-
-@pytest.mark.case(SECTION, "Ctrl-C while asyncio.run waits for a task of a minute")
-@pytest.mark.parametrize("where", ["pool outside the loop", "with around asyncio.run"])
-def test_ctrl_c(contender, where, tmp_path):
-    press(contender, where, tmp_path, 1)
-
-
-@pytest.mark.case(SECTION, "Ctrl-C, twice, while a coroutine waits for a task of a minute within `with` the pool")
-def test_ctrl_c_in_a_with_block(contender, tmp_path):
-    # asyncio makes the first one a cancellation, by which the block is left; to the pool that is nothing special, and
-    # it waits for its tasks. The second one is a KeyboardInterrupt.
-    press(contender, "with in the coroutine", tmp_path, 2)
