@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import termios
 import time
@@ -32,7 +33,7 @@ def last_error(said: str) -> str | None:
     if not found:
         return None
     message = found[-1].rpartition("AssertionError: ")[2]
-    return re.sub(r"^(\w+\.)+(?=\w+(:|$))| at 0x[0-9a-f]+", "", message)
+    return re.sub(r"^(\w+\.)+(?=\w+(:|$))| at 0x[0-9a-f]+|: $", "", message)
 
 
 def expect_fine(done: subprocess.CompletedProcess[str]) -> None:
@@ -41,6 +42,13 @@ def expect_fine(done: subprocess.CompletedProcess[str]) -> None:
     wrong = last_error(said) or f"the host ends with {done.returncode}"
     expect(done.returncode == 0 and FINE in done.stdout, wrong, said)
     expect(not done.stderr, f"noise on standard error: {(done.stderr.strip().splitlines() or [''])[-1]}", done.stderr)
+
+
+def _log_in() -> None:
+    """Make standard input the terminal of this new session, and its keys work; in the background they may not."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 class Terminal:
@@ -56,7 +64,7 @@ class Terminal:
                 stdout=end,
                 stderr=end,
                 start_new_session=True,
-                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+                preexec_fn=_log_in,
                 env=env,
                 **options,
             )

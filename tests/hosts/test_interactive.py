@@ -40,10 +40,10 @@ def test_a_script_and_then_the_prompt(contender, tmp_path):
     (tmp_path / "script.py").write_text(session.script())
     with terminal(contender, [sys.executable, "-i", "script.py"], cwd=tmp_path, env=env) as screen:
         screen.wait_for(session.FINE, "the script does not come to its end")
-        type_cells(screen, session.session("functions"), PROMPT)
-        type_cells(
-            screen, ["assert pool.submit(Savings(5).pay, 3).result(20).balance == 11", session.SAY_FINE], ">>> "
-        )
+        # The pool is the script's.
+        definitions, uses = session.TOPICS["functions"]
+        typed = ["assert pool.submit(Savings(5).pay, 3).result(20).balance == 11", session.SAY_FINE]
+        type_cells(screen, [*session.cells(definitions), *session.cells(uses), *typed], PROMPT)
         screen.press(CTRL_D)
         expect(screen.wait("the host does not end at Ctrl-D") == 0, "the host does not end well", screen.shown)
         expect_nothing_left(env)

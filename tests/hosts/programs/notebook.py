@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import sys
 import time
 
@@ -81,6 +82,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     os.environ.pop("PYTEST_CURRENT_TEST", None)  # by which a kernel takes itself for a test's, and shows less
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # where it is ignored, kernels would ignore it, too
     front_end = FrontEnd()
     try:
         for line in sys.stdin:
