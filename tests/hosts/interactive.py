@@ -45,9 +45,9 @@ def expect_fine(done: subprocess.CompletedProcess[str]) -> None:
 
 
 def _log_in() -> None:
-    """Make standard input the terminal of this new session, and its keys work; in the background they may not."""
+    """Make standard input the terminal of this new session, whose signals may be ignored where the tests run."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    for number in (signal.SIGINT, signal.SIGQUIT):
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_DFL)
 
 
