@@ -43,15 +43,17 @@ class Poller:
     `wait` is for the pool thread, the rest for any thread that holds the pool's lock; `wake` needs no lock at all.
     """
 
+    _wake_fd = -1  # until there is one: no descriptor may be left
+
     def __init__(self) -> None:
+        # Reentrant, because `wake` is called from weakref callbacks: the collector may run one of those in a thread
+        # that is inside `wake` already.
+        self._wake_lock = threading.RLock()
         self._epoll = native.epoll()
         # Whether the pool's thread is one of the host's greenlets. A wait of its own would stop all of them.
         self.among_greenlets = False
         self._watches: dict[int, Watch] = {}
         self._wake_fd = above_stdio(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
-        # Reentrant, because `wake` is called from weakref callbacks: the collector may run one of those in a thread
-        # that is inside `wake` already.
-        self._wake_lock = threading.RLock()
         self.watch(self._wake_fd, self._drain)
 
     def watch(self, fd: int, callback: Callable[[int], None], events: int = READ) -> Watch:
