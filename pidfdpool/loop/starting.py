@@ -60,6 +60,7 @@ class Starter:
         if self._thread.started or self._by is not None:
             return False
         self._by = threading.get_ident()
+        self._first_over.clear()  # set by one that found no thread to be had
         return True
 
     def wait(self) -> None:
