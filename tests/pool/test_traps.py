@@ -156,6 +156,29 @@ with PidfdPoolExecutor(1, mp_context=sys.argv[1]) as pool:
     assert out == "(set(), ['SIGINT', 'SIGPIPE', 'SIGXFSZ'], set(), -1)\n"
 
 
+def test_a_template_forked_from_an_executors_thread_has_workers_that_leave_in_peace(way):
+    """Guards against workers that join the executor's threads as they leave, and themselves among them."""
+    run_host(
+        """
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+def leave_a_word(path):
+    import atexit
+    atexit.register(lambda: open(path, "w").close())
+
+with ThreadPoolExecutor(2) as threads:
+    threads.submit(check, sys.argv[1]).result()
+    with tempfile.TemporaryDirectory() as folder:
+        word = os.path.join(folder, "word")
+        with PidfdPoolExecutor(1, mp_context=sys.argv[1]) as pool:
+            threads.submit(lambda: pool.submit(leave_a_word, word).result()).result()
+        assert os.path.exists(word), "exit functions do not run"
+""",
+        way,
+    )
+
+
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
 def test_a_host_with_closed_standard_streams_works(way, closed):
     done = run_python(
