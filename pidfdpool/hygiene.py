@@ -1,9 +1,9 @@
 """What a new process must drop of the process it came from, before it does anything of its own.
 
 Called in the launcher, the template and the workers only, on their only thread; nothing here ever runs in the host
-but `signals_blocked`. DESIGN, "traps are not inherited": a forked process has its parent's signal handlers, wakeup
-fd (an asyncio loop's, perhaps: a signal to the worker would be written into the host's loop), exit functions and
-standard streams with what their buffers hold, and it may have copies of every descriptor.
+but `signals_blocked` and `untraced`. A forked process has its parent's signal handlers, wakeup fd (an asyncio loop's,
+perhaps: a signal to the worker would be written into the host's loop), exit functions and standard streams with what
+their buffers hold, and it may have copies of every descriptor.
 """
 
 from __future__ import annotations
@@ -65,6 +65,39 @@ def reset_signals() -> None:
         if native.get_signal(number) != wanted:
             with suppress(OSError, ValueError):  # a number that this libc keeps to itself
                 native.set_signal(number, wanted)
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Have this thread's trace and profile functions not called, for a fork within the block.
+
+    They belong to a debugger, a profiler or a coverage tool that watches the host, and run the user's code. In a
+    forked process they might wait for a lock that some thread of the host was holding, or ask somebody for commands.
+    """
+    trace, profile = sys.gettrace(), sys.getprofile()
+    if trace is None and profile is None:
+        yield
+        return
+    sys.setprofile(None)
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(trace)
+        sys.setprofile(profile)
+
+
+def stop_tracing() -> None:
+    """Have nobody watch this process: see `untraced`. In a forked process, within its block."""
+    import threading
+
+    threading.settrace(None)  # type: ignore[arg-type, unused-ignore]
+    threading.setprofile(None)
+    monitoring = getattr(sys, "monitoring", None)  # Python 3.12
+    if monitoring is not None:
+        for tool in range(6):
+            if monitoring.get_tool(tool) is not None:
+                monitoring.set_events(tool, 0)
 
 
 def forget_exit_functions() -> None:
@@ -147,9 +180,10 @@ def _is_connection(fd: int) -> bool:
 
 def _descriptors() -> list[int]:
     """Return the numbers above the standard streams' that may be open."""
-    if not os.path.isdir("/proc/self/fd"):
+    try:
+        return [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2]
+    except OSError:  # no /proc, or one that keeps things from its users
         return list(range(3, 4096))
-    return [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2]
 
 
 def occupy_standard_streams() -> None:
@@ -160,12 +194,24 @@ def occupy_standard_streams() -> None:
     """
     for fd, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         if fd == 0 or not _is_open(fd):
-            opened = os.open(os.devnull, mode)
+            opened = _open_nothing(mode)
             if opened != fd:
                 os.dup2(opened, fd)
                 os.close(opened)
             else:
                 os.set_inheritable(fd, True)
+
+
+def _open_nothing(mode: int) -> int:
+    """Return a descriptor of /dev/null, or of what comes close where there is none, as in a bare chroot."""
+    try:
+        return os.open(os.devnull, mode)
+    except OSError:
+        # A pipe whose other end is closed: an end of file to whoever reads, and an error to whoever writes.
+        reader, writer = os.pipe()
+        kept, other = (reader, writer) if mode == os.O_RDONLY else (writer, reader)
+        os.close(other)
+        return kept
 
 
 def _is_open(fd: int) -> bool:

@@ -16,7 +16,7 @@ from pidfdpool.loop import usage
 from pidfdpool.loop.poller import READ, WRITE
 from pidfdpool.loop.stderr import Stderr
 from pidfdpool.loop.witness import Evidence
-from pidfdpool.pidfd import Pidfd
+from pidfdpool.pidfd import Pidfd, PidfdDenied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -264,12 +264,16 @@ class TemplateLink(Link):
             self.post(pieces, descriptor)
 
     def kill(self) -> None:
-        """Kill a template that does not answer. Without pidfds nobody may; it leaves when it reads our hanging up."""
+        """Kill a template that does not answer.
+
+        Without pidfds nobody may, nor may a host that has changed its user; it leaves when it reads our hanging up.
+        """
         with suppress(OSError):
             if isinstance(self.handle, Pidfd):
-                self.handle.send_signal(signal.SIGKILL)
-            else:
-                self.channel.hang_up()
+                with suppress(PidfdDenied):
+                    self.handle.send_signal(signal.SIGKILL)
+                    return
+            self.channel.hang_up()
 
     def close(self) -> None:
         """Forget and close everything. In the pool thread, under the lock."""

@@ -10,6 +10,7 @@ second matters beyond numbers, too: where a forked child holds a copy, epoll wou
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import threading
@@ -37,6 +38,15 @@ class Watch:
         self.active = True
 
 
+def _epoll() -> select.epoll:
+    """Return a new epoll instance. A host that has closed its standard streams will open others in their place."""
+    made = native.epoll()
+    if made.fileno() > 2:
+        return made
+    with made:
+        return type(made).fromfd(fcntl.fcntl(made.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
+
+
 class Poller:
     """epoll with watches and a wakeup.
 
@@ -49,7 +59,7 @@ class Poller:
         # Reentrant, because `wake` is called from weakref callbacks: the collector may run one of those in a thread
         # that is inside `wake` already.
         self._wake_lock = threading.RLock()
-        self._epoll = native.epoll()
+        self._epoll = _epoll()
         # Whether the pool's thread is one of the host's greenlets. A wait of its own would stop all of them.
         self.among_greenlets = False
         self._watches: dict[int, Watch] = {}

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pidfdpool import channel as channels
 from pidfdpool import hygiene, inheritance, native, payload, wire
 from pidfdpool.errors import TemplateError
-from pidfdpool.pidfd import Pidfd, SentinelHandle, capabilities, sentinel_pipe
+from pidfdpool.pidfd import Pidfd, PidfdDenied, SentinelHandle, capabilities, sentinel_pipe
 from pidfdpool.template import interpreter, launching
 from pidfdpool.template.boot import PIDFD, SENTINEL, Boot
 
@@ -111,6 +111,23 @@ def _needs_fork(initializer: object) -> bool:
     return False
 
 
+class _WorkerPidfd(Pidfd):
+    """A worker's pidfd.
+
+    A host may give up its privileges, by setuid(2), when its workers are there. It may signal them no more, and could
+    end neither them nor their tasks. The template is as they are, so it is asked to.
+    """
+
+    deliver: Callable[[int, bool], None]
+
+    def send_signal(self, sig: int, value: int | None = None, *, group: bool = False) -> None:
+        """Send a signal, or have the template send it to the whole group."""
+        try:
+            super().send_signal(sig, value, group=group)
+        except PidfdDenied:
+            self.deliver(sig, group)
+
+
 class HostEnd:
     """The host's end of a template: its channel, its handle, and what only the fallback needs."""
 
@@ -146,13 +163,15 @@ class HostEnd:
             self._lifeline = None
 
     def worker_handle(self, fd: int, pid: int, slot: int, generation: int) -> ProcessHandle:
-        """Wrap the descriptor that came with SPAWNED. In the fallback the template delivers our signals."""
-        if self.handles == PIDFD:
-            return Pidfd.from_fd(fd, pid)
+        """Wrap the descriptor that came with SPAWNED. Where we cannot signal, the template does it for us."""
 
         def deliver(number: int, _group: bool) -> None:  # it always means the whole group
             self.channel.post(wire.encode(wire.SIGNAL, slot, generation, number))
 
+        if self.handles == PIDFD:
+            handle = _WorkerPidfd.from_fd(fd, pid)
+            handle.deliver = deliver
+            return handle
         return SentinelHandle(fd, pid, deliver)
 
 

@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     from pidfdpool.template.client import HostEnd
 
 # The host's sys.path comes as arguments, so that the very same pidfdpool is found, whatever is installed or lies in
-# the current directory.
-_LAUNCHER = "import sys; sys.path[:] = sys.argv[4:]; from pidfdpool.template.process import main; main(sys.argv[1:4])"
+# the current directory. Its own place comes last, for a host that found it in another way: by a hook, or relative to
+# a directory that it has left.
+_LAUNCHER = (
+    "import sys; sys.path[:] = sys.argv[5:] + sys.argv[4:5]; from pidfdpool.template.process import main; "
+    "del sys.path[-1]; main(sys.argv[1:4])"
+)
+_HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def _current_directory() -> str | None:
@@ -59,7 +64,7 @@ def spawn(program: str, channel: int, host: int, handles: str) -> int:
     flags = [*_args_from_interpreter_flags(), "-P"]
     return native.posix_spawn(
         program,
-        [program, *flags, "-c", _LAUNCHER, str(first), str(first + 1), handles, *_paths()],
+        [program, *flags, "-c", _LAUNCHER, str(first), str(first + 1), handles, _HOME, *_paths()],
         os.environ,
         file_actions=[(os.POSIX_SPAWN_DUP2, channel, first), (os.POSIX_SPAWN_DUP2, host, first + 1)],
         setpgroup=0,  # Ctrl-C in the host's terminal is not for us
@@ -112,11 +117,12 @@ def _finish_imports() -> None:
 
 
 def _fork_here(theirs: Socket, host: int, boot: Boot, link: HostEnd, handed_over: set[int]) -> int:
-    with hygiene.signals_blocked():
+    with hygiene.signals_blocked(), hygiene.untraced():
         pid = native.fork()
         if pid:
             return pid
         try:
+            hygiene.stop_tracing()
             hygiene.reset_signals()
             os.setpgid(0, 0)
             link.close()

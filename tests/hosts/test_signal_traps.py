@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 
 import pytest
@@ -126,7 +127,7 @@ def test_a_host_that_blocks_all_signals(contender):
         with ProcessPoolExecutor(2) as pool:
             compute(pool)
             told = result(pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ()))
-            expect(not told, "tasks run with the host's signals blocked", told)
+            expect(not told, "tasks run with the host's signals blocked")
             error = lose(pool, tasks.die, signal.SIGTERM)
             if OURS:
                 expect(error.exit_status.signal == signal.SIGTERM, "another exit status", error)
@@ -148,15 +149,9 @@ def test_a_wakeup_fd(contender):
         with ProcessPoolExecutor(2) as pool:
             compute(pool)
             os.kill(result(pool.submit(tasks.pid)), signal.SIGTERM)
-            try:
-                os.read(mine, 100)
-            except BlockingIOError:
-                pass
-            else:
-                observed("a signal to a worker is written into the host's wakeup fd")
         use()
         try:
-            observed(f"written into the wakeup fd: {os.read(mine, 100)!r}")
+            observed(f"a signal to a worker is written into the host's wakeup fd\\n{os.read(mine, 100)!r}")
         except BlockingIOError:
             pass
         expect(signal.set_wakeup_fd(-1) == writer, "the wakeup fd is another one")
@@ -215,7 +210,7 @@ def test_interval_timers(contender, timer):
             tell(result(pool.submit(signal.getitimer, signal.{timer})))
         while not rung:  # two of the timers count only while the host computes
             pass
-        tell(signal.getitimer(signal.{timer}))
+        tell(signal.setitimer(signal.{timer}, 0))
         """,
     )
     expect(told == [0.0, 0.0], "the timer runs in workers, too", told)
@@ -316,6 +311,11 @@ def test_a_handler_that_raises_anywhere(contender):
                 pass
             except TimeoutError:
                 observed("a task hangs after a handler raised")
+            except RuntimeError as error:
+                # threading.Condition may have been interrupted where it does not hold its lock, and says so.
+                if not isinstance(error.__context__, Overdue):
+                    raise
+                raised += 1
             finally:
                 while True:
                     try:
@@ -380,13 +380,12 @@ def test_a_handler_that_raises_during_the_start(contender):
                 except BrokenProcessPool:
                     pass
             pool.shutdown()
-            expect_no_child = OURS and not os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
-            try:
-                left = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-                if OURS:
+            if OURS:
+                try:
+                    os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
                     observed("the host has a child of ours")
-            except ChildProcessError:
-                pass
+                except ChildProcessError:
+                    pass
         tell(raised)
         use()
         """,
@@ -450,6 +449,53 @@ def test_tracing(contender, means):
     )
 
 
+@pytest.mark.case(
+    SECTION, "a debugger's function waits for the debugger when it is called in a forked process", ways="both"
+)
+@pytest.mark.parametrize("means", ["sys.settrace", "sys.setprofile"])
+def test_tracing_that_blocks_in_other_processes(contender, means):
+    trap(
+        contender,
+        f"""
+        me = os.getpid()
+        def look(frame, event, argument):
+            while os.getpid() != me:
+                time.sleep(60)
+            return look
+        {means}(look)
+        use()
+        expect({means.replace("set", "get")}() is look, "the host is not traced any more")
+        {means}(None)
+        """,
+    )
+
+
+@pytest.mark.skipif(not hasattr(sys, "monitoring"), reason="sys.monitoring is there since Python 3.12")
+@pytest.mark.case(SECTION, "a monitoring tool of the host's blocks in other processes", ways="both")
+def test_monitoring_that_blocks_in_other_processes(contender):
+    """Events cannot be stopped for one thread, so a few come in the forked process, too: those are let pass."""
+    trap(
+        contender,
+        """
+        me = os.getpid()
+        passed = 0
+        def look(*_):
+            global passed
+            if os.getpid() != me:
+                passed += 1
+                while passed > 100:
+                    time.sleep(60)
+        tool = sys.monitoring.DEBUGGER_ID
+        sys.monitoring.use_tool_id(tool, "debugger")
+        sys.monitoring.register_callback(tool, sys.monitoring.events.LINE, look)
+        sys.monitoring.set_events(tool, sys.monitoring.events.LINE)
+        use()
+        expect(sys.monitoring.get_events(tool) == sys.monitoring.events.LINE, "the host is not monitored any more")
+        sys.monitoring.set_events(tool, 0)
+        """,
+    )
+
+
 @pytest.mark.case(SECTION, "pdb steps over a submit, and the task, in the host", ways="both")
 def test_pdb(contender, tmp_path):
     """A forked process that still has the debugger's trace function would read its commands."""
@@ -476,7 +522,6 @@ def test_pdb(contender, tmp_path):
     commands = tmp_path / "commands"
     commands.write_text("next\n" * 4 + "p value\ncontinue\n")
     with open(commands) as file:
-        (value,) = trap(
-            contender, f"exec(compile(open({str(program)!r}).read(), {str(program)!r}, 'exec'))", stdin=file
-        )
+        code = f"exec(compile(open({str(program)!r}).read(), {str(program)!r}, 'exec'))"
+        (value,) = trap(contender, code, stdin=file, noise=True)
     expect(value == 42, "a wrong result", value)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import tempfile
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from tests.hosts.observing import Observed, expect, python, run
+from tests.hosts.observing import Observed, expect, host, python
 
 PRELUDE = """\
 import gc, os, resource, signal, sys, threading, time
@@ -29,11 +30,12 @@ def trap(
     noise: bool = False,
     status: int = 0,
     command: Sequence[str] | None = None,
+    seconds: float | None = None,
     **options: Any,
 ) -> list[Any]:
     """Run a host and return what it told; fail the case for what it observed, or if it does not end as it should.
 
-    noise: it may say something on standard error.
+    noise: it may say something; otherwise its output must be empty.
     status: how it is to end.
     command: what runs it, in the place of this interpreter with the flags, for the code as a last argument but the
         host's own.
@@ -42,16 +44,25 @@ def trap(
         os.chmod(file.name, 0o666)  # hosts may be other users
         script = PRELUDE + textwrap.dedent(code)
         whole = [*command, script, *arguments] if command else python(script, *arguments, flags=flags)
-        options.setdefault("seconds", 40.0 if contender != "standard" else 12.0)
-        options.setdefault("hangs", "the host does not end")
-        done = run(contender, whole, env={**(env or {}), "PIDFDPOOL_TOLD": file.name}, **options)
+        env = {**(env or {}), "PIDFDPOOL_TOLD": file.name}
+        seconds = seconds or (60.0 if contender != "standard" else 20.0)
+        # Its output goes into a file: a pipe would be held open by whatever the host leaves behind.
+        with tempfile.TemporaryFile("w+", errors="replace") as output:
+            with host(contender, whole, env=env, stdout=output, stderr=output, **options) as process:
+                try:
+                    ended = process.wait(seconds)
+                except subprocess.TimeoutExpired:
+                    ended = None
+            output.seek(0)
+            said = output.read()
         told = [json.loads(line) for line in file.read().splitlines()]
     for value in told:
         if isinstance(value, dict) and "observed" in value:
-            raise Observed(f"{value['observed']}\n{done.stdout}\n{done.stderr}")
-    if done.returncode != status:
-        last = done.stderr.strip().splitlines()[-1:] or ["no word why"]
-        ended = f"exit status {done.returncode}" if done.returncode >= 0 else signal.Signals(-done.returncode).name
-        raise Observed(f"the host ends with {ended}: {last[0]}\n{done.stdout}\n{done.stderr}")
-    expect(noise or not done.stderr, "noise on standard error", done.stderr)
+            raise Observed(f"{value['observed']}\n{said}")
+    expect(ended is not None, "the host does not end", f"not within {seconds:g} s\n{told}\n{said}")
+    if ended != status:
+        last = said.strip().splitlines()[-1:] or ["no word why"]
+        how = f"exit status {ended}" if ended >= 0 else signal.Signals(-ended).name
+        raise Observed(f"the host ends with {how}: {last[0]}\n{told}\n{said}")
+    expect(noise or not said, f"noise: {said.strip().splitlines()[-1] if said.strip() else ''}", said)
     return told

@@ -198,7 +198,7 @@ os._exit(7)
 
 
 def test_a_host_may_keep_every_other_thread_from_running_between_its_calls(way):
-    """Servers that have Python inside may keep the GIL while they wait for a request; the pool thread stands still."""
+    """Servers with Python inside may keep the GIL while they wait for a request, and the pool thread stands still."""
     run_host(
         """
 import ctypes
