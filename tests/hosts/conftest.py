@@ -21,16 +21,12 @@ from tests.hosts.starting_gunicorn import OLD, OLD_NEEDS
 STANDARD = "standard"
 CONTENDERS = {"ours": (STANDARD, "spawn"), "both": (STANDARD, "spawn", "fork")}
 
-_rows = pytest.StashKey[page.Rows]()
+_rows = page.Rows()  # of the process that reports
 
 
 def pytest_addoption(parser):
     parser.addoption("--page", help="write the table of hosts to this file")
     parser.addoption("--only", choices=["ours", STANDARD], help="run the cases with one of the pools only")
-
-
-def pytest_configure(config):
-    config.stash[_rows] = page.Rows()
 
 
 def pytest_generate_tests(metafunc):
@@ -84,33 +80,49 @@ def folder_of(request):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
+    """Add to the report what it says for the table; it may travel to another process, with pytest-xdist."""
     outcome = yield
     report = outcome.get_result()
     marker = item.get_closest_marker("case")
     callspec = getattr(item, "callspec", None)
     if marker is None or callspec is None or "contender" not in callspec.params or report.skipped:
         return
-    contender = callspec.params["contender"]
-    seen = page.first_line(call.excinfo.value) if call.excinfo is not None else None
     section, title = marker.args
-    variants = {name: value for name, value in callspec.params.items() if name != "contender"}
-    item.config.stash[_rows].add(section, title, variants, contender == STANDARD, report.when, seen)
-    if report.when == "teardown":
-        left = dict(item.user_properties).get("left")
-        if left:
-            item.config.stash[_rows].note(section, title, variants, f"leaves {left} processes")
-    if contender == STANDARD and report.failed:
+    variants = [str(value) for name, value in callspec.params.items() if name != "contender" and _is_plain(value)]
+    standard = callspec.params["contender"] == STANDARD
+    seen = page.first_line(call.excinfo.value) if call.excinfo is not None else None
+    file, line, _ = item.location
+    report.row = {
+        "place": f"{file}:{line:06}",
+        "section": section,
+        "title": f"{title} ({', '.join(variants)})" if variants else title,
+        "standard": standard,
+        "when": report.when,
+        "seen": seen,
+        "left": dict(item.user_properties).get("left", 0) if report.when == "teardown" else 0,
+    }
+    if standard and report.failed:
         report.outcome = "skipped"
         report.wasxfail = seen
 
 
+def _is_plain(value):
+    return isinstance(value, str | int | float)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report):
+    row = getattr(report, "row", None)
+    if row is not None:
+        _rows.add(**row)
+
+
 def pytest_terminal_summary(terminalreporter, config):
-    rows = config.stash[_rows]
-    if not rows:
+    if not _rows:
         return
     terminalreporter.section("what happens in hosts")
-    terminalreporter.write(rows.as_text())
+    terminalreporter.write(_rows.as_text())
     path = config.getoption("--page")
     if path:
         with open(path, "w") as file:
-            file.write(rows.as_page())
+            file.write(_rows.as_page())

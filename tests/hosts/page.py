@@ -48,23 +48,22 @@ class Row:
 
 
 class Rows:
-    """All of them, in the order in which they were run."""
+    """All of them, in the order of the files, whatever order they were run in."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[str, str], Row] = {}
+        self._rows: dict[tuple[str, str, str], Row] = {}
 
     def __bool__(self) -> bool:
         return bool(self._rows)
 
-    def _row(self, section: str, title: str, variants: dict[str, object]) -> Row:
-        named = [str(value) for value in variants.values() if isinstance(value, str | int | float)]
-        return self._rows.setdefault((section, f"{title} ({', '.join(named)})" if named else title), Row())
-
     def add(
-        self, section: str, title: str, variants: dict[str, object], standard: bool, when: str, seen: str | None
+        self, *, place: str, section: str, title: str, standard: bool, when: str, seen: str | None, left: int
     ) -> None:
-        """Note what was seen in one phase of a test; None: nothing wrong. What went wrong first is what counts."""
-        row = self._row(section, title, variants)
+        """Note what was seen in one phase of a test, and how many processes were left after it.
+
+        place: where the test is written. seen: None: nothing wrong. What went wrong first is what counts.
+        """
+        row = self._rows.setdefault((place, section, title), Row())
         before = row.standard if standard else row.ours
         if before in (None, WORKS) and (seen is not None or when == "call"):
             said = WORKS if seen is None else seen
@@ -72,14 +71,12 @@ class Rows:
                 row.standard = said
             else:
                 row.ours = said
-
-    def note(self, section: str, title: str, variants: dict[str, object], text: str) -> None:
-        """Add something to the standard pool's column."""
-        self._row(section, title, variants).note = text
+        if left:
+            row.note = f"leaves {left} process{'es' if left > 1 else ''}"
 
     def _sections(self) -> dict[str, list[tuple[str, str, str]]]:
         found: dict[str, list[tuple[str, str, str]]] = {}
-        for (section, title), row in self._rows.items():
+        for (_, section, title), row in sorted(self._rows.items(), key=_place):
             found.setdefault(section, []).append((title, *row.columns()))
         return found
 
@@ -109,6 +106,10 @@ class Rows:
             parts.append(f"\n## {section}\n\n| case | `ProcessPoolExecutor` | pidfdpool |\n|---|---|---|\n")
             parts += [f"| {' | '.join(_cell(text) for text in row)} |\n" for row in rows]
         return "".join(parts)
+
+
+def _place(item: tuple[tuple[str, str, str], Row]) -> tuple[str, str, str]:
+    return item[0]
 
 
 def _cell(text: str) -> str:
