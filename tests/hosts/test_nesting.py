@@ -113,8 +113,6 @@ def test_an_inner_worker_crashes(contender, tell, kind):
 @pytest.mark.case(SECTION, "workers of this pool use other kinds of workers", ways="both")
 @workers(
     "multiprocessing.Pool by fork",
-    "multiprocessing.Pool by spawn",
-    "ProcessPoolExecutor by fork",
     "ProcessPoolExecutor by forkserver",
     "multiprocessing.Process by fork",
     "threads",
