@@ -88,6 +88,8 @@ class PidfdPoolExecutor(Executor):
         modules, call = arguments.checked_preload(preload)
         check_names(type(self).__name__, options, PoolOptions.__annotations__)
         self._policy = Policy(self._max_workers, **options)
+        if way == "fork":
+            import pidfdpool.template.needs  # noqa: F401  now, because nothing may be readable at the first submit
         self._maps: weakref.WeakSet[Guided] = weakref.WeakSet()  # with calls that are not handed out
         self._subscribers: list[Callable[[Death], object]] = []
         self._make_recipe = partial(

@@ -250,7 +250,7 @@ def _shake_hands(link: HostEnd, launcher: int, program: str, mask: AbstractSet[i
             for frame in link.channel.receive_now():
                 if frame.kind == wire.SPAWN_FAILED:
                     _reap(passing, deadline)
-                    raise OSError(frame.value, f"the template could not be forked: {os.strerror(frame.value)}")
+                    raise OSError(frame.value, f"{program} could not fork the template: {os.strerror(frame.value)}")
                 if frame.kind not in (wire.LAUNCHED, wire.HELLO):
                     link.early.append(frame)
                     continue

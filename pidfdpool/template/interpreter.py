@@ -83,7 +83,8 @@ def is_usable(program: str | None) -> bool:
 
     The name counts before links are followed and after that; one that tells another version rules the file out.
     """
-    if not program or not os.path.isfile(program) or not os.access(program, os.X_OK):
+    # By the effective user, as exec does: the real one may have other rights.
+    if not program or not os.path.isfile(program) or not os.access(program, os.X_OK, effective_ids=True):
         return False
     names = (os.path.basename(path) for path in (program, os.path.realpath(program)))
     found = [match for match in map(_NAME.fullmatch, names) if match]

@@ -40,16 +40,9 @@ def _current_directory() -> str | None:
 _began_in: str | None = getattr(sys.modules.get("multiprocessing.process"), "ORIGINAL_DIR", _current_directory())
 
 
-# What launcher, template and workers import for themselves; see `_finish_imports`.
-_IMPORTED_AFTER_A_FORK = (
-    "atexit",
-    "faulthandler",
-    "fcntl",
-    "logging",
-    "traceback",
-    "pidfdpool.template.process",
-    "pidfdpool.worker.process",
-)
+# What launcher, template and workers import for themselves, and what they use if the host has it; see
+# `_finish_imports`.
+_IMPORTED_AFTER_A_FORK = ("atexit", "fcntl", "pidfdpool.template.needs")
 _USED_IF_LOADED = ("cloudpickle", "concurrent.futures.process", "multiprocessing.reduction", "multiprocessing.util")
 
 

@@ -64,12 +64,7 @@ def launch(channel_fd: int, host_fd: int, handles: str, boot: Boot | None) -> No
         own = _own_handle(handles)
         channel.send(wire.encode(wire.LAUNCHED, value=os.getpid()), own[0])
         with hygiene.signals_blocked():
-            try:
-                pid = native.fork()
-            except OSError as error:  # a limit to processes, perhaps: the host will try again
-                channel.send(wire.encode(wire.SPAWN_FAILED, value=error.errno or errno.EAGAIN))
-                os._exit(status)
-            if not pid:
+            if not _fork_template(channel):
                 for fd in own:
                     os.close(fd)
                 hygiene.reset_signals()
@@ -83,6 +78,15 @@ def launch(channel_fd: int, host_fd: int, handles: str, boot: Boot | None) -> No
         traceback.print_exc()  # the host can only see that the channel closes
     finally:
         os._exit(status)
+
+
+def _fork_template(channel: Channel) -> int:
+    """Fork; where there can be no more processes, tell the host and exit."""
+    try:
+        return native.fork()
+    except OSError as error:
+        channel.send(wire.encode(wire.SPAWN_FAILED, value=error.errno or errno.EAGAIN))
+        os._exit(1)
 
 
 def _own_handle(handles: str) -> list[int]:

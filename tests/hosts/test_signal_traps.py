@@ -294,10 +294,9 @@ def test_a_handler_that_raises_anywhere(contender):
         signal.signal(signal.SIGALRM, raise_it)
         chance = random.Random(7)
         raised = 0
-        deadline = time.monotonic() + 4.0
         pool = ProcessPoolExecutor(2)
         result(pool.submit(tasks.double, 1))
-        while time.monotonic() < deadline:
+        while raised < 60:
             futures = []
             try:
                 signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.00002, 0.002))
@@ -333,12 +332,11 @@ def test_a_handler_that_raises_anywhere(contender):
             except BrokenProcessPool:
                 pool.shutdown()
                 pool = ProcessPoolExecutor(2)
-        expect(raised > 20, "the handler did not raise often enough for this to say anything", raised)
         compute(pool)
         pool.shutdown()
         use()
         """,
-        seconds=50.0 if contender != "standard" else 25.0,
+        seconds=60.0 if contender != "standard" else 30.0,
     )
 
 
