@@ -121,7 +121,8 @@ class Policy:
         young_age: a worker that dies unasked before it finished a task, and within so many seconds of being ready (or
             before it was), died young. So does a template that dies before any task was finished. Default: 1.0.
         intensity: more than so many young deaths within `period` break the pool.
-            Default: None, which means 5 plus twice max_workers, so that one blow to all of them at once does not.
+            Default: None, which means 5 plus twice max_workers, so that one blow to all of them at once does not; or
+            8 in a row, if they come one at a time.
         period: see intensity. If for so many seconds no process could be started, and none is there to go on, the
             pool breaks, too. Default: 30.0.
         backoff: the pause before a refill after the first young death in a row; it doubles with each. Default: 0.05.
@@ -234,6 +235,11 @@ class Policy:
     def young_deaths_allowed(self) -> int:
         """The number of young deaths within `period` that the pool survives."""
         return self.intensity if self.intensity is not None else 5 + 2 * self.max_workers
+
+    @property
+    def young_rounds_allowed(self) -> int | None:
+        """The number of pauses for young deaths, with no task finished in between, that the pool survives."""
+        return 7 if self.intensity is None else None
 
     @property
     def time_to_die(self) -> float:

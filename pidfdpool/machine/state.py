@@ -46,6 +46,7 @@ class Knowledge:
         self._by_generation: dict[int, Slot] = {}  # of living workers
         self._generations = 0
         self._streak = 0  # young deaths in a row, of workers and templates alike
+        self._rounds = 0  # the same, but those that come during one pause count once
         self._young: deque[float] = deque()  # when they were
         self._barren_since: float | None = None  # since when no process could be started, with none there to go on
         self._not_before = 0.0  # no spawn and no template start before this
@@ -141,8 +142,18 @@ class Knowledge:
     def _died_young(self, told: str, now: float, *, fatal: bool = True) -> None:
         """Pause before the next start; break if this happens too often. Not fatal: pause only."""
         self._streak += 1
+        one_blow = now < self._not_before  # whatever dies during a pause was started before it
         self._not_before = now + self.policy.pause(self._streak)
         if not fatal:
+            return
+        self._rounds += not one_blow
+        most = self.policy.young_rounds_allowed
+        if most is not None and self._rounds > most:
+            # The pauses grow: these alone, one at a time, would never be as many within the period.
+            self._break(
+                f"processes died {self._rounds} times in a row, after growing pauses, before any of them finished a "
+                f"task; the last: {told}"
+            )
             return
         self._young.append(now)
         while now - self._young[0] > self.policy.period:
@@ -170,7 +181,7 @@ class Knowledge:
     def _forgive(self) -> None:
         """Forget the young deaths: a task was finished."""
         if self._streak:
-            self._streak = 0
+            self._streak = self._rounds = 0
             self._young.clear()
 
     def _break(self, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""What a host has set for its interpreter, its standard streams and its limits: the pool works, and changes nothing."""
+"""What a host has set for its interpreter, standard streams and limits: the pool works, and changes nothing."""
 
 from __future__ import annotations
 

@@ -88,6 +88,37 @@ def test_young_deaths_are_answered_by_growing_pauses_and_then_by_giving_up():
     assert actions[2:] == [do.StopTemplate()]
 
 
+@pytest.mark.parametrize("workers", [1, 8, 500])
+def test_young_deaths_one_at_a_time_break_a_pool_of_any_size(workers):
+    """Only one worker is started for one task; with growing pauses there can be few deaths within any period."""
+    machine = Machine(Policy(max_workers=workers))
+    machine.decide(ev.Submitted(1), 0.0)
+    machine.decide(ev.TemplateUp(), 0.0)
+    now = 0.0
+    for generation in range(1, 8):
+        machine.decide(ev.Spawned(0, generation, 100), now)
+        machine.decide(ev.Died(0, generation, KILLED), now)
+        now = machine.deadline()
+        machine.decide(ev.Tick(), now)
+        assert machine.phase is Phase.OPEN
+    machine.decide(ev.Spawned(0, 8, 100), now)
+    machine.decide(ev.Died(0, 8, KILLED), now)
+    assert machine.phase is not Phase.OPEN
+    assert now < 10.0
+
+
+def test_one_blow_to_all_workers_breaks_nothing():
+    machine = Machine(Policy(max_workers=500))
+    for task in range(500):
+        machine.decide(ev.Submitted(task), 0.0)
+    machine.decide(ev.TemplateUp(), 0.0)
+    for generation in range(1, 501):
+        machine.decide(ev.Spawned(generation - 1, generation, 100), 0.0)
+    for generation in range(1, 501):
+        machine.decide(ev.Died(generation - 1, generation, KILLED), 0.01)
+    assert machine.phase is Phase.OPEN
+
+
 def test_young_deaths_that_are_far_apart_break_nothing():
     machine = Machine(Policy(max_workers=1, intensity=1, period=10.0))
     machine.decide(ev.Submitted(1), 0.0)
