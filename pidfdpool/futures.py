@@ -12,7 +12,7 @@ import time
 from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from pidfdpool import lifecycle
+from pidfdpool import journal, lifecycle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,9 +156,9 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             else:
                 self.set_result(result)  # type: ignore[arg-type]
         except concurrent.futures.InvalidStateError:
-            _log.debug("a future was resolved by its owner before its task ended")
+            journal.write(_log, logging.DEBUG, "a future was resolved by its owner before its task ended")
         except BaseException:
-            _log.exception("resolving a future failed")
+            journal.write(_log, logging.ERROR, "resolving a future failed", exc_info=True)
 
     def _resolve_cancelled(self) -> None:
         """Tell those who wait that the task will not run."""
@@ -167,7 +167,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             concurrent.futures.Future.cancel(self)
             self.set_running_or_notify_cancel()
         except BaseException:
-            _log.exception("cancelling a future failed")
+            journal.write(_log, logging.ERROR, "cancelling a future failed", exc_info=True)
 
     def _fail_in_forked_child(self, error: BaseException) -> None:
         """Resolve this copy of a future in a process that was forked while it was pending.
@@ -193,7 +193,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             try:
                 callback(self)
             except BaseException:
-                _log.exception("exception calling callback for %r", self)
+                journal.write(_log, logging.ERROR, "exception calling callback for %r", self, exc_info=True)
 
 
 __all__ = ["Future", "WorkerName"]

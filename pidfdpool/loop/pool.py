@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from pidfdpool import actions as do
 from pidfdpool import channel as channels
 from pidfdpool import events as ev
-from pidfdpool import hygiene, native, wire
+from pidfdpool import hygiene, journal, native, wire
 from pidfdpool.loop import outcomes
 from pidfdpool.loop.links import WorkerLink
 from pidfdpool.loop.outcomes import Recipient, Task
@@ -325,7 +325,8 @@ class Pool(Resolving):
 
     def _kill_template(self, _action: do.KillTemplate) -> None:
         assert self.template is not None
-        _log.warning("the template (pid %s) does not answer and is killed", self.template.end.pid)
+        message = "the template (pid %s) does not answer and is killed"
+        journal.write(_log, logging.WARNING, message, self.template.end.pid)
         self.template.kill()
 
     def _start_template(self, _action: do.StartTemplate) -> None:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import actions as do
+from pidfdpool import journal
 from pidfdpool.errors import PoolBroken
 from pidfdpool.loop import outcomes
 from pidfdpool.loop.outcomes import Outcome, Recipient, Task
@@ -78,7 +79,8 @@ class Resolving:
 
     def _retry(self, action: do.Retry, _context: Context) -> Resolution:
         message = "task %d (%s) is tried again, attempt %d, after %.3g s"
-        return partial(_log.info, message, action.task, self.tasks[action.task].name, action.attempt, action.pause)
+        name = self.tasks[action.task].name
+        return partial(journal.write, _log, logging.INFO, message, action.task, name, action.attempt, action.pause)
 
     def _report(self, action: do.Report, evidence: Evidence | None) -> Resolution:
         task = self.tasks.get(action.task) if action.task is not None else None

@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pidfdpool import events as ev
-from pidfdpool import hygiene, native, payload, wire
+from pidfdpool import hygiene, journal, native, payload, wire
 from pidfdpool.loop.links import ORPHAN_GRACE
 from pidfdpool.loop.outcomes import Outcome
 from pidfdpool.loop.resolving import run
@@ -130,7 +130,7 @@ class PoolThread:
                 # What is no Exception came from a signal handler, and has ended a call of the user's, where it is
                 # on its way to whom it concerns: sys.exit() in a handler of SIGTERM is no reason to complain.
                 level = logging.CRITICAL if isinstance(error, Exception) else logging.INFO
-                _log.log(level, "the pool thread failed; the pool is broken", exc_info=error)
+                journal.write(_log, level, "the pool thread failed; the pool is broken", exc_info=error)
                 self._last_resort(error)
         finally:
             # A greenlet that was copied into a forked child has nothing to close there, nor has a child that was
@@ -182,7 +182,8 @@ class PoolThread:
         try:
             frames = link.read()
         except wire.WireError:
-            _log.warning("worker %d wrote something that is no frame; it is killed", link.slot, exc_info=True)
+            message = "worker %d wrote something that is no frame; it is killed"
+            journal.write(_log, logging.WARNING, message, link.slot, exc_info=True)
             link.stop_reading()
             link.signal(signal.SIGKILL)
             return

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from pidfdpool import journal
 from pidfdpool.actions import Cause
 from pidfdpool.deaths import Death
 from pidfdpool.loop.cgroup import MemoryEvents
@@ -71,9 +72,11 @@ class Witness:
 
     def tell(self, death: Death) -> None:
         """Log a death and call the subscribers. In whichever thread noticed it, without the lock."""
-        _log.log(logging.DEBUG if death.expected else logging.WARNING, "%s", death, extra={"death": death})
+        level = logging.DEBUG if death.expected else logging.WARNING
+        journal.write(_log, level, "%s", death, extra={"death": death})
         for callback in list(self._subscribers):
             try:
                 callback(death)
             except BaseException:
-                _log.exception("exception calling %r for the death of worker %d", callback, death.slot)
+                message = "exception calling %r for the death of worker %d"
+                journal.write(_log, logging.ERROR, message, callback, death.slot, exc_info=True)

@@ -23,6 +23,8 @@ from pidfdpool.worker import mark
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from pidfdpool.pidfd import ProcessHandle
+
 
 def kill_strays(workers: Collection[int], marks: Collection[int | None]) -> bool:
     """Kill each child that carries a mark which is none of these; return whether there was one. Never waits.
@@ -85,3 +87,16 @@ def _group_of(pid: int) -> int | None:
     with suppress(OSError):
         return os.getpgid(pid)
     return None
+
+
+def kill_group(handle: ProcessHandle) -> None:
+    """Kill a worker with all that it started, as far as that is still in its process group."""
+    with suppress(ProcessLookupError):
+        try:
+            handle.send_signal(signal.SIGKILL, group=True)
+        except ProcessLookupError:
+            raise
+        except OSError:  # before Linux 6.9 a pidfd cannot name a group
+            with suppress(ProcessLookupError):
+                handle.send_signal(signal.SIGKILL)
+            kill_adopted(handle.pid)

@@ -239,7 +239,7 @@ class Template:
 
     def _kill_workers(self) -> None:
         for worker in self._workers.values():
-            _kill_group(worker.handle)
+            descendants.kill_group(worker.handle)
 
     def _signal(self, frame: Frame) -> None:
         for worker in self._workers.values():
@@ -334,7 +334,7 @@ class Template:
 
     def _bury(self, worker: _Worker) -> None:
         # While the worker is a zombie its number, and with it the group's, cannot be taken by anybody else.
-        _kill_group(worker.handle)
+        descendants.kill_group(worker.handle)
         pid = worker.handle.pid
         try:
             reaped, status, usage = os.wait4(pid, os.WNOHANG)  # its own child's number; pidfds tell no usage
@@ -388,16 +388,3 @@ class Template:
             if left <= 0 or not (self._workers or self._strays):
                 return
             poller.poll(left * 1000)
-
-
-def _kill_group(handle: ProcessHandle) -> None:
-    """Kill a worker with all that it started, as far as that is still in its process group."""
-    with suppress(ProcessLookupError):
-        try:
-            handle.send_signal(signal.SIGKILL, group=True)
-        except ProcessLookupError:
-            raise
-        except OSError:  # before Linux 6.9 a pidfd cannot name a group
-            with suppress(ProcessLookupError):
-                handle.send_signal(signal.SIGKILL)
-            descendants.kill_adopted(handle.pid)

@@ -19,7 +19,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import blackbox, context, hygiene, payload, wire
+from pidfdpool import blackbox, context, hygiene, journal, payload, wire
 from pidfdpool.channel import Channel
 from pidfdpool.pidfd import prctl
 from pidfdpool.worker import chunk, identity
@@ -137,7 +137,8 @@ class Worker:
             # Said by the same logger, in the same words, as in the standard library's workers.
             import logging
 
-            logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
+            logger = logging.getLogger("concurrent.futures")
+            journal.write(logger, logging.CRITICAL, "Exception in initializer:", exc_info=True)
             self._send(wire.encode(wire.INITIALIZER_FAILED, buffers=payload.dump_error(error)))
             return False
         return True

@@ -47,6 +47,7 @@ STOREYS = {
     "findable": 0,
     "pidfd": 0,
     "native": 0,
+    "journal": 0,
     "_version": 0,
 }
 BESIDE = {
