@@ -71,7 +71,7 @@ EXCEPTIONS = {
     ("blackbox.py", "forget_stacks", "faulthandler.unregister"): "in what workers fork",
 }
 BY_PIDFD = {place for place, reason in EXCEPTIONS.items() if reason.startswith("P_PIDFD")}
-CTYPES = {"pidfd/prctl.py", "pidfd/siginfo.py"}  # the only files that may load foreign functions
+CTYPES = {"pidfd/prctl.py", "pidfd/siginfo.py", "template/needs.py"}  # the only files that may load foreign functions
 INDIRECT = {"eval", "exec", "compile"}
 
 
