@@ -80,8 +80,12 @@ def _status(code: int) -> str:
 def started(
     contender: str, folder: os.PathLike[str], code: str, *arguments: str, flags: Sequence[str] = (), **options: Any
 ) -> Iterator[Host]:
-    """Start a script in a session of its own, and end it with the block."""
-    env = marked("host")
+    """Start a script in a session of its own, and end it with the block.
+
+    Python 3.12 and newer warn of each fork beside other threads, whoever forks and whichever pool it has. These
+    hosts fork on purpose, so that is no noise to look for.
+    """
+    env = {**marked("host"), "PYTHONWARNINGS": "ignore:This process:DeprecationWarning"}
     with (
         open(os.path.join(folder, "out"), "w") as out,
         open(os.path.join(folder, "err"), "w") as err,
