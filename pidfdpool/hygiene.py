@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from pidfdpool import native
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Collection, Iterator
     from typing import Any
 
@@ -231,23 +232,16 @@ def renew_streams() -> None:
     streams that they write to.
 
     The objects are made anew in place, which empties them and gives them another lock, because others hold them, too:
-    handlers, `from sys import stdout`. Standard input is replaced, as it is /dev/null by now; its copy may be locked
-    by a thread that reads.
+    handlers, `from sys import stdout`. Where that fails in the middle, a new object takes the place of the old one.
+    Standard input is replaced, as it is /dev/null by now; its copy may be locked by a thread that reads.
     """
     import io
 
     streams = {id(stream): stream for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)}
     for stream in streams.values():
         with suppress(Exception):  # closed, or a notebook's or a test runner's own, which knows best
-            if isinstance(stream, io.TextIOWrapper) and _renew_buffer(stream.buffer):
-                io.TextIOWrapper.__init__(
-                    stream,
-                    stream.buffer,
-                    encoding=stream.encoding,
-                    errors=stream.errors,
-                    line_buffering=stream.line_buffering,
-                    write_through=stream.write_through,
-                )
+            if isinstance(stream, io.TextIOWrapper):
+                _renew_text(stream)
     logging = sys.modules.get("logging")
     for reference in list(getattr(logging, "_handlerList", ())):
         written: Any = getattr(reference(), "stream", None)
@@ -256,6 +250,24 @@ def renew_streams() -> None:
                 _renew_buffer(written.buffer)
     _abandoned.append(sys.stdin)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115  /dev/null by now
+
+
+def _renew_text(stream: io.TextIOWrapper) -> None:
+    import io
+
+    fd = stream.fileno()
+    encoding, errors = stream.encoding, stream.errors
+    options: dict[str, Any] = {"encoding": encoding, "errors": errors}
+    try:
+        if _renew_buffer(stream.buffer):
+            options |= {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
+            io.TextIOWrapper.__init__(stream, stream.buffer, **options)
+    except Exception:
+        fresh = open(fd, "w", closefd=False, buffering=1, encoding=encoding, errors=errors)  # noqa: SIM115
+        for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
+            if getattr(sys, name) is stream:
+                setattr(sys, name, fresh)
+        _abandoned.append(stream)
 
 
 def _renew_buffer(buffer: Any) -> bool:

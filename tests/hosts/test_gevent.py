@@ -286,10 +286,12 @@ def test_a_pool_that_is_started_outside_of_the_main_thread_is_refused():
         """
 pool = ProcessPoolExecutor(1)
 threads = gevent.get_hub().threadpool
-try:
-    threads.apply(pool.submit, (tasks.double, 1))
-except RuntimeError as error:
-    print(error)
+def submit():
+    try:
+        pool.submit(tasks.double, 1)
+    except RuntimeError as error:
+        return str(error)
+print(threads.apply(submit))
 assert pool.submit(tasks.double, 1).result(timeout=5) == 2
 print(threads.apply(lambda: pool.submit(tasks.double, 2).result(timeout=5)))
 pool.shutdown()
