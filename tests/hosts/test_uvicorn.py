@@ -125,7 +125,7 @@ def test_stopping_with_shutdown(contender, name, tmp_path):
 @pytest.mark.parametrize("name", SIGNALS)
 def test_stopping_with_kill_workers(contender, name, tmp_path):
     env = {**marked("uvicorn"), "AT_SHUTDOWN": "kill"}
-    with uvicorn(contender, tmp_path, env=env) as server:
+    with uvicorn(contender, tmp_path, "--lifespan", "on", env=env) as server:  # "on": it tells what fails there
         begin(server, "/spin", tmp_path / "begun")
         os.killpg(server.pid, signal.Signals[name])
         within(10, lambda: "Application shutdown" in server.log(), "the app is not told of the end", server.log)
