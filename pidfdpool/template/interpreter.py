@@ -83,12 +83,16 @@ def is_usable(program: str | None) -> bool:
 
     The name counts before links are followed and after that; one that tells another version rules the file out.
     """
-    # By the effective user, as exec does: the real one may have other rights.
-    if not program or not os.path.isfile(program) or not os.access(program, os.X_OK, effective_ids=True):
+    if not program or not os.path.isfile(program) or not _may_be_run(program):
         return False
     names = (os.path.basename(path) for path in (program, os.path.realpath(program)))
     found = [match for match in map(_NAME.fullmatch, names) if match]
     return bool(found) and all(_is_this_version(match) for match in found)
+
+
+def _may_be_run(program: str) -> bool:
+    """Ask as the effective user, which exec goes by; and where a sandbox does not know that call, as the real one."""
+    return os.access(program, os.X_OK, effective_ids=True) or os.access(program, os.X_OK)
 
 
 def _is_this_version(match: re.Match[str]) -> bool:
@@ -114,8 +118,10 @@ def _folders() -> Iterator[str]:
         yield os.path.dirname(base)
     for prefix in (sys.base_prefix, sys.base_exec_prefix):
         yield os.path.join(prefix, "bin")
-    import sysconfig  # only here, because it is seldom needed and reads a file
-
+    try:
+        import sysconfig  # only here, because it is seldom needed and reads a file
+    except ImportError:  # not even that can be read: the process has changed its root directory, perhaps
+        return
     told = sysconfig.get_config_var("BINDIR")
     if told:
         yield told

@@ -35,7 +35,7 @@ def trap(
 ) -> list[Any]:
     """Run a host and return what it told; fail the case for what it observed, or if it does not end as it should.
 
-    noise: it may say something; otherwise its output must be empty.
+    noise: it may say something on standard error.
     status: how it is to end.
     command: what runs it, in the place of this interpreter with the flags, for the code as a last argument but the
         host's own.
@@ -46,23 +46,25 @@ def trap(
         whole = [*command, script, *arguments] if command else python(script, *arguments, flags=flags)
         env = {**(env or {}), "PIDFDPOOL_TOLD": file.name}
         seconds = seconds or (60.0 if contender != "standard" else 20.0)
-        # Its output goes into a file: a pipe would be held open by whatever the host leaves behind.
-        with tempfile.TemporaryFile("w+", errors="replace") as output:
-            with host(contender, whole, env=env, stdout=output, stderr=output, **options) as process:
+        # Its output goes into files: pipes would be held open by whatever the host leaves behind.
+        with tempfile.TemporaryFile("w+", errors="replace") as out, tempfile.TemporaryFile("w+") as err:
+            with host(contender, whole, env=env, stdout=out, stderr=err, **options) as process:
                 try:
                     ended = process.wait(seconds)
                 except subprocess.TimeoutExpired:
                     ended = None
-            output.seek(0)
-            said = output.read()
+            out.seek(0)
+            err.seek(0)
+            errors, said = err.read(), f"{out.read(2000)}\n"
+            said += errors
         told = [json.loads(line) for line in file.read().splitlines()]
+    last = next((line for line in reversed(errors.splitlines()) if line and not line.startswith(" ")), "")[:300]
     for value in told:
         if isinstance(value, dict) and "observed" in value:
             raise Observed(f"{value['observed']}\n{said}")
     expect(ended is not None, "the host does not end", f"not within {seconds:g} s\n{told}\n{said}")
     if ended != status:
-        last = said.strip().splitlines()[-1:] or ["no word why"]
         how = f"exit status {ended}" if ended >= 0 else signal.Signals(-ended).name
-        raise Observed(f"the host ends with {how}: {last[0]}\n{told}\n{said}")
-    expect(noise or not said, f"noise: {said.strip().splitlines()[-1] if said.strip() else ''}", said)
+        raise Observed(f"the host ends with {how}: {last or 'no word why'}\n{told}\n{said}")
+    expect(noise or not errors, f"noise on standard error: {last}", said)
     return told
