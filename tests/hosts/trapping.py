@@ -30,6 +30,7 @@ def trap(
     noise: bool = False,
     status: int = 0,
     command: Sequence[str] | None = None,
+    before: str = "",
     seconds: float | None = None,
     **options: Any,
 ) -> list[Any]:
@@ -39,10 +40,11 @@ def trap(
     status: how it is to end.
     command: what runs it, in the place of this interpreter with the flags, for the code as a last argument but the
         host's own.
+    before: what the program begins with, before anything is imported.
     """
     with tempfile.NamedTemporaryFile(mode="r", prefix="told-") as file:
         os.chmod(file.name, 0o666)  # hosts may be other users
-        script = PRELUDE + textwrap.dedent(code)
+        script = before + PRELUDE + textwrap.dedent(code)
         whole = [*command, script, *arguments] if command else python(script, *arguments, flags=flags)
         env = {**(env or {}), "PIDFDPOOL_TOLD": file.name}
         seconds = seconds or (60.0 if contender != "standard" else 20.0)
