@@ -234,7 +234,7 @@ os._exit(0)
 """
 
 
-@pytest.mark.parametrize("count", [25, pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [25, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(300)])])
 def test_start_after_start_in_a_host_with_threads(way, count, tmp_path):
     """No start may hang, and each of them is bounded: every so often a lock is held when the pool starts."""
     with started(way, tmp_path, BEGIN + STARTS, str(tmp_path / "path"), str(count)) as host:
