@@ -48,22 +48,32 @@ _USED_IF_LOADED = ("cloudpickle", "concurrent.futures.process", "multiprocessing
 
 def spawn(program: str, channel: int, host: int, handles: str) -> int:
     """Start the launcher in a fresh interpreter, with the host's interpreter options."""
-    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
-
     # dup2 onto another number is what drops close-on-exec in the new process, and only there.
     first = max(channel, host) + 1
-    # -P: the launcher puts the host's path in place of its own. CPython 3.13.0 remembers the '' of -c all the same
-    # and, where that directory is gone, fails each look-up of a name that a module lacks with a SystemError.
-    flags = [*_args_from_interpreter_flags(), "-P"]
     return native.posix_spawn(
         program,
-        [program, *flags, "-c", _LAUNCHER, str(first), str(first + 1), handles, _HOME, *_paths()],
+        [program, *_options(), "-c", _LAUNCHER, str(first), str(first + 1), handles, _HOME, *_paths()],
         os.environ,
         file_actions=[(os.POSIX_SPAWN_DUP2, channel, first), (os.POSIX_SPAWN_DUP2, host, first + 1)],
         setpgroup=0,  # Ctrl-C in the host's terminal is not for us
         setsigmask=(),
         setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
     )
+
+
+def _options() -> list[str]:
+    """Return the options that this interpreter was started with, for another one."""
+    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
+
+    options: list[str] = _args_from_interpreter_flags()
+    # CPython's list lacks what newer -X options there are, and those of the user's own.
+    for name, value in sys._xoptions.items():
+        option = name if value is True else f"{name}={value}"
+        if not any(known == name or known.startswith(f"{name}=") for known in options):
+            options += "-X", option
+    # -P: the launcher puts the host's path in place of its own. CPython 3.13.0 remembers the '' of -c all the same
+    # and, where that directory is gone, fails each look-up of a name that a module lacks with a SystemError.
+    return [*options, "-P"]
 
 
 def _paths() -> list[str]:

@@ -37,6 +37,9 @@ def look(_: object = None) -> dict[str, object]:
         "sys.argv": list(sys.argv),
         "sys.flags": {name: getattr(sys.flags, name) for name in dir(sys.flags) if _is_comparable(name)},
         "sys.warnoptions": sys.warnoptions,
+        "options -X": dict(sys._xoptions),
+        "sys.prefix": sys.prefix,
+        "sys.executable": sys.executable,
         # of the interpreter, copied by a fork only
         "recursion limit": sys.getrecursionlimit(),
         "switch interval": round(sys.getswitchinterval(), 6),
