@@ -61,7 +61,7 @@ class PidfdPoolExecutor(Executor):
             `options()` refines those for tasks.
 
     Nothing is started before the first submit. What workers see of the host (sys.path, argv, environment, current
-    directory) is what the host has at that moment.
+    directory) is what the host has at that moment; docs/environment.md tells all of it.
 
     Raises:
         ValueError, TypeError: an argument is not what it should be; the message names it and its value.

@@ -114,7 +114,8 @@ class Poller:
             os.close(fd)
 
     def __del__(self) -> None:
-        self.close()  # of a pool whose thread was never started, because nothing came of its first submit
+        if self._wake_fd >= 0:
+            self.close()  # of a pool whose thread was never started, because nothing came of its first submit
 
     def close_in_forked_child(self) -> None:
         """Close the copies of a forked process, without the lock, which may have been copied while held.
