@@ -72,11 +72,19 @@ def kill(pid: int) -> None:
     within(5, lambda: not is_alive(pid), "a killed process does not die")
 
 
-def expect_replaced(said: list[dict[str, Any]], number: int) -> None:
-    """Fail the case unless so many of the application workers that answered end, and their pools with them."""
+def expect_replaced(server: Server, number: int) -> None:
+    """Fail the case unless so many application workers answer and end, and their pools with them.
+
+    One that has had its share may answer on for a second, and perhaps it alone: so requests go on.
+    """
+    said: list[dict[str, Any]] = []
 
     def gone() -> list[dict[str, Any]]:
         return [one for one in said if not is_alive(one["pid"])]
 
-    within(20, lambda: len({one["pid"] for one in gone()}) >= number, "application workers are not replaced")
+    def are_replaced() -> bool:
+        said.extend(use(server, 1))
+        return len({one["pid"] for one in gone()}) >= number
+
+    within(20, are_replaced, "application workers are not replaced")
     expect_gone([one["worker"] for one in gone()], "the pool of a replaced application worker is left", seconds=5)
