@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import _socket
 import array
-import os
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -50,7 +49,7 @@ def above_stdio(fd: int) -> int:
     if fd > 2:
         return fd
     moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.close(fd)
+    native.close(fd)
     return moved
 
 
@@ -160,7 +159,7 @@ class Channel:
                 self._unsent[0] = (memoryview(piece)[sent:], None)
             # Only now that it is no longer noted down: a process forked in between must not close it again.
             if descriptor is not None:
-                os.close(descriptor)
+                native.close(descriptor)
         return True
 
     def send(self, pieces: Sequence[Buffer], descriptor: int | None = None) -> None:
@@ -187,7 +186,7 @@ class Channel:
         self._descriptors.clear()
         for descriptor in left:
             if descriptor is not None:
-                os.close(descriptor)
+                native.close(descriptor)
 
 
 def _rights(descriptor: int) -> tuple[int, int, bytes]:

@@ -126,7 +126,7 @@ def close_descriptors(keep: Collection[int]) -> None:
     for fd in _descriptors():
         if fd not in keep:
             with suppress(OSError):
-                os.close(fd)
+                native.close(fd)
 
 
 def give_up_connections(keep: Collection[int]) -> None:
@@ -155,7 +155,7 @@ def give_up_connections(keep: Collection[int]) -> None:
             # A copy of a standard stream, which may be a connection to the system's journal, is for printing.
             if not any(os.path.samestat(status, stream) for stream in standard) and _is_connection(fd):
                 os.dup2(spent, fd, inheritable=False)
-    os.close(spent)
+    native.close(spent)
     _socket.setdefaulttimeout(timeout)
 
 
@@ -198,7 +198,7 @@ def occupy_standard_streams() -> None:
             opened = _open_nothing(mode)
             if opened != fd:
                 os.dup2(opened, fd)
-                os.close(opened)
+                native.close(opened)
             else:
                 os.set_inheritable(fd, True)
 
@@ -211,7 +211,7 @@ def _open_nothing(mode: int) -> int:
         # A pipe whose other end is closed: an end of file to whoever reads, and an error to whoever writes.
         reader, writer = os.pipe()
         kept, other = (reader, writer) if mode == os.O_RDONLY else (writer, reader)
-        os.close(other)
+        native.close(other)
         return kept
 
 

@@ -14,7 +14,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import payload
+from pidfdpool import native, payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -70,7 +70,7 @@ def capture(value: object) -> tuple[list[Buffer], list[int]]:
         return payload.dumps(value), capturing.descriptors
     except BaseException as error:
         for fd in capturing.descriptors:
-            os.close(fd)
+            native.close(fd)
         # CPython's own words; it has no type of its own for this (multiprocessing/synchronize.py, SemLock).
         if isinstance(error, RuntimeError) and "fork context" in str(error):
             raise NeedsFork(str(error)) from error

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Not patched by anybody: patches go into the modules that people import.
 fork = posix.fork
 posix_spawn = posix.posix_spawn
+close = posix.close  # gevent's does it some time later, and in a forked process never
 set_signal = _signal.signal
 get_signal = _signal.getsignal
 SIG_DFL, SIG_IGN = _signal.SIG_DFL, _signal.SIG_IGN  # it takes no others, equal as they may be

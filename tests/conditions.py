@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 MARK = "PIDFDPOOL_TEST_RUN"
@@ -59,16 +59,16 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def processes_of_this_run(mark: str | None = None) -> list[int]:
+def processes_of_this_run(mark: str | None = None, among: Collection[int] | None = None) -> list[int]:
     """Return the living processes of this test run, but for the one that runs the tests.
 
     They carry its mark in their environment, or one that `marked` derived from it; or are forked from it and named
-    by the pool. mark: only those with this one.
+    by the pool. mark: only those with this one. among: look at no others.
     """
     wanted = f"{MARK}={mark or os.environ[MARK]}".encode()
     own = _read("/proc/self/environ") + _read("/proc/self/cmdline")
     found = []
-    for pid in processes():
+    for pid in processes() if among is None else among:
         if pid == os.getpid() or not is_alive(pid):
             continue
         environment = _read(f"/proc/{pid}/environ")

@@ -58,13 +58,14 @@ def leftovers(*, shared_memory: bool = True):
     threads = set(threading.enumerate())
     descriptors = _open_descriptors()
     memory = _shared_memory()
-    running = set(processes_of_this_run())
+    running = set(processes())
     yield
     gc.collect()
 
     def left() -> dict[str, object]:
         found: dict[str, object] = {
-            "processes": [describe(pid) for pid in processes_of_this_run() if pid not in running],
+            # Only what is new is looked at: to read the environments of all, twice for each test, takes minutes.
+            "processes": [describe(pid) for pid in processes_of_this_run(among=set(processes()) - running)],
             "threads": [thread.name for thread in threading.enumerate() if thread not in threads],
             "descriptors": {
                 fd: target for fd, target in _open_descriptors().items() if descriptors.get(fd) != target

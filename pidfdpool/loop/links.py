@@ -5,12 +5,11 @@ A link is written to under the pool's lock, from any thread; it is read from and
 
 from __future__ import annotations
 
-import os
 import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from pidfdpool import blackbox, wire
+from pidfdpool import blackbox, native, wire
 from pidfdpool.channel import Channel
 from pidfdpool.loop import usage
 from pidfdpool.loop.poller import READ, WRITE
@@ -241,7 +240,7 @@ class WorkerLink(Link):
     def _close_evidence(self) -> None:
         fd, self._blackbox = self._blackbox, None
         if fd is not None:
-            os.close(fd)
+            native.close(fd)
         if self._stderr is not None:
             self._stderr.close()
 

@@ -111,7 +111,7 @@ class Poller:
             fd, self._wake_fd = self._wake_fd, -1
         if fd >= 0:
             self._epoll.close()
-            os.close(fd)
+            native.close(fd)
 
     def __del__(self) -> None:
         if self._wake_fd >= 0:
@@ -125,4 +125,4 @@ class Poller:
         fd, self._wake_fd = self._wake_fd, -1
         if fd >= 0:
             self._epoll.close()
-            os.close(fd)
+            native.close(fd)

@@ -53,7 +53,7 @@ class Stderr:
         """Close the read end. Idempotent. A process that still writes there gets EPIPE."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            os.close(fd)
+            native.close(fd)
 
 
 def _pass_on(data: bytes) -> None:

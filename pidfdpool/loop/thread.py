@@ -12,7 +12,6 @@ from __future__ import annotations
 import _thread
 import itertools
 import logging
-import os
 import signal
 import threading
 import time
@@ -296,7 +295,7 @@ class PoolThread:
         if fd is None:
             return  # no descriptor number was left: there will be the less to tell
         if link is None:
-            os.close(fd)
+            native.close(fd)
         elif frame.kind == wire.BLACKBOX:
             link.take_blackbox(fd)
         else:

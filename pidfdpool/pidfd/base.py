@@ -169,11 +169,11 @@ class BaseHandle:
         # Noted down as closed first: the copy in a process that is forked in between must not close a stranger's.
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            native.close(fd)
         for use in list(self._uses.values()):  # with those of the processes that this one was forked from
             fd, use.wakeup = use.wakeup, -1
             if fd >= 0:
-                os.close(fd)
+                native.close(fd)
 
     def _wakeup(self) -> int:
         use = self._use()

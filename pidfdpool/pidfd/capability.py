@@ -130,7 +130,7 @@ def _probed(probe: Callable[[int], bool]) -> bool:
     try:
         return probe(fd)
     finally:
-        os.close(fd)
+        native.close(fd)
 
 
 def _poll(fd: int, milliseconds: int = 0) -> bool:
@@ -167,4 +167,4 @@ def _exit_of_a_thread_is_told() -> bool:
         _raise_if_transient(error)
         return False
     finally:
-        os.close(fd)
+        native.close(fd)

@@ -18,6 +18,7 @@ import os
 import select
 from typing import TYPE_CHECKING
 
+from pidfdpool import native
 from pidfdpool.pidfd.base import BaseHandle
 from pidfdpool.pidfd.errors import PidfdMisused, ProcessGone, checked_signal, failure
 from pidfdpool.pidfd.status import ExitStatus
@@ -35,7 +36,7 @@ def sentinel_pipe() -> tuple[int, int]:
     for index, fd in enumerate(ends):
         if fd <= 2:
             ends[index] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-            os.close(fd)
+            native.close(fd)
     return ends[0], ends[1]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pidfdpool import blackbox
+from pidfdpool import blackbox, native
 from pidfdpool.channel import above_stdio
 from pidfdpool.pidfd import ChildHandle, Pidfd, sentinel_pipe
 
@@ -80,4 +80,4 @@ class Birth:
 
     def _close(self, fd: int) -> None:
         self._open.discard(fd)
-        os.close(fd)
+        native.close(fd)

@@ -107,7 +107,7 @@ def _needs_fork(initializer: object) -> bool:
     except Exception:
         return False  # the start will say what is wrong with them
     for fd in fds:
-        os.close(fd)
+        native.close(fd)
     return False
 
 
@@ -159,7 +159,7 @@ class HostEnd:
 
     def _close_lifeline(self) -> None:
         if self._lifeline is not None:
-            os.close(self._lifeline)
+            native.close(self._lifeline)
             self._lifeline = None
 
     def worker_handle(self, fd: int, pid: int, slot: int, generation: int) -> ProcessHandle:
@@ -232,7 +232,7 @@ def start(recipe: Recipe, mask: SignalMask = None) -> HostEnd:
         if theirs is not None:
             theirs.close()
         for fd in (*watched, *fds):
-            os.close(fd)
+            native.close(fd)
     return link
 
 

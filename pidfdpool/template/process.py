@@ -66,7 +66,7 @@ def launch(channel_fd: int, host_fd: int, handles: str, boot: Boot | None) -> No
         with hygiene.signals_blocked():
             if not _fork_template(channel):
                 for fd in own:
-                    os.close(fd)
+                    native.close(fd)
                 hygiene.reset_signals()
                 Template(channel, host_fd, handles).run(boot)
         status = 0
@@ -132,7 +132,7 @@ class Template:
         prctl.set_name("pidfd-template")
         own = _own_handle(self._handles)
         self._channel.send(wire.encode(wire.HELLO, value=os.getpid()), own[0])
-        os.close(own[0])
+        native.close(own[0])
         self._kept_open = own[1:]
         hygiene.occupy_standard_streams()
         if boot is None:
@@ -309,7 +309,7 @@ class Template:
             for worker in self._workers.values():
                 worker.handle.close()
             for fd in self._kept_open:
-                os.close(fd)
+                native.close(fd)
             hygiene.unblock_signals()
             from pidfdpool.worker.process import Worker
 

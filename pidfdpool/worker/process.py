@@ -19,7 +19,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import blackbox, context, hygiene, journal, payload, wire
+from pidfdpool import blackbox, context, hygiene, journal, native, payload, wire
 from pidfdpool.channel import Channel
 from pidfdpool.pidfd import prctl
 from pidfdpool.worker import chunk, identity
@@ -186,7 +186,7 @@ class Worker:
             blackbox.forget_stacks()
         for fd in self._held:
             with suppress(OSError):
-                os.close(fd)
+                native.close(fd)
         self._held.clear()
 
     def _finish(self) -> int:
