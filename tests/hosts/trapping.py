@@ -47,7 +47,7 @@ def trap(
         script = before + PRELUDE + textwrap.dedent(code)
         whole = [*command, script, *arguments] if command else python(script, *arguments, flags=flags)
         env = {**(env or {}), "PIDFDPOOL_TOLD": file.name}
-        seconds = seconds or (45.0 if contender != "standard" else 20.0)
+        seconds = seconds or (45.0 if contender != "standard" else 10.0)
         # Its output goes into files: pipes would be held open by whatever the host leaves behind.
         with tempfile.TemporaryFile("w+", errors="replace") as out, tempfile.TemporaryFile("w+") as err:
             with host(contender, whole, env=env, stdout=out, stderr=err, **options) as process:
