@@ -97,7 +97,7 @@ class Rows:
         parts = [
             _HEAD.format(
                 date=datetime.date.today().isoformat(),
-                kernel=platform.release(),
+                kernel=platform.release().partition("-")[0],
                 python=platform.python_version(),
                 versions=versions,
             )
