@@ -25,7 +25,7 @@ def _open_descriptors() -> dict[int, str]:
 
 
 def _shared_memory() -> set[str]:
-    """Return the names in /dev/shm but for semaphores: those are of other programs, such as hosts that were killed."""
+    """Return the names in /dev/shm but for semaphores: those are other programs', such as hosts that were killed."""
     names = os.listdir("/dev/shm") if os.path.isdir("/dev/shm") else []
     return {name for name in names if not name.startswith("sem.")}
 
