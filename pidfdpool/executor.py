@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from pidfdpool.loop.outcomes import Recipient
     from pidfdpool.loop.snapshots import Stats, WorkerInfo
     from pidfdpool.policy import TaskOptions
-    from pidfdpool.wire import Buffer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -149,11 +148,7 @@ class PidfdPoolExecutor(Executor):
                 call of this pool's does not wait.
             cancel_futures: cancel the tasks that no worker has been given yet.
         """
-        lifecycle.notice_fork()
-        self._finish_maps(cancel=cancel_futures)
-        with self._lock:
-            self._shut_down = True
-            pool = self._pool
+        pool = self._close(cancel=cancel_futures)
         if pool is not None:
             pool.shutdown(cancel=cancel_futures)
             if wait:
@@ -174,13 +169,17 @@ class PidfdPoolExecutor(Executor):
         self._end_workers(signal.SIGKILL)
 
     def _end_workers(self, number: int) -> None:
-        lifecycle.notice_fork()
-        self._finish_maps(cancel=True)
-        with self._lock:
-            self._shut_down = True
-            pool = self._pool
+        pool = self._close(cancel=True)
         if pool is not None:
             pool.kill(number)
+
+    def _close(self, *, cancel: bool) -> Pool | None:
+        """Accept no more tasks; return the pool, which is still to be told."""
+        lifecycle.notice_fork()
+        self._finish_maps(cancel=cancel)
+        with self._lock:
+            self._shut_down = True
+            return self._pool
 
     def __exit__(
         self,
@@ -334,15 +333,12 @@ class PidfdPoolExecutor(Executor):
     def _sizes_chunks(self) -> bool:
         return self._policy.sizes_chunks
 
-    def _dumps(self, value: object) -> Buffer:
-        return payload.dumps(value, self._open_pool().recipe.shared_main)[0]
-
-    def _note_map(self, guided: Guided) -> int:
-        self._open_pool()
+    def _note_map(self, guided: Guided) -> tuple[int, payload.SharedMain | None]:
+        pool = self._open_pool()
         self._maps.add(guided)
-        return self._max_workers
+        return self._max_workers, pool.recipe.shared_main
 
-    def _finish_maps(self, *, cancel: bool = False) -> None:
+    def _finish_maps(self, *, cancel: bool) -> None:
         """Have the calls of every map handed out, or cancelled, before nothing can be submitted any more."""
         for guided in list(self._maps):
             if cancel:

@@ -43,11 +43,8 @@ class Submitter(Protocol):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Submit a call."""
 
-    def _dumps(self, value: object) -> Buffer:
-        """Return the payload of a value, for a worker."""
-
-    def _note_map(self, guided: Guided) -> int:
-        """Take note of a map that is not handed out to its end; return the number of workers."""
+    def _note_map(self, guided: Guided) -> tuple[int, payload.SharedMain | None]:
+        """Take note of a map with calls to hand out; return the number of workers, and what they share with us."""
 
 
 class Refused(NamedTuple):
@@ -94,12 +91,12 @@ class Guided:
             self._begin(submitter, function)
 
     def _begin(self, submitter: Submitter, function: Callable[..., Any]) -> None:
-        workers = submitter._note_map(self)
+        workers, self._shared = submitter._note_map(self)
         self._submitter = submitter  # a map that nobody else holds is made to its end
         self._most = AHEAD * workers
         self._pace = Pace(workers)
         try:
-            self._function = submitter._dumps(function)
+            self._function = payload.dumps(function, self._shared)[0]
         except Exception as error:
             self._enter(Refused(error))
             self.halt(None)
@@ -138,9 +135,10 @@ class Guided:
 
     def _hand_out(self) -> None:
         """Submit chunks until enough of them run. The caller has the lock."""
-        # A consumer may have a result before the callback is made that would tell of it.
-        for future in [future for future in list(self._running) if future.done()]:
-            self._running.pop(future, None)
+        if not self._halted:
+            # A consumer may have a result before the callback is made that would tell of it.
+            for future in [future for future in list(self._running) if future.done()]:
+                self._running.pop(future, None)
         while not self._halted and len(self._running) < self._most:
             left = len(self._calls) - self._at
             calls = self._calls[self._at : self._at + self._pace.next(left)]
@@ -157,7 +155,7 @@ class Guided:
     def _submit(self, calls: Sequence[Any]) -> None:
         assert self._submitter is not None
         try:
-            data = self._submitter._dumps(calls)
+            data = payload.dumps(calls, self._shared)[0]
         except Exception as error:
             if len(calls) == 1:
                 self._enter(Refused(error))

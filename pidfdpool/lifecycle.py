@@ -20,6 +20,8 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from pidfdpool import native
+
 if TYPE_CHECKING:
     from pidfdpool.executor import PidfdPoolExecutor
     from pidfdpool.loop.pool import Pool
@@ -66,13 +68,14 @@ def notice_fork() -> None:
 def _at_exit() -> None:
     global _exiting  # noqa: PLW0603  one flag per process, set once
     notice_fork()
+    unwanted = _ended_by_ctrl_c()
     for executor in list(_executors):
-        executor._finish_maps(cancel=_ended_by_ctrl_c())
+        executor._finish_maps(cancel=unwanted)
     with _guard:
         _exiting = True
         pools = list(_pools)
     for pool in pools:
-        if _ended_by_ctrl_c():
+        if unwanted:
             pool.kill(signal.SIGKILL)
         else:
             pool.shutdown(cancel=False)
@@ -88,9 +91,8 @@ def _at_exit() -> None:
 
 def _ended_by_ctrl_c() -> bool:
     """Return whether an unhandled KeyboardInterrupt is why a program, not an interactive session, ends."""
-    interactive = hasattr(sys, "ps1") or bool(sys.flags.interactive)
     kind = getattr(sys, "last_type", None)
-    return not interactive and isinstance(kind, type) and issubclass(kind, KeyboardInterrupt)
+    return not native.is_interactive() and isinstance(kind, type) and issubclass(kind, KeyboardInterrupt)
 
 
 def comes_of_ctrl_c(kind: type[BaseException] | None) -> bool:

@@ -16,6 +16,7 @@ import _thread
 import os
 import posix
 import select
+import sys
 from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +43,12 @@ def threads_are_greenlets() -> bool:
 
 def epoll() -> select.epoll:
     """Return a new epoll instance. Close-on-exec."""
-    return (_native(select, "epoll") or select.epoll)()
+    return _native(select, "epoll")()  # type: ignore[no-any-return]
 
 
 def poll() -> select.poll:
     """Return a new polling object whose `poll` holds up this thread of the operating system, and nothing less."""
-    return (_native(select, "poll") or select.poll)()
+    return _native(select, "poll")()  # type: ignore[no-any-return]
 
 
 def socketpair() -> tuple[_socket.socket, _socket.socket]:
@@ -122,6 +123,11 @@ def in_main_thread() -> bool:
     return os.getpid() == _thread.get_native_id()
 
 
+def is_interactive() -> bool:
+    """Return whether this interpreter serves a prompt or a notebook."""
+    return hasattr(sys, "ps1") or bool(sys.flags.interactive)
+
+
 def sleep(seconds: float) -> None:
     """Hold up this thread of the operating system."""
     poll().poll(seconds * 1000)
@@ -132,11 +138,11 @@ def _threads() -> Any:
 
 
 def _native(module: ModuleType, name: str) -> Any:
-    """Return the module's own class; None: it is there, unpatched."""
+    """Return the module's own class of this name."""
     value = getattr(module, name, None)
     # `select.poll` is a function of the C module's, `select.epoll` a class of it.
     if isinstance(value, BuiltinFunctionType) or (isinstance(value, type) and value.__module__ == module.__name__):
-        return None
+        return value
     return getattr(_second_instance(module.__name__), name)
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pidfdpool.executor import PidfdPoolExecutor
     from pidfdpool.futures import Future
     from pidfdpool.guided import Guided
+    from pidfdpool.payload import SharedMain
     from pidfdpool.policy import Policy, TaskOptions
-    from pidfdpool.wire import Buffer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -90,10 +90,7 @@ class Options:
     def _sizes_chunks(self) -> bool:
         return self._policy.sizes_chunks
 
-    def _dumps(self, value: object) -> Buffer:
-        return self._executor._dumps(value)
-
-    def _note_map(self, guided: Guided) -> int:
+    def _note_map(self, guided: Guided) -> tuple[int, SharedMain | None]:
         return self._executor._note_map(guided)
 
     def _resubmitter(self) -> Callable[[], Options | None]:

@@ -225,11 +225,10 @@ class Policy:
     @property
     def sizes_chunks(self) -> bool:
         """Whether calls of map may share a task unasked: no rule is about the time, number or attempts of tasks."""
-        return (
-            self.timeout is self.deadline is self.heartbeat_timeout is self.max_tasks_per_child is self.max_pending
-            and self.timeout is None
-            and not self.retries
-        )
+        about_tasks = (
+            self.timeout, self.deadline, self.heartbeat_timeout, self.max_tasks_per_child, self.max_pending
+        )  # fmt: skip
+        return not self.retries and all(limit is None for limit in about_tasks)
 
     @property
     def young_deaths_allowed(self) -> int:

@@ -11,7 +11,6 @@ without waking the pool thread. That is woken only where it has something to sta
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 import weakref
@@ -350,4 +349,4 @@ def _interrupts_are_usual() -> bool:
     Handlers run in the main thread. A program mostly ends with its KeyboardInterrupt. At a prompt or in a notebook it
     is a way to work: who has submitted too much presses Ctrl-C, and submits again.
     """
-    return (hasattr(sys, "ps1") or bool(sys.flags.interactive)) and native.in_main_thread()
+    return native.is_interactive() and native.in_main_thread()
