@@ -107,3 +107,30 @@ def start_python(code: str, *arguments: str, **options: Any) -> subprocess.Popen
 def marked(name: str) -> dict[str, str]:
     """Return an environment by which a host's processes can be told from those of other tests."""
     return {MARK: f"{os.environ[MARK]}-{name}-{time.monotonic_ns()}"}
+
+
+def in_forked_child(function: Callable[[], object], fork: Callable[[], int] = os.fork) -> str:
+    """Run the function in a forked child; return what that reports: "ok" or a traceback. The child is bounded."""
+    from pidfdpool.pidfd import Pidfd  # not with this module, which hosts of the standard pool load, too
+
+    reader, writer = os.pipe()
+    pid = fork()
+    if not pid:
+        import traceback
+
+        try:
+            os.close(reader)
+            function()
+            report = "ok"
+        except BaseException:
+            report = traceback.format_exc()
+        os.write(writer, report.encode())
+        os._exit(0)
+    os.close(writer)
+    with Pidfd.open(pid) as child, open(reader, "rb") as file:
+        ended = child.wait(20)
+        if not ended:
+            child.send_signal(9)
+        report = file.read().decode()
+        child.exit_status()
+    return report if ended else "it hangs"

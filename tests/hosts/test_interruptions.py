@@ -12,14 +12,7 @@ from tests.hosts.trapping import trap
 
 SECTION = "Interruptions of the host"
 
-# ---- handlers that raise ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.case(SECTION, "a SIGALRM handler raises TimeoutError while the host waits for a result", ways="both")
-def test_a_handler_that_raises_while_a_result_is_awaited(contender):
-    trap(
-        contender,
-        """
+RAISING = """
         class Overdue(Exception):
             pass
 
@@ -27,6 +20,17 @@ def test_a_handler_that_raises_while_a_result_is_awaited(contender):
             raise Overdue
 
         signal.signal(signal.SIGALRM, raise_it)
+"""
+
+# ---- handlers that raise ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.case(SECTION, "a SIGALRM handler raises TimeoutError while the host waits for a result", ways="both")
+def test_a_handler_that_raises_while_a_result_is_awaited(contender):
+    trap(
+        contender,
+        RAISING
+        + """
         with ProcessPoolExecutor(2) as pool:
             compute(pool)
             for _ in range(5):
@@ -52,18 +56,11 @@ def test_a_handler_that_raises_anywhere(contender):
     """The pool goes on, or says that it is broken: it never hangs, nor keeps the next one from working."""
     trap(
         contender,
-        """
+        RAISING
+        + """
         import logging, random
         from concurrent.futures.process import BrokenProcessPool
-
-        class Overdue(Exception):
-            pass
-
-        def raise_it(*_):
-            raise Overdue
-
         logging.disable(logging.CRITICAL)
-        signal.signal(signal.SIGALRM, raise_it)
         chance = random.Random(7)
         raised = 0
         pool = ProcessPoolExecutor(2)
@@ -117,18 +114,11 @@ def test_a_handler_that_raises_anywhere(contender):
 def test_a_handler_that_raises_during_the_start(contender):
     (raised,) = trap(
         contender,
-        """
+        RAISING
+        + """
         import logging
         from concurrent.futures.process import BrokenProcessPool
-
-        class Overdue(Exception):
-            pass
-
-        def raise_it(*_):
-            raise Overdue
-
         logging.disable(logging.CRITICAL)
-        signal.signal(signal.SIGALRM, raise_it)
         raised = 0
         for milliseconds in (0.3, 1, 3, 6, 12, 25, 40):
             pool = ProcessPoolExecutor(2)

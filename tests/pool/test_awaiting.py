@@ -13,13 +13,6 @@ from tests.conditions import eventually
 from tests.pool import calls
 
 
-@pytest.fixture
-def pool(way):
-    with PidfdPoolExecutor(2, mp_context=way) as pool:
-        pool.submit(calls.double, 1).result()
-        yield pool
-
-
 async def all_of(results):
     return [result async for result in results]
 

@@ -9,37 +9,8 @@ import sys
 import pytest
 
 from pidfdpool import InheritedFutureError, PidfdPoolExecutor
-from tests.conditions import children, eventually, is_alive
+from tests.conditions import children, eventually, in_forked_child, is_alive
 from tests.pool import calls
-
-
-def in_forked_child(function):
-    """Run the function in a forked child and return what it reports: "ok" or a traceback."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if not pid:
-        import traceback
-
-        try:
-            os.close(reader)
-            function()
-            report = "ok"
-        except BaseException:
-            report = traceback.format_exc()
-        os.write(writer, report.encode())
-        os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as file:
-        report = file.read().decode()
-    os.waitpid(pid, 0)
-    return report
-
-
-@pytest.fixture
-def pool(way):
-    with PidfdPoolExecutor(2, mp_context=way) as pool:
-        pool.submit(calls.double, 1).result()
-        yield pool
 
 
 def test_the_inherited_executor_works_in_the_child_with_processes_of_its_own(pool):

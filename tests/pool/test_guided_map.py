@@ -16,13 +16,6 @@ from tests.conditions import eventually, run_python
 from tests.pool import calls
 
 
-@pytest.fixture
-def pool(way):
-    with PidfdPoolExecutor(2, mp_context=way) as pool:
-        pool.submit(calls.double, 1).result()
-        yield pool
-
-
 class Once:
     """A function that counts, in the host, how often it is pickled."""
 

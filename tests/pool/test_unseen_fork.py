@@ -3,49 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 
 import pytest
 
-from pidfdpool import InheritedFutureError, PidfdPoolExecutor
-from pidfdpool.pidfd import Pidfd
+from pidfdpool import InheritedFutureError
+from tests import conditions
 from tests.conditions import eventually, is_alive, run_python
 from tests.pool import calls
 
-
-def in_forked_child(function):
-    """Run the function in a child forked by C, and return what it reports: "ok" or a traceback. The child is bounded.
-
-    PyDLL keeps the GIL, as a program that has Python inside does when it forks.
-    """
-    reader, writer = os.pipe()
-    pid = ctypes.PyDLL(None).fork()
-    if not pid:
-        import traceback
-
-        try:
-            os.close(reader)
-            function()
-            report = "ok"
-        except BaseException:
-            report = traceback.format_exc()
-        os.write(writer, report.encode())
-        os._exit(0)
-    os.close(writer)
-    with Pidfd.open(pid) as child, open(reader, "rb") as file:
-        ended = child.wait(20)
-        if not ended:
-            child.send_signal(9)
-        report = file.read().decode()
-        child.exit_status()
-    return report if ended else "it hangs"
-
-
-@pytest.fixture
-def pool(way):
-    with PidfdPoolExecutor(2, mp_context=way) as pool:
-        pool.submit(calls.double, 1).result()
-        yield pool
+# PyDLL keeps the GIL, as a program that has Python inside does when it forks.
+in_forked_child = functools.partial(conditions.in_forked_child, fork=ctypes.PyDLL(None).fork)
 
 
 def test_the_inherited_executor_works_in_the_child_with_processes_of_its_own(pool):
