@@ -1,16 +1,15 @@
 """A process pool that tracks its workers by pidfd and never collides with the program that embeds it.
 
 The names below are loaded on first use (PEP 562): the template process imports this package too, and must not
-pay for the host's half of it.
+pay for the host's half of it. For the same reason TYPE_CHECKING is not imported in what template and workers load:
+`typing` takes as long to load as everything else there. Type checkers know the name.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from pidfdpool._version import __version__
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pidfdpool._version import __version__
     from pidfdpool.actions import Cause
     from pidfdpool.context import CurrentTask, current_task, heartbeat, unhealthy
     from pidfdpool.deaths import Death
@@ -60,6 +59,7 @@ _HOME = {
     "WorkerCrashed": "errors",
     "WorkerInfo": "loop.snapshots",
     "WorkerName": "futures",
+    "__version__": "_version",
     "current_task": "context",
     "heartbeat": "context",
     "unhealthy": "context",
@@ -102,9 +102,7 @@ def __getattr__(name: str) -> object:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f"{__name__}.{home}"), name)
+    value = getattr(__import__(f"{__name__}.{home}", fromlist=(name,)), name)
     globals()[name] = value
     return value
 

@@ -6,8 +6,9 @@ A worker is named by its slot and its generation, as in `events`.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+
+from pidfdpool.records import dataclass
 
 if TYPE_CHECKING:
     from pidfdpool.pidfd import ExitStatus
@@ -65,6 +66,33 @@ class Send:
     task: int
     attempt: int = 1
     deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetch:
+    """Send the worker these tasks ahead, in this order, though it is busy. The first attempt of each."""
+
+    slot: int
+    generation: int
+    tasks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Take back the last `count` tasks ahead of the worker, or as many as have not begun; answer with TakenBack."""
+
+    slot: int
+    generation: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """The worker has come to a task that had been sent ahead: note that it runs."""
+
+    slot: int
+    generation: int
+    task: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +224,9 @@ class Close:
 Action: TypeAlias = (
     Spawn
     | Send
+    | Prefetch
+    | TakeBack
+    | Began
     | Stop
     | Signal
     | AskStack

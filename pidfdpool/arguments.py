@@ -6,6 +6,8 @@ import operator
 import os
 from typing import TYPE_CHECKING, Any
 
+from pidfdpool import checks
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -34,6 +36,19 @@ def _integer(name: str, value: Any) -> int:
         return operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an integer, not {value!r}") from None
+
+
+def checked_prestart(workers: Any, max_workers: int, wait: Any, timeout: Any) -> int:
+    """Return the number of workers that are to be there; None: all.
+
+    Raises:
+        ValueError, TypeError: one of the arguments of `prestart` makes no sense.
+    """
+    checks.integer("workers", workers, least=1, optional=True)
+    checks.not_above("workers", workers, "max_workers", max_workers)
+    checks.boolean("wait", wait)
+    checks.seconds("timeout", timeout, optional=True)
+    return max_workers if workers is None else int(workers)
 
 
 def checked_way(context: Any) -> str:

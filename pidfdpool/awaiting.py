@@ -15,18 +15,19 @@ import weakref
 from collections import deque
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pidfdpool import mapping
 from pidfdpool.errors import QueueFull
 from pidfdpool.guided import Guided, Refused, opened
+from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Callable, Iterable
     from concurrent.futures import Future
 
-    from pidfdpool.loop.outcomes import Recipient
+    from pidfdpool.loop.outcomes import Recipient, WorkerName
     from pidfdpool.loop.pool import Pool
     from pidfdpool.policy import Policy
 
@@ -91,7 +92,7 @@ class Awaited:
         """Withdraw the task if no worker has it; if one has, kill that worker where `cancel_kills` says so."""
         pool = self._pool
         if pool is not None:
-            pool.withdraw(self._number)
+            pool.cancel(self._number, self)
             if self._cancel_kills:
                 pool.kill_task(self._number)
 
@@ -103,7 +104,13 @@ class Awaited:
     def _begin(self) -> bool:
         return True  # who cancels takes the task out of the queue, under the pool's lock
 
-    def _note_attempt(self, _slot: int, _generation: int, _pid: int | None, _attempt: int) -> None:
+    def _has_callbacks(self) -> bool:
+        return False
+
+    def _mark_cancelled(self) -> bool:
+        return True  # it is the loop that has cancelled, and nobody else is to be told
+
+    def _note_attempt(self, _worker: WorkerName, _attempt: int, _at: float) -> None:
         """Nobody can ask for it."""
 
     def _resolve(self, result: Any, error: BaseException | None) -> None:

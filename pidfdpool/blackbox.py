@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import struct
 from contextlib import suppress
+
+from pidfdpool.native import signal
 
 STACK_AT = 64
 STACK_SIGNAL = int(signal.SIGRTMAX) - 1  # asks for a stack and does nothing else; the last one is valgrind's

@@ -12,12 +12,12 @@ writes in one read when both carry descriptors, so the descriptors come out in t
 from __future__ import annotations
 
 import _socket
-import array
 from collections import deque
-from typing import TYPE_CHECKING
+from struct import Struct
 
 from pidfdpool import native, wire
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from pidfdpool.wire import Buffer, Frame
 
 _CHUNK = 1 << 16
-_FD_SPACE = _socket.CMSG_SPACE(4)
+_SMALL = 1 << 12  # bytes of a buffer that is sooner copied than gathered
+_FD = Struct("@i")
+_FD_SPACE = _socket.CMSG_SPACE(_FD.size)
 _DONTWAIT = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
 _CLOEXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
 
@@ -38,19 +40,8 @@ def pair() -> tuple[Socket, Socket]:
     ends = native.socketpair()
     if ends[0].fileno() > 2 and ends[1].fileno() > 2:
         return ends
-    moved = tuple(native.socket_of(above_stdio(end.detach())) for end in ends)
+    moved = tuple(native.socket_of(native.above_stdio(end.detach())) for end in ends)
     return moved[0], moved[1]
-
-
-def above_stdio(fd: int) -> int:
-    """Return fd, or its replacement if its number is that of a standard stream; close-on-exec either way."""
-    import fcntl
-
-    if fd > 2:
-        return fd
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    native.close(fd)
-    return moved
 
 
 class Channel:
@@ -67,6 +58,16 @@ class Channel:
     def fileno(self) -> int:
         """Return the socket's descriptor; -1 once closed."""
         return self._sock.fileno()
+
+    def take_descriptors(self) -> None:
+        """Receive descriptors from now on. Until then it is not asked for them, which saves half a microsecond.
+
+        What must not come before this is a descriptor that is needed. A read without room for descriptors drops those
+        that come with what it reads, but it ends there: whatever else has arrived is left for the next read
+        (net/unix/af_unix.c, unix_stream_read_generic). So the other end first sends one frame with a descriptor that
+        nobody needs, upon which this end calls this.
+        """
+        self._takes_descriptors = True
 
     # ---- receiving -----------------------------------------------------------------------------------------
 
@@ -101,9 +102,8 @@ class Channel:
         data, ancillary, answered, _ = self._sock.recvmsg(_CHUNK, _FD_SPACE, flags | _CLOEXEC)
         for level, kind, content in ancillary:
             if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-                fds = array.array("i")
-                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-                self._descriptors.extend(above_stdio(fd) for fd in fds)
+                for (fd,) in _FD.iter_unpack(content[: len(content) - len(content) % _FD.size]):
+                    self._descriptors.append(native.above_stdio(fd))
         if answered & _socket.MSG_CTRUNC and not ancillary:
             # This process has no descriptor number left, and the kernel dropped the one that came. Its place is
             # kept, or every later frame would be given its predecessor's.
@@ -164,6 +164,9 @@ class Channel:
 
     def send(self, pieces: Sequence[Buffer], descriptor: int | None = None) -> None:
         """Send all of it, waiting as long as it takes. The descriptor stays the caller's."""
+        if descriptor is None and len(pieces) == 2 and len(pieces[1]) <= _SMALL:
+            self._sock.sendall(b"".join(pieces), _socket.MSG_NOSIGNAL)
+            return
         ancillary = [] if descriptor is None else [_rights(descriptor)]
         sent = self._sock.sendmsg(pieces, ancillary, _socket.MSG_NOSIGNAL)
         for piece in pieces:
@@ -190,4 +193,4 @@ class Channel:
 
 
 def _rights(descriptor: int) -> tuple[int, int, bytes]:
-    return _socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [descriptor]).tobytes()
+    return _socket.SOL_SOCKET, _socket.SCM_RIGHTS, _FD.pack(descriptor)

@@ -4,13 +4,15 @@ A chunk costs the host and the worker a fixed amount of work, however small its 
 together; but whoever gets the last chunk must not keep all the others waiting, and a chunk that was made too large
 cannot be divided any more. So chunks are sized by time: at first each is a single call; then as many as take
 `TARGET` seconds at the pace of the calls before, growing by a bounded factor, because one measurement may mislead;
-and where the end is known, never more than an even share of what is left (guided self-scheduling).
+and where the end is known, never more than an even share of what is left (guided self-scheduling), as long as such
+a share is worth a chunk.
 """
 
 from __future__ import annotations
 
 TARGET = 0.004  # seconds of work in a chunk: about twenty times what a chunk costs by itself
 GROWTH = 16  # times the size that was measured, at most
+LEAST = 0.0005  # seconds of work in a chunk, towards the end: nobody waits for the last one for longer than that
 SHARES = 2  # chunks for each worker out of what is left
 LARGEST = 1 << 16  # calls
 HEAVIEST = 1 << 20  # bytes of arguments: more of them travel no faster for being together
@@ -43,5 +45,7 @@ class Pace:
         if self._bytes * size > HEAVIEST:
             size = int(HEAVIEST / self._bytes)
         if left is not None:
-            size = min(size, left // (SHARES * self._workers))
+            # At most, because the quotient is infinite for the smallest numbers.
+            least = int(min(LEAST / self._seconds, LARGEST)) if self._seconds > 0.0 else 0
+            size = min(size, left, max(left // (SHARES * self._workers), least))
         return max(1, size)

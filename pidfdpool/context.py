@@ -10,13 +10,23 @@ that a task starts are to see it, too.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections import namedtuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NamedTuple
+
+    class _Fields(NamedTuple):
+        id: int
+        attempt: int
+        deadline: float | None
+
+else:
+    _Fields = namedtuple("_Fields", ("id", "attempt", "deadline"))
 
 
-class CurrentTask(NamedTuple):
+class CurrentTask(_Fields):
     """The task that this worker runs.
 
     id: the number that the pool gave it, as in `WorkerCrashed.task_id`.
@@ -25,12 +35,10 @@ class CurrentTask(NamedTuple):
         `deadline`; None: whenever.
     """
 
-    id: int
-    attempt: int
-    deadline: float | None
+    __slots__ = ()
 
 
-_task: CurrentTask | None = None
+_task: tuple[int, int, float | None] | None = None  # not yet a CurrentTask: few ask
 _beat: Callable[[], None] | None = None
 _report: Callable[[str], None] | None = None
 
@@ -60,7 +68,8 @@ def unhealthy(reason: str) -> None:
 
 def current_task() -> CurrentTask | None:
     """Return the task that this worker runs, in whichever of its threads; None outside of a task."""
-    return _task
+    task = _task
+    return None if task is None else CurrentTask(*task)
 
 
 # ---- for the worker's loop -------------------------------------------------------------------------------------
@@ -72,10 +81,16 @@ def install(beat: Callable[[], None], report: Callable[[str], None]) -> None:
     _beat, _report = beat, report
 
 
-def enter(task: CurrentTask | None) -> None:
-    """Note the task that begins; None: it is over."""
+def enter(number: int, attempt: int, deadline: float | None) -> None:
+    """Note the task that begins: the fields of `CurrentTask`."""
     global _task  # noqa: PLW0603
-    _task = task
+    _task = number, attempt, deadline
+
+
+def leave() -> None:
+    """Note that it is over."""
+    global _task  # noqa: PLW0603
+    _task = None
 
 
 def forget() -> None:

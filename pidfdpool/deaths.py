@@ -5,8 +5,9 @@ It holds what was observed and nothing that was guessed. It survives pickling, b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from pidfdpool.records import dataclass, field
 
 if TYPE_CHECKING:
     from pidfdpool.actions import Cause

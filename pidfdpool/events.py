@@ -6,8 +6,9 @@ that is already buried cannot be taken for news of its successor.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+
+from pidfdpool.records import dataclass
 
 if TYPE_CHECKING:
     from pidfdpool.pidfd import ExitStatus
@@ -49,6 +50,7 @@ class Finished:
 
     failed: it is an exception; retryable: one of those after which the task is to be tried again.
     memory: the worker's resident memory in bytes, if it was asked to tell; 0 otherwise.
+    seconds: how long the task took, as far as the worker can tell; None: it cannot.
     """
 
     slot: int
@@ -57,6 +59,33 @@ class Finished:
     failed: bool = False
     retryable: bool = False
     memory: int = 0
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Outcomes of the worker's were taken by `Machine.take_answers`, and no more are there at the moment."""
+
+    slot: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """What TakeBack came to: the last `count` tasks ahead of the worker have not begun, and never will in there."""
+
+    slot: int
+    generation: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The worker has come upon `count` more of the tasks that were taken back, and passed over them."""
+
+    slot: int
+    generation: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +146,13 @@ class InitializerFailed:
 class Died:
     """The process ended and all that it wrote has been read.
 
-    unread: the kernel said that the worker never took the whole task from its channel, so it did not run.
+    unbegun: so many of its tasks, the last ones, did not begin: it had not taken their tokens.
     """
 
     slot: int
     generation: int
     status: ExitStatus
-    unread: bool = False
+    unbegun: int = 0
 
 
 # ---- events about the pool ---------------------------------------------------------------------------------
@@ -131,10 +160,11 @@ class Died:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A task was accepted, with a policy of its own if it was submitted with options."""
+    """A task was accepted, with a policy of its own if it was submitted with options. heavy: its call is large."""
 
     task: int
     policy: Policy | None = None
+    heavy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +186,13 @@ class Resized:
     """There are to be so many workers at most."""
 
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prestarted:
+    """So many workers are to be there before there are tasks for them."""
+
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +243,9 @@ WorkerEvent: TypeAlias = (
     | SpawnFailed
     | Ready
     | Finished
+    | Answered
+    | TakenBack
+    | Dropped
     | SendRefused
     | Declined
     | Unhealthy
@@ -219,6 +259,7 @@ PoolEvent: TypeAlias = (
     | Cancelled
     | TaskKillAsked
     | Resized
+    | Prestarted
     | TemplateUp
     | TemplateBooted
     | TemplateLost

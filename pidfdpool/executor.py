@@ -14,18 +14,17 @@ import threading
 import time
 import weakref
 from concurrent.futures import CancelledError, Executor
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from pidfdpool import arguments, awaiting, checks, lifecycle, mapping, payload
+from pidfdpool import arguments, checks, lifecycle
 from pidfdpool.futures import Future
-from pidfdpool.loop import snapshots
+from pidfdpool.loop import snapshots, witness
+from pidfdpool.loop.outcomes import kept
 from pidfdpool.loop.pool import Pool
-from pidfdpool.options import Options
 from pidfdpool.policy import Policy, PoolOptions, check_names
+from pidfdpool.rules import Phase
 from pidfdpool.template.client import Recipe
-from pidfdpool.worker.chunk import call_all, call_each
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -33,10 +32,12 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Unpack
 
+    from pidfdpool import payload
     from pidfdpool.deaths import Death
     from pidfdpool.guided import Guided
     from pidfdpool.loop.outcomes import Recipient
     from pidfdpool.loop.snapshots import Stats, WorkerInfo
+    from pidfdpool.options import Options
     from pidfdpool.policy import TaskOptions
 
 P = ParamSpec("P")
@@ -97,8 +98,7 @@ class PidfdPoolExecutor(Executor):
             preload=modules,
             preload_call=call,
             initializer=None if initializer is None else (initializer, tuple(initargs)),
-            watch_memory=self._policy.max_memory_per_child is not None,
-            capture_stderr=self._policy.capture_stderr,
+            **self._policy.of_workers,
         )
         lifecycle.add_executor(self)
 
@@ -115,7 +115,9 @@ class PidfdPoolExecutor(Executor):
             QueueFull: max_pending tasks are pending, and block is False.
             RuntimeError: the executor, or the interpreter, is shut down.
         """
-        return self._submit(self._policy, fn, args, kwargs)
+        future: Future[T] = Future()
+        self._submit_for(future, self._policy, fn, args, kwargs, wait=True)
+        return future
 
     def map(
         self,
@@ -138,6 +140,8 @@ class PidfdPoolExecutor(Executor):
         Raises:
             TypeError, ValueError: chunksize or buffersize is not what it should be.
         """
+        from pidfdpool import mapping
+
         return mapping.ordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -146,7 +150,7 @@ class PidfdPoolExecutor(Executor):
         Args:
             wait: return when all that is done. It is done in any case. Only a signal handler that has interrupted a
                 call of this pool's does not wait.
-            cancel_futures: cancel the tasks that no worker has been given yet.
+            cancel_futures: cancel the tasks that no worker has begun yet.
         """
         pool = self._close(cancel=cancel_futures)
         if pool is not None:
@@ -210,6 +214,8 @@ class PidfdPoolExecutor(Executor):
         Raises:
             TypeError, ValueError: there is no such option, or its value makes no sense; see `Policy`.
         """
+        from pidfdpool.options import Options
+
         return Options(self, self._policy.refined(options))
 
     def map_unordered(
@@ -224,6 +230,8 @@ class PidfdPoolExecutor(Executor):
 
         The first call that fails ends it with that exception; calls that no worker has been given are cancelled.
         """
+        from pidfdpool import mapping
+
         return mapping.unordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -235,6 +243,8 @@ class PidfdPoolExecutor(Executor):
         Raises:
             PoolBroken, QueueFull, RuntimeError: as `submit`; and what fn raises.
         """
+        from pidfdpool import awaiting
+
         result: T = await awaiting.run(self._policy, self, fn, args, kwargs)
         return result
 
@@ -251,7 +261,30 @@ class PidfdPoolExecutor(Executor):
         The iterables are ordinary ones. The calls are submitted now; leaving the iterator early (`aclose`) cancels
         those that no worker has been given.
         """
+        from pidfdpool import awaiting
+
         return awaiting.amap(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+
+    def prestart(self, workers: int | None = None, *, wait: bool = True, timeout: float | None = None) -> int:
+        """Start the template and so many workers now, so that the first tasks need not wait for them.
+
+        Args:
+            workers: how many are to be there, with those that are there already. Default: max_workers.
+            wait: return when they are ready to take tasks, their initializer done. Otherwise this returns when the
+                template is there, which takes as long as an interpreter's start.
+            timeout: seconds to wait at most. Default: as long as it takes.
+
+        Returns:
+            How many workers are ready: fewer without `wait`, after the timeout, or if the system allows no more.
+            Calling it again does no harm. `idle_timeout` is for these workers, too.
+
+        Raises:
+            PoolBroken: the pool is broken, or breaks because the template, the preload or the initializer fails.
+            RuntimeError: the executor, or the interpreter, is shut down.
+            ValueError, TypeError: an argument makes no sense; the message names it and its value.
+        """
+        count = arguments.checked_prestart(workers, self._max_workers, wait, timeout)
+        return self._open_pool().starter.prestart(count, wait=wait, timeout=timeout)
 
     def resize(self, max_workers: int) -> None:
         """Have so many workers at most from now on; idle ones leave first, busy ones after their task.
@@ -277,39 +310,19 @@ class PidfdPoolExecutor(Executor):
         Returns:
             A function that ends the subscription; calling it again does nothing.
         """
-        if not callable(callback):
-            raise TypeError(f"callback must be a callable, not {callback!r}")
-        self._subscribers.append(callback)
-        left = [callback]  # emptied by the first call: whoever subscribed twice has two subscriptions
-
-        def unsubscribe() -> None:
-            with suppress(IndexError, ValueError):
-                self._subscribers.remove(left.pop())
-
-        return unsubscribe
+        return witness.subscribe(self._subscribers, callback)
 
     def stats(self) -> Stats:
         """Return the pool's numbers at this moment. Cheap; any thread."""
         lifecycle.notice_fork()
-        pool = self._pool
-        if pool is None:
-            return snapshots.Stats(size=self._max_workers)
-        return snapshots.stats(pool)
+        return snapshots.Stats(size=self._max_workers) if self._pool is None else snapshots.stats(self._pool)
 
     def workers(self) -> tuple[WorkerInfo, ...]:
         """Return the pool's workers at this moment, by slot. Cheap enough to be called each second; any thread."""
         lifecycle.notice_fork()
-        pool = self._pool
-        return () if pool is None else snapshots.workers(pool, time.monotonic())
+        return () if self._pool is None else snapshots.workers(self._pool, time.monotonic())
 
     # ---- the pool behind it --------------------------------------------------------------------------------
-
-    def _submit(
-        self, policy: Policy, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Future[T]:
-        future: Future[T] = Future()
-        self._submit_for(future, policy, fn, args, kwargs, wait=True)
-        return future
 
     def _submit_for(
         self,
@@ -323,12 +336,12 @@ class PidfdPoolExecutor(Executor):
     ) -> None:
         pool = self._open_pool()
         try:
-            buffers = payload.dumps((fn, args, kwargs), pool.recipe.shared_main)
+            buffers = pool.lender.pickled((fn, args, kwargs), pool.recipe.shared_main)
         except Exception as error:  # anything else is not about the call: Ctrl-C, a handler that ends the program
             recipient._begin()
             recipient._resolve(None, error)
-        else:
-            pool.submit(recipient, buffers, _name_of(fn), policy, wait=wait)
+            return
+        pool.submit(recipient, buffers, kept(fn), policy, wait=wait)
 
     def _sizes_chunks(self) -> bool:
         return self._policy.sizes_chunks
@@ -341,10 +354,7 @@ class PidfdPoolExecutor(Executor):
     def _finish_maps(self, *, cancel: bool) -> None:
         """Have the calls of every map handed out, or cancelled, before nothing can be submitted any more."""
         for guided in list(self._maps):
-            if cancel:
-                guided.halt(CancelledError())
-            else:
-                guided.finish()
+            guided.halt(CancelledError()) if cancel else guided.finish()
 
     def _resubmitter(self) -> Callable[[], PidfdPoolExecutor | None]:
         return weakref.ref(self)
@@ -352,6 +362,9 @@ class PidfdPoolExecutor(Executor):
     def _open_pool(self) -> Pool:
         """Return the pool, made at the first submit of each process. Raises if none may be used."""
         lifecycle.notice_fork()
+        pool = self._pool
+        if pool is not None and pool.machine.phase is Phase.OPEN and not (self._shut_down or lifecycle.is_exiting()):
+            return pool
         with self._lock:
             pool = self._pool
             if pool is not None and pool.stillborn:
@@ -380,13 +393,3 @@ class PidfdPoolExecutor(Executor):
 
 
 ProcessPoolExecutor = PidfdPoolExecutor
-
-
-def _name_of(function: Any) -> str:
-    """Return what to call a task in messages."""
-    if function in (call_each, call_all):
-        return "a chunk of map"
-    inner = getattr(function, "func", function)  # functools.partial
-    name = getattr(inner, "__qualname__", None) or type(inner).__qualname__
-    module = getattr(inner, "__module__", None)
-    return f"{module}.{name}" if module else str(name)

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
+    from typing import Any
 
 _found: dict[str, bool] = {"__main__": True, "__mp_main__": True}  # payload knows about these two
 _strangers: tuple[ModuleType, ...] = ()

@@ -10,13 +10,14 @@ import logging
 import threading
 import time
 from operator import attrgetter
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from pidfdpool import journal, lifecycle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pidfdpool.loop.poller import Poller
     from pidfdpool.loop.pool import Pool
 
 T = TypeVar("T")
@@ -44,44 +45,135 @@ class _Condition(threading.Condition):
     __exit__ = property(attrgetter("_lock.__exit__"))
 
 
-class Future(concurrent.futures.Future[T], Generic[T]):
-    """The outcome of one task. Made by the pool only."""
+class _WhenAsked:
+    """A list that a future gets when somebody first asks for it: most are resolved before anybody does."""
 
-    _done_callbacks: list[Callable[[concurrent.futures.Future[T]], object]]
+    def __set_name__(self, _owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, future: Any, _owner: type) -> Any:
+        if future is None:
+            return self
+        return future.__dict__.setdefault(self._name, [])  # one step: all get the same
+
+
+_NOBODY_WAITS: Any = object()  # in the place of a condition
+_PENDING, _RUNNING, _CANCELLED, _FINISHED = "PENDING", "RUNNING", "CANCELLED", "FINISHED"
+
+
+class Future(concurrent.futures.Future[T], Generic[T]):
+    """The outcome of one task. Made by the pool only.
+
+    Most futures are resolved before anybody waits for them. So a future has a condition only from the moment on when
+    somebody asks for it. Whoever resolves one that has none puts a mark in its place, in one step, and sets the
+    outcome; whoever asks for the condition then finds the mark, and that there is nothing to wait for. What has a
+    condition is resolved with its lock, because `concurrent.futures.wait` counts what is done when it begins.
+
+    Callbacks do without it: whoever resolves sets the state first and looks for callbacks afterwards, whoever adds
+    one says so first and looks at the state afterwards. One of the two always sees the other.
+    """
+
+    _state = _PENDING
+    _result: T | None = None
+    _exception: BaseException | None = None
+    _own_condition: _Condition | None = None
+    _done_callbacks = _WhenAsked()
+    _waiters = _WhenAsked()
+    _calls_back = False  # whether a callback was ever added
+    _pool: Pool | None = None
+    _leader: Poller | None = None  # of who reads the channels to get this future's outcome
+    _number = 0
+    _cancel_kills = False
+    _ran_in: tuple[int, int, int | None] | None = None
+    _attempt = 0
+    _started_at: float | None = None
 
     def __init__(self) -> None:
-        super().__init__()
-        self._condition.__class__ = _Condition
-        self._pool: Pool | None = None
-        self._number = 0
-        self._cancel_kills = False
-        self._begun_as: tuple[int, int, int | None, int, float] | None = None
+        """Make a future that waits. The base class's fields come when they are asked for."""
+
+    @property
+    def _condition(self) -> _Condition:  # type: ignore[override]
+        """What the base class locks and waits with."""
+        made = self._own_condition
+        if made is None:
+            made = self.__dict__.setdefault("_own_condition", _Condition())  # one step: all get the same
+        if made is _NOBODY_WAITS:
+            while not self.done():
+                time.sleep(0)  # another thread is about to set the state
+            made = self._own_condition = _Condition()
+        return made
 
     @property
     def worker(self) -> WorkerName | None:
-        """The worker that runs the task, or ran it last; None: no worker was given it yet."""
-        return None if self._begun_as is None else WorkerName(*self._begun_as[:3])
+        """The worker that runs the task, or ran it last; None: no worker has begun it, for all that is known."""
+        return None if self._ran_in is None else WorkerName(*self._ran_in)
 
     @property
     def attempt(self) -> int:
         """The number of the task's current or last attempt, from 1; 0 before the first."""
-        return 0 if self._begun_as is None else self._begun_as[3]
+        return self._attempt
 
     @property
     def started_at(self) -> float | None:
-        """When that attempt was handed to the worker, as time.time() tells it; None before the first."""
-        return None if self._begun_as is None else self._begun_as[4]
+        """When that attempt began, as far as the host can tell, in time.time()'s seconds; None before the first."""
+        return self._started_at
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return the result, waiting for it. As in the base class, with its errors.
+
+        Raises:
+            RuntimeError: without a timeout, it would wait for itself: it was called by a callback, by a signal
+                handler, or while a result was rebuilt, amid the very work that brings results.
+        """
+        try:
+            if not self.done():
+                timeout = self._lead(timeout)
+            if self._state == _FINISHED and self._exception is None:
+                return self._result  # type: ignore[return-value]
+            return super().result(timeout)
+        finally:
+            del self  # an exception's traceback holds this frame, and the future holds the exception
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the exception that was raised instead of a result, waiting for it, as `result` does."""
+        if not self.done():
+            timeout = self._lead(timeout)
+        return super().exception(timeout)
+
+    def _lead(self, timeout: float | None) -> float | None:
+        """Wait for the outcome by reading the channels, if possible; return how long to wait in the ordinary way."""
+        pool = self._pool
+        if pool is None or (timeout is not None and timeout <= 0):
+            return timeout
+        if timeout is None:
+            pool.check_may_wait()
+        if self._has_callbacks():
+            return timeout
+        began = time.monotonic()
+        pool.leading.wait(self, timeout)
+        return None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
+
+    def done(self) -> bool:
+        """Return whether the future is resolved or cancelled."""
+        return self._state not in (_PENDING, _RUNNING)
+
+    def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
+        """Have fn(self) called when the future is done; at once if it is. As in the base class."""
+        self._calls_back = True
+        self._done_callbacks.append(fn)
+        if self.done():
+            self._invoke_callbacks()
 
     def cancel(self) -> bool:
-        """Cancel the task if no worker has been given it yet; return whether it is cancelled.
+        """Cancel the task if no worker has begun it; return whether it is cancelled.
 
-        Unlike in the standard pool, that is possible for every task that has not been handed to a worker, and the
+        Unlike in the standard pool, that is possible for every such task, also for one that was sent ahead, and the
         task's arguments are let go of at once. With the option `cancel_kills` a running task is cancelled, too: the
         future is cancelled at once, and the worker is killed. asyncio cancels in this way what it awaits.
         """
         lifecycle.notice_fork()
         pool = self._pool
-        if self._cancel_waiting():
+        if self._cancel_waiting(pool):
             return True
         if self._cancel_kills and self._cancel_running():
             if pool is not None:
@@ -99,21 +191,28 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         pool = self._pool
         if self.done():
             return False
-        if self._cancel_waiting():
+        if self._cancel_waiting(pool):
             return True
         if pool is None:
             return False
         pool.kill_task(self._number)
         return True
 
-    def _cancel_waiting(self) -> bool:
-        """Do as the standard's cancel, and tell the pool."""
-        pool = self._pool
-        if not super().cancel():
+    def _cancel_waiting(self, pool: Pool | None) -> bool:
+        """Do as the standard's cancel; a task's pool is asked, because it alone knows whether that has begun."""
+        if pool is None or self._state != _PENDING:
+            return super().cancel()
+        if not pool.cancel(self._number, self):
             return False
-        if pool is not None:
-            pool.withdraw(self._number)
+        self._tell_cancelled()
         return True
+
+    def _tell_cancelled(self) -> None:
+        condition = self._own_condition
+        if condition is not None:
+            with condition:
+                condition.notify_all()
+        self._invoke_callbacks()
 
     def _cancel_running(self) -> bool:
         """Cancel this future though its task runs. Whoever waits is told at once; the outcome will be dropped."""
@@ -134,22 +233,64 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         self._number = number
         self._cancel_kills = cancel_kills
 
-    def _note_attempt(self, slot: int, generation: int, pid: int | None, attempt: int) -> None:
+    def _note_attempt(self, worker: tuple[int, int, int | None], attempt: int, at: float) -> None:
         """Take note of the worker that is given the task."""
-        self._begun_as = slot, generation, pid, attempt, time.time()
+        self._ran_in = worker
+        self._attempt = attempt
+        self._started_at = at
 
     def _begin(self) -> bool:
         """Mark the task as handed to a worker; False: there is nothing to hand over any more."""
-        try:
-            return self.set_running_or_notify_cancel()
-        except RuntimeError:  # its owner has resolved it by hand
-            return False
+        if self._state == _PENDING:
+            self._state = _RUNNING
+            return True
+        if self._state == _CANCELLED:
+            self.set_running_or_notify_cancel()
+        return False  # or its owner has resolved it by hand
+
+    def _has_callbacks(self) -> bool:
+        """Return whether telling this future calls something of the user's."""
+        return self._calls_back and bool(self._done_callbacks)
+
+    def _mark_cancelled(self) -> bool:
+        """Make this a cancelled future, if it still waits; return whether it is one. Nobody is told yet."""
+        if self._state == _PENDING:
+            self._state = _CANCELLED
+        return self._state == _CANCELLED
 
     def _resolve(self, result: T | None, error: BaseException | None) -> None:
         """Set the outcome. Never raises: one strange future must not cost the others theirs."""
         self._pool = None
+        if self._state not in (_PENDING, _RUNNING) or self._cancel_kills:
+            self._resolve_if_wanted(result, error)
+            return
+        condition = self.__dict__.setdefault("_own_condition", _NOBODY_WAITS)
+        if condition is _NOBODY_WAITS:
+            self._result, self._exception = result, error
+            self._state = _FINISHED
+        else:
+            with condition:
+                self._result, self._exception = result, error
+                self._state = _FINISHED
+                self._tell_waiters(condition)
+        if self._leader is not None or self._calls_back:
+            self._invoke_callbacks()
+
+    def _tell_waiters(self, condition: _Condition) -> None:
+        for waiter in self._waiters:
+            if self._exception is None:
+                waiter.add_result(self)
+            else:
+                waiter.add_exception(self)
+        condition.notify_all()
+
+    def _resolve_if_wanted(self, result: T | None, error: BaseException | None) -> None:
+        """Do the same for a future that others may resolve or cancel at the same time, or have."""
         if self._state == "CANCELLED_AND_NOTIFIED":
             return  # by cancel(), while its task ran
+        if self._state == _CANCELLED:
+            self._resolve_cancelled()
+            return
         try:
             if error is not None:
                 self.set_exception(error)
@@ -164,8 +305,9 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         """Tell those who wait that the task will not run."""
         self._pool = None
         try:
-            concurrent.futures.Future.cancel(self)
-            self.set_running_or_notify_cancel()
+            if self._mark_cancelled():
+                self._tell_cancelled()
+                self.set_running_or_notify_cancel()
         except BaseException:
             journal.write(_log, logging.ERROR, "cancelling a future failed", exc_info=True)
 
@@ -175,21 +317,34 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         Whoever asked to be called back lives in the parent, and so does who waits, unless it is a greenlet: those are
         copied with the thread that forked. The lock may have been copied while another thread held it.
         """
+        self._leader = None
         self._done_callbacks.clear()
-        if self._condition.acquire(blocking=False):
-            self._condition.release()
-        else:
-            self._condition = _Condition()
-            self._waiters.clear()
-        if self._state == "CANCELLED":
+        condition = self._own_condition
+        if condition is _NOBODY_WAITS:
+            self._own_condition = _Condition()
+        elif condition is not None:
+            if condition.acquire(blocking=False):
+                condition.release()
+            else:
+                self._own_condition = _Condition()
+                self._waiters.clear()
+        if self._state == _CANCELLED:
             self._resolve_cancelled()
         else:
             self._resolve(None, error)
 
     def _invoke_callbacks(self) -> None:
+        # Here come all ways in which a future can be resolved or cancelled, the base class's too.
+        if self._leader is not None:
+            self._leader.wake_leader()
         # The base class lets SystemExit and KeyboardInterrupt through, which would skip the remaining callbacks and
         # end the pool thread.
-        for callback in self._done_callbacks:
+        callbacks = self._done_callbacks
+        while callbacks:
+            try:
+                callback = callbacks.pop(0)
+            except IndexError:
+                return  # another thread was quicker
             try:
                 callback(self)
             except BaseException:

@@ -20,12 +20,15 @@ import threading
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from itertools import repeat, starmap
+from typing import TYPE_CHECKING, Any
 
 from pidfdpool import payload
 from pidfdpool.chunking import Pace
 from pidfdpool.errors import InheritedFutureError
 from pidfdpool.loop import outcomes
+from pidfdpool.segments.apart import Apart
+from pidfdpool.typed import Protocol
 from pidfdpool.worker.chunk import call_all
 
 if TYPE_CHECKING:
@@ -47,10 +50,11 @@ class Submitter(Protocol):
         """Take note of a map with calls to hand out; return the number of workers, and what they share with us."""
 
 
-class Refused(NamedTuple):
+class Refused:
     """Stands where the result of a call would be that was not handed out, because it does not pickle."""
 
-    error: BaseException
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
 
 class Guided:
@@ -155,7 +159,7 @@ class Guided:
     def _submit(self, calls: Sequence[Any]) -> None:
         assert self._submitter is not None
         try:
-            data = payload.dumps(calls, self._shared)[0]
+            buffers = Apart(calls, self._shared).buffers()
         except Exception as error:
             if len(calls) == 1:
                 self._enter(Refused(error))
@@ -164,17 +168,18 @@ class Guided:
                     self._submit(calls[index : index + 1])
             return
         try:
-            future = self._submitter.submit(call_all, self._function, data, self._starred)
+            future = self._submitter.submit(call_all, self._function, buffers, self._starred)
         except BaseException as error:
             self.halt(error)
             if not isinstance(error, Exception):
                 raise
             return
+        size = sum(buffer.raw().nbytes for buffer in buffers)
         self._running[future] = None
         self._untaken += 1
         if self._arrived is None:
             self._entries.append(future)
-        future.add_done_callback(partial(self._chunk_ended, len(calls), len(data)))
+        future.add_done_callback(partial(self._chunk_ended, len(calls), size))
 
     def _enter(self, entry: Refused) -> None:
         self._untaken += 1
@@ -202,8 +207,8 @@ class Guided:
                 results, error = taken
                 del taken
                 results.reverse()
-                while results:
-                    yield results.pop()
+                # Each is let go of when it is given: by calls of C's, which take a third of the time of a loop.
+                yield from starmap(results.pop, repeat((), len(results)))
                 if error is not None:
                     try:
                         raise error
@@ -253,11 +258,11 @@ class Guided:
             future.cancel()
 
 
-def opened(outcome: tuple[Buffer, list[Buffer] | None, float]) -> tuple[list[Any], BaseException | None]:
+def opened(outcome: tuple[list[Buffer], list[Buffer] | None, float]) -> tuple[list[Any], BaseException | None]:
     """Return the results of a chunk, and what its first failure was.
 
     Raises:
         PayloadError: the results cannot be rebuilt.
     """
-    data, failure, _ = outcome
-    return outcomes.rebuilt([data]), None if failure is None else payload.load_error(failure)
+    results, failure, _ = outcome
+    return outcomes.rebuilt(results), None if failure is None else payload.load_error(failure)

@@ -9,14 +9,14 @@ their buffers hold, and it may have copies of every descriptor.
 from __future__ import annotations
 
 import os
-import signal
 import stat
 import sys
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 from pidfdpool import native
+from pidfdpool.native import signal
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import io
     from collections.abc import Collection, Iterator
@@ -286,8 +286,10 @@ def _renew_buffer(buffer: Any) -> bool:
 def flush_output() -> None:
     """Write out what was printed; a stream that is closed, broken or strange is none of our business."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
+        try:  # noqa: SIM105  after every task, and `suppress` takes longer than the rest
             stream.flush()
+        except Exception:
+            pass
 
 
 def start_faulthandler() -> None:

@@ -7,10 +7,11 @@ that would end the pool, and futures would hang. Whatever they raise is dropped,
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
+    from typing import Any
 
 
 def write(logger: logging.Logger, level: int, message: str, *arguments: object, **options: Any) -> None:

@@ -51,6 +51,11 @@ def add_pool(pool: Pool) -> None:
         _pools.add(pool)
 
 
+def is_exiting() -> bool:
+    """Return whether the interpreter is on its way out."""
+    return _exiting
+
+
 def check_not_exiting() -> None:
     """Raise, in the standard's words, once the interpreter is on its way out."""
     if _exiting:

@@ -9,9 +9,10 @@ import queue
 import time
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pidfdpool import guided
+from pidfdpool.typed import Protocol
 from pidfdpool.worker.chunk import call_each
 
 if TYPE_CHECKING:

@@ -10,35 +10,40 @@ Everything is looked up when it is used, because a host may patch at any time. A
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]
 import _socket
 import _thread
 import os
 import posix
 import select
 import sys
-from types import BuiltinFunctionType
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as signal
     from collections.abc import Callable
     from types import ModuleType
+    from typing import Any
+else:
+    import _signal as signal  # its numbers are plain ones; `signal` makes an Enum of them, which takes 3 ms to load
 
 # Not patched by anybody: patches go into the modules that people import.
 fork = posix.fork
 posix_spawn = posix.posix_spawn
 close = posix.close  # gevent's does it some time later, and in a forked process never
-set_signal = _signal.signal
-get_signal = _signal.getsignal
-SIG_DFL, SIG_IGN = _signal.SIG_DFL, _signal.SIG_IGN  # it takes no others, equal as they may be
+set_signal = signal.signal
+get_signal = signal.getsignal
+SIG_DFL, SIG_IGN = signal.SIG_DFL, signal.SIG_IGN  # it takes no others, equal as they may be
 Socket = _socket.socket
+
+_BuiltinFunction = type(len)
+_names_in_sys = vars(sys)
 
 _second: dict[str, ModuleType] = {}
 
 
 def threads_are_greenlets() -> bool:
     """Return whether `threading` makes something other than threads of the operating system."""
-    return not isinstance(_thread.start_new_thread, BuiltinFunctionType)
+    return not isinstance(_thread.start_new_thread, _BuiltinFunction)
 
 
 def epoll() -> select.epoll:
@@ -63,6 +68,21 @@ def socketpair() -> tuple[_socket.socket, _socket.socket]:
     return ends
 
 
+def above_stdio(fd: int) -> int:
+    """Return fd, or its replacement if its number is that of a standard stream; close-on-exec either way.
+
+    Raises:
+        OSError: no descriptor is left; fd stays open.
+    """
+    if fd > 2:
+        return fd
+    import fcntl
+
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    close(fd)
+    return moved
+
+
 def socket_of(fd: int) -> _socket.socket:
     """Return the socket that the descriptor names, which is its own from now on. Blocking; see `socketpair`."""
     end = _socket.socket(fileno=fd)
@@ -76,7 +96,7 @@ def wait_readable(waiting: select.epoll, timeout: float | None) -> None:
     Raises:
         RuntimeError: threads are patched and select is not, so that nothing can be waited for without stopping all.
     """
-    if isinstance(select.select, BuiltinFunctionType):
+    if isinstance(select.select, _BuiltinFunction):
         raise RuntimeError(
             "the threads of this process are greenlets, but select.select is not patched: a pool's thread would stop "
             "all of them. Patch both."
@@ -118,6 +138,16 @@ def reentrant_lock() -> Any:
     return _threads().RLock()
 
 
+def lock() -> Any:
+    """Return a threading.Lock between threads of the operating system; see `reentrant_lock`."""
+    return _threads().allocate_lock()
+
+
+def host_lock() -> Any:
+    """Return a reentrant lock of the host's own kind: between greenlets, where its threads are these."""
+    return sys.modules.get("threading", _thread).RLock()
+
+
 def in_main_thread() -> bool:
     """Return whether this is the process's first thread of the operating system, or what is left of it in a fork."""
     return os.getpid() == _thread.get_native_id()
@@ -125,7 +155,8 @@ def in_main_thread() -> bool:
 
 def is_interactive() -> bool:
     """Return whether this interpreter serves a prompt or a notebook."""
-    return hasattr(sys, "ps1") or bool(sys.flags.interactive)
+    # Asked with each task, and hasattr takes its time to find nothing.
+    return "ps1" in _names_in_sys or bool(sys.flags.interactive)
 
 
 def sleep(seconds: float) -> None:
@@ -141,7 +172,7 @@ def _native(module: ModuleType, name: str) -> Any:
     """Return the module's own class of this name."""
     value = getattr(module, name, None)
     # `select.poll` is a function of the C module's, `select.epoll` a class of it.
-    if isinstance(value, BuiltinFunctionType) or (isinstance(value, type) and value.__module__ == module.__name__):
+    if isinstance(value, _BuiltinFunction) or (isinstance(value, type) and value.__module__ == module.__name__):
         return value
     return getattr(_second_instance(module.__name__), name)
 

@@ -10,13 +10,13 @@ import weakref
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pidfdpool import awaiting, mapping
+from pidfdpool.futures import Future
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
     from typing import Unpack
 
     from pidfdpool.executor import PidfdPoolExecutor
-    from pidfdpool.futures import Future
     from pidfdpool.guided import Guided
     from pidfdpool.payload import SharedMain
     from pidfdpool.policy import Policy, TaskOptions
@@ -47,7 +47,9 @@ class Options:
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have fn(*args, **kwargs) run in a worker under these options; all keywords are fn's. As the executor's."""
-        return self._executor._submit(self._policy, fn, args, kwargs)
+        future: Future[T] = Future()
+        self._executor._submit_for(future, self._policy, fn, args, kwargs, wait=True)
+        return future
 
     async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """As the executor's run, under these options."""

@@ -4,33 +4,47 @@ Used in the host by the submitting thread (dump) and the pool thread (load), in 
 template never: no object of the user's is rebuilt there. No state, so thread- and fork-safe.
 
 Plain pickle, protocol 5, comes first because it is fast; it knows what `multiprocessing` has taught its own
-pickler (connections, sockets, ...). cloudpickle takes over, by value, when that fails (lambdas, closures) or when
+pickler (see `picklers`). cloudpickle takes over, by value, when that fails (lambdas, closures) or when
 the bytes mention `__main__`: a worker has a `__main__` of its own and would look up names in the wrong module.
 A mere string "__main__" costs a little time and does no harm.
 
-A payload is a list of buffers. Today there is one, with everything in it; out-of-band buffers (PEP 574) would
-follow it, and everything else already passes lists on.
+A payload is a list of buffers: the pickle, and after it whatever large buffers were left out of it (PEP 574). `dumps`
+leaves out nothing and is the quickest for what is small; `segments.apart` is for what may be large.
 """
 
 from __future__ import annotations
 
+import _pickle as pickle
 import io
-import pickle
 import sys
 from collections import ChainMap
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
-from pidfdpool import findable
+from pidfdpool import findable, picklers, plain
+from pidfdpool.typed import Protocol
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
+    from typing import Any
 
     from pidfdpool.wire import Buffer
 
-PROTOCOL = 5
+_STACK_GLOBAL = b"\x93"  # what protocol 4 and later do with a module's name and one in it (pickletools.dis)
+
+MADE_BY_VALUE = b"_class_setstate"  # in the pickle of a class that travels by value
+
+
+class Sink(Protocol):
+    """What is pickled into, if not into one bytes object: a file for picklers that also takes large buffers."""
+
+    def write(self, piece: Buffer, /) -> object:
+        """Take the next piece of the pickle."""
+
+    def leave_out(self, buffer: pickle.PickleBuffer, /) -> bool:
+        """Return False for a buffer that is left out of the pickle."""
 
 
 class SharedMain:
@@ -65,6 +79,13 @@ class AllShared(SharedMain):
         return True
 
 
+class Arrived(SharedMain):
+    """The same seen from a worker that is a fresh interpreter: what came from the host is known there by number."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+
 class _MainIsNotShared(Exception):
     """Stops the pickling by reference of something that the other side lacks."""
 
@@ -89,22 +110,42 @@ def dumps(value: object, shared: SharedMain | None = None) -> list[Buffer]:
         Exception: whatever the object's own reduction raised, pickle.PicklingError and TypeError most often.
     """
     try:
-        data = _pickled(value, pickle.Pickler)
-        if b"__main__" not in data and b"__mp_main__" not in data:
+        data = picklers.pickled(value)
+        if _STACK_GLOBAL not in data or (len(data) >= plain.LONG and plain.is_plain(value, len(data))):
+            return [data]  # nothing in it is looked up by its name, or by none that matters
+        # What neither name can be in is searched once only.
+        if b"main__" not in data or (b"__main__" not in data and b"__mp_main__" not in data):
             strangers = findable.strangers()
-            return [_by_name_or_value(data, value) if _mentions(data, strangers) else data]
-        if shared is not None:
-            return [_pickled(value, _CheckingPickler, shared)]
+            return [_by_name_or_value(data, value, shared) if strangers and _mentions(data, strangers) else data]
+        if shared is not None and not isinstance(shared, Arrived):
+            return [pickled_by_reference(value, shared)]
     except MemoryError:
         raise
     except Exception:  # a lambda, a closure, something of __main__: cloudpickle's own error is the better one
         pass
-    return [_cloudpickled(value)]
+    return [_cloudpickled(value, shared)]
 
 
 def loads(buffers: Sequence[Buffer]) -> Any:
     """Rebuild the object of a payload. Runs the object's own code: anything may be raised."""
-    return pickle.loads(buffers[0])
+    data = buffers[0]
+    return pickle.loads(data) if data[-1] and len(buffers) == 1 else _load(data, buffers[1:])
+
+
+def _load(data: Buffer, left_out: Sequence[Buffer] = ()) -> Any:
+    if not data[-1]:
+        # No pickle ends with 0, but what `naming` has made does. Loaded only then: not every worker gets such.
+        from pidfdpool import namespaces
+
+        return namespaces.load(data, map(_writable, left_out))
+    if not left_out:
+        return pickle.loads(data)
+    return pickle.loads(data, buffers=map(_writable, left_out))
+
+
+def _writable(buffer: Buffer) -> Buffer:
+    # What came over a channel may be a slice of what was read. In a segment it is writable anyway.
+    return bytearray(buffer) if type(buffer) is bytes else buffer
 
 
 def load_result(buffers: Sequence[Buffer]) -> Any:
@@ -115,20 +156,23 @@ def load_result(buffers: Sequence[Buffer]) -> Any:
     attributes to what came back. What the host did to its class since the submit would be undone, and whatever list
     or cache it holds be replaced by a copy. No module's class is touched by a result, so this one is not either.
     """
-    if b"_class_setstate" not in buffers[0]:
-        return pickle.loads(buffers[0])
-    return _load_sparingly(buffers[0])
+    data = buffers[0]
+    # What lies in a segment mentions no class that is to be spared: see `segments.apart`. Elsewhere a class is a
+    # global, and its one byte is found, or not, much more quickly than its name.
+    if type(data) is memoryview or _STACK_GLOBAL not in data or MADE_BY_VALUE not in data:
+        return loads(buffers)
+    return _load_sparingly(buffers[0], buffers[1:])
 
 
-def _load_sparingly(data: Buffer) -> Any:
-    return _SparingUnpickler(io.BytesIO(data)).load()
+def _load_sparingly(data: Buffer, left_out: Sequence[Buffer] = ()) -> Any:
+    return _SparingUnpickler(io.BytesIO(data), left_out).load()
 
 
 class _SparingUnpickler(pickle.Unpickler):
     """Fills the classes that it makes, and leaves those alone that were there before."""
 
-    def __init__(self, stream: io.BytesIO) -> None:
-        super().__init__(stream)
+    def __init__(self, stream: io.BytesIO, left_out: Sequence[Buffer]) -> None:
+        super().__init__(stream, buffers=map(_writable, left_out))
         self._spared: set[type] = set()
 
     def find_class(self, module: str, name: str) -> Any:
@@ -155,31 +199,32 @@ class _SparingUnpickler(pickle.Unpickler):
         return kind if kind in self._spared else fill(kind, state)
 
 
-def _pickled(value: object, kind: type[pickle.Pickler], shared: SharedMain | None = None) -> bytes:
-    table = _reductions()
-    if table is None and kind is pickle.Pickler:
-        return pickle.dumps(value, PROTOCOL)  # the same, in one call
+def pickled_by_reference(value: object, shared: SharedMain, into: Sink | None = None) -> bytes:
+    """Return the pickle of an object, or write it, if nothing in it is the host's alone; raise otherwise."""
     stream = io.BytesIO()
-    pickler = kind(stream, PROTOCOL)
-    if shared is not None and isinstance(pickler, _CheckingPickler):
-        pickler.shared = shared
-    if table is not None:
-        pickler.dispatch_table = table
+    leave_out = None if into is None else into.leave_out
+    target = stream if into is None else into
+    pickler = picklers.taught(_CheckingPickler(target, picklers.PROTOCOL, buffer_callback=leave_out))
+    pickler.shared = shared
     pickler.dump(value)
     return stream.getvalue()
 
 
 def _mentions(data: bytes, modules: tuple[ModuleType, ...]) -> bool:
-    return bool(modules) and any(module.__name__.encode("utf-8", "replace") in data for module in modules)
+    return any(_encoded(module) in data for module in modules)
 
 
-def _by_name_or_value(by_name: bytes, value: object) -> bytes:
+def _encoded(module: ModuleType) -> bytes:
+    return module.__name__.encode("utf-8", "replace")
+
+
+def _by_name_or_value(by_name: bytes, value: object, shared: SharedMain | None) -> bytes:
     """Return a pickle which is rebuilt by name where that works, and by value where those modules are not found.
 
     By name comes first, because an initializer, a preload or a fork may have brought the module into the workers.
     """
     try:
-        return _pickled(_Either(by_name, _cloudpickled(value)), pickle.Pickler)
+        return picklers.pickled(_Either(by_name, _cloudpickled(value, shared)))
     except Exception:
         return by_name
 
@@ -194,21 +239,16 @@ class _Either:
         return _load_either, self._pickles
 
 
-def _load_either(by_name: bytes, by_value: bytes, load: Callable[[bytes], Any] = pickle.loads) -> Any:
+def _load_either(by_name: bytes, by_value: bytes, load: Callable[[bytes], Any] = _load) -> Any:
     try:
         return load(by_name)
     except (ImportError, AttributeError):
         return load(by_value)
 
 
-def _cloudpickled(value: object) -> bytes:
+def _cloudpickled(value: object, shared: SharedMain | None, into: Sink | None = None) -> bytes:
     import cloudpickle
 
-    stream = io.BytesIO()
-    pickler = cloudpickle.Pickler(stream, protocol=PROTOCOL)
-    table = _reductions()
-    if table is not None:
-        pickler.dispatch_table = ChainMap(*cloudpickle.Pickler.dispatch_table.maps, table.maps[0])
     for module in findable.strangers():
         # For good: other threads may be pickling, too. And whoever else uses cloudpickle in this process could not
         # send anything of such a module by name either.
@@ -218,30 +258,33 @@ def _cloudpickled(value: object) -> bytes:
     # that for a module which any process could import.
     script = sys.modules.get("__mp_main__")
     if script is None or script.__name__ in cloudpickle.list_registry_pickle_by_value():
-        pickler.dump(value)
-        return stream.getvalue()
+        return _by_value(value, shared, into)
     cloudpickle.register_pickle_by_value(script)
     try:
-        pickler.dump(value)
+        return _by_value(value, shared, into)
     finally:
         cloudpickle.unregister_pickle_by_value(script)
-    return stream.getvalue()
 
 
-_table: ChainMap[Any, Any] | None = None
+def _by_value(value: object, shared: SharedMain | None, into: Sink | None) -> bytes:
+    import cloudpickle
 
+    from pidfdpool import naming
 
-def _reductions() -> ChainMap[Any, Any] | None:
-    """Return multiprocessing's reducers over copyreg's, or None where multiprocessing is not loaded."""
-    global _table  # noqa: PLW0603  both dictionaries are live, so the view over them is made once
-    if _table is None:
-        reduction = sys.modules.get("multiprocessing.reduction")
-        if reduction is None:
-            return None
-        import copyreg
-
-        _table = ChainMap(reduction.ForkingPickler._extra_reducers, copyreg.dispatch_table)
-    return _table
+    table = picklers.table()
+    reducers = cloudpickle.Pickler.dispatch_table
+    if table is not None:
+        reducers = ChainMap(*reducers.maps, table)
+    leave_out = None if into is None else into.leave_out
+    if shared is None:
+        data = naming.dumps(value, reducers, leave_out)
+    elif isinstance(shared, Arrived):
+        data = naming.dumps_result(value, reducers, leave_out)
+    else:
+        data = naming.dumps_whole(value, reducers, leave_out)
+    if into is not None:
+        into.write(data)
+    return data
 
 
 # ---- exceptions --------------------------------------------------------------------------------------------
@@ -272,7 +315,7 @@ def load_error(buffers: Sequence[Buffer]) -> BaseException:
     if not data:
         return _caused(PayloadError(f"the exception that the task raised cannot be pickled:\n{text}"), cause)
     try:
-        error = load_result(buffers)
+        error = load_result(buffers[:1])
         if not isinstance(error, BaseException):
             raise TypeError(f"it was rebuilt as {type(error).__name__}, which is not an exception")
     except BaseException as failure:

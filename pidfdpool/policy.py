@@ -7,14 +7,13 @@ with the name and the value of what is wrong.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal
 
-from pidfdpool import checks
+from pidfdpool import checks, records
 from pidfdpool.actions import Cause
 from pidfdpool.errors import HeartbeatLost, MemoryExceeded, TaskTimeout, WorkerCrashed
+from pidfdpool.records import dataclass, field
+from pidfdpool.typed import TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,6 +55,7 @@ class PoolOptions(TaskOptions, total=False):
     idle_timeout: float | None
     max_pending: int | None
     capture_stderr: bool
+    segment_memory: int
     young_age: float
     intensity: int | None
     period: float
@@ -64,6 +64,8 @@ class PoolOptions(TaskOptions, total=False):
     start_timeout: float | None
     spawn_timeout: float
     stop_grace: float
+    prefetch: float
+    spin: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,10 @@ class Policy:
         max_pending: accepted tasks that have not ended, at most; see `block`. Default: None.
         capture_stderr: whether the last lines that a worker wrote to standard error go into the report of its death;
             all of it is passed on to the host's standard error. Default: False.
+        segment_memory: bytes of shared memory at most, for large calls and results together. What finds no room goes
+            through sockets, which takes several times as long; 0: everything does. Only what is under way at a time
+            needs room; what was not used for 5 s is given back, and a result that somebody keeps makes room when it
+            is needed. Default: 536870912, which is 512 MiB: enough for 16 MB each way and a dozen workers.
         young_age: a worker that dies unasked before it finished a task, and within so many seconds of being ready (or
             before it was), died young. So does a template that dies before any task was finished. Default: 1.0.
         intensity: more than so many young deaths within `period` break the pool.
@@ -132,6 +138,14 @@ class Policy:
         spawn_timeout: a template that has not forked a worker so many seconds after it was asked to, its preload not
             counted, is killed and replaced. Default: 30.0.
         stop_grace: a worker that was told to stop has so many seconds to leave before it is killed. Default: 10.0.
+        prefetch: so many seconds of work, at the pace of the tasks before, are sent to a worker ahead of the task
+            that it runs; 0: none is. A task that is ahead can be cancelled, overtaken by one of a higher priority,
+            and taken back for another worker, as one that waits; tasks with a timeout, deadline, heartbeat_timeout,
+            and those of a pool with max_tasks_per_child or a limit of memory, are never sent ahead.
+            Default: 0.1.
+        spin: a worker that waits for a task looks for it for so many seconds before it sleeps, if its last wait was
+            as short, and there are processors to spare; a thread that waits for a result does so for 0.0001 s at
+            most, if that has made waits shorter before. 0: neither does. Default: 0.0002.
     """
 
     max_workers: int
@@ -158,6 +172,7 @@ class Policy:
     idle_timeout: float | None = None
     max_pending: int | None = None
     capture_stderr: bool = False
+    segment_memory: int = 512 << 20
     young_age: float = 1.0
     intensity: int | None = None
     period: float = 30.0
@@ -166,6 +181,9 @@ class Policy:
     start_timeout: float | None = None
     spawn_timeout: float = 30.0
     stop_grace: float = 10.0
+    prefetch: float = 0.1
+    spin: float = 0.0002
+    sends_ahead: bool = field(init=False)  # see `prefetch`
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, with its name and value.
@@ -181,11 +199,13 @@ class Policy:
             checks.seconds(name, getattr(self, name), zero=False)
         for name in ("retry_backoff", "retry_backoff_limit", "young_age", "backoff", "backoff_limit", "stop_grace"):
             checks.seconds(name, getattr(self, name))
+        for name in ("prefetch", "spin"):
+            checks.seconds(name, getattr(self, name))
         for name in ("poison_after", "max_tasks_per_child", "max_memory_per_child", "hard_memory_per_child"):
             checks.integer(name, getattr(self, name), least=1, optional=True)
         checks.integer("max_pending", self.max_pending, least=1, optional=True)
         checks.integer("intensity", self.intensity, least=0, optional=True)
-        for name in ("retries", "min_workers"):
+        for name in ("retries", "min_workers", "segment_memory"):
             checks.integer(name, getattr(self, name), least=0)
         checks.integer("max_workers", self.max_workers, least=1)
         checks.integer("priority", self.priority)
@@ -205,6 +225,11 @@ class Policy:
         )
         checks.not_above("retry_backoff", self.retry_backoff, "retry_backoff_limit", self.retry_backoff_limit)
         checks.not_above("backoff", self.backoff, "backoff_limit", self.backoff_limit)
+        each_matters = (
+            self.timeout, self.deadline, self.heartbeat_timeout,
+            self.max_tasks_per_child, self.max_memory_per_child, self.hard_memory_per_child,
+        )  # fmt: skip
+        object.__setattr__(self, "sends_ahead", self.prefetch > 0 and all(limit is None for limit in each_matters))
 
     def refined(self, options: Mapping[str, Any]) -> Policy:
         """Return this policy with other options for tasks.
@@ -220,7 +245,8 @@ class Policy:
         if "grace" not in options and self.grace is not None and isinstance(timeout, (int, float)):
             # Whoever shortens the timeout of a few tasks need not know of the grace that all of them have.
             options = {**options, "grace": min(self.grace, max(0.0, timeout))}
-        return dataclasses.replace(self, **options)
+        refined: Policy = records.replace(self, **options)
+        return refined
 
     @property
     def sizes_chunks(self) -> bool:
@@ -229,6 +255,15 @@ class Policy:
             self.timeout, self.deadline, self.heartbeat_timeout, self.max_tasks_per_child, self.max_pending
         )  # fmt: skip
         return not self.retries and all(limit is None for limit in about_tasks)
+
+    @property
+    def of_workers(self) -> dict[str, Any]:
+        """What workers themselves have to know, as `template.client.Recipe` takes it."""
+        return {
+            "watch_memory": self.max_memory_per_child is not None,
+            "capture_stderr": self.capture_stderr,
+            "spin": self.spin,
+        }
 
     @property
     def young_deaths_allowed(self) -> int:
@@ -281,6 +316,8 @@ def check_names(of: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> 
     for name, value in given.items():
         if name in known:
             continue
+        import difflib
+
         near = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
         if name in PoolOptions.__annotations__:

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pidfdpool import events as ev
+from pidfdpool.records import dataclass, field
 
 if TYPE_CHECKING:
     from pidfdpool.actions import Cause
@@ -61,7 +62,12 @@ class Slot:
     cause: Cause | None = None  # what the pool did to end it, or knows of its end
     doomed: bool = False  # its death was caused by the pool or by the template's
     pid: int | None = None
-    task: int | None = None
+    task: int | None = None  # that it runs, as far as is known
+    ahead: deque[int] = field(default_factory=deque)  # tasks behind that one, in the order in which it begins them
+    to_drop: int = 0  # tasks that were taken back, but are still in its channel
+    recalled: bool = False  # some of what is ahead is being taken back
+    asked_back: bool = False  # for the sake of others, since its last answer
+    kill_for: int | None = None  # the task for which it is to be killed, if that hits no other
     tasks_done: int = 0
     asked_at: float = 0.0
     ready_at: float | None = None
@@ -72,21 +78,25 @@ class Slot:
         """Begin anew with another worker."""
         self.state, self.generation, self.counted, self.asked_at = State.STARTING, generation, True, now
         self.leaving = self.doomed = False
-        self.retires_for = self.cause = self.pid = self.task = self.ready_at = None
-        self.tasks_done = 0
+        self.retires_for = self.cause = self.pid = self.task = self.ready_at = self.kill_for = None
+        self.ahead.clear()
+        self.asked_back = self.recalled = False
+        self.tasks_done = self.to_drop = 0
         self.detail = ""
 
 
 class Task:
     """What the machine knows of an accepted task until it is resolved."""
 
-    __slots__ = ("attempt", "begun", "deaths", "policy", "start_by")
+    __slots__ = ("attempt", "begun", "deaths", "heavy", "policy", "start_by", "unwanted")
 
-    def __init__(self, policy: Policy, now: float) -> None:
+    def __init__(self, policy: Policy, now: float, heavy: bool = False) -> None:
         self.policy = policy
         self.attempt = 0  # the number of the one that runs or ran last
         self.begun = False  # it was handed to a worker, which may not have read it
         self.deaths = 0  # of workers, under it
+        self.unwanted = False  # it was to be killed: whatever becomes of this attempt, there is no other
+        self.heavy = heavy  # its call is large
         self.start_by = None if policy.deadline is None else now + policy.deadline
 
 
@@ -114,9 +124,13 @@ RULES: tuple[Rule, ...] = (
         (_S.BUSY,),
         "IDLE",
         "_finished",
-        "deliver, or try again; STOPPING if it is to be replaced, or was being killed",
+        "deliver, or try again; BUSY if another task is ahead; STOPPING if it is to be replaced, or was being killed",
     ),
     Rule(ev.Finished, (_S.STOPPING,), "same", "_ignore", "too late: whoever waited for it was told"),
+    Rule(ev.Answered, (_S.BUSY,), "same", "_answered", "it has begun the next task; send it more"),
+    Rule(ev.TakenBack, (_S.BUSY, _S.STOPPING), "same", "_taken_back", "back to the queue's head, or withdrawn"),
+    Rule(ev.Dropped, (_S.BUSY,), "IDLE", "_dropped", "BUSY as long as it runs a task; then it may be sent more"),
+    Rule(ev.Dropped, (_S.STOPPING,), "same", "_ignore", "it gets nothing more"),
     Rule(ev.SendRefused, (_S.BUSY,), "STOPPING", "_send_refused", "the task never ran: back to the queue's head"),
     Rule(ev.Declined, (_S.BUSY,), "IDLE", "_declined", "the task was cancelled at the last moment; it never ran"),
     Rule(ev.Unhealthy, (_S.STARTING, _S.BUSY), "same", "_unhealthy", "no task after this one; replace it"),
@@ -126,9 +140,7 @@ RULES: tuple[Rule, ...] = (
     Rule(ev.LastBeat, (_S.STARTING, _S.IDLE, _S.STOPPING), "same", "_ignore", "its task is over"),
     Rule(ev.MemoryFound, (_S.BUSY,), "same", "_memory_found", "SIGKILL if it is too much"),
     Rule(ev.MemoryFound, (_S.STARTING, _S.IDLE, _S.STOPPING), "same", "_ignore", "its task is over"),
-    Rule(
-        ev.Died, (_S.BUSY,), "DEAD", "_died", "fail its task or try it again; requeue it if it was never read; refill"
-    ),
+    Rule(ev.Died, (_S.BUSY,), "DEAD", "_died", "fail its task or try it again; requeue what never began; refill"),
     Rule(ev.Died, (_S.STARTING, _S.IDLE), "DEAD", "_died", "refill, after a pause if it died young"),
     Rule(ev.Died, (_S.STOPPING,), "DEAD", "_died", "as asked; refill if it was not replaced before"),
 )

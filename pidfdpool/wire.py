@@ -8,14 +8,15 @@ A channel is a stream, so each message is framed: a fixed header, the length of 
 makes and reads it. Numbers are little-endian; both ends run on one machine and come from one version.
 
 On a worker's own channel nobody needs to be told which worker it is, so slot and generation mean something else
-there: of a TASK its flags and its attempt, of a RESULT or an ERROR, in generation, the worker's memory in KiB.
+there: of a TASK its flags and its attempt; of a RESULT or an ERROR flags and how long the task took (`took`), and the
+worker's memory in KiB.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TypeAlias
@@ -23,24 +24,44 @@ if TYPE_CHECKING:
     Buffer: TypeAlias = bytes | bytearray | memoryview
 
 HEADER = struct.Struct("<BBHIq")
+_OF_ONE = struct.Struct("<BBHIqQ")  # the header and the length of a frame with one buffer, as nearly all are
 _LENGTHS = [struct.Struct(f"<{count}Q") for count in range(256)]
 
-# host -> worker
+# host -> worker; the first two are done in the order in which they come
 TASK = 1  # value: the task's id; slot: flags, see below; generation: the attempt; buffers: the pickled call
 LEAVE = 2
+SEGMENT = 3  # with a descriptor: a segment; value: its number; slot: its role; generation: its pages
+FORGET = 4  # value: the number of a segment that is used no more
+DESCRIPTORS = 5  # descriptors are coming; with one that nobody needs, see Channel.take_descriptors
 
 # flags of TASK
 HAS_DEADLINE = 1  # the last buffer is not the call's: it is the deadline, DEADLINE.pack(time.monotonic() value)
 SPARE_DESCENDANTS = 2  # what the task starts, and what leaves the process group, outlives the worker
+IN_SEGMENT = 4  # the call lies in a segment; its one buffer is the reference
+WITH_LOAN = 8  # one buffer more, before the deadline: LOAN, a segment that the result may be written into
+ABOUT_SEGMENTS = IN_SEGMENT | WITH_LOAN
+
+LOAN = struct.Struct("<Q")  # a segment's number
+
+# flags of RESULT and ERROR, in slot: 0 where the TASK said nothing of segments
+ANSWERED = 1  # it did
+TAKEN = 2  # the result lies in the segment that was lent; its one buffer is the reference
+RETURNED = 4  # nobody looks at the call's segment any more
+MISSED = 8  # the segment that was lent did not reach the worker
+ABOUT_BORROWED = 15  # all of them
+_TICK = 16e-6  # seconds: what the rest of slot counts
+_MOST_TICKS = 2**12 - 1
 
 DEADLINE = struct.Struct("<d")
 
 # worker -> host
 READY = 10
-RESULT = 11  # value: the task's id; generation: KiB of memory, or 0; buffers: the pickled result
+RESULT = 11  # value: the task's id; slot and generation: see above; buffers: the pickled result
 ERROR = 12  # as RESULT; buffers: the pickled exception, its traceback as UTF-8 text
 INITIALIZER_FAILED = 13  # buffers: as ERROR
+DROPPED = 15  # value: so many of the tasks that were taken back came up, and were passed over
 UNHEALTHY = 14  # buffers: the reason as UTF-8 text; the worker wants to be replaced
+UNSEEN = 16  # value: the task's id; its segment did not reach the worker, which waits for the call itself
 
 # host -> template
 BOOT = 20  # buffers: what the template must know, see template.boot
@@ -48,6 +69,7 @@ SPAWN = 21  # with a descriptor: the worker's end of its channel
 SIGNAL = 22  # value: signal number; only where there are no pidfds
 STOP = 23
 INHERIT = 24  # with a descriptor: one that the initializer's arguments need; comes before BOOT
+TOKENS = 25  # with a descriptor: the tokens of the worker that the next SPAWN asks for
 
 # template -> host
 LAUNCHED = 30  # with a descriptor: the launcher's pidfd
@@ -62,7 +84,17 @@ STDERR = 38  # with a descriptor: the read end of the worker's standard error, i
 
 USAGE = struct.Struct("<qd")
 
-_KINDS = frozenset({TASK, LEAVE, *range(10, 15), *range(20, 25), *range(30, 39)})
+_KINDS = frozenset({TASK, LEAVE, *range(3, 6), *range(10, 17), *range(20, 26), *range(30, 39)})
+
+
+def ticks(seconds: float) -> int:
+    """Return how long a task took in the form in which its answer says so, in slot, beside the flags."""
+    return min(int(seconds / _TICK) + 1, _MOST_TICKS) << 4
+
+
+def took(slot: int) -> float:
+    """Return the seconds that a task took: rounded up, and not more than 66 ms."""
+    return (slot >> 4) * _TICK
 
 
 class WireError(Exception):
@@ -74,12 +106,12 @@ class Frame:
 
     __slots__ = ("buffers", "generation", "kind", "slot", "value")
 
-    def __init__(self, kind: int, slot: int, generation: int, value: int) -> None:
+    def __init__(self, kind: int, slot: int, generation: int, value: int, buffers: list[Buffer]) -> None:
         self.kind = kind
         self.slot = slot
         self.generation = generation
         self.value = value
-        self.buffers: list[Buffer] = []
+        self.buffers = buffers
 
     def __repr__(self) -> str:
         sizes = [len(buffer) for buffer in self.buffers]
@@ -91,11 +123,11 @@ def encode(
 ) -> list[Buffer]:
     """Return the pieces of one frame, ready for a gathering write; the buffers are not copied."""
     count = len(buffers)
+    if count == 1:
+        return [_OF_ONE.pack(kind, 1, slot, generation, value, len(buffers[0])), buffers[0]]
     head = HEADER.pack(kind, count, slot, generation, value)
     if not count:
         return [head]
-    if count == 1:
-        return [head + _LENGTHS[1].pack(len(buffers[0])), buffers[0]]
     return [head + _LENGTHS[count].pack(*map(len, buffers)), *buffers]
 
 
@@ -143,18 +175,25 @@ class Decoder:
         while True:
             frame = self._frame
             if frame is None:
+                if end - position >= _OF_ONE.size and data[position + 1] == 1:
+                    kind, _, slot, generation, value, length = _OF_ONE.unpack_from(data, position)
+                    body = position + _OF_ONE.size
+                    if end - body >= length and kind in _KINDS:
+                        position = body + length
+                        frames.append(Frame(kind, slot, generation, value, [data[body:position]]))
+                        continue
                 if end - position < HEADER.size:
                     break
                 kind, count, slot, generation, value = HEADER.unpack_from(data, position)
                 if kind not in _KINDS:
                     raise WireError(f"a frame of unknown kind {kind}")
                 lengths = _LENGTHS[count]
-                if end - position < HEADER.size + lengths.size:
+                body = position + HEADER.size + lengths.size
+                if end < body:
                     break
-                frame = self._frame = Frame(kind, slot, generation, value)
-                if count:
-                    self._lengths = list(lengths.unpack_from(data, position + HEADER.size))[::-1]
-                position += HEADER.size + lengths.size
+                self._frame = frame = Frame(kind, slot, generation, value, [])
+                self._lengths = list(lengths.unpack_from(data, position + HEADER.size))[::-1]
+                position = body
             while self._lengths:
                 length = self._lengths.pop()
                 if end - position < length:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -107,6 +108,33 @@ def start_python(code: str, *arguments: str, **options: Any) -> subprocess.Popen
 def marked(name: str) -> dict[str, str]:
     """Return an environment by which a host's processes can be told from those of other tests."""
     return {MARK: f"{os.environ[MARK]}-{name}-{time.monotonic_ns()}"}
+
+
+def _switches() -> list[bytes]:
+    """Return how often each of the other threads went to sleep so far: a waiter for the GIL does every 5 ms."""
+    others = [thread for thread in os.listdir("/proc/self/task") if thread != str(threading.get_native_id())]
+    lines = [line for thread in others for line in _read(f"/proc/self/task/{thread}/status").splitlines()]
+    return [line for line in lines if b"ctxt_switches" in line]
+
+
+def _others_sleep() -> bool:
+    before = _switches()
+    time.sleep(0.02)
+    return _switches() == before
+
+
+def unseen_fork() -> int:
+    """Fork without a word to Python, as C code does.
+
+    A child of such a fork can hang before it comes to any code of ours: if another thread waits for the interpreter's
+    lock at that moment, the child's interpreter believes that it still does, and hands over to it when next it lets
+    go of the lock. Nobody can mend that afterwards, so this forks while all other threads are asleep.
+    """
+    import ctypes
+
+    eventually(_others_sleep, "all other threads sleep")
+    # PyDLL keeps the GIL, as a program that has Python inside does when it forks.
+    return ctypes.PyDLL(None).fork()
 
 
 def in_forked_child(function: Callable[[], object], fork: Callable[[], int] = os.fork) -> str:

@@ -30,6 +30,11 @@ def _shared_memory() -> set[str]:
     return {name for name in names if not name.startswith("sem.")}
 
 
+def _mapped_segments() -> int:
+    with open("/proc/self/maps") as maps:
+        return maps.read().count("memfd:pidfdpool-segment")
+
+
 def _is_a_strangers(name: str) -> bool:
     """Return whether a process of no concern to this run has it mapped: another run on the same machine."""
     ours = {os.getpid(), *processes_of_this_run()}
@@ -60,6 +65,7 @@ def leftovers(*, shared_memory: bool = True):
     threads = set(threading.enumerate())
     descriptors = _open_descriptors()
     memory = _shared_memory()
+    mapped = _mapped_segments()
     running = set(processes())
     yield
     gc.collect()
@@ -75,6 +81,7 @@ def leftovers(*, shared_memory: bool = True):
             "shared memory": {name for name in _shared_memory() - memory if not _is_a_strangers(name)}
             if shared_memory
             else None,
+            "mapped segments": max(0, _mapped_segments() - mapped),
         }
         return {what: items for what, items in found.items() if items}
 

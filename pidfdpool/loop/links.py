@@ -9,9 +9,10 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from pidfdpool import blackbox, native, wire
+from pidfdpool import blackbox, native, tokens, wire
 from pidfdpool.channel import Channel
 from pidfdpool.loop import usage
+from pidfdpool.loop.lending import Account
 from pidfdpool.loop.poller import READ, WRITE
 from pidfdpool.loop.stderr import Stderr
 from pidfdpool.loop.witness import Evidence
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+ALL = 1 << 20  # more tokens than a worker ever has
+
 # Seconds to wait for the template's word on how a worker ended, once its pidfd says that it did. The word comes
 # within a millisecond, unless the template is stopped.
 REPORT_GRACE = 1.0
@@ -40,17 +43,18 @@ ORPHAN_GRACE = 0.05
 class Link:
     """A channel that the pool thread serves, and the process at its other end."""
 
+    _answers = False  # whether the leader serves the channel, too
+
     def __init__(self, channel: Channel, poller: Poller) -> None:
         self.channel = channel
         self.handle: ProcessHandle | None = None
         self._poller = poller
-        self._reset = False
         self._channel_watch: Watch | None = None
         self._exit_watch: Watch | None = None
 
     def watch_channel(self, callback: Callable[[int], None]) -> None:
         """Have the channel served by the pool thread."""
-        self._channel_watch = self._poller.watch(self.channel.fileno(), callback)
+        self._channel_watch = self._poller.watch(self.channel.fileno(), callback, inner=self._answers)
 
     def watch_exit(self, handle: ProcessHandle, callback: Callable[[int], None]) -> None:
         """Take the handle of the process and have its end noticed."""
@@ -70,7 +74,7 @@ class Link:
         try:
             done = self.channel.flush()
         except OSError:
-            done = True  # it is dying; that something stayed unsent tells later that its task was never read
+            done = True  # it is dying; its tokens tell later which of its tasks it never began
         if done and self._channel_watch is not None:
             self._poller.change(self._channel_watch, READ)
 
@@ -84,10 +88,6 @@ class Link:
             return self.channel.receive_now()
         except BlockingIOError:
             return []
-        except ConnectionResetError:
-            # unix(7) does not say it, net/unix/af_unix.c does: the peer was closed with bytes unread.
-            self._reset = True
-            self.stop_reading()
         except (EOFError, OSError):
             self.stop_reading()
         return []
@@ -123,11 +123,16 @@ class Link:
 class WorkerLink(Link):
     """One worker, from the request for it until it is buried."""
 
-    def __init__(self, slot: int, generation: int, end: Socket, poller: Poller) -> None:
+    _answers = True
+
+    def __init__(self, slot: int, generation: int, end: Socket, its_tokens: int, poller: Poller) -> None:
         super().__init__(Channel(end), poller)
         self.slot = slot
         self.generation = generation
+        self.name: tuple[int, int, int | None] = (slot, generation, None)
+        self._tokens: int | None = its_tokens
         self.ready_early = False  # READY came before the template's SPAWNED, on its other channel
+        self.account = Account()  # of segments
         self.status: ExitStatus | None = None  # as the template reported it
         self.ended_at: float | None = None  # when its pidfd became readable
         self.report_within = REPORT_GRACE
@@ -146,8 +151,18 @@ class WorkerLink(Link):
     def watch_exit(self, handle: ProcessHandle, callback: Callable[[int], None]) -> None:
         """Take the handle; a signal that was asked for meanwhile is sent now."""
         super().watch_exit(handle, callback)
+        self.name = self.slot, self.generation, handle.pid
         if self._signal is not None:
             self.signal(self._signal)
+
+    def put_tokens(self, count: int) -> None:
+        """Put down the tokens of so many tasks, before they are sent: one without a token is taken for taken back."""
+        if self._tokens is not None:
+            tokens.put(self._tokens, count)
+
+    def take_back(self, most: int = ALL) -> int:
+        """Take back the last tasks that were sent, up to so many, if they have not begun; return how many."""
+        return 0 if self._tokens is None else tokens.take_many(self._tokens, most)
 
     def leave(self) -> None:
         """Tell the worker to leave; if it is dying anyway, that will be noticed."""
@@ -166,11 +181,6 @@ class WorkerLink(Link):
         except OSError:  # before Linux 6.9 a pidfd cannot name a group; the template kills the rest of it
             with suppress(OSError):
                 self.handle.send_signal(number)
-
-    @property
-    def pid(self) -> int | None:
-        """The worker's number, for people; None until the template has told it."""
-        return None if self.handle is None else self.handle.pid
 
     def ask_stack(self) -> None:
         """Have the worker write its Python stack into its black box."""
@@ -202,8 +212,8 @@ class WorkerLink(Link):
         return self._if_alive(lambda pid: (usage.resident(pid), usage.processor_time(pid))) or (None, None)
 
     def memory(self) -> int:
-        """Return the resident memory in bytes; 0 if it cannot be told."""
-        return self._if_alive(usage.resident) or 0
+        """Return the resident memory in bytes, without segments, which are the pool's; 0 if it cannot be told."""
+        return self._if_alive(lambda pid: usage.resident(pid, self.account.mapped)) or 0
 
     def _if_alive(self, read: Callable[[int], T]) -> T | None:
         """Return what is read by the worker's number: only if it is alive afterwards was the number its own."""
@@ -229,6 +239,7 @@ class WorkerLink(Link):
     def close(self) -> None:
         """Forget and close everything. In the pool thread, under the lock."""
         super().close()
+        self.account.close()
         self._poller.forget(self._stderr_watch)
         self._close_evidence()
 
@@ -238,16 +249,12 @@ class WorkerLink(Link):
         self._close_evidence()
 
     def _close_evidence(self) -> None:
-        fd, self._blackbox = self._blackbox, None
-        if fd is not None:
-            native.close(fd)
+        fds, self._blackbox, self._tokens = (self._blackbox, self._tokens), None, None
+        for fd in fds:
+            if fd is not None:
+                native.close(fd)
         if self._stderr is not None:
             self._stderr.close()
-
-    @property
-    def unread(self) -> bool:
-        """Whether the worker certainly never took all that was sent to it: so the task in there never ran."""
-        return self._reset or self.channel.unsent
 
 
 class TemplateLink(Link):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
 
 from pidfdpool import payload, wire
 from pidfdpool.actions import Cause
@@ -20,13 +21,17 @@ from pidfdpool.errors import (
     WorkerCrashed,
     advice,
 )
+from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TypeAlias
 
     from pidfdpool.loop.pool import Pool
     from pidfdpool.policy import Policy
     from pidfdpool.wire import Buffer, Frame
+
+    WorkerName: TypeAlias = tuple[int, int, int | None]  # slot, generation, pid
 
 
 class Recipient(Protocol):
@@ -38,8 +43,14 @@ class Recipient(Protocol):
     def _begin(self) -> bool:
         """Return whether the task is still wanted, now that a worker is to have it; with the lock."""
 
-    def _note_attempt(self, slot: int, generation: int, pid: int | None, attempt: int, /) -> None:
-        """Take note of the worker; with the lock."""
+    def _note_attempt(self, worker: WorkerName, attempt: int, at: float, /) -> None:
+        """Take note of the worker, and of when it was given the task (time.time()); with the lock."""
+
+    def _has_callbacks(self) -> bool:
+        """Return whether telling it calls something of the user's; without the lock."""
+
+    def _mark_cancelled(self) -> bool:
+        """Take note that the task is cancelled, if it waits, but tell nobody yet; with the lock."""
 
     def _resolve(self, result: Any, error: BaseException | None, /) -> None:
         """Take the outcome."""
@@ -54,27 +65,55 @@ class Recipient(Protocol):
 class Task:
     """What the host keeps of an accepted task until its future is resolved."""
 
-    __slots__ = ("attempt", "begun", "buffers", "deaths", "future", "name", "number", "policy")
+    __slots__ = ("attempt", "begun", "buffers", "deaths", "future", "number", "policy", "what")
 
-    def __init__(self, number: int, future: Recipient, buffers: list[Buffer], name: str, policy: Policy) -> None:
+    def __init__(self, number: int, future: Recipient, buffers: list[Buffer], what: object, policy: Policy) -> None:
         self.number = number
         self.future = future
         self.buffers = buffers
-        self.name = name
+        self.what = what  # the function, or its name
         self.policy = policy
         self.begun = False
         self.attempt = 0
         self.deaths: tuple[Death, ...] = ()
 
-    def frame(self, deadline: float | None) -> list[Buffer]:
-        """Return the frame that hands this attempt to a worker."""
-        flags, buffers = 0, self.buffers
+    @property
+    def name(self) -> str:
+        """What to call the task in messages."""
+        return self.what if isinstance(self.what, str) else name_of(self.what)
+
+    @property
+    def heavy(self) -> bool:
+        """Whether its call is large: it lies in a segment, or is to."""
+        return type(self.buffers) is not list
+
+    def frame(
+        self, attempt: int, deadline: float | None, flags: int = 0, buffers: list[Buffer] | None = None
+    ) -> list[Buffer]:
+        """Return the frame that hands this attempt to a worker. buffers: what to send in the place of the call."""
+        if buffers is None:
+            buffers = self.buffers
         if deadline is not None:
             flags |= wire.HAS_DEADLINE
             buffers = [*buffers, wire.DEADLINE.pack(deadline)]
         if not self.policy.kill_descendants:
             flags |= wire.SPARE_DESCENDANTS
-        return wire.encode(wire.TASK, flags, self.attempt, self.number, buffers)
+        return wire.encode(wire.TASK, flags, attempt, self.number, buffers)
+
+
+def kept(function: object) -> object:
+    """Return what a task keeps of a function, to be named by: itself, or its name if it may be something large."""
+    return function if type(function) is FunctionType else name_of(function)
+
+
+def name_of(function: object) -> str:
+    """Return what to call a task that calls this function."""
+    inner = getattr(function, "func", function)  # functools.partial
+    name = getattr(inner, "__qualname__", None) or type(inner).__qualname__
+    module = getattr(inner, "__module__", None)
+    if module == "pidfdpool.worker.chunk":
+        return "a chunk of map"
+    return f"{module}.{name}" if module else str(name)
 
 
 class Outcome:
@@ -84,7 +123,7 @@ class Outcome:
 
     def __init__(self, frame: Frame) -> None:
         self.kind = frame.kind
-        self.buffers = frame.buffers
+        self.buffers, frame.buffers = frame.buffers, []  # its own: those in a segment are let go of when it is read
         self.error: BaseException | None = None
 
     def matches(self, policy: Policy) -> bool:
@@ -96,15 +135,25 @@ class Outcome:
 
     def deliver(self, future: Recipient) -> None:
         """Resolve the future with it."""
-        if self.kind == wire.ERROR:
-            future._resolve(None, self.error or payload.load_error(self.buffers))
-            return
-        try:
-            result = rebuilt(self.buffers)
-        except PayloadError as error:
-            future._resolve(None, error)
-        else:
-            future._resolve(result, None)
+        deliver(self, future, self.error)
+
+
+def deliver(told: Frame | Outcome, future: Recipient, error: BaseException | None = None) -> None:
+    """Resolve the future with what a worker wrote, and let go of its buffers before. error: it, if it is there."""
+    if told.kind == wire.ERROR:
+        future._resolve(None, error or payload.load_error(_taken(told)))
+        return
+    try:
+        result = rebuilt(_taken(told))
+    except PayloadError as failure:
+        future._resolve(None, failure)
+    else:
+        future._resolve(result, None)
+
+
+def _taken(told: Frame | Outcome) -> list[Buffer]:
+    buffers, told.buffers = told.buffers, []
+    return buffers
 
 
 def rebuilt(buffers: Sequence[Buffer]) -> Any:

@@ -1,5 +1,9 @@
 """Waits for descriptors, in the pool thread, and lets other threads end the wait.
 
+The channels of the workers are watched by an epoll of their own, the *inner* one, which the pool's epoll watches in
+its turn. So one call takes all of them away from the pool thread, for a thread that reads them itself (the
+*leader*, see `leading`), and one gives them back.
+
 A descriptor's number is reused as soon as it is closed, and epoll reports numbers. So each registration is an object
 of its own, the *watch*; a batch of events is matched with watches before any of them is served, and a watch that was
 forgotten meanwhile is passed over, whatever its number names by then.
@@ -14,10 +18,11 @@ import fcntl
 import os
 import select
 import threading
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pidfdpool import native
-from pidfdpool.channel import above_stdio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,9 +34,10 @@ WRITE = select.EPOLLOUT
 class Watch:
     """One registration: what to call when the descriptor is ready."""
 
-    __slots__ = ("active", "callback", "events", "fd")
+    __slots__ = ("active", "callback", "epoll", "events", "fd")
 
-    def __init__(self, fd: int, callback: Callable[[int], None], events: int) -> None:
+    def __init__(self, epoll: select.epoll, fd: int, callback: Callable[[int], None], events: int) -> None:
+        self.epoll = epoll
         self.fd = fd
         self.callback = callback
         self.events = events
@@ -59,17 +65,35 @@ class Poller:
         # Reentrant, because `wake` is called from weakref callbacks: the collector may run one of those in a thread
         # that is inside `wake` already.
         self._wake_lock = threading.RLock()
+        self._process = os.getpid()
         self._epoll = _epoll()
+        self._inner = _epoll()
+        # Held by whoever serves what is ready: the pool thread or the leader.
+        self.serving = native.reentrant_lock()
+        self.is_served = False  # somebody does at the moment
         # Whether the pool's thread is one of the host's greenlets. A wait of its own would stop all of them.
         self.among_greenlets = False
         self._watches: dict[int, Watch] = {}
-        self._wake_fd = above_stdio(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        self._led_fd = native.above_stdio(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        try:
+            self._wake_fd = native.above_stdio(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        except OSError:
+            native.close(self._led_fd)
+            raise
         self.watch(self._wake_fd, self._drain)
+        self.watch(self._inner.fileno(), self._serve_inner)
+        # C functions, so that no signal handler runs on the way to what they do.
+        self.lead = partial(self._epoll.modify, self._inner.fileno(), 0)  # take the channels from the pool thread
+        self.follow = partial(self._epoll.modify, self._inner.fileno(), READ)  # give them back
+        self.watch(self._led_fd, self._drain_led, inner=True)
 
-    def watch(self, fd: int, callback: Callable[[int], None], events: int = READ) -> Watch:
-        """Call back with the mask of events whenever the descriptor is ready (level-triggered)."""
-        watch = Watch(fd, callback, events)
-        self._epoll.register(fd, events)
+    def watch(self, fd: int, callback: Callable[[int], None], events: int = READ, *, inner: bool = False) -> Watch:
+        """Call back with the mask of events whenever the descriptor is ready (level-triggered).
+
+        inner: in the pool thread or the leader, whoever reads the channels at the time.
+        """
+        watch = Watch(self._inner if inner else self._epoll, fd, callback, events)
+        watch.epoll.register(fd, events)
         self._watches[fd] = watch
         return watch
 
@@ -77,30 +101,64 @@ class Poller:
         """Wait for other events on the descriptor."""
         if watch.active and watch.events != events:
             watch.events = events
-            self._epoll.modify(watch.fd, events)
+            with suppress(FileNotFoundError):  # whoever reads has come to its end, and forgotten it
+                watch.epoll.modify(watch.fd, events)
 
     def forget(self, watch: Watch | None) -> None:
         """Stop watching, before the descriptor is closed. Idempotent."""
         if watch is not None and watch.active:
             watch.active = False
             del self._watches[watch.fd]
-            self._epoll.unregister(watch.fd)
+            watch.epoll.unregister(watch.fd)
 
     def wait(self, timeout: float | None) -> None:
         """Wait for events, at most timeout seconds, and serve them."""
         if self.among_greenlets:
             native.wait_readable(self._epoll, timeout)
             timeout = 0
-        ready = [(self._watches.get(fd), mask) for fd, mask in self._epoll.poll(timeout)]
-        for watch, mask in ready:
-            if watch is not None and watch.active:
-                watch.callback(mask)
+        self.serve(self._epoll.poll(timeout))
+
+    def serve(self, ready: list[tuple[int, int]]) -> None:
+        """Serve what is ready. In the pool thread or the leader."""
+        with self.serving:
+            outer, self.is_served = self.is_served, True
+            try:
+                watches = [(self._watches.get(fd), mask) for fd, mask in ready]
+                for watch, mask in watches:
+                    if watch is not None and watch.active:
+                        watch.callback(mask)
+            finally:
+                self.is_served = outer
+
+    def _serve_inner(self, _mask: int) -> None:
+        self.serve(self._inner.poll(0))
+
+    # ---- for the leader ------------------------------------------------------------------------------------
+
+    def wait_for_answers(self, timeout: float | None) -> list[tuple[int, int]]:
+        """Return what is ready of the channels, for `serve`, after at most timeout seconds."""
+        return self._inner.poll(timeout)
+
+    def wake_leader(self) -> None:
+        """End the leader's current wait, or its next one. From any thread, at any time."""
+        self._ring(leader=True)
+
+    def _drain_led(self, _mask: int) -> None:
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._led_fd)
 
     def wake(self) -> None:
         """End the current wait, or the next one if there is none. From any thread, at any time."""
+        self._ring(leader=False)
+
+    def _ring(self, *, leader: bool) -> None:
+        if os.getpid() != self._process:
+            # A forked child's collector is at it. There is nobody to be woken in there, and another thread of the
+            # parent's may have been in the middle of this: the copy of its lock would never be given back.
+            return
         with self._wake_lock:
-            if self._wake_fd >= 0:
-                os.eventfd_write(self._wake_fd, 1)
+            if self._wake_fd >= 0:  # both are there, or both are closed
+                os.eventfd_write(self._led_fd if leader else self._wake_fd, 1)
 
     def _drain(self, _mask: int) -> None:
         os.eventfd_read(self._wake_fd)
@@ -109,13 +167,21 @@ class Poller:
         """Close what is the poller's own."""
         with self._wake_lock:
             fd, self._wake_fd = self._wake_fd, -1
+        self._close(fd)
+
+    def _close(self, fd: int) -> None:
         if fd >= 0:
             self._epoll.close()
+            self._inner.close()
             native.close(fd)
+            native.close(self._led_fd)
 
     def __del__(self) -> None:
-        if self._wake_fd >= 0:
-            self.close()  # of a pool whose thread was never started, because nothing came of its first submit
+        if self._wake_fd >= 0:  # of a pool whose thread was never started, because nothing came of its first submit
+            if os.getpid() == self._process:
+                self.close()
+            else:
+                self.close_in_forked_child()
 
     def close_in_forked_child(self) -> None:
         """Close the copies of a forked process, without the lock, which may have been copied while held.
@@ -123,6 +189,4 @@ class Poller:
         Nothing is unregistered: the epoll instance is the parent's too.
         """
         fd, self._wake_fd = self._wake_fd, -1
-        if fd >= 0:
-            self._epoll.close()
-            native.close(fd)
+        self._close(fd)

@@ -1,4 +1,4 @@
-"""What the threads that submit and the pool thread share: one pool, and the carrying out of its decisions.
+"""What the threads that submit and the pool thread share: one pool, and the way to its decisions.
 
 One lock guards the machine, the tasks and every write. It is held for decisions and for I/O that cannot block, never
 while a user's code runs: pickles are rebuilt and futures resolved by the *resolutions* that `decide` returns, which
@@ -10,24 +10,25 @@ without waking the pool thread. That is woken only where it has something to sta
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
 import weakref
 from collections import deque
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pidfdpool import actions as do
-from pidfdpool import channel as channels
 from pidfdpool import events as ev
-from pidfdpool import hygiene, journal, native, wire
+from pidfdpool import hygiene, native
 from pidfdpool.loop import outcomes
-from pidfdpool.loop.links import WorkerLink
+from pidfdpool.loop.carrying import Carrying
+from pidfdpool.loop.leading import Leading
+from pidfdpool.loop.lending import Lender
 from pidfdpool.loop.outcomes import Recipient, Task
 from pidfdpool.loop.poller import Poller
-from pidfdpool.loop.resolving import Resolving, run
+from pidfdpool.loop.resolving import run
 from pidfdpool.loop.starting import Starter, check_startable
 from pidfdpool.loop.thread import PoolThread
 from pidfdpool.loop.witness import Witness
@@ -38,17 +39,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pidfdpool.deaths import Death
-    from pidfdpool.loop.links import TemplateLink
     from pidfdpool.loop.resolving import Context, Resolution
+    from pidfdpool.loop.witness import Evidence
     from pidfdpool.policy import Policy
+    from pidfdpool.rules import Slot
     from pidfdpool.template.client import Recipe
     from pidfdpool.wire import Buffer
 
 _log = logging.getLogger("pidfdpool.tasks")
 
 
-class Pool(Resolving):
-    """One pool, from its first submit until everything of it is gone. What futures are told is in `resolving`.
+class Pool(Carrying):
+    """One pool, from its first submit until everything of it is gone.
+
+    How actions are carried out is in `carrying`, what futures are told in `resolving`.
 
     Every method takes the lock itself, except where it says that the caller holds it.
     """
@@ -64,36 +68,25 @@ class Pool(Resolving):
         self.machine = Machine(policy)
         self.machine.size = size
         self.submitted = 0  # ever
+        self._numbers = itertools.count(1)
         self.recipe = recipe
         self.poller = Poller()
-        self.workers: dict[int, WorkerLink] = {}  # by slot
-        self.template: TemplateLink | None = None
         self.closed = False
         self.abandoned = False  # by this process, which was forked from the pool's
         self.stillborn = False  # closed because its thread could not be started
         self.owner_lost = False  # set without the lock, by the collector
+        self.awaited = 0  # threads that wait for workers to be ready, see `Starter.prestart`
         self.sleeps_until: float | None = 0.0  # what the pool thread's current wait ends at; None: nothing
         self.unrun: list[Resolution] = []
         self._put_off: deque[ev.Event] = deque()  # for the pool thread to decide upon
+        self.leading = Leading(self, policy.spin)
         self._thread = PoolThread(self)
+        self.lender = Lender(self, policy.segment_memory)
         self.starter = Starter(self, self._thread)
-        self._carry_out: dict[type[Any], Callable[[Any], ev.Event | None]] = {
-            do.Send: self._send,
-            do.Spawn: self._spawn,
-            do.Stop: self._stop,
-            do.Signal: self._signal,
-            do.AskStack: self._ask_stack,
-            do.CheckHeartbeat: self._check_heartbeat,
-            do.CheckMemory: self._check_memory,
-            do.StartTemplate: self._start_template,
-            do.KillTemplate: self._kill_template,
-            do.StopTemplate: self._stop_template,
-            do.Close: self._close,
-        }
 
     # ---- for the executor ----------------------------------------------------------------------------------
 
-    def submit(self, future: Recipient, buffers: list[Buffer], name: str, policy: Policy, *, wait: bool) -> None:
+    def submit(self, future: Recipient, buffers: list[Buffer], what: object, policy: Policy, *, wait: bool) -> None:
         """Accept a task and hand it to an idle worker, if there is one.
 
         Raises:
@@ -101,35 +94,69 @@ class Pool(Resolving):
             PoolBroken: the pool is broken.
             RuntimeError: it is shut down.
         """
+        number = next(self._numbers)  # in one step, because a signal handler may submit between any two
+        task = Task(number, future, buffers, what, policy)
+        if policy is self._policy and self._take_quickly(task):
+            return
         if self._thread.started:
-            self._accept(future, buffers, name, policy, wait=wait)
+            self._accept(task, wait=wait)
             return
         with hygiene.signals_blocked() as mask:
-            number = self._accept(future, buffers, name, policy, wait=wait)
-            if number is not None:
+            if self._accept(task, wait=wait):
                 self.starter.first(number, mask)
 
-    def _accept(
-        self, future: Recipient, buffers: list[Buffer], name: str, policy: Policy, *, wait: bool
-    ) -> int | None:
-        """Accept a task; return its number if it is for the caller to start the pool."""
+    def _take_quickly(self, task: Task) -> bool:
+        """Accept a task by one of the machine's short ways; return whether there was one.
+
+        Where there are many tasks, most just have to wait; where there is one at a time, a worker is idle.
+        """
+        if task.policy.max_pending is not None or self._interrupted:
+            return False
+        if native.is_interactive() and self._decides_later:  # the first says no most cheaply, for each task
+            return False
+        number = task.number
+        try:
+            with self.lock:
+                machine, now = self.machine, time.monotonic()
+                slot = None
+                if not machine.enqueue(number, now, task.heavy):
+                    slot = machine.hand_over(number, now, task.heavy)
+                    if slot is None:
+                        return False
+                self.submitted += 1
+                self.tasks[number] = task
+                task.future._attach(self, number, task.policy.cancel_kills)
+                resolutions = [] if slot is None else self._send_first(task, slot)
+        except BaseException as error:
+            self.fail(error)  # as in `decide_guarded`
+            raise
+        run(resolutions)
+        return True
+
+    def _send_first(self, task: Task, slot: Slot) -> list[Resolution]:
+        """Send a task that was just accepted. The caller has the lock."""
+        following = self._send(do.Send(slot.index, slot.generation, task.number))
+        return [] if following is None else self.decide(following)
+
+    def _accept(self, task: Task, *, wait: bool) -> bool:
+        """Accept a task; return whether it is for the caller to start the pool."""
+        policy = task.policy
         interrupted = self._interrupted
         with self.lock:
             self.check_open()
             if policy.max_pending is not None and not interrupted:
                 self._wait_for_room(policy.max_pending, wait=wait and policy.block)
             self.submitted += 1
-            number = self.submitted
-            self.tasks[number] = Task(number, future, buffers, name, policy)
-            future._attach(self, number, policy.cancel_kills)
-            event = ev.Submitted(number, None if policy is self._policy else policy)
+            self.tasks[task.number] = task
+            task.future._attach(self, task.number, policy.cancel_kills)
+            event = ev.Submitted(task.number, None if policy is self._policy else policy, task.heavy)
             if interrupted:
                 self._decide_later(event)
-                return None
+                return False
             resolutions = self.decide_guarded(event)
             first = not self._thread.started and self.starter.claim_first()
         run(resolutions)
-        return number if first else None
+        return first
 
     def _wait_for_room(self, most: int, *, wait: bool) -> None:
         """Wait until fewer tasks are pending. The caller has the lock, which is released meanwhile."""
@@ -148,8 +175,26 @@ class Pool(Resolving):
         if self.machine.phase is not Phase.OPEN:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
+    def cancel(self, number: int, future: Recipient) -> bool:
+        """Cancel a task that no worker has begun; return whether it is cancelled. The recipient is told of it."""
+        interrupted = self._interrupted
+        with self.lock:
+            later = interrupted or self._decides_later
+            machine = self.machine
+            if later and number in machine.tasks and number not in machine.queue:
+                return False  # it may have begun, or be about to, and this is not the moment to find out
+            if number not in machine.given and (number not in self.tasks or not future._mark_cancelled()):
+                return False
+            if later:
+                self._decide_later(ev.Cancelled(number))
+                return True
+            resolutions = self.decide_guarded(ev.Cancelled(number))
+            cancelled = number not in self.tasks
+        run(resolutions)
+        return cancelled
+
     def withdraw(self, number: int) -> None:
-        """Take a cancelled task out of the queue."""
+        """Take a task out of the queue of which nobody knows."""
         self.happen(ev.Cancelled(number))
 
     def kill_task(self, number: int) -> None:
@@ -174,6 +219,11 @@ class Pool(Resolving):
             self.starter.wait()
             self._thread.join()
 
+    def wake_unless_awake(self) -> None:
+        """Have the pool thread look for something to do. Any thread, at any point; needs no lock."""
+        if not self._thread.is_itself:  # it looks before it sleeps
+            self.poller.wake()
+
     def live_as_long_as(self, owner: object) -> None:
         """Shut down, after what was submitted, when the owner is collected: nobody can submit any more."""
         self._owner = weakref.ref(owner, self._owner_is_lost)
@@ -193,6 +243,8 @@ class Pool(Resolving):
         # A child that was forked in a callback comes back to the pool thread's work, to find out that it is over.
         self.lock = native.reentrant_lock()
         self.room = threading.Condition(self.lock)
+        self.leading = Leading(self, 0.0)
+        self.lender.abandon_in_forked_child()
         self.poller.close_in_forked_child()
         for link in [*self.workers.values(), self.template]:
             # The fork may have come between any two steps of the pool thread's.
@@ -211,7 +263,7 @@ class Pool(Resolving):
             return
         with self.lock:
             resolutions = self.decide_guarded(event, context)
-        run(resolutions)
+        self.leading.run(resolutions)
 
     @property
     def _interrupted(self) -> bool:
@@ -223,14 +275,41 @@ class Pool(Resolving):
         """
         return self.lock._is_owned()  # type: ignore[no-any-return]
 
+    @property
+    def _decides_later(self) -> bool:
+        """Whether the caller had better leave decisions to the pool thread, which nothing interrupts."""
+        return _interrupts_are_usual() and self._thread.started and not self._thread.is_current
+
     def _decide_later(self, event: ev.Event) -> None:
         self._put_off.append(event)
         self.poller.wake()
 
+    def fail(self, error: BaseException) -> None:
+        """Break the pool, because something was left half done."""
+        self._thread.fail(error)
+
+    @property
+    def may_be_led(self) -> bool:
+        """Whether the caller, who waits for a future, may read the channels meanwhile."""
+        thread = self._thread
+        return thread.started and not (
+            self.poller.among_greenlets or thread.is_current or self._interrupted or _interrupts_are_usual()
+        )
+
+    def check_may_wait(self) -> None:
+        """Raise RuntimeError if the caller is amid the work that brings results: it would wait for itself."""
+        if self._thread.is_current or self._interrupted:
+            raise RuntimeError(
+                "waiting for this result would never end: the caller (a callback, a signal handler, code that runs "
+                "while a result is rebuilt) is in the middle of the work that brings it. Give a timeout, or wait in "
+                "another thread."
+            )
+
     def catch_up(self) -> None:
-        """Decide what was put off. In the pool thread."""
+        """Decide what was put off, and call what is not for the leader to call. In the pool thread."""
         while self._put_off:
             self.happen(self._put_off.popleft())
+        self.leading.catch_up()
 
     def decide_guarded(self, event: ev.Event, context: Context = None) -> list[Resolution]:
         """Decide in a thread of the user's, which may be interrupted anywhere (Ctrl-C). The caller has the lock.
@@ -238,23 +317,26 @@ class Pool(Resolving):
         What was being decided is then half done, and nothing can be trusted: the pool thread breaks the pool, which
         is better than a future that nobody resolves. Where that is to be expected, it decides itself.
         """
-        if _interrupts_are_usual() and self._thread.started and not self._thread.is_current:
+        if self._decides_later:
             self._decide_later(event)
             return []
         try:
             return self.decide(event, context)
         except BaseException as error:
-            self._thread.fail(error)
+            self.fail(error)
             raise
 
     def decide(self, event: ev.Event, context: Context = None) -> list[Resolution]:
         """Take an event and carry out what follows; return what to run without the lock. The caller has it."""
         resolutions: list[Resolution] = []
-        if self.closed:
+        if self.closed or self._thread.has_failed:
             if isinstance(event, ev.Submitted) and event.task in self.tasks:  # it was put off until now
                 resolutions.append(self.failing(event.task, self.broken_error("the pool is shut down")))
             return resolutions
         events = deque([event])
+        if self._spawns and not self._puts_off_spawns:
+            spawns, self._spawns = self._spawns, []
+            events.extendleft(failure for spawn in spawns if (failure := self._spawn(spawn)) is not None)
         try:
             while events:
                 for action in self.machine.decide(events.popleft(), time.monotonic()):
@@ -272,75 +354,30 @@ class Pool(Resolving):
         if deadline is not None and (self.sleeps_until is None or deadline < self.sleeps_until):
             self.sleeps_until = deadline
             self.poller.wake()
-        if self._policy.max_pending is not None:
-            self.room.notify_all()
+        self.note_room()
         return resolutions
 
-    # ---- actions on processes ------------------------------------------------------------------------------
+    def decide_death(self, event: ev.Died, evidence: Evidence) -> list[Resolution]:
+        """Decide about a death, but ask for no worker yet: that wakes the template, which takes the processor away.
 
-    def _send(self, action: do.Send) -> ev.Event | None:
-        task = self.tasks[action.task]
-        link = self.workers[action.slot]
-        if not task.begun:
-            if not task.future._begin():
-                del self.tasks[action.task]
-                self.cancelled += 1
-                return ev.Declined(action.slot, action.generation, action.task)
-            task.begun = True
-        task.attempt = action.attempt
-        task.future._note_attempt(action.slot, action.generation, link.pid, action.attempt)
+        Whoever waits for the dead worker's task is told before that. `spawn_put_off` has to follow; if anything else
+        is decided sooner, the workers are asked for then. The caller has the lock.
+        """
+        self._puts_off_spawns = True
         try:
-            link.post(task.frame(action.deadline))
-        except OSError:
-            return ev.SendRefused(action.slot, action.generation, action.task)
-        return None
+            return self.decide(event, evidence)
+        finally:
+            self._puts_off_spawns = False
 
-    def _spawn(self, action: do.Spawn) -> ev.Event | None:
-        assert self.template is not None
-        try:
-            ours, theirs = channels.pair()
-        except OSError as error:
-            return ev.SpawnFailed(action.slot, action.generation, f"socketpair: {error}")
-        link = WorkerLink(action.slot, action.generation, ours, self.poller)
-        self.workers[action.slot] = link
-        link.watch_channel(partial(self._thread.on_channel, link))
-        self.template.tell(wire.encode(wire.SPAWN, action.slot, action.generation), theirs.detach())
-        return None
+    def spawn_put_off(self) -> None:
+        """Ask for the workers that were put off by `decide_death`, and have not been asked for since."""
+        if self._spawns:
+            self.happen(ev.Tick())
 
-    def _stop(self, action: do.Stop) -> None:
-        self.workers[action.slot].leave()
-
-    def _signal(self, action: do.Signal) -> None:
-        self.workers[action.slot].signal(action.signal)
-
-    def _ask_stack(self, action: do.AskStack) -> None:
-        self.workers[action.slot].ask_stack()
-
-    def _check_heartbeat(self, action: do.CheckHeartbeat) -> ev.Event:
-        return ev.LastBeat(action.slot, action.generation, self.workers[action.slot].last_beat())
-
-    def _check_memory(self, action: do.CheckMemory) -> ev.Event:
-        return ev.MemoryFound(action.slot, action.generation, self.workers[action.slot].memory())
-
-    def _kill_template(self, _action: do.KillTemplate) -> None:
-        assert self.template is not None
-        message = "the template (pid %s) does not answer and is killed"
-        journal.write(_log, logging.WARNING, message, self.template.end.pid)
-        self.template.kill()
-
-    def _start_template(self, _action: do.StartTemplate) -> None:
-        # Not here, where the lock is held: starting takes as long as an interpreter takes to start.
-        self.starter.wanted = True
-        if self._thread.started:
-            self.poller.wake()
-
-    def _stop_template(self, _action: do.StopTemplate) -> None:
-        assert self.template is not None
-        self.template.tell(wire.encode(wire.STOP))
-
-    def _close(self, _action: do.Close) -> None:
-        self.closed = True
-        self.poller.wake()
+    def note_room(self) -> None:
+        """Tell who waits for room, or for workers, that there may be some. The caller has the lock."""
+        if self._policy.max_pending is not None or self.awaited:
+            self.room.notify_all()
 
 
 def _interrupts_are_usual() -> bool:

@@ -18,7 +18,7 @@ from pidfdpool.loop.outcomes import Outcome, Recipient, Task
 from pidfdpool.loop.witness import Evidence, Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import TypeAlias
 
     Resolution: TypeAlias = Callable[[], None]
@@ -37,7 +37,7 @@ class Resolving:
         self.untold: dict[int, Recipient] = {}
         self.finished = self.failed = self.cancelled = self.crashes = 0  # ever
         self.cause: BaseException | None = None  # of the break
-        self._witness = witness
+        self.witness = witness
         self._resolve: dict[type[Any], Callable[[Any, Any], Resolution]] = {
             do.Deliver: self._deliver,
             do.Withdraw: self._withdraw,
@@ -56,6 +56,7 @@ class Resolving:
     def _withdraw(self, action: do.Withdraw, _context: Context) -> Resolution:
         self.cancelled += 1
         future = self.tasks.pop(action.task).future
+        future._mark_cancelled()  # now: whoever asks when the lock is released is to see it
         return self._telling(action.task, future, future._resolve_cancelled)
 
     def _fail(self, action: do.Fail, _context: Context) -> Resolution:
@@ -74,8 +75,7 @@ class Resolving:
         return self._telling(number, future, partial(future._resolve, None, error))
 
     def _telling(self, number: int, future: Recipient, tell: Resolution) -> Resolution:
-        self.untold[number] = future
-        return partial(_tell, self.untold, number, tell)
+        return Telling(self.untold, number, future, tell)
 
     def _retry(self, action: do.Retry, _context: Context) -> Resolution:
         message = "task %d (%s) is tried again, attempt %d, after %.3g s"
@@ -84,28 +84,41 @@ class Resolving:
 
     def _report(self, action: do.Report, evidence: Evidence | None) -> Resolution:
         task = self.tasks.get(action.task) if action.task is not None else None
-        death = self._witness.record(action, evidence or Evidence(), task.name if task is not None else None)
+        death = self.witness.record(action, evidence or Evidence(), task.name if task is not None else None)
         self.crashes += death.cause.unasked
         if task is not None:
             task.deaths = (*task.deaths, death)
-        return partial(self._witness.tell, death)
+        return partial(self.witness.tell, death)
 
     def broken_error(self, reason: str) -> PoolBroken:
         """Return a new instance of the error that tells why the pool is broken."""
         error = PoolBroken(f"the pool is broken and runs no more tasks: {reason}")
         error.__cause__ = self.cause
-        error.deaths = tuple(self._witness.recent)
+        error.deaths = tuple(self.witness.recent)
         return error
 
 
-def _tell(untold: dict[int, Recipient], number: int, tell: Resolution) -> None:
-    try:
-        tell()
-    finally:
-        untold.pop(number, None)
+class Telling:
+    """The resolution of one future."""
+
+    __slots__ = ("_number", "_tell", "_untold", "future")
+
+    def __init__(self, untold: dict[int, Recipient], number: int, future: Recipient, tell: Resolution) -> None:
+        self._untold = untold
+        self._number = number
+        self.future = future
+        self._tell = tell
+        untold[number] = future
+
+    def __call__(self) -> None:
+        """Tell it."""
+        try:
+            self._tell()
+        finally:
+            self._untold.pop(self._number, None)
 
 
-def run(resolutions: list[Resolution]) -> None:
+def run(resolutions: Sequence[Resolution]) -> None:
     """Resolve futures, without the lock: this runs pickles and callbacks of the user's."""
     for resolution in resolutions:
         resolution()

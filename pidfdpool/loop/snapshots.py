@@ -6,9 +6,9 @@ it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pidfdpool.records import dataclass
 from pidfdpool.rules import State
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ def stats(pool: Pool) -> Stats:
             submitted=pool.submitted,
             pending=len(machine.tasks),
             running=len(machine.running),
-            queued=len(machine.queue),
-            delayed=len(machine.tasks) - len(machine.running) - len(machine.queue),
+            queued=len(machine.queue) + len(machine.given),
+            delayed=len(machine.tasks) - len(machine.running) - len(machine.queue) - len(machine.given),
             finished=pool.finished,
             failed=pool.failed,
             cancelled=pool.cancelled,

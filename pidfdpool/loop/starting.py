@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from pidfdpool import events as ev
-from pidfdpool import native
+from pidfdpool import hygiene, native
 from pidfdpool.errors import TemplateError
 from pidfdpool.loop.links import TemplateLink
 from pidfdpool.loop.resolving import run
+from pidfdpool.rules import State, Template
 from pidfdpool.template import client
 
 if TYPE_CHECKING:
@@ -68,12 +71,61 @@ class Starter:
         if self._by not in (None, threading.get_ident()):
             self._first_over.wait()
 
-    def first(self, number: int, mask: SignalMask) -> None:
+    def prestart(self, count: int, *, wait: bool, timeout: float | None) -> int:
+        """Have so many workers started; return how many are ready, after waiting for them if that is asked for.
+
+        Waits no longer once some are ready and no other is on its way: the system allows no more, or they died.
+
+        Raises:
+            PoolBroken: the pool is broken, or breaks meanwhile.
+            RuntimeError: it is shut down, or is meanwhile.
+        """
+        began = time.monotonic()
+        with hygiene.signals_blocked() if not self._thread.started else nullcontext() as mask:
+            if self._ask_for(count):
+                self.first(None, mask)
+        return self._await(count, 0 if not wait else None if timeout is None else began + timeout)
+
+    def _ask_for(self, count: int) -> bool:
+        """Return whether it is for the caller to call `first`."""
+        pool = self._pool
+        if pool._interrupted:
+            pool.happen(ev.Prestarted(count))  # later
+            return False
+        with pool.lock:
+            pool.check_open()
+            resolutions = pool.decide_guarded(ev.Prestarted(count))
+            first = self.claim_first()
+        run(resolutions)
+        return first
+
+    def _await(self, count: int, deadline: float | None) -> int:
+        pool = self._pool
+        may_wait = not pool._interrupted and not self._thread.is_current
+        with pool.lock:
+            pool.awaited += 1
+            try:
+                while True:
+                    pool.check_open()
+                    states = pool.machine.states
+                    ready = states[State.IDLE] + states[State.BUSY]
+                    on_the_way = states[State.STARTING] or pool.machine.template is Template.STARTING or pool._put_off
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if ready >= min(count, pool.machine.size) or not (may_wait and (on_the_way or not ready)):
+                        return ready
+                    if left is not None and left <= 0:
+                        return ready
+                    pool.room.wait(left)
+            finally:
+                pool.awaited -= 1
+
+    def first(self, number: int | None, mask: SignalMask) -> None:
         """Start the first template and the pool thread. number: the task submitted.
 
         A handler of the host's that raised between two steps would leave a pool without a thread, which nothing ever
         comes out of. So signals wait, but for the time in which the template comes up.
 
+        number: None: no task was, but workers are wanted.
         mask: what was blocked before.
 
         Raises:
@@ -89,7 +141,8 @@ class Starter:
             finally:
                 self._thread.start_or_end()
         except BaseException:
-            self._pool.withdraw(number)  # whoever submitted gets no future, so the task must not run
+            if number is not None:
+                self._pool.withdraw(number)  # whoever submitted gets no future, so the task must not run
             raise
         finally:
             self._by = None
@@ -110,12 +163,16 @@ class Starter:
     def _start(self, mask: SignalMask = None) -> None:
         pool = self._pool
         end, event, cause = try_start(pool.recipe, mask)
-        with pool.lock:
-            pool.cause = cause or pool.cause
+        try:
+            with pool.lock:
+                pool.cause = cause or pool.cause
+                if end is not None:
+                    pool.template = TemplateLink(end, pool.poller)
+                    self._thread.serve_template(pool.template)
+                resolutions = pool.decide_guarded(event)
+        finally:
             if end is not None:
-                pool.template = TemplateLink(end, pool.poller)
-                self._thread.serve_template(pool.template)
-            resolutions = pool.decide_guarded(event)
+                end.see_launcher_off()  # not before, because the first workers can be forked meanwhile
         run(resolutions)
 
 

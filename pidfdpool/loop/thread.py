@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from pidfdpool import events as ev
 from pidfdpool import hygiene, journal, native, payload, wire
+from pidfdpool.loop import hearing
 from pidfdpool.loop.links import ORPHAN_GRACE
-from pidfdpool.loop.outcomes import Outcome
 from pidfdpool.loop.resolving import run
 from pidfdpool.pidfd import ExitStatus
 from pidfdpool.rules import Template
@@ -90,9 +90,14 @@ class PoolThread:
             raise
 
     @property
-    def is_current(self) -> bool:
+    def is_itself(self) -> bool:
         """Whether the caller runs in this thread."""
         return self._ident == threading.get_ident()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs in this thread, or does its work."""
+        return self.is_itself or self._pool.leading.is_serving
 
     def join(self) -> None:
         """Wait until the thread has ended; at once if it was never started, or is the caller."""
@@ -102,9 +107,15 @@ class PoolThread:
             else:
                 self._over.wait()
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the pool is about to be broken by its thread."""
+        return self._failure is not None
+
     def fail(self, error: BaseException) -> None:
-        """Have the pool broken by its thread: a decision was left half done."""
+        """Have the pool broken by its thread: a decision was left half done, and none must follow it."""
         self._failure = error
+        self._pool.machine.give_up(told(error))
         self.start()
         self._pool.poller.wake()
 
@@ -137,6 +148,8 @@ class PoolThread:
             if not pool.abandoned:
                 with pool.lock:
                     pool.closed = True
+                pool.leading.end()
+                with pool.lock:
                     self._close_everything()
                 pool.catch_up()
                 self._over.set()
@@ -149,16 +162,19 @@ class PoolThread:
         if pool.owner_lost:
             pool.owner_lost = False
             pool.happen(ev.ShutdownAsked())
-        if pool.template is not None and pool.template.end.early:
-            frames, pool.template.end.early = pool.template.end.early, []
-            self._serve_template_frames(pool.template, frames)
         now = time.monotonic()
-        self._bury_overdue(now)
+        with pool.poller.serving:
+            if pool.template is not None and pool.template.end.early:
+                frames, pool.template.end.early = pool.template.end.early, []
+                self._serve_template_frames(pool.template, frames)
+            self._bury_overdue(now)
         with pool.lock:
             deadline = pool.machine.deadline()
             if self._ended:
                 overdue = min(link.overdue_at for link in self._ended)
                 deadline = overdue if deadline is None else min(deadline, overdue)
+            if pool.lender.arena.segments or pool.lender.arena.let_go:
+                deadline = pool.lender.rest(now, deadline)
             pool.sleeps_until = deadline
             if pool.closed:
                 return
@@ -171,7 +187,9 @@ class PoolThread:
     # ---- workers -------------------------------------------------------------------------------------------
 
     def on_channel(self, link: WorkerLink, _mask: int) -> None:
-        """Serve a worker's channel."""
+        """Serve a worker's channel. In the pool thread or the leader."""
+        if not self._pool.leading.is_serving:
+            self._pool.leading.catch_up()  # what the leader has left comes before what is read now
         with self._pool.lock:
             link.flush()
         self._serve_worker(link)
@@ -186,36 +204,7 @@ class PoolThread:
             link.stop_reading()
             link.signal(signal.SIGKILL)
             return
-        while frames:
-            self._heard(link, frames.pop(0))
-
-    def _heard(self, link: WorkerLink, frame: Frame) -> None:
-        slot, generation = link.slot, link.generation
-        if frame.kind in (wire.RESULT, wire.ERROR):
-            self._take_outcome(link, frame)
-        elif frame.kind == wire.UNHEALTHY:
-            reason = bytes(frame.buffers[0]).decode("utf-8", "replace")
-            self._pool.happen(ev.Unhealthy(slot, generation, reason))
-        elif frame.kind == wire.READY:
-            link.ready_early = link.handle is None
-            if not link.ready_early:
-                self._pool.happen(ev.Ready(slot, generation))
-        elif frame.kind == wire.INITIALIZER_FAILED:
-            error = payload.load_error(frame.buffers)
-            self._pool.cause = self._pool.cause or error
-            self._pool.happen(ev.InitializerFailed(slot, generation, repr(error)))
-
-    def _take_outcome(self, link: WorkerLink, frame: Frame) -> None:
-        outcome = Outcome(frame)
-        task = self._pool.tasks.get(frame.value)
-        # Looked at before the decision, because it runs the exception's own code, which the decision must not.
-        retryable = task is not None and outcome.matches(task.policy)
-        failed = frame.kind == wire.ERROR
-        memory = frame.generation << 10
-        self._pool.happen(
-            ev.Finished(link.slot, link.generation, frame.value, failed, retryable, memory),
-            outcome,
-        )
+        hearing.hear(self._pool, link, frames)
 
     def _on_worker_exit(self, link: WorkerLink, _mask: int) -> None:
         """Note that a worker's pidfd is readable: it has ended, and has said all that it will ever say."""
@@ -228,7 +217,11 @@ class PoolThread:
         if link.status is not None:
             self._bury(link, link.status)
         else:
-            self._ended.append(link)  # the template is about to tell how, and what the worker had used
+            # The template is about to tell how, and what the worker had used. What needs no such word is done now.
+            self._ended.append(link)
+            self._hear_out(link)
+            with self._pool.lock:
+                self._pool.witness.look()
 
     def _bury_overdue(self, now: float) -> None:
         for link in list(self._ended):
@@ -238,13 +231,17 @@ class PoolThread:
                 status = link.handle.exit_status() if link.handle is not None else None
                 self._bury(link, status or ExitStatus.UNKNOWN)
 
-    def _bury(self, link: WorkerLink, status: ExitStatus) -> None:
-        """Hear the last of a worker, then forget it. What it wrote before it died counts."""
+    def _hear_out(self, link: WorkerLink) -> None:
+        """Read all that a dead worker wrote: it counts."""
         while link.reading:
             before = link.channel.received
             self._serve_worker(link)
             if link.channel.received == before:
                 break  # some other process holds the worker's end; nothing more will come of it
+
+    def _bury(self, link: WorkerLink, status: ExitStatus) -> None:
+        """Hear the last of a worker, tell who waits for its task, then forget it and ask for another one."""
+        self._hear_out(link)
         pool = self._pool
         with suppress(ValueError):
             self._ended.remove(link)
@@ -252,9 +249,15 @@ class PoolThread:
             if pool.workers.get(link.slot) is link:
                 del pool.workers[link.slot]
             evidence = link.evidence()
-            link.close()
-            resolutions = pool.decide(ev.Died(link.slot, link.generation, status, link.unread), evidence)
-        run(resolutions)
+            unbegun = link.take_back()
+            link.account.close()
+            resolutions = pool.decide_death(ev.Died(link.slot, link.generation, status, unbegun), evidence)
+        try:
+            run(resolutions)
+        finally:
+            with pool.lock:
+                link.close()
+        pool.spawn_put_off()
 
     # ---- the template --------------------------------------------------------------------------------------
 
@@ -362,9 +365,9 @@ class PoolThread:
         with pool.lock:
             pool.closed = True
             pool.cause = pool.cause or error
-            pool.machine.broken = f"the pool's own machinery failed: {error!r}"
+            pool.machine.give_up(told(error))
             unrun, pool.unrun = pool.unrun, []
-            unrun += [pool.failing(number, pool.broken_error(pool.machine.broken)) for number in list(pool.tasks)]
+            unrun += [pool.failing(number, pool.broken_error(told(error))) for number in list(pool.tasks)]
             pool.room.notify_all()
             for link in pool.workers.values():
                 with suppress(Exception):
@@ -377,10 +380,16 @@ class PoolThread:
         for link in pool.workers.values():
             link.close()
         pool.workers.clear()
+        pool.lender.close()
         if pool.template is not None:
             pool.template.close()
             pool.template = None
         pool.poller.close()
+
+
+def told(error: BaseException) -> str:
+    """Return what is said of a pool that failed."""
+    return f"the pool's own machinery failed: {error!r}"
 
 
 def _known(status: ExitStatus | None) -> ExitStatus | None:

@@ -8,12 +8,16 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
-def resident(pid: int) -> int | None:
-    """Return the resident memory of a process in bytes (proc(5), statm)."""
+def resident(pid: int, segments: int = 0) -> int | None:
+    """Return the resident memory of a process in bytes (proc(5), statm).
+
+    segments: bytes of shared memory that it has mapped and that do not count, as far as it is resident.
+    """
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE or None
-    except (OSError, IndexError):
+            pages, shared = map(int, file.read().split()[1:3])
+            return pages * _PAGE - min(segments, shared * _PAGE) or None
+    except (OSError, ValueError):
         return None
 
 

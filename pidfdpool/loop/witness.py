@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from pidfdpool import journal
@@ -42,10 +43,17 @@ class Witness:
         self.recent: deque[Death] = deque(maxlen=remembered)
         self._subscribers = subscribers
         self._memory = MemoryEvents()
+        self._events: dict[str, int] | None = None  # what the memory's counters said, for the next record
+
+    def look(self) -> None:
+        """Read the memory's counters for the next record, if that was not done yet. The caller holds the lock."""
+        if self._events is None:
+            self._events = self._memory.risen()
 
     def record(self, report: do.Report, evidence: Evidence, task: str | None) -> Death:
         """Return the record of a death. The caller holds the pool's lock."""
-        events = self._memory.risen()
+        self.look()
+        events, self._events = self._events or {}, None
         death = Death(
             slot=report.slot,
             generation=report.generation,
@@ -80,3 +88,19 @@ class Witness:
             except BaseException:
                 message = "exception calling %r for the death of worker %d"
                 journal.write(_log, logging.ERROR, message, callback, death.slot, exc_info=True)
+
+
+def subscribe(
+    subscribers: list[Callable[[Death], object]], callback: Callable[[Death], object]
+) -> Callable[[], None]:
+    """Add a subscriber; return what removes it again."""
+    if not callable(callback):
+        raise TypeError(f"callback must be a callable, not {callback!r}")
+    subscribers.append(callback)
+    left = [callback]  # emptied by the first call: whoever subscribed twice has two subscriptions
+
+    def unsubscribe() -> None:
+        with suppress(IndexError, ValueError):
+            subscribers.remove(left.pop())
+
+    return unsubscribe

@@ -15,7 +15,7 @@ from pidfdpool import events as ev
 from pidfdpool.actions import Cause
 from pidfdpool.machine.timers import Timer
 from pidfdpool.machine.workers import WorkerRules
-from pidfdpool.rules import Phase, State, Template
+from pidfdpool.rules import Phase, State, Task, Template
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +34,7 @@ class Machine(WorkerRules):
             ev.Cancelled: self._cancelled,
             ev.TaskKillAsked: self._task_kill_asked,
             ev.Resized: self._resized,
+            ev.Prestarted: self._prestarted,
             ev.TemplateUp: self._template_up,
             ev.TemplateBooted: self._template_booted,
             ev.TemplateLost: self._template_lost,
@@ -59,6 +60,7 @@ class Machine(WorkerRules):
             Timer.RETRY: self._pause_over,
             Timer.MEMORY: self._look_at_memory,
             Timer.TEMPLATE: self._template_overdue,
+            Timer.BALANCE: self._balance,
         }
 
     # ---- the two calls -------------------------------------------------------------------------------------
@@ -66,6 +68,7 @@ class Machine(WorkerRules):
     def decide(self, event: ev.Event, now: float) -> list[do.Action]:
         """Take one event and return the actions to carry out, in order."""
         self._now = now
+        self._may_wait = None
         pool_event = self._pool_events.get(type(event))
         if pool_event is not None:
             pool_event(event, now)
@@ -74,6 +77,34 @@ class Machine(WorkerRules):
         self._settle(now)
         actions, self._actions = self._actions, []
         return actions
+
+    def enqueue(self, number: int, now: float, heavy: bool = False) -> bool:
+        """Take a task under the pool's own policy, by the short way: return whether it just waits, and that is all.
+
+        Otherwise nothing has happened yet, and `Submitted` is to be decided about.
+        """
+        most = self._may_wait
+        if most is None:
+            most = self._may_wait = self._queues_up_to()
+        if len(self.queue) >= most:
+            return False
+        self.tasks[number] = Task(self.policy, now, heavy)
+        self.queue.add(number, self.policy.priority)
+        return True
+
+    def hand_over(self, number: int, now: float, heavy: bool = False) -> Slot | None:
+        """Take a task under the pool's own policy for an idle worker, by the short way: return that one's slot.
+
+        It is to be sent the task. None: nothing has happened yet, `Submitted` is to be decided about.
+        """
+        if not self._idle or not self._is_quiet or self.states[State.BUSY] >= self.size:
+            return None
+        slot = self.slots[self._idle[-1]]
+        task = self.tasks[number] = Task(self.policy, now, heavy)
+        self._move(slot, State.BUSY)
+        self._start_on(number, task, slot, now)
+        self._may_wait = None
+        return slot
 
     def deadline(self) -> float | None:
         """Return when a Tick is due, or None: then nothing happens unless something else does."""
@@ -105,7 +136,9 @@ class Machine(WorkerRules):
     def _task_kill_asked(self, event: ev.TaskKillAsked, now: float) -> None:
         number = event.task
         if number in self.running:
-            self._condemn(self.slots[self.running[number]], Cause.KILL, now)
+            self._ask_to_kill(number, self.slots[self.running[number]], now)
+        elif number in self.given:
+            self._ask_to_kill(number, self.slots[self.given[number]], now)
         elif number in self.tasks:
             self._forget(number)
             self._actions.append(do.Fail(number, Cause.KILL))
@@ -122,6 +155,9 @@ class Machine(WorkerRules):
                 self._stop(slot, now, Cause.RESIZE)
             else:
                 self._retire(slot, Cause.RESIZE, now, at_once=True)
+
+    def _prestarted(self, event: ev.Prestarted, _now: float) -> None:
+        self.prestart = max(self.prestart, event.count)
 
     def _template_up(self, _event: ev.TemplateUp, _now: float) -> None:
         self.template = Template.UP
@@ -171,6 +207,10 @@ class Machine(WorkerRules):
     def _settle(self, now: float) -> None:
         if self.phase in (Phase.OPEN, Phase.DRAINING):
             self._hand_out(now)
+            if self.queue:
+                self._send_ahead()
+            elif self._idle and self.given:
+                self._share_out(now)
             if now >= self._not_before:
                 self._refill(now)
             if self.retiring:
@@ -178,7 +218,7 @@ class Machine(WorkerRules):
         if self.phase is Phase.DRAINING and not self.tasks:
             self.phase = Phase.CLOSING
             for slot in list(self._by_generation.values()):
-                if slot.state in (State.IDLE, State.STARTING):
+                if slot.task is None and slot.state is not State.STOPPING:
                     self._stop(slot, now, Cause.SHUTDOWN)
         if self.phase is Phase.CLOSING and not self.alive:
             if self.template is Template.UP:
@@ -198,7 +238,7 @@ class Machine(WorkerRules):
             return 0
         wanted = len(self.queue) - self.states[State.STARTING] - len(self._idle)
         if self.phase is Phase.OPEN:
-            wanted = max(wanted, max(self.level, self.policy.min_workers) - self.active)
+            wanted = max(wanted, max(self.level, self.policy.min_workers, self.prestart) - self.active)
         return max(0, min(wanted, room))
 
     def _refill(self, now: float) -> None:
@@ -218,6 +258,8 @@ class Machine(WorkerRules):
         grown = max(self.level, min(self.active, self.size))
         self.restarts += wanted - (grown - self.level)
         self.level = grown
+        if self.level >= min(self.prestart, self.size):
+            self.prestart = 0  # from now on they are like any others
 
     def _relieve(self, now: float) -> None:
         """Let those that are being replaced leave, as far as the others are as many as the pool is to hold."""

@@ -31,10 +31,14 @@ class Knowledge:
         self.booted = False  # the template's preload is done
         self.size = policy.max_workers  # workers at most, those that are being replaced not counted
         self.level = 0  # workers to be kept, min_workers at least: grows with what waits, shrinks when they idle
+        self.prestart = 0  # what the level is to rise to, though no tasks wait
         self.slots: list[Slot] = []  # as many as were ever needed at a time
         self.tasks: dict[int, Task] = {}  # accepted and not resolved
         self.queue = Waiting()
-        self.running: dict[int, int] = {}  # task -> slot; a task in neither waits for its next attempt
+        self.running: dict[int, int] = {}  # task -> slot; a task in none of them waits for its next attempt
+        self.given: dict[int, int] = {}  # task -> slot: those ahead of a worker
+        self.withdrawing = False  # what comes back to the queue from there is cancelled
+        self.withdrawn: set[int] = set()  # and these, if they come back
         self.killing = False
         self.states: Counter[State] = Counter()
         self.active = 0  # workers that count towards the level: not stopping, and not being replaced
@@ -50,6 +54,9 @@ class Knowledge:
         self._young: deque[float] = deque()  # when they were
         self._barren_since: float | None = None  # since when no process could be started, with none there to go on
         self._not_before = 0.0  # no spawn and no template start before this
+        self._pace: float | None = None  # seconds that a task takes, lately
+        self._ahead_floor = 0  # the lowest priority of a task that is ahead, if one is
+        self._may_wait: int | None = None  # what `Machine.enqueue` found out, since the last decision
         self._actions: list[do.Action] = []
         self._now = 0.0  # of the decision that is being taken
 
@@ -101,6 +108,7 @@ class Knowledge:
         self._timers.cancel(*((timer, slot.generation) for timer in _OF_WORKERS))
         del self._by_generation[slot.generation]
         slot.pid = slot.task = slot.ready_at = slot.cause = None
+        slot.ahead.clear()
         heapq.heappush(self._free, slot.index)
 
     def _stop(self, slot: Slot, now: float, cause: Cause) -> None:
@@ -124,6 +132,7 @@ class Knowledge:
                 self.retiring.append(slot)
         else:
             slot.leaving = True
+            self._recall(slot)
             if slot.state is State.IDLE:
                 self._stop(slot, now, slot.retires_for)
         if slot.state is State.IDLE:
@@ -134,8 +143,27 @@ class Knowledge:
         assert slot.retires_for is not None
         self._retire(slot, slot.retires_for, now, at_once=True)
 
+    def _recall(self, slot: Slot, count: int | None = None) -> None:
+        """Have so many of the last tasks ahead of a worker taken back, or all; TakenBack tells how many were.
+
+        Once at a time, because the number is meant of what is ahead now.
+        """
+        count = len(slot.ahead) if count is None else count
+        if count and not slot.recalled:
+            slot.recalled = True
+            self._actions.append(do.TakeBack(slot.index, slot.generation, count))
+
+    def _recall_all(self) -> None:
+        """Have all that is ahead of any worker taken back."""
+        for slot in self._by_generation.values():
+            self._recall(slot)
+
     def _signal(self, slot: Slot, number: int) -> None:
         self._actions.append(do.Signal(slot.index, slot.generation, number))
+
+    def _stop_clocks(self, slot: Slot) -> None:
+        """Bound the worker's task by time no longer."""
+        self._timers.cancel((Timer.TIMEOUT, slot.generation), (Timer.HEARTBEAT, slot.generation))
 
     # ---- giving up -----------------------------------------------------------------------------------------
 
@@ -184,6 +212,11 @@ class Knowledge:
             self._streak = self._rounds = 0
             self._young.clear()
 
+    def give_up(self, reason: str) -> None:
+        """Take note that a decision was left half done, and nothing in here can be relied on any more."""
+        self.broken = self.broken or reason
+        self.phase = Phase.CLOSED
+
     def _break(self, reason: str) -> None:
         """Fail everything, kill everything. The reason of the first break is the one that counts."""
         if self.phase is Phase.CLOSING:
@@ -195,9 +228,12 @@ class Knowledge:
             self._timers.cancel((Timer.DEADLINE, task), (Timer.RETRY, task))
         self.tasks.clear()
         self.running.clear()
+        self.given.clear()
         self.queue.clear()
         for slot in self._by_generation.values():
+            slot.ahead.clear()
             slot.cause = slot.cause or Cause.BROKEN
+            self._stop_clocks(slot)
             self._signal(slot, SIGKILL)
         if self.template is Template.UP:
             self._stop_template()

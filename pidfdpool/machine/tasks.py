@@ -24,32 +24,50 @@ class TaskRules(Knowledge):
             self._actions.append(do.FailBroken(event.task, self.broken or "the pool is shut down"))
             return
         policy = event.policy or self.policy
-        task = self.tasks[event.task] = Task(policy, now)
+        task = self.tasks[event.task] = Task(policy, now, event.heavy)
         self.queue.add(event.task, policy.priority)
+        self._overtake(policy.priority)
         if task.start_by is not None:
             self._timers.set((Timer.DEADLINE, event.task), task.start_by)
 
     def _cancelled(self, event: ev.Cancelled, _now: float) -> None:
-        if event.task in self.queue:
-            self._forget(event.task)
-            self._actions.append(do.Withdraw(event.task))
+        number = event.task
+        if number in self.queue:
+            self._forget(number)
+            self._actions.append(do.Withdraw(number))
+        elif number in self.given:
+            self.withdrawn.add(number)
+            self._recall_from(number)
+
+    def _recall_from(self, number: int) -> None:
+        """Have a task taken back that is ahead of a worker, and with it those behind."""
+        slot = self.slots[self.given[number]]
+        self._recall(slot, len(slot.ahead) - slot.ahead.index(number))
 
     def _withdraw_waiting(self) -> None:
-        """Cancel what no worker ever had; one that waits again was told to have begun, so it is failed."""
-        for number in [number for number in self.tasks if number not in self.running]:
+        """Cancel what no worker has begun; one that waits again was told to have begun, so it is failed."""
+        self.withdrawing = True
+        self._recall_all()
+        waiting = [number for number in self.tasks if number not in self.running and number not in self.given]
+        for number in waiting:
             begun = self.tasks[number].begun
             self._forget(number)
             self._actions.append(do.Fail(number, Cause.SHUTDOWN) if begun else do.Withdraw(number))
+
+    def _start_on(self, number: int, task: Task, slot: Slot, now: float) -> None:
+        """Note that a worker begins an attempt, for all that is known."""
+        task.attempt += 1
+        task.begun = True
+        slot.task = number
+        slot.busy_since = now
+        slot.asked_back = False
+        self.running[number] = slot.index
 
     def _begin(self, number: int, slot: Slot, now: float) -> None:
         """Give a task that was taken from the queue to a worker."""
         task = self.tasks[number]
         policy = task.policy
-        task.attempt += 1
-        task.begun = True
-        slot.task = number
-        slot.busy_since = now
-        self.running[number] = slot.index
+        self._start_on(number, task, slot, now)
         deadline = task.start_by
         if policy.timeout is not None:
             deadline = now + policy.timeout
@@ -87,10 +105,6 @@ class TaskRules(Knowledge):
         self._stop_clocks(slot)
         return number
 
-    def _stop_clocks(self, slot: Slot) -> None:
-        """Bound the worker's task by time no longer."""
-        self._timers.cancel((Timer.TIMEOUT, slot.generation), (Timer.HEARTBEAT, slot.generation))
-
     def _attempt_lost(self, number: int, cause: Cause, now: float) -> None:
         """Try a task again whose worker died or was killed, or fail it."""
         task = self.tasks[number]
@@ -103,7 +117,7 @@ class TaskRules(Knowledge):
             self._actions.append(do.Fail(number, cause))
 
     def _grants_another(self, task: Task) -> bool:
-        return not self.killing and self.broken is None and task.attempt <= task.policy.retries
+        return not (self.killing or task.unwanted) and self.broken is None and task.attempt <= task.policy.retries
 
     def _try_again(self, number: int, now: float) -> None:
         task = self.tasks[number]
@@ -116,7 +130,14 @@ class TaskRules(Knowledge):
             self.queue.add(number, task.policy.priority)
 
     def _pause_over(self, number: int, _now: float) -> None:
-        self.queue.add(number, self.tasks[number].policy.priority)
+        priority = self.tasks[number].policy.priority
+        self.queue.add(number, priority)
+        self._overtake(priority)
+
+    def _overtake(self, priority: int) -> None:
+        """Make way for a task that is more urgent than some that are ahead."""
+        if self.given and priority > self._ahead_floor:
+            self._recall_all()
 
     def _forget(self, number: int) -> None:
         """Strike a task off, wherever it waits; an action with the last word on it follows."""

@@ -24,6 +24,7 @@ class Timer(enum.IntEnum):
     RETRY = 12  # task: its pause is over
     MEMORY = 13  # pool: look at the workers' memory
     TEMPLATE = 14  # pool: the template was told to leave and should have left
+    BALANCE = 15  # pool: a worker has nothing to do; see whether others are still at what they were at
 
 
 Key: TypeAlias = tuple[Timer, int]

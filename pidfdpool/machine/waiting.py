@@ -31,8 +31,12 @@ class Waiting:
 
     def pop(self) -> int:
         """Take out the task that is next."""
-        task = next(iter(self._lines[self._priorities[-1]]))
-        self.remove(task)
+        priority = self._priorities[-1]
+        line = self._lines[priority]
+        task, _ = line.popitem(last=False)
+        del self._priority_of[task]
+        if not line:
+            self._close(priority)
         return task
 
     def remove(self, task: int) -> None:
@@ -41,8 +45,11 @@ class Waiting:
         line = self._lines[priority]
         del line[task]
         if not line:
-            del self._lines[priority]
-            self._priorities.remove(priority)
+            self._close(priority)
+
+    def _close(self, priority: int) -> None:
+        del self._lines[priority]
+        self._priorities.remove(priority)
 
     def clear(self) -> None:
         """Take out all."""

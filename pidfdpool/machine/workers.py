@@ -16,20 +16,22 @@ from typing import TYPE_CHECKING, Any
 
 from pidfdpool import actions as do
 from pidfdpool.actions import Cause
+from pidfdpool.machine.prefetch import PrefetchRules
 from pidfdpool.machine.state import SIGKILL, SIGTERM
-from pidfdpool.machine.tasks import TaskRules
 from pidfdpool.machine.timers import Timer
 from pidfdpool.policy import STACK_TIME
 from pidfdpool.rules import TABLE, Phase, Slot, State, Template
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pidfdpool import events as ev
 
 CONDEMNED = (Cause.TIMEOUT, Cause.HEARTBEAT, Cause.MEMORY, Cause.KILL)  # causes that the task has a part in
 GIVE_UP_AFTER = 0.2  # seconds from SIGKILL; a process in the kernel's hands (uninterruptible sleep) takes longer
 
 
-class WorkerRules(TaskRules):
+class WorkerRules(PrefetchRules):
     """The rules about workers; `rules.RULES` names them."""
 
     def _worker_event(self, event: Any, now: float) -> None:
@@ -117,19 +119,81 @@ class WorkerRules(TaskRules):
             return
         slot.tasks_done += 1
         self._forgive()
+        if event.seconds is not None:
+            self._note_pace(event.seconds)
         number = self._take_from(slot)
         if number is not None:
             self._take_outcome(number, slot, event, now)
         if slot.cause in CONDEMNED:  # it may do as SIGTERM told it, and SIGKILL is on its way
             self._actions.append(do.Stop(slot.index, slot.generation))
             self._move(slot, State.STOPPING)
+            return
+        self._move_on(slot, now)
+        most = self.policy.max_memory_per_child
+        if most is not None and event.memory > most:
+            self._retire(slot, Cause.RETIRED, now)
+
+    def _move_on(self, slot: Slot, now: float) -> None:
+        """See what a worker does that has answered its task."""
+        if slot.ahead:
+            self._promote(slot, now)
+            self._began(slot, now)
         elif slot.leaving:
             self._stop(slot, now, slot.retires_for or Cause.UNHEALTHY)
-        else:
+        elif not slot.to_drop:
             self._rest(slot, now)
-            most = self.policy.max_memory_per_child
-            if most is not None and event.memory > most:
-                self._retire(slot, Cause.RETIRED, now)
+
+    def take_answers(self, index: int, generation: int, answers: Sequence[tuple[int, float]], now: float) -> int:
+        """Take outcomes of a worker's tasks, in their order, by the short way: return how many went this way.
+
+        So do those after which nothing follows but that they are delivered: no clock runs for the task, and the
+        worker has another one ahead and there is nothing to say against its going on, or nothing waits anywhere. For
+        those behind them nothing has happened yet, and `Finished` is to be decided about. If any were taken, and the
+        worker is still busy, Answered has to follow.
+
+        Args:
+            index, generation: which worker.
+            answers: the tasks, and the seconds that each of them took.
+            now: the time.
+        """
+        slot = self.slots[index]
+        first = number = slot.task
+        if slot.generation != generation or slot.cause is not None or first is None or first not in self.running:
+            return 0
+        tasks, given, ahead, taken = self.tasks, self.given, slot.ahead, 0
+        for answered, seconds in answers:
+            if answered != number or not tasks[answered].policy.sends_ahead:
+                break
+            if not ahead and (slot.leaving or slot.to_drop or not self._is_quiet):
+                break
+            self._note_pace(seconds)
+            del tasks[answered]
+            taken += 1
+            number = ahead.popleft() if ahead else None
+            if number is None:
+                break
+            del given[number]
+        if taken:
+            slot.tasks_done += taken
+            self._forgive()
+            del self.running[first]
+            if number is None:
+                slot.task = None
+                self._rest(slot, now)
+                self._may_wait = None
+            else:
+                self._start_on(number, tasks[number], slot, now)
+        return taken
+
+    def _answered(self, slot: Slot, _event: ev.Answered, now: float) -> None:
+        self._began(slot, now)
+
+    def _began(self, slot: Slot, now: float) -> None:
+        """Note that the worker has come to the task that now runs, and see whether it lacks others behind it."""
+        assert slot.task is not None
+        self._actions.append(do.Began(slot.index, slot.generation, slot.task))
+        if self.tasks[slot.task].unwanted:
+            self._ask_to_kill(slot.task, slot, now)
 
     def _take_outcome(self, number: int, slot: Slot, event: ev.Finished, now: float) -> None:
         if event.failed and slot.cause in CONDEMNED:
@@ -150,10 +214,49 @@ class WorkerRules(TaskRules):
         self._take_from(slot)
         if event.task in self.tasks:
             self._forget(event.task)
-        if slot.leaving:
-            self._stop(slot, now, slot.retires_for or Cause.UNHEALTHY)
+        self._move_on(slot, now)
+
+    # ---- what was sent ahead of its task ----------------------------------------------------------------------
+
+    def _taken_back(self, slot: Slot, event: ev.TakenBack, now: float) -> None:
+        slot.recalled = False
+        slot.to_drop += event.count
+        self._return(slot, event.count)
+        self.withdrawn.difference_update(slot.ahead)  # they have begun, and nobody can tell them from running ones
+        if slot.kill_for is not None:
+            self._kill_if_alone(slot, now)
+        if event.count and (slot.leaving or self.withdrawing):
+            self._recall(slot)  # if less than all was asked back
+
+    def _dropped(self, slot: Slot, event: ev.Dropped, now: float) -> None:
+        if event.count > slot.to_drop:
+            self._distrust(slot)
+            return
+        slot.to_drop -= event.count
+        if not slot.to_drop and slot.task is None:
+            self._move_on(slot, now)
+
+    def _ask_to_kill(self, number: int, slot: Slot, now: float) -> None:
+        """Have a worker killed for a task that it has, as soon as that certainly hits no other."""
+        slot.kill_for = number
+        self.tasks[number].unwanted = True
+        if slot.ahead:
+            self._recall(slot)
         else:
-            self._rest(slot, now)
+            self._kill_if_alone(slot, now)
+
+    def _kill_if_alone(self, slot: Slot, now: float) -> None:
+        """Kill the worker if the task runs, and nothing that is ahead has begun.
+
+        What is still ahead when all of it was to be taken back has begun, and so the task before it has ended: its
+        outcome is in the channel. If it is the one that is ahead which is to be killed, its turn is about to come.
+        """
+        number, slot.kill_for = slot.kill_for, None
+        if number is not None and number in self.queue:
+            self._forget(number)
+            self._actions.append(do.Fail(number, Cause.KILL))
+        elif number == slot.task and number in self.running and not slot.ahead:
+            self._condemn(slot, Cause.KILL, now)
 
     # ---- being condemned -----------------------------------------------------------------------------------
 
@@ -235,12 +338,15 @@ class WorkerRules(TaskRules):
     # ---- death ---------------------------------------------------------------------------------------------
 
     def _died(self, slot: Slot, event: ev.Died, now: float) -> None:
-        if event.unread and slot.cause not in CONDEMNED:
+        ahead = min(event.unbegun, len(slot.ahead))
+        self._return(slot, ahead)
+        if event.unbegun > ahead and slot.cause not in CONDEMNED:
             self._requeue(slot, now)
         cause = slot.cause or (Cause.TEMPLATE if slot.doomed else Cause.CRASH)
         tasks_done = slot.tasks_done
         green = slot.ready_at is None or now - slot.ready_at < self.policy.young_age
         lost = self._take_from(slot)
+        torn = list(slot.ahead)  # none, unless somebody else takes tokens: who knows whether they ran
         self.deaths += 1
         self._actions.append(
             do.Report(
@@ -260,6 +366,10 @@ class WorkerRules(TaskRules):
         self._bury(slot)
         if lost is not None:
             self._attempt_lost(lost, _as_the_task_sees(cause), now)
+        for number in torn:
+            del self.given[number]
+            self.tasks[number].attempt += 1
+            self._attempt_lost(number, Cause.CRASH, now)
         if self.phase is Phase.CLOSING:
             return
         young = green and lost is None and tasks_done == 0

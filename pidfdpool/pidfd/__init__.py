@@ -2,14 +2,34 @@
 
 Usable without any pool, and ignorant of pools. `Pidfd` is the handle; `SentinelHandle` and `ChildHandle` are the
 fallback behind the same interface; `capabilities()` tells what this kernel grants; `prctl` holds three calls that
-processes need around handles.
+processes need around handles. The names are loaded on first use (PEP 562), as those of `pidfdpool` are.
 """
 
-from pidfdpool.pidfd.capability import Capabilities, capabilities
-from pidfdpool.pidfd.errors import PidfdDenied, PidfdError, PidfdMisused, ProcessGone
-from pidfdpool.pidfd.handle import Pidfd, ProcessHandle
-from pidfdpool.pidfd.sentinel import ChildHandle, SentinelHandle, sentinel_pipe
-from pidfdpool.pidfd.status import ExitStatus
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pidfdpool.pidfd.capability import Capabilities, capabilities
+    from pidfdpool.pidfd.errors import PidfdDenied, PidfdError, PidfdMisused, ProcessGone
+    from pidfdpool.pidfd.handle import Pidfd
+    from pidfdpool.pidfd.interface import ProcessHandle
+    from pidfdpool.pidfd.sentinel import ChildHandle, SentinelHandle, sentinel_pipe
+    from pidfdpool.pidfd.status import ExitStatus
+
+_HOME = {
+    "Capabilities": "capability",
+    "ChildHandle": "sentinel",
+    "ExitStatus": "status",
+    "Pidfd": "handle",
+    "PidfdDenied": "errors",
+    "PidfdError": "errors",
+    "PidfdMisused": "errors",
+    "ProcessGone": "errors",
+    "ProcessHandle": "interface",
+    "SentinelHandle": "sentinel",
+    "capabilities": "capability",
+    "sentinel_pipe": "sentinel",
+}
 
 __all__ = [
     "Capabilities",
@@ -25,3 +45,18 @@ __all__ = [
     "capabilities",
     "sentinel_pipe",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from the module that defines it."""
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(__import__(f"{__name__}.{home}", fromlist=(name,)), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Name what can be imported, loaded or not."""
+    return sorted({*globals(), *__all__})

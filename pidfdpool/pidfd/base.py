@@ -13,18 +13,17 @@ locks and loans are kept per process: the child's begin fresh.
 
 from __future__ import annotations
 
+import _warnings
 import errno
 import os
 import select
-import threading
 import time
-import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from pidfdpool import native
 from pidfdpool.pidfd.errors import PidfdMisused, failure
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
@@ -44,7 +43,7 @@ class _Use:
     __slots__ = ("loans", "lock", "wakeup")
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = native.host_lock()
         self.loans = 0
         self.wakeup = -1  # an eventfd, made when somebody waits: readable once there is news for who waits
 
@@ -226,7 +225,7 @@ class BaseHandle:
         # Nobody else can be using it any more, so no loan is looked at.
         if getattr(self, "_fd", -1) >= 0:
             if not self._closed:
-                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+                _warnings.warn(f"unclosed {self!r}", ResourceWarning, 2, self)
             self._close_descriptors()
 
     def __repr__(self) -> str:

@@ -13,12 +13,12 @@ import os
 import select
 import signal
 import threading
-from typing import TYPE_CHECKING
 
 from pidfdpool import native
 from pidfdpool.pidfd.errors import failure
 from pidfdpool.pidfd.handle import INFO_EXIT, INFO_PID, SIGNAL_PROCESS_GROUP, get_info
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

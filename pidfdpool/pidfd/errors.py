@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-from typing import Any
 
-from pidfdpool.pidfd.status import signal_name
+from pidfdpool.native import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class PidfdError(OSError):
@@ -57,6 +59,18 @@ def failure(error: OSError, operation: str, pid: int | None, hint: str = "") -> 
     number = error.errno or errno.EIO
     kind = {errno.ESRCH: ProcessGone, errno.EPERM: PidfdDenied, errno.EACCES: PidfdDenied}.get(number, PidfdError)
     return kind(number, operation, pid, hint)
+
+
+_names: dict[int, str] = {}  # filled at the first look
+
+
+def signal_name(number: int) -> str:
+    """Return "SIGKILL" and the like, or "signal 50" for a number that has no name."""
+    if not _names:
+        # Of two names for one number the first in the alphabet counts, as in signal.Signals.
+        names = sorted((name for name in dir(signal) if name.startswith("SIG") and name[3:].isalnum()), reverse=True)
+        _names.update((getattr(signal, name), name) for name in names)
+    return _names.get(number, f"signal {number}")
 
 
 def checked_signal(sig: int, group: bool, pid: int) -> str:

@@ -1,4 +1,4 @@
-"""`Pidfd`: a name for one process that no other process can ever take, and the interface that its fallback shares.
+"""`Pidfd`: a name for one process that no other process can ever take.
 
 Signals and exit statuses go through the kernel by the descriptor, never by a number. Called from any thread.
 """
@@ -6,16 +6,15 @@ Signals and exit statuses go through the kernel by the descriptor, never by a nu
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import signal
 import struct
-from typing import TYPE_CHECKING, Protocol
 
+from pidfdpool.native import signal
 from pidfdpool.pidfd.base import BaseHandle
 from pidfdpool.pidfd.errors import PidfdMisused, ProcessGone, checked_signal, failure
 from pidfdpool.pidfd.status import ExitStatus
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
@@ -24,39 +23,6 @@ GET_INFO = (3 << 30) | (64 << 16) | (0xFF << 8) | 11  # PIDFD_GET_INFO with its 
 INFO_PID = 1
 INFO_EXIT = 8  # Linux 6.15; granted only after the process was reaped, by whomever
 _INFO = struct.Struct("=QQ11Ii")  # mask, cgroupid, pid and credentials, exit_code
-
-
-class ProcessHandle(Protocol):
-    """What can be done with a process, with pidfds or without. `Pidfd` tells what each of these promises."""
-
-    @property
-    def pid(self) -> int:
-        """The process's number, for people."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-
-    def fileno(self) -> int:
-        """Return the descriptor, which can be polled for the end of the process."""
-
-    def alive(self) -> bool:
-        """Return whether the process runs; a zombie does not."""
-
-    def send_signal(self, sig: int, value: int | None = None, *, group: bool = False) -> None:
-        """Send a signal to the process, or to the process group that it leads."""
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the process has ended, at most so many seconds; return whether it has."""
-
-    def exit_status(self) -> ExitStatus | None:
-        """Return how the process ended; None while it runs."""
-
-    def close(self) -> None:
-        """Give the handle up."""
-
-    def close_in_forked_child(self) -> None:
-        """Close the copies that a forked child has."""
 
 
 class Pidfd(BaseHandle):
@@ -196,6 +162,8 @@ def _told(fd: int) -> ExitStatus | None:
 
 def get_info(fd: int, mask: int) -> tuple[int, ...]:
     """Return the fields of struct pidfd_info; the first one tells which of them the kernel filled in."""
+    import fcntl
+
     buffer = bytearray(_INFO.size)
     struct.pack_into("=Q", buffer, 0, mask)
     fcntl.ioctl(fd, GET_INFO, buffer)

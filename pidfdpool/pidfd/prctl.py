@@ -1,42 +1,60 @@
-"""What of prctl(2) a pool needs and Python lacks. ctypes is loaded at the first call."""
+"""What of prctl(2) a pool needs and Python lacks.
+
+By `_ctypes`, which `ctypes` is made of: each start of a pool pays for it, and the rest of `ctypes` would take two
+milliseconds more. It is loaded at the first call.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _SET_PDEATHSIG = 1
 _SET_NAME = 15
 _SET_CHILD_SUBREAPER = 36
 _GET_CHILD_SUBREAPER = 37
 
-_libc: Any = None
+_call: Any = None
+_types: dict[str, Any] = {}
+
+
+def _number(code: str, value: int = 0) -> Any:
+    """Return a C number: "i" is an int, "L" an unsigned long."""
+    import _ctypes
+
+    if code not in _types:
+        _types[code] = type(code, (_ctypes._SimpleCData,), {"_type_": code})
+    return _types[code](value)
 
 
 def _prctl(option: int, argument: object) -> None:
-    global _libc  # noqa: PLW0603  loading it takes milliseconds
-    import ctypes
+    global _call  # noqa: PLW0603  once is enough
+    import _ctypes
 
-    if _libc is None:
-        _libc = ctypes.CDLL(None, use_errno=True)
-    if _libc.prctl(ctypes.c_int(option), argument, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
+    library: Any = None  # all that this process has loaded
+    if _call is None:
+        flags = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+        kind: Any = type("prctl", (_ctypes.CFuncPtr,), {"_flags_": flags, "_restype_": type(_number("i"))})
+        _call = kind(_ctypes.dlsym(_ctypes.dlopen(library, 0), "prctl"))
+    if _call(_number("i", option), argument, *(_number("L") for _ in range(3))) != 0:
+        number = _ctypes.get_errno()
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 
 
 def set_child_subreaper(on: bool) -> None:
     """Become the one to whom orphaned descendants are given, or no longer (Linux 3.4). Not inherited by a fork."""
-    import ctypes
-
-    _prctl(_SET_CHILD_SUBREAPER, ctypes.c_ulong(on))
+    _prctl(_SET_CHILD_SUBREAPER, _number("L", on))
 
 
 def get_child_subreaper() -> bool:
     """Return whether this process is a child subreaper."""
-    import ctypes
+    import _ctypes
 
-    answer = ctypes.c_int()
-    _prctl(_GET_CHILD_SUBREAPER, ctypes.byref(answer))
+    answer = _number("i")
+    _prctl(_GET_CHILD_SUBREAPER, _ctypes.byref(answer))
     return bool(answer.value)
 
 
@@ -45,9 +63,7 @@ def set_parent_death_signal(number: int) -> None:
 
     The parent may have ended before: compare os.getppid() afterwards. Cleared by a fork.
     """
-    import ctypes
-
-    _prctl(_SET_PDEATHSIG, ctypes.c_ulong(number))
+    _prctl(_SET_PDEATHSIG, _number("L", number))
 
 
 def set_name(name: str) -> None:

@@ -13,16 +13,15 @@ may still be told that there is no exit status. And nobody but the parent knows 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import select
-from typing import TYPE_CHECKING
 
 from pidfdpool import native
 from pidfdpool.pidfd.base import BaseHandle
 from pidfdpool.pidfd.errors import PidfdMisused, ProcessGone, checked_signal, failure
 from pidfdpool.pidfd.status import ExitStatus
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,6 +34,8 @@ def sentinel_pipe() -> tuple[int, int]:
     ends = list(os.pipe2(os.O_CLOEXEC))
     for index, fd in enumerate(ends):
         if fd <= 2:
+            import fcntl
+
             ends[index] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
             native.close(fd)
     return ends[0], ends[1]

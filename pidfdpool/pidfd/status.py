@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
-import signal
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from collections import namedtuple
 
+from pidfdpool.pidfd.errors import signal_name
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import ClassVar, NamedTuple, Self
 
 _CORE = 0x80  # the bit that WCOREDUMP tests (wait(2))
 
 
-class _Fields(NamedTuple):
-    code: int | None = None
-    signal: int | None = None
-    core_dumped: bool = False
-    unknown: bool = False
+if TYPE_CHECKING:
+
+    class _Fields(NamedTuple):
+        code: int | None = None
+        signal: int | None = None
+        core_dumped: bool = False
+        unknown: bool = False
+
+else:
+    _Fields = namedtuple("_Fields", ("code", "signal", "core_dumped", "unknown"), defaults=(None, None, False, False))
 
 
 class ExitStatus(_Fields):
@@ -73,14 +80,6 @@ class ExitStatus(_Fields):
 
     def __repr__(self) -> str:
         return f"<ExitStatus: {self}>"
-
-
-def signal_name(number: int) -> str:
-    """Return "SIGKILL" and the like, or "signal 50" for a number that has no name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 ExitStatus.UNKNOWN = ExitStatus(unknown=True)

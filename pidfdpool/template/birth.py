@@ -6,13 +6,12 @@ The worker keeps its part (`keep_workers_part`), the host is sent its own, and t
 
 from __future__ import annotations
 
+import errno
 import os
-from typing import TYPE_CHECKING
 
 from pidfdpool import blackbox, native
-from pidfdpool.channel import above_stdio
-from pidfdpool.pidfd import ChildHandle, Pidfd, sentinel_pipe
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pidfdpool.pidfd import ProcessHandle
 
@@ -24,21 +23,27 @@ class Birth:
         OSError: no descriptor or memory left; nothing stays open.
     """
 
-    def __init__(self, end: int, *, pidfds: bool, capture_stderr: bool) -> None:
-        """Take over the worker's end of its channel, whatever happens."""
-        self._open = {end}
-        self.end = end
+    def __init__(self, end: int | None, tokens: int | None, *, pidfds: bool, capture_stderr: bool) -> None:
+        """Take over the worker's end of its channel, and its tokens, whatever happens. None: lost on the way."""
+        self._open = {fd for fd in (end, tokens) if fd is not None}
         self.stderr: tuple[int, int] | None = None
         self.sentinel: tuple[int, int] | None = None
         try:
+            if end is None or tokens is None:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            self.end, self.tokens = end, tokens
             self.blackbox = self._own(blackbox.create())
             if capture_stderr:
+                from pidfdpool.pidfd import sentinel_pipe
+
                 self.stderr = sentinel_pipe()  # as pipes go: close-on-exec, and above the standard streams
                 self._open.update(self.stderr)
             if pidfds:
                 # Holds a number free for the pidfd, which can only be opened when there is a process.
                 self._place = self._own(os.dup(self.blackbox))
             else:
+                from pidfdpool.pidfd import sentinel_pipe
+
                 self.sentinel = sentinel_pipe()
                 self._open.update(self.sentinel)
         except BaseException:
@@ -47,7 +52,7 @@ class Birth:
 
     def _own(self, fd: int) -> int:
         self._open.add(fd)
-        moved = above_stdio(fd)
+        moved = native.above_stdio(fd)
         if moved != fd:
             self._open.remove(fd)
             self._open.add(moved)
@@ -61,14 +66,18 @@ class Birth:
         """
         if self.sentinel is None:
             self._close(self._place)
+            from pidfdpool.pidfd import Pidfd  # not before: the first worker runs already
+
             return Pidfd.open(pid)
+        from pidfdpool.pidfd import ChildHandle
+
         self._open.remove(self.sentinel[0])
         self._close(self.sentinel[1])  # the worker's sign of life must be the worker's alone
         return ChildHandle(self.sentinel[0], pid)
 
     def keep_workers_part(self) -> None:
         """Close what the worker does not need; what it is told of the rest is its own. In the worker."""
-        self._open -= {self.end, self.blackbox, self.sentinel[1] if self.sentinel is not None else -1}
+        self._open -= {self.end, self.tokens, self.blackbox, self.sentinel[1] if self.sentinel is not None else -1}
         if self.stderr is not None:
             os.dup2(self.stderr[1], 2)
         self.close()

@@ -7,13 +7,14 @@ is simply inherited, and the calls are the host's own objects.
 
 from __future__ import annotations
 
-import pickle
-from typing import TYPE_CHECKING, Any
+import _pickle
 
-from pidfdpool import inheritance, payload
+from pidfdpool import payload, picklers
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from pidfdpool.wire import Buffer
 
@@ -36,6 +37,7 @@ class Boot:
         "host_name",
         "host_pid",
         "preload",
+        "spin",
         "watch_memory",
     )
 
@@ -53,6 +55,7 @@ class Boot:
         initializer: tuple[Callable[..., object], tuple[Any, ...]] | Sequence[Buffer] | None,
         watch_memory: bool = False,
         capture_stderr: bool = False,
+        spin: float = 0.0,
     ) -> None:
         self.handles = handles
         self.host_pid = host_pid
@@ -63,6 +66,7 @@ class Boot:
         self.forked = forked
         self.watch_memory = watch_memory  # each answer says how much memory the worker has
         self.capture_stderr = capture_stderr  # workers' standard error goes to the host, through a pipe
+        self.spin = spin  # seconds that a worker looks for the next task before it sleeps
         self._preload_call: Any = preload_call
         self._initializer: Any = initializer
         self._descriptors: list[int] = []
@@ -73,13 +77,13 @@ class Boot:
         """Return the buffers of the BOOT frame."""
         fields = {name: getattr(self, name) for name in self.__slots__ if not name.startswith("_")}
         buffers = [self._preload_call, self._initializer]
-        plain = pickle.dumps((fields, [call is not None for call in buffers]), payload.PROTOCOL)
+        plain = _pickle.dumps((fields, [call is not None for call in buffers]), picklers.PROTOCOL)
         return [plain, *(bytes(call[0]) for call in buffers if call is not None)]
 
     @classmethod
     def load(cls, buffers: Sequence[Buffer], descriptors: list[int]) -> Boot:
         """Rebuild it in the template. The descriptors are those that the initializer's arguments need."""
-        fields, present = pickle.loads(buffers[0])
+        fields, present = _pickle.loads(buffers[0])
         rest = iter(buffers[1:])
         preload_call, initializer = ([next(rest)] if there else None for there in present)
         boot = cls(preload_call=preload_call, initializer=initializer, **fields)
@@ -95,10 +99,8 @@ class Boot:
 
     def run_preload(self) -> None:
         """Import the modules and make the call. In the template; raises whatever they raise."""
-        from importlib import import_module
-
         for name in self.preload:
-            import_module(name)
+            __import__(name)
         if self._preload_call is not None:
             call = self._preload_call if self.forked else payload.loads(self._preload_call)
             call()
@@ -110,5 +112,7 @@ class Boot:
         if self.forked:
             function, arguments = self._initializer
         else:
+            from pidfdpool import inheritance
+
             function, arguments = inheritance.release(self._initializer, self._descriptors)
         function(*arguments)

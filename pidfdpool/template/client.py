@@ -1,8 +1,9 @@
 """How the host starts a template.
 
 Called by whichever thread carries out StartTemplate: the thread of the first submit, or the pool thread when a
-template is replaced. `start` returns once the launcher is gone and the template has said hello; from then on the
-host has no child of ours. It takes as long as an interpreter takes to start (exec way), or a few ms (fork way).
+template is replaced. `start` returns once the template has said hello, which takes as long as an interpreter takes to
+start (exec way), or a few ms (fork way). The launcher, which forked it, is on its way out by then, and
+`HostEnd.see_launcher_off` waits for its end; from then on the host has no child of ours.
 
 The exec way is safe in a host with threads: posix_spawn runs nothing of the host's in the new process. The fork way
 is as safe as os.fork() is in that host at that moment, which is why it happens once and only where it was asked for.
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     SignalMask: TypeAlias = AbstractSet[int] | None
 
 START_TIMEOUT = 60.0  # seconds; an interpreter that is not up by then is not going to be
-LEAVING = 5.0  # seconds that a launcher has for its end when its start was interrupted: it only has to see that
+LEAVING = 5.0  # seconds that a launcher has for its end, which takes it a millisecond
 
 
 class NotSendable(Exception):
@@ -58,6 +59,7 @@ class Recipe:
         initializer: tuple[Callable[..., object], tuple[Any, ...]] | None,
         watch_memory: bool = False,
         capture_stderr: bool = False,
+        spin: float = 0.0,
     ) -> None:
         self.fork = way == "fork" or (way == "any" and _needs_fork(initializer))
         self.preload = preload
@@ -65,6 +67,7 @@ class Recipe:
         self.initializer = initializer
         self.watch_memory = watch_memory
         self.capture_stderr = capture_stderr
+        self.spin = spin
         # What `__main__` holds now will be in the workers, too, if the template is forked from here.
         self.shared_main = payload.SharedMain(sys.modules.get("__main__")) if self.fork else None
 
@@ -92,6 +95,7 @@ class Recipe:
             initializer=initializer,
             watch_memory=self.watch_memory,
             capture_stderr=self.capture_stderr,
+            spin=self.spin,
         )
         return boot, fds
 
@@ -135,6 +139,7 @@ class HostEnd:
         self.channel = channel
         self.handles = handles
         self.handle: ProcessHandle | None = None
+        self.launcher: ProcessHandle | None = None  # until `see_launcher_off`
         self.early: list[wire.Frame] = []  # came in with the greeting, for the pool thread to serve
         self._lifeline = lifeline  # the fallback's sign that the host is alive: held open by the host alone
 
@@ -153,9 +158,18 @@ class HostEnd:
     def close_in_forked_child(self) -> None:
         """Close the copies of a process that was forked from the host."""
         self.channel.close()
-        if self.handle is not None:
-            self.handle.close_in_forked_child()
+        for handle in (self.handle, self.launcher):
+            if handle is not None:
+                handle.close_in_forked_child()
         self._close_lifeline()
+
+    def see_launcher_off(self) -> None:
+        """Wait for the end of the launcher, which is on its way out, and reap it. Handlers do not interrupt this."""
+        launcher, self.launcher = self.launcher, None
+        if launcher is not None:
+            with hygiene.signals_blocked():
+                _reap(launcher, time.monotonic() + LEAVING)
+                launcher.close()
 
     def _close_lifeline(self) -> None:
         if self._lifeline is not None:
@@ -176,7 +190,7 @@ class HostEnd:
 
 
 def start(recipe: Recipe, mask: SignalMask = None) -> HostEnd:
-    """Start a template and return the host's end of it.
+    """Start a template and return the host's end of it. The caller has to see the launcher off.
 
     mask: what is to be blocked while this waits for the template. For a caller that has blocked all signals, and lets
         handlers interrupt the one thing in here that takes time. Default: what is blocked already.
@@ -200,7 +214,7 @@ def start(recipe: Recipe, mask: SignalMask = None) -> HostEnd:
         ours, theirs = channels.pair()
         lifeline = None
         if handles == PIDFD:
-            watched.append(channels.above_stdio(os.pidfd_open(os.getpid())))
+            watched.append(native.above_stdio(os.pidfd_open(os.getpid())))
         else:
             read, lifeline = sentinel_pipe()
             watched.append(read)
@@ -225,6 +239,7 @@ def start(recipe: Recipe, mask: SignalMask = None) -> HostEnd:
     except BaseException:
         if link is not None:
             link.close()
+            link.see_launcher_off()
         elif ours is not None:
             ours.close()
         raise
@@ -237,9 +252,8 @@ def start(recipe: Recipe, mask: SignalMask = None) -> HostEnd:
 
 
 def _shake_hands(link: HostEnd, launcher: int, program: str, mask: AbstractSet[int]) -> None:
-    """Wait until the template has said hello and the launcher is gone, and reap it. Handlers may interrupt this."""
+    """Wait until the template has said hello. Handlers may interrupt this; then the launcher is reaped."""
     deadline = time.monotonic() + START_TIMEOUT
-    passing: ProcessHandle | None = None
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         poller = native.poll()
@@ -249,7 +263,6 @@ def _shake_hands(link: HostEnd, launcher: int, program: str, mask: AbstractSet[i
                 raise TemplateError(f"{program} did not start a template within {START_TIMEOUT:g} s")
             for frame in link.channel.receive_now():
                 if frame.kind == wire.SPAWN_FAILED:
-                    _reap(passing, deadline)
                     raise OSError(frame.value, f"{program} could not fork the template: {os.strerror(frame.value)}")
                 if frame.kind not in (wire.LAUNCHED, wire.HELLO):
                     link.early.append(frame)
@@ -259,13 +272,11 @@ def _shake_hands(link: HostEnd, launcher: int, program: str, mask: AbstractSet[i
                     raise OSError(errno.EMFILE, "no descriptor number left for the template's pidfd")
                 handle = _handle(link.handles, fd, frame.value)
                 if frame.kind == wire.LAUNCHED:
-                    passing = handle
+                    link.launcher = handle
                 else:
                     link.handle = handle
-        _reap(passing, deadline)
     except (EOFError, ConnectionResetError) as error:
-        passing = passing or _named(launcher)
-        status = _reap(passing, deadline)
+        status = _reap_unwanted(link, launcher, deadline)
         raise TemplateError(
             f"{program}, started as the pool's template, ended before it was ready: {status}. Its standard error "
             "may say why. If it is not a Python interpreter, name one with multiprocessing.set_executable()."
@@ -274,9 +285,15 @@ def _shake_hands(link: HostEnd, launcher: int, program: str, mask: AbstractSet[i
         # The host must not be left with a child. This one leaves when it sees that nobody listens any more.
         with hygiene.signals_blocked():
             link.channel.close()
-            passing = passing or _named(launcher)
-            _reap(passing, min(deadline, time.monotonic() + LEAVING))
+            _reap_unwanted(link, launcher, min(deadline, time.monotonic() + LEAVING))
         raise
+
+
+def _reap_unwanted(link: HostEnd, launcher: int, deadline: float) -> object:
+    """Reap the launcher of a start that came to nothing, and return how it ended."""
+    passing, link.launcher = link.launcher or _named(launcher), None
+    try:
+        return _reap(passing, deadline)
     finally:
         if passing is not None:
             passing.close()

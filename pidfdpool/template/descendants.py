@@ -11,15 +11,15 @@ below an init of its own (a pid namespace), is out of reach of the first.
 
 from __future__ import annotations
 
+import _thread
 import os
-import signal
-import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
+from pidfdpool.native import signal
 from pidfdpool.pidfd import Pidfd
 from pidfdpool.worker import mark
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -77,7 +77,7 @@ def _children() -> list[int]:
     A child that dies while the list is read may hide another; but then we are told of that death, and look again.
     """
     try:
-        with open(f"/proc/self/task/{threading.get_native_id()}/children") as listing:
+        with open(f"/proc/self/task/{_thread.get_native_id()}/children") as listing:
             return [int(pid) for pid in listing.read().split()]
     except OSError:
         return []

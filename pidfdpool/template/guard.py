@@ -9,15 +9,26 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from pidfdpool import hygiene, native
+from pidfdpool.native import signal
 from pidfdpool.pidfd import Pidfd, prctl
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pidfdpool.template.boot import Boot
+
+
+def preload(boot: Boot, host_fd: int | None) -> None:
+    """Run the preload; host_fd: the host's pidfd, if there are pidfds. Raises what the preload raises."""
+    if host_fd is None:
+        boot.run_preload()
+        return
+    with guarded(host_fd):
+        boot.run_preload()
 
 
 @contextmanager

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 # The host's sys.path comes as arguments, so that the very same pidfdpool is found, whatever is installed or lies in
 # the current directory. Its own place comes last, for a host that found it in another way: by a hook, or relative to
-# a directory that it has left.
+# a directory that it has left. While modules are loaded, garbage collections only take time.
 _LAUNCHER = (
-    "import sys; sys.path[:] = sys.argv[5:] + sys.argv[4:5]; from pidfdpool.template.process import main; "
-    "del sys.path[-1]; main(sys.argv[1:4])"
+    "import gc, sys; gc.disable(); sys.path[:] = sys.argv[5:] + sys.argv[4:5]; "
+    "from pidfdpool.template.process import main; del sys.path[-1]; main(sys.argv[1:4])"
 )
 _HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -126,12 +126,14 @@ def _fork_here(theirs: Socket, host: int, boot: Boot, link: HostEnd, handed_over
             return pid
         try:
             hygiene.stop_tracing()
-            hygiene.reset_signals()
-            os.setpgid(0, 0)
-            link.close()
-            hygiene.give_up_connections(keep=handed_over)
             from pidfdpool.template.process import launch
 
-            launch(theirs.detach(), host, boot.handles, boot)
+            launch(theirs.detach(), host, boot.handles, boot, partial(_leave_host, link, handed_over))
         finally:
             os._exit(1)
+
+
+def _leave_host(link: HostEnd, handed_over: set[int]) -> None:
+    """Give up, in the template, the copies of what is the host's alone."""
+    link.close()
+    hygiene.give_up_connections(keep=handed_over)

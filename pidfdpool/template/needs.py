@@ -6,11 +6,17 @@ moved to where no file of Python's can be read any more, into a chroot(2) or to 
 
 from __future__ import annotations
 
-import ctypes  # noqa: F401  prctl
+import _ctypes  # noqa: F401  prctl
 import faulthandler  # noqa: F401
+import fcntl  # noqa: F401
 import logging  # noqa: F401
 import traceback  # noqa: F401
 from multiprocessing import process  # noqa: F401
 
+import pidfdpool.inheritance
+import pidfdpool.pidfd.sentinel
+import pidfdpool.pidfd.status
+import pidfdpool.template.guard
 import pidfdpool.template.process
+import pidfdpool.template.undertaker
 import pidfdpool.worker.process  # noqa: F401

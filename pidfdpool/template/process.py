@@ -20,28 +20,25 @@ import errno
 import gc
 import os
 import select
-import signal
 import sys
-import time
-from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, NoReturn
+from contextlib import suppress
 
 from pidfdpool import hygiene, native, payload, wire
 from pidfdpool.channel import Channel
-from pidfdpool.pidfd import prctl, sentinel_pipe
-from pidfdpool.template import descendants
+from pidfdpool.native import signal
+from pidfdpool.pidfd import prctl
 from pidfdpool.template.birth import Birth
 from pidfdpool.template.boot import PIDFD, Boot
-from pidfdpool.template.guard import guarded
 from pidfdpool.worker import mark
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
     from pidfdpool.pidfd import ProcessHandle
+    from pidfdpool.template.undertaker import Undertaker
     from pidfdpool.wire import Buffer, Frame
-
-LAST_SWEEP = 0.5  # seconds to wait, at the end, for what was killed to be dead and to show its own children
 
 
 def main(arguments: list[str]) -> NoReturn:
@@ -50,25 +47,33 @@ def main(arguments: list[str]) -> NoReturn:
     hygiene.close_descriptors(keep=(channel, host))
     for fd in (channel, host):
         os.set_inheritable(fd, False)
-    launch(channel, host, arguments[2], None)
+    launch(channel, host, arguments[2])
 
 
-def launch(channel_fd: int, host_fd: int, handles: str, boot: Boot | None) -> NoReturn:
-    """Fork the template and exit. In the fork way boot is given, otherwise it comes over the channel.
+def launch(
+    channel_fd: int,
+    host_fd: int,
+    handles: str,
+    boot: Boot | None = None,
+    leave_host: Callable[[], None] | None = None,
+) -> NoReturn:
+    """Fork the template and exit.
+
+    The template itself tells the host of the launcher, which has nothing to do but to be gone as soon as it can.
 
     host_fd: readable when the host is gone: its pidfd, or in the fallback the read end of a pipe.
+    boot, leave_host: only in the fork way: what otherwise comes over the channel, and the template's first deed.
     """
     status = 1
     try:
         channel = Channel(native.socket_of(channel_fd), descriptors=True)
-        own = _own_handle(handles)
-        channel.send(wire.encode(wire.LAUNCHED, value=os.getpid()), own[0])
+        launcher, own = os.getpid(), _own_handle(handles)
         with hygiene.signals_blocked():
-            if not _fork_template(channel):
+            if not _fork_template(channel, own[0]):
+                channel.send(wire.encode(wire.LAUNCHED, value=launcher), own[0])
                 for fd in own:
                     native.close(fd)
-                hygiene.reset_signals()
-                Template(channel, host_fd, handles).run(boot)
+                Template(channel, host_fd, handles).run(boot, leave_host)
         status = 0
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the host is gone, or changed its mind
@@ -80,21 +85,26 @@ def launch(channel_fd: int, host_fd: int, handles: str, boot: Boot | None) -> No
         os._exit(status)
 
 
-def _fork_template(channel: Channel) -> int:
+def _fork_template(channel: Channel, own: int) -> int:
     """Fork; where there can be no more processes, tell the host and exit."""
     try:
         return native.fork()
     except OSError as error:
+        channel.send(wire.encode(wire.LAUNCHED, value=os.getpid()), own)
         channel.send(wire.encode(wire.SPAWN_FAILED, value=error.errno or errno.EAGAIN))
         os._exit(1)
 
 
 def _own_handle(handles: str) -> list[int]:
     """Return a descriptor that is readable once this process is gone, and what it must keep open until then."""
-    return [os.pidfd_open(os.getpid())] if handles == PIDFD else list(sentinel_pipe())
+    if handles == PIDFD:
+        return [os.pidfd_open(os.getpid())]
+    from pidfdpool.pidfd import sentinel_pipe
+
+    return list(sentinel_pipe())
 
 
-class _Worker:
+class WorkerProcess:
     """A child that is a worker."""
 
     __slots__ = ("generation", "handle", "mark", "slot")
@@ -114,30 +124,36 @@ class Template:
         self._host_fd = host_fd
         self._handles = handles
         self._requests: list[Frame] = []  # read, and not yet served
-        self._workers: dict[int, _Worker] = {}  # by pid: only we reap, so no number is reused behind our back
+        self._tokens: int | None = None  # of the worker that is asked for next
+        self._workers: dict[int, WorkerProcess] = {}  # by pid: only we reap, so no number is reused behind our back
         self._stopping = False
         self._alone = False  # the host is gone: nobody is told anything
         self._family = mark.family()
         self._own_mark = mark.of(0)  # of the worker around this pool, if its host is one
-        self._strays = False  # whether there was something to kill when we last looked
+        self._undertaker: Undertaker | None = None
 
-    def run(self, boot: Boot | None) -> None:
-        """Serve until the host is gone, or says STOP and every worker has ended.
+    def run(self, boot: Boot | None, leave_host: Callable[[], None] | None) -> None:
+        """Serve until the host is gone, or says STOP and every worker has ended. Called with all signals blocked.
 
         Raises:
             EOFError: the host is gone.
         """
-        os.setsid()
-        prctl.set_child_subreaper(True)
-        prctl.set_name("pidfd-template")
         own = _own_handle(self._handles)
+        # First of all: while the host does what there is to do then, so does this process.
         self._channel.send(wire.encode(wire.HELLO, value=os.getpid()), own[0])
         native.close(own[0])
         self._kept_open = own[1:]
+        hygiene.reset_signals()
+        os.setsid()
+        prctl.set_child_subreaper(True)
+        prctl.set_name("pidfd-template")
+        if leave_host is not None:
+            leave_host()
         hygiene.occupy_standard_streams()
         if boot is None:
             boot = self._receive_boot()
             sys.argv[:] = boot.argv
+            gc.enable()  # the launcher was started without: a collection finds nothing while modules are loaded
         else:
             hygiene.renew_streams()
         hygiene.forget_exit_functions()
@@ -168,16 +184,21 @@ class Template:
     def _preload(self) -> bool:
         """Run the preload. False: it failed and that is reported; no other template would do better."""
         try:
-            with guarded(self._host_fd) if self._boot.preloads and self._handles == PIDFD else nullcontext():
-                self._boot.run_preload()
+            if self._boot.preloads:
+                import pidfdpool.template.undertaker  # the preload may leave no descriptor to read it with
+                from pidfdpool.template.guard import preload
+
+                preload(self._boot, self._host_fd if self._handles == PIDFD else None)
         except BaseException as error:
-            self._channel.send(wire.encode(wire.PRELOAD_FAILED, buffers=payload.dump_error(error)))
+            self._channel.send(wire.encode(wire.PRELOAD_FAILED, buffers=payload.dump_error(error, payload.Arrived())))
             return False
         hygiene.flush_output()
         import faulthandler  # noqa: F401  what every worker needs is loaded once, too
 
         import pidfdpool.worker.process  # noqa: F401
+        from pidfdpool.worker import identity
 
+        identity.prepare()
         # What is there now will be shared with every worker; a collection that touched it would copy its pages.
         gc.freeze()
         return True
@@ -186,18 +207,20 @@ class Template:
 
     def _serve(self) -> None:
         self._doorbell, bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._kept_open += self._doorbell, bell
         native.set_signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(bell, warn_on_full_buffer=False)
         self._epoll = native.epoll()
         callbacks: dict[int, Callable[[], None]] = {
             self._channel.fileno(): self._read,
             self._host_fd: self._host_gone,
-            self._doorbell: self._reap,
+            self._doorbell: self._answer_doorbell,
         }
         for fd in callbacks:
             self._epoll.register(fd, select.EPOLLIN)
         self._work_off()
-        self._reap()  # a child of the preload's may have died before the doorbell was hung
+        if self._boot.preloads:
+            self._answer_doorbell()  # a child of the preload's may have died before the doorbell was hung
         while not (self._stopping and not self._workers):
             for fd, _ in self._epoll.poll():
                 # Any other descriptor is a worker's pidfd, and all that it can say is that the worker ended. All of
@@ -215,13 +238,38 @@ class Template:
     def _work_off(self) -> None:
         requests, self._requests = self._requests, []
         for frame in requests:
-            if frame.kind == wire.SPAWN:
+            if frame.kind == wire.TOKENS:
+                self._tokens = self._channel.descriptor()
+            elif frame.kind == wire.SPAWN:
                 self._spawn(frame)
             elif frame.kind == wire.SIGNAL:
                 self._signal(frame)
             elif frame.kind == wire.STOP:
                 self._stopping = True
                 self._kill_workers()
+        if self._workers:
+            self._load_undertaker()  # the first workers are there, and did not have to wait for it
+
+    def _load_undertaker(self) -> Undertaker:
+        if self._undertaker is None:
+            from pidfdpool.template.undertaker import Undertaker
+
+            self._undertaker = Undertaker(self._workers, self._epoll, self._doorbell, self._tell, self._own_mark)
+        return self._undertaker
+
+    def _kill_workers(self) -> None:
+        if self._workers:
+            self._load_undertaker().kill_workers()
+
+    def _sweep_out(self) -> None:
+        if self._undertaker is not None:  # otherwise there never was anything that could have left something
+            self._undertaker.sweep_out()
+
+    def _bury_the_dead(self) -> None:
+        self._load_undertaker().bury_the_dead()
+
+    def _answer_doorbell(self) -> None:
+        self._load_undertaker().answer()
 
     def _tell(self, pieces: list[Buffer], descriptor: int | None = None) -> None:
         if self._alone:
@@ -237,10 +285,6 @@ class Template:
         self._sweep_out()
         os._exit(0)
 
-    def _kill_workers(self) -> None:
-        for worker in self._workers.values():
-            descendants.kill_group(worker.handle)
-
     def _signal(self, frame: Frame) -> None:
         for worker in self._workers.values():
             if worker.slot == frame.slot and worker.generation == frame.generation:
@@ -250,12 +294,10 @@ class Template:
     # ---- births --------------------------------------------------------------------------------------------
 
     def _spawn(self, frame: Frame) -> None:
-        end = self._channel.descriptor()
+        given, self._tokens = (self._channel.descriptor(), self._tokens), None
         birth: Birth | None = None
         try:
-            if end is None:
-                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            birth = Birth(end, pidfds=self._handles == PIDFD, capture_stderr=self._boot.capture_stderr)
+            birth = Birth(*given, pidfds=self._handles == PIDFD, capture_stderr=self._boot.capture_stderr)
             worker = self._fork_worker(frame, birth)
         except OSError as error:
             number = error.errno or errno.EIO
@@ -266,7 +308,7 @@ class Template:
             if birth is not None:
                 birth.close()
 
-    def _announce(self, worker: _Worker, birth: Birth) -> None:
+    def _announce(self, worker: WorkerProcess, birth: Birth) -> None:
         """Serve the new worker, and give the host what it needs for that."""
         handle = worker.handle
         self._workers[handle.pid] = worker
@@ -276,7 +318,7 @@ class Template:
             self._tell(wire.encode(wire.STDERR, worker.slot, worker.generation), birth.stderr[0])
         self._tell(wire.encode(wire.SPAWNED, worker.slot, worker.generation, handle.pid), handle.fileno())
 
-    def _fork_worker(self, frame: Frame, birth: Birth) -> _Worker:
+    def _fork_worker(self, frame: Frame, birth: Birth) -> WorkerProcess:
         template = os.getpid()
         its_mark = mark.make(self._family, frame.generation)
         with hygiene.signals_blocked():
@@ -293,7 +335,7 @@ class Template:
             os.kill(pid, signal.SIGKILL)
             os.waitid(os.P_PID, pid, os.WEXITED)
             raise
-        return _Worker(frame.slot, frame.generation, handle, its_mark)
+        return WorkerProcess(frame.slot, frame.generation, handle, its_mark)
 
     def _become_worker(self, frame: Frame, birth: Birth, template: int, its_mark: int) -> NoReturn:
         status = 1
@@ -316,7 +358,8 @@ class Template:
             own = mark.Mark(its_mark)
             sentinel = birth.sentinel and birth.sentinel[1]
             end = native.socket_of(birth.end)
-            status = Worker(end, frame.slot, self._boot, self._host_fd, sentinel, birth.blackbox, own).run()
+            fds = birth.tokens, birth.blackbox
+            status = Worker(end, frame.slot, self._boot, self._host_fd, sentinel, *fds, own).run()
         except BaseException:
             import traceback
 
@@ -324,67 +367,3 @@ class Template:
         finally:
             hygiene.flush_output()
             os._exit(status)
-
-    # ---- deaths --------------------------------------------------------------------------------------------
-
-    def _bury_the_dead(self) -> None:
-        for worker in list(self._workers.values()):
-            if not worker.handle.alive():
-                self._bury(worker)
-
-    def _bury(self, worker: _Worker) -> None:
-        # While the worker is a zombie its number, and with it the group's, cannot be taken by anybody else.
-        descendants.kill_group(worker.handle)
-        pid = worker.handle.pid
-        try:
-            reaped, status, usage = os.wait4(pid, os.WNOHANG)  # its own child's number; pidfds tell no usage
-            spent = wire.USAGE.pack(usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime)
-            told = wire.encode(wire.DIED, worker.slot, worker.generation, status, [spent])
-        except ChildProcessError:
-            # A thread of the preload's took it. Nothing is said: in a moment the host calls the status unknown.
-            reaped, told = pid, None
-        with suppress(OSError):
-            self._epoll.unregister(worker.handle.fileno())
-        if not reaped:
-            return  # readable but not yet waitable (a tracer has it); the doorbell rings when it is
-        # The handle does not know that the number is free now; nothing is ever sent through it again.
-        del self._workers[pid]
-        worker.handle.close()
-        if told is not None:
-            self._tell(told)
-
-    def _reap(self) -> None:
-        """Reap whatever is dead, and kill what it leaves behind. Every death of a child's leads here."""
-        with suppress(BlockingIOError):
-            while os.read(self._doorbell, 4096):
-                pass
-        self._reap_all()
-        marks = {self._own_mark, *(worker.mark for worker in self._workers.values())}
-        self._strays = descendants.kill_strays(self._workers, marks)
-
-    def _reap_all(self) -> None:
-        """Look before reaping, because a worker's status must not be lost."""
-        with suppress(ChildProcessError):
-            while True:
-                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-                if dead is None:
-                    return
-                worker = self._workers.get(dead.si_pid)
-                if worker is not None:
-                    self._bury(worker)
-                    if dead.si_pid in self._workers:
-                        return
-                else:
-                    os.waitid(os.P_PID, dead.si_pid, os.WEXITED | os.WNOHANG)
-
-    def _sweep_out(self) -> None:
-        """See the workers dead, and all that they leave; for no longer than the end may take."""
-        deadline = time.monotonic() + LAST_SWEEP
-        poller = native.poll()
-        poller.register(self._doorbell, select.POLLIN)
-        while True:
-            self._reap()
-            left = deadline - time.monotonic()
-            if left <= 0 or not (self._workers or self._strays):
-                return
-            poller.poll(left * 1000)

@@ -1,16 +1,19 @@
-"""The tasks that `map` submits: one function over a run of calls. Run in workers."""
+"""The tasks that `map` submits: one function over a run of calls. Run in workers; the host asks for their names."""
 
 from __future__ import annotations
 
 import time
 from itertools import starmap
 from operator import length_hint
-from typing import TYPE_CHECKING, Any
 
 from pidfdpool import payload
+from pidfdpool.segments.apart import Apart
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _pickle import PickleBuffer
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from pidfdpool.wire import Buffer
 
@@ -22,7 +25,9 @@ def call_each(function: Callable[..., Any], chunk: Sequence[tuple[Any, ...]]) ->
     return [function(*arguments) for arguments in chunk]
 
 
-def call_all(function: Buffer, calls: Buffer, starred: bool) -> tuple[Buffer, list[Buffer] | None, float]:
+def call_all(
+    function: Buffer, calls: Sequence[Buffer], starred: bool
+) -> tuple[Sequence[Buffer | PickleBuffer], list[Buffer] | None, float]:
     """Make every call of a chunk whose size the pool has chosen, and so one that nobody must notice.
 
     function, calls: payloads: the function, pickled once for the whole map, and the calls of this chunk.
@@ -32,15 +37,19 @@ def call_all(function: Buffer, calls: Buffer, starred: bool) -> tuple[Buffer, li
         The payload of the results up to the first failure; that failure, if there is one; and the seconds that the
         calls took. Those after a failure are made all the same, as they would be one by one.
     """
-    function_, calls_ = payload.loads([function]), payload.loads([calls])
+    function_, calls_ = payload.loads([function]), payload.loads(calls)
     results: list[Any] = []
     began = time.perf_counter()
     failure = _make(function_, calls_, starred, results)
     took = time.perf_counter() - began
     try:
-        return payload.dumps(results, shared)[0], failure, took
+        apart = Apart(results, shared)
     except Exception:
         return *_what_pickles(results), took
+    buffers: list[Any] = apart.buffers()
+    if apart.mentions(payload.MADE_BY_VALUE):
+        buffers[0] = bytes(buffers[0])  # what spares the host's classes looks at bytes only
+    return buffers, failure, took
 
 
 def _make(function: Any, calls: Sequence[Any], starred: bool, results: list[Any]) -> list[Buffer] | None:
@@ -60,13 +69,13 @@ def _make(function: Any, calls: Sequence[Any], starred: bool, results: list[Any]
             return failure
 
 
-def _what_pickles(results: list[Any]) -> tuple[Buffer, list[Buffer]]:
+def _what_pickles(results: list[Any]) -> tuple[list[Buffer], list[Buffer]]:
     """Return the payload of the results before the first that does not pickle, and why that one does not."""
     for index, result in enumerate(results):
         try:
             payload.dumps(result, shared)
         except Exception as error:
-            return payload.dumps(results[:index], shared)[0], payload.dump_error(error, shared)
+            return payload.dumps(results[:index], shared), payload.dump_error(error, shared)
     raise AssertionError("each result pickles and all of them together do not")
 
 

@@ -3,26 +3,97 @@
 A task may ask `current_process()` and `parent_process()`, start processes of its own (even where the host is
 daemonic and could not), and talk to managers with the host's authkey. `multiprocessing` has no call for becoming one
 of its processes, so this sets what its own bootstrap sets (multiprocessing/process.py, BaseProcess._bootstrap).
+
+Most tasks never ask, and `multiprocessing` takes as long to load as the interpreter itself. So where template and
+preload have not loaded it, the worker becomes one of its processes at the moment in which it is loaded, by whomever.
+`logging` is a special case: it tells the process's name if `multiprocessing` is loaded, and does not load it.
 """
 
 from __future__ import annotations
 
 import itertools
-from multiprocessing import process
-from typing import TYPE_CHECKING, Any
+import sys
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
     from pidfdpool.template.boot import Boot
 
 
 def assume(slot: int, boot: Boot, host_fd: int) -> None:
-    """Make this process known to its own multiprocessing. host_fd is readable once the host is gone."""
-    module: Any = process
-    module._process_counter = itertools.count(1)
-    module._children = set()
-    me = module.BaseProcess(name=f"PidfdPoolWorker-{slot}")
-    me._identity = (slot + 1,)
-    me._parent_pid = boot.host_pid
-    me._config = {"semprefix": "/mp", "authkey": module.AuthenticationString(boot.authkey)}
-    module._current_process = me
-    module._parent_process = module._ParentProcess(boot.host_name, boot.host_pid, host_fd)
+    """Make this process known to its own multiprocessing, now or later. host_fd: readable once the host is gone."""
+
+    def become(process: Any) -> None:
+        process._process_counter = itertools.count(1)
+        process._children = set()
+        me = process.BaseProcess(name=f"PidfdPoolWorker-{slot}")
+        me._identity = (slot + 1,)
+        me._parent_pid = boot.host_pid
+        me._config = {"semprefix": "/mp", "authkey": process.AuthenticationString(boot.authkey)}
+        process._current_process = me
+        process._parent_process = process._ParentProcess(boot.host_name, boot.host_pid, host_fd)
+
+    prepare()
+    loaded = sys.modules.get("multiprocessing.process")
+    if loaded is not None:
+        become(loaded)
+        return
+    sys.meta_path.insert(0, _Waiting("multiprocessing.process", become))
+    if "logging" not in sys.modules:
+        sys.meta_path.insert(0, _Waiting("logging", _load_multiprocessing))
+
+
+def prepare() -> None:
+    """Load what each worker would have to: in the template, after the preload."""
+    if "logging" in sys.modules:
+        _load_multiprocessing()
+
+
+def _load_multiprocessing(_module: object = None) -> None:
+    __import__("multiprocessing.process")
+
+
+class _Waiting:
+    """A finder of modules that finds one, once: where the others do. It then has something done with that module."""
+
+    def __init__(self, name: str, then: Callable[[Any], None]) -> None:
+        self._name = name
+        self._then = then
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Return what the finders behind this one find, with a loader that calls `then`."""
+        if name != self._name:
+            return None
+        for finder in sys.meta_path:
+            if not isinstance(finder, _Waiting):
+                spec = finder.find_spec(name, path, target)
+                if spec is not None:
+                    loader: Any = _Loader(self, spec.loader, self._then)
+                    spec.loader = loader
+                    return spec
+        return None
+
+
+class _Loader:
+    """Loads with another loader, in whose place it is, and puts that back in its place."""
+
+    def __init__(self, finder: _Waiting, real: Any, then: Callable[[Any], None]) -> None:
+        self._finder = finder
+        self._real = real
+        self._then = then
+
+    def create_module(self, spec: ModuleSpec) -> Any:
+        """Leave it to the other one."""
+        return self._real.create_module(spec)
+
+    def exec_module(self, module: Any) -> None:
+        """Run the module, then what was waiting for it."""
+        module.__loader__ = module.__spec__.loader = self._real
+        self._real.exec_module(module)
+        if self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
+        self._then(module)

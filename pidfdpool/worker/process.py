@@ -13,18 +13,21 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
-from pidfdpool import blackbox, context, hygiene, journal, native, payload, wire
+from pidfdpool import blackbox, context, hygiene, native, payload, tokens, wire
 from pidfdpool.channel import Channel
 from pidfdpool.pidfd import prctl
+from pidfdpool.spinning import Spin
 from pidfdpool.worker import chunk, identity
+from pidfdpool.worker.borrowing import Borrowing
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from pidfdpool.native import Socket
     from pidfdpool.template.boot import Boot
     from pidfdpool.wire import Buffer, Frame
@@ -44,22 +47,28 @@ class Worker:
         boot: Boot,
         host_fd: int,
         sentinel: int | None,
+        its_tokens: int,
         box: int,
         mark: Mark,
     ) -> None:
         self._channel = Channel(end)
-        self._sending = threading.Lock()
+        self._segments = Borrowing(self._channel)
+        self._sending = native.lock()
         self._unsaid: deque[str] = deque()  # reasons why this worker is not well
+        self._unwell = False  # there was one: no further task is begun
         self._slot = slot
         self._boot = boot
         self._host_fd = host_fd
         self._pid = os.getpid()
-        self._shared = payload.AllShared() if boot.forked else None
+        self._shared = payload.AllShared() if boot.forked else payload.Arrived()
+        self._line: deque[Frame] = deque()  # what was read and is to be done: tasks, and at last to leave
+        self._tokens = its_tokens
+        self._spin = Spin(boot.spin)
         self._box = box
         self._mark = mark
         self._statm: int | None = None
         # Held open until this process ends: the box, and in the fallback the sign of life.
-        self._held = [box] if sentinel is None else [box, sentinel]
+        self._held = [its_tokens, box] if sentinel is None else [its_tokens, box, sentinel]
         # A process that a task forks must not hold the channel: the host would not see that the worker closed it.
         os.register_at_fork(after_in_child=self._close_in_forked_child)
 
@@ -82,13 +91,9 @@ class Worker:
             if not self._initialize():
                 return 1
             self._send(wire.encode(wire.READY))
-            while True:
-                for frame in self._channel.receive():
-                    if frame.kind == wire.LEAVE:
-                        return self._finish()
-                    kind, buffers = self._run_task(frame)
-                    self._send(wire.encode(kind, generation=self._memory(), value=frame.value, buffers=buffers))
-                    del frame, buffers
+            while self._work_off():
+                self._read(self._spin.wait(self._look, self._channel.receive))
+            return self._finish()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return self._finish()  # the host has no use for us any more
 
@@ -101,6 +106,7 @@ class Worker:
 
     def _report(self, reason: str) -> None:
         """Say that this worker is not well: now, or as soon as the frame that is being written is complete."""
+        self._unwell = True
         self._unsaid.append(reason)
         with suppress(OSError):  # the host is gone; the loop will see that
             self._say_unsaid()
@@ -124,7 +130,8 @@ class Worker:
         if self._statm is None:
             return 0
         try:
-            return min(int(os.pread(self._statm, 128, 0).split()[1]) * _PAGE_KIB, _MOST_KIB)
+            pages, shared = (int(field) * _PAGE_KIB for field in os.pread(self._statm, 128, 0).split()[1:3])
+            return min(pages - min(shared, self._segments.mapped >> 10), _MOST_KIB)
         except (OSError, ValueError, IndexError):
             return 0
 
@@ -137,17 +144,83 @@ class Worker:
             # Said by the same logger, in the same words, as in the standard library's workers.
             import logging
 
+            from pidfdpool import journal
+
             logger = logging.getLogger("concurrent.futures")
             journal.write(logger, logging.CRITICAL, "Exception in initializer:", exc_info=True)
-            self._send(wire.encode(wire.INITIALIZER_FAILED, buffers=payload.dump_error(error)))
+            self._send(wire.encode(wire.INITIALIZER_FAILED, buffers=payload.dump_error(error, self._shared)))
             return False
         return True
+
+    def _look(self) -> list[Frame]:
+        try:
+            return self._channel.receive_now()
+        except BlockingIOError:
+            return []
+
+    def _read(self, frames: list[Frame]) -> None:
+        """Take what was read: tasks and the word to leave in their order, what is about segments at once."""
+        for frame in frames:
+            if frame.kind <= wire.LEAVE:
+                self._line.append(frame)
+            else:
+                self._segments.take(frame)
+
+    def _work_off(self) -> bool:
+        """Do what was read so far; return whether there is to be more."""
+        line = self._line
+        while line:
+            if line[0].kind == wire.LEAVE:
+                return False
+            if self._unwell and line[-1].kind != wire.LEAVE:
+                self._read(self._channel.receive())  # the host has been told: it takes these back, and sends LEAVE
+            elif tokens.take(self._tokens):
+                self._answer(line.popleft())
+            else:
+                self._drop()
+        return True
+
+    def _answer(self, frame: Frame) -> None:
+        """Run a task and write what came of it."""
+        began = time.monotonic()
+        kind, buffers = self._run_task(frame)
+        if kind == wire.UNSEEN:
+            self._send(wire.encode(kind, value=frame.value))
+            frame = self._sent_anew(frame.value)
+            kind, buffers = self._run_task(frame)
+        told = wire.ticks(time.monotonic() - began)
+        if self._segments.active:
+            told |= self._segments.answer()
+        self._send(wire.encode(kind, told, self._memory(), frame.value, buffers))
+
+    def _sent_anew(self, number: int) -> Frame:
+        """Return the frame of a task when it has come for the second time, behind others that wait."""
+        while True:
+            for frame in self._line:
+                if frame.kind == wire.TASK and frame.value == number:
+                    self._line.remove(frame)
+                    return frame
+            self._read(self._channel.receive())
+
+    def _drop(self) -> None:
+        """Pass over tasks that the host has taken back: with no token left, that is all of them.
+
+        A task's token is there before the task is, and after taking some back the host sends no task until it has
+        heard that they were dropped.
+        """
+        count = 0
+        while self._line and self._line[0].kind == wire.TASK:
+            self._line.popleft()
+            count += 1
+        self._send(wire.encode(wire.DROPPED, value=count))
 
     def _run_task(self, frame: Frame) -> tuple[int, list[Buffer]]:
         """Run a task as its flags say, and return its outcome."""
         deadline = wire.DEADLINE.unpack(frame.buffers.pop())[0] if frame.slot & wire.HAS_DEADLINE else None
         spare = frame.slot & wire.SPARE_DESCENDANTS
-        context.enter(context.CurrentTask(frame.value, frame.generation, deadline))
+        if frame.slot & wire.ABOUT_SEGMENTS and not self._segments.open(frame):
+            return wire.UNSEEN, []
+        context.enter(frame.value, frame.generation, deadline)
         if spare:
             self._mark.take_off()
         try:
@@ -155,7 +228,7 @@ class Worker:
         finally:
             if spare:
                 self._mark.put_on()
-            context.enter(None)
+            context.leave()
 
     def _outcome(self, frame: Frame) -> tuple[int, list[Buffer]]:
         """Run the call and return the kind and the buffers to answer with. Holds on to nothing of the task's."""
@@ -165,7 +238,8 @@ class Worker:
             result = function(*arguments, **keywords)
             del function, arguments, keywords
             self._leave_if_forked()
-            kind, buffers = wire.RESULT, payload.dumps(result, self._shared)
+            dump = self._segments.dump if self._segments.lends else payload.dumps
+            kind, buffers = wire.RESULT, dump(result, self._shared)
         except BaseException as error:
             self._leave_if_forked()
             kind, buffers = wire.ERROR, payload.dump_error(_without_this_frame(error), self._shared)
@@ -180,6 +254,7 @@ class Worker:
 
     def _close_in_forked_child(self) -> None:
         context.forget()
+        self._segments.close_in_forked_child()
         self._channel.close()
         # Before its box is closed: a signal's stack would go into whatever has that number next.
         with suppress(Exception):
@@ -193,7 +268,7 @@ class Worker:
         """Do what an interpreter does at its end: join threads, call exit functions, end child processes."""
         import atexit
 
-        for step in (threading._shutdown, atexit._run_exitfuncs, _end_multiprocessing):  # type: ignore[attr-defined]
+        for step in (_join_threads, atexit._run_exitfuncs, _end_multiprocessing):
             try:
                 step()
             except BaseException:
@@ -207,6 +282,12 @@ def _without_this_frame(error: BaseException) -> BaseException:
     if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
         BaseException.__dict__["__traceback__"].__set__(error, error.__traceback__.tb_next)
     return error
+
+
+def _join_threads() -> None:
+    threading: Any = sys.modules.get("threading")
+    if threading is not None:
+        threading._shutdown()
 
 
 def _end_multiprocessing() -> None:

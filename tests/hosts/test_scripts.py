@@ -108,6 +108,137 @@ def test_what_a_program_defines(contender, way, tmp_path):
     expect_nothing_left(env)
 
 
+ADDING = """
+def init(value):
+    global base
+    base = value
+
+def work(number):
+    return base + number
+"""
+ADDED = "init, (5,)", "[pool.submit(work, 1).result(20), *pool.map(work, [2, 3])]", [6, 7, 8]
+
+LASTING = {
+    "what an initializer sets": (ADDING, *ADDED),
+    "what an initializer sets over a value of the script": ("base = None\n" + ADDING, *ADDED),
+    "a counter": (
+        """
+calls = 0
+
+def count():
+    global calls
+    calls += 1
+    return calls
+""",
+        "None, ()",
+        "[pool.submit(count).result(20) for _ in range(3)]",
+        [1, 2, 3],
+    ),
+    "a cache that is filled when first used": (
+        """
+cache = {}
+loaded = []
+
+def load(name):
+    if name not in cache:
+        loaded.append(name)
+        cache[name] = object()
+    return list(loaded)
+""",
+        "None, ()",
+        "[pool.submit(load, name).result(20) for name in 'aba']",
+        [["a"], ["a", "b"], ["a", "b"]],
+    ),
+    "functools.lru_cache": (
+        """
+import functools
+
+calls = []
+
+@functools.lru_cache
+def square(number):
+    calls.append(number)
+    return number * number
+
+def all_calls():
+    return calls
+""",
+        "None, ()",
+        "[*pool.map(square, [2, 3, 2, 3]), pool.submit(all_calls).result(20)]",
+        [4, 9, 4, 9, [2, 3]],
+    ),
+    "an attribute of a class": (
+        """
+class Model:
+    loaded = 0
+
+    @classmethod
+    def use(cls):
+        cls.loaded += 1
+        return cls.loaded
+""",
+        "None, ()",
+        "[pool.submit(Model.use).result(20) for _ in range(3)]",
+        [1, 2, 3],
+    ),
+}
+
+LASTING_PROGRAM = """
+from tests.hosts.programs.contender import ProcessPoolExecutor
+{definitions}
+if __name__ in ("__main__", "<run_path>"):
+    initializer, initargs = {initializer}
+    with ProcessPoolExecutor(1, initializer=initializer, initargs=initargs) as pool:
+        print({uses})
+"""
+
+
+@pytest.mark.case(
+    SECTION, "in the globals of the program there lasts, from one task of a worker to the next", ways="both"
+)
+@pytest.mark.parametrize("what", LASTING)
+def test_what_a_worker_keeps(contender, what, tmp_path):
+    definitions, initializer, uses, results = LASTING[what]
+    program = LASTING_PROGRAM.format(definitions=definitions, initializer=initializer, uses=uses)
+    (tmp_path / "program.py").write_text(program)
+    for arguments in (["program.py"], ["-m", "program"], *by_runpy_of("program.py")):
+        done = run(contender, [sys.executable, *arguments], cwd=tmp_path)
+        expect(done.stdout == f"{results}\n", last_error(done.stderr) or "a wrong result", done.stdout + done.stderr)
+
+
+def by_runpy_of(path):
+    run_it = f"import runpy; runpy.run_path({path!r}"
+    return ["-c", f"{run_it}, run_name='__main__')"], ["-c", f"{run_it})"]
+
+
+CHANGES = """
+from tests.hosts.programs.contender import ProcessPoolExecutor
+
+limit = 1
+
+def look():
+    return limit
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1) as pool:
+        futures = [pool.submit(look)]
+        futures[0].result(20)
+        for limit in (2, 2, 3):
+            futures.append(pool.submit(look))
+        limit = 4
+        print([future.result(20) for future in futures])
+"""
+
+
+@pytest.mark.case(
+    SECTION, "the program changes a global between two submits: each task sees what there was at its own"
+)
+def test_the_program_changes_a_global(contender, tmp_path):
+    (tmp_path / "program.py").write_text(CHANGES)
+    done = run(contender, [sys.executable, "program.py"], cwd=tmp_path)
+    expect(done.stdout == "[1, 2, 2, 3]\n", last_error(done.stderr) or f"they see {done.stdout.strip()}", done.stderr)
+
+
 def _file(folder, text):
     (folder / "input").write_text(text)
     return (folder / "input").open()

@@ -173,6 +173,9 @@ def test_ctrl_c_with_a_supervisor(contender, tmp_path):
     with uvicorn(contender, tmp_path, "--workers", "2", env=env) as server:
         for _ in range(6):
             expect(server.get("/")["sum"] == SUM, "a wrong result")
+        # An interpreter that is just starting complains of a Ctrl-C.
+        started = "Application startup complete"
+        within(15, lambda: server.log().count(started) == 2, "one of the two does not start", server.log)
         press_ctrl_c(server)
     expect_nothing_left(env)
 

@@ -33,7 +33,7 @@ def test_a_task_that_begins_in_time_is_told_its_deadline_and_may_take_longer():
 def test_a_task_that_comes_back_unread_after_its_deadline_expires():
     machine = begun(deadline=5.0)
     machine.decide(ev.Tick(), 6.5)
-    assert do.Expire(1) in machine.decide(ev.Died(0, 1, KILLED, unread=True), 7.0)
+    assert do.Expire(1) in machine.decide(ev.Died(0, 1, KILLED, unbegun=1), 7.0)
 
 
 def test_a_task_that_had_an_attempt_is_tried_again_after_its_deadline():
@@ -131,7 +131,7 @@ def test_a_task_that_was_never_read_has_not_used_up_an_attempt(refused):
     machine = begun(retries=0)
     if refused:
         machine.decide(ev.SendRefused(0, 1, 1), 2.0)
-    actions = machine.decide(ev.Died(0, 1, KILLED, unread=not refused), 2.0)
+    actions = machine.decide(ev.Died(0, 1, KILLED, unbegun=int(not refused)), 2.0)
     assert not only(actions, do.Fail)
     assert [(send.task, send.attempt) for send in replace(machine, 2.0)] == [(1, 1)]
     assert machine.retries == 0
@@ -148,7 +148,7 @@ def test_a_task_that_was_handed_to_a_worker_on_its_way_out_and_never_read_waits_
     else:
         machine.decide(ev.Ready(0, 1), 1.0)
         machine.decide(ev.Ready(0, 1), 3.0)
-    actions = machine.decide(ev.Died(0, 1, KILLED, unread=True), 3.1)
+    actions = machine.decide(ev.Died(0, 1, KILLED, unbegun=1), 3.1)
     assert not only(actions, do.Fail)
     assert list(machine.queue) == [1]
 
@@ -172,7 +172,7 @@ def test_an_unread_task_goes_before_those_of_its_own_priority_and_after_those_of
     machine = begun()
     machine.decide(ev.Submitted(2), 1.0)
     machine.decide(ev.Submitted(3, machine.policy.refined({"priority": 1})), 1.0)
-    machine.decide(ev.Died(0, 1, KILLED, unread=True), 2.0)
+    machine.decide(ev.Died(0, 1, KILLED, unbegun=1), 2.0)
     assert list(machine.queue) == [3, 1, 2]
 
 
@@ -190,7 +190,7 @@ def test_a_shutdown_that_cancels_fails_a_task_between_its_attempts():
 
 def test_a_shutdown_that_cancels_fails_a_task_whose_future_runs_though_no_worker_read_it():
     machine = begun()
-    machine.decide(ev.Died(0, 1, KILLED, unread=True), 2.0)
+    machine.decide(ev.Died(0, 1, KILLED, unbegun=1), 2.0)
     assert do.Fail(1, Cause.SHUTDOWN) in machine.decide(ev.ShutdownAsked(cancel=True), 3.0)
 
 

@@ -24,7 +24,10 @@ STEPS, LIVES = 250, 40
 ANY = (WorkerCrashed, TaskTimeout, HeartbeatLost, ValueError)
 
 
-def drawn_options(draw: random.Random, *, whole_pool: bool) -> dict:
+LIMITS = ("timeout", "deadline", "heartbeat_timeout", "max_tasks_per_child", "max_memory_per_child")
+
+
+def drawn_options(draw: random.Random, *, whole_pool: bool, limited: bool) -> dict:
     options = {
         "timeout": draw.choice([None, 1.0, 5.0]),
         "grace": draw.choice([None, 0.0, 0.5]),
@@ -52,6 +55,8 @@ def drawn_options(draw: random.Random, *, whole_pool: bool) -> dict:
             "intensity": draw.choice([None, 100]),
             "on_crash": draw.choice(["isolate"] * 4 + ["break"]),
         }
+    if not limited:  # so that tasks may be sent ahead
+        options = {name: value for name, value in options.items() if name not in (*LIMITS, "hard_memory_per_child")}
     return options
 
 
@@ -60,9 +65,12 @@ class Life:
 
     def __init__(self, seed: int) -> None:
         self.draw = random.Random(seed)
-        self.world = World(Policy(**drawn_options(self.draw, whole_pool=True)))
+        self.limited = self.draw.random() < 0.5
+        options = drawn_options(self.draw, whole_pool=True, limited=self.limited)
+        self.world = World(Policy(**options), self.draw.choice([None, 0.0001, 0.006]))
         self.odds = {
             self.submit: 20,
+            self.submit_many: 0 if self.limited else 10,
             self.time_comes: 20,
             self.go_on: 40,
             self.worker_acts: 40,
@@ -94,7 +102,13 @@ class Life:
     def submit(self) -> None:
         if self.world.machine.phase is Phase.OPEN:
             own = self.draw.random() < 0.5
-            self.world.submit(drawn_options(self.draw, whole_pool=False) if own else None)
+            limited = self.limited or self.draw.random() < 0.2
+            self.world.submit(drawn_options(self.draw, whole_pool=False, limited=limited) if own else None)
+
+    def submit_many(self) -> None:
+        for _ in range(self.draw.randrange(12)):
+            if self.world.machine.phase is Phase.OPEN:
+                self.world.submit(None)
 
     def time_comes(self) -> None:
         at = self.world.machine.deadline()
@@ -115,7 +129,7 @@ class Life:
             worker.last_beat = self.world.now
         if worker.running is not None:
             self.world.write_outcome(worker, self.draw.random() < 0.5, self.draw.random() < 0.7)
-        elif worker.sent is not None:
+        elif worker.channel:
             self.world.read(worker)
         elif self.draw.random() < 0.05:
             worker.outbox.append(ev.Unhealthy(worker.slot, worker.generation, "it said so"))
@@ -183,4 +197,6 @@ def test_long_lives_come_by_everything_that_a_machine_may_do():
     kinds = set(do.Action.__args__)
     assert {kind for kind in kinds if not seen[kind]} == set()
     assert {cause for cause in Cause if not seen[cause]} == set()
-    assert seen["third attempt"]
+    short = "enqueued", "handed over", "short way", "several at once", "came to rest"
+    for what in (*short, "third attempt", "taken back"):
+        assert seen[what], what

@@ -20,21 +20,24 @@ NAN, INF = float("nan"), float("inf")
 POSITIVE = ["timeout", "deadline", "heartbeat_timeout", "max_age", "start_timeout"]
 POSITIVE += ["memory_interval", "period", "spawn_timeout"]
 FROM_ZERO = ["grace", "idle_timeout", "retry_backoff", "retry_backoff_limit", "young_age"]
-FROM_ZERO += ["backoff", "backoff_limit", "stop_grace"]
+FROM_ZERO += ["backoff", "backoff_limit", "stop_grace", "prefetch", "spin"]
 COUNTS_FROM_ONE = ["poison_after", "max_tasks_per_child", "max_memory_per_child", "hard_memory_per_child"]
 COUNTS_FROM_ONE += ["max_pending", "max_workers"]
-COUNTS_FROM_ZERO = ["intensity", "retries", "min_workers"]
+COUNTS_FROM_ZERO = ["intensity", "retries", "min_workers", "segment_memory"]
 FLAGS = ["cancel_kills", "kill_descendants", "block", "capture_stderr"]
 REQUIRED = {"memory_interval", "period", "spawn_timeout", "retry_backoff", "retry_backoff_limit", "young_age"}
 REQUIRED |= {
     "backoff",
     "backoff_limit",
     "stop_grace",
+    "prefetch",
+    "spin",
     "max_workers",
     "retries",
     "min_workers",
     "priority",
     "on_crash",
+    "segment_memory",
 }
 
 

@@ -74,7 +74,7 @@ def starting(w):
 
 
 def about_to_read(w):
-    return w.works and w.sent is not None
+    return w.works and w.running is None and w.channel
 
 
 def at_work(w):
@@ -90,7 +90,7 @@ def working(w):
 
 
 def free_to_leave(w):
-    return w.works and w.told_to_leave and w.running is None and w.sent is None
+    return w.works and w.told_to_leave and w.running is None and not w.channel
 
 
 def born(w):
@@ -115,9 +115,9 @@ class Drive(RuleBasedStateMachine):
         super().__init__()
         self.world: World | None = None  # made by `begin`
 
-    @initialize(options=pool_options)
-    def begin(self, options):
-        self.world = World(Policy(**options))
+    @initialize(options=pool_options, pace=maybe([None, 0.0001, 0.006]))
+    def begin(self, options, pace):
+        self.world = World(Policy(**options), pace)
         self.machine = self.world.machine
 
     running = precondition(lambda self: self.world is not None and not self.world.closed)
@@ -141,14 +141,25 @@ class Drive(RuleBasedStateMachine):
         task = self.world.tasks[number]
         if not task.begun:
             self.world.happen(ev.Cancelled(number))
-        elif kill:
+        if kill and not task.resolved:
             task.kill_asked = True
             self.world.happen(ev.TaskKillAsked(number))
+
+    @running
+    @rule(many=st.integers(2, 12))
+    def submit_many(self, many):
+        for _ in range(many):
+            self.submit(None)
 
     @running
     @rule(size=st.integers(1, 4))
     def resize(self, size):
         self.world.happen(ev.Resized(max(size, self.machine.policy.min_workers)))
+
+    @running
+    @rule(count=st.integers(1, 6))
+    def prestart(self, count):
+        self.world.happen(ev.Prestarted(count))
 
     @running
     @rule(cancel=st.booleans())

@@ -44,7 +44,7 @@ def test_an_unread_task_goes_back_to_the_head_of_the_queue():
     machine.decide(ev.Submitted(1), 5.0)
     machine.decide(ev.Submitted(2), 5.0)
     report = do.Report(0, 1, 100, Cause.CRASH, KILLED, uptime=6.0, tasks_done=1)
-    assert machine.decide(ev.Died(0, 1, KILLED, unread=True), 6.0) == [report, do.Spawn(0, 2)]
+    assert machine.decide(ev.Died(0, 1, KILLED, unbegun=1), 6.0) == [report, do.Spawn(0, 2)]
     assert list(machine.queue) == [1, 2]
 
 
@@ -56,6 +56,18 @@ def test_a_worker_gets_its_replacement_along_with_the_last_task_of_its_share():
     assert machine.decide(ev.Ready(1, 2), 1.0) == [], "no more tasks run than the pool is large"
     assert machine.decide(ev.Finished(0, 1, 1), 1.0) == [do.Deliver(1), do.Stop(0, 1), do.Send(1, 2, 2)]
     assert machine.decide(ev.Died(0, 1, ENDED), 1.1) == [do.Report(0, 1, 100, Cause.TASKS, ENDED, 1.1, 2)]
+
+
+@pytest.mark.parametrize("limit", ["timeout", "heartbeat_timeout", "deadline"])
+def test_the_short_way_is_closed_to_the_outcome_of_a_task_with_a_clock(limit):
+    """Guards: its clock went on, and hit the worker's next task."""
+    machine = started(1)
+    machine.decide(ev.Submitted(1, machine.policy.refined({limit: 5.0})), 1.0)
+    assert not machine.take_answers(0, 1, [(1, 0.1)], 1.1)
+    assert machine.decide(ev.Finished(0, 1, 1, seconds=0.1), 1.1) == [do.Deliver(1)]
+    assert machine.deadline() is None
+    machine.decide(ev.Submitted(2), 1.2)
+    assert machine.take_answers(0, 1, [(2, 0.1)], 1.3) == 1, "without one it is open"
 
 
 def test_a_worker_that_does_not_leave_is_killed_after_the_grace():

@@ -222,11 +222,11 @@ def test_a_result_that_was_written_before_the_kill_is_delivered():
     assert machine.decide(ev.Finished(0, 1, 1), 2.0)[0] == do.Deliver(1)
 
 
-@pytest.mark.parametrize("unread", [False, True])
-def test_the_callers_word_stands_above_a_timeout_that_would_grant_another_attempt(unread):
+@pytest.mark.parametrize("unbegun", [False, True])
+def test_the_callers_word_stands_above_a_timeout_that_would_grant_another_attempt(unbegun):
     machine = timed_out(retries=5, retry_on=(TaskTimeout, WorkerCrashed))
     assert machine.decide(ev.TaskKillAsked(1), 6.1) == [do.Signal(0, 1, KILL)]
-    [report, fail] = machine.decide(ev.Died(0, 1, KILLED, unread), 6.2)
+    [report, fail] = machine.decide(ev.Died(0, 1, KILLED, int(unbegun)), 6.2)
     assert (report.cause, fail) == (Cause.KILL, do.Fail(1, Cause.KILL))
 
 

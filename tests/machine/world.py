@@ -13,6 +13,7 @@ from pidfdpool import events as ev
 from pidfdpool.actions import Cause
 from pidfdpool.errors import HeartbeatLost, MemoryExceeded, TaskTimeout, WorkerCrashed
 from pidfdpool.machine import Machine
+from pidfdpool.machine.timers import Timer
 from pidfdpool.pidfd import ExitStatus
 from pidfdpool.policy import Policy
 from pidfdpool.rules import Phase, State
@@ -33,7 +34,8 @@ class FakeWorker:
         self.told_to_leave = False
         self.signals: list[int] = []
         self.gone = False  # SIGKILL, from whomever: it runs no code any more, though it may take long to end
-        self.sent: int | None = None  # in its channel, not yet read
+        self.channel: list[int] = []  # tasks that were sent and not yet begun, those that were taken back included
+        self.tokens = 0  # of these, so many may be begun
         self.running: int | None = None
         self.sent_at = 0.0
         self.last_beat: float | None = None
@@ -46,10 +48,10 @@ class FakeWorker:
 
     @property
     def holds(self) -> int | None:
-        """The task that is in it, as far as the host can know."""
-        if self.outbox and isinstance(self.outbox[0], ev.Finished):
-            return self.outbox[0].task
-        return self.sent if self.sent is not None else self.running
+        """The task that is in it, and comes before the others."""
+        if self.running is not None or not self.tokens:
+            return self.running
+        return self.channel[0]
 
 
 class FakeTask:
@@ -69,8 +71,9 @@ class FakeTask:
 class World:
     """The world, at some moment."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, pace: float | None = None) -> None:
         self.policy = policy
+        self.pace = pace  # seconds, what workers say of their tasks
         self.machine = Machine(policy)
         self.now = 0.0
         self.template = "down"  # down, starting, up, stuck, stopping
@@ -79,6 +82,7 @@ class World:
         self.killing = self.cancelling = self.closed = False
         self.refuse_next = self.decline_next = False
         self.most_busy = self.most_alive = 0
+        self.declined: set[int] = set()  # and the machine has not heard of it
         self.event: ev.Event = ev.Tick()
         self.doing: list[do.Action] = []
         self.seen: Counter[object] = Counter()  # kinds of actions, causes of deaths
@@ -94,6 +98,8 @@ class World:
         while events:
             self.event = events.pop(0)
             self.doing = self.machine.decide(self.event, self.now)
+            if isinstance(self.event, ev.Declined):
+                self.declined.remove(self.event.task)
             for number, action in enumerate(self.doing):
                 events += self.carry_out(action, self.doing[:number])
             if isinstance(self.event, ev.Died):
@@ -104,16 +110,58 @@ class World:
         task = len(self.tasks) + 1
         policy = None if options is None else self.policy.refined(options)
         self.tasks[task] = FakeTask(policy or self.policy, self.now + 0.001)
-        self.happen(ev.Submitted(task, policy))
+        self.now += 0.001
+        self.doing = []
+        if policy is not None or not self.submit_the_short_way(task):
+            self.at_once(ev.Submitted(task, policy))
+
+    def submit_the_short_way(self, task: int) -> bool:
+        if self.machine.enqueue(task, self.now):
+            self.seen["enqueued"] += 1
+        else:
+            slot = self.machine.hand_over(task, self.now)
+            if slot is None:
+                return False
+            self.seen["handed over"] += 1
+            for event in self.carry_out(do.Send(slot.index, slot.generation, task), []):
+                self.at_once(event)
+        self.check()
+        return True
 
     def hear(self, worker: FakeWorker) -> None:
         """Take the next thing that a worker wrote."""
-        event = worker.outbox.pop(0)
+        count = self.hear_the_short_way(worker)
+        if count:
+            event: ev.Event = ev.Answered(worker.slot, worker.generation)
+        else:
+            event = worker.outbox.pop(0)
         task = self.tasks.get(getattr(event, "task", 0))
         owned = task is not None and self.machine.running.get(event.task) == worker.slot
-        self.happen(event)
-        if owned and not event.failed and not self.machine.broken:
+        if not isinstance(event, ev.Answered) or self.machine.slots[worker.slot].state is State.BUSY:
+            self.happen(event)
+        else:
+            self.seen["came to rest"] += 1
+            self.doing = []
+            self.check()
+        if owned and not getattr(event, "failed", False) and not self.machine.broken:
             assert task.resolved == "delivered", "a result was lost"
+
+    def hear_the_short_way(self, worker: FakeWorker) -> int:
+        """Take what goes the short way of what was written; return how many outcomes those are."""
+        answers = []
+        for event in worker.outbox:
+            if not isinstance(event, ev.Finished) or not event.seconds or event.failed or not event.task % 3:
+                break
+            answers.append((event.task, event.seconds))
+        count = self.machine.take_answers(worker.slot, worker.generation, answers, self.now)
+        assert 0 <= count <= len(answers)
+        for task, _ in answers[:count]:
+            assert self.tasks[task].read
+            self.resolve(task, "delivered")
+        del worker.outbox[:count]
+        self.seen["short way"] += count
+        self.seen["several at once"] += count > 1
+        return count
 
     def bury(self, worker: FakeWorker, status: ExitStatus = KILLED) -> None:
         """End a worker: the host reads all that it wrote, and then that it ended."""
@@ -122,7 +170,7 @@ class World:
             self.hear(worker)
         del self.workers[worker.slot]
         self.dead = worker
-        self.happen(ev.Died(worker.slot, worker.generation, status, unread=worker.sent is not None))
+        self.happen(ev.Died(worker.slot, worker.generation, status, worker.tokens))
 
     def lose_template(self) -> None:
         self.template = "down"
@@ -134,7 +182,8 @@ class World:
         number, worker.running = worker.running, None
         policy = self.tasks[number].policy
         again = failed and retryable and policy.retries_errors and issubclass(ValueError, policy.retry_on)
-        worker.outbox.append(ev.Finished(worker.slot, worker.generation, number, failed, again, worker.memory))
+        place = worker.slot, worker.generation
+        worker.outbox.append(ev.Finished(*place, number, failed, again, worker.memory, self.pace))
 
     def go_on(self) -> bool:
         """Let everything that the world owes happen, one thing each; return whether there was something."""
@@ -172,10 +221,10 @@ class World:
             self.hear(worker)
         elif worker.gone:
             self.bury(worker)
-        elif worker.sent is not None:
-            self.read(worker)
         elif worker.running is not None:
             self.write_outcome(worker, failed=False, retryable=False)
+        elif worker.channel:
+            self.read(worker)
         elif not worker.ready:
             worker.ready = True
             worker.outbox.append(ev.Ready(worker.slot, worker.generation))
@@ -186,7 +235,13 @@ class World:
         return True
 
     def read(self, worker: FakeWorker) -> None:
-        worker.running, worker.sent = worker.sent, None
+        """Begin the next task, or pass over those that were taken back."""
+        if not worker.tokens:
+            worker.outbox.append(ev.Dropped(worker.slot, worker.generation, len(worker.channel)))
+            worker.channel.clear()
+            return
+        worker.tokens -= 1
+        worker.running = worker.channel.pop(0)
         task = self.tasks[worker.running]
         assert not task.read, "an attempt runs twice"
         task.read = True
@@ -211,7 +266,9 @@ class World:
     def do_Send(self, action, worker):  # noqa: N802
         task = self.tasks[action.task]
         assert worker.ready
-        assert worker.holds is None
+        assert worker.running is None
+        assert not worker.channel
+        assert not any(isinstance(event, ev.Finished) for event in worker.outbox)
         assert not task.resolved
         assert not task.read, "an attempt that may have run was sent again"
         assert not task.kill_asked, "a task that was to be killed was sent again"
@@ -219,6 +276,7 @@ class World:
         if self.decline_next and not task.begun:
             self.decline_next = False
             self.resolve(action.task, "cancelled")
+            self.declined.add(action.task)
             return [ev.Declined(action.slot, action.generation, action.task)]
         task.begun = True
         self.seen["third attempt"] += action.attempt == 3
@@ -226,13 +284,41 @@ class World:
             self.refuse_next = False
             worker.gone = True
             return [ev.SendRefused(action.slot, action.generation, action.task)]
-        worker.sent, worker.sent_at = action.task, self.now
+        worker.sent_at = self.now
+        worker.channel.append(action.task)
+        worker.tokens += 1
         return []
+
+    def do_Prefetch(self, action, worker):  # noqa: N802
+        assert len(worker.channel) == worker.tokens, "sent on to a worker that has some to drop"
+        assert action.tasks
+        for number in action.tasks:
+            task = self.tasks[number]
+            assert task.policy.sends_ahead
+            assert not task.resolved
+            assert not task.read
+            assert not task.kill_asked
+        worker.channel += action.tasks
+        worker.tokens += len(action.tasks)
+
+    def do_TakeBack(self, action, worker):  # noqa: N802
+        count = min(action.count, worker.tokens)
+        worker.tokens -= count
+        self.seen["taken back"] += count
+        return [ev.TakenBack(action.slot, action.generation, count)]
+
+    def do_Began(self, action, worker):  # noqa: N802
+        task = self.tasks[action.task]
+        assert not task.resolved
+        task.begun = True
+        assert action.task in (worker.running, worker.holds) or worker.gone or worker.outbox
 
     def do_Stop(self, _action, worker):  # noqa: N802
         worker.told_to_leave = True
 
     def do_Signal(self, action, worker):  # noqa: N802
+        if self.machine.slots[action.slot].cause is Cause.KILL and worker.running is not None:
+            assert self.tasks[worker.running].kill_asked, "killed for a task that is not in it"
         worker.signals.append(action.signal)
         worker.gone = worker.gone or action.signal == 9
 
@@ -258,11 +344,13 @@ class World:
         assert isinstance(self.event, ev.Finished)
         assert self.event.task == action.task
         if self.event.retryable:
-            assert self.killing or self.tasks[action.task].attempts == self.tasks[action.task].policy.retries + 1
+            task = self.tasks[action.task]
+            assert self.killing or task.kill_asked or task.attempts == task.policy.retries + 1
         self.resolve(action.task, "delivered")
 
     def do_Withdraw(self, action, _before):  # noqa: N802
         assert not self.tasks[action.task].begun, "a future that runs cannot be cancelled"
+        assert not self.tasks[action.task].read, "cancelled, though a worker has begun it"
         self.resolve(action.task, "cancelled")
 
     def do_Retry(self, action, before):  # noqa: N802
@@ -348,10 +436,13 @@ class World:
         machine = self.machine
         queued, running = set(machine.queue), set(machine.running)
         assert not queued & running
-        assert queued | running <= set(machine.tasks)
+        given = set(machine.given)
+        assert not given & (queued | running)
+        assert queued | running | given <= set(machine.tasks)
+        assert given == {number for slot in machine.slots for number in slot.ahead}
         assert set(machine.tasks) <= set(self.tasks)
         done = {number for number, task in self.tasks.items() if task.resolved}
-        unanswered = {action.task for action in self.doing if isinstance(action, do.Send)}  # it may be declined
+        unanswered = self.declined
         assert set(machine.tasks) - unanswered == set(self.tasks) - done - unanswered, "a task is lost"
         living = [slot for slot in machine.slots if slot.state is not State.DEAD]
         assert {slot.index for slot in living} == set(self.workers)
@@ -361,8 +452,22 @@ class World:
         assert sorted(machine._idle) == idle
         if machine.phase in (Phase.OPEN, Phase.DRAINING):
             assert not (idle and machine.queue and len(busy) < machine.size), "a worker idles while a task waits"
+        self.check_clocks()
         # After the pool was made smaller there may be more for a while, but never again as many.
         self.most_busy = max(machine.size, min(self.most_busy, len(busy)))
         self.most_alive = max(2 * machine.size, min(self.most_alive, len(living)))
         assert len(busy) <= self.most_busy
         assert len(living) <= self.most_alive
+
+    def check_clocks(self) -> None:
+        """No clock of a task goes on when the task is over: it would hit the worker's next one."""
+        machine = self.machine
+        for timer, whose in machine._timers._at:
+            if timer in (Timer.DEADLINE, Timer.RETRY):
+                assert whose in machine.tasks, f"{timer!r} of a task that is over"
+            elif timer in (Timer.TIMEOUT, Timer.HEARTBEAT):
+                task = machine._by_generation[whose].task
+                assert task is not None, f"{timer!r} without a task"
+                policy = self.tasks[task].policy
+                limit = policy.timeout if timer is Timer.TIMEOUT else policy.heartbeat_timeout
+                assert limit is not None, f"{timer!r} of a task that has no such limit"

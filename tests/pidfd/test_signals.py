@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from pidfdpool import native
 from pidfdpool.pidfd import Pidfd, PidfdError, PidfdMisused, ProcessGone, capabilities
 from tests.conditions import eventually, is_alive
 from tests.pidfd.processes import fork, open_descriptors, reap, sleep_long, sleeper, wait_for_zombie
@@ -135,7 +136,7 @@ def test_a_kernel_that_cannot_signal_groups_is_told_by_the_error(monkeypatch):
         if flags:
             raise OSError(errno.EINVAL, "Invalid argument")
 
-    monkeypatch.setattr(signal, "pidfd_send_signal", old_kernel)
+    monkeypatch.setattr(native.signal, "pidfd_send_signal", old_kernel)
     with Pidfd.self() as handle, pytest.raises(PidfdError, match=r"Linux 6\.9") as caught:
         handle.send_signal(signal.SIGTERM, group=True)
     assert (caught.value.errno, caught.value.pid) == (errno.EINVAL, os.getpid())
@@ -190,7 +191,7 @@ def test_the_last_user_closes_and_not_the_one_who_says_so(monkeypatch):
             go_on.wait()
             seen.append((fd, os.readlink(f"/proc/self/fd/{fd}")))
 
-        monkeypatch.setattr(signal, "pidfd_send_signal", slow)
+        monkeypatch.setattr(native.signal, "pidfd_send_signal", slow)
         thread = threading.Thread(target=handle.send_signal, args=[signal.SIGTERM])
         thread.start()
         sending.wait()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from pidfdpool import PidfdPoolExecutor
+from tests.conditions import eventually
 from tests.pool import calls
 
 
@@ -14,3 +17,14 @@ def pool(way):
     with PidfdPoolExecutor(2, mp_context=way) as pool:
         pool.submit(calls.double, 1).result()
         yield pool
+
+
+@pytest.fixture
+def held(pool, tmp_path):
+    """Give a task that goes on until the file is touched."""
+    path = str(tmp_path / "held")
+    future = pool.submit(calls.run_until, path, f"{path}.release", "value")
+    future.release = tmp_path / "held.release"
+    eventually(lambda: os.path.exists(path), "it runs")
+    yield future
+    future.release.touch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 from pidfdpool import PidfdPoolExecutor, PoolBroken, WorkerCrashed
+from pidfdpool import channel as channels
 from pidfdpool.pidfd import Pidfd
 from tests.conditions import children, eventually, is_alive, is_zombie
 from tests.pool import calls
@@ -117,7 +119,7 @@ def test_a_result_that_was_written_before_the_death_is_delivered(way):
 
 
 def _die_when_idle(ident):
-    while sys._current_frames()[ident].f_code.co_name != "receive":
+    while sys._current_frames()[ident].f_code.co_name not in ("receive", "_receive_with_descriptors"):
         time.sleep(0.001)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -239,3 +241,53 @@ def test_a_task_that_writes_into_its_channel_costs_only_itself(way):
     with PidfdPoolExecutor(1, mp_context=way) as pool:
         assert isinstance(pool.submit(babble).exception(timeout=20), WorkerCrashed)
         assert pool.submit(calls.double, 2).result() == 4
+
+
+# Who waits for the lost task is told before a worker is asked for in the place of the dead one. What is done to the
+# pool meanwhile must find everything in order.
+@pytest.mark.parametrize(
+    ("meanwhile", "ends"),
+    [
+        (lambda pool: pool.submit(calls.double, 1), False),
+        (lambda pool: (pool.stats(), pool.workers()), False),
+        (lambda pool: pool.resize(1), False),
+        (lambda pool: pool.resize(3), False),
+        (lambda pool: pool.shutdown(wait=False), True),
+        (lambda pool: pool.kill_workers(), True),
+    ],
+)
+def test_what_is_done_upon_the_news_of_a_crash(pool, meanwhile, ends):
+    told = []
+
+    def when_told(future):
+        told.append(future.exception())
+        meanwhile(pool)
+        told.append("and done")
+
+    future = pool.submit(calls.die)
+    future.add_done_callback(when_told)
+    eventually(lambda: len(told) == 2, "the callback has come to its end")
+    assert isinstance(told[0], WorkerCrashed)
+    if ends:
+        eventually(lambda: pool.stats().state == "CLOSED", "the pool has come to its end")
+        assert pool.stats().deaths <= 3
+    else:
+        assert list(pool.map(calls.double, range(50))) == [2 * number for number in range(50)]
+        eventually(lambda: pool.stats().idle == pool.stats().level, "the dead one was replaced")
+
+
+def test_a_crash_is_told_where_no_other_worker_can_be_started(way, monkeypatch):
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        pool.submit(calls.double, 1).result()
+        real, pairs = channels.pair, []
+
+        def refuse_once():
+            pairs.append("asked for")
+            if len(pairs) == 1:
+                raise OSError(errno.EMFILE, "no descriptor left")
+            return real()
+
+        monkeypatch.setattr(channels, "pair", refuse_once)
+        assert isinstance(pool.submit(calls.die).exception(timeout=20), WorkerCrashed)
+        assert pool.submit(calls.double, 2).result(timeout=20) == 4
+        assert len(pairs) == 2

@@ -5,11 +5,12 @@ from __future__ import annotations
 import faulthandler
 import os
 import sys
+import threading
 
 import pytest
 
 from pidfdpool import InheritedFutureError, PidfdPoolExecutor
-from tests.conditions import children, eventually, in_forked_child, is_alive
+from tests.conditions import children, eventually, in_forked_child, is_alive, unseen_fork
 from tests.pool import calls
 
 
@@ -86,8 +87,6 @@ def test_a_child_of_a_child_works_too(pool):
 
 
 def test_forks_while_other_threads_submit_never_hang_the_child(pool):
-    import threading
-
     stop = threading.Event()
 
     def keep_submitting():
@@ -104,6 +103,35 @@ def test_forks_while_other_threads_submit_never_hang_the_child(pool):
         stop.set()
         for thread in threads:
             thread.join()
+
+
+@pytest.mark.parametrize("fork", [os.fork, unseen_fork])
+def test_the_childs_collector_waits_for_no_thread_that_was_not_copied(pool, fork):
+    """Guards: the pool thread was waking somebody when its host forked, and had not yet given the lock for that back.
+
+    In the child the collector let go of the executor, mostly at the interpreter's end, and waited for a copied lock.
+    """
+    inner = pool._pool
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with inner.poller._wake_lock:
+            held.set()
+            done.wait()
+
+    def child():
+        inner._owner_is_lost(None)
+        inner.poller.__del__()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        held.wait()
+        assert in_forked_child(child, fork) == "ok"
+    finally:
+        done.set()
+        thread.join()
+    assert pool.submit(calls.double, 1).result() == 2
 
 
 def _use_and_shut_down(pool):

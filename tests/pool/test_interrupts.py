@@ -117,7 +117,7 @@ def test_one_ctrl_c_ends_the_program_and_everything_of_it(way, situation):
     assert output.count("Traceback") <= (2 if situation == "asyncio" else 1), output
     assert len(re.findall("^KeyboardInterrupt", output, re.MULTILINE)) <= 1, output
     if situation != "at exit":
-        assert program.returncode == -signal.SIGINT
+        assert program.returncode == -signal.SIGINT, output
         assert "KeyboardInterrupt" in output
     eventually(lambda: not processes_of_this_run(environment["PIDFDPOOL_TEST_RUN"]), "nobody is left")
 
@@ -165,10 +165,10 @@ print(interrupted > 20)
 
 
 def test_a_futures_lock_is_taken_without_a_step_at_which_an_interrupt_could_come():
-    future, called = Future(), []
+    condition, called = Future()._condition, []
     sys.setprofile(lambda frame, event, _: called.append(frame.f_code.co_name) if event == "call" else None)
     try:
-        with future._condition:
+        with condition:
             pass
     finally:
         sys.setprofile(None)

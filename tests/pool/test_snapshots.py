@@ -69,8 +69,9 @@ def test_a_pool_at_work_can_be_seen(way, tmp_path):
             future.result(timeout=20)
         stats = pool.stats()
         assert (stats.pending, stats.finished, stats.cancelled) == (0, 4, 1)
-        workers = eventually(lambda: pool.workers(), "they are still there")
-        assert {worker.state for worker in workers} == {"IDLE"}
+        # A worker from which a task was taken back is idle once it has passed over what is in its channel of it.
+        eventually(lambda: {worker.state for worker in pool.workers()} == {"IDLE"}, "they are still there, and idle")
+        workers = pool.workers()
         assert {(worker.task, worker.task_id, worker.attempt, worker.task_age) for worker in workers} == {
             (None, None, 0, None)
         }

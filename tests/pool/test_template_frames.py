@@ -9,12 +9,13 @@ import select
 import signal
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 
 import pytest
 
 import pidfdpool
-from pidfdpool import blackbox, payload, wire
+from pidfdpool import blackbox, payload, tokens, wire
 from pidfdpool import channel as channels
 from pidfdpool.template import client
 from tests.conditions import children, eventually, is_alive, is_zombie
@@ -30,9 +31,11 @@ class Bench:
     def __init__(self, way, **options):
         options = {"preload": (), "preload_call": None, "initializer": None, **options}
         self.end = client.start(client.Recipe(way="fork" if way == "fork" else "exec", **options))
+        self.end.see_launcher_off()
         self.frames = list(self.end.early)
         self.opened = {}
         self.channels = []
+        self.all_tokens = []
 
     @property
     def pid(self):
@@ -55,6 +58,9 @@ class Bench:
     def spawn(self, generation=1):
         """Have a worker forked; return the host's end of its channel."""
         ours, theirs = channels.pair()
+        self.tokens, its_tokens = tokens.pair()
+        self.all_tokens.append(self.tokens)
+        self.end.channel.post(wire.encode(wire.TOKENS, 0, generation), its_tokens)
         self.end.channel.post(wire.encode(wire.SPAWN, 0, generation), theirs.detach())
         self.channels.append(channels.Channel(ours))
         return self.channels[-1]
@@ -65,6 +71,7 @@ class Bench:
         if deadline is not None:
             flags |= wire.HAS_DEADLINE
             buffers = [*buffers, wire.DEADLINE.pack(deadline)]
+        tokens.put(self.tokens, 1)
         channel.post(wire.encode(wire.TASK, flags, attempt, 7, buffers))
         said, frames = [], []
         while (frame := self._next(channel, frames)).kind not in (wire.RESULT, wire.ERROR):
@@ -72,12 +79,20 @@ class Bench:
         assert frame.kind == wire.RESULT, payload.load_error(frame.buffers)
         return frame, payload.loads(frame.buffers), said
 
+    def said_to_the_end(self, channel):
+        """Return the kinds of all frames that a worker writes until it ends."""
+        kinds, frames = set(), []
+        with suppress(EOFError):
+            while True:
+                kinds.add(self._next(channel, frames).kind)
+        return kinds
+
     def close(self):
         self.end.channel.post(wire.encode(wire.STOP))
         assert self.end.handle.wait(10)
         for channel in self.channels:
             channel.close()
-        for fd in self.opened.values():
+        for fd in [*self.opened.values(), *self.all_tokens]:
             os.close(fd)
         self.end.close()
 
@@ -119,6 +134,7 @@ def test_a_worker_that_is_terminated_leaves_its_stack_and_what_it_has_used(bench
         pass
     pid = frame.value
     call = payload.dumps((calls.touch_and, (str(tmp_path / "begun"), "regex"), {}))
+    tokens.put(bench.tokens, 1)
     worker.post(wire.encode(wire.TASK, 0, 1, 7, call))
     eventually(lambda: (tmp_path / "begun").exists(), "the task runs")
     eventually(lambda: sum(map(int, open(f"/proc/{pid}/stat").read().split()[13:15])) > 20, "it takes its time")
@@ -213,8 +229,19 @@ def test_a_word_in_the_middle_of_a_result_neither_splits_it_nor_hangs(bench):
     bench = bench()
     worker = bench.spawn()
     assert bench.call(worker, report_while_the_result_is_written)[1] == bytes(20_000_000)
-    assert bench.call(worker, signal.setitimer, signal.ITIMER_REAL, 0)[1] is not None
-    assert bench.call(worker, calls.double, 2)[1] == 4
+    worker.post(wire.encode(wire.LEAVE))
+    assert bench.said_to_the_end(worker) == {wire.UNHEALTHY}, "in whole frames"
+
+
+def test_a_worker_that_is_not_well_begins_no_task_that_was_sent_ahead(bench):
+    bench = bench()
+    worker = bench.spawn()
+    bench.call(worker, pidfdpool.unhealthy, "a reason")
+    tokens.put(bench.tokens, 1)
+    worker.post(wire.encode(wire.TASK, 0, 1, 8, payload.dumps((calls.double, (1,), {}))))
+    assert tokens.take(bench.tokens), "it leaves the token for the host to take back"
+    worker.post(wire.encode(wire.LEAVE))
+    assert bench.said_to_the_end(worker) == {wire.DROPPED}
 
 
 def test_what_a_task_starts_is_spared_if_it_says_so(bench):

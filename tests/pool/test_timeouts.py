@@ -93,6 +93,15 @@ def test_a_timeout_is_taken_back_when_the_task_ends(way):
         assert pool.submit(os.getpid).result() == pid
 
 
+def test_the_clocks_of_one_task_do_not_hit_the_next_one(way):
+    """Guards: the result of a task with a timeout was taken in a way that let its clock run on."""
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        pool.submit(abs, -1).result()
+        pool.options(timeout=0.2).submit(abs, -2).result()
+        pool.options(heartbeat_timeout=0.2).submit(abs, -3).result()
+        assert pool.submit(calls.sleep, 0.5, "not killed").result() == "not killed"
+
+
 def test_a_timeout_is_for_each_chunk_of_map(way):
     with PidfdPoolExecutor(2, mp_context=way) as pool:
         results = pool.options(timeout=0.3, grace=0.1).map(calls.double_or_hang, range(6), [3] * 6, chunksize=2)

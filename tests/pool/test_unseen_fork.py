@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 
@@ -13,8 +12,7 @@ from tests import conditions
 from tests.conditions import eventually, is_alive, run_python
 from tests.pool import calls
 
-# PyDLL keeps the GIL, as a program that has Python inside does when it forks.
-in_forked_child = functools.partial(conditions.in_forked_child, fork=ctypes.PyDLL(None).fork)
+in_forked_child = functools.partial(conditions.in_forked_child, fork=conditions.unseen_fork)
 
 
 def test_the_inherited_executor_works_in_the_child_with_processes_of_its_own(pool):

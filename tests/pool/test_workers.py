@@ -70,6 +70,9 @@ def work_on_shared_objects():
     with lock:
         value.value += 1
     queue.put(os.getpid())
+    # Its thread has written and let go of the queue's lock, which a worker that is killed would take along.
+    queue.close()
+    queue.join_thread()
     event.set()
     connection.send("hello")
     return multiprocessing.current_process().name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as some
 
-from pidfdpool.chunking import GROWTH, HEAVIEST, LARGEST, SHARES, TARGET, Pace
+from pidfdpool.chunking import GROWTH, HEAVIEST, LARGEST, LEAST, SHARES, TARGET, Pace
 
 
 def test_before_anything_is_measured_a_chunk_is_one_call():
@@ -44,6 +44,12 @@ def test_calls_that_became_long_are_noticed_at_once():
     assert pace.next(10**9) == 1
 
 
+def test_the_least_time_that_there_is_makes_no_infinite_chunk():
+    pace = Pace(1)
+    pace.note(800, 2.225073858507203e-309, 0)
+    assert pace.next(1) == 1
+
+
 def test_heavy_arguments_travel_in_small_chunks():
     pace = Pace(2)
     for _ in range(10):
@@ -64,6 +70,19 @@ def test_towards_the_end_chunks_become_smaller():
     assert sizes[-1] == 1
 
 
+def test_but_not_smaller_than_is_worth_a_chunk():
+    pace = Pace(3)
+    pace.note(10_000, 10_000 * 1e-6, 10)
+    least = round(LEAST / 1e-6)
+    sizes, left = [], 10_000
+    while left:
+        sizes.append(pace.next(left))
+        left -= sizes[-1]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == 10_000 // (3 * SHARES)
+    assert all(abs(size - least) <= 1 for size in sizes[-3:-1])
+
+
 @given(
     some.integers(1, 64),
     some.lists(some.tuples(some.integers(1, 10**6), some.floats(0, 1e4), some.integers(0, 10**9))),
@@ -73,4 +92,4 @@ def test_a_chunk_has_always_one_call_and_never_too_many(workers, measured, left)
     pace = Pace(workers)
     for calls, seconds, size in measured:
         pace.note(calls, seconds, size)
-    assert 1 <= pace.next(left) <= max(1, min(LARGEST, left // (SHARES * workers)))
+    assert 1 <= pace.next(left) <= min(LARGEST, left)

@@ -50,12 +50,14 @@ FOREIGN = {*OS, *SIGNAL, "sigaction", "tgkill", "tkill", "clone", "clone3", "vfo
 # Files whose code runs in our own processes only, and the functions of other files of which that is true.
 OURS = {"worker", "cli", "__main__"}
 OUR_FILES = {"template/process.py", "template/guard.py", "template/descendants.py", "template/birth.py"}
+OUR_FILES |= {"template/undertaker.py"}
 EXCEPTIONS = {
     ("template/launching.py", "_fork_here", "native.fork"): "the one fork of the host, which makes the launcher",
     ("template/launching.py", "spawn", "native.posix_spawn"): "the launcher, in the exec way",
     ("native.py", "", "posix.fork"): "a name for it, which is watched as well",
     ("native.py", "", "posix.posix_spawn"): "a name for it, which is watched as well",
     ("native.py", "", "_signal.signal"): "a name for it, which is watched as well",
+    ("pidfd/errors.py", "signal_name", "signal itself"): "for the names of its numbers",
     ("template/client.py", "_reap", "os.waitid"): "the launcher, where there are no pidfds: it is a child until then",
     ("pidfd/handle.py", "_waited", "os.waitid"): "P_PIDFD",
     ("pidfd/handle.py", "_is_pidfd", "os.waitid"): "P_PIDFD, and WNOWAIT",
@@ -67,11 +69,15 @@ EXCEPTIONS = {
     ("hygiene.py", "reset_signals", "signal.set_wakeup_fd"): "in processes that were just forked",
     ("hygiene.py", "reset_signals", "faulthandler itself"): "in processes that were just forked, to unregister",
     ("hygiene.py", "start_faulthandler", "faulthandler.enable"): "in workers",
+    ("records.py", "_constructor", "exec"): "what it runs is of its own making",
+    ("records.py", "_constructor", "compile"): "what it runs is of its own making",
     ("blackbox.py", "record_stacks", "faulthandler.register"): "in workers",
     ("blackbox.py", "forget_stacks", "faulthandler.unregister"): "in what workers fork",
 }
 BY_PIDFD = {place for place, reason in EXCEPTIONS.items() if reason.startswith("P_PIDFD")}
-CTYPES = {"pidfd/prctl.py", "pidfd/siginfo.py", "template/needs.py"}  # the only files that may load foreign functions
+FOREIGN_LOADERS = {"ctypes", "_ctypes"}
+# the only files that may load foreign functions
+CTYPES = {"pidfd/prctl.py", "pidfd/siginfo.py", "segments/memory.py", "template/needs.py"}
 INDIRECT = {"eval", "exec", "compile"}
 
 
@@ -98,15 +104,15 @@ class Checker(ast.NodeVisitor):
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
             last = alias.name.rpartition(".")[2]
-            if alias.name == "ctypes" and not self._ctypes:
-                self._note("ctypes", node)
+            if alias.name in FOREIGN_LOADERS and not self._ctypes:
+                self._note(alias.name, node)
             if last in FORBIDDEN and (alias.asname or "." not in alias.name):
                 self._modules[-1][alias.asname or alias.name] = last
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         module = (node.module or "").rpartition(".")[2]
-        if module == "ctypes" and not self._ctypes:
-            self._note("ctypes", node)
+        if module in FOREIGN_LOADERS and not self._ctypes:
+            self._note(module, node)
         for alias in node.names:
             if module in FORBIDDEN and (alias.name == "*" or alias.name in FORBIDDEN[module]):
                 self._note(f"{module}.{alias.name}", node)
@@ -173,7 +179,7 @@ class Checker(ast.NodeVisitor):
 
     def _look_at_module_names(self, names: list[ast.expr], node: ast.AST) -> None:
         for name in names:
-            if isinstance(name, ast.Constant) and name.value in {*FORBIDDEN, "ctypes"}:
+            if isinstance(name, ast.Constant) and name.value in {*FORBIDDEN, *FOREIGN_LOADERS}:
                 self._note(f"{name.value} itself", node)
 
 
@@ -263,6 +269,7 @@ PLANTED = {
     "import multiprocessing\nmultiprocessing.set_start_method('fork')": "multiprocessing.set_start_method",
     "from multiprocessing import resource_tracker as t\nt.ensure_running()": "resource_tracker.ensure_running",
     "import ctypes": "ctypes",
+    "import _ctypes": "_ctypes",
     "from ctypes import CDLL": "ctypes",
     "exec('import os')": "exec",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ STOREYS = {
     "worker": 2,
     "hygiene": 2,
     "channel": 2,
+    "tokens": 2,
     "blackbox": 1,
     "chunking": 1,
     "machine": 1,
@@ -37,16 +39,26 @@ STOREYS = {
     "rules": 1,
     "wire": 1,
     "payload": 1,
+    "plain": 1,
+    "segments": 1,
     "inheritance": 1,
     "context": 0,
     "actions": 0,
     "checks": 0,
     "deaths": 0,
     "events": 0,
+    "records": 0,
+    "typed": 0,
     "errors": 0,
     "findable": 0,
+    "picklers": 0,
+    "definitions": 0,
+    "namespaces": 0,
+    "naming": 0,
+    "origins": 0,
     "pidfd": 0,
     "native": 0,
+    "spinning": 0,
     "journal": 0,
     "_version": 0,
 }
@@ -63,6 +75,7 @@ BESIDE = {
     ("executor", "awaiting"),
     ("options", "awaiting"),
     ("executor", "futures"),
+    ("options", "futures"),
     ("futures", "lifecycle"),
     ("loop", "template"),  # its client half
     ("loop", "channel"),
@@ -70,10 +83,22 @@ BESIDE = {
     ("template", "worker"),
     ("template", "hygiene"),
     ("template", "channel"),
+    ("loop", "tokens"),
+    ("worker", "tokens"),
     ("worker", "hygiene"),
     ("worker", "channel"),
     ("inheritance", "payload"),
+    ("naming", "definitions"),
+    ("naming", "namespaces"),
+    ("naming", "origins"),
+    ("origins", "namespaces"),
+    ("segments", "payload"),
+    ("payload", "plain"),
+    ("segments", "plain"),
     ("pidfd", "native"),
+    ("deaths", "records"),
+    ("actions", "records"),
+    ("events", "records"),
     ("machine", "policy"),
     ("machine", "rules"),
 }
@@ -83,10 +108,12 @@ TYPES = {
     ("options", "executor"),
     ("options", "guided"),
     ("executor", "guided"),
-    ("options", "futures"),
     ("loop", "futures"),
     ("worker", "template"),
     ("payload", "wire"),
+    ("definitions", "namespaces"),
+    ("definitions", "naming"),
+    ("segments", "wire"),
     ("inheritance", "wire"),
     ("rules", "policy"),
     ("deaths", "actions"),
@@ -162,17 +189,61 @@ def test_pure_rooms_touch_nothing():
         assert not modules & {"os", "time", "socket", "select", "signal", "threading", "subprocess"}, path
 
 
-def test_the_template_loads_neither_the_loop_nor_the_executor_nor_anything_heavy():
+# What costs more to load than all of ours together, or makes a start slow in other ways.
+HEAVY = {
+    "asyncio", "cloudpickle", "concurrent.futures", "ctypes", "dataclasses", "difflib", "enum", "inspect", "logging",
+    "multiprocessing", "numpy", "pickle", "queue", "random", "re", "selectors", "signal", "socket", "subprocess",
+    "tempfile", "threading", "traceback", "typing", "weakref",
+}  # fmt: skip
+
+
+def loaded_by(code: str, names: set[str]) -> set[str]:
+    """Return which of these a fresh interpreter has loaded after the code, and had not before."""
     done = run_python(
-        """
-        import sys
-        import pidfdpool.template.process, pidfdpool.worker.process
-        heavy = {"asyncio", "cloudpickle", "logging", "subprocess", "dataclasses", "concurrent.futures", "numpy",
-                 "pidfdpool.loop", "pidfdpool.executor", "pidfdpool.machine", "pidfdpool.errors", "tempfile"}
-        print(sorted(heavy & set(sys.modules)))
-        """
+        f"import sys; before = set(sys.modules)\n{code}\nprint(*sorted({names} & (set(sys.modules) - before)))"
     )
-    assert (done.stdout, done.stderr) == ("[]\n", "")
+    assert done.stderr == ""
+    return set(done.stdout.split())
+
+
+def test_the_package_itself_loads_nothing():
+    assert loaded_by("import pidfdpool", HEAVY) == set()
+    assert loaded_by("import pidfdpool.pidfd", HEAVY) == set()
+
+
+def test_the_template_loads_nothing_heavy_before_its_first_worker():
+    its_own = {
+        "executor",
+        "machine",
+        "loop",
+        "errors",
+        "policy",
+        "template.undertaker",
+        "template.guard",
+        "pidfd.base",
+    }
+    heavy = HEAVY | {f"pidfdpool.{name}" for name in its_own}
+    assert loaded_by("import pidfdpool.template.process, pidfdpool.worker.process", heavy) == set()
+
+
+def test_an_executor_loads_nothing_that_only_some_tasks_need():
+    seldom = {"asyncio", "cloudpickle", "ctypes", "dataclasses", "difflib", "inspect", "numpy"}
+    seldom |= {f"pidfdpool.{name}" for name in ("awaiting", "guided", "mapping", "options", "template.process")}
+    assert loaded_by("from pidfdpool import PidfdPoolExecutor; PidfdPoolExecutor(1)", seldom) == set()
+
+
+def test_a_worker_has_no_more_loaded_than_its_task_asks_for():
+    code = """
+        from pidfdpool import PidfdPoolExecutor
+        with PidfdPoolExecutor(1) as pool:
+            print(*pool.submit(eval, f"sorted({heavy} & set(__import__('sys').modules))").result())
+    """
+    done = run_python(f"heavy = {HEAVY}\n{textwrap.dedent(code)}")
+    assert (set(done.stdout.split()), done.stderr) == (loaded_at_start(), "")
+
+
+def loaded_at_start() -> set[str]:
+    return set(run_python(f"import sys; print(*sorted({HEAVY} & set(sys.modules)))").stdout.split())
 
 
 def test_the_public_names_are_all_there():

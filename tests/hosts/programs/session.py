@@ -264,6 +264,58 @@ assert pool.submit(give_back, Counted()).result(20).limit == 7, "an object of th
 """,
 )
 
+KEPT = (
+    """
+limit = 1
+
+calls = 0
+
+found = {}
+
+base = None
+
+def begin(value):
+    global base
+    base = value
+
+def count():
+    global calls
+    calls += 1
+    return base + calls
+
+def find(number):
+    return found.setdefault(number, limit)
+""",
+    """
+one = ProcessPoolExecutor(1, initializer=begin, initargs=(10,))
+
+assert one.submit(count).result(20) == 11, "a task does not see what the initializer has set"
+
+assert one.submit(find, 5).result(20) == 1, "a wrong result"
+
+limit = 2
+
+assert one.submit(find, 6).result(20) == 2, "a task does not see a global variable that was changed meanwhile"
+
+assert one.submit(find, 5).result(20) == 1, "a worker's cache is lost"
+
+assert one.submit(count).result(20) == 12, "what a task has set is lost"
+
+def count():
+    global calls
+    calls += 100
+    return base + calls
+
+assert one.submit(count).result(20) == 112, "what a task has set is lost when its function is defined anew"
+
+calls = 5
+
+assert one.submit(count).result(20) == 115, "a task does not see a global variable that was changed meanwhile"
+
+one.shutdown()
+""",
+)
+
 TOPICS = {
     "functions": FUNCTIONS,
     "lambdas and closures": LAMBDAS,
@@ -273,6 +325,7 @@ TOPICS = {
     "a function is defined anew": AGAIN,
     "a global variable changes": GLOBALS,
     "a class is changed": CHANGED,
+    "what a worker sets lasts": KEPT,
 }
 
 

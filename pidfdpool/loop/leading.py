@@ -1,0 +1,162 @@
+"""A thread that waits for a result reads the workers' channels itself: the leader.
+
+Otherwise an answer wakes the pool thread, which wakes whoever waits for it: two wake-ups and two handings over of the
+interpreter's lock, each of which takes longer than a small task. There is one leader at a time; others wait for their
+futures as ever, and it resolves those, too. The pool thread goes on with everything else: deaths, deadlines, the
+template. When the leader has what it waited for, the channels are the pool thread's again.
+
+Callbacks are not the leader's business. Its thread may hold locks of the user's, which a callback may want, and an
+exception that a signal handler raises would be taken for the callback's. So when it comes upon a future with
+callbacks, it leaves that one and all that follow to the pool thread, in their order, and waits like everybody else.
+
+The main thread runs signal handlers between any two of its steps, and one that raises amid the serving of an answer
+would leave that half done. So it blocks signals meanwhile; nearly all of a leader's time is spent waiting, where they
+do no harm. If some other thread of the host's takes a signal, the handler is run in the main thread all the same: the
+pool breaks then, as in `submit` (see `Pool.decide_guarded`). Where handlers are to be expected to raise and the
+session to go on, at a prompt, there is no leader. Outside of serving, every step that must not be lost is one call of
+a C function, the first of its block: handlers run after a call, neither within one of C's nor between other
+instructions.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pidfdpool import native
+from pidfdpool.loop.resolving import Telling, run
+from pidfdpool.native import signal
+from pidfdpool.spinning import LearnedSpin
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pidfdpool.futures import Future
+    from pidfdpool.loop.outcomes import Recipient
+    from pidfdpool.loop.pool import Pool
+    from pidfdpool.loop.resolving import Resolution
+
+
+# What programs handle. The real-time signals are twice as many, and would take as many microseconds to block.
+_HANDLED = [number for number in signal.valid_signals() if number < signal.SIGRTMIN]
+LEAVING = 1.0  # seconds that a leader gets to leave when there is nothing left to wait for
+
+
+class Leading:
+    """Who leads in one pool. Thread-safe."""
+
+    def __init__(self, pool: Pool, spin: float) -> None:
+        """spin: seconds that the leader may look for an answer before it sleeps; see `spinning`."""
+        self._pool = pool
+        self._spin = LearnedSpin(spin)
+        self._leader: dict[None, int] = {}  # the leader's thread, if there is one; a dictionary decides in one step
+        self._left: deque[Resolution] = deque()  # for the pool thread
+        self._serving: int | None = None  # the leader's thread, while it serves
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether the caller is the leader, amid serving."""
+        return self._serving == threading.get_ident()
+
+    def is_held_up(self, future: Recipient) -> bool:
+        """Return whether the leader must leave telling this one to the pool thread, by `run`."""
+        return bool(self._left) or future._has_callbacks()
+
+    def run(self, resolutions: Sequence[Resolution]) -> None:
+        """Run resolutions, or leave them to the pool thread. Without the pool's lock."""
+        if not self.is_serving:
+            run(resolutions)
+            return
+        for resolution in resolutions:
+            if not isinstance(resolution, Telling) or self.is_held_up(resolution.future):
+                self._left.append(resolution)
+                self._pool.poller.wake()
+            else:
+                resolution()
+
+    def catch_up(self) -> None:
+        """Run what the leader has left. In the pool thread."""
+        while self._left:
+            self._left[0]()
+            self._left.popleft()  # not before: what comes after it must not overtake it
+
+    def wait(self, future: Future[Any], timeout: float | None) -> None:
+        """Lead until the future is done, or for so many seconds; return at once if that cannot be."""
+        pool = self._pool
+        poller, leader, me = pool.poller, self._leader, threading.get_ident()
+        if not pool.may_be_led or poller.is_served:
+            return
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if leader.get(None) == me:  # a signal handler that waits, amid this thread's own wait
+            self._lead(future, deadline)
+            return
+        give_back, leave = poller.follow, leader.pop
+        try:
+            if leader.setdefault(None, me) != me or pool.closed:
+                return
+            try:
+                poller.lead()
+                self._lead(future, deadline)
+            finally:
+                give_back()
+        finally:
+            if None in leader and leader[None] == me:  # asked without a call, so that none comes between
+                leave(None)
+
+    def _lead(self, future: Future[Any], deadline: float | None) -> None:
+        pool, poller = self._pool, self._pool.poller
+        while True:
+            future._leader = poller
+            # Looked at after that: whoever resolves it from now on ends the wait.
+            if future.done() or pool.closed:
+                break
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                break
+            ready = self._spin.wait(self._look, partial(poller.wait_for_answers, left))
+            future._leader = None
+            if ready:
+                if poller.is_served:
+                    break  # the pool thread is at it, and may be for long: in a callback, say
+                self._serve(ready)
+                if self._left:
+                    break
+        future._leader = None
+
+    def _look(self) -> list[tuple[int, int]]:
+        return self._pool.poller.wait_for_answers(0)
+
+    def _serve(self, ready: list[tuple[int, int]]) -> None:
+        if threading.get_ident() != threading.main_thread().ident:
+            self._serve_guarded(ready)
+            return
+        change_mask = signal.pthread_sigmask
+        before = change_mask(signal.SIG_BLOCK, ())
+        try:
+            change_mask(signal.SIG_BLOCK, _HANDLED)
+            self._serve_guarded(ready)
+        finally:
+            change_mask(signal.SIG_SETMASK, before)
+
+    def _serve_guarded(self, ready: list[tuple[int, int]]) -> None:
+        pool = self._pool
+        try:
+            with pool.poller.serving:
+                self._serving = threading.get_ident()
+                try:
+                    pool.poller.serve(ready)
+                finally:
+                    self._serving = None
+        except BaseException as error:
+            pool.fail(error)
+            raise
+
+    def end(self) -> None:
+        """See that nobody leads any more, all futures being resolved. In the pool thread, at its end."""
+        deadline = time.monotonic() + LEAVING
+        while self._leader and time.monotonic() < deadline:
+            self._pool.poller.wake_leader()
+            native.sleep(0.001)

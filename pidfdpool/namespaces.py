@@ -1,0 +1,184 @@
+"""Where functions of the host's `__main__` live in a worker: one dictionary of globals for each module of theirs.
+
+Such functions travel by value, and would each get globals of their own. Here they share those of their module, which
+last as long as the process, as they would had the worker imported the module: what an initializer sets, a counter, a
+cache are there for the next task. `naming` says in the host how a payload is made of names and their values; this
+takes it apart again. Called by `payload` on the only thread of a worker (and of the template, for a preload).
+
+A value is assigned when it came for the first time, or differs from what came last under its name, byte by byte.
+Otherwise the name is left as it is, because the worker may have changed it since. What a worker has set before the
+first value came stays as well: it was later than the import that the worker never made.
+
+This is not the worker's real `__main__`: multiprocessing would take that for a script, which it runs once more in
+each process that a task spawns; and a script needs no guard against that here.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import struct
+import weakref
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    Key = tuple[str, str]  # a module, and a name in it
+    # Names, the pickle of the list of their values, and a pickle for each of them alone.
+    Entry = tuple[tuple[Key, ...], bytes, tuple[bytes, ...]]
+    Buffer = bytes | bytearray | memoryview
+
+MARK = 0  # no pickle ends with it
+# Behind the call's own pickle and that of the entries: where these begin, and the mark.
+TRAILER = struct.Struct("<QB")
+_KEPT_WHOLE = 4096  # bytes; longer ones are remembered by their hash
+
+spaces: dict[str, dict[str, Any]] = {}
+_last: dict[Key, object] = {}  # what came last under a name
+_pending: dict[Key, tuple[bytes, dict[Key, object]]] = {}  # has come, and is not loaded yet
+_making: dict[Key, bytes] = {}  # is being loaded, and is not there yet
+_arrived: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+
+def load(data: Buffer, left_out: Iterable[Buffer] = ()) -> Any:
+    """Rebuild the object of a pickle, or of a payload made by `naming`. Runs the object's own code.
+
+    left_out: the buffers that are not in the pickle.
+    """
+    if data[-1] == MARK:
+        view = memoryview(data)
+        begin, _ = TRAILER.unpack(view[-TRAILER.size :])
+        _receive(pickle.loads(view[begin:]))
+    return pickle.loads(data, buffers=left_out)  # it goes no further than to the end of the first
+
+
+def token_of(value: Any) -> int | None:
+    """Return by what the host knows this function or class, if it came from there as the value of a name."""
+    try:
+        return _arrived.get(value)
+    except TypeError:  # its metaclass makes it unhashable
+        return None
+
+
+def _receive(entries: Sequence[Entry]) -> None:
+    waiting = []
+    for keys, data, alone in entries:
+        # Of what is shared by several names each has a pickle without the others, which tells whether it has changed.
+        last: dict[Key, object] = {
+            key: own if len(own) <= _KEPT_WHOLE else (len(own), hash(own))
+            for key, own in zip(keys, alone, strict=True)
+        }
+        if any(_last.get(key) != own for key, own in last.items()):
+            waiting.append(keys[0])
+            for key in keys:
+                _pending[key] = data, last
+    try:
+        for key in waiting:
+            _settle(key)
+    except BaseException:
+        _pending.clear()
+        raise
+
+
+def _settle(key: Key) -> None:
+    """Assign what has come for this name, and for those that came along with it."""
+    found = _pending.pop(key, None)
+    if found is None:
+        return
+    data, last = found
+    for each in last:
+        _pending.pop(each, None)
+    fresh = [
+        (module, name)
+        for (module, name), own in last.items()
+        if (_last.get((module, name)) != own if (module, name) in _last else name not in namespace(module))
+    ]
+    try:
+        if fresh:
+            _load(data, tuple(last), fresh)
+    except BaseException:
+        for module, name in fresh:  # half of it may be there
+            spaces[module].pop(name, None)
+            _last.pop((module, name), None)
+        raise
+    _last.update(last)
+
+
+def _load(data: bytes, keys: Sequence[Key], fresh: Sequence[Key]) -> None:
+    _making.update(dict.fromkeys(keys, data))
+    try:
+        for key, value in zip(keys, pickle.loads(data), strict=True):
+            if key in fresh:
+                spaces[key[0]][key[1]] = value
+    finally:
+        for key in keys:
+            _making.pop(key, None)
+
+
+# ---- named in pickles ------------------------------------------------------------------------------------------
+
+
+def namespace(module: str, base: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the globals of a module's functions. base: what a module has from its beginning, such as `__file__`."""
+    space = spaces.get(module)
+    if space is None:
+        space = spaces[module] = {"__name__": module}
+    if base is not None:
+        for name, value in base.items():
+            space.setdefault(name, value)
+    return space
+
+
+def named(module: str, name: str) -> Any:
+    """Return what has this name in a module."""
+    key = module, name
+    _settle(key)
+    # Of two classes, say, that refer to each other, one has to be there before the other is complete.
+    data = _making.pop(key, None)
+    if data is not None:
+        pickle.loads(data)
+    return spaces[module][name]
+
+
+def member(owner: Any, path: str) -> Any:
+    """Return a method's function, or a class, that is defined in a class; None: nothing there has this name."""
+    for name in path.split("."):
+        try:
+            owner = vars(owner).get(name)
+        except TypeError:
+            return None
+        owner = getattr(owner, "__func__", owner)  # of a classmethod, say
+    return owner
+
+
+def define(module: str, name: str, token: int, make: Callable[..., Any], *arguments: Any) -> Any:
+    """Make a function or class, and give it its name before it is filled: what it holds may refer to it."""
+    value = make(*arguments)
+    _making.pop((module, name), None)
+    namespace(module)[name] = value
+    _arrived[value] = token
+    return value
+
+
+def fill_enum(kind: Any, state: tuple[Any, dict[str, dict[str, Any]]]) -> None:
+    """Give an Enum what it holds, and its members what their own __init__ has given them in the host."""
+    from cloudpickle.cloudpickle import _class_setstate
+
+    held, attributes = state
+    _class_setstate(kind, held)
+    for name, values in attributes.items():
+        vars(kind[name]).update(values)
+
+
+def make_function(
+    module: str, make: Callable[..., Any], code: Any, base: dict[str, Any], *arguments: Any
+) -> Callable[..., Any]:
+    """Make a function with the globals of its module. base: see `namespace`."""
+    function: Callable[..., Any] = make(code, namespace(module, base), *arguments)
+    return function
+
+
+def cached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
+    """Return what functools.lru_cache makes of a function."""
+    return functools.lru_cache(maxsize, typed)(function)

@@ -1,0 +1,95 @@
+"""What functions and classes that travel by value are called: their names, and numbers for their definitions.
+
+In the host, for `naming`; on any thread. A definition keeps its number as long as it lives, and what was sent last
+under a name is kept alive a while, because a result may be of a class that has been defined anew meanwhile.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import sys
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from cloudpickle import cloudpickle as internals
+
+from pidfdpool import namespaces
+
+if TYPE_CHECKING:
+    from pidfdpool.namespaces import Key
+
+_DEFINITIONS_KEPT = 8  # of a name that is defined anew again and again
+
+
+def home_of(names: dict[str, Any]) -> str | None:
+    """Return the module whose globals these are, if it travels by value."""
+    module = names.get("__name__")
+    if not isinstance(module, str):
+        return None
+    if names is namespaces.spaces.get(module):  # this process is a worker, with a pool of its own
+        return module
+    found = sys.modules.get(module)
+    return module if getattr(found, "__dict__", None) is names and _goes_by_value(found, module) else None
+
+
+def _goes_by_value(found: Any, module: str) -> bool:
+    if module == "__main__":
+        return True
+    registered = internals._PICKLE_BY_VALUE_MODULES
+    return module in registered or (bool(registered) and internals._is_registered_pickle_by_value(found))
+
+
+def origin_of(value: Any, module: Any) -> dict[str, Any] | None:
+    """Return the globals in which this function or class has its own name, if its module travels by value."""
+    name = getattr(value, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(name, str):
+        return None
+    found = sys.modules.get(module)
+    names: dict[str, Any] | None = getattr(found, "__dict__", None)
+    if names is not None and names.get(name) is value and _goes_by_value(found, module):
+        return names
+    names = namespaces.spaces.get(module)
+    return names if names is not None and names.get(name) is value else None
+
+
+def owner_of(value: Any, module: Any) -> type | None:
+    """Return the class in which this method or class is defined, if that has its own name in such a module."""
+    name = getattr(value, "__qualname__", None)
+    root, _, rest = name.partition(".") if isinstance(name, str) else ("", "", "")
+    if not rest or not isinstance(module, str):
+        return None
+    candidates: list[dict[str, Any]] = [
+        getattr(sys.modules.get(module), "__dict__", {}),
+        namespaces.spaces.get(module, {}),
+    ]
+    for names in candidates:
+        owner = names.get(root)
+        if isinstance(owner, type) and namespaces.member(owner, rest) is value:
+            return owner if origin_of(owner, owner.__module__) is names else None
+    return None
+
+
+_numbers = itertools.count(1)
+_tokens: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+_sent: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+_alive: dict[Key, deque[Any]] = {}  # results may be of a class that has been defined anew meanwhile
+
+
+def token_for(key: Key, value: Any) -> int:
+    """Return the number of a definition, which has this name."""
+    token = _tokens.get(value)
+    if token is None:
+        token = _tokens.setdefault(value, next(_numbers))
+        _sent[token] = value
+        _alive.setdefault(key, deque(maxlen=_DEFINITIONS_KEPT)).append(value)
+    return token
+
+
+def own(token: int) -> Any:
+    """Return the function or class of this process that was sent under this number. Named in results."""
+    value = _sent.get(token)
+    if value is None:
+        raise pickle.UnpicklingError("it belongs to a definition that is no longer there")
+    return value

@@ -1,0 +1,198 @@
+"""A thread that waits for a result reads the workers' channels itself. Nobody is to notice, whatever else happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from pidfdpool import PidfdPoolExecutor, WorkerCrashed
+from tests.conditions import eventually, run_python
+from tests.pool import calls
+
+
+def leads(pool) -> bool:
+    return bool(pool._pool.leading._leader)
+
+
+class Waiting:
+    """A thread that waits for a future, as the leader."""
+
+    def __init__(self, pool, future, timeout=None):
+        self.outcome = None
+        self.thread = threading.Thread(target=self._wait, args=(future, timeout))
+        self.thread.start()
+        eventually(lambda: leads(pool), "it leads")
+
+    def _wait(self, future, timeout):
+        try:
+            self.outcome = future.result(timeout)
+        except BaseException as error:
+            self.outcome = type(error).__name__
+
+    def end(self):
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+        return self.outcome
+
+
+def test_the_waiting_thread_gets_its_result_and_resolves_the_others(pool, held):
+    waiting = Waiting(pool, held)
+    assert [pool.submit(calls.double, number).result(20) for number in range(100)] == list(range(0, 200, 2))
+    assert leads(pool)
+    held.release.touch()
+    assert waiting.end() == "value"
+    eventually(lambda: not leads(pool), "the channels are the pool thread's again")
+    assert pool.submit(calls.double, 1).result() == 2
+
+
+def test_callbacks_are_not_made_by_the_leader_and_before_later_results_are_told(pool, held):
+    waiting = Waiting(pool, held)
+    threads, called = set(), []
+    for number in range(30):
+        future = pool.submit(calls.double, number)
+
+        def call(_, number=number):
+            threads.add(threading.current_thread())
+            called.append(number)
+
+        future.add_done_callback(call)
+        assert future.result(20) == 2 * number
+        assert called[: number - 1] == list(range(number - 1)), "those of the results before"
+    eventually(lambda: called == list(range(30)), "all are made, in order")
+    assert waiting.thread not in threads
+    held.release.touch()
+    assert waiting.end() == "value"
+
+
+def test_a_timeout_is_kept(pool, held):
+    waiting = Waiting(pool, held, timeout=0.2)
+    assert waiting.end() == "TimeoutError"
+    eventually(lambda: not leads(pool), "it does not lead any more")
+    with pytest.raises(TimeoutError):
+        held.exception(timeout=0.05)
+    assert not held.done()
+
+
+def test_a_timeout_is_kept_though_the_pool_thread_is_in_a_callback(pool, held):
+    entered, leave = threading.Event(), threading.Event()
+    slow = pool.submit(calls.double, 1)
+    slow.add_done_callback(lambda _: (entered.set(), leave.wait(20)))
+    assert entered.wait(20)
+    try:
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            held.result(timeout=0.1)
+        assert time.monotonic() - began < 15
+    finally:
+        leave.set()
+
+
+def test_the_death_of_the_worker_ends_the_wait(pool, held):
+    waiting = Waiting(pool, held)
+    os.kill(held.worker.pid, signal.SIGKILL)
+    assert waiting.end() == WorkerCrashed.__name__
+    assert pool.submit(calls.double, 1).result() == 2
+
+
+@pytest.mark.parametrize("how", ["kill", "by hand", "kill_workers", "template"])
+def test_whoever_resolves_the_future_ends_the_wait(pool, held, how):
+    waiting = Waiting(pool, held)
+    if how == "kill":
+        held.kill()
+    elif how == "by hand":
+        held.set_result("by hand")
+    elif how == "kill_workers":
+        pool.kill_workers()
+    else:
+        os.kill(pool._pool.template.end.pid, signal.SIGKILL)
+    told = {"kill": "TaskKilled", "by hand": "by hand", "kill_workers": "WorkerCrashed"}
+    assert waiting.end() in (told.get(how, "WorkerCrashed"), "PoolBroken")
+
+
+def test_a_waiting_task_that_is_cancelled_ends_the_wait(way, tmp_path):
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        path = str(tmp_path / "held")
+        pool.submit(calls.run_until, path, f"{path}.release")
+        eventually(lambda: os.path.exists(path), "it runs, and the pool thread has nothing to serve any more")
+        queued = pool.submit(calls.double, 1)
+        waiting = Waiting(pool, queued)
+        assert queued.cancel()
+        assert waiting.end() == "CancelledError"
+        (tmp_path / "held.release").touch()
+
+
+def test_a_pool_that_shuts_down_waits_for_what_is_waited_for(pool, held):
+    waiting = Waiting(pool, held)
+    pool.shutdown(wait=False)
+    held.release.touch()
+    assert waiting.end() == "value"
+
+
+def test_many_threads_wait_for_many_results(pool):
+    wrong = []
+
+    def work(start):
+        numbers = range(start, start + 150)
+        wrong.extend(number for number in numbers if pool.submit(calls.double, number).result(30) != 2 * number)
+
+    threads = [threading.Thread(target=work, args=(1000 * index,)) for index in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert wrong == []
+
+
+BEGIN = """
+    import os, signal, sys, time
+    from pidfdpool import PidfdPoolExecutor
+    from tests.pool import calls
+    pool = PidfdPoolExecutor(2, mp_context=sys.argv[1])
+    pool.submit(calls.double, 1).result()
+"""
+
+
+def test_a_signal_handler_may_wait_for_another_result_meanwhile(way):
+    code = """
+    got = []
+    def handle(*_):
+        got.append(pool.submit(calls.double, 21).result(20))
+    signal.signal(signal.SIGALRM, handle)
+    for _ in range(20):
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        assert pool.submit(calls.sleep, 0.05, "value").result(20) == "value"
+    pool.shutdown()
+    print(got == [42] * 20)
+    """
+    done = run_python(BEGIN + code, way)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+def test_a_signal_handler_that_raises_ends_the_wait_and_the_pool_goes_on(way):
+    code = """
+    class Enough(Exception):
+        pass
+    def handle(*_):
+        raise Enough
+    signal.signal(signal.SIGALRM, handle)
+    for _ in range(20):
+        slow = pool.submit(calls.sleep, 0.05, "value")
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        try:
+            slow.result(20)
+        except Enough:
+            pass
+        else:
+            print("it was not interrupted")
+        assert pool.submit(calls.double, 1).result(20) == 2
+        assert slow.result(20) == "value"
+    pool.shutdown()
+    print("gone on")
+    """
+    done = run_python(BEGIN + code, way)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "gone on\n", "")
