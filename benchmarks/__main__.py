@@ -1,8 +1,8 @@
 """Times process pools against each other.
 
     python -m benchmarks --quick                        a first impression, in under two minutes
-    python -m benchmarks --json run.json --page docs/performance.md --plots docs/plots      all of it, an hour or so
-    python -m benchmarks --from run.json --page FILE    the page and plots anew, without measuring
+    python -m benchmarks --budget 40 --json run.json    all of it, once at least, as often as 40 minutes allow
+    python -m benchmarks --from run.json --page docs/performance.md --plots docs/plots    the page; measures nothing
     python -m benchmarks --scenario latency --contender ours --contender standard --rounds 9
     python -m benchmarks --list
 
@@ -10,8 +10,10 @@ Contenders that are not installed are left out; `pip install '.[bench]'` has the
 of the files *.json in the folder that the environment variable PIDFDPOOL_BENCH_DATA names, and made up without it.
 
 Every measurement is a process of its own, and contenders take turns, so that what else the machine does meets all of
-them. "-": the contender cannot do it; "hangs": it waits for ever; "slow": it was given up while it still computed;
-"fails": it raised. The reasons are below the table. A contender that failed in one round is not asked again.
+them. The JSON is written after each round, the tables when all is done, or at Ctrl-C.
+
+"-": the contender cannot do it; "hangs": it waits for ever; "slow": it was given up while it still computed; "fails":
+it raised. The reasons are below the table. A contender that failed in one round is not asked again.
 """
 
 from __future__ import annotations
@@ -19,17 +21,20 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Sequence, Set
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import pidfdpool
 from benchmarks import isolation, page, rounds
 from benchmarks.arguments import Plan, planned
-from benchmarks.contenders import CONTENDERS
+from benchmarks.contenders import CONTENDERS, POOLS
 from benchmarks.limits import LIMITS
-from benchmarks.machine import described
+from benchmarks.machine import compile_sources, described
 from benchmarks.measure import NO_CONTENDER
-from benchmarks.scenarios.catalogue import GROUPS, SCENARIOS
-from benchmarks.tables import group_table, limits_table
+from benchmarks.rounds import Stage
+from benchmarks.scenarios.catalogue import GROUPS
 
 
 def _list() -> None:
@@ -40,44 +45,64 @@ def _list() -> None:
 
 
 def _measure(plan: Plan) -> dict[str, Any]:
-    """Run the plan, print each table when it is complete, and return everything."""
-    contenders = [name for name in plan.contenders if CONTENDERS[name].installed()]
+    """Run the plan and return everything; the JSON is written after each round."""
+    installed = {name for name, kind in CONTENDERS.items() if kind.installed()}
+    stages, left_out = _stages(plan, installed)
+    pools = [name for name in CONTENDERS if any(name in stage.contenders for stage in stages)]
     run: dict[str, Any] = {
-        "machine": described(contenders),
+        "machine": described(pools),
         "quick": plan.quick,
         "rounds": plan.rounds,
-        "left_out": [
-            f"{CONTENDERS[name].title} is not installed" for name in plan.contenders if name not in contenders
-        ],
+        "budget": plan.budget,
+        "left_out": left_out,
         "limits": {},
         "results": {},
     }
-    scenarios = []
-    for name in plan.scenarios:
-        missing = rounds.missing_modules(SCENARIOS[name])
-        if missing:
-            run["left_out"].append(f"{name} needs {', '.join(missing)}")
-        else:
-            scenarios.append(name)
     print(page.head(run), flush=True)
+    compile_sources(Path(__file__).parent, Path(pidfdpool.__file__).parent)
     isolation.adopt_orphans()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # nothing may be left then, either
-    if plan.limits:
-        for limit in LIMITS.values():
-            answers = rounds.run(limit.as_scenario(), (NO_CONTENDER,), plan.rounds, plan.quick, isolation.measured)
-            run["limits"][limit.name] = answers[NO_CONTENDER]
-        print("\n" + limits_table(LIMITS, run["limits"]), flush=True)
-    with suppress(KeyboardInterrupt):  # what is complete is shown and written all the same
-        for group in GROUPS:
-            for scenario in group.scenarios:
-                if scenario.name in scenarios:
-                    run["results"][scenario.name] = rounds.run(
-                        scenario, contenders, plan.rounds, plan.quick, isolation.measured
-                    )
-            table = group_table(group, run["results"])
-            if table:
-                print(f"\n### {group.title}\n\n{group.text}\n\n{table}", flush=True)
+    limits = [Stage(limit.as_scenario(), (NO_CONTENDER,), plan.rounds) for limit in LIMITS.values() if plan.limits]
+    budget = None if plan.budget is None else plan.budget * 60
+    with suppress(KeyboardInterrupt):  # what is there by then is shown and written all the same
+        for _ in rounds.run([*limits, *stages], plan.quick, isolation.measured, budget):
+            _gather(run, limits, stages)
+            _store(run, plan)
+    _gather(run, limits, stages)
     return run
+
+
+def _stages(plan: Plan, installed: Set[str]) -> tuple[list[Stage], list[str]]:
+    """Return what is to be run, and what is not, with the reason."""
+    left_out = [
+        f"{kind.title} is not installed"
+        for name, kind in POOLS.items()
+        if name in plan.contenders and name not in installed
+    ]
+    stages = []
+    for group in GROUPS:
+        contenders = [name for name in plan.contenders if name in group.contenders and name in installed]
+        for scenario in group.scenarios:
+            if scenario.name not in plan.scenarios or not contenders:
+                continue
+            missing = rounds.missing_modules(scenario)
+            if missing:
+                left_out.append(f"{scenario.name} needs {', '.join(missing)}")
+            else:
+                count = min(plan.rounds, scenario.rounds or plan.rounds)
+                stages.append(Stage(scenario, contenders, count))
+    return stages, left_out
+
+
+def _gather(run: dict[str, Any], limits: Sequence[Stage], stages: Sequence[Stage]) -> None:
+    """Put into the run what was answered so far."""
+    run["limits"] = {stage.scenario.name: stage.answers[NO_CONTENDER] for stage in limits if stage.answers}
+    run["results"] = {stage.scenario.name: stage.answers for stage in stages if stage.answers}
+
+
+def _store(run: dict[str, Any], plan: Plan) -> None:
+    if plan.json:
+        plan.json.write_text(json.dumps(run, indent=1) + "\n")
 
 
 def main() -> None:
@@ -86,9 +111,12 @@ def main() -> None:
     if plan.list_only:
         _list()
         return
-    run = json.loads(plan.read.read_text()) if plan.read else _measure(plan)
-    if plan.json:
-        plan.json.write_text(json.dumps(run, indent=1) + "\n")
+    if plan.read:
+        run = json.loads(plan.read.read_text())
+    else:
+        run = _measure(plan)
+        print("\n" + "\n\n".join(page.results(run, None, None)), flush=True)
+    _store(run, plan)
     if plan.plots:
         from benchmarks import plots  # matplotlib is wanted for nothing else
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.contenders import BASELINE, CONTENDERS
+from benchmarks.contenders import BASELINE, CONTENDERS, OURS
 from benchmarks.scenarios.catalogue import GROUPS, SCENARIOS
 
-_QUICK_CONTENDERS = ("ours", "ours-fork", BASELINE, "mp-pool")
+_QUICK_CONTENDERS = (OURS, "ours-fork", BASELINE, "mp-pool", "without-tasks-ahead", "without-leader")
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Plan:
     quick: bool
     limits: bool
     list_only: bool
+    budget: float | None  # minutes
     read: Path | None
     json: Path | None
     page: Path | None
@@ -40,6 +41,9 @@ def planned(arguments: Sequence[str] | None, description: str) -> Plan:
     )
     parser.add_argument("--contender", action="append", default=[], metavar="NAME", help="this one only; repeatable")
     parser.add_argument("--rounds", type=int, help="how often each is measured (default: 5, quick: 2)")
+    parser.add_argument(
+        "--budget", type=float, metavar="MINUTES", help="measure all once, and then while there is time"
+    )
     parser.add_argument("--no-limits", action="store_true", help="do not measure the machine itself")
     parser.add_argument("--list", action="store_true", help="print the names of scenarios and contenders")
     parser.add_argument("--from", dest="read", type=Path, metavar="FILE", help="measure nothing; read this --json")
@@ -50,6 +54,8 @@ def planned(arguments: Sequence[str] | None, description: str) -> Plan:
     rounds = given.rounds if given.rounds is not None else 2 if given.quick else 5
     if rounds < 1:
         parser.error(f"--rounds must be at least 1, not {rounds}")
+    if given.budget is not None and not given.budget > 0:
+        parser.error(f"--budget must be more than 0, not {given.budget:g}")
     for name in given.contender:
         if name not in CONTENDERS:
             parser.error(f"there is no contender {name!r}; there are {', '.join(CONTENDERS)}")
@@ -64,6 +70,7 @@ def planned(arguments: Sequence[str] | None, description: str) -> Plan:
         quick=given.quick,
         limits=not given.no_limits,
         list_only=given.list,
+        budget=given.budget,
         read=given.read,
         json=given.json,
         page=given.page,

@@ -1,7 +1,8 @@
 """The pools that are compared, each behind the same small interface. Their modules are loaded by `prepare` only.
 
 Each is used as its own documentation has it, with its defaults. Where there is a choice, workers are forked from the
-host, which is what all of them have; "ours" and "standard" are there in a second way.
+host, which is what all of them have; "ours" and "standard" are there in a second way. And there is ours with one
+trick left out, for each trick; these are compared with ours alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from importlib import import_module, metadata
 from importlib.util import find_spec
 from math import inf
 from typing import Any, ClassVar
+
+from benchmarks.tricks import TRICKS, Trick
 
 
 class UnsupportedError(Exception):
@@ -105,14 +108,18 @@ class Ours(ExecutorContender):
     name, title = "ours", "pidfdpool"
     module, distribution = "pidfdpool", "pidfdpool"
     method: ClassVar[str | None] = None
+    trick: ClassVar[Trick | None] = None  # this one is left out
 
     @classmethod
     def prepare(cls) -> None:
         super().prepare()
         assert cls.loaded.PidfdPoolExecutor  # names are loaded at their first use
+        if cls.trick is not None:
+            cls.trick.leave_out()
 
     def __init__(self, workers: int) -> None:
-        self.pool = self.loaded.PidfdPoolExecutor(workers, mp_context=self.method)
+        options = {} if self.trick is None else self.trick.options
+        self.pool = self.loaded.PidfdPoolExecutor(workers, mp_context=self.method, **options)
 
     def lazy_map(self, fn: Callable[[Any], Any], items: Iterator[Any], _count: int) -> Iterable[Any]:
         return self.pool.map(fn, items, buffersize=1000)
@@ -302,7 +309,12 @@ class Joblib(Contender):
         import_module("joblib.externals.loky").get_reusable_executor().shutdown()
 
 
-CONTENDERS: dict[str, type[Contender]] = {
+def _without(trick: Trick) -> type[Ours]:
+    names = {"name": f"without-{trick.name}", "title": f"without {trick.title}", "trick": trick}
+    return type("OursWithout", (Ours,), names)
+
+
+POOLS: dict[str, type[Contender]] = {
     kind.name: kind
     for kind in (
         Ours,
@@ -318,4 +330,6 @@ CONTENDERS: dict[str, type[Contender]] = {
         Deadpool,
     )
 }
-BASELINE = Standard.name
+OURS, BASELINE = Ours.name, Standard.name
+LEFT_OUT: dict[str, type[Contender]] = {kind.name: kind for kind in map(_without, TRICKS)}
+CONTENDERS = {**POOLS, **LEFT_OUT}

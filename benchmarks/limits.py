@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import heapq
 import os
 import pickle
 import socket
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +15,8 @@ from concurrent.futures import Future
 
 from benchmarks import tasks
 from benchmarks.scenario import Limit
+from benchmarks.scenarios import mapping
+from benchmarks.scenarios.common import WORKERS
 
 
 def _ping_pong(read_there: int, write_there: int, read_here: int, write_here: int, quick: bool) -> float:
@@ -92,6 +97,44 @@ def bookkeeping(quick: bool) -> float:
     return (time.perf_counter() - began) / turns * 1e6
 
 
+def gathering(quick: bool) -> float:
+    """Return what asyncio takes for a task that awaits a future, many at once, in microseconds each."""
+    return asyncio.run(_gather(1000 if quick else 5000))
+
+
+async def _gather(count: int) -> float:
+    loop = asyncio.get_running_loop()
+    futures: list[asyncio.Future[None]] = []
+
+    async def wait() -> None:
+        futures.append(loop.create_future())
+        await futures[-1]
+
+    took = []
+    for _ in range(5):
+        futures.clear()
+        began = time.perf_counter()
+        together = asyncio.gather(*(wait() for _ in range(count)))
+        while len(futures) < count:
+            await asyncio.sleep(0)
+        for future in futures:
+            future.set_result(None)
+        await together
+        took.append(time.perf_counter() - began)
+    return statistics.median(took) / count * 1e6
+
+
+def unequal(quick: bool) -> float:
+    """Return how long the unequal tasks take two that fall asleep in turns, each taking the next as it wakes."""
+    durations = mapping.durations(quick)
+    slept = [0.0] * WORKERS
+    for seconds in durations:
+        began = time.perf_counter()
+        time.sleep(seconds)
+        heapq.heapreplace(slept, slept[0] + time.perf_counter() - began)
+    return max(slept) / mapping.ideal(durations)
+
+
 LIMITS: dict[str, Limit] = {
     limit.name: limit
     for limit in (
@@ -102,5 +145,7 @@ LIMITS: dict[str, Limit] = {
         Limit("start-bare", "`python -S -c pass`", "ms", _starting("-S")),
         Limit("start", "`python -c pass`", "ms", _starting()),
         Limit("bookkeeping", "a Future, and a tiny call and its result pickled and unpickled", "µs", bookkeeping),
+        Limit("gathering", "an asyncio task that awaits a future, of many at once", "µs", gathering),
+        Limit("unequal", "the unequal tasks slept in their order, by whoever is free first", "x ideal", unequal),
     )
 }

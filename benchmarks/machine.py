@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import datetime
 import os
 import platform
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import CONTENDERS
+from benchmarks.contenders import CONTENDERS, LEFT_OUT
 from benchmarks.documents import source
 
 
@@ -18,6 +19,16 @@ def _cpu_model() -> str:
         if line.startswith(("model name", "Model", "cpu model")):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def compile_sources(*folders: Path) -> None:
+    """Write the bytecode of what is run from its sources, as an installer does.
+
+    Otherwise each process would compile what it imports, where PYTHONDONTWRITEBYTECODE is set; and only of ours,
+    because the other pools were installed. A folder that cannot be written to is left alone.
+    """
+    for folder in folders:
+        compileall.compile_dir(folder, quiet=2)
 
 
 def described(contenders: Iterable[str]) -> dict[str, Any]:
@@ -39,7 +50,7 @@ def sentence(machine: Mapping[str, Any]) -> str:
     versions = ", ".join(
         f"{CONTENDERS[name].distribution} {version}"
         for name, version in machine["versions"].items()
-        if name != "ours-fork"
+        if name not in LEFT_OUT and name != "ours-fork"
     )
     return (
         f"{machine['date']}; {machine['cpu']}, {machine['cores']} cores, load {machine['load']:g} at the start; "

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import CONTENDERS
+from benchmarks.contenders import CONTENDERS, LEFT_OUT
 from benchmarks.figures import Summary, known, summarized, values_of, written
 from benchmarks.scenario import Group, Metric, Scenario
 from benchmarks.scenarios.catalogue import GROUPS
 from benchmarks.tables import Results
 
 _OURS = ("#0b6e4f", "#6bbf9a")
+_WITHOUT = "#b5c9bf"
 _OTHERS = ("#33415c", "#5c677d", "#7d8597", "#979dac", "#b08968", "#9c6644", "#7f5539", "#c08497", "#8e7dbe")
 _COLUMNS = 3
 
@@ -38,7 +39,9 @@ def draw(results: Results, folder: Path) -> list[Path]:
 
 
 def color(name: str) -> str:
-    """Return a contender's colour: ours green, each other one its own."""
+    """Return a contender's colour: ours green, each other one its own, but all one where tricks are left out."""
+    if name in LEFT_OUT:
+        return _WITHOUT
     ours = [known_name for known_name in CONTENDERS if known_name.startswith("ours")]
     if name in ours:
         return _OURS[ours.index(name)]

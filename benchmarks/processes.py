@@ -85,12 +85,23 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def sleeps(pid: int) -> int:
-    """Return how often the threads of a process went to sleep, that is how often they will have been woken."""
+def threads() -> int:
+    """Return how many threads this process has."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def descriptors(pid: int) -> int:
+    """Return how many descriptors a process holds."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def sleeps(pid: int, but: int | None = None) -> int:
+    """Return how often the threads of a process, but one, went to sleep: how often they will have been woken."""
     total = 0
     with suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):
-            total += _number_after(f"/proc/{pid}/task/{task}/status", "voluntary_ctxt_switches:")
+            if int(task) != but:
+                total += _number_after(f"/proc/{pid}/task/{task}/status", "voluntary_ctxt_switches:")
     return total
 
 

@@ -1,17 +1,50 @@
-"""The order of measurements: of each scenario, all contenders in turn, round after round (A B C A B C ...)."""
+"""The order of measurements: of each scenario, all contenders in turn, and all scenarios round after round.
+
+So the contenders that are compared in one round are measured within moments, and the rounds of a scenario far apart.
+Each round begins with another contender (A B C, B C A), because it meets what others have left.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
+from benchmarks.contenders import BASELINE, OURS
 from benchmarks.figures import Round, verdict
 from benchmarks.scenario import Scenario
 
+_LONG = 8.0  # seconds, for one measurement
+
 Measured = Callable[[str, str, float, bool], dict[str, Any]]
+
+
+@dataclass
+class Stage:
+    """A scenario, who goes through it, how often at most, and what was answered so far, by contender."""
+
+    scenario: Scenario
+    contenders: Sequence[str]
+    count: int
+    answers: dict[str, list[Round]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)  # that each contender's last measurement took
+
+    def in_the_race(self) -> list[str]:
+        """Return the contenders that could do it so far; the others are not asked again."""
+        return [name for name in self.contenders if verdict(self.answers.get(name, ())) is None]
+
+    def leave_out_long(self) -> None:
+        """Ask no more those that take long, except for ours and the one that all are compared with."""
+        self.contenders = [
+            name for name in self.contenders if name in (OURS, BASELINE) or self.seconds.get(name, 0.0) <= _LONG
+        ]
+
+    def expected(self) -> float:
+        """Return the seconds that a further round will take; 0 before the first."""
+        return sum(self.seconds.get(name, 0.0) for name in self.in_the_race())
 
 
 def missing_modules(scenario: Scenario) -> list[str]:
@@ -19,20 +52,31 @@ def missing_modules(scenario: Scenario) -> list[str]:
     return [name for name in scenario.needs if find_spec(name) is None]
 
 
-def run(
-    scenario: Scenario, contenders: Sequence[str], count: int, quick: bool, measured: Measured
-) -> Mapping[str, list[Round]]:
-    """Return the answers by contender. Whoever could not do it in one round is not asked again.
+def run(stages: Sequence[Stage], quick: bool, measured: Measured, budget: float | None = None) -> Iterator[int]:
+    """Fill the stages' answers, and yield the number of each round that is complete.
 
-    The standard library's own pools come and go with processes, so each answer is one fresh process's.
+    budget: seconds. The first round is made in any case; of the others, what will be over by then, without those that
+    took so long in the first that they would leave no time for the rest.
     """
-    answers: dict[str, list[Round]] = {name: [] for name in contenders}
-    for number in range(min(count, scenario.rounds or count)):
-        for name in contenders:
-            if verdict(answers[name]) is not None:
+    began = time.monotonic()
+    for number in range(max((stage.count for stage in stages), default=0)):
+        for stage in sorted(stages, key=Stage.expected):  # so what is left out for want of time are the longest
+            left = None if budget is None else budget - (time.monotonic() - began)
+            if number >= stage.count or (number and left is not None and stage.expected() > left):
                 continue
-            began = time.monotonic()
-            answers[name].append(measured(scenario.name, name, scenario.bound, quick))
-            took = time.monotonic() - began
-            print(f"  {scenario.name} {name} {number + 1}: {took:.1f} s", file=sys.stderr, flush=True)
-    return answers
+            _round(stage, number, quick, measured)
+        if budget is not None:
+            for stage in stages:
+                stage.leave_out_long()
+        yield number
+
+
+def _round(stage: Stage, number: int, quick: bool, measured: Measured) -> None:
+    scenario = stage.scenario
+    names = stage.in_the_race()
+    first = number % max(1, len(names))
+    for name in (*names[first:], *names[:first]):
+        began = time.monotonic()
+        stage.answers.setdefault(name, []).append(measured(scenario.name, name, scenario.bound, quick))
+        stage.seconds[name] = time.monotonic() - began
+        print(f"  {scenario.name} {name} {number + 1}: {stage.seconds[name]:.1f} s", file=sys.stderr, flush=True)

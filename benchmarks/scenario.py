@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.contenders import Contender
+from benchmarks.contenders import BASELINE, POOLS, Contender
 
 Measure = Callable[[Callable[[int], Contender], bool], Mapping[str, float]]
 
@@ -67,13 +67,25 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Group:
-    """Scenarios that share a table and a plot. `axis` names what their `at` counts, where that makes a line."""
+    """Scenarios that share a table and a plot.
+
+    Args:
+        name: what `--scenario` calls all of them.
+        title: the heading.
+        text: what is measured.
+        scenarios: at least one.
+        axis: what their `at` counts, where that makes a line.
+        contenders: the names of those who go through them.
+        baseline: whom the others are compared with.
+    """
 
     name: str
     title: str
     text: str
     scenarios: tuple[Scenario, ...]
     axis: str | None = None
+    contenders: tuple[str, ...] = tuple(POOLS)
+    baseline: str = BASELINE
 
 
 @dataclass(frozen=True)

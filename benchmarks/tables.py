@@ -59,7 +59,7 @@ def group_table(group: Group, results: Results) -> str:
         row = [CONTENDERS[name].title]
         for scenario, metric in columns:
             its = results[scenario.name]
-            row.append(cell(metric, its.get(name, ()), its.get(BASELINE, ()), name == BASELINE))
+            row.append(cell(metric, its.get(name, ()), its.get(group.baseline, ()), name == group.baseline))
         rows.append(row)
     return "\n".join([markdown(rows), *_reasons(scenarios, contenders, results)])
 

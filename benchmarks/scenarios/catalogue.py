@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import hosts, idle, latency, lives, mapping, payloads, throughput
+from benchmarks.scenarios import ablation, hosts, idle, latency, lives, mapping, payloads, throughput
 
 GROUPS = (
     throughput.THROUGHPUT,
@@ -20,6 +20,7 @@ GROUPS = (
     hosts.BUSY,
     hosts.ASYNCIO,
     throughput.SCALE,
+    ablation.ABLATION,
 )
 
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for group in GROUPS for scenario in group.scenarios}

@@ -9,7 +9,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from benchmarks import tasks
+from benchmarks import computing, tasks
 from benchmarks.contenders import Contender, UnsupportedError
 from benchmarks.scenario import Group, Metric, Scenario
 from benchmarks.scenarios.common import WORKERS, New, percentile, started
@@ -23,18 +23,18 @@ def busy(length: float, new: New, quick: bool) -> dict[str, float]:
     alone = _computed(0.5) / 0.5
     with tempfile.TemporaryDirectory() as folder:
         gate, total = os.path.join(folder, "gate"), os.path.join(folder, "total")
-        tasks.new_total(total)
+        computing.new_total(total)
         pool = started(new, 1)
         count = int(1.2 * window / length)
         if count >= pool.most_pending:
             raise UnsupportedError(f"submit blocks after {pool.most_pending} tasks")
         pool.submit(tasks.wait_for, gate)
         for _ in range(count):
-            pool.submit(tasks.spin, length, total)
+            pool.submit(computing.spin, length, total)
         time.sleep(0.2)  # what the pool does ahead, it has done
         Path(gate).touch()
         turns = _computed(window)
-        return {"share": tasks.spun(total) / window * 100, "host": turns / window / alone * 100}
+        return {"share": computing.spun(total) / window * 100, "host": turns / window / alone * 100}
 
 
 def _computed(seconds: float) -> int:

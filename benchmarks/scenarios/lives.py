@@ -120,6 +120,8 @@ START = Group(
             "1 GB",
             (_FIRST, Metric("touched", "touched afterwards", "ms", compared=False)),
             first_result_of_large_host,
+            bound=30,
+            rounds=2,
         ),
     ),
 )
@@ -150,7 +152,13 @@ CRASH = Group(
             quick=True,
         ),
         Scenario(
-            "crash-lost", "", (Metric("lost", "lost", "of 10", compared=False),), collateral, bound=40, quick=True
+            "crash-lost",
+            "",
+            (Metric("lost", "lost", "of 10", compared=False),),
+            collateral,
+            bound=40,
+            quick=True,
+            rounds=1,
         ),
     ),
 )

@@ -19,9 +19,9 @@ def _host_cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def submit(workers: int, new: New, quick: bool) -> dict[str, float]:
+def submit(workers: int, new: New, quick: bool, count: int = 10_000) -> dict[str, float]:
     """Submit many tasks that do nothing, then take all of the results."""
-    count = 3000 if quick else 10_000
+    count = 3000 if quick else count
     pool = started(new, workers)
     cpu, began = _host_cpu(), time.perf_counter()
     for future in [pool.submit(tasks.nothing, number) for number in range(count)]:

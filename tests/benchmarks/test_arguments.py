@@ -45,6 +45,10 @@ def test_chosen_ones_keep_the_order_of_all():
     assert plan.scenarios[0] == "submit-1"
 
 
+def test_the_budget_is_minutes():
+    assert planned(["--budget", "1.5"], "").budget == 1.5
+
+
 def test_files_are_paths():
     plan = planned(["--json", "a.json", "--page", "b.md", "--plots", "c", "--from", "d.json"], "")
     assert (plan.json, plan.page, plan.plots, plan.read) == (Path("a.json"), Path("b.md"), Path("c"), Path("d.json"))
@@ -54,6 +58,7 @@ def test_files_are_paths():
     ("arguments", "message"),
     [
         (["--rounds", "0"], "--rounds must be at least 1, not 0"),
+        (["--budget", "0"], "--budget must be more than 0, not 0"),
         (["--contender", "nobody"], "there is no contender 'nobody'"),
         (["--scenario", "nothing"], "no scenario has 'nothing' in its name"),
     ],

@@ -1,34 +1,97 @@
-"""Contenders take turns; who could not do it is not asked again."""
+"""Contenders take turns; who could not do it is not asked again; time that is limited goes to the short scenarios."""
 
 from __future__ import annotations
 
-from benchmarks.rounds import missing_modules, run
+import time
+from types import SimpleNamespace
+
+from benchmarks.rounds import Stage, missing_modules, run
 from benchmarks.scenario import Scenario
 
 
-def scenario(**options):
-    return Scenario("some", "", (), lambda _new, _quick: {}, **options)
+def scenario(name="some", **options):
+    return Scenario(name, "", (), lambda _new, _quick: {}, **options)
 
 
-def test_contenders_take_turns():
+def make(stages, measured, **options):
+    return list(run(stages, True, measured, **options))
+
+
+def test_contenders_take_turns_and_another_begins_each_round():
     asked = []
 
     def measured(name, contender, bound, quick):
         asked.append((contender, bound, quick))
         return {"values": {"turn": float(len(asked))}}
 
-    answers = run(scenario(bound=5), ("a", "b"), 2, True, measured)
-    assert asked == [("a", 5, True), ("b", 5, True)] * 2
-    assert [answer["values"]["turn"] for answer in answers["b"]] == [2.0, 4.0]
+    stage = Stage(scenario(bound=5), ("a", "b"), 2)
+    assert make([stage], measured) == [0, 1]
+    assert asked == [(contender, 5, True) for contender in "abba"]
+    assert [answer["values"]["turn"] for answer in stage.answers["b"]] == [2.0, 3.0]
+
+
+def test_all_scenarios_have_a_round_before_any_has_another():
+    asked = []
+
+    def measured(name, *_):
+        asked.append(name)
+        return {"values": {}}
+
+    make([Stage(scenario(name), ("a",), 2) for name in ("first", "second")], measured)
+    assert sorted(asked[:2]) == sorted(asked[2:]) == ["first", "second"]
 
 
 def test_who_could_not_do_it_is_not_asked_again():
-    answers = run(scenario(), ("a",), 3, True, lambda *_: {"verdict": "hangs", "reason": "it waits"})
-    assert len(answers["a"]) == 1
+    stage = Stage(scenario(), ("a",), 3)
+    make([stage], lambda *_: {"verdict": "hangs", "reason": "it waits"})
+    assert len(stage.answers["a"]) == 1
 
 
-def test_a_long_scenario_has_fewer_rounds():
-    assert len(run(scenario(rounds=1), ("a",), 3, True, lambda *_: {"values": {}})["a"]) == 1
+def test_a_stage_may_have_fewer_rounds():
+    stages = [Stage(scenario("one"), ("a",), 1), Stage(scenario("other"), ("a",), 3)]
+    assert make(stages, lambda *_: {"values": {}}) == [0, 1, 2]
+    assert [len(stage.answers["a"]) for stage in stages] == [1, 3]
+
+
+def test_the_first_round_is_made_whatever_the_budget():
+    stages = [Stage(scenario(), ("a", "b"), 3)]
+
+    def measured(*_):
+        time.sleep(0.002)
+        return {"values": {}}
+
+    make(stages, measured, budget=0.001)
+    assert {name: len(answers) for name, answers in stages[0].answers.items()} == {"a": 1, "b": 1}
+
+
+def test_what_would_not_be_over_in_time_is_left_out(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("benchmarks.rounds.time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def measured(name, *_):
+        clock[0] += {"short": 1.0, "long": 10.0}[name]
+        return {"values": {}}
+
+    stages = [Stage(scenario(name), ("a",), 5) for name in ("long", "short")]
+    make(stages, measured, budget=15.0)  # 11 for the first round, so 4 are left
+    assert {stage.scenario.name: len(stage.answers["a"]) for stage in stages} == {"long": 1, "short": 5}
+
+
+def test_who_takes_long_is_measured_once_if_time_is_limited(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("benchmarks.rounds.time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def measured(_name, contender, *_):
+        clock[0] += 1.0 if contender == "quick" else 9.0
+        return {"values": {}}
+
+    def rounds_of(**options):
+        stage = Stage(scenario(), ("quick", "slow", "standard"), 3)
+        make([stage], measured, **options)
+        return [len(answers) for answers in stage.answers.values()]
+
+    assert rounds_of(budget=1000.0) == [3, 1, 3]
+    assert rounds_of() == [3, 3, 3]
 
 
 def test_modules_that_are_not_there_are_named():

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+from benchmarks.machine import compile_sources
 from tests.conditions import ROOT
 
 
@@ -43,3 +44,12 @@ def test_scenarios_and_contenders_are_listed():
     printed = runner("--list")
     assert "first-result" in printed
     assert "mp-pool: multiprocessing.Pool (fork)" in printed
+
+
+def test_sources_are_compiled_whatever_the_environment_says(tmp_path, monkeypatch):
+    """Guards: each process compiled all of ours anew, and the pool's start looked three times as long as it is."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "module.py").write_text("value = 1\n")
+    compile_sources(tmp_path / "package")
+    assert [path.suffix for path in (tmp_path / "package" / "__pycache__").iterdir()] == [".pyc"]

@@ -1,0 +1,162 @@
+"""What makes the pool fast, each trick with the way to leave it out, so that it shows what it is worth.
+
+Some are options of the constructor. The others are left out by replacing a name of the pool's own, in the process of
+one measurement only. A name that does not exist any more is an error: the row would show the complete pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from pidfdpool.policy import PoolOptions
+
+
+class StaleTrickError(Exception):
+    """A trick names something that the pool does not have."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A name in a module, possibly an attribute of a class there, and what to put in its place."""
+
+    module: str
+    path: str
+    instead: Any
+
+    def target(self) -> tuple[Any, str]:
+        """Return what has the name as an attribute, and the attribute's name.
+
+        Raises:
+            StaleTrickError: there is no such name, or it is something of another kind.
+        """
+        *outer, name = self.path.split(".")
+        try:
+            owner = import_module(self.module)
+            for part in outer:
+                owner = getattr(owner, part)
+            now = getattr(owner, name)
+        except (ImportError, AttributeError) as error:
+            raise StaleTrickError(f"{self.module} has no {self.path}: {error}") from None
+        if _kind(now) != _kind(self.instead):
+            raise StaleTrickError(f"{self.path} of {self.module} is a {_kind(now)} now, not a {_kind(self.instead)}")
+        return owner, name
+
+    def apply(self) -> None:
+        """Replace it in this process."""
+        owner, name = self.target()
+        setattr(owner, name, self.instead)
+
+
+def _kind(value: Any) -> str:
+    return "function" if callable(value) else type(value).__name__
+
+
+@dataclass(frozen=True)
+class Trick:
+    """One trick.
+
+    Args:
+        name: what is left out, for `--contender`.
+        title: the same, for the tables.
+        options: arguments of the constructor without it.
+        patches: what is replaced without it.
+        chosen: an option by which it came; it is no trick of a pool that does not have that.
+    """
+
+    name: str
+    title: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    patches: tuple[Patch, ...] = ()
+    chosen: str | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether this pool has it."""
+        return self.chosen is None or self.chosen in PoolOptions.__annotations__
+
+    def leave_out(self) -> None:
+        """Have pools of this process do without it, as far as that is not said by the options."""
+        for name in self.options:
+            if name not in PoolOptions.__annotations__:
+                raise StaleTrickError(f"the constructor has no {name}")
+        for patch in self.patches:
+            patch.apply()
+
+
+def _never(*_: Any) -> bool:
+    return False
+
+
+def _nobody(*_: Any) -> None:
+    return None
+
+
+def _later(pool: Any) -> bool:
+    return pool._thread.started and not pool._thread.is_current
+
+
+def _make_all(future: Any) -> None:
+    for name in ("_waiters", "_done_callbacks", "_condition"):
+        getattr(future, name)
+
+
+def _wake_for_each(mailbox: Any, waiter: Any, result: Any, error: BaseException | None) -> None:
+    mailbox._letters.append((waiter, result, error))
+    waiter.get_loop().call_soon_threadsafe(mailbox._deliver)
+
+
+_MACHINE = "pidfdpool.machine"
+_POOL = "pidfdpool.loop.pool"
+
+TRICKS = tuple(
+    trick
+    for trick in (
+        Trick("tasks-ahead", "tasks ahead", {"prefetch": 0}),
+        Trick(
+            "taking-back",
+            "taking back for idle workers",
+            patches=(Patch(_MACHINE, "Machine._share_out", _nobody),),
+        ),
+        Trick("tasks-in-lots", "small tasks sent in lots", patches=(Patch(f"{_MACHINE}.prefetch", "LOT", 0),)),
+        Trick(
+            "tasks-in-one-write",
+            "many tasks in one write",
+            patches=(Patch("pidfdpool.loop.carrying", "AT_ONCE", 1),),
+        ),
+        Trick("answers-in-one-read", "many answers in one read", patches=(Patch("pidfdpool.channel", "_CHUNK", 64),)),
+        Trick("lean-futures", "lean futures", patches=(Patch("pidfdpool.futures", "Future.__init__", _make_all),)),
+        Trick("kept-picklers", "picklers used again", patches=(Patch("pidfdpool.picklers", "_SMALL", -1),)),
+        Trick("plain", "passing over what is plain", patches=(Patch("pidfdpool.plain", "is_plain", _never),)),
+        Trick(
+            "direct-writes",
+            "writes by who submits",
+            patches=(
+                Patch(_MACHINE, "Machine.hand_over", _nobody),
+                Patch(_POOL, "Pool._decides_later", property(_later)),
+            ),
+        ),
+        Trick("leader", "the leader", patches=(Patch(_POOL, "Pool.may_be_led", property(_never)),)),
+        Trick("spinning", "spinning", {"spin": 0}),
+        Trick("leaders-spinning", "spinning of the leader", patches=(Patch("pidfdpool.spinning", "LEADERS", 0.0),)),
+        Trick(
+            "short-ways",
+            "the short ways",
+            patches=(
+                Patch(_MACHINE, "Machine.enqueue", _never),
+                Patch(_MACHINE, "Machine.hand_over", _nobody),
+                Patch(_MACHINE, "Machine.take_answers", _never),
+            ),
+        ),
+        Trick("chunks", "chunks of map", patches=(Patch("pidfdpool.mapping", "is_guided", _never),)),
+        Trick(
+            "mailbox",
+            "one wake-up of the event loop for many answers",
+            patches=(Patch("pidfdpool.awaiting", "Mailbox.post", _wake_for_each),),
+        ),
+        Trick("segments", "shared memory", {"segment_memory": 0}, chosen="segment_memory"),
+    )
+    if trick.exists
+)

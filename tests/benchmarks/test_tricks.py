@@ -1,0 +1,138 @@
+"""Each trick can be left out of the pool as it is, and the pool works without it."""
+
+from __future__ import annotations
+
+import ast
+import json
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from benchmarks import tricks
+from benchmarks.contenders import CONTENDERS, LEFT_OUT
+from benchmarks.scenarios.ablation import ABLATION
+from benchmarks.scenarios.catalogue import GROUPS
+from benchmarks.tricks import TRICKS, Patch, StaleTrickError, Trick
+from tests.conditions import run_python
+
+WORKLOAD = """
+def work(pool):
+    for future in [pool.submit(time.sleep, 0.02) for _ in range(2)]:
+        future.result()
+    single = [pool.submit(abs, -number).result() for number in range(20)]
+    many = [pool.submit(abs, -number) for number in range(2000)]
+    large = [pool.submit(len, bytes(2_000_000)) for _ in range(3)]
+    slow = [pool.submit(time.sleep, seconds) for seconds in [0.05] + [0.001] * 30]
+    assert single == list(range(20))
+    assert [future.result() for future in many] == list(range(2000))
+    assert [future.result() for future in large] == [2_000_000] * 3
+    assert [future.result() for future in slow] == [None] * 31
+    assert list(pool.map(abs, range(0, -500, -1))) == list(range(500))
+    assert asyncio.run(together(pool)) == list(range(300))
+
+async def together(pool):
+    return await asyncio.gather(*[pool.run(abs, -number) for number in range(300)])
+"""
+
+
+def run(code):
+    done = run_python(f"import asyncio, json, time\nfrom benchmarks.contenders import CONTENDERS\n{WORKLOAD}\n{code}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_the_pool_works_without_it(name):
+    run(
+        f"kind = CONTENDERS[{name!r}]\n"
+        "kind.prepare()\n"
+        "for patch in kind.trick.patches:\n"
+        "    owner, attribute = patch.target()\n"
+        "    assert getattr(owner, attribute) is patch.instead\n"
+        "contender = kind(2)\n"
+        "work(contender.pool)\n"
+        "contender.close()\n"
+    )
+
+
+def test_what_is_replaced_is_what_the_pool_calls():
+    """A name that is still there, but that nobody asks any more, would leave nothing out."""
+    called = json.loads(
+        run(
+            "from benchmarks.tricks import TRICKS\n"
+            "called = {}\n"
+            "def counted(path, real):\n"
+            "    def call(*given):\n"
+            "        called[path] += 1\n"
+            "        return real(*given)\n"
+            "    return call\n"
+            "for patch in [patch for trick in TRICKS for patch in trick.patches]:\n"
+            "    owner, name = patch.target()\n"
+            "    real = getattr(owner, name)\n"
+            "    if isinstance(real, property):\n"
+            "        called[patch.path] = 0\n"
+            "        setattr(owner, name, property(counted(patch.path, real.fget)))\n"
+            "    elif callable(real):\n"
+            "        called[patch.path] = 0\n"
+            "        setattr(owner, name, counted(patch.path, real))\n"
+            "kind = CONTENDERS['ours']\n"
+            "kind.prepare()\n"
+            "contender = kind(2)\n"
+            "work(contender.pool)\n"
+            "contender.close()\n"
+            "print(json.dumps(called))\n"
+        )
+    )
+    assert set(called) == {
+        patch.path for trick in TRICKS for patch in trick.patches if not isinstance(patch.instead, (int, float))
+    }
+    assert all(called.values()), called
+
+
+@pytest.mark.parametrize(
+    ("patch", "message"),
+    [
+        (Patch("pidfdpool.no_such", "name", 0), "pidfdpool.no_such has no name"),
+        (Patch("pidfdpool.machine", "Machine.no_such", print), "pidfdpool.machine has no Machine.no_such"),
+        (Patch("pidfdpool.machine", "NoSuch.may_nap", print), "pidfdpool.machine has no NoSuch.may_nap"),
+        (Patch("pidfdpool.loop.pool", "Pool.may_be_led", print), "is a property now, not a function"),
+        (Patch("pidfdpool.machine.prefetch", "LOT", 1.0), "is a int now, not a float"),
+    ],
+)
+def test_a_name_that_is_gone_or_has_changed_its_kind_is_an_error(patch, message):
+    with pytest.raises(StaleTrickError, match=message):
+        Trick("some", "some", patches=(patch,)).leave_out()
+
+
+def test_an_option_that_does_not_exist_is_an_error():
+    with pytest.raises(StaleTrickError, match="the constructor has no no_such"):
+        Trick("some", "some", {"no_such": 0}).leave_out()
+
+
+def test_a_trick_by_an_option_that_this_pool_does_not_have_is_none(monkeypatch):
+    trick = Trick("some", "some", {"later": 0}, chosen="later")
+    assert not trick.exists
+    monkeypatch.setitem(tricks.PoolOptions.__annotations__, "later", int)
+    assert trick.exists
+
+
+def test_only_its_own_group_has_ours_with_a_trick_left_out():
+    assert ABLATION.contenders == ("ours", *LEFT_OUT)
+    assert ABLATION.baseline == "ours"
+    for group in GROUPS:
+        if group is not ABLATION:
+            assert not set(group.contenders) & set(LEFT_OUT)
+            assert group.baseline == "standard"
+    assert set(LEFT_OUT) < set(CONTENDERS)
+    assert "without-tasks-ahead" in LEFT_OUT
+
+
+def test_a_number_that_is_replaced_is_one_that_is_looked_at():
+    numbers = [patch for trick in TRICKS for patch in trick.patches if isinstance(patch.instead, int)]
+    assert len(numbers) == 4
+    for patch in numbers:
+        tree = ast.parse(Path(import_module(patch.module).__file__).read_text())
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        names = {node.id for function in functions for node in ast.walk(function) if isinstance(node, ast.Name)}
+        assert patch.path in names, patch
