@@ -52,7 +52,6 @@ class Leading:
         """spin: seconds that the leader may look for an answer before it sleeps; see `spinning`."""
         self._pool = pool
         self._spin = LearnedSpin(spin)
-        self._leader: dict[None, int] = {}  # the leader's thread, if there is one; a dictionary decides in one step
         self._left: deque[Resolution] = deque()  # for the pool thread
         self._serving: int | None = None  # the leader's thread, while it serves
 
@@ -86,7 +85,8 @@ class Leading:
     def wait(self, future: Future[Any], timeout: float | None) -> None:
         """Lead until the future is done, or for so many seconds; return at once if that cannot be."""
         pool = self._pool
-        poller, leader, me = pool.poller, self._leader, threading.get_ident()
+        poller, me = pool.poller, threading.get_ident()
+        leader = poller.leader
         if not pool.may_be_led or poller.is_served:
             return
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -157,6 +157,6 @@ class Leading:
     def end(self) -> None:
         """See that nobody leads any more, all futures being resolved. In the pool thread, at its end."""
         deadline = time.monotonic() + LEAVING
-        while self._leader and time.monotonic() < deadline:
+        while self._pool.poller.leader and time.monotonic() < deadline:
             self._pool.poller.wake_leader()
             native.sleep(0.001)

@@ -71,6 +71,7 @@ class Poller:
         # Held by whoever serves what is ready: the pool thread or the leader.
         self.serving = native.reentrant_lock()
         self.is_served = False  # somebody does at the moment
+        self.leader: dict[None, int] = {}  # the leader's thread, if there is one; a dictionary decides in one step
         # Whether the pool's thread is one of the host's greenlets. A wait of its own would stop all of them.
         self.among_greenlets = False
         self._watches: dict[int, Watch] = {}
@@ -146,6 +147,10 @@ class Poller:
     def _drain_led(self, _mask: int) -> None:
         with suppress(BlockingIOError):
             os.eventfd_read(self._led_fd)
+        # The pool thread may still be at the channels when another takes them over. What it drains is for that one.
+        me = threading.get_ident()
+        if self.leader.get(None, me) != me:
+            self.wake_leader()
 
     def wake(self) -> None:
         """End the current wait, or the next one if there is none. From any thread, at any time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 import time
@@ -15,7 +16,7 @@ from tests.pool import calls
 
 
 def leads(pool) -> bool:
-    return bool(pool._pool.leading._leader)
+    return bool(pool._pool.poller.leader)
 
 
 class Waiting:
@@ -123,6 +124,22 @@ def test_a_waiting_task_that_is_cancelled_ends_the_wait(way, tmp_path):
         assert queued.cancel()
         assert waiting.end() == "CancelledError"
         (tmp_path / "held.release").touch()
+
+
+def test_a_pool_thread_that_is_late_does_not_take_a_wake_up_from_the_leader(pool):
+    """It was about to look at the channels when another thread took them over, for a task that is cancelled then."""
+    pool.submit(calls.double, 1).result()
+    poller = pool._pool.poller
+    poller.leader[None] = 0  # no thread's number
+    try:
+        poller.lead()
+        poller.wake_leader()
+        poller._serve_inner(select.EPOLLIN)
+        assert poller.wait_for_answers(0), "the wake-up is there yet"
+    finally:
+        del poller.leader[None]
+        poller.follow()
+    eventually(lambda: not poller.wait_for_answers(0), "with no leader left, it is the pool thread's to drain")
 
 
 def test_a_pool_that_shuts_down_waits_for_what_is_waited_for(pool, held):
