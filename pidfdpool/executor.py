@@ -315,12 +315,14 @@ class PidfdPoolExecutor(Executor):
     def stats(self) -> Stats:
         """Return the pool's numbers at this moment. Cheap; any thread."""
         lifecycle.notice_fork()
-        return snapshots.Stats(size=self._max_workers) if self._pool is None else snapshots.stats(self._pool)
+        pool = self._pool
+        return snapshots.Stats(size=self._max_workers) if pool is None else snapshots.stats(pool)
 
     def workers(self) -> tuple[WorkerInfo, ...]:
         """Return the pool's workers at this moment, by slot. Cheap enough to be called each second; any thread."""
         lifecycle.notice_fork()
-        return () if self._pool is None else snapshots.workers(self._pool, time.monotonic())
+        pool = self._pool
+        return () if pool is None else snapshots.workers(pool, time.monotonic())
 
     # ---- the pool behind it --------------------------------------------------------------------------------
 

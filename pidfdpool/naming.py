@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 from cloudpickle import cloudpickle as internals
 
-from pidfdpool import definitions, namespaces, origins
+from pidfdpool import definitions, namespaces, origins, picklers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,12 +41,10 @@ if TYPE_CHECKING:
     LeaveOut = Callable[[pickle.PickleBuffer], bool]
     Uses = dict[Key, dict[str, Any]]  # which names are used, and the globals that they are in
 
-PROTOCOL = 5
 _CACHED = functools._lru_cache_wrapper
 _SCALARS = frozenset({int, float, complex, bool, str, bytes, type(None), type(Ellipsis)})
 _CONTAINERS = frozenset({list, dict, set, frozenset, tuple, bytearray})
 _FEW = 50  # with more in it, there is no time to be gained
-_NAMES_A_GLOBAL = b"\x93"  # STACK_GLOBAL, pickle's only way of doing that since protocol 4
 _MISSING = object()
 
 
@@ -59,7 +57,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
     def __init__(
         self, stream: io.BytesIO, table: Mapping[Any, Any], used: Uses, leave_out: LeaveOut | None = None
     ) -> None:
-        super().__init__(stream, protocol=PROTOCOL, buffer_callback=leave_out)
+        super().__init__(stream, protocol=picklers.PROTOCOL, buffer_callback=leave_out)
         self.dispatch_table = table
         self.used = used
         self.defining: Sequence[Key] = ()
@@ -168,7 +166,7 @@ def dumps(value: object, table: Mapping[Any, Any], leave_out: LeaveOut | None = 
         return stream.getvalue()
     entries = _entries(used, table)
     begin = stream.tell()
-    pickle.dump(entries, stream, PROTOCOL)
+    pickle.dump(entries, stream, picklers.PROTOCOL)
     stream.write(namespaces.TRAILER.pack(begin, namespaces.MARK))
     return stream.getvalue()
 
@@ -198,7 +196,7 @@ def dumps_whole(value: object, table: Mapping[Any, Any], leave_out: LeaveOut | N
 
 def _dumped(kind: Any, value: object, table: Mapping[Any, Any], leave_out: LeaveOut | None) -> bytes:
     stream = io.BytesIO()
-    pickler = kind(stream, protocol=PROTOCOL, buffer_callback=leave_out)
+    pickler = kind(stream, protocol=picklers.PROTOCOL, buffer_callback=leave_out)
     pickler.dispatch_table = table
     pickler.dump(value)
     return stream.getvalue()
@@ -282,11 +280,11 @@ def _users_last(uses: Mapping[Key, Uses]) -> Iterable[Key]:
 def _part(key: Key, value: Any, table: Mapping[Any, Any], used: Uses) -> _Part:
     kind: Any = type(value)
     if kind in _SCALARS:
-        return _Part((key,), (value,), pickle.dumps([value], PROTOCOL))
+        return _Part((key,), (value,), pickle.dumps([value], picklers.PROTOCOL))
     if kind in _CONTAINERS and len(value) <= _FEW:
         return _plain(key, value) or _pickled((key,), [value], table, used)
     if kind is ModuleType and not internals._PICKLE_BY_VALUE_MODULES and value.__name__ in sys.modules:
-        return _Part((key,), (value,), pickle.dumps([_Module(value.__name__)], PROTOCOL))
+        return _Part((key,), (value,), pickle.dumps([_Module(value.__name__)], picklers.PROTOCOL))
     if kind is not FunctionType:
         return _pickled((key,), [value], table, used)
     known = definitions.get(value)
@@ -303,13 +301,13 @@ def _part(key: Key, value: Any, table: Mapping[Any, Any], used: Uses) -> _Part:
 def _plain(key: Key, value: Any) -> _Part | None:
     """Return a list, dictionary or the like that holds nothing but plain data, in a fifth of the time."""
     stream = io.BytesIO()
-    pickler = pickle.Pickler(stream, PROTOCOL)
+    pickler = pickle.Pickler(stream, picklers.PROTOCOL)
     try:
         pickler.dump([value])
     except Exception:
         return None
     data = stream.getvalue()
-    if _NAMES_A_GLOBAL in data:  # or it is some number or text; what was named is in the memo
+    if picklers.STACK_GLOBAL in data:  # or it is some number or text; what was named is in the memo
         memo: Any = pickler.memo.copy()
         if not all(type(held) in _CONTAINERS or type(held) in _SCALARS for _, held in memo.values()):
             return None

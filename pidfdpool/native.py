@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _socket
 import _thread
+import fcntl  # not when it is used, which is when descriptors may have run out: a module is a file to open
 import os
 import posix
 import select
@@ -76,11 +77,18 @@ def above_stdio(fd: int) -> int:
     """
     if fd > 2:
         return fd
-    import fcntl
-
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    moved = duplicate(fd)
     close(fd)
     return moved
+
+
+def duplicate(fd: int) -> int:
+    """Return another descriptor of the same thing: close-on-exec, with a number above those of the standard streams.
+
+    Raises:
+        OSError: no descriptor is left.
+    """
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
 def socket_of(fd: int) -> _socket.socket:

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from pidfdpool.wire import Buffer
 
-_STACK_GLOBAL = b"\x93"  # what protocol 4 and later do with a module's name and one in it (pickletools.dis)
-
 MADE_BY_VALUE = b"_class_setstate"  # in the pickle of a class that travels by value
 
 
@@ -111,7 +109,7 @@ def dumps(value: object, shared: SharedMain | None = None) -> list[Buffer]:
     """
     try:
         data = picklers.pickled(value)
-        if _STACK_GLOBAL not in data or (len(data) >= plain.LONG and plain.is_plain(value, len(data))):
+        if picklers.STACK_GLOBAL not in data or (len(data) >= plain.LONG and plain.is_plain(value, len(data))):
             return [data]  # nothing in it is looked up by its name, or by none that matters
         # What neither name can be in is searched once only.
         if b"main__" not in data or (b"__main__" not in data and b"__mp_main__" not in data):
@@ -159,7 +157,7 @@ def load_result(buffers: Sequence[Buffer]) -> Any:
     data = buffers[0]
     # What lies in a segment mentions no class that is to be spared: see `segments.apart`. Elsewhere a class is a
     # global, and its one byte is found, or not, much more quickly than its name.
-    if type(data) is memoryview or _STACK_GLOBAL not in data or MADE_BY_VALUE not in data:
+    if type(data) is memoryview or picklers.STACK_GLOBAL not in data or MADE_BY_VALUE not in data:
         return loads(buffers)
     return _load_sparingly(buffers[0], buffers[1:])
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     P = TypeVar("P", bound=pickle.Pickler)
 
 PROTOCOL = 5
+STACK_GLOBAL = b"\x93"  # since protocol 4 the only way in which a pickle names a global (pickletools.dis)
 _SMALL = 4096  # bytes; after more than that a pickler's memory would be larger than what is mostly needed
 
 

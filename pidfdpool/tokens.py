@@ -11,7 +11,6 @@ calls are made under the pool's lock, the worker's by its only thread. No call w
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from pidfdpool import native
@@ -28,7 +27,7 @@ def pair() -> tuple[int, int]:
     """
     ours = native.above_stdio(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE))
     try:
-        return ours, fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, 3)
+        return ours, native.duplicate(ours)
     except OSError:
         native.close(ours)
         raise

@@ -17,15 +17,13 @@ have it mapped. A requeued or retried task keeps its segment, which no worker ca
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 import struct
 import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from pidfdpool import journal, payload, wire
+from pidfdpool import payload, wire
 from pidfdpool.rules import State
 from pidfdpool.segments import THRESHOLD, layout, memory
 from pidfdpool.segments.apart import Apart
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
     from pidfdpool.loop.outcomes import Task
     from pidfdpool.loop.pool import Pool
     from pidfdpool.wire import Buffer, Frame
-
-_log = logging.getLogger("pidfdpool")
 
 _PATIENCE = 32  # payloads in a row that may be small before large ones are expected no more
 _MOST_NAMES = 256
@@ -291,10 +287,7 @@ class Lender:
                 with self._pool.lock:
                     self._settle(link, frame)
         except (wire.WireError, ValueError, IndexError, struct.error):
-            message = "worker %d wrote of segments that it does not have; it is killed"
-            journal.write(_log, logging.WARNING, message, link.slot, exc_info=True)
-            link.stop_reading()
-            link.signal(signal.SIGKILL)
+            link.reject("worker %d wrote of segments that it does not have; it is killed")
             return False
         return True
 

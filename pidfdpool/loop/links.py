@@ -5,11 +5,12 @@ A link is written to under the pool's lock, from any thread; it is read from and
 
 from __future__ import annotations
 
+import logging
 import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from pidfdpool import blackbox, native, tokens, wire
+from pidfdpool import blackbox, journal, native, tokens, wire
 from pidfdpool.channel import Channel
 from pidfdpool.loop import usage
 from pidfdpool.loop.lending import Account
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pidfdpool.wire import Buffer, Frame
 
 T = TypeVar("T")
+
+_log = logging.getLogger("pidfdpool")
 
 ALL = 1 << 20  # more tokens than a worker ever has
 
@@ -181,6 +184,15 @@ class WorkerLink(Link):
         except OSError:  # before Linux 6.9 a pidfd cannot name a group; the template kills the rest of it
             with suppress(OSError):
                 self.handle.send_signal(number)
+
+    def reject(self, message: str) -> None:
+        """Kill a worker for what it wrote, of which its loop is not capable. While that exception is handled.
+
+        message: what is logged, with a place for the worker's slot.
+        """
+        journal.write(_log, logging.WARNING, message, self.slot, exc_info=True)
+        self.stop_reading()
+        self.signal(signal.SIGKILL)
 
     def ask_stack(self) -> None:
         """Have the worker write its Python stack into its black box."""

@@ -14,7 +14,6 @@ second matters beyond numbers, too: where a forked child holds a copy, epoll wou
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import threading
@@ -50,7 +49,7 @@ def _epoll() -> select.epoll:
     if made.fileno() > 2:
         return made
     with made:
-        return type(made).fromfd(fcntl.fcntl(made.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
+        return type(made).fromfd(native.duplicate(made.fileno()))
 
 
 class Poller:

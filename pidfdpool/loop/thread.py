@@ -199,10 +199,7 @@ class PoolThread:
         try:
             frames = link.read()
         except wire.WireError:
-            message = "worker %d wrote something that is no frame; it is killed"
-            journal.write(_log, logging.WARNING, message, link.slot, exc_info=True)
-            link.stop_reading()
-            link.signal(signal.SIGKILL)
+            link.reject("worker %d wrote something that is no frame; it is killed")
             return
         hearing.hear(self._pool, link, frames)
 

@@ -31,14 +31,8 @@ def sentinel_pipe() -> tuple[int, int]:
 
     Both are close-on-exec, with numbers above those of the standard streams. Raises OSError (EMFILE, ENFILE).
     """
-    ends = list(os.pipe2(os.O_CLOEXEC))
-    for index, fd in enumerate(ends):
-        if fd <= 2:
-            import fcntl
-
-            ends[index] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-            native.close(fd)
-    return ends[0], ends[1]
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    return native.above_stdio(read_end), native.above_stdio(write_end)
 
 
 class SentinelHandle(BaseHandle):

@@ -12,7 +12,6 @@ What a process is forked with is not used again (`forked`): the child has it map
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import time
 from collections import deque
@@ -69,7 +68,7 @@ class Segment:
         Raises:
             OSError: no descriptor is left.
         """
-        return fcntl.fcntl(self._fd, fcntl.F_DUPFD_CLOEXEC, 3)
+        return native.duplicate(self._fd)
 
     def close(self) -> None:
         """Let go of it. The memory is free when nobody has it mapped any more. Idempotent."""

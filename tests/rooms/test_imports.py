@@ -91,6 +91,7 @@ BESIDE = {
     ("naming", "definitions"),
     ("naming", "namespaces"),
     ("naming", "origins"),
+    ("naming", "picklers"),
     ("origins", "namespaces"),
     ("segments", "payload"),
     ("payload", "plain"),
