@@ -4,8 +4,8 @@ A chunk costs the host and the worker a fixed amount of work, however small its 
 together; but whoever gets the last chunk must not keep all the others waiting, and a chunk that was made too large
 cannot be divided any more. So chunks are sized by time: at first each is a single call; then as many as take
 `TARGET` seconds at the pace of the calls before, growing by a bounded factor, because one measurement may mislead;
-and where the end is known, never more than an even share of what is left (guided self-scheduling), as long as such
-a share is worth a chunk.
+and where the end is known, never more than an even share of what is left (guided self-scheduling). A share that is
+not worth a chunk is rounded up, but to no more calls than some chunk has had so far.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Pace:
         if self._bytes * size > HEAVIEST:
             size = int(HEAVIEST / self._bytes)
         if left is not None:
-            # At most, because the quotient is infinite for the smallest numbers.
-            least = int(min(LEAST / self._seconds, LARGEST)) if self._seconds > 0.0 else 0
+            # Of calls that were measured alone no more than one: who knows how long those are that are left.
+            least = int(min(LEAST / self._seconds, self._measured)) if self._seconds > 0.0 else 0
             size = min(size, left, max(left // (SHARES * self._workers), least))
         return max(1, size)

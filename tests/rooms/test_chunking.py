@@ -70,6 +70,13 @@ def test_towards_the_end_chunks_become_smaller():
     assert sizes[-1] == 1
 
 
+def test_a_few_calls_stay_alone_when_only_single_ones_were_measured():
+    """Of a short one, a short one and a long one the second must not wait for the third."""
+    pace = Pace(5)
+    pace.note(1, 1e-6, 10)
+    assert pace.next(2) == 1
+
+
 def test_but_not_smaller_than_is_worth_a_chunk():
     pace = Pace(3)
     pace.note(10_000, 10_000 * 1e-6, 10)
