@@ -17,7 +17,7 @@ from concurrent.futures import CancelledError, Executor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from pidfdpool import arguments, checks, lifecycle
+from pidfdpool import arguments, checks, lifecycle, rebuilding
 from pidfdpool.futures import Future
 from pidfdpool.loop import snapshots, witness
 from pidfdpool.loop.outcomes import kept
@@ -113,7 +113,8 @@ class PidfdPoolExecutor(Executor):
         Raises:
             PoolBroken: the pool is broken; the message, `deaths` and `__cause__` tell why.
             QueueFull: max_pending tasks are pending, and block is False.
-            RuntimeError: the executor, or the interpreter, is shut down.
+            RuntimeError: the executor, or the interpreter, is shut down; or a worker, while it imports a module to
+                rebuild a task, comes upon the first use of a pool (see `rebuilding`).
         """
         future: Future[T] = Future()
         self._submit_for(future, self._policy, fn, args, kwargs, wait=True)
@@ -362,7 +363,7 @@ class PidfdPoolExecutor(Executor):
         return weakref.ref(self)
 
     def _open_pool(self) -> Pool:
-        """Return the pool, made at the first submit of each process. Raises if none may be used."""
+        """Return the pool, made at the first use in each process. Raises if none may be used."""
         lifecycle.notice_fork()
         pool = self._pool
         if pool is not None and pool.machine.phase is Phase.OPEN and not (self._shut_down or lifecycle.is_exiting()):
@@ -377,6 +378,7 @@ class PidfdPoolExecutor(Executor):
                 raise RuntimeError("cannot schedule new futures after shutdown")
             lifecycle.check_not_exiting()
             if pool is None:
+                rebuilding.check()
                 pool = Pool(self._policy, self._make_recipe(), self._subscribers, self._max_workers)
                 if self._shut_down:  # a signal handler has done that since
                     raise RuntimeError("cannot schedule new futures after shutdown")

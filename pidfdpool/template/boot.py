@@ -112,7 +112,8 @@ class Boot:
         if self.forked:
             function, arguments = self._initializer
         else:
-            from pidfdpool import inheritance
+            from pidfdpool import inheritance, rebuilding
 
-            function, arguments = inheritance.release(self._initializer, self._descriptors)
+            with rebuilding.during(rebuilding.INITIALIZER):
+                function, arguments = inheritance.release(self._initializer, self._descriptors)
         function(*arguments)

@@ -6,7 +6,7 @@ import time
 from itertools import starmap
 from operator import length_hint
 
-from pidfdpool import payload
+from pidfdpool import payload, rebuilding
 from pidfdpool.segments.apart import Apart
 
 TYPE_CHECKING = False
@@ -37,7 +37,8 @@ def call_all(
         The payload of the results up to the first failure; that failure, if there is one; and the seconds that the
         calls took. Those after a failure are made all the same, as they would be one by one.
     """
-    function_, calls_ = payload.loads([function]), payload.loads(calls)
+    with rebuilding.during(rebuilding.CALL):
+        function_, calls_ = payload.loads([function]), payload.loads(calls)
     results: list[Any] = []
     began = time.perf_counter()
     failure = _make(function_, calls_, starred, results)

@@ -14,10 +14,11 @@ from __future__ import annotations
 import os
 import sys
 import time
+from _thread import _count as count_threads
 from collections import deque
 from contextlib import suppress
 
-from pidfdpool import blackbox, context, hygiene, native, payload, tokens, wire
+from pidfdpool import blackbox, context, hygiene, native, payload, rebuilding, tokens, wire
 from pidfdpool.channel import Channel
 from pidfdpool.pidfd import prctl
 from pidfdpool.spinning import Spin
@@ -232,8 +233,12 @@ class Worker:
 
     def _outcome(self, frame: Frame) -> tuple[int, list[Buffer]]:
         """Run the call and return the kind and the buffers to answer with. Holds on to nothing of the task's."""
+        note = rebuilding.note
         try:
+            note.bystanders = rebuilding.other_threads() if count_threads() else ()
+            note.doing = rebuilding.CALL
             function, arguments, keywords = payload.loads(frame.buffers)
+            note.doing = None
             frame.buffers.clear()
             result = function(*arguments, **keywords)
             del function, arguments, keywords
@@ -241,6 +246,7 @@ class Worker:
             dump = self._segments.dump if self._segments.lends else payload.dumps
             kind, buffers = wire.RESULT, dump(result, self._shared)
         except BaseException as error:
+            note.doing = None
             self._leave_if_forked()
             kind, buffers = wire.ERROR, payload.dump_error(_without_this_frame(error), self._shared)
         hygiene.flush_output()
@@ -254,6 +260,7 @@ class Worker:
 
     def _close_in_forked_child(self) -> None:
         context.forget()
+        rebuilding.forget_in_forked_child()
         self._segments.close_in_forked_child()
         self._channel.close()
         # Before its box is closed: a signal's stack would go into whatever has that number next.
