@@ -1,7 +1,7 @@
-"""The exceptions that a user of the pool can meet. Imported in the host only.
+"""The exceptions and warnings that a user of the pool can meet. Imported in the host only.
 
-Every one carries what was observed and nothing that was guessed; causes that are merely likely are worded as
-things to look at. All of them survive pickling, because pools can be nested and a worker's own pool may fail.
+Every error carries what was observed and nothing that was guessed; causes that are merely likely are worded as
+things to look at. All survive pickling, because pools can be nested and a worker's own pool may fail.
 """
 
 from __future__ import annotations
@@ -130,6 +130,10 @@ class HeartbeatLost(_Ended, PidfdPoolError):
 
 class TaskKilled(_Ended, PidfdPoolError):
     """The task was ended by `Future.kill`, or the pool was shut down between two of its attempts."""
+
+
+class LargeGlobalWarning(UserWarning):
+    """A large global of a script or notebook is pickled and sent with each submit of a function that mentions it."""
 
 
 def advice(status: ExitStatus) -> str:
