@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _socket
 import _thread
+import _warnings
 import fcntl  # not when it is used, which is when descriptors may have run out: a module is a file to open
 import os
 import posix
@@ -28,7 +29,6 @@ else:
     import _signal as signal  # its numbers are plain ones; `signal` makes an Enum of them, which takes 3 ms to load
 
 # Not patched by anybody: patches go into the modules that people import.
-fork = posix.fork
 posix_spawn = posix.posix_spawn
 close = posix.close  # gevent's does it some time later, and in a forked process never
 set_signal = signal.signal
@@ -40,6 +40,40 @@ _BuiltinFunction = type(len)
 _names_in_sys = vars(sys)
 
 _second: dict[str, ModuleType] = {}
+
+
+class _Withheld:
+    """What is done with warnings in one thread (`warnings._Context`): nothing, but their texts are kept."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self._texts = texts
+        self._filters = [("ignore", self, Warning, None, 0)]
+        self.log = None
+
+    def match(self, text: str) -> bool:
+        """Be the pattern of the only filter."""
+        self._texts.append(text)
+        return True
+
+
+def fork(withheld: list[str] | None = None) -> int:
+    """Return 0 in a new process, and its number in this one, whatever the host does with warnings.
+
+    withheld: gets the texts of warnings that were withheld in this process.
+
+    Python warns of a fork beside other threads when the new process is already there. Since Python 3.15 an exception
+    that comes of it (warnings may be errors, and may be shown by code of the host's) is what the parent gets in the
+    place of the number. So the warning is withheld, from this thread alone, where the interpreter has a way to do
+    that: from 3.14 on. Before, it drops such an exception itself.
+    """
+    context = getattr(_warnings, "_warnings_context", None)
+    if context is None:
+        return posix.fork()
+    token = context.set(_Withheld([] if withheld is None else withheld))
+    try:
+        return posix.fork()
+    finally:
+        context.reset(token)
 
 
 def threads_are_greenlets() -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -99,11 +101,16 @@ def fork(theirs: Socket, host: int, boot: Boot, link: HostEnd, handed_over: set[
     """
     _finish_imports()
     hygiene.flush_output()
-    if native.threads_are_greenlets():
-        # All greenlets of this thread would be copied, too, and the first task that lets others run would run them,
-        # in a worker. A new thread has none, and it is the only one that the new process gets.
-        return int(native.run_in_fresh_thread(partial(_fork_here, theirs, host, boot, link, handed_over)))
-    return _fork_here(theirs, host, boot, link, handed_over)
+    withheld: list[str] = []
+    run = partial(_fork_here, theirs, host, boot, link, handed_over, withheld)
+    # Where threads are greenlets, all of this thread's would be copied, too, and the first task that lets others run
+    # would run them, in a worker. A new thread has none, and it is the only one that the new process gets.
+    pid: int = native.run_in_fresh_thread(run) if native.threads_are_greenlets() else run()
+    for text in withheld:
+        # Warnings may be errors here, or be shown by code of the host's that raises whatever it likes.
+        with suppress(BaseException):
+            warnings.warn(text, DeprecationWarning, stacklevel=1)
+    return pid
 
 
 def _finish_imports() -> None:
@@ -119,9 +126,11 @@ def _finish_imports() -> None:
             import_module(name)
 
 
-def _fork_here(theirs: Socket, host: int, boot: Boot, link: HostEnd, handed_over: set[int]) -> int:
+def _fork_here(
+    theirs: Socket, host: int, boot: Boot, link: HostEnd, handed_over: set[int], withheld: list[str]
+) -> int:
     with hygiene.signals_blocked(), hygiene.untraced():
-        pid = native.fork()
+        pid = native.fork(withheld)
         if pid:
             return pid
         try:

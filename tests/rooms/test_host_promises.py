@@ -54,7 +54,7 @@ OUR_FILES |= {"template/undertaker.py"}
 EXCEPTIONS = {
     ("template/launching.py", "_fork_here", "native.fork"): "the one fork of the host, which makes the launcher",
     ("template/launching.py", "spawn", "native.posix_spawn"): "the launcher, in the exec way",
-    ("native.py", "", "posix.fork"): "a name for it, which is watched as well",
+    ("native.py", "fork", "posix.fork"): "a name for it, which is watched as well",
     ("native.py", "", "posix.posix_spawn"): "a name for it, which is watched as well",
     ("native.py", "", "_signal.signal"): "a name for it, which is watched as well",
     ("pidfd/errors.py", "signal_name", "signal itself"): "for the names of its numbers",
