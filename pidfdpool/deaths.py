@@ -80,6 +80,23 @@ class Death:
             told.append(f"the cgroup's oom_kill counter rose by {self.oom_kills}")
         return ", ".join(told)
 
+    def as_seen(self) -> str:
+        """Return what was seen of its end: in the standard library's words, then what that does not know."""
+        unknown = self.exit_status.returncode is None
+        how = "its exit status is unknown" if unknown else f"with exit code {self.exit_status.returncode}"
+        if self.cause.unasked:
+            line = f"Process {self.pid} terminated abruptly{', and' if unknown else ''} {how}"
+        else:
+            line = f"Process {self.pid} was ended by the pool{', and' if unknown else ''} {how}"
+        named = [str(self.exit_status)] if self.exit_status.signal is not None else []
+        named += [] if self.cause.unasked else [self.cause.value]
+        lines = [f"{line} ({', '.join(named)})" if named else line]
+        if self.stack:
+            lines += ["Its Python stack when it was told to end:", self.stack.rstrip()]
+        if self.stderr:
+            lines += ["The last lines that it wrote to standard error:", *self.stderr]
+        return "\n".join(lines)
+
     def as_line(self) -> str:
         """Return the record as one line for a history."""
         attempt = f"attempt {self.attempt}: " if self.attempt else ""

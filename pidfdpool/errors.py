@@ -7,7 +7,7 @@ things to look at. All survive pickling, because pools can be nested and a worke
 from __future__ import annotations
 
 import signal
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ class PidfdPoolError(Exception):
 
 
 class PoolBroken(BrokenProcessPool):
-    """The pool gave up: no task can run in it any more. The cause, where there is one, is `__cause__`.
+    """The pool gave up: no task can run in it any more.
+
+    `__cause__` is the error that led to it, or tells of the deaths that did, as that of WorkerCrashed does.
 
     Attributes:
         deaths: the workers' deaths that led to it, `pidfdpool.Death` each, the last one last.
@@ -57,7 +59,9 @@ class DeadlineExceeded(TimeoutError, PidfdPoolError):
 class _Ended(Exception):
     """What the errors have in common that tell of a task whose worker died or was killed.
 
-    Each future gets an instance of its own.
+    Each future gets an instance of its own. `__cause__` tells what was seen of the deaths: pids, exit codes, the
+    stack of a worker that was told to end, what it wrote to standard error. It has the class of the cause of an
+    exception that a task raised, and is None if nobody died.
 
     Attributes:
         death: the last death, a `pidfdpool.Death`; None if the worker had not ended yet when the future was told.
@@ -75,10 +79,7 @@ class _Ended(Exception):
         self.attempt = attempt
         self.told = told
         super().__init__(told)
-        if self.death is not None and self.death.stack:
-            self.add_note(f"The worker's Python stack when it was told to end:\n{self.death.stack.rstrip()}")
-        if self.death is not None and self.death.stderr:
-            self.add_note("The last lines that the worker wrote to standard error:\n" + "\n".join(self.death.stderr))
+        self.__cause__ = cause_of(deaths)
 
     def __getattr__(self, name: str) -> Any:
         # What is known of the last death is also found on the error itself: error.pid, error.exit_status, ...
@@ -101,7 +102,16 @@ def _rebuild(kind: type[_Ended], fields: dict[str, Any]) -> _Ended:
     error = kind.__new__(kind)
     error.args = (fields["told"],)
     error.__dict__.update(fields)
+    error.__cause__ = cause_of(error.deaths)  # no pickle holds it
     return error
+
+
+def cause_of(deaths: tuple[Death, ...]) -> Exception | None:
+    """Return what tells of these deaths as the cause of an error, in the way of the standard library since 3.15."""
+    if not deaths:
+        return None
+    seen = "\n".join(death.as_seen() for death in deaths)
+    return _RemoteTraceback(f"\n'''\n{seen}'''")  # type: ignore[arg-type]
 
 
 class WorkerCrashed(_Ended, BrokenProcessPool):

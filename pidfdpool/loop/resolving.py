@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pidfdpool import actions as do
 from pidfdpool import journal
-from pidfdpool.errors import PoolBroken
+from pidfdpool.errors import PoolBroken, cause_of
 from pidfdpool.loop import outcomes
 from pidfdpool.loop.outcomes import Outcome, Recipient, Task
 from pidfdpool.loop.witness import Evidence, Witness
@@ -20,6 +20,8 @@ from pidfdpool.loop.witness import Evidence, Witness
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeAlias
+
+    from pidfdpool.deaths import Death
 
     Resolution: TypeAlias = Callable[[], None]
     Context: TypeAlias = Outcome | Evidence | None  # what came with the event, for who resolves futures and reports
@@ -37,6 +39,8 @@ class Resolving:
         self.untold: dict[int, Recipient] = {}
         self.finished = self.failed = self.cancelled = self.crashes = 0  # ever
         self.cause: BaseException | None = None  # of the break
+        # The last deaths that an error told of, and its cause: shared, for there may be as many errors as tasks.
+        self._deaths_told: tuple[tuple[Death, ...], Exception | None] = (), None
         self.witness = witness
         self._resolve: dict[type[Any], Callable[[Any, Any], Resolution]] = {
             do.Deliver: self._deliver,
@@ -93,8 +97,13 @@ class Resolving:
     def broken_error(self, reason: str) -> PoolBroken:
         """Return a new instance of the error that tells why the pool is broken."""
         error = PoolBroken(f"the pool is broken and runs no more tasks: {reason}")
-        error.__cause__ = self.cause
-        error.deaths = tuple(self.witness.recent)
+        error.deaths = deaths = tuple(self.witness.recent)
+        if self.cause is not None:
+            error.__cause__ = self.cause
+            return error
+        if deaths != self._deaths_told[0]:
+            self._deaths_told = deaths, cause_of(deaths)
+        error.__cause__ = self._deaths_told[1]
         return error
 
 

@@ -9,13 +9,17 @@ import pickle
 import signal
 import threading
 import time
+import traceback
+from concurrent.futures.process import _RemoteTraceback
 
 import pytest
 
-from pidfdpool import PidfdPoolExecutor, PoolBroken, WorkerCrashed
+from pidfdpool import PidfdPoolExecutor, PoisonTask, PoolBroken, WorkerCrashed
 from pidfdpool.actions import Cause
+from pidfdpool.deaths import Death
 from pidfdpool.errors import TaskTimeout
 from pidfdpool.loop import stderr
+from pidfdpool.pidfd import ExitStatus
 from tests.conditions import eventually
 from tests.pool import calls
 
@@ -166,7 +170,7 @@ def test_standard_error_is_captured_and_passed_on(way, capfd):
         error = pool.submit(calls.write_to_stderr, 3, "die").exception(timeout=20)
         pool.submit(calls.write_to_stderr, 1).result()
     assert error.stderr == ("line 0", "line 1", "line 0", "line 1", "line 2")
-    assert any("line 2" in note for note in error.__notes__)
+    assert "line 2" in str(error.__cause__)
     assert [death.stderr[-1] for death in deaths] == ["line 2", "line 0"]
     assert capfd.readouterr().err.splitlines() == ["line 0", "line 1", "line 0", "line 1", "line 2", "line 0"]
 
@@ -238,6 +242,62 @@ def test_reading_from_who_writes_as_fast_as_it_is_read_comes_to_an_end(monkeypat
     finally:
         captured.close()
         os.close(writer)
+
+
+def assert_caused(error, *seen):
+    """Check that the error has a cause of the standard's own class that says all this, also when copied."""
+    assert type(error.__cause__) is _RemoteTraceback
+    for text in seen:
+        assert text in str(error.__cause__), text
+        assert text in "".join(traceback.format_exception(error))
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy.__cause__) is _RemoteTraceback
+    assert str(copy.__cause__) == str(error.__cause__)
+
+
+def test_the_cause_of_a_crash_says_how_the_process_ended(way):
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        error = pool.submit(calls.leave, 99).exception(timeout=20)
+        assert_caused(error, f"Process {error.pid} terminated abruptly with exit code 99")
+        error = pool.submit(calls.die).exception(timeout=20)
+        assert_caused(error, f"Process {error.pid} terminated abruptly with exit code -9 (killed by SIGKILL)")
+
+
+def test_the_cause_of_a_failed_retry_says_it_of_each_attempt(way):
+    with PidfdPoolExecutor(1, mp_context=way, retries=1) as pool:
+        error = pool.submit(calls.leave, 3).exception(timeout=20)
+    assert isinstance(error, PoisonTask)
+    first, second = error.deaths
+    assert_caused(error, *(f"Process {death.pid} terminated abruptly with exit code 3" for death in (first, second)))
+
+
+def test_the_cause_of_a_timeout_says_that_the_pool_ended_the_process(way):
+    with PidfdPoolExecutor(1, mp_context=way, timeout=0.3, grace=0.1) as pool:
+        error = pool.submit(time.sleep, 60).exception(timeout=20)
+    how = f"exit code -15 (killed by SIGTERM, {Cause.TIMEOUT.value})"
+    assert_caused(error, f"Process {error.pid} was ended by the pool with {how}", "Its Python stack")
+
+
+def test_an_error_without_a_death_has_no_cause():
+    assert WorkerCrashed("lost", task="work", task_id=1, attempt=1).__cause__ is None
+
+
+def test_every_task_of_a_broken_pool_is_told_which_process_ended(way):
+    with PidfdPoolExecutor(1, mp_context=way, on_crash="break") as pool:
+        futures = [pool.submit(calls.leave, 99), *(pool.submit(calls.double, 1) for _ in range(20))]
+        errors = [future.exception(timeout=20) for future in futures]
+        assert isinstance(errors[0], WorkerCrashed)
+        for error in errors:
+            assert f"Process {errors[0].pid} terminated abruptly with exit code 99" in str(error.__cause__)
+        assert all(isinstance(error, PoolBroken) for error in errors[1:])
+        with pytest.raises(PoolBroken) as caught:
+            pool.submit(calls.double, 2)
+        assert type(caught.value.__cause__) is _RemoteTraceback
+
+
+def test_a_death_that_could_not_be_observed_is_said_to_be_unknown():
+    death = Death(0, 1, 123, Cause.CRASH, ExitStatus.UNKNOWN, 1.0, 0)
+    assert death.as_seen() == "Process 123 terminated abruptly, and its exit status is unknown"
 
 
 def test_a_broken_pool_tells_the_deaths_that_led_to_it(way):

@@ -51,10 +51,11 @@ def test_a_task_that_hangs_is_ended_in_time_with_all_that_it_started(way, how, t
     assert (error.task_id, error.attempt, error.task) == (2, 1, "tests.pool.calls.hang_with_a_child")
     assert error.death.cause is Cause.TIMEOUT
     assert f"in {how}" in error.stack
-    assert any(f"in {how}" in text for text in error.__notes__)
+    assert f"in {how}" in str(error.__cause__)
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is TaskTimeout
-    assert (str(copy), copy.stack, copy.__notes__) == (str(error), error.stack, error.__notes__)
+    assert (str(copy), copy.stack) == (str(error), error.stack)
+    assert str(copy.__cause__) == str(error.__cause__)
     assert copy.death == error.death
 
 
