@@ -1,16 +1,19 @@
-"""Runs one class of the suite in a process of its own.
+"""Runs tests of one class of the suite in a process of its own.
 
-Usage: `python -m tests.stdlib_suite.child MODULE CLASS AGAINST REPORT`, with `environment()`.
+Usage: `python -m tests.stdlib_suite.child MODULE CLASS AGAINST REPORT TEST...`, with `environment()`.
 
-Writes into the file REPORT one JSON line when a test begins and one when it ends, so that a test that hangs can be
-named; standard output belongs to the tests. With `*` for the class, only lists what there is.
+Writes into the file REPORT one JSON line when a test begins, one for its outcome and one when it has ended, so that a
+test that hangs can be named; standard output belongs to the tests. With `*` for the class, only lists what there is.
+SIGUSR1 has it write the stacks of its threads to standard error.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import json
 import os
+import signal
 import sys
 import traceback
 import unittest
@@ -44,6 +47,13 @@ def put_ours_in_place() -> None:
     class ProcessPoolExecutor(pidfdpool.PidfdPoolExecutor):
         """Ours under the name that the tests' helpers look for."""
 
+        def __getattr__(self, name: str) -> Any:
+            # The test fails right here. It may have meant to end by this attribute what its executor runs, and waits
+            # for that next, when it shuts the executor down.
+            if not name.startswith("__"):
+                self.kill_workers()
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     concurrent.futures.ProcessPoolExecutor = ProcessPoolExecutor  # type: ignore[misc]
     concurrent.futures.process.ProcessPoolExecutor = ProcessPoolExecutor  # type: ignore[misc]
 
@@ -66,12 +76,17 @@ class Reporter(unittest.TestResult):
         self.report = report
 
     def tell(self, test: unittest.TestCase, outcome: str, detail: str = "") -> None:
+        test = getattr(test, "test_case", test)  # of a part of it
         name = test.id().split(".")[-1] if isinstance(test, unittest.TestCase) else str(test)
         print(json.dumps({"test": name, "outcome": outcome, "detail": detail}), file=self.report, flush=True)
 
     def startTest(self, test):  # noqa: N802
         super().startTest(test)
         self.tell(test, "begun")
+
+    def stopTest(self, test):  # noqa: N802
+        super().stopTest(test)
+        self.tell(test, "ended")
 
     def addSuccess(self, test):  # noqa: N802
         self.tell(test, "passed")
@@ -89,8 +104,9 @@ class Reporter(unittest.TestResult):
             self.addFailure(test, error)
 
 
-def main(module: str, wanted: str, against: str, report: str) -> None:
-    """Run or list one class."""
+def main(module: str, wanted: str, against: str, report: str, *tests: str) -> None:
+    """Run tests of one class, in their order, or list all classes."""
+    faulthandler.register(signal.SIGUSR1)
     if against == "ours":
         put_ours_in_place()
     loaded = importlib.import_module(f"test.test_concurrent_futures.{module}")
@@ -103,7 +119,7 @@ def main(module: str, wanted: str, against: str, report: str) -> None:
                     print(json.dumps({"class": name, "tests": loader.getTestCaseNames(value)}), file=file)
             return
         loaded.setUpModule()
-        loader.loadTestsFromTestCase(getattr(loaded, wanted)).run(Reporter(file))
+        unittest.TestSuite(map(getattr(loaded, wanted), tests)).run(Reporter(file))
         unittest.case.doModuleCleanups()
 
 

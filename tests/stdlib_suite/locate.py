@@ -39,10 +39,11 @@ def _candidates() -> list[Path]:
     # Version managers keep installations side by side: PREFIX/../3.13.0/lib/python3.13.
     for found in glob.glob(str(Path(sys.base_prefix).parent / "*" / "lib" / "python3.*" / "test")):
         others.add(Path(found))
-    nearest = sorted(others, key=lambda path: (abs(_minor(path) - sys.version_info.minor), str(path)))
+    nearest = sorted(others, key=lambda path: (abs(minor_version(path) - sys.version_info.minor), str(path)))
     return [*([Path(given)] if given else []), own, *nearest]
 
 
-def _minor(path: Path) -> int:
-    match = re.search(r"python3\.(\d+)", str(path))
-    return int(match[1]) if match else 0
+def minor_version(path: Path) -> int:
+    """Return the N of the Python 3.N whose suite is in this directory, or 0 if its name does not tell."""
+    found = re.findall(r"python3\.(\d+)", str(path))
+    return int(found[-1]) if found else 0
