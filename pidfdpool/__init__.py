@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pidfdpool.deaths import Death
     from pidfdpool.errors import (
         DeadlineExceeded,
+        GlobalNotAvailable,
         HeartbeatLost,
         InheritedFutureError,
         LargeGlobalWarning,
@@ -41,6 +42,7 @@ _HOME = {
     "Death": "deaths",
     "DeadlineExceeded": "errors",
     "Future": "futures",
+    "GlobalNotAvailable": "errors",
     "HeartbeatLost": "errors",
     "InheritedFutureError": "errors",
     "LargeGlobalWarning": "errors",
@@ -73,6 +75,7 @@ __all__ = [
     "DeadlineExceeded",
     "Death",
     "Future",
+    "GlobalNotAvailable",
     "HeartbeatLost",
     "InheritedFutureError",
     "LargeGlobalWarning",

@@ -34,6 +34,7 @@ class Cause(enum.Enum):
     BROKEN = "the pool broke"
     BABBLE = "something wrote into its channel that is no answer"
     REFUSED = "its channel took no task any more"
+    SCRIPT = "it was forked before the script was run again, which a task needs"
 
     @property
     def unasked(self) -> bool:
@@ -43,7 +44,7 @@ class Cause(enum.Enum):
     @property
     def ordinary(self) -> bool:
         """Whether it belongs to the ordinary life of a pool: nothing went wrong."""
-        return self in (Cause.TASKS, Cause.RETIRED, Cause.AGE, Cause.IDLE, Cause.RESIZE, Cause.SHUTDOWN)
+        return self in (Cause.TASKS, Cause.RETIRED, Cause.AGE, Cause.IDLE, Cause.RESIZE, Cause.SHUTDOWN, Cause.SCRIPT)
 
 
 # ---- on processes --------------------------------------------------------------------------------------------

@@ -48,6 +48,13 @@ class PayloadError(PidfdPoolError):
     """
 
 
+class GlobalNotAvailable(NameError, PidfdPoolError):
+    """A task used a global of the script that could not be sent to its worker.
+
+    The message names the global, its type, who uses it, why it did not travel, and what helps.
+    """
+
+
 class QueueFull(PidfdPoolError):
     """As many tasks are pending as `max_pending` allows, and `block=False` asked not to wait."""
 

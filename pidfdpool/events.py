@@ -116,6 +116,14 @@ class Unhealthy:
 
 
 @dataclass(frozen=True, slots=True)
+class Outdated:
+    """The worker lacks what its next task needs of the script. It has not begun that, and leaves."""
+
+    slot: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class LastBeat:
     """What CheckHeartbeat found: when the worker gave its last heartbeat, on the machine's clock; None: never."""
 
@@ -249,6 +257,7 @@ WorkerEvent: TypeAlias = (
     | SendRefused
     | Declined
     | Unhealthy
+    | Outdated
     | LastBeat
     | MemoryFound
     | InitializerFailed

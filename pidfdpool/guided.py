@@ -29,7 +29,7 @@ from pidfdpool.errors import InheritedFutureError
 from pidfdpool.loop import outcomes
 from pidfdpool.segments.apart import Apart
 from pidfdpool.typed import Protocol
-from pidfdpool.worker.chunk import call_all
+from pidfdpool.worker.chunk import call_all, call_all_of_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -168,7 +168,9 @@ class Guided:
                     self._submit(calls[index : index + 1])
             return
         try:
-            future = self._submitter.submit(call_all, self._function, buffers, self._starred)
+            of_script = payload.needs_script([self._function]) or payload.needs_script([buffers[0].raw()])
+            call = call_all_of_script if of_script else call_all
+            future = self._submitter.submit(call, self._function, buffers, self._starred)
         except BaseException as error:
             self.halt(error)
             if not isinstance(error, Exception):

@@ -15,11 +15,16 @@ each process that a task spawns; and a script needs no guard against that here.
 
 from __future__ import annotations
 
+import builtins
 import functools
 import pickle
 import struct
+import sys
 import weakref
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
+
+from pidfdpool import scripts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
     Entry = tuple[tuple[Key, ...], bytes, tuple[bytes, ...]]
     Buffer = bytes | bytearray | memoryview
 
-MARK = 0  # no pickle ends with it
+MARK, NEEDS_SCRIPT = 0, 1  # no pickle ends with one of these; the second: the script is to be run again for it
 # Behind the call's own pickle and that of the entries: where these begin, and the mark.
 TRAILER = struct.Struct("<QB")
 _KEPT_WHOLE = 4096  # bytes; longer ones are remembered by their hash
@@ -39,6 +44,9 @@ _last: dict[Key, object] = {}  # what came last under a name
 _pending: dict[Key, tuple[bytes, dict[Key, object]]] = {}  # has come, and is not loaded yet
 _making: dict[Key, bytes] = {}  # is being loaded, and is not there yet
 _arrived: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+_of_script: dict[Key, Any] = {}  # what running the script again has made of a name
+_pickled_alone: Callable[[Key, Any], bytes] = lambda _key, _value: b""  # noqa: E731  until there is a script
+_DEFINITIONS = (FunctionType, type, functools._lru_cache_wrapper)
 
 
 def load(data: Buffer, left_out: Iterable[Buffer] = ()) -> Any:
@@ -46,7 +54,7 @@ def load(data: Buffer, left_out: Iterable[Buffer] = ()) -> Any:
 
     left_out: the buffers that are not in the pickle.
     """
-    if data[-1] == MARK:
+    if data[-1] <= NEEDS_SCRIPT:
         view = memoryview(data)
         begin, _ = TRAILER.unpack(view[-TRAILER.size :])
         _receive(pickle.loads(view[begin:]))
@@ -65,10 +73,7 @@ def _receive(entries: Sequence[Entry]) -> None:
     waiting = []
     for keys, data, alone in entries:
         # Of what is shared by several names each has a pickle without the others, which tells whether it has changed.
-        last: dict[Key, object] = {
-            key: own if len(own) <= _KEPT_WHOLE else (len(own), hash(own))
-            for key, own in zip(keys, alone, strict=True)
-        }
+        last: dict[Key, object] = dict(zip(keys, map(_remembered, alone), strict=True))
         if any(_last.get(key) != own for key, own in last.items()):
             waiting.append(keys[0])
             for key in keys:
@@ -81,6 +86,10 @@ def _receive(entries: Sequence[Entry]) -> None:
         raise
 
 
+def _remembered(own: bytes) -> object:
+    return own if len(own) <= _KEPT_WHOLE else (len(own), hash(own))
+
+
 def _settle(key: Key) -> None:
     """Assign what has come for this name, and for those that came along with it."""
     found = _pending.pop(key, None)
@@ -89,11 +98,7 @@ def _settle(key: Key) -> None:
     data, last = found
     for each in last:
         _pending.pop(each, None)
-    fresh = [
-        (module, name)
-        for (module, name), own in last.items()
-        if (_last.get((module, name)) != own if (module, name) in _last else name not in namespace(module))
-    ]
+    fresh = [each for each, own in last.items() if _is_news(each, own)]
     try:
         if fresh:
             _load(data, tuple(last), fresh)
@@ -105,15 +110,75 @@ def _settle(key: Key) -> None:
     _last.update(last)
 
 
+def _is_news(key: Key, own: object) -> bool:
+    """Return whether what has come is to be assigned. own: its pickle, as it is remembered."""
+    if key in _last:
+        return _last[key] != own
+    module, name = key
+    names = namespace(module)
+    if name not in names:
+        return True
+    # The worker has set it since, or the script has. What the script makes is kept if the host has the same, so that
+    # all that the script has made of it (defaults, registries) still belongs together.
+    if names[name] is not _of_script.get(key, key):
+        return False
+    if isinstance(names[name], _DEFINITIONS):
+        return True  # told apart when it is made
+    try:
+        return _remembered(_pickled_alone(key, names[name])) != own
+    except Exception:  # it does not travel: the script's it is
+        return True
+
+
 def _load(data: bytes, keys: Sequence[Key], fresh: Sequence[Key]) -> None:
+    before = {key: _of_script[key] for key in fresh if key in _of_script}
     _making.update(dict.fromkeys(keys, data))
     try:
         for key, value in zip(keys, pickle.loads(data), strict=True):
             if key in fresh:
-                spaces[key[0]][key[1]] = value
+                kept = key in before and _is_same_definition(before[key], value)
+                spaces[key[0]][key[1]] = before[key] if kept else value
     finally:
         for key in keys:
             _making.pop(key, None)
+
+
+# ---- what the script has made ------------------------------------------------------------------------------------
+
+
+def take_over_script(module: str, pickled_alone: Callable[[Key, Any], bytes]) -> None:
+    """Take note of what a module's names stand for, because its script has just been run again in this process.
+
+    pickled_alone: returns what the host would send for the value of a name.
+    """
+    global _pickled_alone  # noqa: PLW0603  per process, and inherited
+    _pickled_alone = pickled_alone
+    for key in [key for key in _last if key[0] == module]:
+        del _last[key]
+    _of_script.update({(module, name): value for name, value in spaces[module].items()})
+
+
+def _is_same_definition(made: Any, come: Any) -> bool:
+    """Return whether two functions or classes come of the same lines."""
+    if type(made) is not type(come) and not (isinstance(made, type) and isinstance(come, type)):
+        return False
+    if isinstance(made, FunctionType):
+        return bool(made.__code__ == come.__code__)
+    if isinstance(made, type):
+        return _codes_in(made) == _codes_in(come)
+    return _code_in(made) is not None and _code_in(made) == _code_in(come)
+
+
+def _codes_in(kind: type) -> dict[str, Any]:
+    found = {name: _code_in(value) for name, value in vars(kind).items()}
+    return {name: code for name, code in found.items() if code is not None}
+
+
+def _code_in(value: Any) -> Any:
+    """Return the code of a function, or of what is around one: a property, a classmethod, a cache."""
+    for name in ("__func__", "fget", "__wrapped__", "func"):
+        value = getattr(value, name, value)
+    return getattr(value, "__code__", None)
 
 
 # ---- named in pickles ------------------------------------------------------------------------------------------
@@ -123,7 +188,9 @@ def namespace(module: str, base: dict[str, Any] | None = None) -> dict[str, Any]
     """Return the globals of a module's functions. base: what a module has from its beginning, such as `__file__`."""
     space = spaces.get(module)
     if space is None:
-        space = spaces[module] = {"__name__": module}
+        # The script's are those of the module that stands for it here (`main_module`), so that it is found by name.
+        stand_in = vars(sys.modules[module]) if module == "__main__" else {}
+        space = spaces[module] = stand_in if stand_in.get(scripts.STAND_IN) else {"__name__": module}
     if base is not None:
         for name, value in base.items():
             space.setdefault(name, value)
@@ -171,12 +238,27 @@ def fill_enum(kind: Any, state: tuple[Any, dict[str, dict[str, Any]]]) -> None:
         vars(kind[name]).update(values)
 
 
-def make_function(
-    module: str, make: Callable[..., Any], code: Any, base: dict[str, Any], *arguments: Any
-) -> Callable[..., Any]:
+def make_function(module: str, code: Any, base: dict[str, Any], closure: Any) -> FunctionType:
     """Make a function with the globals of its module. base: see `namespace`."""
-    function: Callable[..., Any] = make(code, namespace(module, base), *arguments)
-    return function
+    names = namespace(module, base)
+    names.setdefault("__builtins__", builtins)
+    return FunctionType(code, names, None, None, closure)
+
+
+def from_script(module: str, name: str, why: str) -> Any:
+    """Return what cannot travel: from the script, if that was run again here, or what raises when it is used.
+
+    why: what to say then.
+    """
+    names = namespace(module)
+    if name in names:
+        return names[name]
+    from pidfdpool.unavailable import Unavailable
+
+    failure = sys.modules["__main__"].__dict__.get(scripts.FAILURE)
+    if failure is not None:
+        why = f"{why} The script was run again to make it, and that ended: {failure}."
+    return Unavailable(why)
 
 
 def cached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:

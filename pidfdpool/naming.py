@@ -1,13 +1,12 @@
-"""What a call by value consists of: the call itself, and a value for each name of `__main__` that it comes to use.
+"""Picklers that put names in the place of what belongs to a script, and note which names these are.
 
-In the host, on the submitting thread; `payload` calls it for what cannot travel by reference. `namespaces` is the
-other side, in the worker. It imports cloudpickle, and is loaded when first needed for that reason.
+In the host, on the submitting thread; in a worker for results. `entries` makes payloads with it. It imports
+cloudpickle, and is loaded when first needed for that reason.
 
 A function or class that a module has under its own name is pickled as this name, wherever it turns up, and its
-definition is the value of the name. Its globals are names as well: those that its code mentions. So the values of
-all names that a call can reach are found one after the other, each is pickled for itself, and the worker can tell
-which of them have changed since it last got them. Values that share an object which could be changed are pickled
-together, because they are to share it in the worker, too.
+definition is the value of the name; so is an object that reduces to its name, as a singleton may. A function's
+globals are names as well: those that its code mentions. What only its annotations mention is noted apart: nothing
+fails because that cannot travel.
 
 This holds for `__main__`, and for modules that are registered with cloudpickle as travelling by value. Functions
 whose globals are not those of a module that is loaded (code that was run by `exec`) have globals of their own in
@@ -21,54 +20,115 @@ What is remembered here is per process, and right after a fork as well. Any thre
 
 from __future__ import annotations
 
+import _pickle
+import copyreg
 import functools
 import io
-import pickle
 import sys
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 from cloudpickle import cloudpickle as internals
 
-from pidfdpool import definitions, namespaces, origins, picklers
+from pidfdpool import namespaces, origins, picklers, reducing, remaking, scripts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    import pickle
+    from collections.abc import Callable, Mapping, Sequence
 
-    from pidfdpool.namespaces import Entry, Key
+    from pidfdpool.namespaces import Key
 
     LeaveOut = Callable[[pickle.PickleBuffer], bool]
     Uses = dict[Key, dict[str, Any]]  # which names are used, and the globals that they are in
 
 _CACHED = functools._lru_cache_wrapper
-_SCALARS = frozenset({int, float, complex, bool, str, bytes, type(None), type(Ellipsis)})
-_CONTAINERS = frozenset({list, dict, set, frozenset, tuple, bytearray})
-_FEW = 50  # with more in it, there is no time to be gained
-_MISSING = object()
+_set_table = _pickle.Pickler.dispatch_table.__set__  # type: ignore[attr-defined]  # cloudpickle's own hides it
 
 
-# ---- pickling ------------------------------------------------------------------------------------------------
+class LeftToScript(Exception):
+    """This travels by value, but not well: the script had better make it again."""
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """Pickles names, and notes which."""
+class ByValue(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    """cloudpickle's pickler, but with our reducers, and a table that is heeded."""
+
+    def __init__(self, stream: io.BytesIO, table: Mapping[Any, Any], leave_out: LeaveOut | None = None) -> None:
+        super().__init__(stream, protocol=picklers.PROTOCOL, buffer_callback=leave_out)
+        _set_table(self, table)
+        self._table = table
+
+    def reducer_override(self, value: Any) -> Any:
+        """Reduce functions and classes, as cloudpickle does, and leave the rest to the table."""
+        return _mended(super().reducer_override(value), value)
+
+    def _named_by_itself(self, value: Any) -> tuple[str | None, Any]:
+        """Return the name that an object reduces to, or None and what else it reduces to."""
+        kind: Any = type(value)
+        if kind in self._table or (
+            kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
+        ):
+            return None, NotImplemented
+        reduced = value.__reduce_ex__(picklers.PROTOCOL)
+        return (reduced, None) if type(reduced) is str else (None, reduced)
+
+    def _dynamic_function_reduce(self, function: Any) -> tuple[Any, ...]:
+        code, base, *rest = self._function_getnewargs(function)
+        values = {name: function.__globals__[name] for name in _globals_of(function)}
+        return internals._make_function, (code, base, *rest), *self._state_of(function, values, values)
+
+    def _state_of(self, function: Any, sent: dict[str, Any], values: dict[str, Any]) -> tuple[Any, ...]:
+        """Return the rest of a function's reduction. sent: globals that are to be set along with it."""
+        code, closure = function.__code__, function.__closure__
+        if closure is not None and reducing.CLASS_NAMES in code.co_freevars:
+            at = code.co_freevars.index(reducing.CLASS_NAMES)
+            closure = (*closure[:at], reducing.names_for_annotations(closure[at], code), *closure[at + 1 :])
+        annotations, annotated = reducing.annotations_of(function, _is_at_home)
+        inside = [] if closure is None else list(map(internals._get_cell_contents, closure))
+        slots: dict[str, Any] = {
+            "__name__": function.__name__,
+            "__qualname__": function.__qualname__,
+            annotations: annotated,
+            "__kwdefaults__": function.__kwdefaults__,
+            "__defaults__": function.__defaults__,
+            "__module__": function.__module__,
+            "__doc__": function.__doc__,
+            "__closure__": closure,
+            "__globals__": sent,
+            "_cloudpickle_submodules": internals._find_imported_submodules(code, [*values.values(), *inside]),
+        }
+        parameters = getattr(function, "__type_params__", ())
+        if parameters:
+            slots["__type_params__"] = parameters
+        return (dict(vars(function)), slots), None, None, internals._function_setstate
+
+
+class NotingPickler(ByValue):
+    """Pickles names, and notes which.
+
+    used: the names that code uses, hints: those that only annotations mention; each with the globals it is in.
+    at_home: a function has globals that are a module's in the worker. asks_for_main: code asks for the script itself.
+    """
 
     def __init__(
-        self, stream: io.BytesIO, table: Mapping[Any, Any], used: Uses, leave_out: LeaveOut | None = None
+        self, stream: io.BytesIO, table: Mapping[Any, Any], used: Uses, hints: Uses, leave_out: LeaveOut | None = None
     ) -> None:
-        super().__init__(stream, protocol=picklers.PROTOCOL, buffer_callback=leave_out)
-        self.dispatch_table = table
+        super().__init__(stream, table, leave_out)
         self.used = used
+        self.hints = hints
+        self.at_home = self.asks_for_main = False
         self.defining: Sequence[Key] = ()
 
     def reducer_override(self, value: Any) -> Any:
-        """Put names in the place of functions and classes that have one."""
+        """Put names in the place of functions, classes and other objects that have one."""
         kind = type(value)
         if kind is not FunctionType and kind is not _CACHED and not issubclass(kind, type):
-            return self._reduce_method(value) if kind is MethodType and not self.defining else NotImplemented
+            if kind is MethodType:
+                return NotImplemented if self.defining else self._reduce_method(value)
+            name, reduced = self._named_by_itself(value)
+            return reduced if name is None else self._reduce_named(value, name)
         module: Any = getattr(value, "__module__", None)
-        if module == internals.__name__ or module == namespaces.__name__:
+        if module == internals.__name__ or module == namespaces.__name__ or module == remaking.__name__:
             return NotImplemented  # they stand for most of what is not the user's; and cloudpickle thinks it over
         origin = None if module == "builtins" else origins.origin_of(value, module)
         if origin is None:
@@ -79,15 +139,15 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
                 if owner is not None:
                     return namespaces.member, (owner, value.__qualname__.partition(".")[2])
             home = origins.home_of(value.__globals__) if kind is FunctionType else None
-            return _mended(super().reducer_override(value)) if home is None else self._reduce_at_home(value, home)
-        key = module, value.__qualname__
+            return super().reducer_override(value) if home is None else self._reduce_at_home(value, home)
+        key = origins.key_of(value, module)
         if key not in self.defining:
             self.used[key] = origin
             return namespaces.named, key
         if kind is FunctionType:
             reduced = self._dynamic_function_reduce(value)
         else:
-            reduced = _reduce_cached(value) if kind is _CACHED else _reduce_class(value)
+            reduced = _reduce_cached(value) if kind is _CACHED else _reduce_class(value, key)
         make, arguments, *rest = reduced
         return namespaces.define, (*key, origins.token_for(key, value), make, *arguments), *rest
 
@@ -100,21 +160,90 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             return NotImplemented
         return getattr, (method.__self__, name)
 
-    def _dynamic_function_reduce(self, function: Any) -> Any:
+    def _reduce_named(self, value: Any, name: str) -> Any:
+        """Put the name in the place of an object that says that this is its name in a script."""
+        module = getattr(value, "__module__", None) or "__main__"
+        names = origins.globals_of(module)
+        root, _, path = name.partition(".")
+        if names is None or root not in names:
+            return name  # pickle finds it, or says why not
+        if path:
+            owner = names[root]
+            return (remaking.attribute, (owner, path)) if remaking.attribute(owner, path) is value else name
+        if names[root] is not value:
+            return name
+        key = origins.name_of_home(module), name
+        if key not in self.defining:
+            self.used[key] = names
+            return namespaces.named, key
+        return self._reduce_by_value(value, key)
+
+    def _reduce_by_value(self, value: Any, key: Key) -> tuple[Any, ...]:
+        """Reduce what would reduce to its name, because this is to become the value of the name."""
+        kind: Any = type(value)
+        if kind.__module__ == "typing" and kind.__name__ == "TypeAliasType":
+            stream = io.BytesIO()
+            inner = NotingPickler(stream, self._table, self.used, self.hints)
+            inner.dump(value.__value__)
+            return remaking.type_alias, (key, value.__type_params__, stream.getvalue())
+        if kind.__module__ == "builtins" and kind.__name__ == "sentinel":
+            return remaking.sentinel, (key, repr(value))
+        return copyreg.__newobj__, (kind,), value.__getstate__()  # type: ignore[attr-defined]
+
+    def _dynamic_function_reduce(self, function: Any) -> tuple[Any, ...]:
         home = origins.home_of(function.__globals__)
         return super()._dynamic_function_reduce(function) if home is None else self._reduce_at_home(function, home)
 
     def _reduce_at_home(self, function: Any, home: str) -> tuple[Any, ...]:
         """Put the globals' module in the place of what is in them."""
-        make, arguments, state, *rest = super()._dynamic_function_reduce(function)
-        names, slots = function.__globals__, state[1]
-        for name in slots["__globals__"]:
-            self.used[home, name] = names
-        slots["__globals__"] = {}
-        return namespaces.make_function, (home, make, *arguments), state, *rest
+        names = function.__globals__
+        mentioned = _globals_of(function)
+        noted = self.hints if reducing.is_annotate(function) else self.used
+        for name in mentioned:
+            noted[home, name] = names
+        self.at_home = True
+        self.asks_for_main = self.asks_for_main or reducing.asks_for_main(function.__code__)
+        code, base, _, _, closure = self._function_getnewargs(function)
+        arguments = home, code, base, closure
+        return namespaces.make_function, arguments, *self._state_of(function, {}, {n: names[n] for n in mentioned})
 
 
-def _mended(reduced: Any) -> Any:
+class ReturningPickler(ByValue):
+    """Pickles by value, but what has come from the host by the number or the name that it has there."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Put numbers and names in the place of what has one."""
+        kind = type(value)
+        if kind is FunctionType or kind is _CACHED or issubclass(kind, type):
+            token = namespaces.token_of(value)
+            if token is not None:
+                return origins.own, (token,)
+            name = origins.name_in_script(value)
+            if name is not None:
+                return origins.own_by_name, (name,)
+            return super().reducer_override(value)
+        name, reduced = self._named_by_itself(value)
+        if name is None:
+            return reduced
+        names = namespaces.spaces.get(origins.name_of_home(getattr(value, "__module__", None) or "__main__"), {})
+        return (origins.own_by_name, (name,)) if names.get(name) is value else name
+
+
+def _is_at_home(function: Any) -> bool:
+    return origins.home_of(function.__globals__) is not None
+
+
+def _globals_of(function: Any) -> list[str]:
+    """Return the globals that a function's code mentions, as far as they are there."""
+    code = function.__code__
+    mentioned: Any = internals._extract_code_globals(code)
+    if reducing.is_annotate(function):
+        # In a class's body such names are looked up in another way, which cloudpickle does not know.
+        mentioned = {**dict.fromkeys(code.co_names), **mentioned}
+    return [name for name in mentioned if name in function.__globals__]
+
+
+def _mended(reduced: Any, kind: Any) -> Any:
     """Return what cloudpickle makes of a class, but with slots that are slots, and the same whenever it is asked.
 
     Left out is what comes into a class by being looked at: by copyreg, or as its annotations.
@@ -130,13 +259,29 @@ def _mended(reduced: Any) -> Any:
     bases = arguments[2] if make is internals._make_skeleton_class else ()
     if bases and (names.get("__slots__") or all(isinstance(base, type) for base in bases)) and "__slots__" in names:
         arguments[3]["__slots__"] = names.pop("__slots__")
+    if sys.version_info >= (3, 14):
+        _annotate(names, kind)
     return reduced
 
 
-def _reduce_class(kind: Any) -> tuple[Any, ...]:
-    reduced: tuple[Any, ...] = _mended(internals._dynamic_class_reduce(kind))
-    if reduced[0] is not internals._make_skeleton_enum:
-        return reduced
+def _annotate(names: dict[str, Any], kind: Any) -> None:
+    """Put a class's annotations into what it holds, in the way in which they travel (Python 3.14)."""
+    for name in ("__annotate_func__", "__annotations_cache__", "__classdictcell__"):
+        names.pop(name, None)
+    held = vars(kind)
+    if "__annotations__" not in names and ("__annotate_func__" in held or "__annotations_cache__" in held):
+        name, annotations = reducing.annotations_of(kind, _is_at_home)
+        if annotations:
+            names[name] = annotations
+
+
+def _reduce_class(kind: Any, key: Key) -> tuple[Any, ...]:
+    script = scripts.current()
+    if script.can_run_again and key[1] in script.names and _minds_being_made_again(kind):
+        raise LeftToScript("a metaclass or __init_subclass__ has a part in making it")
+    reduced = _mended(internals._dynamic_class_reduce(kind), kind)
+    if reduced[0] is internals._make_skeleton_class:
+        return remaking.make_class, *reduced[1:]
     # Members are made before there is an __init__ that would give them these.
     attributes = {
         member.name: {name: value for name, value in vars(member).items() if not name.startswith("_")}
@@ -145,217 +290,51 @@ def _reduce_class(kind: Any) -> tuple[Any, ...]:
     return *reduced[:2], (reduced[2], attributes), None, None, namespaces.fill_enum
 
 
+def _minds_being_made_again(kind: type) -> bool:
+    """Return whether code that is not the standard library's runs when such a class is made."""
+    makers = [type(kind)]
+    makers += [base for base in kind.__mro__[1:] if "__init_subclass__" in vars(base)]
+    return any(maker.__module__.partition(".")[0] not in sys.stdlib_module_names for maker in makers)
+
+
 def _reduce_cached(value: Any) -> tuple[Any, ...]:
     parameters = value.cache_parameters()
     return namespaces.cached, (value.__wrapped__, parameters["maxsize"], parameters["typed"])
 
 
-def dumps(value: object, table: Mapping[Any, Any], leave_out: LeaveOut | None = None) -> bytes:
-    """Return the payload of an object.
+_tables: tuple[object, dict[Any, Any]] | None = None
 
-    table: reducers for the types in it, cloudpickle's own included.
-    leave_out: returns False for a large buffer that is not to be in it; the values of names have theirs in any case.
+
+def table() -> dict[Any, Any]:
+    """Return the reducers of cloudpickle, ours, and those that are registered, in one table."""
+    global _tables  # noqa: PLW0603  per process; to make it twice does no harm
+    extra = picklers.table()
+    source = dict(copyreg.dispatch_table) if extra is None else extra
+    known = _tables
+    if known is None or (known[0] is not source and known[0] != source):
+        own = cloudpickle.Pickler.dispatch_table.maps[0]
+        # multiprocessing's ways with methods are for those that are found by name, so cloudpickle's come before them.
+        known = _tables = source, {**source, **own, **reducing.REDUCERS}
+    return known[1]
+
+
+def dumps_result(value: object, leave_out: LeaveOut | None = None) -> bytes:
+    """Return the payload of what goes from a worker to the host.
+
+    leave_out: returns False for a large buffer that is not to be in it.
 
     Raises:
-        Exception: whatever cannot be pickled, in the object or under a name that it uses.
+        Exception: whatever cannot be pickled.
     """
-    used: Uses = {}
-    stream = io.BytesIO()
-    _Pickler(stream, table, used, leave_out).dump(value)
-    if not used:
-        return stream.getvalue()
-    entries = _entries(used, table)
-    begin = stream.tell()
-    pickle.dump(entries, stream, picklers.PROTOCOL)
-    stream.write(namespaces.TRAILER.pack(begin, namespaces.MARK))
-    return stream.getvalue()
+    return _dumped(ReturningPickler, value, leave_out)
 
 
-class _Returning(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """Pickles by value, but what has come from the host by the number that it has there."""
-
-    def reducer_override(self, value: Any) -> Any:
-        """Put numbers in the place of functions and classes that have one."""
-        kind = type(value)
-        if kind is FunctionType or kind is _CACHED or issubclass(kind, type):
-            token = namespaces.token_of(value)
-            if token is not None:
-                return origins.own, (token,)
-        return _mended(super().reducer_override(value))
-
-
-def dumps_result(value: object, table: Mapping[Any, Any], leave_out: LeaveOut | None = None) -> bytes:
-    """Return the payload of what goes from a worker to the host. Otherwise as `dumps`."""
-    return _dumped(_Returning, value, table, leave_out)
-
-
-def dumps_whole(value: object, table: Mapping[Any, Any], leave_out: LeaveOut | None = None) -> bytes:
+def dumps_whole(value: object, leave_out: LeaveOut | None = None) -> bytes:
     """Return the payload of what consists of no names, between a host and what was forked from it."""
-    return _dumped(cloudpickle.Pickler, value, table, leave_out)
+    return _dumped(ByValue, value, leave_out)
 
 
-def _dumped(kind: Any, value: object, table: Mapping[Any, Any], leave_out: LeaveOut | None) -> bytes:
+def _dumped(kind: type[ByValue], value: object, leave_out: LeaveOut | None) -> bytes:
     stream = io.BytesIO()
-    pickler = kind(stream, protocol=picklers.PROTOCOL, buffer_callback=leave_out)
-    pickler.dispatch_table = table
-    pickler.dump(value)
+    kind(stream, table(), leave_out).dump(value)
     return stream.getvalue()
-
-
-# ---- the values of names -------------------------------------------------------------------------------------
-
-
-class _Module:
-    """Stands for a module, which is imported by its name."""
-
-    __slots__ = ("_name",)
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return internals.subimport, (self._name,)
-
-
-class _Part:
-    """The pickle of the values of some names, mostly of one."""
-
-    __slots__ = ("alone", "data", "keys", "pickler", "values")
-
-    def __init__(
-        self, keys: tuple[Key, ...], values: Sequence[Any], data: bytes, pickler: pickle.Pickler | None = None
-    ) -> None:
-        self.keys = keys
-        self.values = values
-        self.data = data
-        self.alone: tuple[bytes, ...] = (data,)
-        self.pickler = pickler  # None: nothing in there could be changed by whoever shares it
-
-
-def _entries(used: Uses, table: Mapping[Any, Any]) -> list[Entry]:
-    """Return names and their values; these use more names, and so on."""
-    parts: dict[Key, _Part] = {}
-    uses: dict[Key, Uses] = {}
-    shareable = 0
-    keys = list(used)
-    for key in keys:  # which grows meanwhile
-        value = used[key].get(key[1], _MISSING)
-        if value is _MISSING:  # another thread has removed it
-            continue
-        more = uses[key] = {}
-        part = parts[key] = _part(key, value, table, more)
-        shareable += part.pickler is not None
-        for each, names in more.items():
-            if each not in used:
-                used[each] = names
-                keys.append(each)
-    ordered = list(parts.values())
-    if shareable:
-        ordered = [parts[key] for key in _users_last(uses)]
-    if shareable > 1:
-        ordered = _joined(ordered, table)
-    return [(part.keys, part.data, part.alone) for part in ordered]
-
-
-def _users_last(uses: Mapping[Key, Uses]) -> Iterable[Key]:
-    """Return each name after those that its value uses: code may run while it is rebuilt."""
-    ordered: dict[Key, None] = {}
-    seen: set[Key] = set()
-    for first in uses:
-        if first in seen:
-            continue
-        waiting = [(first, iter(uses[first]))]
-        while waiting:
-            key, rest = waiting[-1]
-            seen.add(key)
-            following = next((each for each in rest if each not in seen and each in uses), None)
-            if following is None:
-                ordered[key] = None
-                waiting.pop()
-            else:
-                waiting.append((following, iter(uses[following])))
-    return ordered
-
-
-def _part(key: Key, value: Any, table: Mapping[Any, Any], used: Uses) -> _Part:
-    kind: Any = type(value)
-    if kind in _SCALARS:
-        return _Part((key,), (value,), pickle.dumps([value], picklers.PROTOCOL))
-    if kind in _CONTAINERS and len(value) <= _FEW:
-        return _plain(key, value) or _pickled((key,), [value], table, used)
-    if kind is ModuleType and not internals._PICKLE_BY_VALUE_MODULES and value.__name__ in sys.modules:
-        return _Part((key,), (value,), pickle.dumps([_Module(value.__name__)], picklers.PROTOCOL))
-    if kind is not FunctionType:
-        return _pickled((key,), [value], table, used)
-    known = definitions.get(value)
-    if known is None or known.key != key or not known.note_uses(value, used):
-        part = _pickled((key,), [value], table, used)
-        if origins.origin_of(value, key[0]) is not value.__globals__ or (value.__module__, value.__qualname__) != key:
-            return part
-        known = definitions.remember(key, value, part.data, used)
-        if known is None:
-            return part
-    return _Part((key,), (value,), known.data)
-
-
-def _plain(key: Key, value: Any) -> _Part | None:
-    """Return a list, dictionary or the like that holds nothing but plain data, in a fifth of the time."""
-    stream = io.BytesIO()
-    pickler = pickle.Pickler(stream, picklers.PROTOCOL)
-    try:
-        pickler.dump([value])
-    except Exception:
-        return None
-    data = stream.getvalue()
-    if picklers.STACK_GLOBAL in data:  # or it is some number or text; what was named is in the memo
-        memo: Any = pickler.memo.copy()
-        if not all(type(held) in _CONTAINERS or type(held) in _SCALARS for _, held in memo.values()):
-            return None
-    return _Part((key,), (value,), data, pickler)
-
-
-def _pickled(keys: tuple[Key, ...], values: list[Any], table: Mapping[Any, Any], used: Uses) -> _Part:
-    stream = io.BytesIO()
-    pickler = _Pickler(stream, table, used)
-    pickler.defining = keys
-    pickler.dump(values)
-    return _Part(keys, values, stream.getvalue(), pickler)
-
-
-def _joined(parts: Sequence[_Part], table: Mapping[Any, Any]) -> list[_Part]:
-    """Pickle together what shares anything."""
-    first: dict[int, int] = {}  # in which part an object was seen first
-    leader = list(range(len(parts)))  # of the parts that belong together, one
-
-    def find(index: int) -> int:
-        while leader[index] != index:
-            index = leader[index]
-        return index
-
-    for index, part in enumerate(parts):
-        memo: Any = {} if part.pickler is None else part.pickler.memo.copy()
-        # It holds what has been pickled, so no other object can have come to have its id.
-        for _, value in memo.values():
-            if _could_be_changed(value):
-                leader[find(index)] = find(first.setdefault(id(value), index))
-    groups: dict[int, list[_Part]] = {}
-    for index, part in enumerate(parts):
-        groups.setdefault(find(index), []).append(part)
-    joined = []
-    for group in groups.values():
-        if len(group) == 1:
-            joined += group
-            continue
-        keys = tuple(part.keys[0] for part in group)
-        together = _pickled(keys, [part.values[0] for part in group], table, {})
-        together.alone = tuple(part.data for part in group)
-        joined.append(together)
-    return joined
-
-
-def _could_be_changed(value: Any) -> bool:
-    """Return whether it makes a difference to have a copy. What has a hash of its own is a value."""
-    own_hash: Any = type(value).__hash__
-    if own_hash is not None and own_hash is not object.__hash__:
-        return False
-    return not isinstance(value, FunctionType | ModuleType | type)

@@ -23,15 +23,37 @@ if TYPE_CHECKING:
 _DEFINITIONS_KEPT = 8  # of a name that is defined anew again and again
 
 
+def name_of_home(module: str) -> str:
+    """Return the one name by which a module goes in payloads: a script that is run again is still `__main__`."""
+    if module == "__mp_main__" and sys.modules.get(module) is sys.modules.get("__main__"):
+        return "__main__"
+    return module
+
+
 def home_of(names: dict[str, Any]) -> str | None:
     """Return the module whose globals these are, if it travels by value."""
     module = names.get("__name__")
     if not isinstance(module, str):
         return None
+    module = name_of_home(module)
     if names is namespaces.spaces.get(module):  # this process is a worker, with a pool of its own
         return module
     found = sys.modules.get(module)
     return module if getattr(found, "__dict__", None) is names and _goes_by_value(found, module) else None
+
+
+def globals_of(module: str) -> dict[str, Any] | None:
+    """Return the globals of a module, if it travels by value."""
+    module = name_of_home(module)
+    found = sys.modules.get(module)
+    if found is not None and _goes_by_value(found, module):
+        return vars(found)
+    return namespaces.spaces.get(module)
+
+
+def key_of(value: Any, module: str) -> Key:
+    """Return the name of a function or class that `origin_of` has found."""
+    return name_of_home(module), value.__qualname__
 
 
 def _goes_by_value(found: Any, module: str) -> bool:
@@ -46,6 +68,7 @@ def origin_of(value: Any, module: Any) -> dict[str, Any] | None:
     name = getattr(value, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(name, str):
         return None
+    module = name_of_home(module)
     found = sys.modules.get(module)
     names: dict[str, Any] | None = getattr(found, "__dict__", None)
     if names is not None and names.get(name) is value and _goes_by_value(found, module):
@@ -60,6 +83,7 @@ def owner_of(value: Any, module: Any) -> type | None:
     root, _, rest = name.partition(".") if isinstance(name, str) else ("", "", "")
     if not rest or not isinstance(module, str):
         return None
+    module = name_of_home(module)
     candidates: list[dict[str, Any]] = [
         getattr(sys.modules.get(module), "__dict__", {}),
         namespaces.spaces.get(module, {}),
@@ -93,3 +117,22 @@ def own(token: int) -> Any:
     if value is None:
         raise pickle.UnpicklingError("it belongs to a definition that is no longer there")
     return value
+
+
+def name_in_script(value: Any) -> str | None:
+    """Return the dotted name of a function or class that a worker has from running the script again."""
+    name = getattr(value, "__qualname__", None)
+    if getattr(value, "__module__", None) != "__mp_main__" or not isinstance(name, str):
+        return None
+    found: Any = namespaces.spaces.get("__main__", {}).get(name.partition(".")[0])
+    for part in name.split(".")[1:]:
+        found = getattr(found, part, None)
+    return name if found is value else None
+
+
+def own_by_name(name: str) -> Any:
+    """Return what has this dotted name in this process's script. Named in results."""
+    found: Any = sys.modules["__main__"]
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found

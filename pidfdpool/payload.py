@@ -17,7 +17,6 @@ from __future__ import annotations
 import _pickle as pickle
 import io
 import sys
-from collections import ChainMap
 from contextlib import suppress
 from functools import partial
 
@@ -33,6 +32,9 @@ if TYPE_CHECKING:
     from pidfdpool.wire import Buffer
 
 MADE_BY_VALUE = b"_class_setstate"  # in the pickle of a class that travels by value
+
+
+_NEEDS_SCRIPT = _BY_NAMING = 1  # the last byte of such payloads, and the largest last byte of any that names are in
 
 
 class Sink(Protocol):
@@ -127,12 +129,20 @@ def dumps(value: object, shared: SharedMain | None = None) -> list[Buffer]:
 def loads(buffers: Sequence[Buffer]) -> Any:
     """Rebuild the object of a payload. Runs the object's own code: anything may be raised."""
     data = buffers[0]
-    return pickle.loads(data) if data[-1] and len(buffers) == 1 else _load(data, buffers[1:])
+    return pickle.loads(data) if data[-1] > _BY_NAMING and len(buffers) == 1 else _load(data, buffers[1:])
+
+
+def needs_script(buffers: Sequence[Any]) -> bool:
+    """Return whether only a worker can rebuild this that has what running the host's script again makes."""
+    if type(buffers) is list:
+        return bool(buffers[0][-1] == _NEEDS_SCRIPT)
+    # What lies in a segment is not here, but its last byte.
+    return bool(getattr(buffers, "last_byte", buffers[0][-1]) == _NEEDS_SCRIPT)
 
 
 def _load(data: Buffer, left_out: Sequence[Buffer] = ()) -> Any:
-    if not data[-1]:
-        # No pickle ends with 0, but what `naming` has made does. Loaded only then: not every worker gets such.
+    if data[-1] <= _BY_NAMING:
+        # No pickle ends with such a byte, but what `entries` has made does. Not every worker gets such.
         from pidfdpool import namespaces
 
         return namespaces.load(data, map(_writable, left_out))
@@ -265,21 +275,15 @@ def _cloudpickled(value: object, shared: SharedMain | None, into: Sink | None = 
 
 
 def _by_value(value: object, shared: SharedMain | None, into: Sink | None) -> bytes:
-    import cloudpickle
+    from pidfdpool import entries, naming
 
-    from pidfdpool import naming
-
-    table = picklers.table()
-    reducers = cloudpickle.Pickler.dispatch_table
-    if table is not None:
-        reducers = ChainMap(*reducers.maps, table)
     leave_out = None if into is None else into.leave_out
     if shared is None:
-        data = naming.dumps(value, reducers, leave_out)
+        data = entries.dumps(value, leave_out)
     elif isinstance(shared, Arrived):
-        data = naming.dumps_result(value, reducers, leave_out)
+        data = naming.dumps_result(value, leave_out)
     else:
-        data = naming.dumps_whole(value, reducers, leave_out)
+        data = naming.dumps_whole(value, leave_out)
     if into is not None:
         into.write(data)
     return data

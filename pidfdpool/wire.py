@@ -40,6 +40,7 @@ SPARE_DESCENDANTS = 2  # what the task starts, and what leaves the process group
 IN_SEGMENT = 4  # the call lies in a segment; its one buffer is the reference
 WITH_LOAN = 8  # one buffer more, before the deadline: LOAN, a segment that the result may be written into
 ABOUT_SEGMENTS = IN_SEGMENT | WITH_LOAN
+NEEDS_SCRIPT = 16  # only for workers that were forked after the script had been run again
 
 LOAN = struct.Struct("<Q")  # a segment's number
 
@@ -62,6 +63,7 @@ INITIALIZER_FAILED = 13  # buffers: as ERROR
 DROPPED = 15  # value: so many of the tasks that were taken back came up, and were passed over
 UNHEALTHY = 14  # buffers: the reason as UTF-8 text; the worker wants to be replaced
 UNSEEN = 16  # value: the task's id; its segment did not reach the worker, which waits for the call itself
+OUTDATED = 17  # the next task needs the script, which this worker does not have: it begins none any more, and leaves
 
 # host -> template
 BOOT = 20  # buffers: what the template must know, see template.boot
@@ -70,6 +72,7 @@ SIGNAL = 22  # value: signal number; only where there are no pidfds
 STOP = 23
 INHERIT = 24  # with a descriptor: one that the initializer's arguments need; comes before BOOT
 TOKENS = 25  # with a descriptor: the tokens of the worker that the next SPAWN asks for
+SCRIPT = 26  # run the script again, for the workers that are asked for from now on
 
 # template -> host
 LAUNCHED = 30  # with a descriptor: the launcher's pidfd
@@ -84,7 +87,7 @@ STDERR = 38  # with a descriptor: the read end of the worker's standard error, i
 
 USAGE = struct.Struct("<qd")
 
-_KINDS = frozenset({TASK, LEAVE, *range(3, 6), *range(10, 17), *range(20, 26), *range(30, 39)})
+_KINDS = frozenset({TASK, LEAVE, *range(3, 6), *range(10, 18), *range(20, 27), *range(30, 39)})
 
 
 def ticks(seconds: float) -> int:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pidfdpool.loop.thread import PoolThread
     from pidfdpool.loop.witness import Witness
     from pidfdpool.machine import Machine
+    from pidfdpool.template.client import Recipe
     from pidfdpool.wire import Buffer
 
 _log = logging.getLogger("pidfdpool.tasks")
@@ -44,6 +45,7 @@ class Carrying(Resolving):
     lender: Lender
     machine: Machine
     poller: Poller
+    recipe: Recipe
     starter: Starter
     closed: bool
     _thread: PoolThread
@@ -175,6 +177,12 @@ class Carrying(Resolving):
         message = "the template (pid %s) does not answer and is killed"
         journal.write(_log, logging.WARNING, message, self.template.end.pid)
         self.template.kill()
+
+    def _want_script(self) -> None:
+        """Have this pool's templates run the script again: the one that is there, before it forks the next worker."""
+        self.recipe.runs_script = True
+        if self.template is not None:
+            self.template.want_script()
 
     def _start_template(self, _action: do.StartTemplate) -> None:
         # Not here, where the lock is held: starting takes as long as an interpreter takes to start.

@@ -103,6 +103,8 @@ def _hear_one(pool: Pool, link: WorkerLink, frame: Frame) -> None:
     elif frame.kind == wire.UNHEALTHY:
         reason = bytes(frame.buffers[0]).decode("utf-8", "replace")
         pool.happen(ev.Unhealthy(slot, generation, reason))
+    elif frame.kind == wire.OUTDATED:
+        pool.happen(ev.Outdated(slot, generation))
     elif frame.kind == wire.READY:
         link.ready_early = link.handle is None
         if not link.ready_early:

@@ -49,8 +49,9 @@ _lenders: weakref.WeakSet[Lender] = weakref.WeakSet()
 class Staged(list["Buffer"]):
     """The payload of a call that lies in a segment: the reference. It gives the segment back when it is gone."""
 
-    def __init__(self, arena: Arena, segment: Segment, reference: bytes) -> None:
+    def __init__(self, arena: Arena, segment: Segment, reference: bytes, last_byte: int) -> None:
         super().__init__((reference,))
+        self.last_byte = last_byte  # of the pickle
         self.arena = arena
         self.segment = segment
 
@@ -191,7 +192,7 @@ class Lender:
     def _staged(self, plan: layout.Layout, segment: Segment | None) -> Staged | None:
         if segment is None or segment.shared is None:
             return None
-        staged = Staged(self.arena, segment, plan.reference(segment.number))
+        staged = Staged(self.arena, segment, plan.reference(segment.number), plan.last_byte)
         with memoryview(segment.shared) as whole:
             plan.write(whole)
         return staged

@@ -281,6 +281,12 @@ class TemplateLink(Link):
         with suppress(OSError):
             self.post(pieces, descriptor)
 
+    def want_script(self) -> None:
+        """Have the script run again, unless this was the first that the template was told to do."""
+        if not self.end.runs_script:
+            self.end.runs_script = True
+            self.tell(wire.encode(wire.SCRIPT))
+
     def kill(self) -> None:
         """Kill a template that does not answer.
 

@@ -22,6 +22,7 @@ from pidfdpool.errors import (
     advice,
 )
 from pidfdpool.typed import Protocol
+from pidfdpool.worker.chunk import call_all_of_script
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,9 +66,16 @@ class Recipient(Protocol):
 class Task:
     """What the host keeps of an accepted task until its future is resolved."""
 
-    __slots__ = ("attempt", "begun", "buffers", "deaths", "future", "number", "policy", "what")
+    __slots__ = (
+        "attempt", "begun", "buffers", "deaths", "flags", "future", "needs_script", "number", "policy", "what",
+    )  # fmt: skip
 
     def __init__(self, number: int, future: Recipient, buffers: list[Buffer], what: object, policy: Policy) -> None:
+        # Only to a worker that has what running the host's script again makes.
+        self.needs_script = payload.needs_script(buffers) or what is call_all_of_script
+        self.flags = wire.NEEDS_SCRIPT if self.needs_script else 0
+        if not policy.kill_descendants:
+            self.flags |= wire.SPARE_DESCENDANTS
         self.number = number
         self.future = future
         self.buffers = buffers
@@ -96,9 +104,7 @@ class Task:
         if deadline is not None:
             flags |= wire.HAS_DEADLINE
             buffers = [*buffers, wire.DEADLINE.pack(deadline)]
-        if not self.policy.kill_descendants:
-            flags |= wire.SPARE_DESCENDANTS
-        return wire.encode(wire.TASK, flags, attempt, self.number, buffers)
+        return wire.encode(wire.TASK, flags | self.flags, attempt, self.number, buffers)
 
 
 def kept(function: object) -> object:

@@ -169,6 +169,8 @@ class Starter:
                 if end is not None:
                     pool.template = TemplateLink(end, pool.poller)
                     self._thread.serve_template(pool.template)
+                    if pool.recipe.runs_script:
+                        pool.template.want_script()  # somebody has come to need it since the start began
                 resolutions = pool.decide_guarded(event)
         finally:
             if end is not None:

@@ -210,6 +210,13 @@ class WorkerRules(PrefetchRules):
         slot.cause = slot.cause or (Cause.TEMPLATE if slot.doomed else Cause.REFUSED)
         self._expect_end(slot, now)
 
+    def _outdated(self, slot: Slot, _event: ev.Outdated, now: float) -> None:
+        self._requeue(slot, now)
+        self._stop_clocks(slot)
+        slot.cause = slot.cause or (Cause.TEMPLATE if slot.doomed else Cause.SCRIPT)
+        self._discount(slot)
+        self._expect_end(slot, now)
+
     def _declined(self, slot: Slot, event: ev.Declined, now: float) -> None:
         self._take_from(slot)
         if event.task in self.tasks:

@@ -38,6 +38,11 @@ class Layout:
         for at, part in zip(self._at[1:], self._left_out, strict=True):
             memory[at : at + len(part)] = part
 
+    @property
+    def last_byte(self) -> int:
+        """The last byte of the pickle."""
+        return self._pieces[-1][-1]
+
     def reference(self, number: int) -> bytes:
         """Return what names it in a segment of this number."""
         return struct.pack(f"<Q{len(self._lengths)}Q", number, *self._lengths)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import _pickle
 
-from pidfdpool import payload, picklers
+from pidfdpool import main_module, payload, picklers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class Boot:
         "host_name",
         "host_pid",
         "preload",
+        "runs_script",
+        "script",
         "spin",
         "watch_memory",
     )
@@ -56,6 +58,8 @@ class Boot:
         watch_memory: bool = False,
         capture_stderr: bool = False,
         spin: float = 0.0,
+        script: tuple[Any, ...] | None = None,
+        runs_script: bool = False,
     ) -> None:
         self.handles = handles
         self.host_pid = host_pid
@@ -67,6 +71,8 @@ class Boot:
         self.watch_memory = watch_memory  # each answer says how much memory the worker has
         self.capture_stderr = capture_stderr  # workers' standard error goes to the host, through a pipe
         self.spin = spin  # seconds that a worker looks for the next task before it sleeps
+        self.script = script  # what Script is made of; None: the host's own `__main__` is here
+        self.runs_script = runs_script  # what workers need of the script is to be made before the first one
         self._preload_call: Any = preload_call
         self._initializer: Any = initializer
         self._descriptors: list[int] = []
@@ -93,14 +99,19 @@ class Boot:
     @property
     def preloads(self) -> bool:
         """Whether there is anything of the user's to run in the template."""
-        return bool(self.preload) or self._preload_call is not None
+        return bool(self.preload) or self._preload_call is not None or self.runs_script
 
     # ---- the calls -----------------------------------------------------------------------------------------
 
     def run_preload(self) -> None:
-        """Import the modules and make the call. In the template; raises whatever they raise."""
+        """Import the modules, run the script if that is asked for, and make the call. Raises whatever they raise.
+
+        In the template.
+        """
         for name in self.preload:
             __import__(name)
+        if self.runs_script:
+            main_module.run_script()
         if self._preload_call is not None:
             call = self._preload_call if self.forked else payload.loads(self._preload_call)
             call()

@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import channel as channels
-from pidfdpool import hygiene, inheritance, native, payload, wire
+from pidfdpool import hygiene, inheritance, native, payload, scripts, wire
 from pidfdpool.errors import TemplateError
 from pidfdpool.pidfd import Pidfd, PidfdDenied, SentinelHandle, capabilities, sentinel_pipe
 from pidfdpool.template import interpreter, launching
@@ -68,6 +68,7 @@ class Recipe:
         self.watch_memory = watch_memory
         self.capture_stderr = capture_stderr
         self.spin = spin
+        self.runs_script = False  # some call needs what running the host's script again makes
         # What `__main__` holds now will be in the workers, too, if the template is forked from here.
         self.shared_main = payload.SharedMain(sys.modules.get("__main__")) if self.fork else None
 
@@ -80,6 +81,9 @@ class Recipe:
             call = payload.dumps(call) if call is not None else None
             if initializer is not None:
                 initializer, fds = inheritance.capture(initializer)
+            for buffers in (call, initializer):
+                if buffers is not None and payload.needs_script(buffers):
+                    self.runs_script = True
         from multiprocessing import process
 
         me = process.current_process()
@@ -96,6 +100,8 @@ class Recipe:
             watch_memory=self.watch_memory,
             capture_stderr=self.capture_stderr,
             spin=self.spin,
+            script=None if self.fork else scripts.current().as_fields(),
+            runs_script=self.runs_script and not self.fork,
         )
         return boot, fds
 
@@ -140,6 +146,7 @@ class HostEnd:
         self.handles = handles
         self.handle: ProcessHandle | None = None
         self.launcher: ProcessHandle | None = None  # until `see_launcher_off`
+        self.runs_script = False  # the template was told to run the script again
         self.early: list[wire.Frame] = []  # came in with the greeting, for the pool thread to serve
         self._lifeline = lifeline  # the fallback's sign that the host is alive: held open by the host alone
 
@@ -219,6 +226,7 @@ def start(recipe: Recipe, mask: SignalMask = None) -> HostEnd:
             read, lifeline = sentinel_pipe()
             watched.append(read)
         link = HostEnd(channels.Channel(ours, descriptors=True), handles, lifeline)
+        link.runs_script = boot.runs_script
         # A handler may raise. If it did so before the launcher's number is noted down, nobody could reap that.
         with hygiene.signals_blocked() as before:
             if recipe.fork:

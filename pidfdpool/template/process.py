@@ -21,9 +21,9 @@ import gc
 import os
 import select
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
-from pidfdpool import hygiene, native, payload, wire
+from pidfdpool import hygiene, main_module, native, payload, scripts, wire
 from pidfdpool.channel import Channel
 from pidfdpool.native import signal
 from pidfdpool.pidfd import prctl
@@ -177,6 +177,8 @@ class Template:
                     descriptors.append(fd)
                 elif frame.kind == wire.BOOT:
                     boot = Boot.load(frame.buffers, descriptors)
+                    if boot.script is not None:
+                        main_module.install(scripts.Script(*boot.script))
                 else:
                     self._requests.append(frame)
         return boot
@@ -242,6 +244,8 @@ class Template:
                 self._tokens = self._channel.descriptor()
             elif frame.kind == wire.SPAWN:
                 self._spawn(frame)
+            elif frame.kind == wire.SCRIPT:
+                self._run_script()
             elif frame.kind == wire.SIGNAL:
                 self._signal(frame)
             elif frame.kind == wire.STOP:
@@ -249,6 +253,15 @@ class Template:
                 self._kill_workers()
         if self._workers:
             self._load_undertaker()  # the first workers are there, and did not have to wait for it
+
+    def _run_script(self) -> None:
+        """Run the host's script again, for workers to come. Those that are there are not served meanwhile."""
+        from pidfdpool.template.guard import guarded
+
+        with guarded(self._host_fd) if self._handles == PIDFD else nullcontext():
+            main_module.run_script()
+        hygiene.flush_output()
+        gc.freeze()
 
     def _load_undertaker(self) -> Undertaker:
         if self._undertaker is None:

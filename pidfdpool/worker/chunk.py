@@ -53,6 +53,13 @@ def call_all(
     return buffers, failure, took
 
 
+def call_all_of_script(
+    function: Buffer, calls: Sequence[Buffer], starred: bool
+) -> tuple[Sequence[Buffer | PickleBuffer], list[Buffer] | None, float]:
+    """Do as `call_all`; such a chunk needs what running the host's script again makes."""
+    return call_all(function, calls, starred)
+
+
 def _make(function: Any, calls: Sequence[Any], starred: bool, results: list[Any]) -> list[Buffer] | None:
     """Append results up to the first failure, make the remaining calls, and return that failure."""
     failure: list[Buffer] | None = None

@@ -18,7 +18,7 @@ from _thread import _count as count_threads
 from collections import deque
 from contextlib import suppress
 
-from pidfdpool import blackbox, context, hygiene, native, payload, rebuilding, tokens, wire
+from pidfdpool import blackbox, context, hygiene, main_module, native, payload, rebuilding, tokens, wire
 from pidfdpool.channel import Channel
 from pidfdpool.pidfd import prctl
 from pidfdpool.spinning import Spin
@@ -172,6 +172,9 @@ class Worker:
         line = self._line
         while line:
             if line[0].kind == wire.LEAVE:
+                return False
+            if line[0].slot & wire.NEEDS_SCRIPT and not main_module.has_run():
+                self._send(wire.encode(wire.OUTDATED))
                 return False
             if self._unwell and line[-1].kind != wire.LEAVE:
                 self._read(self._channel.receive())  # the host has been told: it takes these back, and sends LEAVE

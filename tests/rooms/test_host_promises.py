@@ -50,7 +50,7 @@ FOREIGN = {*OS, *SIGNAL, "sigaction", "tgkill", "tkill", "clone", "clone3", "vfo
 # Files whose code runs in our own processes only, and the functions of other files of which that is true.
 OURS = {"worker", "cli", "__main__"}
 OUR_FILES = {"template/process.py", "template/guard.py", "template/descendants.py", "template/birth.py"}
-OUR_FILES |= {"template/undertaker.py"}
+OUR_FILES |= {"template/undertaker.py", "main_module.py"}
 EXCEPTIONS = {
     ("template/launching.py", "_fork_here", "native.fork"): "the one fork of the host, which makes the launcher",
     ("template/launching.py", "spawn", "native.posix_spawn"): "the launcher, in the exec way",
@@ -71,6 +71,9 @@ EXCEPTIONS = {
     ("hygiene.py", "start_faulthandler", "faulthandler.enable"): "in workers",
     ("records.py", "_constructor", "exec"): "what it runs is of its own making",
     ("records.py", "_constructor", "compile"): "what it runs is of its own making",
+    ("remaking.py", "lazy_import", "exec"): "a statement of its own making",
+    ("remaking.py", "type_alias", "exec"): "a statement of its own making",
+    ("remaking.py", "type_alias", "eval"): "a call of its own making",
     ("blackbox.py", "record_stacks", "faulthandler.register"): "in workers",
     ("blackbox.py", "forget_stacks", "faulthandler.unregister"): "in what workers fork",
 }

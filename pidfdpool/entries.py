@@ -1,0 +1,290 @@
+"""Payloads of calls by value: the call itself, and a value for each name of a script that it comes to use.
+
+In the host, on the submitting thread; `payload` calls it for what cannot travel by reference. `namespaces` is the
+other side, in the worker.
+
+The values of all names that a call can reach are found one after the other, each is pickled for itself, and the
+worker can tell which of them have changed since it last got them. Values that share an object which could be changed
+are pickled together, because they are to share it in the worker, too.
+
+A value that cannot be pickled is left out. Where the script can be run again, the worker has it from there (see
+`main_module`), and the payload says that it needs that. Elsewhere something stands in its place that raises when a
+task uses it. Only what the call itself consists of has to travel.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+import sys
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from cloudpickle import cloudpickle as internals
+
+from pidfdpool import definitions, leftouts, namespaces, naming, origins, picklers, scripts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pidfdpool.namespaces import Entry, Key
+    from pidfdpool.naming import LeaveOut, Uses
+
+_SCALARS = frozenset({int, float, complex, bool, str, bytes, type(None), type(Ellipsis)})
+_CONTAINERS = frozenset({list, dict, set, frozenset, tuple, bytearray})
+_FEW = 50  # with more in it, there is no time to be gained
+_MISSING = object()
+_NAMES_A_JOB = re.compile(rb"__main__[:.]\w")  # as text: "__main__:work" is how schedulers store a function
+
+
+def dumps(value: object, leave_out: LeaveOut | None = None) -> bytes:
+    """Return the payload of an object.
+
+    leave_out: returns False for a large buffer that is not to be in it; the values of names have theirs in any case.
+
+    Raises:
+        Exception: whatever cannot be pickled in the object itself.
+    """
+    table = naming.table()
+    stream = io.BytesIO()
+    pickler = naming.NotingPickler(stream, table, {}, {}, leave_out)
+    pickler.dump(value)
+    names_a_job = not pickler.used and _NAMES_A_JOB.search(stream.getbuffer()) is not None
+    if not (pickler.used or pickler.hints or pickler.at_home or names_a_job):
+        return stream.getvalue()
+    script = scripts.current()
+    needs_script = script.can_run_again and (script.sets_up or names_a_job or pickler.asks_for_main)
+    found = _Found(table, script)
+    entries = found.entries(pickler.used, pickler.hints)
+    begin = stream.tell()
+    pickle.dump(entries, stream, picklers.PROTOCOL)
+    needs_script = needs_script or found.needs_script
+    stream.write(namespaces.TRAILER.pack(begin, namespaces.NEEDS_SCRIPT if needs_script else namespaces.MARK))
+    return stream.getvalue()
+
+
+class _Module:
+    """Stands for a module, which is imported by its name."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return internals.subimport, (self._name,)
+
+
+class _Part:
+    """The pickle of the values of some names, mostly of one."""
+
+    __slots__ = ("alone", "data", "keys", "pickler", "values")
+
+    def __init__(
+        self, keys: tuple[Key, ...], values: Sequence[Any], data: bytes, pickler: pickle.Pickler | None = None
+    ) -> None:
+        self.keys = keys
+        self.values = values
+        self.data = data
+        self.alone: tuple[bytes, ...] = (data,)
+        self.pickler = pickler  # None: nothing in there could be changed by whoever shares it
+
+
+class _Found:
+    """The names that one call can reach, and their values."""
+
+    def __init__(self, table: Mapping[Any, Any], script: scripts.Script) -> None:
+        self._table = table
+        self._script = script
+        self._parts: dict[Key, _Part] = {}
+        self._uses: dict[Key, Uses] = {}
+        self._users: dict[Key, str] = {}  # who uses a name: the first that was found
+        self._large: list[tuple[Key, int]] = []  # names whose values are large, and how many bytes these have
+        self.needs_script = False
+
+    def entries(self, used: Uses, hints: Uses) -> list[Entry]:
+        """Return names and their values; these use more names, and so on."""
+        own = frozenset(used)
+        self._follow(used, hints, own)
+        # What only annotations mention comes last: nothing fails or is run again for the sake of it.
+        hinted = {key: names for key, names in hints.items() if key not in used}
+        self._follow(hinted, {}, frozenset(), only_hinted=True)
+        for key, size in self._large:
+            leftouts.warn_of_large(key, size, self._users.get(key))
+        ordered = list(self._parts.values())
+        shareable = sum(part.pickler is not None for part in ordered)
+        if shareable:
+            ordered = [self._parts[key] for key in _users_last(self._uses)]
+        if shareable > 1:
+            ordered = _joined(ordered, self._table)
+        return [(part.keys, part.data, part.alone) for part in ordered]
+
+    def _follow(self, used: Uses, hints: Uses, own: frozenset[Key], *, only_hinted: bool = False) -> None:
+        keys = list(used)
+        for key in keys:  # which grows meanwhile
+            value = used[key].get(key[1], _MISSING)
+            if value is _MISSING or key in self._parts:  # another thread has removed it; or it is there
+                continue
+            more = self._uses[key] = {}
+            try:
+                part = self._part(key, value, more, hints)
+            except MemoryError:
+                raise
+            except Exception as error:
+                self._uses[key] = {}
+                if only_hinted:
+                    del self._uses[key]
+                    continue
+                self._parts[key] = self._left_out(key, value, error, itself=key in own)
+                continue
+            self._parts[key] = part
+            for each, names in more.items():
+                self._users.setdefault(each, key[1])
+                if each not in used:
+                    used[each] = names
+                    keys.append(each)
+
+    def _left_out(self, key: Key, value: Any, error: Exception, *, itself: bool) -> _Part:
+        """Return what the worker gets in the place of a value that does not travel.
+
+        itself: the call consists of it, so that it is no use to send that without.
+        """
+        by_script = self._script.can_run_again and key[0] == "__main__" and key[1] in self._script.names
+        if itself and not by_script:
+            raise error
+        self.needs_script = self.needs_script or by_script
+        why = leftouts.Why(key[1], leftouts.kind_of(value), self._users.get(key), leftouts.said(error))
+        stand_in = leftouts.LeftOut(key, why.told(None if by_script else self._why_not_by_script(key)))
+        return _Part((key,), (value,), pickle.dumps([stand_in], picklers.PROTOCOL))
+
+    def _why_not_by_script(self, key: Key) -> str:
+        if not self._script.can_run_again:
+            return self._script.why_not
+        return f"nothing outside of the script's guard is called {key[1]}"
+
+    def _part(self, key: Key, value: Any, used: Uses, hints: Uses) -> _Part:
+        kind: Any = type(value)
+        if kind in _SCALARS:
+            return _Part((key,), (value,), self._noticed(key, pickle.dumps([value], picklers.PROTOCOL)))
+        if kind in _CONTAINERS and len(value) <= _FEW:
+            return _plain(key, value) or self._pickled(key, value, used, hints)
+        if kind is ModuleType and not internals._PICKLE_BY_VALUE_MODULES and value.__name__ in sys.modules:
+            self.needs_script = self.needs_script or (value.__name__ == "__main__" and self._script.can_run_again)
+            return _Part((key,), (value,), pickle.dumps([_Module(value.__name__)], picklers.PROTOCOL))
+        if kind is not FunctionType:
+            return self._pickled(key, value, used, hints)
+        known = definitions.get(value)
+        if known is None or known.key != key or not known.note_uses(value, used, hints):
+            part = self._pickled(key, value, used, hints)
+            if origins.origin_of(value, key[0]) is not value.__globals__ or value.__qualname__ != key[1]:
+                return part
+            known = definitions.remember(key, value, part.data, used, hints)
+            if known is None:
+                return part
+        if known.asks_for_main and self._script.can_run_again:
+            self.needs_script = True
+        return _Part((key,), (value,), known.data)
+
+    def _noticed(self, key: Key, data: bytes) -> bytes:
+        if len(data) >= leftouts.LARGE:
+            self._large.append((key, len(data)))
+        return data
+
+    def _pickled(self, key: Key, value: Any, used: Uses, hints: Uses) -> _Part:
+        stream = io.BytesIO()
+        pickler = naming.NotingPickler(stream, self._table, used, hints)
+        pickler.defining = (key,)
+        pickler.dump([value])
+        if pickler.asks_for_main and self._script.can_run_again:
+            self.needs_script = True
+        return _Part((key,), [value], self._noticed(key, stream.getvalue()), pickler)
+
+
+def _users_last(uses: Mapping[Key, Uses]) -> Iterable[Key]:
+    """Return each name after those that its value uses: code may run while it is rebuilt."""
+    ordered: dict[Key, None] = {}
+    seen: set[Key] = set()
+    for first in uses:
+        if first in seen:
+            continue
+        waiting = [(first, iter(uses[first]))]
+        while waiting:
+            key, rest = waiting[-1]
+            seen.add(key)
+            following = next((each for each in rest if each not in seen and each in uses), None)
+            if following is None:
+                ordered[key] = None
+                waiting.pop()
+            else:
+                waiting.append((following, iter(uses[following])))
+    return ordered
+
+
+def _plain(key: Key, value: Any) -> _Part | None:
+    """Return a list, dictionary or the like that holds nothing but plain data, in a fifth of the time."""
+    stream = io.BytesIO()
+    pickler = pickle.Pickler(stream, picklers.PROTOCOL)
+    try:
+        pickler.dump([value])
+    except Exception:
+        return None
+    data = stream.getvalue()
+    if picklers.STACK_GLOBAL in data:  # or it is some number or text; what was named is in the memo
+        memo: Any = pickler.memo.copy()
+        if not all(type(held) in _CONTAINERS or type(held) in _SCALARS for _, held in memo.values()):
+            return None
+    return _Part((key,), (value,), data, pickler)
+
+
+def _joined(parts: Sequence[_Part], table: Mapping[Any, Any]) -> list[_Part]:
+    """Pickle together what shares anything."""
+    first: dict[int, int] = {}  # in which part an object was seen first
+    leader = list(range(len(parts)))  # of the parts that belong together, one
+
+    def find(index: int) -> int:
+        while leader[index] != index:
+            index = leader[index]
+        return index
+
+    for index, part in enumerate(parts):
+        memo: Any = {} if part.pickler is None else part.pickler.memo.copy()
+        # It holds what has been pickled, so no other object can have come to have its id.
+        for _, value in memo.values():
+            if _could_be_changed(value):
+                leader[find(index)] = find(first.setdefault(id(value), index))
+    groups: dict[int, list[_Part]] = {}
+    for index, part in enumerate(parts):
+        groups.setdefault(find(index), []).append(part)
+    joined = []
+    for group in groups.values():
+        if len(group) == 1:
+            joined += group
+            continue
+        keys = tuple(part.keys[0] for part in group)
+        stream = io.BytesIO()
+        pickler = naming.NotingPickler(stream, table, {}, {})
+        pickler.defining = keys
+        values = [part.values[0] for part in group]
+        pickler.dump(values)
+        together = _Part(keys, values, stream.getvalue())
+        together.alone = tuple(part.data for part in group)
+        joined.append(together)
+    return joined
+
+
+def _could_be_changed(value: Any) -> bool:
+    """Return whether it makes a difference to have a copy. What has a hash of its own is a value."""
+    own_hash: Any = type(value).__hash__
+    if own_hash is not None and own_hash is not object.__hash__:
+        return False
+    return not isinstance(value, FunctionType | ModuleType | type)
+
+
+def pickled_alone(key: Key, value: Any) -> bytes:
+    """Return what is told of the value of a name, to see whether it has changed. In a worker.
+
+    Raises:
+        Exception: it cannot be pickled.
+    """
+    return _Found(naming.table(), scripts.current())._part(key, value, {}, {}).data

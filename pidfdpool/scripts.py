@@ -1,0 +1,248 @@
+"""What is known of the script that is this process's `__main__`, and whether it may be run once more for workers.
+
+`multiprocessing` runs the script again in each process that it spawns, as a module that is not called `__main__`. A
+script that is meant to be used with processes has its work behind `if __name__ == "__main__":` for that reason. Where
+a script has such a guard, a pool's template can have from it what does not travel by value; see `main_module`.
+
+Pure, but for the look at its file. In the host, on the thread that submits; in the template and its workers a script
+is described by what the host has sent.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ast
+    from collections.abc import Iterator
+    from types import ModuleType
+    from typing import Any
+
+STAND_IN = "__pidfdpool_stand_in__"  # in the globals of the module that stands for the script in a worker
+FAILURE = "__pidfdpool_failure__"  # there, too: how running the script again has ended, if that was no good end
+
+# What a statement of a script's may do to the process: names of functions and methods of what it has imported.
+_SETTERS = (
+    "set", "seed", "register", "filter", "simplefilter", "basicConfig", "dictConfig", "fileConfig", "addHandler",
+    "addFilter", "captureWarnings", "enable", "disable", "configure", "install", "patch", "use", "init",
+)  # fmt: skip
+_NOT_SETTERS = frozenset({"setdefault"})
+
+
+class Script:
+    """One script. Its file is read when something is asked that only the file can tell, and then once.
+
+    path: its file, or None. module: the name under which `python -m` has run it, or None.
+    """
+
+    __slots__ = ("_contents", "_why_not", "module", "path")
+
+    def __init__(self, path: str | None, module: str | None, why_not: str = "") -> None:
+        """why_not: why it cannot be run again, if that is known already."""
+        self.path = path
+        self.module = module
+        self._why_not = why_not
+        self._contents: _Contents | None = None
+
+    def as_fields(self) -> tuple[str | None, str | None, str]:
+        """Return plain data, of which `Script(*fields)` makes it again."""
+        return self.path, self.module, self._why_not
+
+    @property
+    def why_not(self) -> str:
+        """Why it cannot be run again; empty: it can."""
+        return self._why_not or self._read().why_not
+
+    @property
+    def can_run_again(self) -> bool:
+        """Whether a template may run it."""
+        return not self.why_not
+
+    @property
+    def sets_up(self) -> bool:
+        """Whether it changes, outside of its guard, what belongs to the process: the logging, a random generator."""
+        return self._read().sets_up
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What it defines or assigns outside of its guard."""
+        return self._read().names
+
+    def _read(self) -> _Contents:
+        if self._contents is None:
+            self._contents = _contents_of(self.path)
+        return self._contents
+
+
+class _Contents:
+    """What a script's file tells."""
+
+    __slots__ = ("names", "sets_up", "why_not")
+
+    def __init__(self, why_not: str, sets_up: bool = False, names: frozenset[str] = frozenset()) -> None:
+        self.why_not = why_not
+        self.sets_up = sets_up
+        self.names = names
+
+
+def _contents_of(path: str | None) -> _Contents:
+    if path is None:
+        return _Contents("it has no file")
+    import ast
+
+    try:
+        with open(path, "rb") as file:
+            tree = ast.parse(file.read())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return _Contents(f"{path} cannot be read as Python ({type(error).__name__}: {error})")
+    if not any(_is_guard(statement) for statement in tree.body):
+        return _Contents(f'{path} has no `if __name__ == "__main__":`')
+    names = getattr(sys.modules.get("__main__"), "__dict__", {})
+    return _Contents("", _sets_up(tree, names), frozenset(_names_bound(tree)))
+
+
+_known: tuple[object, Script] | None = None  # what was found of which `__main__`
+described: Script | None = None  # in a template and its workers: what the host has said
+
+
+def current() -> Script:
+    """Return what is known of this process's script. Reads its file, once."""
+    global _known  # noqa: PLW0603  per process; to look twice does no harm
+    if described is not None:
+        return described
+    main: Any = sys.modules.get("__main__")
+    key = (main, getattr(main, "__file__", None))
+    known = _known
+    if known is None or known[0] != key:
+        known = _known = key, _look_at(main)
+    return known[1]
+
+
+def _look_at(main: ModuleType | None) -> Script:
+    names = getattr(main, "__dict__", {})
+    spec, path = names.get("__spec__"), names.get("__file__")
+    module: str | None = getattr(spec, "name", None)
+    if module is not None and (module == "__main__" or module.endswith(".__main__")):
+        # multiprocessing does not run a package's __main__ again either (multiprocessing/spawn.py).
+        return Script(None, None, "it is the __main__ of a package, a folder or an archive")
+    if getattr(spec, "origin", None) is not None:
+        path = spec.origin  # type: ignore[union-attr]
+    if not isinstance(path, str):
+        return Script(None, None, "there is no script: the code was typed in, or came from elsewhere than a file")
+    return Script(os.path.abspath(os.path.join(_began_in(), path)), module)
+
+
+def _began_in() -> str:
+    """Return the directory in which the process began, if that is known: a script's path may be relative to it."""
+    began: str | None = getattr(sys.modules.get("multiprocessing.process"), "ORIGINAL_DIR", None)
+    if began is not None:
+        return began
+    try:
+        return os.getcwd()
+    except OSError:
+        return "/"
+
+
+def _is_guard(statement: ast.stmt) -> bool:
+    """Return whether this is `if __name__ == "__main__":`, with whatever else there may be in the condition."""
+    import ast
+
+    if not isinstance(statement, ast.If):
+        return False
+    for node in ast.walk(statement.test):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            names = any(isinstance(side, ast.Name) and side.id == "__name__" for side in sides)
+            if names and any(isinstance(side, ast.Constant) and side.value == "__main__" for side in sides):
+                return True
+    return False
+
+
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the statements that run whenever the script does, and those in their branches."""
+    import ast
+
+    for statement in body:
+        if _is_guard(statement):
+            yield from _statements(statement.orelse)  # type: ignore[attr-defined]
+        elif isinstance(statement, ast.If | ast.Try | ast.With | ast.For | ast.While):
+            yield from _headers(statement)
+            for part in ("body", "orelse", "finalbody"):
+                yield from _statements(getattr(statement, part, []))
+            for handler in getattr(statement, "handlers", ()):
+                yield from _statements(handler.body)
+        else:
+            yield statement
+
+
+def _headers(statement: ast.stmt) -> Iterator[ast.stmt]:
+    """Yield statements that bind the names which the head of a compound one binds: `for x in`, `with a as x`."""
+    import ast
+
+    targets = [getattr(statement, "target", None)]
+    targets += [item.optional_vars for item in getattr(statement, "items", ())]
+    for target in targets:
+        if target is not None:
+            yield ast.Assign([target], ast.Constant(None), lineno=statement.lineno)
+
+
+def _names_bound(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that the script binds whenever it runs. Of those in branches, all that may be bound."""
+    import ast
+
+    for statement in _statements(tree.body):
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield statement.name
+        elif isinstance(statement, ast.Import | ast.ImportFrom):
+            yield from ((alias.asname or alias.name).partition(".")[0] for alias in statement.names)
+        else:
+            for node in ast.walk(statement):
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    yield node.id
+                elif type(node).__name__ == "TypeAlias":
+                    yield node.name.id  # type: ignore[attr-defined]
+
+
+def _sets_up(tree: ast.Module, names: dict[str, Any]) -> bool:
+    """Return whether a statement outside of the guard plainly changes something of a module that it has imported.
+
+    What it prints, writes into files, or does to objects of its own is no reason to run it again.
+    """
+    import ast
+
+    imported = {
+        (alias.asname or alias.name).partition(".")[0]
+        for statement in _statements(tree.body)
+        if isinstance(statement, ast.Import | ast.ImportFrom)
+        for alias in statement.names
+    }
+    logger = getattr(sys.modules.get("logging"), "Logger", ())
+    for statement in _statements(tree.body):
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+            function = statement.value.func
+            root, last = _root(function), getattr(function, "attr", getattr(function, "id", ""))
+            if _is_setter(last) and (root in imported or isinstance(names.get(root), logger)):
+                return True
+        elif isinstance(statement, ast.Assign | ast.AugAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            if any(isinstance(target, ast.Attribute) and _root(target) in imported for target in targets):
+                return True
+    return False
+
+
+def _root(node: ast.expr) -> str:
+    """Return the name that an expression such as `a.b().c` begins with; empty: it begins otherwise."""
+    import ast
+
+    while isinstance(node, ast.Attribute | ast.Call):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _is_setter(name: str) -> bool:
+    return name.lower().startswith(_LOWER) and name not in _NOT_SETTERS
+
+
+_LOWER = tuple(name.lower() for name in _SETTERS)
