@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import re
+import signal
 import threading
 import uuid
 
@@ -15,6 +17,22 @@ from tests.conditions import MARK, describe, eventually, processes, processes_of
 os.environ[MARK] = uuid.uuid4().hex
 # libffi 3.8 and newer keep a descriptor of their own library from then on, which is not to be blamed on a test.
 ctypes.CFUNCTYPE(None)(lambda: None)
+
+
+def _take_signals_that_are_ignored() -> None:
+    """Have what the tests start begin with the default for SIGINT, SIGHUP and SIGQUIT, as if started at a terminal.
+
+    nohup and shells (for jobs in the background) hand down that they are ignored. What has a handler here is at its
+    default again behind an exec; and this process goes on being deaf to what it is to ignore.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # tests interrupt this process itself
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
+_take_signals_that_are_ignored()
 
 
 def _open_descriptors() -> dict[int, str]:
@@ -28,9 +46,8 @@ def _open_descriptors() -> dict[int, str]:
 
 
 def _shared_memory() -> set[str]:
-    """Return the names in /dev/shm but for semaphores: those are other programs', such as hosts that were killed."""
-    names = os.listdir("/dev/shm") if os.path.isdir("/dev/shm") else []
-    return {name for name in names if not name.startswith("sem.")}
+    """Return the names in /dev/shm, which is for every program on this machine."""
+    return set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
 
 
 def _mapped_segments() -> int:
@@ -38,17 +55,29 @@ def _mapped_segments() -> int:
         return maps.read().count("memfd:pidfdpool-segment")
 
 
-def _is_a_strangers(name: str) -> bool:
-    """Return whether a process of no concern to this run has it mapped: another run on the same machine."""
-    ours = {os.getpid(), *processes_of_this_run()}
-    for pid in processes():
+def _is_held_here(name: str) -> bool:
+    """Return whether a process of this run has it open or mapped.
+
+    Who made a file that nobody holds cannot be told; that the pool makes none is tested where nobody else can.
+    """
+    path = f"/dev/shm/{name}"
+    for pid in (os.getpid(), *processes_of_this_run()):
         try:
             with open(f"/proc/{pid}/maps") as maps:
-                if pid not in ours and f"/dev/shm/{name}" in maps.read():
+                if path in maps.read():
                     return True
+            if any(os.readlink(link.path) == path for link in os.scandir(f"/proc/{pid}/fd")):
+                return True
         except OSError:
             continue
     return False
+
+
+def pytest_collection_modifyitems(items):
+    """Refuse names that differ from one process to the next: pytest-xdist has each collect the tests."""
+    changing = [item.nodeid for item in items if re.search("0x[0-9a-f]{6}", item.nodeid)]
+    if changing:
+        raise pytest.UsageError(f"an address is in the name of {changing[0]}: give its parameters other ids")
 
 
 def pytest_collection_finish():
@@ -81,7 +110,7 @@ def leftovers(*, shared_memory: bool = True):
             "descriptors": {
                 fd: target for fd, target in _open_descriptors().items() if descriptors.get(fd) != target
             },
-            "shared memory": {name for name in _shared_memory() - memory if not _is_a_strangers(name)}
+            "shared memory": {name for name in _shared_memory() - memory if _is_held_here(name)}
             if shared_memory
             else None,
             "mapped segments": max(0, _mapped_segments() - mapped),

@@ -41,7 +41,7 @@ def test_the_template_has_a_session_of_its_own_and_workers_their_groups(way):
         (multiprocessing.get_context("forkserver"), False),
         (None, False),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str | bool) else type(value).__name__,
 )
 def test_the_context_decides_between_fork_and_exec(context, forked):
     marker = object()

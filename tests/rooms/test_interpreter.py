@@ -266,6 +266,8 @@ def embedding(tmp_path_factory):
         pytest.skip("there is no C compiler")
     if not settings.get("Py_ENABLE_SHARED"):
         pytest.skip("this Python has no shared library to link a program with")
+    if not os.path.exists(os.path.join(settings["INCLUDEPY"], "Python.h")):
+        pytest.skip("the headers of this Python are not installed")
     folder = tmp_path_factory.mktemp("embedding")
     (folder / "program.c").write_text(EMBEDDING)
     library = settings["LDLIBRARY"].removeprefix("lib").removesuffix(".so")

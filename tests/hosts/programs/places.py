@@ -33,6 +33,11 @@ def hide(path: str) -> None:
     _check(_libc.mount(b"none", path.encode(), b"tmpfs", _MS_RDONLY, b"size=4k"))
 
 
+def cover(path: str) -> None:
+    """Have an empty directory in that place."""
+    _check(_libc.mount(b"none", path.encode(), b"tmpfs", 0, b"size=64m"))
+
+
 def hide_file(path: str, behind: str) -> None:
     """Have another file in the place of this one."""
     _check(_libc.mount(behind.encode(), path.encode(), None, _MS_BIND, None))
