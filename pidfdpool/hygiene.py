@@ -1,9 +1,9 @@
 """What a new process must drop of the process it came from, before it does anything of its own.
 
 Called in the launcher, the template and the workers only, on their only thread; nothing here ever runs in the host
-but `signals_blocked` and `untraced`. A forked process has its parent's signal handlers, wakeup fd (an asyncio loop's,
-perhaps: a signal to the worker would be written into the host's loop), exit functions and standard streams with what
-their buffers hold, and it may have copies of every descriptor.
+but `signals_blocked`, `untraced`, `flush_output` and `is_open`. A forked process has its parent's signal handlers,
+wakeup fd (an asyncio loop's, perhaps: a signal to the worker would be written into the host's loop), exit functions
+and standard streams with what their buffers hold, and it may have copies of every descriptor.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def give_up_connections(keep: Collection[int]) -> None:
     """
     import _socket  # not `socket`: a host may have replaced what is in there
 
-    standard = [os.fstat(fd) for fd in (0, 1, 2) if _is_open(fd)]
+    standard = [os.fstat(fd) for fd in (0, 1, 2) if is_open(fd)]
     # With a default timeout, to look at a socket would make it non-blocking, for the host as well.
     timeout = _socket.getdefaulttimeout()
     _socket.setdefaulttimeout(None)
@@ -194,7 +194,7 @@ def occupy_standard_streams() -> None:
     input belongs to the host alone: two readers would share its bytes at random.
     """
     for fd, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
-        if fd == 0 or not _is_open(fd):
+        if fd == 0 or not is_open(fd):
             opened = _open_nothing(mode)
             if opened != fd:
                 os.dup2(opened, fd)
@@ -215,7 +215,8 @@ def _open_nothing(mode: int) -> int:
         return kept
 
 
-def _is_open(fd: int) -> bool:
+def is_open(fd: int) -> bool:
+    """Return whether there is a descriptor of this number. Anywhere."""
     try:
         os.fstat(fd)
     except OSError:

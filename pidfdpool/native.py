@@ -18,6 +18,7 @@ import os
 import posix
 import select
 import sys
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,6 +124,30 @@ def duplicate(fd: int) -> int:
         OSError: no descriptor is left.
     """
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def load_ctypes() -> None:
+    """Load what `ctypes` is made of, so that nothing in it takes the number of a standard stream that is closed.
+
+    libffi 3.8 opens its own file when it is loaded, and keeps it open. Whoever prints in a process where that has
+    number 1 gets an error, and whatever is forked or started from there gets the number as well.
+    """
+    if "_ctypes" in sys.modules:
+        return
+    taken = []
+    with suppress(OSError):  # no descriptor is left, for libffi neither
+        # A new descriptor gets the lowest number that is free. With these nothing can be done (O_PATH, open(2)), so
+        # that to read and to write fails in the meantime, in another thread, as it does without them.
+        while (fd := os.open("/", os.O_PATH | os.O_CLOEXEC)) <= 2:
+            taken.append(fd)
+        close(fd)
+    try:
+        import _ctypes  # noqa: F401
+    finally:
+        for fd in taken:
+            with suppress(OSError):  # closed by somebody else
+                if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH:  # or something of theirs was put there
+                    close(fd)
 
 
 def socket_of(fd: int) -> _socket.socket:

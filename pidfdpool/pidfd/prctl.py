@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from pidfdpool import native
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -23,6 +25,7 @@ _types: dict[str, Any] = {}
 
 def _number(code: str, value: int = 0) -> Any:
     """Return a C number: "i" is an int, "L" an unsigned long."""
+    native.load_ctypes()
     import _ctypes
 
     if code not in _types:
@@ -32,6 +35,7 @@ def _number(code: str, value: int = 0) -> Any:
 
 def _prctl(option: int, argument: object) -> None:
     global _call  # noqa: PLW0603  once is enough
+    native.load_ctypes()
     import _ctypes
 
     library: Any = None  # all that this process has loaded
@@ -51,6 +55,7 @@ def set_child_subreaper(on: bool) -> None:
 
 def get_child_subreaper() -> bool:
     """Return whether this process is a child subreaper."""
+    native.load_ctypes()
     import _ctypes
 
     answer = _number("i")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
+
+from pidfdpool import native
+
+native.load_ctypes()
+import ctypes  # noqa: E402
 
 _PIDFD_SEND_SIGNAL = 424  # the same number on every architecture (Linux 5.1)
 _SI_QUEUE = -1

@@ -113,6 +113,7 @@ def map_file(fd: int, size: int, flags: int) -> Mapping:
 
 def address_of(mapping: mmap.mmap) -> int:
     """Return where a mapping lies."""
+    native.load_ctypes()
     import ctypes
 
     return ctypes.addressof(ctypes.c_char.from_buffer(mapping))
@@ -123,6 +124,7 @@ _mmap: Any = None
 
 def _map_over(address: int, size: int, flags: int, fd: int) -> None:
     global _mmap  # noqa: PLW0603  loading it takes milliseconds
+    native.load_ctypes()
     import ctypes
 
     if _mmap is None:

@@ -56,11 +56,22 @@ def spawn(program: str, channel: int, host: int, handles: str) -> int:
         program,
         [program, *_options(), "-c", _LAUNCHER, str(first), str(first + 1), handles, _HOME, *_paths()],
         os.environ,
-        file_actions=[(os.POSIX_SPAWN_DUP2, channel, first), (os.POSIX_SPAWN_DUP2, host, first + 1)],
+        file_actions=[*_streams(), (os.POSIX_SPAWN_DUP2, channel, first), (os.POSIX_SPAWN_DUP2, host, first + 1)],
         setpgroup=0,  # Ctrl-C in the host's terminal is not for us
         setsigmask=(),
         setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
     )
+
+
+def _streams() -> list[tuple[int, int, str, int, int]]:
+    """Return what puts /dev/null where a standard stream is closed.
+
+    Not only the first code of ours could come too late: a .pth file may load what keeps a descriptor.
+    """
+    modes = {0: os.O_RDONLY, 1: os.O_WRONLY, 2: os.O_WRONLY}
+    if not os.access(os.devnull, os.R_OK | os.W_OK):
+        return []
+    return [(os.POSIX_SPAWN_OPEN, fd, os.devnull, mode, 0) for fd, mode in modes.items() if not hygiene.is_open(fd)]
 
 
 def _options() -> list[str]:

@@ -6,7 +6,6 @@ moved to where no file of Python's can be read any more, into a chroot(2) or to 
 
 from __future__ import annotations
 
-import _ctypes  # noqa: F401  prctl
 import faulthandler  # noqa: F401
 import fcntl  # noqa: F401
 import logging  # noqa: F401
@@ -20,3 +19,6 @@ import pidfdpool.template.guard
 import pidfdpool.template.process
 import pidfdpool.template.undertaker
 import pidfdpool.worker.process  # noqa: F401
+from pidfdpool import native
+
+native.load_ctypes()  # prctl

@@ -145,11 +145,11 @@ class Template:
         self._kept_open = own[1:]
         hygiene.reset_signals()
         os.setsid()
-        prctl.set_child_subreaper(True)
-        prctl.set_name("pidfd-template")
         if leave_host is not None:
             leave_host()
-        hygiene.occupy_standard_streams()
+        hygiene.occupy_standard_streams()  # before anything is loaded that keeps a descriptor open
+        prctl.set_child_subreaper(True)
+        prctl.set_name("pidfd-template")
         if boot is None:
             boot = self._receive_boot()
             sys.argv[:] = boot.argv

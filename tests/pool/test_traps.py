@@ -184,12 +184,53 @@ def test_a_host_with_closed_standard_streams_works(way, closed):
     done = run_python(
         f"""
 import os, sys
-{BODY.replace(chr(10), chr(10))}
+{BODY}
 for fd in {closed!r}:
     os.close(fd)
 check(sys.argv[1])
 with PidfdPoolExecutor(1, mp_context=sys.argv[1]) as pool:
     pool.submit(print, "from a worker").result()
+os._exit(7)
+""",
+        way,
+    )
+    assert done.returncode == 7, done.stderr
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+def test_nothing_takes_the_numbers_of_closed_standard_streams(way, closed):
+    """Guards against what keeps a descriptor open once it is loaded, such as libffi 3.8, which ctypes uses."""
+    done = run_python(
+        f"""
+{BODY}
+def look(pid="self"):
+    found = dict()
+    for fd in {closed!r}:
+        try:
+            found[fd] = os.readlink(f"/proc/{{pid}}/fd/{{fd}}")
+        except OSError:
+            found[fd] = None
+    return found
+
+def look_behind():
+    import ctypes
+    ctypes.CFUNCTYPE(ctypes.c_int)(int)()
+    for fd in {closed!r}:
+        if fd:
+            assert os.write(fd, b"printed") == 7
+    return [look(), look(os.getppid())]
+
+for fd in {closed!r}:
+    os.close(fd)
+from pidfdpool import native
+before = look()
+with PidfdPoolExecutor(1, mp_context=sys.argv[1]) as pool:
+    for _ in range(4):
+        pool.submit(bytes, 1 << 20).result()
+    for seen in pool.submit(look_behind).result():
+        assert set(seen.values()) == {{os.devnull}}, seen
+native.load_ctypes()
+assert look() == before, look()
 os._exit(7)
 """,
         way,

@@ -80,7 +80,7 @@ EXCEPTIONS = {
 BY_PIDFD = {place for place, reason in EXCEPTIONS.items() if reason.startswith("P_PIDFD")}
 FOREIGN_LOADERS = {"ctypes", "_ctypes"}
 # the only files that may load foreign functions
-CTYPES = {"pidfd/prctl.py", "pidfd/siginfo.py", "segments/memory.py", "template/needs.py"}
+CTYPES = {"native.py", "pidfd/prctl.py", "pidfd/siginfo.py", "segments/memory.py"}
 INDIRECT = {"eval", "exec", "compile"}
 
 
