@@ -34,8 +34,10 @@ class Death:
         oom_kills: by how much the counter oom_kill of the host's cgroup rose since the pool looked last, which is at
             the pool's start and at each death.
         memory_events: the same for every counter of the cgroup's memory.events that rose.
-        stderr: the last lines that it wrote to standard error, if the pool captures that.
-        stack: the Python stack that it wrote when it was told to end, or None.
+        stderr: the last lines that it wrote to standard error, if the pool captures that. More of them if it crashed
+            in native code, so that the Python stack is among them; without the pool's own frames.
+        stack: the Python stack of each thread that it wrote when it was told to end, or None: the innermost frame
+            first, the task's own frames only, with their lines of source where the host knows them.
         detail: what it said itself, where it asked to be replaced.
         ended_at: when the death was noticed, as time.time() tells it.
     """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pidfdpool import blackbox, journal, native, tokens, wire
 from pidfdpool.channel import Channel
-from pidfdpool.loop import usage
+from pidfdpool.loop import stacks, usage
 from pidfdpool.loop.lending import Account
 from pidfdpool.loop.poller import READ, WRITE
 from pidfdpool.loop.stderr import Stderr
@@ -239,12 +239,16 @@ class WorkerLink(Link):
         return None
 
     def evidence(self) -> Evidence:
-        """Return what the dead worker left behind. In the pool thread, before `close`."""
+        """Return what the dead worker left behind.
+
+        In the pool thread, before `close`, and without the lock, for it reads files.
+        """
         lines: tuple[str, ...] = ()
         if self._stderr is not None:
             self._stderr.read()
             lines = self._stderr.last_lines()
         stack = None if self._blackbox is None else blackbox.stack(self._blackbox)
+        stack = stack and stacks.told(stack)
         peak, cpu_time = self.usage or (None, None)
         return Evidence(peak, cpu_time, lines, stack)
 

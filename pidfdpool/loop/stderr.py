@@ -11,8 +11,10 @@ import select
 from collections import deque
 
 from pidfdpool import native
+from pidfdpool.loop import stacks
 
-LINES = 20  # kept of each worker
+LINES = 20  # told of each worker
+_KEPT = 160  # more than that, for faulthandler writes up to 100 frames of Python and 32 of C when a worker crashes
 _LONGEST = 500  # characters kept of a line
 _MOST = 32  # chunks at a time: more than a pipe holds, and whoever writes without end holds up nobody
 _CHUNK = 4096  # PIPE_BUF: a pipe that poll(2) calls writable takes so much without blocking (pipe(7))
@@ -25,7 +27,7 @@ class Stderr:
         os.set_blocking(fd, False)
         self.fd = fd
         self._rest = b""
-        self._lines: deque[bytes] = deque(maxlen=LINES)
+        self._lines: deque[bytes] = deque(maxlen=_KEPT)
 
     def read(self) -> bool:
         """Take what is there and pass it on; return whether more may come."""
@@ -45,9 +47,9 @@ class Stderr:
         return True
 
     def last_lines(self) -> tuple[str, ...]:
-        """Return the last lines, the latest last."""
+        """Return the last lines, the latest last, and all that faulthandler wrote if that is among them."""
         lines = [*self._lines, self._rest] if self._rest else list(self._lines)
-        return tuple(line.decode("utf-8", "backslashreplace") for line in lines[-LINES:])
+        return stacks.last_lines([line.decode("utf-8", "backslashreplace") for line in lines], LINES)
 
     def close(self) -> None:
         """Close the read end. Idempotent. A process that still writes there gets EPIPE."""

@@ -242,10 +242,10 @@ class PoolThread:
         pool = self._pool
         with suppress(ValueError):
             self._ended.remove(link)
+        evidence = link.evidence()
         with pool.lock:
             if pool.workers.get(link.slot) is link:
                 del pool.workers[link.slot]
-            evidence = link.evidence()
             unbegun = link.take_back()
             link.account.close()
             resolutions = pool.decide_death(ev.Died(link.slot, link.generation, status, unbegun), evidence)

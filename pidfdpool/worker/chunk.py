@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from itertools import starmap
 from operator import length_hint
 
 from pidfdpool import payload, rebuilding
 from pidfdpool.segments.apart import Apart
+from pidfdpool.worker import tracebacks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,9 +45,10 @@ def call_all(
     began = time.perf_counter()
     failure = _make(function_, calls_, starred, results)
     took = time.perf_counter() - began
-    try:
+    apart: Apart | None = None
+    with suppress(Exception):
         apart = Apart(results, shared)
-    except Exception:
+    if apart is None:  # not in a handler: the traceback is to tell of the one result that does not pickle
         return *_what_pickles(results), took
     buffers: list[Any] = apart.buffers()
     if apart.mentions(payload.MADE_BY_VALUE):
@@ -72,7 +75,7 @@ def _make(function: Any, calls: Sequence[Any], starred: bool, results: list[Any]
             if failure is None and len(results) < len(calls):
                 raise StopIteration  # as the function did, which looks like the end to everybody in between
         except BaseException as error:
-            failure = failure or payload.dump_error(_without_frames_of_ours(error), shared)
+            failure = failure or payload.dump_error(tracebacks.cut(error), shared)
         if not length_hint(waiting):
             return failure
 
@@ -83,12 +86,5 @@ def _what_pickles(results: list[Any]) -> tuple[list[Buffer], list[Buffer]]:
         try:
             payload.dumps(result, shared)
         except Exception as error:
-            return payload.dumps(results[:index], shared), payload.dump_error(error, shared)
+            return payload.dumps(results[:index], shared), payload.dump_error(tracebacks.cut(error), shared)
     raise AssertionError("each result pickles and all of them together do not")
-
-
-def _without_frames_of_ours(error: BaseException) -> BaseException:
-    """Start the traceback where the function's own code starts."""
-    trace = error.__traceback__
-    BaseException.__dict__["__traceback__"].__set__(error, trace and trace.tb_next)
-    return error

@@ -22,7 +22,7 @@ from pidfdpool import blackbox, context, hygiene, main_module, native, payload, 
 from pidfdpool.channel import Channel
 from pidfdpool.pidfd import prctl
 from pidfdpool.spinning import Spin
-from pidfdpool.worker import chunk, identity
+from pidfdpool.worker import chunk, identity, tracebacks
 from pidfdpool.worker.borrowing import Borrowing
 
 TYPE_CHECKING = False
@@ -142,6 +142,7 @@ class Worker:
         try:
             self._boot.run_initializer()
         except BaseException as error:
+            tracebacks.cut(error)
             # Said by the same logger, in the same words, as in the standard library's workers.
             import logging
 
@@ -251,7 +252,7 @@ class Worker:
         except BaseException as error:
             note.doing = None
             self._leave_if_forked()
-            kind, buffers = wire.ERROR, payload.dump_error(_without_this_frame(error), self._shared)
+            kind, buffers = wire.ERROR, payload.dump_error(tracebacks.cut(error), self._shared)
         hygiene.flush_output()
         return kind, buffers
 
@@ -285,13 +286,6 @@ class Worker:
                 sys.excepthook(*sys.exc_info())
         hygiene.flush_output()
         return 0
-
-
-def _without_this_frame(error: BaseException) -> BaseException:
-    """Start the traceback where the task's own code starts."""
-    if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
-        BaseException.__dict__["__traceback__"].__set__(error, error.__traceback__.tb_next)
-    return error
 
 
 def _join_threads() -> None:
