@@ -71,6 +71,18 @@ class Kind:
         return [name for name in self.needs if not is_installed(name)]
 
 
+def global_used(title: str, made: str, used: str, expected: str, **more: object) -> Kind:
+    """Return a kind whose script makes one thing at the top, and uses it in a task."""
+    lines = "\n".join(f"    {line}" for line in used.strip().splitlines())
+    return Kind(
+        title=title,
+        script=f"{made.strip()}\n\ndef work(number):\n{lines}\n",
+        use="pool.submit(work, 3).result()",
+        expected=expected,
+        **more,
+    )
+
+
 def is_installed(distribution: str) -> bool:
     """Return whether a distribution is here."""
     try:

@@ -40,6 +40,7 @@ def write(path: str, seen: list[dict[str, str]]) -> None:
         "libraries": {name: metadata.version(name) for name in needs if is_installed(name)},
         "rows": seen,
     }
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -18,7 +18,7 @@ from tests.scripts.ways import WAYS
 
 WORKS = "works"
 SECONDS = 30.0
-_ERROR = re.compile(r"\s*(?:\w+\.)*(?:\w*(?:Error|Exception|Warning|Broken\w*|Crashed|Exit|Interrupt)):? ?.*")
+_ERROR = re.compile(r"(?:\w+\.)*[A-Z]\w+(?:: .*)?")  # the last line of a traceback
 
 
 class Seen(AssertionError):
@@ -64,7 +64,7 @@ def _judge(kind: Kind, code: int | None, out: str, err: str) -> str | None:
     """Return what was seen of a script that does not work, in a few words."""
     lines = err.splitlines()
     noise = [line for line in lines if line.strip() and not (kind.says and re.fullmatch(kind.says, line))]
-    error = next((line.strip() for line in reversed(noise) if _ERROR.fullmatch(line)), None)
+    error = next((line for line in reversed(noise) if _ERROR.fullmatch(line)), None)
     if code is None:
         return f"hangs: {error}" if error else "hangs"
     if code:

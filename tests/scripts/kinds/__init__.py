@@ -6,6 +6,7 @@ from tests.scripts.kind import Kind
 from tests.scripts.kinds import (
     annotated,
     classes,
+    decorators,
     errors,
     functions,
     hooks,
@@ -17,6 +18,7 @@ from tests.scripts.kinds import (
     resources,
     services,
     setup,
+    special_methods,
     starts,
     state,
     synchronization,
@@ -26,8 +28,10 @@ from tests.scripts.kinds import (
 
 SECTIONS: dict[str, list[Kind]] = {
     "Functions": functions.KINDS,
+    "Decorators": decorators.KINDS,
     "How tasks are submitted": operations.KINDS,
     "Classes": classes.KINDS,
+    "Classes with special methods": special_methods.KINDS,
     "Classes with hooks": hooks.KINDS,
     "Records and enumerations": records.KINDS,
     "Types and names": names.KINDS,

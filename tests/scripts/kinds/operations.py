@@ -85,7 +85,8 @@ KINDS = [
     Kind(
         title="as_completed, with a dictionary of futures",
         script="""
-        from concurrent.futures import ProcessPoolExecutor, as_completed
+        from concurrent.futures import ProcessPoolExecutor
+        from concurrent.futures import as_completed
 
         def measure(text):
             return len(text)
@@ -122,7 +123,8 @@ KINDS = [
     Kind(
         title="submitted by threads of the host",
         script="""
-        from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+        from concurrent.futures import ProcessPoolExecutor
+        from concurrent.futures import ThreadPoolExecutor
 
         class Job:
             def __init__(self, number):

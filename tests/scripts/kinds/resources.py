@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from tests.scripts.kind import Kind
-from tests.scripts.kinds.synchronization import _used
+from tests.scripts.kind import global_used
 
 KINDS = [
-    _used(
+    global_used(
         "a file that is open for reading",
         "source = open(__file__)",
         'source.seek(0)\nreturn "ProcessPoolExecutor" in source.read()',
         "True",
     ),
-    _used(
+    global_used(
         "a file that is open for writing",
         """
 from pathlib import Path
@@ -22,26 +21,26 @@ log = open(Path(__file__).with_name("log.txt"), "a")
         'print("task", number, file=log, flush=True)\nreturn Path(__file__).with_name("log.txt").read_text().strip()',
         "task 3",
     ),
-    _used(
+    global_used(
         "sys.stdout under another name",
         "import sys\n\nout = sys.stdout",
         'print("from the task", file=out, flush=True)\nreturn number',
         "from the task\n3",
     ),
-    _used(
+    global_used(
         "io.StringIO and io.BytesIO",
         'import io\n\ntext, data = io.StringIO("head "), io.BytesIO(b"abc")',
         "text.seek(0, 2)\ntext.write(str(number))\nreturn text.getvalue(), data.read(2)",
         "('head 3', b'ab')",
     ),
-    _used(
+    global_used(
         "tempfile.TemporaryDirectory and NamedTemporaryFile",
         "import tempfile\nfrom pathlib import Path\n\nfolder = tempfile.TemporaryDirectory()",
         'path = Path(folder.name) / "x"\npath.write_text(str(number))\nreturn path.read_text()',
         "3",
         says=".*Implicitly cleaning up.*",
     ),
-    _used(
+    global_used(
         "a sqlite3 connection in memory",
         """
 import sqlite3
@@ -53,7 +52,7 @@ db.executemany("insert into t values (?)", [(1,), (2,)])
         'db.execute("insert into t values (?)", (number,))\nreturn db.execute("select sum(n) from t").fetchone()',
         "(6,)",
     ),
-    _used(
+    global_used(
         "a sqlite3 connection to a file",
         """
 import sqlite3
@@ -65,51 +64,51 @@ db.execute("create table if not exists t (n)")
         'return db.execute("select n from t").fetchall()',
         "[(3,)]",
     ),
-    _used(
+    global_used(
         "a pair of sockets",
         "import socket\n\nleft, right = socket.socketpair()",
         "left.sendall(bytes([number]))\nreturn right.recv(10)",
         "b'\\x03'",
     ),
-    _used(
+    global_used(
         "a pipe of multiprocessing",
         "from multiprocessing import Pipe\n\nreader, writer = Pipe(duplex=False)",
         'writer.send({"n": number})\nreturn reader.recv()',
         "{'n': 3}",
     ),
-    _used(
+    global_used(
         "a selector",
         "import os\nimport selectors\n\nread, write = os.pipe()\nselector = selectors.DefaultSelector()\n"
         'selector.register(read, selectors.EVENT_READ, "pipe")',
         'os.write(write, b"x")\nreturn [key.data for key, _ in selector.select(5)]',
         "['pipe']",
     ),
-    _used(
+    global_used(
         "mmap, memoryview and ctypes arrays",
         "import ctypes\nimport mmap\n\narea = mmap.mmap(-1, 4096)\nview = memoryview(b'abcdef')\n"
         "numbers = (ctypes.c_int * 3)(1, 2, 3)",
         "area[0] = number\nreturn area[0], bytes(view[1:number]), sum(numbers)",
         "(3, b'bc', 6)",
     ),
-    _used(
+    global_used(
         "a generator",
         "def ids():\n    n = 10\n    while True:\n        yield n\n        n += 1\n\nnumbers = ids()",
         "return [next(numbers) for _ in range(number)]",
         "[10, 11, 12]",
     ),
-    _used(
+    global_used(
         "itertools.count and cycle",
         'import itertools\n\nids = itertools.count(5)\ncolors = itertools.cycle("ab")',
         "return [(next(ids), next(colors)) for _ in range(number)]",
         "[(5, 'a'), (6, 'b'), (7, 'a')]",
     ),
-    _used(
+    global_used(
         "struct.Struct",
         'import struct\n\nHEADER = struct.Struct("<HI")',
         "return HEADER.unpack(HEADER.pack(number, 7)), HEADER.size",
         "((3, 7), 6)",
     ),
-    _used(
+    global_used(
         "ctypes.Structure",
         """
 import ctypes
@@ -120,7 +119,7 @@ class Header(ctypes.Structure):
         "header = Header(number, 9)\nreturn header.kind, header.size, ctypes.sizeof(Header)",
         "(3, 9, 8)",
     ),
-    _used(
+    global_used(
         "ctypes.CDLL and a callback",
         """
 import ctypes
@@ -137,20 +136,20 @@ def compare(a, b):
         'return list(values), libc.strlen(b"abcd")',
         "([1, 2, 3], 4)",
     ),
-    _used(
+    global_used(
         "ssl.SSLContext",
         "import ssl\n\ncontext = ssl.create_default_context()\ncontext.check_hostname = False",
         "return context.verify_mode.name, context.check_hostname",
         "('CERT_REQUIRED', False)",
     ),
-    _used(
+    global_used(
         "hashlib and hmac objects",
         'import hashlib\nimport hmac\n\nbase = hashlib.sha256(b"salt")\nsigner = hmac.new(b"key", digestmod="sha1")',
         "digest = base.copy()\ndigest.update(bytes(number))\nsigner.update(b'x')\n"
         "return digest.hexdigest()[:6], signer.hexdigest()[:6]",
         "('071fae', '2a00e8')",
     ),
-    _used(
+    global_used(
         "zlib, bz2 and incremental decoders",
         """
 import codecs
@@ -163,7 +162,7 @@ decoder = codecs.getincrementaldecoder("utf-8")()
         'return zlib.decompress(data), decoder.decode(b"caf\\xc3")',
         "(b'abcabcabc', 'caf')",
     ),
-    _used(
+    global_used(
         "weak dictionaries and sets",
         """
 import weakref
@@ -179,7 +178,7 @@ living = weakref.WeakSet()
         "return items[number].n, owners[item], len(living)",
         "(3, 'me', 1)",
     ),
-    _used(
+    global_used(
         "weakref.ref and weakref.finalize",
         """
 import weakref
@@ -195,14 +194,14 @@ weakref.finalize(pool_, done.append, "gone")
         "return reference().name, done",
         "('pool', [])",
     ),
-    _used(
+    global_used(
         "a module object, a code object and a frame's function",
         'import types\n\nsettings = types.ModuleType("settings")\nsettings.DEPTH = 2\n'
         'code = compile("depth * number", "<rule>", "eval")',
         'return eval(code, {"depth": settings.DEPTH, "number": number})',
         "6",
     ),
-    _used(
+    global_used(
         "subprocess.Popen that the top has started",
         """
 import atexit
@@ -215,7 +214,7 @@ atexit.register(child.communicate, b"end\\n")
         "return child.pid > 0, child.args[1:]",
         """(True, ['-c', 'input()'])""",
     ),
-    _used(
+    global_used(
         "urllib and http objects",
         """
 import http.cookiejar

@@ -204,7 +204,11 @@ KINDS = [
             return {**event, "app": "demo"}
 
         structlog.configure(
-            processors=[add_app, structlog.processors.add_log_level, structlog.processors.KeyValueRenderer(sort_keys=True)],
+            processors=[
+                add_app,
+                structlog.processors.add_log_level,
+                structlog.processors.KeyValueRenderer(sort_keys=True),
+            ],
             logger_factory=structlog.PrintLoggerFactory(sys.stdout),
             wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         )
@@ -225,7 +229,8 @@ KINDS = [
         script="""
         import io
         import multiprocessing as mp
-        from concurrent.futures import ProcessPoolExecutor, as_completed
+        from concurrent.futures import ProcessPoolExecutor
+        from concurrent.futures import as_completed
 
         from tqdm import tqdm
 

@@ -239,7 +239,11 @@ KINDS = [
                 self.x = x
 
         _default = json.JSONEncoder.default
-        json.JSONEncoder.default = lambda self, value: vars(value) if isinstance(value, Point) else _default(self, value)
+
+        def default(self, value):
+            return vars(value) if isinstance(value, Point) else _default(self, value)
+
+        json.JSONEncoder.default = default
 
         def work(x):
             return json.dumps({"point": Point(x)})

@@ -125,7 +125,13 @@ if __name__ == "__main__":
     ),
     Kind(
         title="python -O, -W error, -X utf8 and -B",
-        script=f"import sys\n{_SCRIPT}\ndef flags():\n    assert False\n    return sys.flags.optimize, sys.warnoptions\n",
+        script=f"""
+import sys
+{_SCRIPT}
+def flags():
+    assert False
+    return sys.flags.optimize, sys.warnoptions
+""",
         use=f"{_USE}, pool.submit(flags).result()",
         flags=("-O", "-W", "error::UserWarning", "-X", "utf8", "-B"),
         expected="((True, 2), (1, ['error::UserWarning']))",

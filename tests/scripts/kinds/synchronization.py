@@ -2,77 +2,64 @@
 
 from __future__ import annotations
 
-from tests.scripts.kind import Kind
-
-
-def _used(title: str, made: str, used: str, expected: str, **more: object) -> Kind:
-    """Return a kind whose script makes one thing at the top, and uses it in a task."""
-    lines = "\n".join(f"    {line}" for line in used.strip().splitlines())
-    return Kind(
-        title=title,
-        script=f"{made.strip()}\n\ndef work(number):\n{lines}\n",
-        use="pool.submit(work, 3).result()",
-        expected=expected,
-        **more,
-    )
-
+from tests.scripts.kind import Kind, global_used
 
 KINDS = [
-    _used(
+    global_used(
         "threading.Lock",
         "import threading\n\nlock = threading.Lock()\ntotal = 0",
         "global total\nwith lock:\n    total += number\nreturn total",
         "3",
     ),
-    _used(
+    global_used(
         "threading.RLock",
         "from threading import RLock\n\nlock = RLock()",
         "with lock, lock:\n    return number",
         "3",
     ),
-    _used(
+    global_used(
         "threading.local",
         "import threading\n\nlocal = threading.local()",
         "if not hasattr(local, 'session'):\n    local.session = f'session {number}'\nreturn local.session",
         "session 3",
     ),
-    _used(
+    global_used(
         "a subclass of threading.local",
         "import threading\n\nclass State(threading.local):\n    depth = 0\n\nstate = State()",
         "state.depth += number\nreturn state.depth",
         "3",
     ),
-    _used(
+    global_used(
         "threading.Event",
         "import threading\n\nready = threading.Event()",
         "ready.set()\nreturn ready.wait(5), number",
         "(True, 3)",
     ),
-    _used(
+    global_used(
         "threading.Semaphore and BoundedSemaphore",
         "from threading import BoundedSemaphore, Semaphore\n\nslots, places = Semaphore(2), BoundedSemaphore(1)",
         "with slots, places:\n    return slots.acquire(blocking=False)",
         "True",
     ),
-    _used(
+    global_used(
         "threading.Condition and Barrier",
         "import threading\n\nchanged = threading.Condition()\nbarrier = threading.Barrier(1)",
         "with changed:\n    changed.notify_all()\nreturn barrier.wait(5), number",
         "(0, 3)",
     ),
-    _used(
+    global_used(
         "queue.Queue and SimpleQueue",
         "import queue\n\njobs, done = queue.Queue(maxsize=5), queue.SimpleQueue()",
         "jobs.put(number)\ndone.put(jobs.get() + 1)\nreturn done.get()",
         "4",
     ),
-    _used(
+    global_used(
         "ThreadPoolExecutor",
         "from concurrent.futures import ThreadPoolExecutor\n\nthreads = ThreadPoolExecutor(2)",
         "return list(threads.map(str, range(number)))",
         "['0', '1', '2']",
     ),
-    _used(
+    global_used(
         "threading.Thread, started in the task",
         """
 import threading
@@ -84,14 +71,14 @@ helper = threading.Thread(target=lambda: results.append("ran"))
         "['ran']",
         workers=1,
     ),
-    _used(
+    global_used(
         "contextvars.ContextVar",
         'from contextvars import ContextVar\n\nrequest = ContextVar("request", default="none")',
         'before = request.get()\ntoken = request.set(f"r{number}")\nvalue = request.get()\n'
         "request.reset(token)\nreturn before, value",
         "('none', 'r3')",
     ),
-    _used(
+    global_used(
         "contextvars.copy_context",
         """
 import contextvars
@@ -104,7 +91,7 @@ def greet():
         'context = contextvars.copy_context()\ncontext.run(user.set, "Ann")\nreturn context.run(greet)',
         "hello Ann",
     ),
-    _used(
+    global_used(
         "asyncio.Lock, Semaphore and Queue",
         """
 import asyncio

@@ -168,7 +168,11 @@ def run_job(job):
         def train():
             MODEL.write_bytes(pickle.dumps(Model(3)))
         """,
-        files={"store.py": "import pickle\n\ndef predict(path, x):\n    return pickle.loads(path.read_bytes()).predict(x)\n"},
+        files={
+            "store.py": (
+                "import pickle\n\ndef predict(path, x):\n    return pickle.loads(path.read_bytes()).predict(x)\n"
+            )
+        },
         use="(train(), pool.submit(store.predict, MODEL, 2).result())",
         expected="(None, 6)",
     ),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from tests.scripts.kind import Kind
-from tests.scripts.kinds.synchronization import _used
+from tests.scripts.kind import Kind, global_used
 
 KINDS = [
-    _used(
+    global_used(
         "re patterns and string.Template",
-        'import re\nfrom string import Template\n\nWORD = re.compile(r"\\w+", re.ASCII)\nGREETING = Template("hi $name")',
+        "import re\nfrom string import Template\n\n"
+        'WORD = re.compile(r"\\w+", re.ASCII)\nGREETING = Template("hi $name")',
         'return WORD.findall("a b"), GREETING.substitute(name=number)',
         "(['a', 'b'], 'hi 3')",
     ),
-    _used(
+    global_used(
         "datetime, zoneinfo and timedelta",
         """
 from datetime import datetime, timedelta, timezone
@@ -27,7 +27,7 @@ EAST = timezone(timedelta(hours=2), "EAST")
         "moment.astimezone(EAST).strftime('%H %Z')",
         "('2024-01-01T03:00:00+00:00', True, '05 EAST')",
     ),
-    _used(
+    global_used(
         "decimal, fractions and a decimal context",
         """
 from decimal import ROUND_UP, Context, Decimal
@@ -39,14 +39,14 @@ RATE, PART = Decimal("1.1"), Fraction(1, 3)
         "return CONTEXT.divide(RATE, number), PART * number",
         "(Decimal('0.367'), Fraction(1, 1))",
     ),
-    _used(
+    global_used(
         "random.Random with a seed",
         "import random\n\ndice = random.Random(7)\nsecure = random.SystemRandom()",
         "return [dice.randint(1, 6) for _ in range(number)], secure.random() < 1",
         "([3, 2, 4], True)",
         workers=1,
     ),
-    _used(
+    global_used(
         "pathlib, uuid and ipaddress",
         """
 import ipaddress
@@ -60,7 +60,7 @@ ID = uuid.UUID(int=5)
         "return (ROOT / 'script.py').exists(), len(list(NETWORK.hosts())), ID.int + number, PurePosixPath('/a').name",
         "(True, 2, 8, 'a')",
     ),
-    _used(
+    global_used(
         "types.MappingProxyType, SimpleNamespace and ChainMap",
         """
 from collections import ChainMap, OrderedDict
@@ -73,14 +73,14 @@ LAYERS = ChainMap({"a": 1}, OrderedDict(b=2))
         'return LIMITS["high"], OPTIONS.mode, LAYERS["b"], dict(LIMITS)',
         "(9, 'fast', 2, {'low': 1, 'high': 9})",
     ),
-    _used(
+    global_used(
         "array, bytearray, range, slice and complex",
         'from array import array\n\nDATA, RAW = array("d", [1, 2, 3]), bytearray(b"abc")\n'
         "PART, NUMBERS, POINT = slice(1, None), range(0, 10, 3), 1 + 2j",
         "RAW[0] = number\nreturn list(DATA[PART]), bytes(RAW), NUMBERS[number], abs(POINT.imag), DATA.typecode",
         "([2.0, 3.0], b'\\x03bc', 9, 2.0, 'd')",
     ),
-    _used(
+    global_used(
         "builtins and functions of C modules under other names",
         """
 import math
@@ -91,16 +91,16 @@ root, largest, parse = math.sqrt, max, int.from_bytes
 product = partial(reduce, operator.mul)
 upper = str.upper
 """,
-        'return root(9), largest(1, number), parse(b"\\x01", "big"), product([2, number]), upper("a"), NotImplemented, ...',
-        "(3.0, 3, 1, 6, 'A', NotImplemented, Ellipsis)",
+        'return root(9), largest(1, number), parse(b"\\x01", "big"), product([2, number]), upper("a"), ...',
+        "(3.0, 3, 1, 6, 'A', Ellipsis)",
     ),
-    _used(
+    global_used(
         "map, filter, zip and iterators",
         'pairs = zip("ab", [1, 2])\nbig = filter(None, [0, 1])\nletters = iter("xyz")\nbackwards = reversed([1, 2])',
         "return next(pairs), next(big), next(letters), list(backwards)",
         "(('a', 1), 1, 'x', [2, 1])",
     ),
-    _used(
+    global_used(
         "argparse.ArgumentParser and configparser",
         """
 import argparse
@@ -114,7 +114,7 @@ config.read_string("[a]\\nb = 2")
         'return parser.parse_args(["--level", "4"]).level, config.getint("a", "b")',
         "(4, 2)",
     ),
-    _used(
+    global_used(
         "json, csv and pprint objects",
         """
 import json
@@ -126,7 +126,7 @@ printer = pprint.PrettyPrinter(width=20)
         'return encoder.encode({"b": number, "a": 1}), decoder.decode("[1]"), printer.pformat([number])',
         """('{"a": 1, "b": 3}', [1], '[3]')""",
     ),
-    _used(
+    global_used(
         "ast, dis and tokenize objects",
         'import ast\n\nTREE = ast.parse("number * 2", mode="eval")\nCODE = compile(TREE, "<rule>", "eval")',
         "return eval(CODE, {'number': number}), type(TREE.body).__name__",
