@@ -9,6 +9,19 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from concurrent.futures import ALL_COMPLETED as ALL_COMPLETED
+    from concurrent.futures import FIRST_COMPLETED as FIRST_COMPLETED
+    from concurrent.futures import FIRST_EXCEPTION as FIRST_EXCEPTION
+    from concurrent.futures import BrokenExecutor as BrokenExecutor
+    from concurrent.futures import CancelledError as CancelledError
+    from concurrent.futures import Executor as Executor
+    from concurrent.futures import InvalidStateError as InvalidStateError
+    from concurrent.futures import ThreadPoolExecutor as ThreadPoolExecutor
+    from concurrent.futures import TimeoutError as TimeoutError  # noqa: A004
+    from concurrent.futures import as_completed as as_completed
+    from concurrent.futures import wait as wait
+    from concurrent.futures.process import BrokenProcessPool as BrokenProcessPool
+
     from pidfdpool._version import __version__
     from pidfdpool.actions import Cause
     from pidfdpool.context import CurrentTask, current_task, heartbeat, unhealthy
@@ -69,6 +82,14 @@ _HOME = {
     "unhealthy": "context",
 }
 
+# The standard's own, so that whoever imports more from there than the pool has one import to change.
+_STANDARD = {
+    **dict.fromkeys(("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"), "concurrent.futures"),
+    **dict.fromkeys(("BrokenExecutor", "CancelledError", "Executor", "InvalidStateError"), "concurrent.futures"),
+    **dict.fromkeys(("ThreadPoolExecutor", "TimeoutError", "as_completed", "wait"), "concurrent.futures"),
+    "BrokenProcessPool": "concurrent.futures.process",
+}
+
 __all__ = [
     "Cause",
     "CurrentTask",
@@ -105,14 +126,14 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Load a public name from the room that defines it."""
-    home = _HOME.get(name)
+    home = f"{__name__}.{_HOME[name]}" if name in _HOME else _STANDARD.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(__import__(f"{__name__}.{home}", fromlist=(name,)), name)
+    value = getattr(__import__(home, fromlist=(name,)), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     """Name what can be imported, loaded or not."""
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_STANDARD})

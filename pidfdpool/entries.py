@@ -166,6 +166,8 @@ class _Found:
     def _part(self, key: Key, value: Any, used: Uses, hints: Uses) -> _Part:
         kind: Any = type(value)
         if kind in _SCALARS:
+            if kind is int and self._script.can_run_again and key[1] in self._script.of_process:
+                raise naming.LeftToScript("its value means something in the host's process only")
             return _Part((key,), (value,), self._noticed(key, pickle.dumps([value], picklers.PROTOCOL)))
         if kind in _CONTAINERS and len(value) <= _FEW:
             return _plain(key, value) or self._pickled(key, value, used, hints)

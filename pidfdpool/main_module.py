@@ -17,7 +17,7 @@ import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from pidfdpool import rebuilding, scripts
+from pidfdpool import native, rebuilding, scripts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def has_run() -> bool:
 
 
 _ran = False
+_signals: dict[int, Any] = {}  # handlers that the script has set, for workers
 
 
 def run_script() -> None:
@@ -85,8 +86,33 @@ def run_script() -> None:
     from pidfdpool import entries, namespaces
 
     names = namespaces.namespace("__main__")
+    before = _handlers()
     _run_into(names)
+    for number, handler in _handlers().items():
+        if handler is not before[number]:
+            _signals[number] = handler
+            native.set_signal(number, before[number])  # the template has handlers of its own
     namespaces.take_over_script("__main__", entries.pickled_alone)
+
+
+def set_signals() -> None:
+    """Set the handlers that the script has set. In a worker; Ctrl-C is for the host to decide upon."""
+    for number, handler in _signals.items():
+        if number != native.signal.SIGINT:
+            native.set_signal(number, handler)
+
+
+def run_exit_functions() -> None:
+    """Do what the script wanted done at its process's end, at the end of the template in which it was run."""
+    if _ran:
+        import atexit
+
+        atexit._run_exitfuncs()
+
+
+def _handlers() -> dict[int, Any]:
+    untouchable = native.signal.SIGKILL, native.signal.SIGSTOP
+    return {int(n): native.get_signal(n) for n in native.signal.valid_signals() if n not in untouchable}
 
 
 def _run_late(module: ModuleType) -> None:

@@ -25,6 +25,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import scripts
+from pidfdpool.unavailable import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -80,10 +81,21 @@ def _receive(entries: Sequence[Entry]) -> None:
                 _pending[key] = data, last
     try:
         for key in waiting:
-            _settle(key)
+            try:
+                _settle(key)
+            except Exception as error:  # that is for the task that uses it
+                _do_without(key, error)
     except BaseException:
         _pending.clear()
         raise
+
+
+def _do_without(key: Key, error: Exception) -> None:
+    """Put something that raises when it is used where a value could not be made, unless the script has made one."""
+    names = namespace(key[0])
+    if key[1] not in names:
+        why = f"the script's global {key[1]!r} could not be made in this worker: {type(error).__name__}: {error}"
+        names[key[1]] = Unavailable(why, error)
 
 
 def _remembered(own: bytes) -> object:
@@ -106,6 +118,8 @@ def _settle(key: Key) -> None:
         for module, name in fresh:  # half of it may be there
             spaces[module].pop(name, None)
             _last.pop((module, name), None)
+            if (module, name) in _of_script:
+                spaces[module][name] = _of_script[module, name]
         raise
     _last.update(last)
 
@@ -116,7 +130,7 @@ def _is_news(key: Key, own: object) -> bool:
         return _last[key] != own
     module, name = key
     names = namespace(module)
-    if name not in names:
+    if name not in names or type(names[name]) is Unavailable:
         return True
     # The worker has set it since, or the script has. What the script makes is kept if the host has the same, so that
     # all that the script has made of it (defaults, registries) still belongs together.
@@ -251,10 +265,8 @@ def from_script(module: str, name: str, why: str) -> Any:
     why: what to say then.
     """
     names = namespace(module)
-    if name in names:
+    if name in names and type(names[name]) is not Unavailable:
         return names[name]
-    from pidfdpool.unavailable import Unavailable
-
     failure = sys.modules["__main__"].__dict__.get(scripts.FAILURE)
     if failure is not None:
         why = f"{why} The script was run again to make it, and that ended: {failure}."

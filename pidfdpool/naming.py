@@ -60,6 +60,8 @@ class ByValue(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
 
     def reducer_override(self, value: Any) -> Any:
         """Reduce functions and classes, as cloudpickle does, and leave the rest to the table."""
+        if type(value).__module__ == "_ctypes" and isinstance(value, type) and not _is_importable(value):
+            raise _pickle.PicklingError(f"{value.__qualname__} is a type of ctypes, which does not travel by value")
         return _mended(super().reducer_override(value), value)
 
     def _named_by_itself(self, value: Any) -> tuple[str | None, Any]:
@@ -229,6 +231,10 @@ class ReturningPickler(ByValue):
         return (origins.own_by_name, (name,)) if names.get(name) is value else name
 
 
+def _is_importable(kind: type) -> bool:
+    return internals._should_pickle_by_reference(kind)  # type: ignore[no-any-return]
+
+
 def _is_at_home(function: Any) -> bool:
     return origins.home_of(function.__globals__) is not None
 
@@ -276,6 +282,8 @@ def _annotate(names: dict[str, Any], kind: Any) -> None:
 
 
 def _reduce_class(kind: Any, key: Key) -> tuple[Any, ...]:
+    if type(kind).__module__ == "_ctypes":
+        raise _pickle.PicklingError(f"{kind.__qualname__} is a type of ctypes, which does not travel by value")
     script = scripts.current()
     if script.can_run_again and key[1] in script.names and _minds_being_made_again(kind):
         raise LeftToScript("a metaclass or __init_subclass__ has a part in making it")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import gc
 import linecache
+import logging
 import os
 import sys
 import types
@@ -54,9 +55,17 @@ def reduce_code(code: types.CodeType) -> tuple[Any, ...]:
     return remaking.code_with_source, (source, *fields)
 
 
+_LOOKS_UP = frozenset({"__main__", "globals", "eval", "exec", "__subclasses__"})
+
+
 def asks_for_main(code: types.CodeType) -> bool:
-    """Return whether code names the script's module itself, and so may ask it for anything."""
-    return "__main__" in code.co_names or "__main__" in code.co_consts
+    """Return whether code may come to use names of the script that it does not mention as globals."""
+    names = code.co_names
+    if not _LOOKS_UP.isdisjoint(names) or "__main__" in code.co_consts:
+        return True
+    if "__name__" in names and "modules" in names:  # sys.modules[__name__]
+        return True
+    return any(asks_for_main(inner) for inner in code.co_consts if isinstance(inner, types.CodeType))
 
 
 _files: dict[str, bool] = {}  # whether there is a file of this name
@@ -176,12 +185,19 @@ def _reduce_new_type(new_type: Any) -> Any:
     return remaking.new_type, (*arguments, internals._get_or_create_tracker_id(new_type))
 
 
+def _reduce_logger(logger: Any) -> tuple[Any, ...]:
+    # A script that is run again calls itself __mp_main__, and so does the logger that it has set up.
+    first, dot, rest = logger.name.partition(".")
+    return remaking.logger, (("__main__" if first == "__mp_main__" else first) + dot + rest,)
+
+
 def _reduce_cached_property(value: Any) -> tuple[Any, ...]:
     return remaking.cached_property, (value.func, value.attrname)
 
 
 def _own_reducers() -> Iterable[tuple[type, Reducer]]:
     yield types.CodeType, reduce_code
+    yield logging.Logger, _reduce_logger
     for kind in (typing.TypeVar, typing.ParamSpec, typing.TypeVarTuple):
         yield kind, _reduce_type_parameter
     yield typing.NewType, _reduce_new_type

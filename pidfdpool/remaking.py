@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import linecache
+import logging
 import sys
 import types
 import typing
@@ -77,6 +78,14 @@ def new_type(name: str, module: str, supertype: Any, tracker: str) -> Any:
     made = make(name, supertype)
     made.__module__ = module
     return internals._lookup_class_or_track(tracker, made)
+
+
+def logger(name: str) -> logging.Logger:
+    """Return the logger of this name: the script's own is called as the script is here."""
+    first, dot, rest = name.partition(".")
+    if first == "__main__":
+        first = vars(sys.modules["__main__"]).get("__name__", first)
+    return logging.getLogger(first + dot + rest)
 
 
 def cached_property(function: Any, name: str | None) -> Any:

@@ -26,9 +26,14 @@ FAILURE = "__pidfdpool_failure__"  # there, too: how running the script again ha
 # What a statement of a script's may do to the process: names of functions and methods of what it has imported.
 _SETTERS = (
     "set", "seed", "register", "filter", "simplefilter", "basicConfig", "dictConfig", "fileConfig", "addHandler",
-    "addFilter", "captureWarnings", "enable", "disable", "configure", "install", "patch", "use", "init",
+    "addFilter", "captureWarnings", "enable", "disable", "configure", "install", "patch", "use", "init", "signal",
 )  # fmt: skip
 _NOT_SETTERS = frozenset({"setdefault"})
+# Calls whose result means something in this process only, though it is a number.
+_OF_PROCESS = frozenset({
+    "pipe", "pipe2", "open", "dup", "memfd_create", "eventfd", "openpty", "pidfd_open", "timerfd_create", "fileno",
+    "getpid", "get_ident", "get_native_id", "id",
+})  # fmt: skip
 
 
 class Script:
@@ -66,6 +71,11 @@ class Script:
         return self._read().sets_up
 
     @property
+    def of_process(self) -> frozenset[str]:
+        """Those of its names that are assigned numbers which mean something in one process only: descriptors, ids."""
+        return self._read().of_process
+
+    @property
     def names(self) -> frozenset[str]:
         """What it defines or assigns outside of its guard."""
         return self._read().names
@@ -79,12 +89,19 @@ class Script:
 class _Contents:
     """What a script's file tells."""
 
-    __slots__ = ("names", "sets_up", "why_not")
+    __slots__ = ("names", "of_process", "sets_up", "why_not")
 
-    def __init__(self, why_not: str, sets_up: bool = False, names: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        why_not: str,
+        sets_up: bool = False,
+        names: frozenset[str] = frozenset(),
+        of_process: frozenset[str] = frozenset(),
+    ) -> None:
         self.why_not = why_not
         self.sets_up = sets_up
         self.names = names
+        self.of_process = of_process
 
 
 def _contents_of(path: str | None) -> _Contents:
@@ -100,7 +117,7 @@ def _contents_of(path: str | None) -> _Contents:
     if not any(_is_guard(statement) for statement in tree.body):
         return _Contents(f'{path} has no `if __name__ == "__main__":`')
     names = getattr(sys.modules.get("__main__"), "__dict__", {})
-    return _Contents("", _sets_up(tree, names), frozenset(_names_bound(tree)))
+    return _Contents("", _sets_up(tree, names), frozenset(_names_bound(tree)), frozenset(_names_of_process(tree)))
 
 
 _known: tuple[object, Script] | None = None  # what was found of which `__main__`
@@ -198,11 +215,27 @@ def _names_bound(tree: ast.Module) -> Iterator[str]:
         elif isinstance(statement, ast.Import | ast.ImportFrom):
             yield from ((alias.asname or alias.name).partition(".")[0] for alias in statement.names)
         else:
-            for node in ast.walk(statement):
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                    yield node.id
-                elif type(node).__name__ == "TypeAlias":
-                    yield node.name.id  # type: ignore[attr-defined]
+            yield from _stored_in(statement)
+            if type(statement).__name__ == "TypeAlias":  # Python 3.12
+                yield statement.name.id  # type: ignore[attr-defined]
+
+
+def _names_of_process(tree: ast.Module) -> Iterator[str]:
+    import ast
+
+    for statement in _statements(tree.body):
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call):
+            function = statement.value.func
+            if getattr(function, "attr", getattr(function, "id", "")) in _OF_PROCESS:
+                yield from _stored_in(statement)
+
+
+def _stored_in(statement: ast.stmt) -> Iterator[str]:
+    import ast
+
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
 
 
 def _sets_up(tree: ast.Module, names: dict[str, Any]) -> bool:
@@ -220,16 +253,30 @@ def _sets_up(tree: ast.Module, names: dict[str, Any]) -> bool:
     }
     logger = getattr(sys.modules.get("logging"), "Logger", ())
     for statement in _statements(tree.body):
+        if isinstance(statement, ast.Assign | ast.AugAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            if any(isinstance(target, ast.Attribute) and _root(target) in imported for target in targets):
+                return True
+            continue
+        called = [*getattr(statement, "decorator_list", ())]
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+            called.append(statement.value)
             function = statement.value.func
             root, last = _root(function), getattr(function, "attr", getattr(function, "id", ""))
             if _is_setter(last) and (root in imported or isinstance(names.get(root), logger)):
                 return True
-        elif isinstance(statement, ast.Assign | ast.AugAssign):
-            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            if any(isinstance(target, ast.Attribute) and _root(target) in imported for target in targets):
-                return True
+        if any(root in imported and _is_of_the_users(names.get(root)) for root in map(_root, called)):
+            return True
     return False
+
+
+def _is_of_the_users(value: object) -> bool:
+    """Return whether a module, or what comes from one, is neither installed nor the standard library's."""
+    module = sys.modules.get(str(getattr(value, "__module__", None) or getattr(value, "__name__", "")))
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str) or getattr(module, "__name__", "").partition(".")[0] in sys.stdlib_module_names:
+        return False
+    return "site-packages" not in file and "dist-packages" not in file
 
 
 def _root(node: ast.expr) -> str:

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 class Unavailable:
     """Raises whatever is done with it, but that it may be passed on, compared by identity and shown."""
 
-    __slots__ = ("_why",)
+    __slots__ = ("_cause", "_why")
 
-    def __init__(self, why: str) -> None:
+    def __init__(self, why: str, cause: Exception | None = None) -> None:
+        """why: what to say when it is used. cause: what stood in the way, in this process."""
         object.__setattr__(self, "_why", why)
+        object.__setattr__(self, "_cause", cause)
 
     def __repr__(self) -> str:
         return f"<not available here: {object.__getattribute__(self, '_why')}>"
@@ -26,7 +28,7 @@ class Unavailable:
 def _refuse(self: Any, *_arguments: Any, **_keywords: Any) -> NoReturn:
     from pidfdpool.errors import GlobalNotAvailable
 
-    raise GlobalNotAvailable(object.__getattribute__(self, "_why"))
+    raise GlobalNotAvailable(object.__getattribute__(self, "_why")) from object.__getattribute__(self, "_cause")
 
 
 # Whatever the interpreter looks up in the class and not in the object. `__class__` and what comes with it are left

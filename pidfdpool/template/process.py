@@ -229,6 +229,7 @@ class Template:
                 # the dead are looked for, so that a number reused within one batch cannot mislead.
                 callbacks.get(fd, self._bury_the_dead)()
         self._sweep_out()
+        main_module.run_exit_functions()
 
     def _read(self) -> None:
         try:

@@ -76,6 +76,7 @@ class Worker:
     def run(self) -> int:
         """Run tasks until there are to be no more; return the exit code."""
         prctl.set_name(f"pidfd-worker{self._slot}")
+        main_module.set_signals()
         hygiene.start_faulthandler()
         with suppress(Exception):  # without it a stack is missing one day, and nothing else
             blackbox.record_stacks(self._box)

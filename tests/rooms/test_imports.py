@@ -118,6 +118,7 @@ BESIDE = {
     ("remaking", "namespaces"),
     ("origins", "namespaces"),
     ("main_module", "entries"),
+    ("main_module", "native"),
     ("main_module", "rebuilding"),
     ("main_module", "namespaces"),
     ("namespaces", "scripts"),
