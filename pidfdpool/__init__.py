@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pidfdpool.context import CurrentTask, current_task, heartbeat, unhealthy
     from pidfdpool.deaths import Death
     from pidfdpool.errors import (
+        CallNotSendable,
         DeadlineExceeded,
         GlobalNotAvailable,
         HeartbeatLost,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from pidfdpool.policy import Policy
 
 _HOME = {
+    "CallNotSendable": "errors",
     "Cause": "actions",
     "CurrentTask": "context",
     "Death": "deaths",
@@ -91,6 +93,7 @@ _STANDARD = {
 }
 
 __all__ = [
+    "CallNotSendable",
     "Cause",
     "CurrentTask",
     "DeadlineExceeded",

@@ -6,6 +6,7 @@ things to look at. All survive pickling, because pools can be nested and a worke
 
 from __future__ import annotations
 
+import pickle
 import signal
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,14 @@ class PayloadError(PidfdPoolError):
     """A result or an exception arrived but could not be rebuilt from its pickle in the host.
 
     `__cause__` is what the rebuilding raised; the message holds the remote traceback where there was one.
+    """
+
+
+class CallNotSendable(PidfdPoolError, pickle.PicklingError, TypeError):
+    """A call was not submitted, because its function or an argument cannot be pickled. It is the future's exception.
+
+    The message names the function, the argument and the part of it, its type, why it cannot be sent, and what helps.
+    `__cause__` is what pickling raised.
     """
 
 

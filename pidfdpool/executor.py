@@ -341,8 +341,10 @@ class PidfdPoolExecutor(Executor):
         try:
             buffers = pool.lender.pickled((fn, args, kwargs), pool.recipe.shared_main)
         except Exception as error:  # anything else is not about the call: Ctrl-C, a handler that ends the program
+            from pidfdpool.explaining import explained
+
             recipient._begin()
-            recipient._resolve(None, error)
+            recipient._resolve(None, explained(error, fn, args, kwargs, pool.recipe.shared_main))
             return
         pool.submit(recipient, buffers, kept(fn), policy, wait=wait)
 

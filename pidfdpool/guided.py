@@ -91,8 +91,14 @@ class Guided:
         self._arrived: queue.SimpleQueue[Future[Any] | Refused] | None = None if ordered else queue.SimpleQueue()
         self._untaken = 0  # of those that arrived or will
         self._submitter: Submitter | None = None
+        self._called = function
         if self._calls:
             self._begin(submitter, function)
+
+    def _explained(self, error: Exception, arguments: tuple[Any, ...]) -> Exception:
+        from pidfdpool.explaining import explained
+
+        return explained(error, self._called, arguments, {}, self._shared)
 
     def _begin(self, submitter: Submitter, function: Callable[..., Any]) -> None:
         workers, self._shared = submitter._note_map(self)
@@ -102,7 +108,7 @@ class Guided:
         try:
             self._function = payload.dumps(function, self._shared)[0]
         except Exception as error:
-            self._enter(Refused(error))
+            self._enter(Refused(self._explained(error, ())))
             self.halt(None)
             return
         self._go_on(wait=True)
@@ -162,7 +168,7 @@ class Guided:
             buffers = Apart(calls, self._shared).buffers()
         except Exception as error:
             if len(calls) == 1:
-                self._enter(Refused(error))
+                self._enter(Refused(self._explained(error, calls[0] if self._starred else (calls[0],))))
             else:  # those before the one that does not pickle are to run
                 for index in range(len(calls)):
                     self._submit(calls[index : index + 1])

@@ -148,8 +148,11 @@ class NotingPickler(ByValue):
             return namespaces.named, key
         if kind is FunctionType:
             reduced = self._dynamic_function_reduce(value)
+        elif kind is _CACHED:
+            reduced = _reduce_cached(value)
         else:
-            reduced = _reduce_cached(value) if kind is _CACHED else _reduce_class(value, key)
+            reduced = _reduce_class(value, key)
+            self._note_annotations(key[0], origin, value)
         make, arguments, *rest = reduced
         return namespaces.define, (*key, origins.token_for(key, value), make, *arguments), *rest
 
@@ -203,11 +206,18 @@ class NotingPickler(ByValue):
         noted = self.hints if reducing.is_annotate(function) else self.used
         for name in mentioned:
             noted[home, name] = names
+        self._note_annotations(home, names, function)
         self.at_home = True
         self.asks_for_main = self.asks_for_main or reducing.asks_for_main(function.__code__)
         code, base, _, _, closure = self._function_getnewargs(function)
         arguments = home, code, base, closure
         return namespaces.make_function, arguments, *self._state_of(function, {}, {n: names[n] for n in mentioned})
+
+    def _note_annotations(self, home: str, names: dict[str, Any], annotated: Any) -> None:
+        """Note what annotations mention that are text, as after `from __future__ import annotations`."""
+        for name in reducing.names_in_annotations(annotated):
+            if name in names:
+                self.hints[home, name] = names
 
 
 class ReturningPickler(ByValue):

@@ -18,6 +18,7 @@ import gc
 import linecache
 import logging
 import os
+import re
 import sys
 import types
 import typing
@@ -28,10 +29,11 @@ from cloudpickle import cloudpickle as internals
 from pidfdpool import remaking
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     Reducer = Callable[[Any], Any]
 
+_IDENTIFIER = re.compile(r"[^\W\d]\w*")
 CLASS_NAMES = "__classdict__"  # the free variable through which annotations see the names of their class's body
 _SOURCES_KEPT = 1000  # files that were looked for; notebooks have as many as they have cells
 
@@ -121,6 +123,21 @@ def annotations_of(value: Any, travels_by_value: Callable[[Any], bool]) -> tuple
     import annotationlib  # type: ignore[import-not-found, unused-ignore]
 
     return "__annotations__", annotationlib.get_annotations(value, format=annotationlib.Format.FORWARDREF)
+
+
+def names_in_annotations(value: Any) -> Iterator[str]:
+    """Yield what may be names in those annotations of a function or class that are text. Evaluates nothing."""
+    texts: Iterable[Any]
+    annotate = getattr(value, "__annotate__", None)
+    if annotate is not None:
+        texts = annotate.__code__.co_consts if isinstance(annotate, types.FunctionType) else ()
+    elif isinstance(value, type):
+        texts = vars(value).get("__annotations__", {}).values()
+    else:
+        texts = value.__annotations__.values()
+    for text in texts:
+        if type(text) is str:
+            yield from _IDENTIFIER.findall(text)
 
 
 def names_for_annotations(cell: types.CellType, code: types.CodeType) -> types.CellType:

@@ -20,6 +20,7 @@ STOREYS = {
     "__init__": 5,
     "executor": 3,
     "arguments": 3,
+    "explaining": 3,
     "lifecycle": 3,
     "mapping": 3,
     "guided": 3,
@@ -73,6 +74,8 @@ STOREYS = {
 BESIDE = {
     ("__main__", "cli"),
     ("executor", "arguments"),
+    ("executor", "explaining"),
+    ("guided", "explaining"),
     ("executor", "lifecycle"),
     ("executor", "mapping"),
     ("executor", "options"),

@@ -1,0 +1,98 @@
+"""Which part of a call cannot be sent to a worker, told to whoever wrote it.
+
+In the host, on the submitting thread, after the pickling of a call has failed. pickle's own error names a type and
+nothing else, so the parts of the call are tried one by one. Runs the objects' own code.
+"""
+
+from __future__ import annotations
+
+import pickle
+from types import CellType, FunctionType
+from typing import TYPE_CHECKING, Any
+
+from pidfdpool import leftouts, payload
+from pidfdpool.errors import CallNotSendable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_DEEPEST = 6  # levels of containers and attributes
+_MOST = 100  # parts of each that are tried
+# What pickle and its like raise for what they cannot do. Anything else was raised by an object's own code.
+_OF_PICKLERS = (TypeError, AttributeError, pickle.PicklingError, NotImplementedError, ValueError)
+
+
+def explained(
+    error: Exception,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any],
+    shared: payload.SharedMain | None,
+) -> Exception:
+    """Return the error to tell for a call that could not be pickled: it, or one that names the part and what helps.
+
+    error: what pickling the whole raised. An object's own exception stays as it is.
+    shared: what host and workers have in common, see `payload`.
+    """
+    if type(error) not in _OF_PICKLERS and not isinstance(error, pickle.PicklingError):
+        return error
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    parts = {f"argument {index} of {name}()": value for index, value in enumerate(arguments, 1)}
+    parts |= {f"argument {key!r} of {name}()": value for key, value in keywords.items()}
+    parts[f"the function {name}"] = function
+    for what, value in parts.items():
+        reason = _refusal(value, shared)
+        if reason is not None:
+            path, culprit, reason = _narrowed("", value, reason, shared, _DEEPEST)
+            where = f"{what}, in it {path.removeprefix(', ')}" if path else what
+            told = f"{where} ({leftouts.kind_of(culprit)}) cannot be sent to a worker: {leftouts.said(reason)}."
+            return _caused(CallNotSendable(f"{told} {leftouts.REMEDIES}"), error)
+    return error
+
+
+def _caused(told: Exception, error: Exception) -> Exception:
+    told.__cause__ = error
+    return told
+
+
+def _refusal(value: Any, shared: payload.SharedMain | None) -> Exception | None:
+    """Return why a part of a call cannot be pickled; None: it can."""
+    try:
+        payload.dumps(value, shared)
+    except Exception as error:
+        return error
+    return None
+
+
+def _narrowed(
+    path: str, value: Any, reason: Exception, shared: payload.SharedMain | None, depth: int
+) -> tuple[str, Any, Exception]:
+    """Return the innermost part that cannot be pickled, where it is, and why."""
+    if depth:
+        for step, part in _parts(value):
+            why = _refusal(part, shared)
+            if why is not None:
+                return _narrowed(path + step, part, why, shared, depth - 1)
+    return path, value, reason
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the first parts of an object, each with what to write behind the object to get at it."""
+    kind = type(value)
+    if kind in (list, tuple):
+        yield from ((f"[{index}]", part) for index, part in enumerate(value[:_MOST]))
+    elif kind is dict:
+        yield from ((f"[{key!r}]"[:60], part) for key, part in list(value.items())[:_MOST])
+    elif kind is FunctionType:
+        cells: tuple[CellType, ...] = value.__closure__ or ()
+        for name, cell in zip(value.__code__.co_freevars, cells, strict=False):
+            try:
+                yield f", its variable {name!r}", cell.cell_contents
+            except ValueError:  # empty
+                continue
+        yield from ((f", its default {index}", part) for index, part in enumerate(value.__defaults__ or (), 1))
+        yield from ((f", its default {name!r}", part) for name, part in (value.__kwdefaults__ or {}).items())
+    elif not isinstance(value, type):
+        held = getattr(value, "__dict__", None)
+        if type(held) is dict:
+            yield from ((f".{name}", part) for name, part in list(held.items())[:_MOST])
