@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from pidfdpool import arguments, checks, lifecycle, rebuilding
+from pidfdpool.explaining import explained
 from pidfdpool.futures import Future
 from pidfdpool.loop import snapshots, witness
 from pidfdpool.loop.outcomes import kept
@@ -341,8 +342,6 @@ class PidfdPoolExecutor(Executor):
         try:
             buffers = pool.lender.pickled((fn, args, kwargs), pool.recipe.shared_main)
         except Exception as error:  # anything else is not about the call: Ctrl-C, a handler that ends the program
-            from pidfdpool.explaining import explained
-
             recipient._begin()
             recipient._resolve(None, explained(error, fn, args, kwargs, pool.recipe.shared_main))
             return

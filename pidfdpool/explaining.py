@@ -10,7 +10,7 @@ import pickle
 from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import leftouts, payload
+from pidfdpool import payload
 from pidfdpool.errors import CallNotSendable
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def explained(
     """
     if type(error) not in _OF_PICKLERS and not isinstance(error, pickle.PicklingError):
         return error
+    from pidfdpool import leftouts
+
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     parts = {f"argument {index} of {name}()": value for index, value in enumerate(arguments, 1)}
     parts |= {f"argument {key!r} of {name}()": value for key, value in keywords.items()}

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from pidfdpool import payload
 from pidfdpool.chunking import Pace
 from pidfdpool.errors import InheritedFutureError
+from pidfdpool.explaining import explained
 from pidfdpool.loop import outcomes
 from pidfdpool.segments.apart import Apart
 from pidfdpool.typed import Protocol
@@ -96,8 +97,6 @@ class Guided:
             self._begin(submitter, function)
 
     def _explained(self, error: Exception, arguments: tuple[Any, ...]) -> Exception:
-        from pidfdpool.explaining import explained
-
         return explained(error, self._called, arguments, {}, self._shared)
 
     def _begin(self, submitter: Submitter, function: Callable[..., Any]) -> None:
