@@ -81,6 +81,22 @@ def processes_of_this_run(mark: str | None = None, among: Collection[int] | None
     return found
 
 
+def open_descriptors(pid: int | str = "self") -> dict[int, str]:
+    """Return the process's descriptors and what they lead to, but for the one that libffi keeps of its own library.
+
+    From version 3.8 on it opens that when it is first used, in whatever test or process that happens.
+    """
+    found = {}
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{name}")
+        except OSError:
+            continue  # that of the directory itself
+        if "/libffi.so" not in target:
+            found[int(name)] = target
+    return found
+
+
 def describe(pid: int) -> str:
     command = _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace")
     return f"{pid} ({_read(f'/proc/{pid}/comm').decode().strip()}) {command[:120]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import re
@@ -12,11 +11,9 @@ import uuid
 
 import pytest
 
-from tests.conditions import MARK, describe, eventually, processes, processes_of_this_run
+from tests.conditions import MARK, describe, eventually, open_descriptors, processes, processes_of_this_run
 
 os.environ[MARK] = uuid.uuid4().hex
-# libffi 3.8 and newer keep a descriptor of their own library from then on, which is not to be blamed on a test.
-ctypes.CFUNCTYPE(None)(lambda: None)
 
 
 def _take_signals_that_are_ignored() -> None:
@@ -33,16 +30,6 @@ def _take_signals_that_are_ignored() -> None:
 
 
 _take_signals_that_are_ignored()
-
-
-def _open_descriptors() -> dict[int, str]:
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except OSError:
-            continue  # the directory's own
-    return found
 
 
 def _shared_memory() -> set[str]:
@@ -95,7 +82,7 @@ def nothing_is_left():
 def leftovers(*, shared_memory: bool = True):
     """Look around, yield once, and fail the test if there is more than before. For fixtures."""
     threads = set(threading.enumerate())
-    descriptors = _open_descriptors()
+    descriptors = open_descriptors()
     memory = _shared_memory()
     mapped = _mapped_segments()
     running = set(processes())
@@ -107,9 +94,7 @@ def leftovers(*, shared_memory: bool = True):
             # Only what is new is looked at: to read the environments of all, twice for each test, takes minutes.
             "processes": [describe(pid) for pid in processes_of_this_run(among=set(processes()) - running)],
             "threads": [thread.name for thread in threading.enumerate() if thread not in threads],
-            "descriptors": {
-                fd: target for fd, target in _open_descriptors().items() if descriptors.get(fd) != target
-            },
+            "descriptors": {fd: target for fd, target in open_descriptors().items() if descriptors.get(fd) != target},
             "shared memory": {name for name in _shared_memory() - memory if _is_held_here(name)}
             if shared_memory
             else None,

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from pidfdpool import PidfdPoolExecutor
-from tests.conditions import eventually
+from tests.conditions import eventually, open_descriptors
 from tests.pool import calls
 
 
@@ -43,9 +43,9 @@ def test_other_arguments_are_checked():
 
 
 def test_nothing_is_started_before_the_first_submit():
-    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    before = threading.active_count(), len(open_descriptors())
     pool = PidfdPoolExecutor(4)
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+    assert (threading.active_count(), len(open_descriptors())) == before
     pool.shutdown()
 
 
@@ -142,7 +142,7 @@ def test_10_000_tasks_and_20_pools_leave_no_trace():
     def usage():
         with open("/proc/self/statm") as statm:
             pages = int(statm.read().split()[1])
-        return len(os.listdir("/proc/self/fd")), threading.active_count(), pages * 4096
+        return len(open_descriptors()), threading.active_count(), pages * 4096
 
     with PidfdPoolExecutor(2) as pool:
         list(pool.map(calls.double, range(2_000)))

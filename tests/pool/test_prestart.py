@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from pidfdpool import PidfdPoolExecutor, PoolBroken
-from tests.conditions import children, eventually, in_forked_child
+from tests.conditions import children, eventually, in_forked_child, open_descriptors
 from tests.pool import calls
 
 WAYS = ("spawn", "fork")
@@ -212,7 +212,7 @@ def test_a_wait_is_not_needed_when_all_are_there(way):
 
 
 def test_so_many_descriptors_are_open_and_no_more(way):
-    count = lambda pid="self": len(os.listdir(f"/proc/{pid}/fd"))  # noqa: E731
+    count = lambda pid="self": len(open_descriptors(pid))  # noqa: E731
     before = count()
     with PidfdPoolExecutor(4, mp_context=way) as pool:
         for workers in (1, 4):
