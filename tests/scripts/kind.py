@@ -29,7 +29,7 @@ class Kind:
     since: the first version of Python that has what it needs.
     needs: the distributions that it needs.
     files: what else is in its folder, text by name.
-    way: how it is run, one of `ways.WAYS`. flags, env: of the interpreter that runs it.
+    way: how it is run, one of `ways.WAYS`. arguments: its sys.argv[1:]. flags, env: of the interpreter that runs it.
     says: a regular expression; lines of standard error that match it tell of no problem.
     reason: why it may fail with our pool by default. Not allowed if it works with the standard pool in both ways.
     """
@@ -43,6 +43,7 @@ class Kind:
     workers: int = 2
     files: Mapping[str, str] = field(default_factory=dict)
     way: str = "python script.py"
+    arguments: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     says: str = ""

@@ -27,14 +27,16 @@ class Seen(AssertionError):
 
 def run(kind: Kind, contender: Contender, folder: Path) -> None:
     """Run the script of a kind with a pool; raise Seen unless it works. Nothing is left running either way."""
+    place = folder / "place"
+    place.mkdir()
     for name, text in kind.files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(contender.script(text))
-    start = WAYS[kind.way](folder, contender.script(kind.text))
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(contender.script(text))
+    start = WAYS[kind.way](place, contender.script(kind.text))
     mark = marked("script")
     environment = {**os.environ, "PYTHONPATH": ROOT, "PYTHONDONTWRITEBYTECODE": "1", **mark, **kind.env}
-    command = [sys.executable, *kind.flags, *start.arguments]
-    out, err, given = (folder / f".{name}" for name in ("out", "err", "in"))
+    command = [sys.executable, *kind.flags, *start.arguments, *kind.arguments]
+    out, err, given = (folder / name for name in ("out", "err", "in"))
     given.write_text(start.stdin)
     try:
         with out.open("w") as stdout, err.open("w") as stderr, given.open() as stdin:

@@ -188,4 +188,79 @@ KINDS = [
         use="pool.submit(work).result()",
         expected="['begin a', 'A', 'end a']",
     ),
+    Kind(
+        title="a decorator that keeps a cache in its closure",
+        script="""
+        import functools
+
+        def memoize(function):
+            cache = {}
+
+            @functools.wraps(function)
+            def wrapper(*args):
+                known = args in cache
+                if not known:
+                    cache[args] = function(*args)
+                return cache[args], known
+            return wrapper
+
+        @memoize
+        def square(number):
+            return number ** 2
+        """,
+        use="[pool.submit(square, number).result() for number in (2, 3, 2)]",
+        workers=1,
+        expected="[(4, False), (9, False), (4, True)]",
+    ),
+    Kind(
+        title="functools.lru_cache on methods, and partialmethod",
+        script="""
+        from functools import lru_cache, partialmethod
+
+        class Prices:
+            def __init__(self, rate):
+                self.rate = rate
+
+            @lru_cache
+            def of(self, amount, factor=1):
+                return self.rate * amount * factor
+
+            double = partialmethod(of, factor=2)
+
+            @staticmethod
+            @lru_cache(maxsize=None)
+            def known(name):
+                return name.upper()
+
+        def work(prices):
+            return prices.of(2), prices.double(2), Prices.known("a")
+        """,
+        use="pool.submit(work, Prices(3)).result(), pool.submit(Prices.known, 'b').result()",
+        expected="((6, 12, 'A'), 'B')",
+    ),
+    Kind(
+        title="an async context manager and an async generator, used in the task",
+        script="""
+        import asyncio
+        from contextlib import asynccontextmanager
+
+        @asynccontextmanager
+        async def connected(name):
+            yield f"connection to {name}"
+
+        async def pages(n):
+            for page in range(n):
+                await asyncio.sleep(0)
+                yield page
+
+        async def main(name):
+            async with connected(name) as connection:
+                return connection, [page async for page in pages(2)]
+
+        def work(name):
+            return asyncio.run(main(name))
+        """,
+        use='pool.submit(work, "db").result()',
+        expected="('connection to db', [0, 1])",
+    ),
 ]

@@ -280,4 +280,51 @@ KINDS = [
         use='list(pool.map(work, ["add", "mul"]))',
         expected="[7, 12]",
     ),
+    Kind(
+        title="an Enum called as a function, and one with _missing_",
+        script="""
+        from enum import Enum, IntEnum
+
+        Color = Enum("Color", "RED GREEN", module=__name__)
+
+        class Level(IntEnum):
+            LOW = 1
+            HIGH = 2
+
+            @classmethod
+            def _missing_(cls, value):
+                return cls.HIGH if value > 2 else None
+
+        def work(color, value):
+            return Color["GREEN"] if color is Color.RED else None, Level(value)
+        """,
+        use="(lambda c, l: (c is Color.GREEN, l is Level.HIGH))(*pool.submit(work, Color.RED, 7).result())",
+        expected="(True, True)",
+    ),
+    Kind(
+        title="dataclasses.fields and asdict of a class with a lock as a field",
+        script="""
+        import threading
+        from dataclasses import dataclass, field, fields
+
+        @dataclass
+        class Counter:
+            name: str
+            value: int = 0
+            lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+            def add(self, by):
+                with self.lock:
+                    self.value += by
+                    return self.value
+
+        counter = Counter("total")
+
+        def work(by):
+            return counter.add(by), [one.name for one in fields(counter)]
+        """,
+        use="[pool.submit(work, n).result()[0] for n in (1, 2)], pool.submit(work, 1).result()[1]",
+        workers=1,
+        expected="([1, 3], ['name', 'value', 'lock'])",
+    ),
 ]

@@ -347,4 +347,42 @@ KINDS = [
         use="pool.submit(work).result()",
         expected="('top', 3)",
     ),
+    Kind(
+        title="locale, time zone, umask and settings of gc and sockets",
+        script="""
+        import gc
+        import locale
+        import os
+        import socket
+        import time
+
+        os.environ["TZ"] = "EST+5"
+        time.tzset()
+        locale.setlocale(locale.LC_ALL, "C")
+        os.umask(0o027)
+        gc.disable()
+        socket.setdefaulttimeout(7)
+
+        def work():
+            place = time.tzname[0], locale.setlocale(locale.LC_ALL)
+            return *place, oct(os.umask(0o027)), gc.isenabled(), socket.getdefaulttimeout()
+        """,
+        use="pool.submit(work).result()",
+        expected="('EST', 'C', '0o27', False, 7.0)",
+    ),
+    Kind(
+        title="names that the top puts into builtins",
+        script="""
+        import builtins
+        import gettext
+
+        gettext.install("app")
+        builtins.shout = str.upper
+
+        def work(text):
+            return _(text), shout(text)
+        """,
+        use='pool.submit(work, "a").result()',
+        expected="('a', 'A')",
+    ),
 ]

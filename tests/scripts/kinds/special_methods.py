@@ -224,4 +224,52 @@ KINDS = [
             pool.submit(work, Node("a").add(Node("b"))).result())""",
         expected="[('b', True), ('c', True)]",
     ),
+    Kind(
+        title="__match_args__ and match statements",
+        script="""
+        class Circle:
+            __match_args__ = ("radius",)
+
+            def __init__(self, radius):
+                self.radius = radius
+
+        class Square:
+            def __init__(self, side):
+                self.side = side
+
+        def area(shape):
+            match shape:
+                case Circle(radius):
+                    return 3 * radius ** 2
+                case Square(side=side) if side > 0:
+                    return side ** 2
+                case [first, *_]:
+                    return area(first)
+        """,
+        use="list(pool.map(area, [Circle(2), Square(3), [Circle(1)]]))",
+        expected="[12, 9, 3]",
+    ),
+    Kind(
+        title="names with double underscores and beyond ASCII",
+        script="""
+        class Tr\u00e4ger:
+            __last = 10
+
+            def __init__(self, h\u00f6he):
+                self.__h\u00f6he = h\u00f6he
+
+            def __summe(self):
+                return self.__h\u00f6he + self.__last
+
+            def messen(self):
+                return self.__summe()
+
+        def __berechne(tr\u00e4ger):
+            return tr\u00e4ger.messen()
+
+        _arbeit = __berechne
+        """,
+        use="pool.submit(_arbeit, Tr\u00e4ger(5)).result()",
+        expected="15",
+    ),
 ]

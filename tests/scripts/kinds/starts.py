@@ -228,4 +228,30 @@ if __name__ == "__main__" and len(sys.argv) < 5:
         says=r"(>>> |\.\.\. )*",
     ),
     Kind(title="in the cells of a notebook", script=_CELLS, way="cells", expected="2\n3\n-1 11"),
+    Kind(
+        title="python -m package.script, with a relative import in the task",
+        script="""
+        def work(number):
+            from .parts import double
+            return double(number), __package__
+        """,
+        use="pool.submit(work, 2).result()",
+        expected="(4, 'package')",
+        way="python -m package.script",
+    ),
+    Kind(
+        title="python -W error",
+        script=_SCRIPT,
+        use=_USE,
+        flags=("-W", "error"),
+        expected=_EXPECTED,
+    ),
+    Kind(
+        title="python -s, with PYTHONSAFEPATH and PYTHONHASHSEED",
+        script=_SCRIPT,
+        use=_USE,
+        flags=("-s",),
+        env={"PYTHONSAFEPATH": "1", "PYTHONHASHSEED": "0"},
+        expected=_EXPECTED,
+    ),
 ]

@@ -251,4 +251,39 @@ KINDS = [
         """,
         expected="2 True",
     ),
+    Kind(
+        title="a default argument that serves as a cache",
+        script="""
+        def work(key, cache={}):
+            known = key in cache
+            cache[key] = True
+            return known, len(cache)
+        """,
+        use="[pool.submit(work, key).result() for key in (1, 2, 1)]",
+        workers=1,
+        expected="[(False, 1), (False, 2), (True, 2)]",
+    ),
+    Kind(
+        title="a settings object of a class of the script",
+        script="""
+        from dataclasses import dataclass, field
+
+        @dataclass
+        class Settings:
+            debug: bool = False
+            paths: list[str] = field(default_factory=list)
+
+        settings = Settings()
+        settings.paths.append("/data")
+
+        def configure(name, value):
+            setattr(settings, name, value)
+
+        def work():
+            configure("debug", True)
+            return settings
+        """,
+        use="pool.submit(work).result()",
+        expected="Settings(debug=True, paths=['/data'])",
+    ),
 ]

@@ -328,4 +328,21 @@ def run_job(job):
         use="pool.submit(work).result()",
         expected="(0, 1)",
     ),
+    Kind(
+        title="a module that imports the script under its own name",
+        script="""
+        import tools
+
+        REGISTERED = []
+
+        class Item:
+            kind = "item"
+
+        def work():
+            return tools.kind_of_script(), len(REGISTERED)
+        """,
+        files={"tools.py": "def kind_of_script():\n    import script\n    return script.Item.kind\n"},
+        use="pool.submit(work).result()",
+        expected="('item', 0)",
+    ),
 ]
