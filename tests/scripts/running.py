@@ -34,7 +34,7 @@ def run(kind: Kind, contender: Contender, folder: Path) -> None:
         (place / name).write_text(contender.script(text))
     start = WAYS[kind.way](place, contender.script(kind.text))
     mark = marked("script")
-    environment = {**os.environ, "PYTHONPATH": ROOT, "PYTHONDONTWRITEBYTECODE": "1", **mark, **kind.env}
+    environment = {**os.environ, "PYTHONPATH": ROOT, **mark, **kind.env}
     command = [sys.executable, *kind.flags, *start.arguments, *kind.arguments]
     out, err, given = (folder / name for name in ("out", "err", "in"))
     given.write_text(start.stdin)

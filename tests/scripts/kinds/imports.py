@@ -199,6 +199,24 @@ KINDS = [
         expected="(3, True)",
     ),
     Kind(
+        title="lazy from ... import of what is not there, in annotations only",
+        script="""
+        lazy from a_module_that_is_not_there import Thing
+
+        def work(thing: Thing) -> list[Thing]:
+            return [thing]
+
+        class Keeper:
+            thing: Thing | None = None
+
+            def hold(self, thing: Thing) -> int:
+                return thing
+        """,
+        use="pool.submit(work, 3).result(), pool.submit(Keeper().hold, 4).result()",
+        since=(3, 15),
+        expected="([3], 4)",
+    ),
+    Kind(
         title="-X lazy_imports=all: imports of every form",
         script="""
         import json
