@@ -192,7 +192,10 @@ class Template:
 
                 preload(self._boot, self._host_fd if self._handles == PIDFD else None)
         except BaseException as error:
-            self._channel.send(wire.encode(wire.PRELOAD_FAILED, buffers=payload.dump_error(error, payload.Arrived())))
+            from pidfdpool.worker import tracebacks
+
+            told = payload.dump_error(tracebacks.cut(error), payload.Arrived())
+            self._channel.send(wire.encode(wire.PRELOAD_FAILED, buffers=told))
             return False
         hygiene.flush_output()
         import faulthandler  # noqa: F401  what every worker needs is loaded once, too

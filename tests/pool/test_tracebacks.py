@@ -109,6 +109,14 @@ def test_an_initializers_error_starts_at_its_call(way, caplog):
     assert [function for _, function in frames(text)] == ["run_initializer", "fail", "divide"]
 
 
+def test_a_preloads_error_starts_at_its_call(way):
+    with PidfdPoolExecutor(1, mp_context=way, preload=functools.partial(fail, 1)) as pool:
+        with pytest.raises(PoolBroken) as caught:
+            pool.submit(calls.double, 1).result(timeout=20)
+    text = remote(caught.value.__cause__)
+    assert [function for _, function in frames(text)] == ["run_preload", "fail", "divide"]
+
+
 # ---- stacks ----------------------------------------------------------------------------------------------------
 
 
