@@ -17,9 +17,12 @@ from cloudpickle import cloudpickle as internals
 from pidfdpool import reducing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from pidfdpool.namespaces import Key
     from pidfdpool.naming import Uses
 
+_ABSENT = object()
 _CONSTANT = frozenset({int, float, complex, bool, str, bytes, type(None)})
 
 
@@ -37,6 +40,7 @@ class Definition:
         "_names",
         "_others",
         "asks_for_main",
+        "bundle",
         "data",
         "key",
     )
@@ -44,6 +48,7 @@ class Definition:
     def __init__(self, key: Key, function: Any, data: bytes, used: Uses, hints: Uses) -> None:
         self.key = key
         self.data = data
+        self.bundle: Bundle | None = None
         self._code = function.__code__
         self._defaults = function.__defaults__
         self._doc = function.__doc__
@@ -56,16 +61,28 @@ class Definition:
         self._modules = self._note(function.__globals__, {})
         self._loaded = len(sys.modules)
 
+    def holds(self, function: Any) -> bool:
+        """Return whether the pickle is still the function's."""
+        return self._is_of(function) and (not self._modules or len(sys.modules) == self._loaded)
+
+    def _is_of(self, function: Any) -> bool:
+        return (
+            function.__code__ is self._code
+            and function.__defaults__ is self._defaults
+            and function.__doc__ is self._doc
+            and not function.__kwdefaults__
+            and not function.__dict__
+            and _annotations_of(function) == self._annotations
+        )
+
+    @property
+    def names(self) -> Iterator[str]:
+        """The globals that the code mentions, there or not."""
+        return (name for _, name in self._names)
+
     def note_uses(self, function: Any, used: Uses, hints: Uses) -> bool:
         """Note which names the function uses now; return False if the pickle does not hold any more."""
-        if (
-            function.__code__ is not self._code
-            or function.__defaults__ is not self._defaults
-            or function.__doc__ is not self._doc
-            or function.__kwdefaults__
-            or function.__dict__
-            or _annotations_of(function) != self._annotations
-        ):
+        if not self._is_of(function):
             return False
         modules = self._note(function.__globals__, used)
         for key in self._others:
@@ -83,6 +100,53 @@ class Definition:
                 if isinstance(value, ModuleType):
                     modules.append(value)
         return modules
+
+
+class Bundle:
+    """All names that a function can reach, and their values, as they travel: as long as none of them has changed.
+
+    That is told only of what cannot be changed itself: numbers, text, modules, and functions that hold. Functions
+    are not kept alive, nor are the globals.
+    """
+
+    __slots__ = ("_functions", "_values", "data", "needs_script")
+
+    def __init__(self, root: Any, names: Sequence[str], data: bytes, needs_script: bool) -> None:
+        """names: all that are reached, `root` being one of them; for each `_can_be_told` is true.
+
+        data: the pickle of their values.
+        """
+        self.data = data
+        self.needs_script = needs_script
+        self._functions: list[tuple[str, weakref.ref[Any], Definition]] = []
+        self._values: list[tuple[str, Any]] = []
+        values = root.__globals__
+        absent: set[str] = set()
+        for name in names:
+            value = values[name]
+            if type(value) is FunctionType:
+                self._functions.append((name, weakref.ref(value), _known[value]))
+                absent.update(_known[value].names)
+            else:
+                self._values.append((name, value))
+        self._values += [(name, _ABSENT) for name in absent if name not in values]
+
+    def holds(self, names: dict[str, Any]) -> bool:
+        """Return whether the names still stand for the same."""
+        for name, value in self._values:
+            if names.get(name, _ABSENT) is not value:
+                return False
+        for name, reference, definition in self._functions:
+            function = names.get(name)
+            if function is not reference() or function is None or not definition.holds(function):
+                return False
+        return True
+
+
+def _can_be_told(value: Any) -> bool:
+    """Return whether a value changes only by another one coming in its place, or tells that it has changed."""
+    kind = type(value)
+    return kind in _CONSTANT or kind is ModuleType or (kind is FunctionType and value in _known)
 
 
 _known: weakref.WeakKeyDictionary[Any, Definition] = weakref.WeakKeyDictionary()
@@ -107,6 +171,24 @@ def remember(key: Key, function: Any, data: bytes, used: Uses, hints: Uses) -> D
         return None
     known = _known[function] = Definition(key, function, data, used, hints)
     return known
+
+
+def bundle_of(root: Any) -> Bundle | None:
+    """Return the bundle of a function, if all in it is still as it was."""
+    known = _known.get(root)
+    bundle = None if known is None else known.bundle
+    return bundle if bundle is not None and bundle.holds(root.__globals__) else None
+
+
+def remember_bundle(root: Any, used: Uses, data: bytes, needs_script: bool) -> None:
+    """Keep the pickle of all that a function can reach, if it can be told whether any of it has changed."""
+    known = _known.get(root)
+    names = root.__globals__
+    if known is None or not all(
+        found is names and name in names and _can_be_told(names[name]) for (_, name), found in used.items()
+    ):
+        return
+    known.bundle = Bundle(root, [name for _, name in used], data, needs_script)
 
 
 def _annotations_of(function: Any) -> Any:

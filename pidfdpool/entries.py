@@ -48,20 +48,41 @@ def dumps(value: object, leave_out: LeaveOut | None = None) -> bytes:
     """
     table = naming.table()
     stream = io.BytesIO()
-    pickler = naming.NotingPickler(stream, table, {}, {}, leave_out)
+    used: Uses = {}
+    hints: Uses = {}
+    pickler = naming.NotingPickler(stream, table, used, hints, leave_out)
     pickler.dump(value)
-    names_a_job = not pickler.used and _NAMES_A_JOB.search(stream.getbuffer()) is not None
-    if not (pickler.used or pickler.hints or pickler.at_home or names_a_job):
+    names_a_job = not used and _NAMES_A_JOB.search(stream.getbuffer()) is not None
+    if not (used or hints or pickler.at_home or names_a_job):
         return stream.getvalue()
-    script = scripts.current()
-    needs_script = script.can_run_again and (script.sets_up or names_a_job or pickler.asks_for_main)
-    found = _Found(table, script)
-    entries = found.entries(pickler.used, pickler.hints)
     begin = stream.tell()
-    pickle.dump(entries, stream, picklers.PROTOCOL)
-    needs_script = needs_script or found.needs_script
-    stream.write(namespaces.TRAILER.pack(begin, namespaces.NEEDS_SCRIPT if needs_script else namespaces.MARK))
+    root = _function_of(used) if not hints and not pickler.asks_for_main else None
+    bundle = None if root is None else definitions.bundle_of(root)
+    if bundle is not None:
+        stream.write(bundle.data)
+        mark = namespaces.NEEDS_SCRIPT if bundle.needs_script else namespaces.MARK
+        stream.write(namespaces.TRAILER.pack(begin, mark))
+        return stream.getvalue()
+    found = _Found(table, scripts.current())
+    if found.can_run_again and (names_a_job or pickler.asks_for_main or found.script.sets_up):
+        found.needs_script = True
+    data = pickle.dumps(found.entries(used, hints), picklers.PROTOCOL)
+    stream.write(data)
+    if root is not None and not hints:
+        definitions.remember_bundle(root, used, data, found.needs_script)
+    stream.write(namespaces.TRAILER.pack(begin, namespaces.NEEDS_SCRIPT if found.needs_script else namespaces.MARK))
     return stream.getvalue()
+
+
+def _function_of(used: Uses) -> Any:
+    """Return the function that is all that a call consists of, besides its arguments; None: there is more to it."""
+    if len(used) != 1:
+        return None
+    for (_, name), names in used.items():
+        value = names.get(name)
+        if type(value) is FunctionType and value.__globals__ is names:
+            return value
+    return None
 
 
 class _Module:
@@ -94,85 +115,93 @@ class _Part:
 class _Found:
     """The names that one call can reach, and their values."""
 
+    __slots__ = ("_large", "_parts", "_table", "_uses", "can_run_again", "needs_script", "script")
+
     def __init__(self, table: Mapping[Any, Any], script: scripts.Script) -> None:
         self._table = table
-        self._script = script
-        self._parts: dict[Key, _Part] = {}
-        self._uses: dict[Key, Uses] = {}
-        self._users: dict[Key, str] = {}  # who uses a name: the first that was found
-        self._large: list[tuple[Key, int]] = []  # names whose values are large, and how many bytes these have
+        self.script = script
+        self.can_run_again = script.can_run_again
         self.needs_script = False
+        self._parts: dict[Key, _Part] = {}
+        self._uses: dict[Key, Uses] = {}  # by the name whose value uses them
+        self._large: list[tuple[Key, int]] = []  # names whose values are large, and how many bytes these have
 
     def entries(self, used: Uses, hints: Uses) -> list[Entry]:
         """Return names and their values; these use more names, and so on."""
-        own = frozenset(used)
-        self._follow(used, hints, own)
-        # What only annotations mention comes last: nothing fails or is run again for the sake of it.
-        hinted = {key: names for key, names in hints.items() if key not in used}
-        self._follow(hinted, {}, frozenset(), only_hinted=True)
+        parts = self._parts
+        self._follow(used, hints, len(used))
+        if hints:
+            # What only annotations mention comes last: nothing fails or is run again for the sake of it.
+            self._follow({key: names for key, names in hints.items() if key not in used}, {}, 0, only_hinted=True)
         for key, size in self._large:
-            leftouts.warn_of_large(key, size, self._users.get(key))
-        ordered = list(self._parts.values())
-        shareable = sum(part.pickler is not None for part in ordered)
+            leftouts.warn_of_large(key, size, self._user_of(key))
+        ordered = list(parts.values())
+        shareable = sum([part.pickler is not None for part in ordered])
         if shareable:
-            ordered = [self._parts[key] for key in _users_last(self._uses)]
+            ordered = [parts[key] for key in _users_last(self._uses)]
         if shareable > 1:
             ordered = _joined(ordered, self._table)
         return [(part.keys, part.data, part.alone) for part in ordered]
 
-    def _follow(self, used: Uses, hints: Uses, own: frozenset[Key], *, only_hinted: bool = False) -> None:
+    def _follow(self, used: Uses, hints: Uses, own: int, *, only_hinted: bool = False) -> None:
+        """Pickle the values of names, and of those that these use.
+
+        own: of so many the call itself consists.
+        """
+        parts, uses = self._parts, self._uses
         keys = list(used)
-        for key in keys:  # which grows meanwhile
+        for index, key in enumerate(keys):  # which grows meanwhile
             value = used[key].get(key[1], _MISSING)
-            if value is _MISSING or key in self._parts:  # another thread has removed it; or it is there
+            if value is _MISSING or key in parts:  # another thread has removed it; or it is there
                 continue
-            more = self._uses[key] = {}
+            more: Uses = {}
             try:
-                part = self._part(key, value, more, hints)
+                parts[key] = self._part(key, value, more, hints)
             except MemoryError:
                 raise
             except Exception as error:
-                self._uses[key] = {}
-                if only_hinted:
-                    del self._uses[key]
-                    continue
-                self._parts[key] = self._left_out(key, value, error, itself=key in own)
+                if not only_hinted:
+                    uses[key] = {}
+                    parts[key] = self._left_out(key, value, error, itself=index < own)
                 continue
-            self._parts[key] = part
+            uses[key] = more
             for each, names in more.items():
-                self._users.setdefault(each, key[1])
                 if each not in used:
                     used[each] = names
                     keys.append(each)
+
+    def _user_of(self, key: Key) -> str | None:
+        """Return who uses a name: the first that was found."""
+        return next((user[1] for user, uses in self._uses.items() if key in uses and user != key), None)
 
     def _left_out(self, key: Key, value: Any, error: Exception, *, itself: bool) -> _Part:
         """Return what the worker gets in the place of a value that does not travel.
 
         itself: the call consists of it, so that it is no use to send that without.
         """
-        by_script = self._script.can_run_again and key[0] == "__main__" and key[1] in self._script.names
+        by_script = self.can_run_again and key[0] == "__main__" and key[1] in self.script.names
         if itself and not by_script:
             raise error
         self.needs_script = self.needs_script or by_script
-        why = leftouts.Why(key[1], leftouts.kind_of(value), self._users.get(key), leftouts.said(error))
+        why = leftouts.Why(key[1], leftouts.kind_of(value), self._user_of(key), leftouts.said(error))
         stand_in = leftouts.LeftOut(key, why.told(None if by_script else self._why_not_by_script(key)))
         return _Part((key,), (value,), pickle.dumps([stand_in], picklers.PROTOCOL))
 
     def _why_not_by_script(self, key: Key) -> str:
-        if not self._script.can_run_again:
-            return self._script.why_not
+        if not self.can_run_again:
+            return self.script.why_not
         return f"nothing outside of the script's guard is called {key[1]}"
 
     def _part(self, key: Key, value: Any, used: Uses, hints: Uses) -> _Part:
         kind: Any = type(value)
         if kind in _SCALARS:
-            if kind is int and self._script.can_run_again and key[1] in self._script.of_process:
+            if kind is int and self.can_run_again and key[1] in self.script.of_process:
                 raise naming.LeftToScript("its value means something in the host's process only")
             return _Part((key,), (value,), self._noticed(key, pickle.dumps([value], picklers.PROTOCOL)))
         if kind in _CONTAINERS and len(value) <= _FEW:
             return _plain(key, value) or self._pickled(key, value, used, hints)
         if kind is ModuleType and not internals._PICKLE_BY_VALUE_MODULES and value.__name__ in sys.modules:
-            self.needs_script = self.needs_script or (value.__name__ == "__main__" and self._script.can_run_again)
+            self.needs_script = self.needs_script or (value.__name__ == "__main__" and self.can_run_again)
             return _Part((key,), (value,), pickle.dumps([_Module(value.__name__)], picklers.PROTOCOL))
         if kind is not FunctionType:
             return self._pickled(key, value, used, hints)
@@ -184,7 +213,7 @@ class _Found:
             known = definitions.remember(key, value, part.data, used, hints)
             if known is None:
                 return part
-        if known.asks_for_main and self._script.can_run_again:
+        if known.asks_for_main and self.can_run_again:
             self.needs_script = True
         return _Part((key,), (value,), known.data)
 
@@ -198,7 +227,7 @@ class _Found:
         pickler = naming.NotingPickler(stream, self._table, used, hints)
         pickler.defining = (key,)
         pickler.dump([value])
-        if pickler.asks_for_main and self._script.can_run_again:
+        if pickler.asks_for_main and self.can_run_again:
             self.needs_script = True
         return _Part((key,), [value], self._noticed(key, stream.getvalue()), pickler)
 

@@ -54,7 +54,10 @@ class ByValue(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
     """cloudpickle's pickler, but with our reducers, and a table that is heeded."""
 
     def __init__(self, stream: io.BytesIO, table: Mapping[Any, Any], leave_out: LeaveOut | None = None) -> None:
-        super().__init__(stream, protocol=picklers.PROTOCOL, buffer_callback=leave_out)
+        # cloudpickle's own takes as long as all the rest, to find out the protocol.
+        _pickle.Pickler.__init__(self, stream, picklers.PROTOCOL, buffer_callback=leave_out)
+        self.proto = picklers.PROTOCOL
+        self.globals_ref: dict[int, dict[str, Any]] = {}
         _set_table(self, table)
         self._table = table
 

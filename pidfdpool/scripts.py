@@ -58,7 +58,7 @@ class Script:
     @property
     def why_not(self) -> str:
         """Why it cannot be run again; empty: it can."""
-        return self._why_not or self._read().why_not
+        return self._why_not or (self._contents or self._read()).why_not
 
     @property
     def can_run_again(self) -> bool:
@@ -120,7 +120,7 @@ def _contents_of(path: str | None) -> _Contents:
     return _Contents("", _sets_up(tree, names), frozenset(_names_bound(tree)), frozenset(_names_of_process(tree)))
 
 
-_known: tuple[object, Script] | None = None  # what was found of which `__main__`
+_known: tuple[object, object, Script] | None = None  # what was found of which `__main__` and file
 described: Script | None = None  # in a template and its workers: what the host has said
 
 
@@ -130,11 +130,12 @@ def current() -> Script:
     if described is not None:
         return described
     main: Any = sys.modules.get("__main__")
-    key = (main, getattr(main, "__file__", None))
     known = _known
-    if known is None or known[0] != key:
-        known = _known = key, _look_at(main)
-    return known[1]
+    if known is not None and known[0] is main and known[1] is getattr(main, "__file__", None):
+        return known[2]
+    script = _look_at(main)
+    _known = main, getattr(main, "__file__", None), script
+    return script
 
 
 def _look_at(main: ModuleType | None) -> Script:
