@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
@@ -13,6 +14,22 @@ from typing import Any
 
 MARK = "PIDFDPOOL_TEST_RUN"
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+_borne: list[mmap.mmap] = []
+
+
+def bear_mark(mark: str) -> None:
+    """Have this process be known as one of the run `mark`, and what it starts or forks as well.
+
+    What is executed has it in its environment, and what is only forked in its memory: its /proc/PID/environ is what
+    this process began with, and all processes that pytest-xdist starts begin with the same.
+    """
+    os.environ[MARK] = mark
+    descriptor = os.memfd_create(f"{MARK}={mark}")
+    os.truncate(descriptor, mmap.PAGESIZE)
+    _borne.append(mmap.mmap(descriptor, mmap.PAGESIZE))
+    os.close(descriptor)
 
 
 def eventually(condition: Callable[[], Any], what: str, seconds: float = 10.0) -> Any:
@@ -63,22 +80,24 @@ def children(pid: int) -> list[int]:
 def processes_of_this_run(mark: str | None = None, among: Collection[int] | None = None) -> list[int]:
     """Return the living processes of this test run, but for the one that runs the tests.
 
-    They carry its mark in their environment, or one that `marked` derived from it; or are forked from it and named
-    by the pool. mark: only those with this one. among: look at no others.
+    They carry its mark in their environment, or one that `marked` derived from it; or are named by the pool and have
+    its mark in their memory. mark: only those with this one. among: look at no others.
     """
     wanted = f"{MARK}={mark or os.environ[MARK]}".encode()
-    own = _read("/proc/self/environ") + _read("/proc/self/cmdline")
     found = []
     for pid in processes() if among is None else among:
         if pid == os.getpid() or not is_alive(pid):
             continue
         environment = _read(f"/proc/{pid}/environ")
-        same = environment + _read(f"/proc/{pid}/cmdline") == own
-        forked = same and _read(f"/proc/{pid}/comm").startswith(b"pidfd-")
         marks = [item for item in environment.split(b"\0") if item.startswith(wanted)]
-        if wanted in marks or (mark is None and (marks or (forked and environment))):
+        if wanted in marks or (mark is None and (marks or _is_forked(pid, wanted))):
             found.append(pid)
     return found
+
+
+def _is_forked(pid: int, wanted: bytes) -> bool:
+    named = _read(f"/proc/{pid}/comm").startswith(b"pidfd-")
+    return named and b"memfd:" + wanted in _read(f"/proc/{pid}/maps")
 
 
 def open_descriptors(pid: int | str = "self") -> dict[int, str]:

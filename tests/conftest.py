@@ -11,9 +11,9 @@ import uuid
 
 import pytest
 
-from tests.conditions import MARK, describe, eventually, open_descriptors, processes, processes_of_this_run
+from tests.conditions import bear_mark, describe, eventually, open_descriptors, processes, processes_of_this_run
 
-os.environ[MARK] = uuid.uuid4().hex
+bear_mark(uuid.uuid4().hex)
 
 
 def _take_signals_that_are_ignored() -> None:
