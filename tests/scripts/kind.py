@@ -32,6 +32,7 @@ class Kind:
     way: how it is run, one of `ways.WAYS`. arguments: its sys.argv[1:]. flags, env: of the interpreter that runs it.
     says: a regular expression; lines of standard error that match it tell of no problem.
     reason: why it may fail with our pool by default. Not allowed if it works with the standard pool in both ways.
+    reason_with_fork: why it may fail with `mp_context="fork"`.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Kind:
     env: Mapping[str, str] = field(default_factory=dict)
     says: str = ""
     reason: str = ""
+    reason_with_fork: str = ""
 
     @property
     def text(self) -> str:

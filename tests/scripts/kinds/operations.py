@@ -208,4 +208,24 @@ KINDS = [
         """,
         expected="10",
     ),
+    Kind(
+        title="random.seed in an initializer of the script",
+        script="""
+        import random
+        from concurrent.futures import ProcessPoolExecutor
+
+        def prepare(seed):
+            random.seed(seed)
+
+        def work():
+            return random.randint(0, 10 ** 9)
+
+        if __name__ == "__main__":
+            with ProcessPoolExecutor(1, initializer=prepare, initargs=(7,)) as pool:
+                there = [pool.submit(work).result() for _ in range(3)]
+            random.seed(7)
+            print(there == [work() for _ in range(3)])
+        """,
+        expected="True",
+    ),
 ]

@@ -179,6 +179,7 @@ KINDS = [
                 print(first, pool.submit(work, 2).result())
         """,
         expected="2 10",
+        reason_with_fork="as with the standard pool: a worker has the globals of the moment of its fork",
     ),
     Kind(
         title="globals that are defined behind the guard",
