@@ -38,19 +38,19 @@ _MISSING = object()
 _NAMES_A_JOB = re.compile(rb"__main__[:.]\w")  # as text: "__main__:work" is how schedulers store a function
 
 
-def dumps(value: object, leave_out: LeaveOut | None = None) -> bytes:
+def dumps(value: object, once: picklers.Once | None, leave_out: LeaveOut | None = None) -> bytes:
     """Return the payload of an object.
 
+    once: where reducers come from that share something; without it, they raise.
     leave_out: returns False for a large buffer that is not to be in it; the values of names have theirs in any case.
 
     Raises:
         Exception: whatever cannot be pickled in the object itself.
     """
-    table = naming.table()
     stream = io.BytesIO()
     used: Uses = {}
     hints: Uses = {}
-    pickler = naming.NotingPickler(stream, table, used, hints, leave_out)
+    pickler = naming.NotingPickler(stream, naming.table(once), used, hints, leave_out)
     pickler.dump(value)
     names_a_job = not used and _NAMES_A_JOB.search(stream.getbuffer()) is not None
     if not (used or hints or pickler.at_home or names_a_job):
@@ -63,7 +63,7 @@ def dumps(value: object, leave_out: LeaveOut | None = None) -> bytes:
         mark = namespaces.NEEDS_SCRIPT if bundle.needs_script else namespaces.MARK
         stream.write(namespaces.TRAILER.pack(begin, mark))
         return stream.getvalue()
-    found = _Found(table, scripts.current())
+    found = _Found(naming.table(), scripts.current())
     if found.can_run_again and (names_a_job or pickler.asks_for_main or found.script.sets_up):
         found.needs_script = True
     data = pickle.dumps(found.entries(used, hints), picklers.PROTOCOL)

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     Uses = dict[Key, dict[str, Any]]  # which names are used, and the globals that they are in
 
 _CACHED = functools._lru_cache_wrapper
-_set_table = _pickle.Pickler.dispatch_table.__set__  # type: ignore[attr-defined]  # cloudpickle's own hides it
 
 
 class LeftToScript(Exception):
@@ -58,7 +57,7 @@ class ByValue(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
         _pickle.Pickler.__init__(self, stream, picklers.PROTOCOL, buffer_callback=leave_out)
         self.proto = picklers.PROTOCOL
         self.globals_ref: dict[int, dict[str, Any]] = {}
-        _set_table(self, table)
+        picklers.taught(self, table)
         self._table = table
 
     def reducer_override(self, value: Any) -> Any:
@@ -326,36 +325,44 @@ def _reduce_cached(value: Any) -> tuple[Any, ...]:
 _tables: tuple[object, dict[Any, Any]] | None = None
 
 
-def table() -> dict[Any, Any]:
-    """Return the reducers of cloudpickle, ours, and those that are registered, in one table."""
+def table(once: picklers.Once | None = None) -> dict[Any, Any]:
+    """Return the reducers of cloudpickle, ours, and those that are registered, in one table.
+
+    once: where those come from that share something; without it, they raise.
+    """
     global _tables  # noqa: PLW0603  per process; to make it twice does no harm
+    if once is not None:
+        return _over(once.table)
     extra = picklers.table()
     source = dict(copyreg.dispatch_table) if extra is None else extra
     known = _tables
     if known is None or (known[0] is not source and known[0] != source):
-        own = cloudpickle.Pickler.dispatch_table.maps[0]
-        # multiprocessing's ways with methods are for those that are found by name, so cloudpickle's come before them.
-        known = _tables = source, {**source, **own, **reducing.REDUCERS}
+        known = _tables = source, _over(source)
     return known[1]
 
 
-def dumps_result(value: object, leave_out: LeaveOut | None = None) -> bytes:
+def _over(registered: dict[Any, Any]) -> dict[Any, Any]:
+    # multiprocessing's ways with methods are for those that are found by name, so cloudpickle's come before them.
+    return {**registered, **cloudpickle.Pickler.dispatch_table.maps[0], **reducing.REDUCERS}
+
+
+def dumps_result(value: object, once: picklers.Once | None, leave_out: LeaveOut | None = None) -> bytes:
     """Return the payload of what goes from a worker to the host.
 
-    leave_out: returns False for a large buffer that is not to be in it.
+    once: see `table`. leave_out: returns False for a large buffer that is not to be in it.
 
     Raises:
         Exception: whatever cannot be pickled.
     """
-    return _dumped(ReturningPickler, value, leave_out)
+    return _dumped(ReturningPickler, value, once, leave_out)
 
 
-def dumps_whole(value: object, leave_out: LeaveOut | None = None) -> bytes:
+def dumps_whole(value: object, once: picklers.Once | None, leave_out: LeaveOut | None = None) -> bytes:
     """Return the payload of what consists of no names, between a host and what was forked from it."""
-    return _dumped(ByValue, value, leave_out)
+    return _dumped(ByValue, value, once, leave_out)
 
 
-def _dumped(kind: type[ByValue], value: object, leave_out: LeaveOut | None) -> bytes:
+def _dumped(kind: type[ByValue], value: object, once: picklers.Once | None, leave_out: LeaveOut | None) -> bytes:
     stream = io.BytesIO()
-    kind(stream, table(), leave_out).dump(value)
+    kind(stream, table(once), leave_out).dump(value)
     return stream.getvalue()

@@ -103,27 +103,41 @@ class _CheckingPickler(pickle.Pickler):
         return NotImplemented
 
 
-def dumps(value: object, shared: SharedMain | None = None) -> list[Buffer]:
+def dumps(value: object, shared: SharedMain | None = None, once: picklers.Once | None = None) -> list[Buffer]:
     """Return the payload of any object. What the caller does to the object afterwards does not change it.
+
+    once: reducers for an object that shares something with whoever gets it. Default: new ones, if it does.
 
     Raises:
         Exception: whatever the object's own reduction raised, pickle.PicklingError and TypeError most often.
     """
     try:
-        data = picklers.pickled(value)
+        data = picklers.pickled(value) if once is None else once.pickled(value)
         if picklers.STACK_GLOBAL not in data or (len(data) >= plain.LONG and plain.is_plain(value, len(data))):
             return [data]  # nothing in it is looked up by its name, or by none that matters
         # What neither name can be in is searched once only.
         if b"main__" not in data or (b"__main__" not in data and b"__mp_main__" not in data):
             strangers = findable.strangers()
-            return [_by_name_or_value(data, value, shared) if strangers and _mentions(data, strangers) else data]
+            return [
+                _by_name_or_value(data, value, shared, once) if strangers and _mentions(data, strangers) else data
+            ]
         if shared is not None and not isinstance(shared, Arrived):
-            return [pickled_by_reference(value, shared)]
+            return [pickled_by_reference(value, shared, once)]
+        shares = False
     except MemoryError:
         raise
+    except picklers.SharesResource:
+        shares = True
     except Exception:  # a lambda, a closure, something of __main__: cloudpickle's own error is the better one
-        pass
-    return [_cloudpickled(value, shared)]
+        shares = False
+    if not shares:
+        try:
+            return [_cloudpickled(value, shared, once)]
+        except picklers.SharesResource:
+            if once is not None:
+                raise
+    with picklers.Once() as once:
+        return dumps(value, shared, once)
 
 
 def loads(buffers: Sequence[Buffer]) -> Any:
@@ -207,12 +221,15 @@ class _SparingUnpickler(pickle.Unpickler):
         return kind if kind in self._spared else fill(kind, state)
 
 
-def pickled_by_reference(value: object, shared: SharedMain, into: Sink | None = None) -> bytes:
+def pickled_by_reference(
+    value: object, shared: SharedMain, once: picklers.Once | None = None, into: Sink | None = None
+) -> bytes:
     """Return the pickle of an object, or write it, if nothing in it is the host's alone; raise otherwise."""
     stream = io.BytesIO()
     leave_out = None if into is None else into.leave_out
     target = stream if into is None else into
-    pickler = picklers.taught(_CheckingPickler(target, picklers.PROTOCOL, buffer_callback=leave_out))
+    table = picklers.table() if once is None else once.table
+    pickler = picklers.taught(_CheckingPickler(target, picklers.PROTOCOL, buffer_callback=leave_out), table)
     pickler.shared = shared
     pickler.dump(value)
     return stream.getvalue()
@@ -226,13 +243,13 @@ def _encoded(module: ModuleType) -> bytes:
     return module.__name__.encode("utf-8", "replace")
 
 
-def _by_name_or_value(by_name: bytes, value: object, shared: SharedMain | None) -> bytes:
+def _by_name_or_value(by_name: bytes, value: object, shared: SharedMain | None, once: picklers.Once | None) -> bytes:
     """Return a pickle which is rebuilt by name where that works, and by value where those modules are not found.
 
     By name comes first, because an initializer, a preload or a fork may have brought the module into the workers.
     """
     try:
-        return picklers.pickled(_Either(by_name, _cloudpickled(value, shared)))
+        return picklers.pickled(_Either(by_name, _cloudpickled(value, shared, once)))
     except Exception:
         return by_name
 
@@ -254,7 +271,9 @@ def _load_either(by_name: bytes, by_value: bytes, load: Callable[[bytes], Any] =
         return load(by_value)
 
 
-def _cloudpickled(value: object, shared: SharedMain | None, into: Sink | None = None) -> bytes:
+def _cloudpickled(
+    value: object, shared: SharedMain | None, once: picklers.Once | None = None, into: Sink | None = None
+) -> bytes:
     import cloudpickle
 
     for module in findable.strangers():
@@ -266,24 +285,24 @@ def _cloudpickled(value: object, shared: SharedMain | None, into: Sink | None = 
     # that for a module which any process could import.
     script = sys.modules.get("__mp_main__")
     if script is None or script.__name__ in cloudpickle.list_registry_pickle_by_value():
-        return _by_value(value, shared, into)
+        return _by_value(value, shared, once, into)
     cloudpickle.register_pickle_by_value(script)
     try:
-        return _by_value(value, shared, into)
+        return _by_value(value, shared, once, into)
     finally:
         cloudpickle.unregister_pickle_by_value(script)
 
 
-def _by_value(value: object, shared: SharedMain | None, into: Sink | None) -> bytes:
+def _by_value(value: object, shared: SharedMain | None, once: picklers.Once | None, into: Sink | None) -> bytes:
     from pidfdpool import entries, naming
 
     leave_out = None if into is None else into.leave_out
     if shared is None:
-        data = entries.dumps(value, leave_out)
+        data = entries.dumps(value, once, leave_out)
     elif isinstance(shared, Arrived):
-        data = naming.dumps_result(value, leave_out)
+        data = naming.dumps_result(value, once, leave_out)
     else:
-        data = naming.dumps_whole(value, leave_out)
+        data = naming.dumps_whole(value, once, leave_out)
     if into is not None:
         into.write(data)
     return data

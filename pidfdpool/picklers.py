@@ -14,9 +14,12 @@ import _pickle as pickle
 import copyreg
 import io
 import sys
+from contextlib import suppress
+from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any, TypeAlias, TypeVar
 
     Table: TypeAlias = dict[type, Any]
@@ -24,16 +27,46 @@ if TYPE_CHECKING:
 
 PROTOCOL = 5
 STACK_GLOBAL = b"\x93"  # since protocol 4 the only way in which a pickle names a global (pickletools.dis)
+_REPEATABLE = 3  # parts of a reduced object; behind these come iterators, which can be read once
 _SMALL = 4096  # bytes; after more than that a pickler's memory would be larger than what is mostly needed
 
 
+# Reducers of multiprocessing's that do nothing but to look at the object, by module and name.
+_HARMLESS = frozenset(
+    {
+        ("multiprocessing.reduction", "_reduce_method"),
+        ("multiprocessing.reduction", "_reduce_method_descriptor"),
+        ("multiprocessing.reduction", "_reduce_partial"),
+        ("multiprocessing.managers", "reduce_array"),
+        ("multiprocessing.managers", "rebuild_as_list"),
+    }
+)
+
+
+class SharesResource(pickle.PicklingError):
+    """An object that each pickle shares anew: a socket, a connection, a tensor."""
+
+
+def _refuse(value: object) -> Any:
+    raise SharesResource(
+        f"cannot pickle {type(value).__qualname__!r} object here: each time that it is pickled a descriptor, or the "
+        "like, is shared anew; pass it as an argument"
+    )
+
+
 class _Reducers:
-    """multiprocessing's reducers over copyreg's, in one table, and picklers that go by it."""
+    """multiprocessing's reducers over copyreg's, in one table, and picklers that go by it.
+
+    table: all of them.
+    harmless: those that may be called for nothing. The others raise SharesResource.
+    """
 
     def __init__(self, extra: Table) -> None:
         self._extra = extra  # live, as copyreg's
         self._seen = dict(extra), dict(copyreg.dispatch_table)
         self.table: Table = {**copyreg.dispatch_table, **extra}
+        self.sharing: Table = {kind: reduce for kind, reduce in extra.items() if not _is_harmless(reduce)}
+        self.harmless: Table = {**self.table, **dict.fromkeys(self.sharing, _refuse)}
         self._kept: list[tuple[pickle.Pickler, io.BytesIO]] = []
 
     def are_up_to_date(self) -> bool:
@@ -48,7 +81,7 @@ class _Reducers:
         except IndexError:
             stream = io.BytesIO()
             pickler = pickle.Pickler(stream, PROTOCOL)
-            pickler.dispatch_table = self.table
+            pickler.dispatch_table = self.harmless
             pair = pickler, stream
         pickler.dump(value)
         data = stream.getvalue()
@@ -74,25 +107,92 @@ def _current() -> _Reducers | None:
     return reducers
 
 
+def _is_harmless(reduce: Any) -> bool:
+    return (getattr(reduce, "__module__", None), getattr(reduce, "__qualname__", None)) in _HARMLESS
+
+
 def table() -> Table | None:
-    """Return the reducers for a pickler of one's own; None: the ordinary ones will do."""
+    """Return reducers that may be called for nothing, for a pickler of one's own; None: the ordinary ones will do.
+
+    For the types of other reducers there are some that raise SharesResource.
+    """
     reducers = _current()
-    return None if reducers is None else reducers.table
+    return None if reducers is None else reducers.harmless
 
 
-def taught(pickler: P) -> P:
-    """Return the pickler, which goes by these reducers from now on."""
-    reducers = table()
+def taught(pickler: P, reducers: Mapping[Any, Any] | None) -> P:
+    """Return the pickler, which goes by these reducers from now on. None: it stays as it is."""
     if reducers is not None:
-        pickler.dispatch_table = reducers
+        # By assignment a class with an attribute of that name (cloudpickle's) would keep it from the pickler.
+        pickle.Pickler.dispatch_table.__set__(pickler, reducers)  # type: ignore[attr-defined]
     return pickler
 
 
 def pickled(value: object) -> bytes:
-    """Return the pickle of any object.
+    """Return the pickle of any object that shares nothing with whoever gets it.
 
     Raises:
+        SharesResource: it does; see `Once`.
         Exception: whatever its own reduction raised.
     """
     reducers = _current()
     return pickle.dumps(value, PROTOCOL) if reducers is None else reducers.pickled(value)
+
+
+class Once:
+    """All reducers, for what is delivered once, in whichever of several ways it can be pickled in the end.
+
+    To reduce a socket, a connection or a tensor has an effect: multiprocessing duplicates a descriptor, and keeps it
+    until somebody has fetched it. So each of these is reduced once, however often it is pickled. As a context
+    manager it takes that back if an exception is raised. One per payload, for one thread.
+    """
+
+    def __init__(self) -> None:
+        self._reduced: dict[int, tuple[object, Any]] = {}
+        self.table: Table = dict(copyreg.dispatch_table)
+        reducers = _current()
+        if reducers is not None:
+            own = {kind: partial(self._reduce, reduce) for kind, reduce in reducers.sharing.items()}
+            self.table = {**reducers.table, **own}
+
+    def __enter__(self) -> Once:
+        """Return itself."""
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Close what nobody is going to fetch, if there was an exception."""
+        if kind is not None:
+            for _object, reduced in self._reduced.values():
+                _take_back(reduced)
+        self._reduced.clear()
+
+    def pickled(self, value: object) -> bytes:
+        """Do as the function of that name, whatever the object shares."""
+        stream = io.BytesIO()
+        taught(pickle.Pickler(stream, PROTOCOL), self.table).dump(value)
+        return stream.getvalue()
+
+    def _reduce(self, reduce: Any, value: object) -> Any:
+        known = self._reduced.get(id(value))
+        if known is not None:
+            return known[1]
+        reduced = reduce(value)
+        if type(reduced) is tuple and len(reduced) <= _REPEATABLE:
+            self._reduced[id(value)] = value, reduced  # the object, so that no other one comes to have its id
+        return reduced
+
+
+def _take_back(reduced: Any) -> None:
+    """Have multiprocessing close the duplicates in what a reducer returned (multiprocessing/resource_sharer.py).
+
+    Its own thread takes them out of the same dictionary in the same way, so each is closed once.
+    """
+    sharing: Any = sys.modules.get("multiprocessing.resource_sharer")
+    if sharing is None or type(reduced) is not tuple:
+        return
+    for part in reduced:
+        _take_back(part)
+        if isinstance(part, sharing.DupFd):
+            with suppress(Exception):  # these are private names
+                _, close = sharing._resource_sharer._cache.pop(part._id[1])
+                close()

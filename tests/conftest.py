@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes  # noqa: F401  libffi 3.8 keeps a descriptor of its own open from then on
 import gc
 import os
 import re

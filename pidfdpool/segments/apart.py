@@ -41,8 +41,13 @@ class Apart:
         self.pieces: list[Buffer] = []
         self.left_out: list[memoryview] = []
         self.write = self.pieces.append  # what a pickler calls; large bytes objects come by themselves (CPython)
+        self._fill(value, shared)
+
+    def _fill(self, value: object, shared: payload.SharedMain | None, once: picklers.Once | None = None) -> None:
         try:
-            picklers.taught(pickle.Pickler(self, picklers.PROTOCOL, buffer_callback=self.leave_out)).dump(value)
+            table = picklers.table() if once is None else once.table
+            pickler = pickle.Pickler(self, picklers.PROTOCOL, buffer_callback=self.leave_out)
+            picklers.taught(pickler, table).dump(value)
             self._unwrap()
             if plain.is_plain(value, sum(map(len, self.pieces))):
                 return
@@ -51,20 +56,32 @@ class Apart:
                 return
             if by_name:
                 self._begin_anew()
-                self.pieces.extend(payload.dumps(value, shared))
+                self.pieces.extend(payload.dumps(value, shared, once))
                 return
             if shared is not None and not isinstance(shared, payload.Arrived):
                 self._begin_anew()
-                payload.pickled_by_reference(value, shared, into=self)
+                payload.pickled_by_reference(value, shared, once, into=self)
                 self._unwrap()
                 return
+            shares = False
         except MemoryError:
             raise
-        except Exception:  # as in `payload.dumps`
-            pass
+        except picklers.SharesResource:  # as in `payload.dumps`
+            shares = True
+        except Exception:
+            shares = False
         self._begin_anew()
-        payload._cloudpickled(value, shared, into=self)
-        self._unwrap()
+        if not shares:
+            try:
+                payload._cloudpickled(value, shared, once, into=self)
+                self._unwrap()
+                return
+            except picklers.SharesResource:
+                if once is not None:
+                    raise
+            self._begin_anew()
+        with picklers.Once() as once:
+            self._fill(value, shared, once)
 
     def mentions(self, name: bytes) -> bool:
         """Return whether the name occurs in the pickle, whatever the objects' own bytes hold."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import array
 import copyreg
+import functools
 import gc
 import pickle
 import threading
@@ -11,7 +13,8 @@ from multiprocessing.reduction import ForkingPickler
 
 import pytest
 
-from pidfdpool import picklers
+from pidfdpool import payload, picklers
+from pidfdpool.segments.apart import Apart
 
 
 class Thing:
@@ -38,22 +41,67 @@ def register(request):
         ForkingPickler._extra_reducers.pop(Thing, None)
 
 
+def rebuilt(value):
+    try:
+        data = picklers.pickled(value)
+    except picklers.SharesResource:
+        with picklers.Once() as once:
+            data = once.pickled(value)
+    return pickle.loads(data)
+
+
 def test_a_reducer_is_known_from_the_moment_on_in_which_it_is_registered(register):
-    assert isinstance(pickle.loads(picklers.pickled(Thing())), Thing)
+    assert isinstance(rebuilt(Thing()), Thing)
     register(Thing, first)
-    assert pickle.loads(picklers.pickled(Thing())) == "first"
+    assert rebuilt(Thing()) == "first"
     register(Thing, second)
-    assert pickle.loads(picklers.pickled(Thing())) == "second"
+    assert rebuilt(Thing()) == "second"
 
 
 def test_multiprocessings_reducers_come_first():
     copyreg.pickle(Thing, first)
     ForkingPickler.register(Thing, second)
     try:
-        assert pickle.loads(picklers.pickled(Thing())) == "second"
+        assert rebuilt(Thing()) == "second"
     finally:
         del copyreg.dispatch_table[Thing], ForkingPickler._extra_reducers[Thing]
-    assert isinstance(pickle.loads(picklers.pickled(Thing())), Thing)
+    assert isinstance(rebuilt(Thing()), Thing)
+
+
+@pytest.fixture
+def counted():
+    """Teach multiprocessing's pickler a type, and count how often its reducer is called."""
+    calls = []
+
+    def reduce(thing):
+        calls.append(thing)
+        return Thing, (thing.value,)
+
+    ForkingPickler.register(Thing, reduce)
+    yield calls
+    del ForkingPickler._extra_reducers[Thing]
+
+
+@pytest.mark.parametrize("function", [id, lambda _: None], ids=["function", "lambda"])
+@pytest.mark.parametrize("dumps", [payload.dumps, Apart])
+@pytest.mark.parametrize("shared", [None, payload.Arrived(), payload.AllShared()], ids=["host", "spawn", "fork"])
+def test_each_object_is_reduced_once_in_whichever_way_it_is_pickled(counted, function, dumps, shared):
+    things = Thing(1), Thing(2)
+    dumps((function, [*things, *things]), shared)
+    assert counted == list(things)
+
+
+def test_what_may_be_pickled_for_nothing_is_not_reduced(counted):
+    with pytest.raises(picklers.SharesResource, match="'Thing'"):
+        picklers.pickled([Thing()])
+    assert counted == []
+
+
+def test_methods_and_partials_are_pickled_at_once():
+    """Guards against a second pickling of what multiprocessing reduces without any effect."""
+    assert pickle.loads(picklers.pickled(functools.partial(int, base=2)))("11") == 3
+    assert pickle.loads(picklers.pickled([1, 2].append))(3) is None
+    assert pickle.loads(picklers.pickled(array.array("i", [1]))) == array.array("i", [1])
 
 
 @pytest.mark.parametrize("value", [(abs, (1,), {}), ["x" * 10_000] * 3, b"y" * 100_000, None])
