@@ -113,7 +113,13 @@ class Boot:
         if self.runs_script:
             main_module.run_script()
         if self._preload_call is not None:
-            call = self._preload_call if self.forked else payload.loads(self._preload_call)
+            call = self._preload_call
+            if not self.forked:
+                from multiprocessing import process
+
+                if self.authkey is not None:
+                    process.current_process().authkey = self.authkey  # with which shared descriptors are fetched
+                call = payload.loads(call)
             call()
 
     def run_initializer(self) -> None:

@@ -144,6 +144,18 @@ def test_a_thousand_calls_leave_the_hosts_descriptors_as_they_were(way, ends):
         eventually(lambda: descriptors() <= before, "no descriptor is left")
 
 
+@pytest.mark.usefixtures("sharer")
+def test_a_preload_may_hold_a_pipe_end(way):
+    def greet_by(end):
+        return lambda: end.send("greeting")
+
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    with reader, writer, PidfdPoolExecutor(1, mp_context=way, preload=greet_by(writer)) as pool:
+        assert pool.submit(abs, -1).result(timeout=20) == 1
+        assert reader.poll(20)
+        assert reader.recv() == "greeting"
+
+
 class Fails:
     def __reduce__(self):
         raise ZeroDivisionError
