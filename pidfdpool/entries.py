@@ -26,7 +26,7 @@ from cloudpickle import cloudpickle as internals
 from pidfdpool import definitions, leftouts, namespaces, naming, origins, picklers, scripts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from pidfdpool.namespaces import Entry, Key
     from pidfdpool.naming import LeaveOut, Uses
@@ -66,7 +66,7 @@ def dumps(value: object, once: picklers.Once | None, leave_out: LeaveOut | None 
     found = _Found(naming.table(), scripts.current())
     if found.can_run_again and (names_a_job or pickler.asks_for_main or found.script.sets_up):
         found.needs_script = True
-    data = pickle.dumps(found.entries(used, hints), picklers.PROTOCOL)
+    data = pickle.dumps(found.entries(used, hints, pickler.named), picklers.PROTOCOL)
     stream.write(data)
     if root is not None and not hints:
         definitions.remember_bundle(root, used, data, found.needs_script)
@@ -126,13 +126,16 @@ class _Found:
         self._uses: dict[Key, Uses] = {}  # by the name whose value uses them
         self._large: list[tuple[Key, int]] = []  # names whose values are large, and how many bytes these have
 
-    def entries(self, used: Uses, hints: Uses) -> list[Entry]:
-        """Return names and their values; these use more names, and so on."""
+    def entries(self, used: Uses, hints: Uses, own: Collection[Key]) -> list[Entry]:
+        """Return names and their values; these use more names, and so on.
+
+        own: those of which the call itself consists, so that it is no use to send it without them.
+        """
         parts = self._parts
-        self._follow(used, hints, len(used))
+        self._follow(used, hints, own)
         if hints:
             # What only annotations mention comes last: nothing fails or is run again for the sake of it.
-            self._follow({key: names for key, names in hints.items() if key not in used}, {}, 0, only_hinted=True)
+            self._follow({key: names for key, names in hints.items() if key not in used}, {}, (), only_hinted=True)
         for key, size in self._large:
             leftouts.warn_of_large(key, size, self._user_of(key))
         ordered = list(parts.values())
@@ -143,14 +146,11 @@ class _Found:
             ordered = _joined(ordered, self._table)
         return [(part.keys, part.data, part.alone) for part in ordered]
 
-    def _follow(self, used: Uses, hints: Uses, own: int, *, only_hinted: bool = False) -> None:
-        """Pickle the values of names, and of those that these use.
-
-        own: of so many the call itself consists.
-        """
+    def _follow(self, used: Uses, hints: Uses, own: Collection[Key], *, only_hinted: bool = False) -> None:
+        """Pickle the values of names, and of those that these use."""
         parts, uses = self._parts, self._uses
         keys = list(used)
-        for index, key in enumerate(keys):  # which grows meanwhile
+        for key in keys:  # which grows meanwhile
             value = used[key].get(key[1], _MISSING)
             if value is _MISSING or key in parts:  # another thread has removed it; or it is there
                 continue
@@ -162,7 +162,7 @@ class _Found:
             except Exception as error:
                 if not only_hinted:
                     uses[key] = {}
-                    parts[key] = self._left_out(key, value, error, itself=index < own)
+                    parts[key] = self._left_out(key, value, error, itself=key in own)
                 continue
             uses[key] = more
             for each, names in more.items():
@@ -175,10 +175,7 @@ class _Found:
         return next((user[1] for user, uses in self._uses.items() if key in uses and user != key), None)
 
     def _left_out(self, key: Key, value: Any, error: Exception, *, itself: bool) -> _Part:
-        """Return what the worker gets in the place of a value that does not travel.
-
-        itself: the call consists of it, so that it is no use to send that without.
-        """
+        """Return what the worker gets in the place of a value that does not travel. itself: the call consists of it."""
         by_script = self.can_run_again and key[0] == "__main__" and key[1] in self.script.names
         if itself and not by_script:
             raise error

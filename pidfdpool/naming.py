@@ -111,6 +111,7 @@ class NotingPickler(ByValue):
     """Pickles names, and notes which.
 
     used: the names that code uses, hints: those that only annotations mention; each with the globals it is in.
+    named: those used names that stand in the pickle itself.
     at_home: a function has globals that are a module's in the worker. asks_for_main: code asks for the script itself.
     """
 
@@ -120,6 +121,7 @@ class NotingPickler(ByValue):
         super().__init__(stream, table, leave_out)
         self.used = used
         self.hints = hints
+        self.named: set[Key] = set()
         self.at_home = self.asks_for_main = False
         self.defining: Sequence[Key] = ()
 
@@ -147,6 +149,7 @@ class NotingPickler(ByValue):
         key = origins.key_of(value, module)
         if key not in self.defining:
             self.used[key] = origin
+            self.named.add(key)
             return namespaces.named, key
         if kind is FunctionType:
             reduced = self._dynamic_function_reduce(value)
@@ -182,6 +185,7 @@ class NotingPickler(ByValue):
         key = origins.name_of_home(module), name
         if key not in self.defining:
             self.used[key] = names
+            self.named.add(key)
             return namespaces.named, key
         return self._reduce_by_value(value, key)
 

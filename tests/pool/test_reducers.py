@@ -308,7 +308,8 @@ with PidfdPoolExecutor(1) as pool:
 """,
         cwd=ROOT,
     )
-    assert done.stdout.startswith("cannot pickle 'socket' object"), done.stderr
+    assert "the script's global 'one' (socket.socket)" in done.stdout, done.stderr
+    assert "cannot pickle 'socket' object" in done.stdout
 
 
 @pytest.mark.usefixtures("sharer")
