@@ -175,7 +175,7 @@ class _Found:
         return next((user[1] for user, uses in self._uses.items() if key in uses and user != key), None)
 
     def _left_out(self, key: Key, value: Any, error: Exception, *, itself: bool) -> _Part:
-        """Return what the worker gets in the place of a value that does not travel. itself: the call consists of it."""
+        """Return what the worker gets in the place of a value. itself: the call consists of that."""
         by_script = self.can_run_again and key[0] == "__main__" and key[1] in self.script.names
         if itself and not by_script:
             raise error
