@@ -277,6 +277,8 @@ def _mended(reduced: Any, kind: Any) -> Any:
     names.pop("__slotnames__", None)
     if names.get("__annotations__") == {}:
         del names["__annotations__"]
+    if make is internals._make_skeleton_class and kind.__qualname__ != kind.__name__:
+        arguments[3]["__qualname__"] = kind.__qualname__
     # Once the class is made it is too late. But typing.NamedTuple, which is no class, has its own way with none.
     bases = arguments[2] if make is internals._make_skeleton_class else ()
     if bases and (names.get("__slots__") or all(isinstance(base, type) for base in bases)) and "__slots__" in names:

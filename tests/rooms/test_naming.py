@@ -553,3 +553,22 @@ def test_a_payload_without_names_is_a_pickle():
     data = payload.dumps(("__main__", lambda: 1))[0]
     assert pickle.loads(data)[0] == "__main__"
     assert data[-1:] == pickle.STOP
+
+
+def test_classes_in_classes_have_their_qualified_names(main, run, pool):
+    """Guards: they were called by their last name, and no pickle that a task makes could name them."""
+    run("""
+    import pickle
+    class C:
+        class In:
+            class Deep:
+                pass
+    def look(value):
+        return C.In.__qualname__, C.In.Deep.__qualname__, repr(C.In), type(value).__qualname__
+    def pickled():
+        return pickle.dumps([C.In(), C.In.Deep])
+    """)
+    assert ask(pool, main.look, main.C.In()) == ("C.In", "C.In.Deep", "<class '__main__.C.In'>", "C.In")
+    made, deep = pickle.loads(ask(pool, main.pickled))
+    assert type(made) is main.C.In
+    assert deep is main.C.In.Deep

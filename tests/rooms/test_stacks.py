@@ -48,7 +48,7 @@ def told(*lines):
     return stacks.told("\n".join(lines) + "\n").split("\n")
 
 
-@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("header", HEADERS, ids=range(len(HEADERS)))
 @pytest.mark.parametrize("below", [BY_EXEC, BY_FORK], ids=["exec", "fork"])
 def test_of_a_task_its_own_frames_are_told(header, below):
     assert told(header, *TASK, *below) == [header, *TASK]
