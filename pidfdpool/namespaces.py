@@ -21,6 +21,7 @@ import pickle
 import struct
 import sys
 import weakref
+from contextlib import suppress
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,8 @@ _making: dict[Key, bytes] = {}  # is being loaded, and is not there yet
 _arrived: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 _of_script: dict[Key, Any] = {}  # what running the script again has made of a name
 _pickled_alone: Callable[[Key, Any], bytes] = lambda _key, _value: b""  # noqa: E731  until there is a script
+_SCALARS = frozenset({int, float, complex, bool, str, bytes, type(None)})
+_CONTAINERS = frozenset({list, tuple, set, frozenset})
 _DEFINITIONS = (FunctionType, type, functools._lru_cache_wrapper)
 
 
@@ -134,7 +137,7 @@ def _is_news(key: Key, own: object) -> bool:
         return True
     # The worker has set it since, or the script has. What the script makes is kept if the host has the same, so that
     # all that the script has made of it (defaults, registries) still belongs together.
-    if names[name] is not _of_script.get(key, key):
+    if not _is_still_of_script(key):
         return False
     if isinstance(names[name], _DEFINITIONS):
         return True  # told apart when it is made
@@ -145,13 +148,21 @@ def _is_news(key: Key, own: object) -> bool:
 
 
 def _load(data: bytes, keys: Sequence[Key], fresh: Sequence[Key]) -> None:
-    before = {key: _of_script[key] for key in fresh if key in _of_script}
+    made = {key: _of_script[key] for key in keys if _is_still_of_script(key)}
     _making.update(dict.fromkeys(keys, data))
     try:
-        for key, value in zip(keys, pickle.loads(data), strict=True):
-            if key in fresh:
-                kept = key in before and _is_same_definition(before[key], value)
-                spaces[key[0]][key[1]] = before[key] if kept else value
+        come = dict(zip(keys, pickle.loads(data), strict=True))
+        # What has come together refers to each other, and so does what the script has made: all of it or nothing.
+        keep = all(
+            key in made and _is_same_definition(made[key], come[key]) and _has_its_bases(made[key], keys)
+            for key in fresh
+        )
+        for key, value in come.items():
+            if keep and key in made:
+                _take_changes(made[key], value)
+                spaces[key[0]][key[1]] = made[key]
+            elif key in fresh or key in made:
+                spaces[key[0]][key[1]] = value
     finally:
         for key in keys:
             _making.pop(key, None)
@@ -172,6 +183,17 @@ def take_over_script(module: str, pickled_alone: Callable[[Key, Any], bytes]) ->
     _of_script.update({(module, name): value for name, value in spaces[module].items()})
 
 
+def _is_still_of_script(key: Key) -> bool:
+    """Return whether a name stands for what running the script again has made of it."""
+    return key in _of_script and spaces[key[0]].get(key[1], key) is _of_script[key]
+
+
+def _has_its_bases(made: Any, keys: Sequence[Key]) -> bool:
+    """Return whether what the script has made a class of has not been replaced. keys: not decided about yet."""
+    names = [("__main__", base.__qualname__) for base in made.__bases__] if isinstance(made, type) else []
+    return all(key in keys or key not in _of_script or _is_still_of_script(key) for key in names)
+
+
 def _is_same_definition(made: Any, come: Any) -> bool:
     """Return whether two functions or classes come of the same lines."""
     if type(made) is not type(come) and not (isinstance(made, type) and isinstance(come, type)):
@@ -183,9 +205,45 @@ def _is_same_definition(made: Any, come: Any) -> bool:
     return _code_in(made) is not None and _code_in(made) == _code_in(come)
 
 
+def _take_changes(made: Any, come: Any) -> None:
+    """Give a function or class of the script's what plain data the host's has: the host may have changed it."""
+    if isinstance(made, FunctionType):
+        for name in ("__defaults__", "__kwdefaults__"):
+            if _differ(getattr(made, name), getattr(come, name)):
+                setattr(made, name, getattr(come, name))
+        vars(made).update({name: value for name, value in vars(come).items() if _differ(vars(made).get(name), value)})
+    elif isinstance(made, type) and made is not come:
+        from pidfdpool import remaking
+
+        remaking.take_place(made, come)
+        for name, value in vars(come).items():
+            if not name.startswith("__") and _differ(vars(made).get(name), value):
+                with suppress(Exception):  # it refuses to be changed
+                    setattr(made, name, value)
+
+
+def _differ(made: Any, come: Any) -> bool:
+    """Return whether what has come is plain data, and not what the script has made."""
+    try:
+        return _is_plain(come) and _is_plain(made) and pickle.dumps(made) != pickle.dumps(come)
+    except RecursionError:
+        return False
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) is dict:
+        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
+    return type(value) in _SCALARS or (type(value) in _CONTAINERS and all(map(_is_plain, value)))
+
+
 def _codes_in(kind: type) -> dict[str, Any]:
-    found = {name: _code_in(value) for name, value in vars(kind).items()}
-    return {name: code for name, code in found.items() if code is not None}
+    found = {}
+    for name, value in vars(kind).items():
+        code = _code_in(value)
+        # What a base has as well does not travel with the class.
+        if code is not None and not any(vars(base).get(name) is value for base in kind.__mro__[1:]):
+            found[name] = code
+    return found
 
 
 def _code_in(value: Any) -> Any:
