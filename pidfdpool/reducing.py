@@ -57,17 +57,23 @@ def reduce_code(code: types.CodeType) -> tuple[Any, ...]:
     return remaking.code_with_source, (source, *fields)
 
 
-_LOOKS_UP = frozenset({"__main__", "globals", "eval", "exec", "__subclasses__"})
+_LOOKS_UP = frozenset({"__main__", "globals", "eval", "exec"})
 
 
 def asks_for_main(code: types.CodeType) -> bool:
     """Return whether code may come to use names of the script that it does not mention as globals."""
-    names = code.co_names
-    if not _LOOKS_UP.isdisjoint(names) or "__main__" in code.co_consts:
+    mentioned: dict[str, None] = internals._extract_code_globals(code)  # those of code within it, too
+    return not _LOOKS_UP.isdisjoint(mentioned) or _looks_at_main(code, "__name__" in mentioned)
+
+
+def _looks_at_main(code: types.CodeType, knows_name: bool) -> bool:
+    """Return whether code imports `__main__`, or asks for it or for subclasses. knows_name: of its own module."""
+    names, constants = code.co_names, code.co_consts
+    if "__main__" in names or "__main__" in constants or "__subclasses__" in names:
         return True
-    if "__name__" in names and "modules" in names:  # sys.modules[__name__]
+    if knows_name and "modules" in names:  # sys.modules[__name__]
         return True
-    return any(asks_for_main(inner) for inner in code.co_consts if isinstance(inner, types.CodeType))
+    return any(_looks_at_main(inner, knows_name) for inner in constants if isinstance(inner, types.CodeType))
 
 
 _files: dict[str, bool] = {}  # whether there is a file of this name
