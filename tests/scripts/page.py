@@ -21,7 +21,7 @@ from tests.scripts.running import WORKS
 STANDARD = ("standard-fork", "standard-spawn")
 OURS = "ours"
 POOLS = (*STANDARD, OURS)
-LONGEST = 72
+LONGEST = 64
 
 _HEAD = """\
 # What scripts define and use
@@ -98,15 +98,21 @@ def broken_promises(runs: list[rows.Run]) -> Iterator[str]:
 
 
 def cell(seen: dict[str, str | None]) -> str:
-    """Return what a cell says. seen: by version of Python, what was seen there; None: it was not run."""
+    """Return what a cell says. seen: by version of Python, what was seen there; None: it was not run.
+
+    Errors of one class count as one, told in the words of the newest version: words change more often than facts.
+    """
     versions: dict[str, list[str]] = {}
+    words: dict[str, str] = {}
     for version, said in seen.items():
-        versions.setdefault("not run" if said is None else shortened(said), []).append(version)
-    said_first = sorted(versions, key=lambda said: said != WORKS)
-    if len(said_first) == 1:
-        return said_first[0]
-    rest = [f"{', '.join(versions[said])}: {said}" for said in said_first if said != WORKS]
-    return "; ".join([WORKS, *rest] if WORKS in versions else rest)
+        word = "not run" if said is None else shortened(said)
+        kind = word.partition(":")[0]
+        words[kind] = word
+        versions.setdefault(kind, []).append(version)
+    if len(words) == 1:
+        return next(iter(words.values()))
+    rest = [f"{', '.join(versions[kind])}: {word}" for kind, word in words.items() if kind != WORKS]
+    return "; ".join([WORKS, *rest] if WORKS in words else rest)
 
 
 def shortened(said: str) -> str:

@@ -22,13 +22,15 @@ KIND = SECTIONS[SECTION][0]
         ({"3.11": "hangs", "3.13": "works"}, "works; 3.11: hangs"),
         ({"3.11": "hangs", "3.13": "TypeError"}, "3.11: hangs; 3.13: TypeError"),
         ({"3.11": "works", "3.15": None}, "works; 3.15: not run"),
+        ({"3.11": "TypeError: old words", "3.15": "TypeError: new words"}, "TypeError: new words"),
+        ({"3.11": "TypeError: a", "3.13": "works", "3.15": "TypeError: b"}, "works; 3.11, 3.15: TypeError: b"),
     ],
 )
 def test_a_cell_tells_versions_only_where_they_differ(seen, said):
     assert page.cell(seen) == said
 
 
-def test_what_differs_from_run_to_run_does_not_part_the_versions():
+def test_addresses_and_modules_of_errors_are_left_out():
     one = "_pickle.PicklingError: Can't pickle <function work at 0x7f8b650f9940>: it's not found"
     other = "_pickle.PicklingError: Can't pickle <function work at 0x7fc66c4a9940>: it's not found"
     assert page.cell({"3.11": one, "3.13": other}) == "PicklingError: Can't pickle <function work>: it's not found"
