@@ -13,6 +13,7 @@ between processes, or not at all because a process died. Whatever happens:
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -345,4 +346,5 @@ Drive.TestCase.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-TestPromises = Drive.TestCase
+# Half a minute of computing, which a busy machine does not grant in one.
+TestPromises = pytest.mark.timeout(600)(Drive.TestCase)
