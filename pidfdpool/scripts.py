@@ -114,7 +114,7 @@ def _contents_of(path: str | None) -> _Contents:
             tree = ast.parse(file.read())
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return _Contents(f"{path} cannot be read as Python ({type(error).__name__}: {error})")
-    if not any(_is_guard(statement) for statement in tree.body):
+    if not _has_guard(tree):
         return _Contents(f'{path} has no `if __name__ == "__main__":`')
     names = getattr(sys.modules.get("__main__"), "__dict__", {})
     return _Contents("", _sets_up(tree, names), frozenset(_names_bound(tree)), frozenset(_names_of_process(tree)))
@@ -163,19 +163,38 @@ def _began_in() -> str:
         return "/"
 
 
-def _is_guard(statement: ast.stmt) -> bool:
-    """Return whether this is `if __name__ == "__main__":`, with whatever else there may be in the condition."""
+def _guards(condition: ast.expr) -> str | None:
+    """Return which branch of a condition is the host's alone: "body" or "orelse"; None: it does not tell.
+
+    Scripts ask for `__name__`, for the process's name, or whether it has a parent that multiprocessing knows.
+    """
     import ast
 
-    if not isinstance(statement, ast.If):
-        return False
-    for node in ast.walk(statement.test):
+    for node in ast.walk(condition):
         if isinstance(node, ast.Compare):
-            sides = [node.left, *node.comparators]
-            names = any(isinstance(side, ast.Name) and side.id == "__name__" for side in sides)
-            if names and any(isinstance(side, ast.Constant) and side.value == "__main__" for side in sides):
-                return True
-    return False
+            told = {each for side in (node.left, *node.comparators) for each in _words(side)}
+            if told >= {"__name__", "__main__"} or told >= {"name", "MainProcess"} or "parent_process" in told:
+                return "orelse" if isinstance(node.ops[0], ast.NotEq | ast.IsNot) else "body"
+    return None
+
+
+def _words(node: ast.expr) -> Iterator[str]:
+    """Yield the name, the last attribute, or the text that an expression consists of."""
+    import ast
+
+    if isinstance(node, ast.Call):
+        node = node.func
+    for field in ("id", "attr", "value"):
+        word = getattr(node, field, None)
+        if isinstance(word, str):
+            yield word
+
+
+def _has_guard(tree: ast.Module) -> bool:
+    """Return whether the script tells host and workers apart, at its top or in a function that this calls."""
+    import ast
+
+    return any(_guards(node.test) is not None for node in ast.walk(tree) if isinstance(node, ast.If | ast.IfExp))
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
@@ -183,8 +202,9 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     import ast
 
     for statement in body:
-        if _is_guard(statement):
-            yield from _statements(statement.orelse)  # type: ignore[attr-defined]
+        guarded = _guards(statement.test) if isinstance(statement, ast.If) else None
+        if guarded is not None:
+            yield from _statements(getattr(statement, "orelse" if guarded == "body" else "body"))
         elif isinstance(statement, ast.If | ast.Try | ast.With | ast.For | ast.While):
             yield from _headers(statement)
             for part in ("body", "orelse", "finalbody"):

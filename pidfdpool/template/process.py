@@ -186,6 +186,8 @@ class Template:
     def _preload(self) -> bool:
         """Run the preload. False: it failed and that is reported; no other template would do better."""
         try:
+            if self._boot.runs_script:
+                self._be_no_main_process()
             if self._boot.preloads:
                 import pidfdpool.template.undertaker  # the preload may leave no descriptor to read it with
                 from pidfdpool.template.guard import preload
@@ -258,10 +260,17 @@ class Template:
         if self._workers:
             self._load_undertaker()  # the first workers are there, and did not have to wait for it
 
+    def _be_no_main_process(self) -> None:
+        """Be one of multiprocessing's processes that has a parent: scripts ask for that, too, to guard their work."""
+        from pidfdpool.worker import identity
+
+        identity.assume(identity.TEMPLATE, (), self._boot, self._host_fd)
+
     def _run_script(self) -> None:
         """Run the host's script again, for workers to come. Those that are there are not served meanwhile."""
         from pidfdpool.template.guard import guarded
 
+        self._be_no_main_process()
         with guarded(self._host_fd) if self._handles == PIDFD else nullcontext():
             main_module.run_script()
         hygiene.flush_output()

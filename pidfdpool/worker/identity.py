@@ -24,14 +24,20 @@ if TYPE_CHECKING:
     from pidfdpool.template.boot import Boot
 
 
-def assume(slot: int, boot: Boot, host_fd: int) -> None:
-    """Make this process known to its own multiprocessing, now or later. host_fd: readable once the host is gone."""
+TEMPLATE = "PidfdPoolTemplate"
+
+
+def assume(name: str, place: tuple[int, ...], boot: Boot, host_fd: int) -> None:
+    """Make this process known to its own multiprocessing, now or later.
+
+    place: its number among the host's processes, if it is a worker. host_fd: readable once the host is gone.
+    """
 
     def become(process: Any) -> None:
         process._process_counter = itertools.count(1)
         process._children = set()
-        me = process.BaseProcess(name=f"PidfdPoolWorker-{slot}")
-        me._identity = (slot + 1,)
+        me = process.BaseProcess(name=name)
+        me._identity = place
         me._parent_pid = boot.host_pid
         me._config = {"semprefix": "/mp", "authkey": process.AuthenticationString(boot.authkey)}
         process._current_process = me

@@ -82,7 +82,7 @@ class Worker:
             blackbox.record_stacks(self._box)
         self._mark.put_on()
         hygiene.forget_exit_functions()
-        identity.assume(self._slot, self._boot, self._host_fd)
+        identity.assume(f"PidfdPoolWorker-{self._slot}", (self._slot + 1,), self._boot, self._host_fd)
         context.install(self._beat, self._report)
         chunk.shared = self._shared
         if self._boot.watch_memory:
