@@ -135,8 +135,10 @@ def _run_into(names: dict[str, Any]) -> None:
     except BaseException as error:  # SystemExit as well: it is not this process that is to end
         import traceback
 
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        names[scripts.FAILURE] = f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == names.get("__file__")]
+        place = f" ({names['__file__']}, line {lines[-1]})" if lines else ""  # where the script was, not who raised
+        names[scripts.FAILURE] = f"{type(error).__name__}: {error}{place}"
 
 
 def _code_of(script: scripts.Script, names: dict[str, Any]) -> Any:

@@ -34,7 +34,7 @@ def start(folder: Path, text: str, *, note: bool = True, name: str = "script.py"
 
 
 def run(folder: Path, text: str, **options) -> list[str]:
-    """Run a script to its end, which has to be a good one without words on standard error; return what it printed."""
+    """Run a script to its end, which has to be a good one without words on stderr; return what it printed."""
     with start(folder, text, **options) as process:
         try:
             out, err = process.communicate(timeout=60)
