@@ -205,25 +205,38 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
         guarded = _guards(statement.test) if isinstance(statement, ast.If) else None
         if guarded is not None:
             yield from _statements(getattr(statement, "orelse" if guarded == "body" else "body"))
-        elif isinstance(statement, ast.If | ast.Try | ast.With | ast.For | ast.While):
+        elif isinstance(statement, _compounds()):
             yield from _headers(statement)
             for part in ("body", "orelse", "finalbody"):
                 yield from _statements(getattr(statement, part, []))
-            for handler in getattr(statement, "handlers", ()):
-                yield from _statements(handler.body)
+            for branch in (*getattr(statement, "handlers", ()), *getattr(statement, "cases", ())):
+                yield from _statements(branch.body)
         else:
             yield statement
+
+
+def _compounds() -> tuple[type[ast.stmt], ...]:
+    import ast
+
+    return ast.If, ast.Try, ast.TryStar, ast.With, ast.For, ast.While, ast.Match
 
 
 def _headers(statement: ast.stmt) -> Iterator[ast.stmt]:
     """Yield statements that bind the names which the head of a compound one binds: `for x in`, `with a as x`."""
     import ast
 
-    targets = [getattr(statement, "target", None)]
-    targets += [item.optional_vars for item in getattr(statement, "items", ())]
-    for target in targets:
-        if target is not None:
-            yield ast.Assign([target], ast.Constant(None), lineno=statement.lineno)
+    heads: list[ast.AST | None] = [getattr(statement, name, None) for name in ("target", "test", "iter", "subject")]
+    for item in getattr(statement, "items", ()):
+        heads += item.context_expr, item.optional_vars
+    for case in getattr(statement, "cases", ()):
+        heads += case.pattern, case.guard
+    for head in heads:
+        for node in ast.walk(head) if head is not None else ():
+            name = node.id if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else None
+            # What a pattern captures: MatchAs and MatchStar have a name, MatchMapping a rest.
+            captured = name or getattr(node, "name", None) or getattr(node, "rest", None)
+            if isinstance(captured, str):
+                yield ast.Assign([ast.Name(captured, ast.Store())], ast.Constant(None), lineno=statement.lineno)
 
 
 def _names_bound(tree: ast.Module) -> Iterator[str]:
@@ -234,11 +247,28 @@ def _names_bound(tree: ast.Module) -> Iterator[str]:
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield statement.name
         elif isinstance(statement, ast.Import | ast.ImportFrom):
-            yield from ((alias.asname or alias.name).partition(".")[0] for alias in statement.names)
+            for alias in statement.names:
+                if alias.name == "*":
+                    yield from _names_in(statement)  # type: ignore[arg-type]
+                else:
+                    yield (alias.asname or alias.name).partition(".")[0]
         else:
             yield from _stored_in(statement)
             if type(statement).__name__ == "TypeAlias":  # Python 3.12
                 yield statement.name.id  # type: ignore[attr-defined]
+
+
+def _names_in(star: ast.ImportFrom) -> list[str]:
+    """Return what `from module import *` binds. The module is there, since the script has been run."""
+    from importlib.util import resolve_name
+
+    package = getattr(sys.modules.get("__main__"), "__package__", None)
+    try:
+        module = sys.modules[resolve_name("." * star.level + (star.module or ""), package)]
+    except (KeyError, ImportError):
+        return []
+    public: list[str] = getattr(module, "__all__", None) or [name for name in vars(module) if name[0] != "_"]
+    return list(public)
 
 
 def _names_of_process(tree: ast.Module) -> Iterator[str]:

@@ -110,7 +110,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("change", ["os.remove(__file__)", "open(__file__, 'w').write('1 +')"])
 def test_a_file_that_is_another_one_meanwhile(tmp_path, change):
-    """The file was read when the pool was told of the script; that it cannot be run any more is an ordinary refusal."""
+    """It was read when the pool was told of the script; that it cannot be run any more is an ordinary refusal."""
     use = f"""
 if __name__ == "__main__":
     with PidfdPoolExecutor(1) as pool:
