@@ -191,10 +191,23 @@ def _words(node: ast.expr) -> Iterator[str]:
 
 
 def _has_guard(tree: ast.Module) -> bool:
-    """Return whether the script tells host and workers apart, at its top or in a function that this calls."""
+    """Return whether the script tells host and workers apart, at its top or in a function that it calls there."""
     import ast
 
-    return any(_guards(node.test) is not None for node in ast.walk(tree) if isinstance(node, ast.If | ast.IfExp))
+    called = {
+        getattr(statement.value.func, "id", "")
+        for statement in tree.body
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
+    }
+    bodies = [tree.body]
+    bodies += [each.body for each in tree.body if isinstance(each, ast.FunctionDef) and each.name in called]
+    return any(_asks(statement) for body in bodies for statement in body)
+
+
+def _asks(statement: ast.stmt) -> bool:
+    import ast
+
+    return isinstance(statement, ast.If) and _guards(statement.test) is not None
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
