@@ -218,6 +218,10 @@ def _reduce_cached_property(value: Any) -> tuple[Any, ...]:
     return remaking.cached_property, (value.func, value.attrname)
 
 
+def _reduce_partial_method(value: Any) -> tuple[Any, ...]:
+    return remaking.partial_method, (value.func, value.args, value.keywords)
+
+
 def _own_reducers() -> Iterable[tuple[type, Reducer]]:
     yield types.CodeType, reduce_code
     yield logging.Logger, _reduce_logger
@@ -225,6 +229,7 @@ def _own_reducers() -> Iterable[tuple[type, Reducer]]:
         yield kind, _reduce_type_parameter
     yield typing.NewType, _reduce_new_type
     yield functools.cached_property, _reduce_cached_property  # which holds a lock until Python 3.12
+    yield functools.partialmethod, _reduce_partial_method  # whose own way has failed since Python 3.14
     if sys.version_info >= (3, 14):
         import annotationlib  # type: ignore[import-not-found, unused-ignore]
 

@@ -95,6 +95,11 @@ def cached_property(function: Any, name: str | None) -> Any:
     return made
 
 
+def partial_method(function: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+    """Return a functools.partialmethod."""
+    return functools.partialmethod(function, *arguments, **keywords)
+
+
 def type_alias(key: Key, parameters: tuple[Any, ...], value: bytes) -> Any:
     """Return what the statement `type X = ...` makes. value: the pickle of what it stands for, loaded when asked for.
 

@@ -1,0 +1,37 @@
+"""What can be imported from the package: its own names, and the standard's, so that one import is enough to change."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+
+import pidfdpool
+
+STANDARD = [name for name in concurrent.futures.__all__ if hasattr(concurrent.futures, name)]
+OWN = {"Future", "ProcessPoolExecutor"}
+OF_OTHER_POOLS = {"InterpreterPoolExecutor"}
+
+
+@pytest.mark.parametrize("name", sorted(set(STANDARD) - OWN - OF_OTHER_POOLS))
+def test_the_standards_names_are_the_standards(name):
+    assert getattr(pidfdpool, name) is getattr(concurrent.futures, name)
+    assert name in dir(pidfdpool)
+
+
+def test_what_stands_for_the_standards_is_of_its_kind():
+    assert issubclass(pidfdpool.ProcessPoolExecutor, concurrent.futures.Executor)
+    assert issubclass(pidfdpool.Future, concurrent.futures.Future)
+    assert pidfdpool.BrokenProcessPool is BrokenProcessPool
+
+
+@pytest.mark.parametrize("name", pidfdpool.__all__)
+def test_each_own_name_is_there(name):
+    assert getattr(pidfdpool, name) is not None
+    assert name in dir(pidfdpool)
+
+
+def test_another_name_is_refused():
+    with pytest.raises(AttributeError, match="no attribute 'ProcessPool'"):
+        pidfdpool.ProcessPool  # noqa: B018
