@@ -1,4 +1,4 @@
-"""What can be imported from the package: its own names, and the standard's, so that one import is enough to change."""
+"""What can be imported from the package: its own names, and the standard's, so that one import is to be changed."""
 
 from __future__ import annotations
 
