@@ -211,6 +211,10 @@ class WorkerRules(PrefetchRules):
         self._expect_end(slot, now)
 
     def _outdated(self, slot: Slot, _event: ev.Outdated, now: float) -> None:
+        self._return(slot, len(slot.ahead))  # it begins none of these, and they come behind its task
+        if slot.cause in CONDEMNED:  # too late for its task: the signal that is on its way was for that
+            self._move(slot, State.STOPPING)
+            return
         self._requeue(slot, now)
         self._stop_clocks(slot)
         slot.cause = slot.cause or (Cause.TEMPLATE if slot.doomed else Cause.SCRIPT)

@@ -129,8 +129,11 @@ class Life:
             worker.last_beat = self.world.now
         if worker.running is not None:
             self.world.write_outcome(worker, self.draw.random() < 0.5, self.draw.random() < 0.7)
-        elif worker.channel:
-            self.world.read(worker)
+        elif worker.channel and not worker.outdated:
+            if worker.tokens and self.draw.random() < 0.05:
+                self.world.find_outdated(worker)
+            else:
+                self.world.read(worker)
         elif self.draw.random() < 0.05:
             worker.outbox.append(ev.Unhealthy(worker.slot, worker.generation, "it said so"))
 

@@ -75,7 +75,7 @@ def starting(w):
 
 
 def about_to_read(w):
-    return w.works and w.running is None and w.channel
+    return w.works and w.running is None and w.channel and not w.outdated
 
 
 def at_work(w):
@@ -91,7 +91,7 @@ def working(w):
 
 
 def free_to_leave(w):
-    return w.works and w.told_to_leave and w.running is None and not w.channel
+    return w.works and (w.outdated or (w.told_to_leave and w.running is None and not w.channel))
 
 
 def born(w):
@@ -268,6 +268,15 @@ class Drive(RuleBasedStateMachine):
     def worker_reads(self, data):
         worker = self.pick(data, about_to_read)
         self.world.read(worker)
+
+    @some(about_to_read)
+    @rule(data=st.data(), at_once=st.booleans())
+    def worker_lacks_the_script_for_the_next_task(self, data, at_once):
+        worker = self.pick(data, about_to_read)
+        if worker.ready and worker.tokens:
+            self.world.find_outdated(worker)
+            while at_once and worker.outbox and not self.world.closed:
+                self.world.hear(worker)
 
     @some(at_work)
     @rule(data=st.data(), failed=st.booleans(), retryable=st.booleans(), at_once=st.booleans())

@@ -40,6 +40,7 @@ class FakeWorker:
         self.sent_at = 0.0
         self.last_beat: float | None = None
         self.memory = 0
+        self.outdated = False  # it has said so, begins nothing any more, and leaves
         self.outbox: list[ev.Event] = []  # written, not yet taken by the host
 
     @property
@@ -223,6 +224,8 @@ class World:
             self.bury(worker)
         elif worker.running is not None:
             self.write_outcome(worker, failed=False, retryable=False)
+        elif worker.outdated:
+            self.bury(worker, ENDED)
         elif worker.channel:
             self.read(worker)
         elif not worker.ready:
@@ -245,6 +248,12 @@ class World:
         task = self.tasks[worker.running]
         assert not task.read, "an attempt runs twice"
         task.read = True
+
+    def find_outdated(self, worker: FakeWorker) -> None:
+        """Have a worker find that its next task needs the script, which it lacks."""
+        self.seen["outdated"] += 1
+        worker.outdated = True
+        worker.outbox.append(ev.Outdated(worker.slot, worker.generation))
 
     # ---- carrying out actions ------------------------------------------------------------------------------
 
