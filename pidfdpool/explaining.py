@@ -94,6 +94,11 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
                 continue
         yield from ((f", its default {index}", part) for index, part in enumerate(value.__defaults__ or (), 1))
         yield from ((f", its default {name!r}", part) for name, part in (value.__kwdefaults__ or {}).items())
+        from pidfdpool import naming, origins
+
+        if origins.home_of(value.__globals__) is None:  # they travel along with it, see `naming`
+            names = value.__globals__
+            yield from ((f", its global {name!r}", names[name]) for name in naming.globals_of(value)[:_MOST])
     elif not isinstance(value, type):
         held = getattr(value, "__dict__", None)
         if type(held) is dict:

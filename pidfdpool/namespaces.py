@@ -213,13 +213,32 @@ def _take_changes(made: Any, come: Any) -> None:
                 setattr(made, name, getattr(come, name))
         vars(made).update({name: value for name, value in vars(come).items() if _differ(vars(made).get(name), value)})
     elif isinstance(made, type) and made is not come:
-        from pidfdpool import remaking
-
-        remaking.take_place(made, come)
+        _take_place(made, come)
         for name, value in vars(come).items():
             if not name.startswith("__") and _differ(vars(made).get(name), value):
                 with suppress(Exception):  # it refuses to be changed
                     setattr(made, name, value)
+
+
+def _take_place(made: type, come: type) -> None:
+    """Have a class that the script has made stand for the host's, which has come; so with the classes in it.
+
+    What comes of the host's class later, because it has changed, is put into the script's.
+    """
+    from cloudpickle import cloudpickle as internals
+
+    tracker = internals._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(come)
+    if tracker is not None:
+        internals._DYNAMIC_CLASS_TRACKER_BY_ID[tracker] = made
+        internals._DYNAMIC_CLASS_TRACKER_BY_CLASS[made] = tracker
+    for name, value in vars(come).items():
+        inner = vars(made).get(name)
+        if (
+            isinstance(value, type)
+            and isinstance(inner, type)
+            and value.__qualname__ == f"{come.__qualname__}.{name}"
+        ):
+            _take_place(inner, value)
 
 
 def _differ(made: Any, come: Any) -> bool:

@@ -78,7 +78,7 @@ class ByValue(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
 
     def _dynamic_function_reduce(self, function: Any) -> tuple[Any, ...]:
         code, base, *rest = self._function_getnewargs(function)
-        values = {name: function.__globals__[name] for name in _globals_of(function)}
+        values = {name: function.__globals__[name] for name in globals_of(function)}
         return internals._make_function, (code, base, *rest), *self._state_of(function, values, values)
 
     def _state_of(self, function: Any, sent: dict[str, Any], values: dict[str, Any]) -> tuple[Any, ...]:
@@ -208,7 +208,7 @@ class NotingPickler(ByValue):
     def _reduce_at_home(self, function: Any, home: str) -> tuple[Any, ...]:
         """Put the globals' module in the place of what is in them."""
         names = function.__globals__
-        mentioned = _globals_of(function)
+        mentioned = globals_of(function)
         noted = self.hints if reducing.is_annotate(function) else self.used
         for name in mentioned:
             noted[home, name] = names
@@ -255,7 +255,7 @@ def _is_at_home(function: Any) -> bool:
     return origins.home_of(function.__globals__) is not None
 
 
-def _globals_of(function: Any) -> list[str]:
+def globals_of(function: Any) -> list[str]:
     """Return the globals that a function's code mentions, as far as they are there."""
     code = function.__code__
     mentioned: Any = internals._extract_code_globals(code)

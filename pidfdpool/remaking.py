@@ -163,25 +163,6 @@ def make_class(
     return internals._lookup_class_or_track(tracker, made)  # type: ignore[no-any-return]
 
 
-def take_place(made: type, come: type) -> None:
-    """Have a class that the script has made stand for the host's, which has come; so with the classes in it.
-
-    What comes of the host's class later, because it has changed, is put into the script's.
-    """
-    tracker = internals._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(come)
-    if tracker is not None:
-        internals._DYNAMIC_CLASS_TRACKER_BY_ID[tracker] = made
-        internals._DYNAMIC_CLASS_TRACKER_BY_CLASS[made] = tracker
-    for name, value in vars(come).items():
-        inner = vars(made).get(name)
-        if (
-            isinstance(value, type)
-            and isinstance(inner, type)
-            and value.__qualname__ == f"{come.__qualname__}.{name}"
-        ):
-            take_place(inner, value)
-
-
 def _pass_over(_kind: type, /, **_keywords: Any) -> None:
     """Stand in for the hook of a class whose subclass is made for the second time."""
 

@@ -147,7 +147,7 @@ def _look_at(main: ModuleType | None) -> Script:
         return Script(None, None, "it is the __main__ of a package, a folder or an archive")
     if getattr(spec, "origin", None) is not None:
         path = spec.origin  # type: ignore[union-attr]
-    if not isinstance(path, str):
+    if not isinstance(path, str) or path[:1] + path[-1:] == "<>":  # "<stdin>"
         return Script(None, None, "there is no script: the code was typed in, or came from elsewhere than a file")
     return Script(os.path.abspath(os.path.join(_began_in(), path)), module)
 

@@ -262,7 +262,9 @@ def test_the_main_of_a_package_is_not_run_again(main, name):
     assert "__main__ of a package" in scripts.current().why_not
 
 
-def test_without_a_file_there_is_no_script(main):
+@pytest.mark.parametrize("file", [None, "<stdin>"])
+def test_without_a_file_there_is_no_script(main, file):
+    main.__file__ = file
     assert not scripts.current().can_run_again
     assert "typed in" in scripts.current().why_not
 
