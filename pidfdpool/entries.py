@@ -180,11 +180,13 @@ class _Found:
         if itself and not by_script:
             raise error
         self.needs_script = self.needs_script or by_script
-        why = leftouts.Why(key[1], leftouts.kind_of(value), self._user_of(key), leftouts.said(error))
+        why = leftouts.Why(key, leftouts.kind_of(value), self._user_of(key), leftouts.said(error))
         stand_in = leftouts.LeftOut(key, why.told(None if by_script else self._why_not_by_script(key)))
         return _Part((key,), (value,), pickle.dumps([stand_in], picklers.PROTOCOL))
 
-    def _why_not_by_script(self, key: Key) -> str:
+    def _why_not_by_script(self, key: Key) -> str | None:
+        if key[0] != "__main__":
+            return None
         if not self.can_run_again:
             return self.script.why_not
         return f"nothing outside of the script's guard is called {key[1]}"

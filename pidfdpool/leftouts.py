@@ -42,8 +42,10 @@ class LeftOut:
 class Why:
     """Why a global cannot travel."""
 
-    def __init__(self, name: str, kind: str, user: str | None, error: str) -> None:
-        self._name = name
+    def __init__(self, key: Key, kind: str, user: str | None, error: str) -> None:
+        module, name = key
+        of_script = module == "__main__"
+        self._named = f"the script's global {name!r}" if of_script else f"the global {name!r} of module {module!r}"
         self._kind = kind
         self._user = user
         self._error = error
@@ -51,7 +53,7 @@ class Why:
     def told(self, why_not_by_script: str | None) -> str:
         """Return it for a person. why_not_by_script: why it is not made by running the script again, either."""
         used = f", which {self._user} uses," if self._user is not None else ""
-        text = f"the script's global {self._name!r} ({self._kind}){used} cannot be sent to a worker: {self._error}."
+        text = f"{self._named} ({self._kind}){used} cannot be sent to a worker: {self._error}."
         if why_not_by_script is not None:
             text += f" Nor can a worker make it by running the script again: {why_not_by_script}."
         return f"{text} {REMEDIES}"

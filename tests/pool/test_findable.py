@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pidfdpool import PidfdPoolExecutor, PoolBroken
+from pidfdpool import GlobalNotAvailable, PidfdPoolExecutor, PoolBroken
 from tests.pool import calls
 
 CODE = """
@@ -91,16 +91,17 @@ def test_its_functions_may_be_initializers_and_preloaded(module, way):
 
 def test_what_cannot_travel_by_value_is_told(module):
     module.STARTED = sys.stdout  # which no pickler takes along
-    exec("def use():\n    return STARTED", module.__dict__)
+    exec("def use():\n    return STARTED.name", module.__dict__)
     with PidfdPoolExecutor(1) as pool:
-        with pytest.raises(ModuleNotFoundError, match=module.__name__):
+        named = f"^the global 'STARTED' of module '{module.__name__}' .*, which use uses, cannot be sent"
+        with pytest.raises(GlobalNotAvailable, match=named):
             pool.submit(module.use).result(timeout=20)
         assert pool.submit(module.double, 2).result(timeout=20) == 4
 
 
 def test_an_initializer_that_cannot_travel_is_told(module):
     module.STARTED = sys.stdout
-    exec("def use():\n    return STARTED", module.__dict__)
+    exec("def use():\n    return STARTED.name", module.__dict__)
     with PidfdPoolExecutor(1, initializer=module.use) as pool:
         with pytest.raises(PoolBroken, match="initializer"):
             pool.submit(calls.double, 2).result(timeout=20)
