@@ -64,8 +64,9 @@ def dumps(value: object, once: picklers.Once | None, leave_out: LeaveOut | None 
         stream.write(namespaces.TRAILER.pack(begin, mark))
         return stream.getvalue()
     found = _Found(naming.table(), scripts.current())
-    if found.can_run_again and (names_a_job or pickler.asks_for_main or found.script.sets_up):
-        found.needs_script = True
+    if found.can_run_again:
+        of_script = pickler.at_home or any(key[0] == "__main__" for key in used)
+        found.needs_script = names_a_job or pickler.asks_for_main or (of_script and found.script.sets_up)
     data = pickle.dumps(found.entries(used, hints, pickler.named), picklers.PROTOCOL)
     stream.write(data)
     if root is not None and not hints:
@@ -212,7 +213,7 @@ class _Found:
             known = definitions.remember(key, value, part.data, used, hints)
             if known is None:
                 return part
-        if known.asks_for_main and self.can_run_again:
+        if known.asks_for_main and self.can_run_again and key[0] == "__main__":
             self.needs_script = True
         return _Part((key,), (value,), known.data)
 

@@ -214,7 +214,8 @@ class NotingPickler(ByValue):
             noted[home, name] = names
         self._note_annotations(home, names, function)
         self.at_home = True
-        self.asks_for_main = self.asks_for_main or reducing.asks_for_main(function.__code__)
+        if home == "__main__":
+            self.asks_for_main = self.asks_for_main or reducing.asks_for_main(function.__code__)
         code, base, _, _, closure = self._function_getnewargs(function)
         arguments = home, code, base, closure
         return namespaces.make_function, arguments, *self._state_of(function, {}, {n: names[n] for n in mentioned})
