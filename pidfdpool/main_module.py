@@ -66,10 +66,9 @@ def install(script: scripts.Script) -> None:
 
 def has_run() -> bool:
     """Return whether the script has been run in this process, or in the one that it was forked from."""
-    return _ran
+    return scripts.ran
 
 
-_ran = False
 _signals: dict[int, Any] = {}  # handlers that the script has set, for workers
 
 
@@ -78,11 +77,10 @@ def run_script() -> None:
 
     What it raises is kept for those who ask for what it did not come to make.
     """
-    global _ran  # noqa: PLW0603  per process, and inherited
     module = sys.modules["__main__"]
-    if _ran or not isinstance(module, StandIn):
+    if scripts.ran or not isinstance(module, StandIn):
         return
-    _ran = True
+    scripts.ran = True
     from pidfdpool import entries, namespaces
 
     names = namespaces.namespace("__main__")
@@ -104,7 +102,7 @@ def set_signals() -> None:
 
 def run_exit_functions() -> None:
     """Do what the script wanted done at its process's end, at the end of the template in which it was run."""
-    if _ran:
+    if scripts.ran:
         import atexit
 
         atexit._run_exitfuncs()
@@ -117,8 +115,7 @@ def _handlers() -> dict[int, Any]:
 
 def _run_late(module: ModuleType) -> None:
     """Run the script beside what there is of it already, which stays as it is."""
-    global _ran  # noqa: PLW0603
-    _ran = True
+    scripts.ran = True
     names: dict[str, Any] = dict(vars(ModuleType("__main__")))
     _run_into(names)
     for name, value in names.items():

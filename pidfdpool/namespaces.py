@@ -94,9 +94,16 @@ def _receive(entries: Sequence[Entry]) -> None:
 
 
 def _do_without(key: Key, error: Exception) -> None:
-    """Put something that raises when it is used where a value could not be made, unless the script has made one."""
+    """Put something that raises when it is used where a value could not be made, unless the script makes one.
+
+    Raises:
+        NeedsScript: the script makes one, and was not run again in this process.
+    """
     names = namespace(key[0])
     if key[1] not in names:
+        script = scripts.current()
+        if not scripts.ran and key[0] == "__main__" and script.can_run_again and key[1] in script.names:
+            raise scripts.NeedsScript(key[1]) from error
         why = f"the script's global {key[1]!r} could not be made in this worker: {type(error).__name__}: {error}"
         names[key[1]] = Unavailable(why, error)
 
@@ -284,7 +291,8 @@ def namespace(module: str, base: dict[str, Any] | None = None) -> dict[str, Any]
         space = spaces[module] = stand_in if stand_in.get(scripts.STAND_IN) else {"__name__": module}
     if base is not None:
         for name, value in base.items():
-            space.setdefault(name, value)
+            if space.get(name) is None:  # a new module has a __package__, which is None
+                space[name] = value
     return space
 
 

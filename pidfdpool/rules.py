@@ -136,8 +136,11 @@ RULES: tuple[Rule, ...] = (
     Rule(ev.Unhealthy, (_S.STARTING, _S.BUSY), "same", "_unhealthy", "no task after this one; replace it"),
     Rule(ev.Unhealthy, (_S.IDLE,), "STOPPING", "_unhealthy", "replace it"),
     Rule(ev.Unhealthy, (_S.STOPPING,), "same", "_ignore", "it is leaving anyway"),
-    Rule(ev.Outdated, (_S.BUSY, _S.IDLE), "STOPPING", "_outdated", "its task never ran: back to the queue's head"),
-    Rule(ev.Outdated, (_S.STARTING, _S.STOPPING), "same", "_ignore", "it is leaving anyway"),
+    Rule(ev.Outdated, (_S.STARTING, _S.IDLE), "STOPPING", "_outdated", "replace it"),
+    Rule(
+        ev.Outdated, (_S.BUSY,), "STOPPING", "_outdated", "its task never ran: back to the queue's head; replace it"
+    ),
+    Rule(ev.Outdated, (_S.STOPPING,), "same", "_ignore", "it is leaving anyway"),
     Rule(ev.LastBeat, (_S.BUSY,), "same", "_last_beat", "wait on, or SIGTERM, grace, SIGKILL"),
     Rule(ev.LastBeat, (_S.STARTING, _S.IDLE, _S.STOPPING), "same", "_ignore", "its task is over"),
     Rule(ev.MemoryFound, (_S.BUSY,), "same", "_memory_found", "SIGKILL if it is too much"),

@@ -120,6 +120,14 @@ def _contents_of(path: str | None) -> _Contents:
     return _Contents("", _sets_up(tree, names), frozenset(_names_bound(tree)), frozenset(_names_of_process(tree)))
 
 
+class NeedsScript(BaseException):
+    """Ends the rebuilding of a call in a worker: what it needs can only be made by running the script again.
+
+    No Exception, so that nobody takes it for a failure of the call.
+    """
+
+
+ran = False  # the script was run again in this process, or in the one that it was forked from
 _known: tuple[object, object, Script] | None = None  # what was found of which `__main__` and file
 described: Script | None = None  # in a template and its workers: what the host has said
 

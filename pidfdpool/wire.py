@@ -63,7 +63,8 @@ INITIALIZER_FAILED = 13  # buffers: as ERROR
 DROPPED = 15  # value: so many of the tasks that were taken back came up, and were passed over
 UNHEALTHY = 14  # buffers: the reason as UTF-8 text; the worker wants to be replaced
 UNSEEN = 16  # value: the task's id; its segment did not reach the worker, which waits for the call itself
-OUTDATED = 17  # the next task needs the script, which this worker does not have: it begins none any more, and leaves
+OUTDATED = 17  # the next task needs the script, which this worker does not have: it begins none any more, and leaves;
+# value 1: that has turned out when the task was rebuilt, and the template may not know it yet
 
 # host -> template
 BOOT = 20  # buffers: what the template must know, see template.boot

@@ -40,7 +40,7 @@ SMALL = 1 << 16  # bytes that are sooner copied together than gathered
 
 
 class Carrying(Resolving):
-    """The processes of a pool. The caller of every method holds the pool's lock."""
+    """The processes of a pool. The caller of every method holds the pool's lock, but for `want_script`."""
 
     lender: Lender
     machine: Machine
@@ -48,6 +48,7 @@ class Carrying(Resolving):
     recipe: Recipe
     starter: Starter
     closed: bool
+    lock: Any
     _thread: PoolThread
 
     def __init__(self, witness: Witness) -> None:
@@ -178,11 +179,15 @@ class Carrying(Resolving):
         journal.write(_log, logging.WARNING, message, self.template.end.pid)
         self.template.kill()
 
-    def _want_script(self) -> None:
-        """Have this pool's templates run the script again: the one that is there, before it forks the next worker."""
-        self.recipe.runs_script = True
-        if self.template is not None:
-            self.template.want_script()
+    def want_script(self) -> None:
+        """Have this pool's templates run the script again: the one that is there, before it forks the next worker.
+
+        Takes the lock.
+        """
+        with self.lock:
+            self.recipe.runs_script = True
+            if self.template is not None:
+                self.template.want_script()
 
     def _start_template(self, _action: do.StartTemplate) -> None:
         # Not here, where the lock is held: starting takes as long as an interpreter takes to start.

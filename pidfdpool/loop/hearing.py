@@ -104,6 +104,8 @@ def _hear_one(pool: Pool, link: WorkerLink, frame: Frame) -> None:
         reason = bytes(frame.buffers[0]).decode("utf-8", "replace")
         pool.happen(ev.Unhealthy(slot, generation, reason))
     elif frame.kind == wire.OUTDATED:
+        if frame.value:
+            pool.want_script()
         pool.happen(ev.Outdated(slot, generation))
     elif frame.kind == wire.READY:
         link.ready_early = link.handle is None

@@ -97,8 +97,7 @@ class Pool(Carrying):
         number = next(self._numbers)  # in one step, because a signal handler may submit between any two
         task = Task(number, future, buffers, what, policy)
         if task.needs_script and not self.recipe.runs_script:
-            with self.lock:
-                self._want_script()
+            self.want_script()
         if policy is self._policy and self._take_quickly(task):
             return
         if self._thread.started:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import _pickle
 
-from pidfdpool import main_module, payload, picklers
+from pidfdpool import main_module, payload, picklers, scripts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,8 +119,15 @@ class Boot:
 
                 if self.authkey is not None:
                     process.current_process().authkey = self.authkey  # with which shared descriptors are fetched
-                call = payload.loads(call)
+                call = self._rebuilt(call)
             call()
+
+    def _rebuilt(self, call: Sequence[Buffer]) -> Any:
+        try:
+            return payload.loads(call)
+        except scripts.NeedsScript:
+            main_module.run_script()
+            return payload.loads(call)
 
     def run_initializer(self) -> None:
         """Call the initializer, if there is one. In a worker; raises whatever it raises."""

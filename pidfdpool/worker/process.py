@@ -18,7 +18,7 @@ from _thread import _count as count_threads
 from collections import deque
 from contextlib import suppress
 
-from pidfdpool import blackbox, context, hygiene, main_module, native, payload, rebuilding, tokens, wire
+from pidfdpool import blackbox, context, hygiene, main_module, native, payload, rebuilding, scripts, tokens, wire
 from pidfdpool.channel import Channel
 from pidfdpool.pidfd import prctl
 from pidfdpool.spinning import Spin
@@ -57,6 +57,7 @@ class Worker:
         self._sending = native.lock()
         self._unsaid: deque[str] = deque()  # reasons why this worker is not well
         self._unwell = False  # there was one: no further task is begun
+        self._outdated = False  # a task needs what this worker does not have of the script, and was not begun
         self._slot = slot
         self._boot = boot
         self._host_fd = host_fd
@@ -142,6 +143,9 @@ class Worker:
     def _initialize(self) -> bool:
         try:
             self._boot.run_initializer()
+        except scripts.NeedsScript:
+            self._send(wire.encode(wire.OUTDATED, value=1))
+            return False
         except BaseException as error:
             tracebacks.cut(error)
             # Said by the same logger, in the same words, as in the standard library's workers.
@@ -182,6 +186,8 @@ class Worker:
                 self._read(self._channel.receive())  # the host has been told: it takes these back, and sends LEAVE
             elif tokens.take(self._tokens):
                 self._answer(line.popleft())
+                if self._outdated:
+                    return False
             else:
                 self._drop()
         return True
@@ -190,6 +196,10 @@ class Worker:
         """Run a task and write what came of it."""
         began = time.monotonic()
         kind, buffers = self._run_task(frame)
+        if kind == wire.OUTDATED:
+            self._send(wire.encode(kind, value=1))
+            self._outdated = True
+            return
         if kind == wire.UNSEEN:
             self._send(wire.encode(kind, value=frame.value))
             frame = self._sent_anew(frame.value)
@@ -250,6 +260,9 @@ class Worker:
             self._leave_if_forked()
             dump = self._segments.dump if self._segments.lends else payload.dumps
             kind, buffers = wire.RESULT, dump(result, self._shared)
+        except scripts.NeedsScript:  # raised while the call is rebuilt, so nothing of it has run
+            note.doing = None
+            return wire.OUTDATED, []
         except BaseException as error:
             note.doing = None
             self._leave_if_forked()
