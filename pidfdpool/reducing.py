@@ -17,6 +17,7 @@ import functools
 import gc
 import linecache
 import logging
+import operator
 import os
 import re
 import sys
@@ -41,7 +42,7 @@ _SOURCES_KEPT = 1000  # files that were looked for; notebooks have as many as th
 # ---- code ------------------------------------------------------------------------------------------------------
 
 
-_CODE_FIELDS = (
+_code_fields = operator.attrgetter(
     "co_argcount", "co_posonlyargcount", "co_kwonlyargcount", "co_nlocals", "co_stacksize", "co_flags", "co_code",
     "co_consts", "co_names", "co_varnames", "co_filename", "co_name", "co_qualname", "co_firstlineno",
     "co_linetable", "co_exceptiontable", "co_freevars", "co_cellvars",
@@ -50,7 +51,7 @@ _CODE_FIELDS = (
 
 def reduce_code(code: types.CodeType) -> tuple[Any, ...]:
     """Reduce code to the arguments of `types.CodeType`, with its source if no file holds that."""
-    fields = tuple(getattr(code, name) for name in _CODE_FIELDS)
+    fields = _code_fields(code)
     source = _source_of(code)
     if source is None:
         return types.CodeType, fields
@@ -60,6 +61,7 @@ def reduce_code(code: types.CodeType) -> tuple[Any, ...]:
 _LOOKS_UP = frozenset({"__main__", "globals", "eval", "exec"})
 
 
+@functools.lru_cache(512)
 def asks_for_main(code: types.CodeType) -> bool:
     """Return whether code may come to use names of the script that it does not mention as globals."""
     mentioned: dict[str, None] = internals._extract_code_globals(code)  # those of code within it, too
