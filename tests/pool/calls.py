@@ -237,6 +237,12 @@ def beat(seconds: float, value: object = None) -> object:
 _KEPT: list[bytearray] = []
 
 
+def resident() -> int:
+    """Return the resident memory of this process in bytes."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def leak(size: int) -> int:
     """Take memory and keep it."""
     _KEPT.append(bytearray(b"\1") * size)
