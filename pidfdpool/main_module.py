@@ -44,7 +44,7 @@ class StandIn(ModuleType):
     def __getattr__(self, name: str) -> Any:
         """Run the script for a name that only it can tell."""
         script = scripts.current()
-        if not name.startswith("__") and script.can_run_again and name in script.names and not has_run():
+        if not name.startswith("__") and script.can_run_again and name in script.names and not scripts.ran:
             _run_late(self)
             if name in vars(self):
                 return vars(self)[name]
@@ -62,11 +62,6 @@ def install(script: scripts.Script) -> None:
         names["__file__"] = script.path
     _real.append(sys.modules["__main__"])
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
-
-
-def has_run() -> bool:
-    """Return whether the script has been run in this process, or in the one that it was forked from."""
-    return scripts.ran
 
 
 _signals: dict[int, Any] = {}  # handlers that the script has set, for workers

@@ -179,7 +179,7 @@ class Worker:
         while line:
             if line[0].kind == wire.LEAVE:
                 return False
-            if line[0].slot & wire.NEEDS_SCRIPT and not main_module.has_run():
+            if line[0].slot & wire.NEEDS_SCRIPT and not scripts.ran:
                 self._send(wire.encode(wire.OUTDATED))
                 return False
             if self._unwell and line[-1].kind != wire.LEAVE:
