@@ -20,7 +20,7 @@ import sys
 from contextlib import suppress
 from functools import partial
 
-from pidfdpool import findable, picklers, plain
+from pidfdpool import chains, findable, picklers, plain
 from pidfdpool.typed import Protocol
 
 TYPE_CHECKING = False
@@ -128,7 +128,8 @@ def dumps(value: object, shared: SharedMain | None = None, once: picklers.Once |
         raise
     except picklers.SharesResource:
         shares = True
-    except Exception:  # a lambda, a closure, something of __main__: cloudpickle's own error is the better one
+    except Exception as error:  # a lambda, a closure, something of __main__: cloudpickle's error is the better one
+        chains.drop_tracebacks(error)  # nobody sees it, and its frames may hold the object, and themselves
         shares = False
     if not shares:
         try:
@@ -318,6 +319,7 @@ def dump_error(error: BaseException, shared: SharedMain | None = None) -> list[B
         return [dumps(error, shared)[0], text.encode("utf-8", "backslashreplace")]
     except BaseException as failure:
         why = f"{type(failure).__name__}: {_said(failure)}"
+        chains.drop_tracebacks(failure)
         return [b"", f"{text}\n(not pickled: {why})".encode("utf-8", "backslashreplace")]
 
 

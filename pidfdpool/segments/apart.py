@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import _pickle as pickle
 
-from pidfdpool import findable, payload, picklers, plain
+from pidfdpool import chains, findable, payload, picklers, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ class Apart:
             raise
         except picklers.SharesResource:  # as in `payload.dumps`
             shares = True
-        except Exception:
+        except Exception as error:
+            chains.drop_tracebacks(error)
             shares = False
         self._begin_anew()
         if not shares:

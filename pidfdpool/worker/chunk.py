@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from itertools import starmap
 from operator import length_hint
 
-from pidfdpool import payload, rebuilding
+from pidfdpool import chains, payload, rebuilding
 from pidfdpool.segments.apart import Apart
 from pidfdpool.worker import tracebacks
 
@@ -46,8 +45,10 @@ def call_all(
     failure = _make(function_, calls_, starred, results)
     took = time.perf_counter() - began
     apart: Apart | None = None
-    with suppress(Exception):
+    try:
         apart = Apart(results, shared)
+    except Exception as error:
+        chains.drop_tracebacks(error)
     if apart is None:  # not in a handler: the traceback is to tell of the one result that does not pickle
         return *_what_pickles(results), took
     buffers: list[Any] = apart.buffers()
@@ -75,7 +76,10 @@ def _make(function: Any, calls: Sequence[Any], starred: bool, results: list[Any]
             if failure is None and len(results) < len(calls):
                 raise StopIteration  # as the function did, which looks like the end to everybody in between
         except BaseException as error:
-            failure = failure or payload.dump_error(tracebacks.cut(error), shared)
+            if failure is None:
+                failure = tracebacks.told(error, shared)
+            else:
+                chains.drop_tracebacks(error)
         if not length_hint(waiting):
             return failure
 
@@ -86,5 +90,5 @@ def _what_pickles(results: list[Any]) -> tuple[list[Buffer], list[Buffer]]:
         try:
             payload.dumps(result, shared)
         except Exception as error:
-            return payload.dumps(results[:index], shared), payload.dump_error(tracebacks.cut(error), shared)
+            return payload.dumps(results[:index], shared), tracebacks.told(error, shared)
     raise AssertionError("each result pickles and all of them together do not")

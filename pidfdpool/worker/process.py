@@ -266,7 +266,7 @@ class Worker:
         except BaseException as error:
             note.doing = None
             self._leave_if_forked()
-            kind, buffers = wire.ERROR, payload.dump_error(tracebacks.cut(error), self._shared)
+            kind, buffers = wire.ERROR, tracebacks.told(error, self._shared)
         hygiene.flush_output()
         return kind, buffers
 

@@ -7,11 +7,25 @@ says so. `loop.stacks` does the same to the stacks of workers that were told to 
 
 from __future__ import annotations
 
+from pidfdpool import chains, payload
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from pidfdpool.wire import Buffer
+
 _LOOP = ("pidfdpool.worker.", "pidfdpool.template.process")
+
+
+def told(error: BaseException, shared: payload.SharedMain | None) -> list[Buffer]:
+    """Return what the host is told of an exception, and let go of the frames that it came through.
+
+    They hold all that the task had: its arguments, its variables, a result that did not pickle.
+    """
+    buffers = payload.dump_error(cut(error), shared)
+    chains.drop_tracebacks(error)
+    return buffers
 
 
 def cut(error: BaseException) -> BaseException:

@@ -45,6 +45,7 @@ STOREYS = {
     "inheritance": 1,
     "context": 0,
     "actions": 0,
+    "chains": 0,
     "checks": 0,
     "deaths": 0,
     "events": 0,

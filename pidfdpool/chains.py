@@ -1,0 +1,36 @@
+"""An exception with those that hang on it: its cause, its context, the members of a group, and theirs in turn.
+
+A traceback holds the frames that the exception came through, and a frame holds every local variable. If one of these
+is the exception itself, nothing of it is let go of until the garbage collector runs, which may be much later: it
+counts objects, and not their size.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_fields = BaseException.__dict__  # not by plain access: a class may have put something else in their place
+_members = BaseExceptionGroup.__dict__["exceptions"]
+
+
+def linked(error: BaseException) -> Iterator[BaseException]:
+    """Return an iterator over the exception and all that hang on it, each once."""
+    waiting = [error]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop()
+        if id(each) not in seen:
+            seen.add(id(each))
+            further = _fields["__cause__"].__get__(each), _fields["__context__"].__get__(each)
+            waiting.extend(other for other in further if other is not None)
+            if isinstance(each, BaseExceptionGroup):
+                waiting.extend(_members.__get__(each))
+            yield each
+
+
+def drop_tracebacks(error: BaseException) -> None:
+    """Let go of the frames that the exception and all that hang on it came through."""
+    for each in linked(error):
+        _fields["__traceback__"].__set__(each, None)
