@@ -74,22 +74,29 @@ def untraced() -> Iterator[None]:
 
     They belong to a debugger, a profiler or a coverage tool that watches the host, and run the user's code. In a
     forked process they might wait for a lock that some thread of the host was holding, or ask somebody for commands.
+
+    Only what can be set again from here is taken away. A tool that is written in C may have set a function of C, with
+    an object of its own that nobody can call (or none at all): it goes on until the forked process calls
+    `stop_tracing`.
     """
     trace, profile = sys.gettrace(), sys.getprofile()
-    if trace is None and profile is None:
-        yield
-        return
-    sys.setprofile(None)
-    sys.settrace(None)
+    if callable(profile):
+        sys.setprofile(None)
+    if callable(trace):
+        sys.settrace(None)
     try:
         yield
     finally:
-        sys.settrace(trace)
-        sys.setprofile(profile)
+        if callable(trace):
+            sys.settrace(trace)
+        if callable(profile):
+            sys.setprofile(profile)
 
 
 def stop_tracing() -> None:
-    """Have nobody watch this process: see `untraced`. In a forked process, within its block."""
+    """Have nobody watch this process: see `untraced`. In a forked process, within its block, before anything else."""
+    sys.setprofile(None)
+    sys.settrace(None)
     import threading
 
     threading.settrace(None)  # type: ignore[arg-type, unused-ignore]
@@ -99,6 +106,13 @@ def stop_tracing() -> None:
         for tool in range(6):
             if monitoring.get_tool(tool) is not None:
                 monitoring.set_events(tool, 0)
+                # A tool may watch single functions, and there is no list of these. So nothing of its is called.
+                for event in _single_events(monitoring):
+                    monitoring.register_callback(tool, event, None)
+
+
+def _single_events(monitoring: Any) -> list[int]:
+    return [event for event in vars(monitoring.events).values() if isinstance(event, int) and event]
 
 
 def forget_exit_functions() -> None:

@@ -78,8 +78,12 @@ def fork(withheld: list[str] | None = None) -> int:
 
 
 def threads_are_greenlets() -> bool:
-    """Return whether `threading` makes something other than threads of the operating system."""
-    return not isinstance(_thread.start_new_thread, _BuiltinFunction)
+    """Return whether `threading` makes greenlets, and not threads of the operating system.
+
+    Those who replace it are asked. What is found there tells nothing: debuggers and profilers wrap it as well, to see
+    each thread from its beginning, and what they start is still a thread.
+    """
+    return _is_patched("_thread", "start_new_thread", "thread")
 
 
 def epoll() -> select.epoll:
@@ -163,7 +167,7 @@ def wait_readable(waiting: select.epoll, timeout: float | None) -> None:
     Raises:
         RuntimeError: threads are patched and select is not, so that nothing can be waited for without stopping all.
     """
-    if isinstance(select.select, _BuiltinFunction):
+    if not _is_patched("select", "select", "select"):
         raise RuntimeError(
             "the threads of this process are greenlets, but select.select is not patched: a pool's thread would stop "
             "all of them. Patch both."
@@ -229,6 +233,14 @@ def is_interactive() -> bool:
 def sleep(seconds: float) -> None:
     """Hold up this thread of the operating system."""
     poll().poll(seconds * 1000)
+
+
+def _is_patched(module: str, name: str, part: str) -> bool:
+    """Return whether gevent has replaced a function, or eventlet the part of the standard library that it is in."""
+    # Of a module that is being imported in another thread there may be no more than the name.
+    gevent = getattr(sys.modules.get("gevent.monkey"), "is_object_patched", None)
+    eventlet = getattr(sys.modules.get("eventlet.patcher"), "is_monkey_patched", None)
+    return bool((gevent and gevent(module, name)) or (eventlet and eventlet(part)))
 
 
 def _threads() -> Any:

@@ -7,7 +7,9 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,7 +24,17 @@ class Stranger:
 
 
 @pytest.fixture
-def patched(monkeypatch):
+def greenlets(monkeypatch):
+    """Return a set of what gevent says that it has replaced."""
+    replaced = set()
+    told = SimpleNamespace(is_object_patched=lambda module, name: f"{module}.{name}" in replaced)
+    monkeypatch.setitem(sys.modules, "gevent.monkey", told)
+    return replaced
+
+
+@pytest.fixture
+def patched(monkeypatch, greenlets):
+    greenlets.add("_thread.start_new_thread")
     monkeypatch.setattr(_thread, "start_new_thread", lambda *_: Stranger())
     monkeypatch.setattr(_thread, "allocate_lock", Stranger)
     monkeypatch.setattr(select, "poll", Stranger)
@@ -94,14 +106,42 @@ def test_what_a_fresh_thread_raises_is_raised():
         native.run_in_fresh_thread(fail)
 
 
-def test_greenlets_without_a_poll_that_lets_others_run_are_refused(monkeypatch):
+@pytest.mark.usefixtures("patched")
+def test_greenlets_without_a_poll_that_lets_others_run_are_refused(greenlets, monkeypatch):
     with native.epoll() as waiting, pytest.raises(RuntimeError, match=r"select\.select is not patched"):
         native.wait_readable(waiting, 0.0)
     asked = []
+    greenlets.add("select.select")
     monkeypatch.setattr(select, "select", lambda *arguments: asked.append(arguments))
     with native.epoll() as waiting:
         native.wait_readable(waiting, 0.5)
         assert asked == [([waiting], [], [], 0.5)]
+
+
+def test_a_wrapper_that_still_starts_a_thread_makes_no_greenlets(monkeypatch):
+    """Debuggers put one there, to see each thread from its beginning."""
+    real = _thread.start_new_thread
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *arguments: real(*arguments))
+    assert not native.threads_are_greenlets()
+    use_all()
+
+
+def test_gevent_that_was_loaded_and_has_replaced_nothing_makes_no_greenlets(greenlets):
+    assert not native.threads_are_greenlets()
+
+
+def test_a_module_of_gevent_that_is_still_being_imported_is_not_asked(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gevent.monkey", SimpleNamespace())
+    assert not native.threads_are_greenlets()
+
+
+def test_eventlet_is_asked_too(monkeypatch):
+    replaced = {"thread"}
+    told = SimpleNamespace(is_monkey_patched=replaced.__contains__)
+    monkeypatch.setitem(sys.modules, "eventlet.patcher", told)
+    assert native.threads_are_greenlets()
+    replaced.clear()
+    assert not native.threads_are_greenlets()
 
 
 def test_the_main_thread_is_known():
