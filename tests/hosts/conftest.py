@@ -20,13 +20,15 @@ from tests.hosts.starting_gunicorn import OLD, OLD_NEEDS
 
 STANDARD = "standard"
 CONTENDERS = {"ours": (STANDARD, "spawn"), "both": (STANDARD, "spawn", "fork")}
+# What --only names; "default" is ours as it starts by default.
+ONLY = {"ours": ("spawn", "fork"), "default": ("spawn",), STANDARD: (STANDARD,)}
 
 _rows = page.Rows()  # of the process that reports
 
 
 def pytest_addoption(parser):
     parser.addoption("--page", help="write the table of hosts to this file")
-    parser.addoption("--only", choices=["ours", STANDARD], help="run the cases with one of the pools only")
+    parser.addoption("--only", choices=list(ONLY), help="run the cases with these pools only")
 
 
 def pytest_generate_tests(metafunc):
@@ -37,7 +39,7 @@ def pytest_generate_tests(metafunc):
     names = CONTENDERS[marker.kwargs.get("ways", "ours")]
     only = metafunc.config.getoption("--only")
     if only is not None:
-        names = [name for name in names if (name == STANDARD) == (only == STANDARD)]
+        names = [name for name in names if name in ONLY[only]]
     metafunc.parametrize("contender", names)
 
 
