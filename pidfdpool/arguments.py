@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import checks
+from pidfdpool.policy import MOST_WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,32 +24,27 @@ def checked_max_workers(value: Any) -> int:
     if value is None:
         # What os.process_cpu_count() returns, which Python has since 3.13.
         return len(os.sched_getaffinity(0)) or 1
-    number = _integer("max_workers", value)
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"max_workers must be an integer, not {checks.shown(value)}") from None
     if number <= 0:
-        raise ValueError(f"max_workers must be greater than 0, not {number}")
-    if number > 65535:
-        raise ValueError(f"max_workers must be at most 65535, not {number}")
+        raise ValueError(f"max_workers must be greater than 0, not {checks.shown(number)}")
+    if number > MOST_WORKERS:
+        raise ValueError(f"max_workers must be at most {MOST_WORKERS}, not {checks.shown(number)}")
     return number
 
 
-def _integer(name: str, value: Any) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, not {value!r}") from None
-
-
-def checked_prestart(workers: Any, max_workers: int, wait: Any, timeout: Any) -> int:
-    """Return the number of workers that are to be there; None: all.
+def checked_prestart(workers: Any, max_workers: int, wait: Any, timeout: Any) -> tuple[int, float | None]:
+    """Return the number of workers that are to be there (None: all), and how long to wait for them.
 
     Raises:
         ValueError, TypeError: one of the arguments of `prestart` makes no sense.
     """
-    checks.integer("workers", workers, least=1, optional=True)
-    checks.not_above("workers", workers, "max_workers", max_workers)
+    count = checks.integer("workers", workers, least=1, optional=True)
+    checks.not_above("workers", count, "max_workers", max_workers)
     checks.boolean("wait", wait)
-    checks.seconds("timeout", timeout, optional=True)
-    return max_workers if workers is None else int(workers)
+    return max_workers if count is None else count, checks.seconds("timeout", timeout, optional=True)
 
 
 def checked_way(context: Any) -> str:

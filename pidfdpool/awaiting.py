@@ -156,8 +156,7 @@ def amap(
     buffersize: int | None,
 ) -> AsyncIterator[Any]:
     """Submit as `map` does, and return an asynchronous iterator over the results, in order."""
-    mapping.check_arguments(chunksize, buffersize)
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline, chunksize, buffersize = mapping.checked(timeout, chunksize, buffersize)
     if mapping.is_guided(submitter, chunksize, buffersize):
         return _guided(Guided(submitter, function, iterables, ordered=True), deadline)
     source = mapping.Source(submitter, function, iterables, chunksize or 1)

@@ -285,7 +285,7 @@ class PidfdPoolExecutor(Executor):
             RuntimeError: the executor, or the interpreter, is shut down.
             ValueError, TypeError: an argument makes no sense; the message names it and its value.
         """
-        count = arguments.checked_prestart(workers, self._max_workers, wait, timeout)
+        count, timeout = arguments.checked_prestart(workers, self._max_workers, wait, timeout)
         return self._open_pool().starter.prestart(count, wait=wait, timeout=timeout)
 
     def resize(self, max_workers: int) -> None:

@@ -12,7 +12,7 @@ import time
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from pidfdpool import journal, lifecycle
+from pidfdpool import checks, journal, lifecycle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +127,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         """
         try:
             if not self.done():
-                timeout = self._lead(timeout)
+                timeout = self._lead(checks.wait("timeout", timeout))
             if self._state == _FINISHED and self._exception is None:
                 return self._result  # type: ignore[return-value]
             return super().result(timeout)
@@ -137,7 +137,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the exception that was raised instead of a result, waiting for it, as `result` does."""
         if not self.done():
-            timeout = self._lead(timeout)
+            timeout = self._lead(checks.wait("timeout", timeout))
         return super().exception(timeout)
 
     def _lead(self, timeout: float | None) -> float | None:

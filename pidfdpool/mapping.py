@@ -11,7 +11,7 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import guided
+from pidfdpool import checks, guided
 from pidfdpool.typed import Protocol
 from pidfdpool.worker.chunk import call_each
 
@@ -65,14 +65,20 @@ class Source:
         return submitter.submit(self._function, *task)
 
 
-def check_arguments(chunksize: int | None, buffersize: int | None) -> None:
-    """Raise the standard library's errors for what map cannot work with."""
-    if chunksize is not None and chunksize < 1:
-        raise ValueError(f"chunksize must be >= 1, not {chunksize}.")
-    if buffersize is not None and not isinstance(buffersize, int):
-        raise TypeError(f"buffersize must be an integer or None, not {buffersize!r}")
+def checked(
+    timeout: float | None, chunksize: int | None, buffersize: int | None
+) -> tuple[float | None, int | None, int | None]:
+    """Return the moment at which to give up, and the sizes.
+
+    Raises:
+        TypeError, ValueError: the standard library's errors for what map cannot work with, with name and value.
+    """
+    chunksize = checks.integer("chunksize", chunksize, least=1, optional=True, boolean=True)
+    buffersize = checks.integer("buffersize", buffersize, optional=True, boolean=True)
     if buffersize is not None and buffersize < 1:
         raise ValueError(f"buffersize must be None or > 0, not {buffersize}")
+    timeout = checks.wait("timeout", timeout)
+    return None if timeout is None else time.monotonic() + timeout, chunksize, buffersize
 
 
 def is_guided(submitter: Submitter, chunksize: int | None, buffersize: int | None) -> bool:
@@ -93,8 +99,7 @@ def ordered(
 
     timeout: seconds from this call until TimeoutError is raised by the iterator.
     """
-    check_arguments(chunksize, buffersize)
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline, chunksize, buffersize = checked(timeout, chunksize, buffersize)
     if is_guided(submitter, chunksize, buffersize):
         return guided.Guided(submitter, function, iterables, ordered=True).results(deadline)
     chunksize = chunksize or 1
@@ -114,8 +119,7 @@ def unordered(
     buffersize: int | None,
 ) -> Iterator[Any]:
     """As `ordered`, but the iterator yields results as they come."""
-    check_arguments(chunksize, buffersize)
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline, chunksize, buffersize = checked(timeout, chunksize, buffersize)
     if is_guided(submitter, chunksize, buffersize):
         return guided.Guided(submitter, function, iterables, ordered=False).results(deadline)
     chunksize = chunksize or 1

@@ -37,6 +37,9 @@ get_signal = signal.getsignal
 SIG_DFL, SIG_IGN = signal.SIG_DFL, signal.SIG_IGN  # it takes no others, equal as they may be
 Socket = _socket.socket
 
+# Seconds that poll, epoll, select and locks can all count, in whatever unit. A longer wait is made of several.
+LONGEST_WAIT = 1_000_000.0
+
 _BuiltinFunction = type(len)
 _names_in_sys = vars(sys)
 

@@ -16,11 +16,12 @@ from pidfdpool.records import dataclass, field
 from pidfdpool.typed import TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 OnCrash = Literal["isolate", "break"]
 RetryOn = type[BaseException] | tuple[type[BaseException], ...]
 
+MOST_WORKERS = 65535  # what a frame's slot can count
 STACK_TIME = 0.05  # seconds that a worker gets to write its Python stack; what `grace` is at least
 
 
@@ -192,27 +193,29 @@ class Policy:
             TypeError, ValueError: a value, or two of them together.
         """
         for name in ("timeout", "deadline", "heartbeat_timeout", "max_age", "start_timeout"):
-            checks.seconds(name, getattr(self, name), optional=True, zero=False)
+            self._take(name, checks.seconds, optional=True, zero=False)
         for name in ("grace", "idle_timeout"):
-            checks.seconds(name, getattr(self, name), optional=True)
+            self._take(name, checks.seconds, optional=True)
         for name in ("memory_interval", "period", "spawn_timeout"):
-            checks.seconds(name, getattr(self, name), zero=False)
-        for name in ("retry_backoff", "retry_backoff_limit", "young_age", "backoff", "backoff_limit", "stop_grace"):
-            checks.seconds(name, getattr(self, name))
-        for name in ("prefetch", "spin"):
-            checks.seconds(name, getattr(self, name))
-        for name in ("poison_after", "max_tasks_per_child", "max_memory_per_child", "hard_memory_per_child"):
-            checks.integer(name, getattr(self, name), least=1, optional=True)
-        checks.integer("max_pending", self.max_pending, least=1, optional=True)
-        checks.integer("intensity", self.intensity, least=0, optional=True)
+            self._take(name, checks.seconds, zero=False)
+        for name in (
+            "retry_backoff", "retry_backoff_limit", "young_age", "backoff", "backoff_limit", "stop_grace",
+            "prefetch", "spin",
+        ):  # fmt: skip
+            self._take(name, checks.seconds)
+        for name in (
+            "poison_after", "max_tasks_per_child", "max_memory_per_child", "hard_memory_per_child", "max_pending",
+        ):  # fmt: skip
+            self._take(name, checks.integer, least=1, optional=True)
+        self._take("intensity", checks.integer, least=0, optional=True)
         for name in ("retries", "min_workers", "segment_memory"):
-            checks.integer(name, getattr(self, name), least=0)
-        checks.integer("max_workers", self.max_workers, least=1)
-        checks.integer("priority", self.priority)
+            self._take(name, checks.integer, least=0)
+        self._take("max_workers", checks.integer, least=1, most=MOST_WORKERS)
+        self._take("priority", checks.integer)
         for name in ("cancel_kills", "kill_descendants", "block", "capture_stderr"):
             checks.boolean(name, getattr(self, name))
         if self.on_crash not in ("isolate", "break"):
-            raise ValueError(f"on_crash must be 'isolate' or 'break', not {self.on_crash!r}")
+            raise ValueError(f"on_crash must be 'isolate' or 'break', not {checks.shown(self.on_crash)}")
         object.__setattr__(self, "retry_on", checks.exceptions("retry_on", self.retry_on))
         checks.not_above("grace", self.grace, "timeout", self.timeout, "a task would get longer to die than to run")
         checks.not_above("min_workers", self.min_workers, "max_workers", self.max_workers)
@@ -231,6 +234,10 @@ class Policy:
         )  # fmt: skip
         object.__setattr__(self, "sends_ahead", self.prefetch > 0 and all(limit is None for limit in each_matters))
 
+    def _take(self, name: str, check: Callable[..., object], **kind: Any) -> None:
+        """Check a field, and keep what the check returns."""
+        object.__setattr__(self, name, check(name, getattr(self, name), **kind))
+
     def refined(self, options: Mapping[str, Any]) -> Policy:
         """Return this policy with other options for tasks.
 
@@ -241,8 +248,8 @@ class Policy:
         check_names("options", options, TaskOptions.__annotations__)
         if not options:
             return self
-        timeout = options.get("timeout")
-        if "grace" not in options and self.grace is not None and isinstance(timeout, (int, float)):
+        timeout = checks.real(options.get("timeout"))
+        if "grace" not in options and self.grace is not None and timeout is not None:
             # Whoever shortens the timeout of a few tasks need not know of the grace that all of them have.
             options = {**options, "grace": min(self.grace, max(0.0, timeout))}
         refined: Policy = records.replace(self, **options)

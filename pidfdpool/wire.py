@@ -54,6 +54,7 @@ _TICK = 16e-6  # seconds: what the rest of slot counts
 _MOST_TICKS = 2**12 - 1
 
 DEADLINE = struct.Struct("<d")
+MOST_ATTEMPTS = 2**32 - 1  # what the frame has room for; a task is told no higher number of its own
 
 # worker -> host
 READY = 10

@@ -101,6 +101,8 @@ class Task:
         """Return the frame that hands this attempt to a worker. buffers: what to send in the place of the call."""
         if buffers is None:
             buffers = self.buffers
+        if attempt > wire.MOST_ATTEMPTS:
+            attempt = wire.MOST_ATTEMPTS
         if deadline is not None:
             flags |= wire.HAS_DEADLINE
             buffers = [*buffers, wire.DEADLINE.pack(deadline)]

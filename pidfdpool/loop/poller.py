@@ -112,7 +112,9 @@ class Poller:
             watch.epoll.unregister(watch.fd)
 
     def wait(self, timeout: float | None) -> None:
-        """Wait for events, at most timeout seconds, and serve them."""
+        """Wait for events, at most timeout seconds, and serve them. Returns sooner where that is a long time."""
+        if timeout is not None:
+            timeout = min(timeout, native.LONGEST_WAIT)
         if self.among_greenlets:
             native.wait_readable(self._epoll, timeout)
             timeout = 0
@@ -136,8 +138,8 @@ class Poller:
     # ---- for the leader ------------------------------------------------------------------------------------
 
     def wait_for_answers(self, timeout: float | None) -> list[tuple[int, int]]:
-        """Return what is ready of the channels, for `serve`, after at most timeout seconds."""
-        return self._inner.poll(timeout)
+        """Return what is ready of the channels, for `serve`, after at most timeout seconds, or sooner nothing."""
+        return self._inner.poll(timeout if timeout is None else min(timeout, native.LONGEST_WAIT))
 
     def wake_leader(self) -> None:
         """End the leader's current wait, or its next one. From any thread, at any time."""

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("pidfdpool.tasks")
 
+MOST_TOLD = 1000  # deaths of which an error tells, before the one that broke the pool
+
 
 class Pool(Carrying):
     """One pool, from its first submit until everything of it is gone.
@@ -61,7 +63,7 @@ class Pool(Carrying):
         self, policy: Policy, recipe: Recipe, subscribers: list[Callable[[Death], object]], size: int
     ) -> None:
         check_startable()
-        super().__init__(Witness(subscribers, remembered=policy.young_deaths_allowed + 1))
+        super().__init__(Witness(subscribers, remembered=min(policy.young_deaths_allowed, MOST_TOLD) + 1))
         self.lock = native.reentrant_lock()
         self.room = threading.Condition(self.lock)  # for who waits until fewer than max_pending tasks are pending
         self._policy = policy

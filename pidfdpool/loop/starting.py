@@ -115,7 +115,7 @@ class Starter:
                         return ready
                     if left is not None and left <= 0:
                         return ready
-                    pool.room.wait(left)
+                    pool.room.wait(left if left is None else min(left, native.LONGEST_WAIT))
             finally:
                 pool.awaited -= 1
 

@@ -61,7 +61,7 @@ class PrefetchRules(TaskRules):
     def _may_take(self, seconds: float) -> int:
         """Return how many tasks take so long."""
         assert self._pace is not None
-        return min(MOST, int(seconds / self._pace)) if self._pace > 0.0 else MOST
+        return MOST if seconds >= MOST * self._pace else int(seconds / self._pace)
 
     def _most_and(self, seconds: float) -> tuple[int, int]:
         """Return how many tasks may be ahead of a worker, and how many take so long, if so many may be."""

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from pidfdpool.pidfd.status import ExitStatus
 
-_LONGEST_POLL = 1_000_000.0  # seconds; poll(2) counts milliseconds in an int
+
+_NEVER = float("inf")
 
 
 class _Use:
@@ -107,10 +108,7 @@ class BaseHandle:
                 NaN (EINVAL).
             PidfdError: EMFILE, ENFILE, ENOMEM: no descriptor is left to be woken by.
         """
-        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout >= 0):
-            hint = "A timeout is a number of seconds, 0 or more, or None."
-            raise PidfdMisused(errno.EINVAL, f"wait with timeout {timeout!r}", self._pid, hint)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = self._deadline(timeout)
         with self._borrowed("wait") as fd:
             if self._status is not None or self._ended(fd):
                 return True
@@ -122,12 +120,25 @@ class BaseHandle:
             while self._status is None:
                 if self._closed:
                     raise self._misused("wait")
-                left = _LONGEST_POLL if deadline is None else min(deadline - time.monotonic(), _LONGEST_POLL)
+                left = min(deadline - time.monotonic(), native.LONGEST_WAIT)
                 if left <= 0:
                     return False
                 if self._tells_end(poller, fd, left):
                     return True
             return True
+
+    def _deadline(self, timeout: float | None) -> float:
+        if timeout is None:
+            return _NEVER
+        number: float | None = timeout
+        if type(timeout) is not float:
+            from pidfdpool import checks  # not needed in a template
+
+            number = checks.real(timeout)
+        if number is None or not number >= 0:
+            hint = "A timeout is a number of seconds, 0 or more, or None."
+            raise PidfdMisused(errno.EINVAL, f"wait with timeout {timeout!r}", self._pid, hint)
+        return time.monotonic() + number
 
     def close(self) -> None:
         """Give the process's name up. Waiting threads get PidfdMisused. Idempotent; the process is not affected."""

@@ -74,6 +74,7 @@ STOREYS = {
 }
 BESIDE = {
     ("__main__", "cli"),
+    ("pidfd", "checks"),
     ("executor", "arguments"),
     ("executor", "explaining"),
     ("guided", "explaining"),
