@@ -7,6 +7,15 @@ pay for the host's half of it. For the same reason TYPE_CHECKING is not imported
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform != "linux":
+    raise ImportError(
+        f"pidfdpool works on Linux only, and this is {sys.platform}: it tracks processes by pidfd, which no other "
+        "system has. Use concurrent.futures.ProcessPoolExecutor here, or loky for a pool that outlives crashes.",
+        name=__name__,
+    )
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from concurrent.futures import ALL_COMPLETED as ALL_COMPLETED

@@ -89,10 +89,11 @@ class Pidfd(BaseHandle):
         """Send a signal to this process and no other. A zombie takes it without notice: see `alive`.
 
         value: an integer to go with it, as sigqueue(3) does; its low 32 bits reach `signal.sigwaitinfo`'s si_status.
-        group: signal the process group that this process leads, even if the leader itself has ended (Linux 6.9).
+        group: signal the process group that this process leads, even if the leader itself has ended (Linux 6.9); if
+            it runs and leads none, this process alone.
 
         Raises:
-            ProcessGone: it was reaped; or nobody is left in the group (ESRCH).
+            ProcessGone: it was reaped; or, group: it has ended, and nobody is left in the group (ESRCH).
             PidfdDenied: it belongs to another user (EPERM).
             PidfdMisused: the handle is closed (EBADF); there is no such signal, or value is no integer (EINVAL).
             PidfdError: EINVAL, group: the kernel is older than Linux 6.9. EAGAIN, value: its queue is full.
@@ -103,12 +104,12 @@ class Pidfd(BaseHandle):
         flags = SIGNAL_PROCESS_GROUP if group else 0
         with self._borrowed(operation) as fd:
             try:
-                if value is None:
-                    signal.pidfd_send_signal(fd, sig, None, flags)
-                else:
-                    from pidfdpool.pidfd.siginfo import send_with_value
-
-                    send_with_value(fd, sig, value, flags)
+                try:
+                    _send(fd, sig, value, flags)
+                except ProcessLookupError:
+                    if not group or self._ended(fd):
+                        raise
+                    _send(fd, sig, value, 0)  # it shares the group of another process, as a child mostly does
             except OSError as error:
                 hint = "Signalling a group needs Linux 6.9." if group and error.errno == errno.EINVAL else ""
                 raise failure(error, operation, self._pid, hint) from error
@@ -133,6 +134,15 @@ class Pidfd(BaseHandle):
                     return ExitStatus.UNKNOWN
                 self._settle(status)
         return self._status
+
+
+def _send(fd: int, sig: int, value: int | None, flags: int) -> None:
+    if value is None:
+        signal.pidfd_send_signal(fd, sig, None, flags)
+        return
+    from pidfdpool.pidfd.siginfo import send_with_value
+
+    send_with_value(fd, sig, value, flags)
 
 
 def _pidfd_open(pid: int) -> int:

@@ -26,7 +26,7 @@ class ProcessHandle(Protocol):
         """Return whether the process runs; a zombie does not."""
 
     def send_signal(self, sig: int, value: int | None = None, *, group: bool = False) -> None:
-        """Send a signal to the process, or to the process group that it leads."""
+        """Send a signal to the process; group: to the process group that it leads, if it leads one."""
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the process has ended, at most so many seconds; return whether it has."""

@@ -106,7 +106,12 @@ class ChildHandle(BaseHandle):
                 hint = "It was reaped, or is not a child of this process."
                 raise ProcessGone(errno.ESRCH, operation, self._pid, hint) from None
             try:
-                os.killpg(self._pid, sig) if group else os.kill(self._pid, sig)
+                try:
+                    os.killpg(self._pid, sig) if group else os.kill(self._pid, sig)
+                except ProcessLookupError:
+                    if not group or self._look(os.WNOWAIT) is not None:
+                        raise
+                    os.kill(self._pid, sig)  # as `Pidfd.send_signal` does for who leads no group
             except OSError as error:
                 raise failure(error, operation, self._pid) from error
 

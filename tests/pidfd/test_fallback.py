@@ -225,6 +225,14 @@ def test_a_childs_group_is_signalled():
     os.close(write)
 
 
+def test_a_child_that_leads_no_group_is_signalled_alone():
+    with ChildHandle(*child_with_sentinel(sleep_long)) as handle:
+        assert os.getpgid(handle.pid) == os.getpgid(0)
+        handle.send_signal(signal.SIGKILL, group=True)
+        handle.wait()
+        assert reaped(handle).signal == signal.SIGKILL
+
+
 def test_the_parent_is_not_deceived_by_a_grandchild_that_keeps_the_pipe():
     read, write = os.pipe()
 

@@ -1,8 +1,11 @@
 import ctypes
 import errno
 import os
+import re
 import signal
+import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -124,11 +127,39 @@ def test_a_group_is_killed_through_the_pidfd_of_its_reaped_leader():
 
 
 @pytest.mark.skipif(not capabilities().group_signal, reason="this kernel cannot signal a group by pidfd (Linux 6.9)")
-def test_a_process_that_leads_no_group_has_none_to_signal():
-    with sleeper() as pid, Pidfd.open(pid) as handle:
+def test_a_process_that_leads_no_group_is_signalled_alone():
+    with sleeper() as pid, sleeper() as sibling, Pidfd.open(pid) as handle:
+        assert os.getpgid(pid) == os.getpgid(sibling) == os.getpgid(0)
+        handle.send_signal(signal.SIGKILL, group=True)
+        assert handle.wait(20)
+        assert is_alive(sibling)
+        # It has ended, so nobody is left who could have been meant.
         with pytest.raises(ProcessGone, match="group=True"):
             handle.send_signal(signal.SIGKILL, group=True)
-        assert handle.alive()
+
+
+def test_the_example_in_the_readme_ends_a_child_that_ignores_sigterm(capsys):
+    """It shares this process's group, as every child does that nobody has given a group of its own."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (example,) = re.findall(r"```python\n([^`]*pidfdpool\.pidfd import Pidfd[^`]*)```", readme)
+    quick = example.replace("timeout=5", "timeout=0.05").replace('"sleep", "60"', "*STUBBORN")
+    assert quick.count("STUBBORN") == 1
+    stubborn = ("sh", "-c", "trap '' TERM; echo; while :; do sleep 0.02; done")
+    made = []
+
+    class Popen(subprocess.Popen):
+        def __init__(self, command):
+            super().__init__(command, stdout=subprocess.PIPE)
+            self.stdout.readline()  # it ignores SIGTERM from here on
+            made.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", Popen)
+        exec(quick, {"STUBBORN": stubborn})
+    made[0].stdout.close()
+    assert capsys.readouterr().out == "killed by SIGKILL\n"
+    assert not is_alive(made[0].pid)
+    made[0].wait()  # it was reaped by its pidfd; this has Popen take note
 
 
 def test_a_kernel_that_cannot_signal_groups_is_told_by_the_error(monkeypatch):
