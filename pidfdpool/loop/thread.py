@@ -18,11 +18,10 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from pidfdpool import describing, hygiene, journal, native, payload, wire
 from pidfdpool import events as ev
-from pidfdpool import hygiene, journal, native, payload, wire
-from pidfdpool.loop import hearing
+from pidfdpool.loop import ending, hearing
 from pidfdpool.loop.links import ORPHAN_GRACE
-from pidfdpool.loop.resolving import run
 from pidfdpool.pidfd import ExitStatus
 from pidfdpool.rules import Template
 
@@ -83,10 +82,11 @@ class PoolThread:
         try:
             self.start()
         except RuntimeError as error:
-            self._pool.stillborn = True
-            self._last_resort(error)
-            with self._pool.lock:
-                self._close_everything()
+            pool = self._pool
+            pool.stillborn = True
+            ending.last_resort(pool, error)
+            with pool.lock:
+                ending.close_everything(pool)
             raise
 
     @property
@@ -115,7 +115,7 @@ class PoolThread:
     def fail(self, error: BaseException) -> None:
         """Have the pool broken by its thread: a decision was left half done, and none must follow it."""
         self._failure = error
-        self._pool.machine.give_up(told(error))
+        self._pool.machine.give_up(ending.told(error))
         self.start()
         self._pool.poller.wake()
 
@@ -139,9 +139,9 @@ class PoolThread:
             if not pool.abandoned:
                 # What is no Exception came from a signal handler, and has ended a call of the user's, where it is
                 # on its way to whom it concerns: sys.exit() in a handler of SIGTERM is no reason to complain.
-                level = logging.CRITICAL if isinstance(error, Exception) else logging.INFO
+                level = logging.CRITICAL if issubclass(type(error), Exception) else logging.INFO
                 journal.write(_log, level, "the pool thread failed; the pool is broken", exc_info=error)
-                self._last_resort(error)
+                ending.last_resort(pool, error)
         finally:
             # A greenlet that was copied into a forked child has nothing to close there, nor has a child that was
             # forked in a callback and came back from it.
@@ -150,7 +150,8 @@ class PoolThread:
                     pool.closed = True
                 pool.leading.end()
                 with pool.lock:
-                    self._close_everything()
+                    ending.close_everything(pool)
+                pool.leading.finish()
                 pool.catch_up()
                 self._over.set()
 
@@ -250,7 +251,7 @@ class PoolThread:
             link.account.close()
             resolutions = pool.decide_death(ev.Died(link.slot, link.generation, status, unbegun), evidence)
         try:
-            run(resolutions)
+            pool.leading.run(resolutions)
         finally:
             with pool.lock:
                 link.close()
@@ -288,7 +289,7 @@ class PoolThread:
                 self._bury(mine, mine.status)
             elif frame.kind == wire.PRELOAD_FAILED:
                 pool.cause = payload.load_error(frame.buffers)
-                self._lose_template(ev.TemplateHopeless(f"the preload failed: {pool.cause!r}"))
+                self._lose_template(ev.TemplateHopeless(f"the preload failed: {describing.repr_of(pool.cause)}"))
 
     def _on_evidence(self, template: TemplateLink, frame: Frame, link: WorkerLink | None) -> None:
         fd = template.channel.descriptor()
@@ -352,41 +353,7 @@ class PoolThread:
                 else:
                     link.signal(signal.SIGKILL)  # the kernel kills the worker; this reaches what it started
             resolutions = pool.decide(event)
-        run(resolutions)
-
-    # ---- the end -------------------------------------------------------------------------------------------
-
-    def _last_resort(self, error: BaseException) -> None:
-        """Fail every future and kill every worker, because the pool can no longer be trusted to do either."""
-        pool = self._pool
-        with pool.lock:
-            pool.closed = True
-            pool.cause = pool.cause or error
-            pool.machine.give_up(told(error))
-            unrun, pool.unrun = pool.unrun, []
-            unrun += [pool.failing(number, pool.broken_error(told(error))) for number in list(pool.tasks)]
-            pool.room.notify_all()
-            for link in pool.workers.values():
-                with suppress(Exception):
-                    link.signal(signal.SIGKILL)
-        run(unrun)
-
-    def _close_everything(self) -> None:
-        """Close what is left; the template sees its channel close, and ends. The caller has the lock."""
-        pool = self._pool
-        for link in pool.workers.values():
-            link.close()
-        pool.workers.clear()
-        pool.lender.close()
-        if pool.template is not None:
-            pool.template.close()
-            pool.template = None
-        pool.poller.close()
-
-
-def told(error: BaseException) -> str:
-    """Return what is said of a pool that failed."""
-    return f"the pool's own machinery failed: {error!r}"
+        pool.leading.run(resolutions)
 
 
 def _known(status: ExitStatus | None) -> ExitStatus | None:
