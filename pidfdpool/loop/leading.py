@@ -133,17 +133,15 @@ class Leading:
             # Looked at after that: whoever resolves it from now on ends the wait.
             if future.done() or pool.closed:
                 break
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                break
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
             ready = self._spin.wait(self._look, partial(poller.wait_for_answers, left))
             future._leader = None
             if ready:
                 if poller.is_served:
                     break  # the pool thread is at it, and may be for long: in a callback, say
                 self._serve(ready)
-                if self._left:
-                    break
+            if self._left or left == 0:
+                break  # at the deadline what has come is read, and nothing is waited for
         future._leader = None
 
     def _look(self) -> list[tuple[int, int]]:

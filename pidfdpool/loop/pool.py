@@ -372,7 +372,7 @@ class Pool(Carrying):
     def spawn_put_off(self) -> None:
         """Ask for the workers that were put off by `decide_death`, and have not been asked for since."""
         if self._spawns:
-            self.happen(ev.Tick())
+            self.happen(ev.Tick(heard_until=0.0))
 
     def note_room(self) -> None:
         """Tell who waits for room, or for workers, that there may be some. The caller has the lock."""

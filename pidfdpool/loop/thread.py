@@ -16,6 +16,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pidfdpool import describing, hygiene, journal, native, payload, wire
@@ -45,6 +46,7 @@ class PoolThread:
         self.started = False  # whether the thread was started
         self._failure: BaseException | None = None
         self._ended: list[WorkerLink] = []  # ended, but the template has not said how
+        self._reads_all = False  # each channel that is ready, not once but to its end
 
     # ---- for other threads ---------------------------------------------------------------------------------
 
@@ -163,12 +165,11 @@ class PoolThread:
         if pool.owner_lost:
             pool.owner_lost = False
             pool.happen(ev.ShutdownAsked())
-        now = time.monotonic()
-        with pool.poller.serving:
-            if pool.template is not None and pool.template.end.early:
+        if pool.template is not None and pool.template.end.early:
+            with pool.poller.serving:
                 frames, pool.template.end.early = pool.template.end.early, []
                 self._serve_template_frames(pool.template, frames)
-            self._bury_overdue(now)
+        now = time.monotonic()
         with pool.lock:
             deadline = pool.machine.deadline()
             if self._ended:
@@ -183,7 +184,23 @@ class PoolThread:
             # Not less than a millisecond, which is what epoll can count.
             pool.poller.wait(None if deadline is None else max(0.001, deadline - now))
         if deadline is not None and time.monotonic() >= deadline:
-            pool.happen(ev.Tick())
+            self._judge(pool)
+
+    def _judge(self, pool: Pool) -> None:
+        """Act upon the deadlines that have passed, by what was known in time.
+
+        This process may have been stopped, or this thread held up in a callback, while workers and the template went
+        on. So first everything is read that they had written by now: who answered is not late.
+        """
+        now = time.monotonic()
+        self._reads_all = True
+        try:
+            pool.poller.serve_all()
+        finally:
+            self._reads_all = False
+        with pool.poller.serving:
+            self._bury_overdue(now)
+        pool.happen(ev.Tick(heard_until=now))
 
     # ---- workers -------------------------------------------------------------------------------------------
 
@@ -193,7 +210,10 @@ class PoolThread:
             self._pool.leading.catch_up()  # what the leader has left comes before what is read now
         with self._pool.lock:
             link.flush()
-        self._serve_worker(link)
+        if self._reads_all:
+            link.read_all(partial(self._serve_worker, link))
+        else:
+            self._serve_worker(link)
 
     def _serve_worker(self, link: WorkerLink) -> None:
         """Read once, and tell what was said."""
@@ -265,6 +285,13 @@ class PoolThread:
             return
         with self._pool.lock:
             template.flush()
+        if self._reads_all:
+            template.read_all(partial(self._serve_template, template))
+        else:
+            self._serve_template(template)
+
+    def _serve_template(self, template: TemplateLink) -> None:
+        """Read once, and do what was said."""
         self._serve_template_frames(template, template.read())
 
     def _serve_template_frames(self, template: TemplateLink, frames: list[Frame]) -> None:
