@@ -11,7 +11,7 @@ import threading
 import time
 from contextlib import suppress
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from pidfdpool import journal, lifecycle
 
@@ -228,6 +228,13 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             self.set_running_or_notify_cancel()
         self._invoke_callbacks()
         return True
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        """Refuse to be copied and pickled, as the standard's does: nobody would tell a copy anything."""
+        raise TypeError(
+            f"cannot copy or pickle {type(self).__name__!r} object: it belongs to the process that submitted the "
+            "task, and only there it is told the outcome. Copy or send its result() instead."
+        )
 
     # ---- for the pool --------------------------------------------------------------------------------------
 
