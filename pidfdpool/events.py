@@ -6,6 +6,7 @@ that is already buried cannot be taken for news of its successor.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, TypeAlias
 
 from pidfdpool.records import dataclass
@@ -243,7 +244,13 @@ class KillAsked:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time passed: `Machine.deadline` was reached, or may have been."""
+    """Time passed: `Machine.deadline` was reached, or may have been.
+
+    heard_until: everything that workers and the template had written by then has been heard. What was to be done by
+    a later moment is not judged yet.
+    """
+
+    heard_until: float = math.inf
 
 
 WorkerEvent: TypeAlias = (

@@ -34,8 +34,21 @@ def explained(
     error: what pickling the whole raised. An object's own exception stays as it is.
     shared: what host and workers have in common, see `payload`.
     """
-    if type(error) not in _OF_PICKLERS and not isinstance(error, pickle.PicklingError):
+    if type(error) not in _OF_PICKLERS and not issubclass(type(error), pickle.PicklingError):
         return error
+    try:
+        return _told(error, function, arguments, keywords, shared)
+    except Exception:  # raised by the code of one of the parts
+        return error
+
+
+def _told(
+    error: Exception,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any],
+    shared: payload.SharedMain | None,
+) -> Exception:
     from pidfdpool import leftouts
 
     name = getattr(function, "__qualname__", None) or type(function).__qualname__

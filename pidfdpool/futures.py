@@ -9,8 +9,9 @@ import concurrent.futures
 import logging
 import threading
 import time
+from contextlib import suppress
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from pidfdpool import checks, journal, lifecycle
 
@@ -128,9 +129,11 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         try:
             if not self.done():
                 timeout = self._lead(checks.wait("timeout", timeout))
-            if self._state == _FINISHED and self._exception is None:
-                return self._result  # type: ignore[return-value]
-            return super().result(timeout)
+            if self._state != _FINISHED:
+                super().exception(timeout)  # waits; its result would ask an exception whether it is true
+            if self._exception is not None:
+                raise self._exception
+            return self._result  # type: ignore[return-value]
         finally:
             del self  # an exception's traceback holds this frame, and the future holds the exception
 
@@ -204,10 +207,11 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             return super().cancel()
         if not pool.cancel(self._number, self):
             return False
-        self._tell_cancelled()
+        self._notify()
         return True
 
-    def _tell_cancelled(self) -> None:
+    def _notify(self) -> None:
+        """Wake who waits for the future, which is done, and call back."""
         condition = self._own_condition
         if condition is not None:
             with condition:
@@ -224,6 +228,13 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             self.set_running_or_notify_cancel()
         self._invoke_callbacks()
         return True
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        """Refuse to be copied and pickled, as the standard's does: nobody would tell a copy anything."""
+        raise TypeError(
+            f"cannot copy or pickle {type(self).__name__!r} object: it belongs to the process that submitted the "
+            "task, and only there it is told the outcome. Copy or send its result() instead."
+        )
 
     # ---- for the pool --------------------------------------------------------------------------------------
 
@@ -243,10 +254,10 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         """Mark the task as handed to a worker; False: there is nothing to hand over any more."""
         if self._state == _PENDING:
             self._state = _RUNNING
-            return True
-        if self._state == _CANCELLED:
-            self.set_running_or_notify_cancel()
-        return False  # or its owner has resolved it by hand
+        elif self._state == _CANCELLED:
+            with suppress(RuntimeError):  # its owner has told those who wait, by hand
+                self.set_running_or_notify_cancel()
+        return self._state == _RUNNING  # or its owner has resolved it by hand
 
     def _has_callbacks(self) -> bool:
         """Return whether telling this future calls something of the user's."""
@@ -259,7 +270,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         return self._state == _CANCELLED
 
     def _resolve(self, result: T | None, error: BaseException | None) -> None:
-        """Set the outcome. Never raises: one strange future must not cost the others theirs."""
+        """Set the outcome, and tell who waits. Whoever was interrupted in this may do it again."""
         self._pool = None
         if self._state not in (_PENDING, _RUNNING) or self._cancel_kills:
             self._resolve_if_wanted(result, error)
@@ -277,12 +288,12 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             self._invoke_callbacks()
 
     def _tell_waiters(self, condition: _Condition) -> None:
+        condition.notify_all()
         for waiter in self._waiters:
             if self._exception is None:
                 waiter.add_result(self)
             else:
                 waiter.add_exception(self)
-        condition.notify_all()
 
     def _resolve_if_wanted(self, result: T | None, error: BaseException | None) -> None:
         """Do the same for a future that others may resolve or cancel at the same time, or have."""
@@ -298,6 +309,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
                 self.set_result(result)  # type: ignore[arg-type]
         except concurrent.futures.InvalidStateError:
             journal.write(_log, logging.DEBUG, "a future was resolved by its owner before its task ended")
+            self._notify()  # or by who was interrupted before all were told
         except BaseException:
             journal.write(_log, logging.ERROR, "resolving a future failed", exc_info=True)
 
@@ -306,7 +318,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         self._pool = None
         try:
             if self._mark_cancelled():
-                self._tell_cancelled()
+                self._notify()
                 self.set_running_or_notify_cancel()
         except BaseException:
             journal.write(_log, logging.ERROR, "cancelling a future failed", exc_info=True)

@@ -139,6 +139,9 @@ class Guided:
             wait = self._asked = False
             try:
                 self._hand_out()
+            except BaseException as error:
+                self.halt(error)  # some calls were taken out, and not handed out: the consumer must not miss them
+                raise
             finally:
                 self._lock.release()
 

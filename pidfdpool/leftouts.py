@@ -11,7 +11,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import namespaces
+from pidfdpool import describing, namespaces
 
 if TYPE_CHECKING:
     from pidfdpool.namespaces import Key
@@ -70,11 +70,8 @@ def kind_of(value: Any) -> str:
 
 def said(error: BaseException) -> str:
     """Return an error's text without its last full stop, and with its type if that is not pickle's own."""
-    try:
-        text = str(error).rstrip(". ")
-    except BaseException:
-        text = "(it has no text)"
-    return text if type(error) is TypeError else f"{type(error).__name__}: {text}"
+    text = describing.text_of(error).rstrip(". ")
+    return text if type(error) is TypeError else f"{describing.type_name(error)}: {text}"
 
 
 def warn_of_large(key: Key, size: int, user: str | None) -> None:

@@ -20,7 +20,7 @@ import sys
 from contextlib import suppress
 from functools import partial
 
-from pidfdpool import chains, findable, picklers, plain
+from pidfdpool import chains, describing, findable, picklers, plain
 from pidfdpool.typed import Protocol
 
 TYPE_CHECKING = False
@@ -318,9 +318,9 @@ def dump_error(error: BaseException, shared: SharedMain | None = None) -> list[B
     try:
         return [dumps(error, shared)[0], text.encode("utf-8", "backslashreplace")]
     except BaseException as failure:
-        why = f"{type(failure).__name__}: {_said(failure)}"
+        told = f"{text}\n(not pickled: {describing.said(failure)})"
         chains.drop_tracebacks(failure)
-        return [b"", f"{text}\n(not pickled: {why})".encode("utf-8", "backslashreplace")]
+        return [b"", told.encode("utf-8", "backslashreplace")]
 
 
 def load_error(buffers: Sequence[Buffer]) -> BaseException:
@@ -339,11 +339,10 @@ def load_error(buffers: Sequence[Buffer]) -> BaseException:
         return _caused(PayloadError(f"the exception that the task raised cannot be pickled:\n{text}"), cause)
     try:
         error = load_result(buffers[:1])
-        if not isinstance(error, BaseException):
-            raise TypeError(f"it was rebuilt as {type(error).__name__}, which is not an exception")
+        if not issubclass(type(error), BaseException):  # not isinstance, which believes its `__class__`
+            raise TypeError(f"it was rebuilt as {describing.type_name(error)}, which is not an exception")
     except BaseException as failure:
-        why = f"{type(failure).__name__}: {_said(failure)}"
-        told = f"the exception that the task raised cannot be unpickled ({why}):\n{text}"
+        told = f"the exception that the task raised cannot be unpickled ({describing.said(failure)}):\n{text}"
         return _caused(PayloadError(told), failure)
     return _caused(error, cause)
 
@@ -357,14 +356,10 @@ def _caused(error: BaseException, cause: BaseException) -> BaseException:
 def _formatted(error: BaseException) -> str:
     import traceback
 
+    # Not by attribute access, which may be the user's own code.
+    trace = BaseException.__dict__["__traceback__"].__get__(error)
     try:
-        return "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    except BaseException as failure:
-        return f"{type(error).__name__} (its traceback cannot be formatted: {type(failure).__name__})\n"
-
-
-def _said(error: BaseException) -> str:
-    try:
-        return str(error)
-    except BaseException:
-        return "(it has no text)"
+        return "".join(traceback.format_exception(type(error), error, trace))
+    except BaseException:  # one of its attributes, or of its causes, raises: what is its own can be told all the same
+        stack = "".join(traceback.format_tb(trace))
+        return f"Traceback (most recent call last):\n{stack}{describing.said(error)}\n"

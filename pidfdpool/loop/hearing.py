@@ -8,19 +8,18 @@ says how many outcomes may go this way (`take_answers`); whatever needs a decisi
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
+from pidfdpool import describing, payload, wire
 from pidfdpool import events as ev
-from pidfdpool import payload, wire
-from pidfdpool.loop.outcomes import Outcome, deliver
-from pidfdpool.loop.resolving import Telling
+from pidfdpool.loop.outcomes import Outcome
+from pidfdpool.loop.resolving import Telling, owe, tell
 from pidfdpool.rules import State
 from pidfdpool.segments import THRESHOLD
 
 if TYPE_CHECKING:
     from pidfdpool.loop.links import WorkerLink
-    from pidfdpool.loop.outcomes import Recipient
+    from pidfdpool.loop.outcomes import Task
     from pidfdpool.loop.pool import Pool
     from pidfdpool.wire import Frame
 
@@ -47,7 +46,7 @@ def _is_about_segments(frame: Frame) -> bool:
 
 def _take_answers(pool: Pool, link: WorkerLink, frames: list[Frame], at: int) -> int:
     """Take the outcomes from the frame at this place on; return the place of the first that goes the long way."""
-    taken: list[tuple[int, Recipient, Frame]] = []
+    taken: list[Task] = []
     slot, generation, name = link.slot, link.generation, link.name
     tasks, untold = pool.tasks, pool.untold
     answers = []
@@ -65,30 +64,26 @@ def _take_answers(pool: Pool, link: WorkerLink, frames: list[Frame], at: int) ->
         clock = time.time()
         for frame, (number, seconds) in zip(frames[at : at + count], answers, strict=False):
             task = tasks.pop(number)
-            future = untold[number] = task.future
             if not task.begun:
-                future._note_attempt(name, 1, clock - seconds)
-            taken.append((number, future, frame))
-        del task  # its call's segment is wanted for those that are sent now
+                task.future._note_attempt(name, 1, clock - seconds)
+            owe(untold, task, frame)
+            taken.append(task)
         pool.finished += count
         pool.note_room()
         goes_on = pool.machine.slots[slot].state is State.BUSY
         resolutions = pool.decide(ev.Answered(slot, generation)) if goes_on else []
-    leads = pool.leading.is_serving
-    for index, (number, future, frame) in enumerate(taken):
-        if leads and pool.leading.is_held_up(future):
-            pool.leading.run([_telling(untold, *each) for each in taken[index:]])
-            break
-        try:
-            deliver(frame, future)
-        finally:
-            untold.pop(number, None)
+    told, leads = 0, pool.leading.is_serving
+    try:
+        for task in taken:
+            if leads and pool.leading.is_held_up(task.future):
+                break
+            tell(untold, task)
+            told += 1
+    finally:
+        if told < count:
+            pool.leading.leave([Telling(untold, task) for task in taken[told:]])
     pool.leading.run(resolutions)
     return at + count
-
-
-def _telling(untold: dict[int, Recipient], number: int, future: Recipient, frame: Frame) -> Telling:
-    return Telling(untold, number, future, partial(deliver, frame, future))
 
 
 def _hear_one(pool: Pool, link: WorkerLink, frame: Frame) -> None:
@@ -114,7 +109,7 @@ def _hear_one(pool: Pool, link: WorkerLink, frame: Frame) -> None:
     elif frame.kind == wire.INITIALIZER_FAILED:
         error = payload.load_error(frame.buffers)
         pool.cause = pool.cause or error
-        pool.happen(ev.InitializerFailed(slot, generation, repr(error)))
+        pool.happen(ev.InitializerFailed(slot, generation, describing.repr_of(error)))
 
 
 def _take_outcome(pool: Pool, link: WorkerLink, frame: Frame) -> None:

@@ -20,14 +20,16 @@ instructions.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import native
-from pidfdpool.loop.resolving import Telling, run
+from pidfdpool.loop.resolving import Telling
 from pidfdpool.native import signal
 from pidfdpool.spinning import LearnedSpin
 
@@ -65,29 +67,47 @@ class Leading:
         return bool(self._left) or future._has_callbacks()
 
     def run(self, resolutions: Sequence[Resolution]) -> None:
-        """Run resolutions, or leave them to the pool thread. Without the pool's lock."""
-        if not self.is_serving:
-            run(resolutions)
-            return
-        for resolution in resolutions:
-            if not isinstance(resolution, Telling) or self.is_held_up(resolution.future):
-                self._left.append(resolution)
-                self._pool.poller.wake()
-            else:
+        """Run resolutions, without the pool's lock. What cannot be run here is left to the pool thread.
+
+        That is what the leader must not run; and what comes behind one that raises, because a signal handler did.
+        """
+        done, leads = 0, self.is_serving
+        try:
+            for resolution in resolutions:
+                if leads and (not isinstance(resolution, Telling) or self.is_held_up(resolution.future)):
+                    break
                 resolution()
+                done += 1
+        finally:
+            if done < len(resolutions):
+                self.leave(resolutions[done:])
+
+    def leave(self, resolutions: Sequence[Resolution]) -> None:
+        """Have resolutions run by the pool thread; at once, if it has ended. From any thread."""
+        self._left.extend(resolutions)
+        if self._pool.closed:
+            self.finish()
+        else:
+            self._pool.poller.wake()
 
     def catch_up(self) -> None:
-        """Run what the leader has left. In the pool thread."""
+        """Run what was left. In the pool thread."""
         while self._left:
             self._left[0]()
             self._left.popleft()  # not before: what comes after it must not overtake it
+
+    def finish(self) -> None:
+        """Run what was left, whatever becomes of each: there is nobody to leave it to any more."""
+        while self._left:
+            with suppress(BaseException):
+                self._left.popleft()()
 
     def wait(self, future: Future[Any], timeout: float | None) -> None:
         """Lead until the future is done, or for so many seconds; return at once if that cannot be."""
         pool = self._pool
         poller, me = pool.poller, threading.get_ident()
         leader = poller.leader
-        if not pool.may_be_led or poller.is_served:
+        if not pool.may_be_led or poller.is_served or _is_deep():
             return
         deadline = None if timeout is None else time.monotonic() + timeout
         if leader.get(None) == me:  # a signal handler that waits, amid this thread's own wait
@@ -113,17 +133,15 @@ class Leading:
             # Looked at after that: whoever resolves it from now on ends the wait.
             if future.done() or pool.closed:
                 break
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                break
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
             ready = self._spin.wait(self._look, partial(poller.wait_for_answers, left))
             future._leader = None
             if ready:
                 if poller.is_served:
                     break  # the pool thread is at it, and may be for long: in a callback, say
                 self._serve(ready)
-                if self._left:
-                    break
+            if self._left or left == 0:
+                break  # at the deadline what has come is read, and nothing is waited for
         future._leader = None
 
     def _look(self) -> list[tuple[int, int]]:
@@ -160,3 +178,15 @@ class Leading:
         while self._pool.poller.leader and time.monotonic() < deadline:
             self._pool.poller.wake_leader()
             native.sleep(0.001)
+
+
+def _is_deep() -> bool:
+    """Return whether more than half of the stack that Python allows is in use.
+
+    What a leader rebuilds is mostly not its own: it must not fail because of where the leader is.
+    """
+    try:
+        sys._getframe(sys.getrecursionlimit() // 2)
+    except ValueError:
+        return False
+    return True

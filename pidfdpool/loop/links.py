@@ -5,8 +5,11 @@ A link is written to under the pool's lock, from any thread; it is read from and
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import signal
+import sys
+import termios
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _log = logging.getLogger("pidfdpool")
+
+_MOST_UNREAD = 1 << 18  # bytes
 
 ALL = 1 << 20  # more tokens than a worker ever has
 
@@ -95,6 +100,15 @@ class Link:
             self.stop_reading()
         return []
 
+    def read_all(self, serve: Callable[[], None]) -> None:
+        """Serve the channel until all is read that it holds at this moment; what comes later may go on for ever."""
+        goal = self.channel.received + _unread(self.channel.fileno())
+        while self.reading:
+            before = self.channel.received
+            serve()
+            if self.channel.received >= goal or self.channel.received == before:
+                break
+
     @property
     def reading(self) -> bool:
         """Whether more may come."""
@@ -121,6 +135,14 @@ class Link:
         self.channel.close()
         if self.handle is not None:
             self.handle.close_in_forked_child()
+
+
+def _unread(fd: int) -> int:
+    """Return how many bytes a channel holds for whoever reads it next."""
+    try:
+        return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+    except OSError:  # a sandbox does not allow it: more is in none
+        return _MOST_UNREAD
 
 
 class WorkerLink(Link):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import payload, wire
+from pidfdpool import describing, payload, wire
 from pidfdpool.actions import Cause
 from pidfdpool.deaths import Death, history
 from pidfdpool.errors import (
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pidfdpool.wire import Buffer, Frame
 
     WorkerName: TypeAlias = tuple[int, int, int | None]  # slot, generation, pid
+    # What a future is to be told: what a worker wrote, an error of the pool's own, or None: that it was cancelled.
+    Verdict: TypeAlias = "Frame | Outcome | BaseException | None"
 
 
 class Recipient(Protocol):
@@ -64,11 +66,17 @@ class Recipient(Protocol):
 
 
 class Task:
-    """What the host keeps of an accepted task until its future is resolved."""
+    """What the host keeps of an accepted task until its future is told.
+
+    `verdict` is what it is to be told: set when the task is decided about, and told without the pool's lock.
+    """
 
     __slots__ = (
-        "attempt", "begun", "buffers", "deaths", "flags", "future", "needs_script", "number", "policy", "what",
+        "attempt", "begun", "buffers", "deaths", "flags", "future", "needs_script", "number", "policy", "verdict",
+        "what",
     )  # fmt: skip
+
+    verdict: Verdict
 
     def __init__(self, number: int, future: Recipient, buffers: list[Buffer], what: object, policy: Policy) -> None:
         # Only to a worker that has what running the host's script again makes.
@@ -88,7 +96,7 @@ class Task:
     @property
     def name(self) -> str:
         """What to call the task in messages."""
-        return self.what if isinstance(self.what, str) else name_of(self.what)
+        return self.what if type(self.what) is str else name_of(self.what)
 
     @property
     def heavy(self) -> bool:
@@ -116,12 +124,8 @@ def kept(function: object) -> object:
 
 def name_of(function: object) -> str:
     """Return what to call a task that calls this function."""
-    inner = getattr(function, "func", function)  # functools.partial
-    name = getattr(inner, "__qualname__", None) or type(inner).__qualname__
-    module = getattr(inner, "__module__", None)
-    if module == "pidfdpool.worker.chunk":
-        return "a chunk of map"
-    return f"{module}.{name}" if module else str(name)
+    name = describing.name_of(function)
+    return "a chunk of map" if name.startswith("pidfdpool.worker.chunk.") else name
 
 
 class Outcome:
@@ -139,29 +143,29 @@ class Outcome:
         if self.kind != wire.ERROR or not policy.retries_errors:
             return False
         self.error = payload.load_error(self.buffers)
-        return isinstance(self.error, policy.retry_on)
+        try:
+            return isinstance(self.error, policy.retry_on)
+        except BaseException:  # raised by one of the classes: what it is no instance of nobody can tell
+            return False
 
-    def deliver(self, future: Recipient) -> None:
-        """Resolve the future with it."""
-        deliver(self, future, self.error)
 
-
-def deliver(told: Frame | Outcome, future: Recipient, error: BaseException | None = None) -> None:
-    """Resolve the future with what a worker wrote, and let go of its buffers before. error: it, if it is there."""
-    if told.kind == wire.ERROR:
-        future._resolve(None, error or payload.load_error(_taken(told)))
-        return
+def told(verdict: Frame | Outcome) -> tuple[Any, BaseException | None]:
+    """Return the result or the error that a worker wrote, and let go of its buffers before that is told."""
+    buffers, verdict.buffers = verdict.buffers, []
+    if verdict.kind == wire.ERROR:
+        known = verdict.error if type(verdict) is Outcome else None
+        return None, payload.load_error(buffers) if known is None else known
     try:
-        result = rebuilt(_taken(told))
-    except PayloadError as failure:
-        future._resolve(None, failure)
-    else:
-        future._resolve(result, None)
+        return payload.load_result(buffers), None
+    except BaseException as failure:
+        return None, unreadable(failure)
 
 
-def _taken(told: Frame | Outcome) -> list[Buffer]:
-    buffers, told.buffers = told.buffers, []
-    return buffers
+def unreadable(failure: BaseException) -> PayloadError:
+    """Return the error of a result whose rebuilding raised this."""
+    error = PayloadError(f"the result cannot be unpickled in the host: {describing.said(failure)}")
+    error.__cause__ = failure
+    return error
 
 
 def rebuilt(buffers: Sequence[Buffer]) -> Any:
@@ -173,8 +177,7 @@ def rebuilt(buffers: Sequence[Buffer]) -> Any:
     try:
         return payload.load_result(buffers)
     except BaseException as failure:
-        told = f"the result cannot be unpickled in the host: {type(failure).__name__}: {failure}"
-        raise PayloadError(told) from failure
+        raise unreadable(failure) from failure
 
 
 def expired(task: Task) -> DeadlineExceeded:

@@ -132,6 +132,12 @@ class Poller:
             finally:
                 self.is_served = outer
 
+    def serve_all(self) -> None:
+        """Serve all that is ready at this moment, each once; channels, too, if somebody leads. The pool thread."""
+        with self.serving:
+            most = max(1, len(self._watches))
+            self.serve([*self._inner.poll(0, most), *self._epoll.poll(0, most)])
+
     def _serve_inner(self, _mask: int) -> None:
         self.serve(self._inner.poll(0))
 

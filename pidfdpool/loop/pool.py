@@ -28,7 +28,6 @@ from pidfdpool.loop.leading import Leading
 from pidfdpool.loop.lending import Lender
 from pidfdpool.loop.outcomes import Recipient, Task
 from pidfdpool.loop.poller import Poller
-from pidfdpool.loop.resolving import run
 from pidfdpool.loop.starting import Starter, check_startable
 from pidfdpool.loop.thread import PoolThread
 from pidfdpool.loop.witness import Witness
@@ -79,7 +78,6 @@ class Pool(Carrying):
         self.owner_lost = False  # set without the lock, by the collector
         self.awaited = 0  # threads that wait for workers to be ready, see `Starter.prestart`
         self.sleeps_until: float | None = 0.0  # what the pool thread's current wait ends at; None: nothing
-        self.unrun: list[Resolution] = []
         self._put_off: deque[ev.Event] = deque()  # for the pool thread to decide upon
         self.leading = Leading(self, policy.spin)
         self._thread = PoolThread(self)
@@ -134,7 +132,7 @@ class Pool(Carrying):
         except BaseException as error:
             self.fail(error)  # as in `decide_guarded`
             raise
-        run(resolutions)
+        self.leading.run(resolutions)
         return True
 
     def _send_first(self, task: Task, slot: Slot) -> list[Resolution]:
@@ -159,7 +157,7 @@ class Pool(Carrying):
                 return False
             resolutions = self.decide_guarded(event)
             first = not self._thread.started and self.starter.claim_first()
-        run(resolutions)
+        self.leading.run(resolutions)
         return first
 
     def _wait_for_room(self, most: int, *, wait: bool) -> None:
@@ -194,7 +192,7 @@ class Pool(Carrying):
                 return True
             resolutions = self.decide_guarded(ev.Cancelled(number))
             cancelled = number not in self.tasks
-        run(resolutions)
+        self.leading.run(resolutions)
         return cancelled
 
     def withdraw(self, number: int) -> None:
@@ -255,8 +253,8 @@ class Pool(Carrying):
             with suppress(OSError):
                 if link is not None:
                     link.close_in_forked_child()
-        for future in [*(task.future for task in list(self.tasks.values())), *list(self.untold.values())]:
-            future._fail_in_forked_child(outcomes.inherited())
+        for task in [*self.tasks.values(), *self.untold.values()]:
+            task.future._fail_in_forked_child(outcomes.inherited())
 
     # ---- deciding ------------------------------------------------------------------------------------------
 
@@ -352,7 +350,7 @@ class Pool(Carrying):
                     else:
                         resolutions.append(self._resolve[kind](action, context))
         except BaseException:
-            self.unrun += resolutions  # for the last resort: their tasks are not in `tasks` any more
+            self.leading.leave(resolutions)  # their tasks are not in `tasks` any more
             raise
         deadline = self.machine.deadline()
         if deadline is not None and (self.sleeps_until is None or deadline < self.sleeps_until):
@@ -376,7 +374,7 @@ class Pool(Carrying):
     def spawn_put_off(self) -> None:
         """Ask for the workers that were put off by `decide_death`, and have not been asked for since."""
         if self._spawns:
-            self.happen(ev.Tick())
+            self.happen(ev.Tick(heard_until=0.0))
 
     def note_room(self) -> None:
         """Tell who waits for room, or for workers, that there may be some. The caller has the lock."""

@@ -1,7 +1,9 @@
 """What futures are told when the machine has decided, and what is counted and reported of it.
 
 Each action leads to a *resolution*: what is to be run when the pool's lock has been released, because it runs pickles
-and callbacks of the user's.
+and callbacks of the user's. For a task that is: to tell its future. From the decision on until that is done, the task
+is in `untold`; and whoever has taken resolutions to run and cannot go on leaves them to the pool thread
+(`Leading.run`). So no future is lost in between, whatever the user's code does.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from pidfdpool.loop.outcomes import Outcome, Recipient, Task
 from pidfdpool.loop.witness import Evidence, Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import TypeAlias
 
     from pidfdpool.deaths import Death
+    from pidfdpool.loop.outcomes import Verdict
 
     Resolution: TypeAlias = Callable[[], None]
     Context: TypeAlias = Outcome | Evidence | None  # what came with the event, for who resolves futures and reports
@@ -36,7 +39,7 @@ class Resolving:
         self.tasks: dict[int, Task] = {}
         # Taken out of `tasks`, and about to be told: rebuilding a result takes as long as it takes, and a process
         # that is forked meanwhile must find these futures, too, because nobody else in there will resolve them.
-        self.untold: dict[int, Recipient] = {}
+        self.untold: dict[int, Task] = {}
         self.finished = self.failed = self.cancelled = self.crashes = 0  # ever
         self.cause: BaseException | None = None  # of the break
         # The last deaths that an error told of, and its cause: shared, for there may be as many errors as tasks.
@@ -54,14 +57,12 @@ class Resolving:
 
     def _deliver(self, action: do.Deliver, outcome: Outcome) -> Resolution:
         self.finished += 1
-        future = self.tasks.pop(action.task).future
-        return self._telling(action.task, future, partial(outcome.deliver, future))
+        return self._telling(action.task, outcome)
 
     def _withdraw(self, action: do.Withdraw, _context: Context) -> Resolution:
         self.cancelled += 1
-        future = self.tasks.pop(action.task).future
-        future._mark_cancelled()  # now: whoever asks when the lock is released is to see it
-        return self._telling(action.task, future, future._resolve_cancelled)
+        self.tasks[action.task].future._mark_cancelled()  # now: who asks when the lock is released is to see it
+        return self._telling(action.task, None)
 
     def _fail(self, action: do.Fail, _context: Context) -> Resolution:
         return self.failing(action.task, outcomes.failed(self.tasks[action.task], action.cause))
@@ -75,11 +76,12 @@ class Resolving:
     def failing(self, number: int, error: BaseException) -> Resolution:
         """Take a task out, and return what tells its future of the error."""
         self.failed += 1
-        future = self.tasks.pop(number).future
-        return self._telling(number, future, partial(future._resolve, None, error))
+        return self._telling(number, error)
 
-    def _telling(self, number: int, future: Recipient, tell: Resolution) -> Resolution:
-        return Telling(self.untold, number, future, tell)
+    def _telling(self, number: int, verdict: Verdict) -> Resolution:
+        task = self.tasks.pop(number)
+        owe(self.untold, task, verdict)
+        return Telling(self.untold, task)
 
     def _retry(self, action: do.Retry, _context: Context) -> Resolution:
         message = "task %d (%s) is tried again, attempt %d, after %.3g s"
@@ -110,24 +112,52 @@ class Resolving:
 class Telling:
     """The resolution of one future."""
 
-    __slots__ = ("_number", "_tell", "_untold", "future")
+    __slots__ = ("_task", "_untold")
 
-    def __init__(self, untold: dict[int, Recipient], number: int, future: Recipient, tell: Resolution) -> None:
+    def __init__(self, untold: dict[int, Task], task: Task) -> None:
         self._untold = untold
-        self._number = number
-        self.future = future
-        self._tell = tell
-        untold[number] = future
+        self._task = task
+
+    @property
+    def future(self) -> Recipient:
+        """Who is told."""
+        return self._task.future
 
     def __call__(self) -> None:
         """Tell it."""
+        tell(self._untold, self._task)
+
+
+def owe(untold: dict[int, Task], task: Task, verdict: Verdict) -> None:
+    """Note what a task's future is to be told. The task is out of `tasks`; the caller holds the pool's lock.
+
+    The task itself is kept until then, because only without the lock may what it holds of the user's be let go of.
+    """
+    task.verdict = verdict
+    task.buffers = []  # but its call's segment is wanted for those that are sent now
+    untold[task.number] = task
+
+
+def tell(untold: dict[int, Task], task: Task) -> None:
+    """Tell a future what became of its task: the one place where that is done. Without the lock.
+
+    Pickles and callbacks of the user's run in here, and do what they like: the future is told that it failed if it
+    cannot be told how it ended. What is raised here comes from elsewhere (a signal handler in the main thread); then
+    the task is still in `untold`, and this may be called again.
+    """
+    if task.number not in untold:
+        return
+    verdict, future = task.verdict, task.future
+    if verdict is None:
+        future._resolve_cancelled()
+    elif isinstance(verdict, BaseException):
+        future._resolve(None, verdict)
+    else:
+        result: Any = None
+        error: BaseException | None
         try:
-            self._tell()
-        finally:
-            self._untold.pop(self._number, None)
-
-
-def run(resolutions: Sequence[Resolution]) -> None:
-    """Resolve futures, without the lock: this runs pickles and callbacks of the user's."""
-    for resolution in resolutions:
-        resolution()
+            result, error = outcomes.told(verdict)
+        except BaseException as failure:  # there is no memory left even to say that there is none
+            error = failure
+        future._resolve(result, error)
+    untold.pop(task.number, None)

@@ -12,11 +12,10 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
+from pidfdpool import describing, hygiene, native
 from pidfdpool import events as ev
-from pidfdpool import hygiene, native
 from pidfdpool.errors import TemplateError
 from pidfdpool.loop.links import TemplateLink
-from pidfdpool.loop.resolving import run
 from pidfdpool.rules import State, Template
 from pidfdpool.template import client
 
@@ -96,7 +95,7 @@ class Starter:
             pool.check_open()
             resolutions = pool.decide_guarded(ev.Prestarted(count))
             first = self.claim_first()
-        run(resolutions)
+        pool.leading.run(resolutions)
         return first
 
     def _await(self, count: int, deadline: float | None) -> int:
@@ -175,7 +174,7 @@ class Starter:
         finally:
             if end is not None:
                 end.see_launcher_off()  # not before, because the first workers can be forked meanwhile
-        run(resolutions)
+        pool.leading.run(resolutions)
 
 
 def try_start(recipe: Recipe, mask: SignalMask = None) -> tuple[HostEnd | None, ev.Event, Exception | None]:
@@ -189,7 +188,7 @@ def try_start(recipe: Recipe, mask: SignalMask = None) -> tuple[HostEnd | None, 
         return client.start(recipe, mask), ev.TemplateUp(), None
     except client.NotSendable as error:
         cause = error.__cause__
-        reason = f"the initializer or preload cannot be sent to workers: {cause!r}"
+        reason = f"the initializer or preload cannot be sent to workers: {describing.repr_of(cause)}"
         return None, ev.TemplateHopeless(reason), cause if isinstance(cause, Exception) else error
     except TemplateError as error:
         return None, ev.TemplateHopeless(f"the template cannot be started: {error}"), error

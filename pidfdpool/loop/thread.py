@@ -16,13 +16,13 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
+from pidfdpool import describing, hygiene, journal, native, payload, wire
 from pidfdpool import events as ev
-from pidfdpool import hygiene, journal, native, payload, wire
-from pidfdpool.loop import hearing
+from pidfdpool.loop import ending, hearing
 from pidfdpool.loop.links import ORPHAN_GRACE
-from pidfdpool.loop.resolving import run
 from pidfdpool.pidfd import ExitStatus
 from pidfdpool.rules import Template
 
@@ -46,6 +46,7 @@ class PoolThread:
         self.started = False  # whether the thread was started
         self._failure: BaseException | None = None
         self._ended: list[WorkerLink] = []  # ended, but the template has not said how
+        self._reads_all = False  # each channel that is ready, not once but to its end
 
     # ---- for other threads ---------------------------------------------------------------------------------
 
@@ -83,10 +84,11 @@ class PoolThread:
         try:
             self.start()
         except RuntimeError as error:
-            self._pool.stillborn = True
-            self._last_resort(error)
-            with self._pool.lock:
-                self._close_everything()
+            pool = self._pool
+            pool.stillborn = True
+            ending.last_resort(pool, error)
+            with pool.lock:
+                ending.close_everything(pool)
             raise
 
     @property
@@ -115,7 +117,7 @@ class PoolThread:
     def fail(self, error: BaseException) -> None:
         """Have the pool broken by its thread: a decision was left half done, and none must follow it."""
         self._failure = error
-        self._pool.machine.give_up(told(error))
+        self._pool.machine.give_up(ending.told(error))
         self.start()
         self._pool.poller.wake()
 
@@ -139,9 +141,9 @@ class PoolThread:
             if not pool.abandoned:
                 # What is no Exception came from a signal handler, and has ended a call of the user's, where it is
                 # on its way to whom it concerns: sys.exit() in a handler of SIGTERM is no reason to complain.
-                level = logging.CRITICAL if isinstance(error, Exception) else logging.INFO
+                level = logging.CRITICAL if issubclass(type(error), Exception) else logging.INFO
                 journal.write(_log, level, "the pool thread failed; the pool is broken", exc_info=error)
-                self._last_resort(error)
+                ending.last_resort(pool, error)
         finally:
             # A greenlet that was copied into a forked child has nothing to close there, nor has a child that was
             # forked in a callback and came back from it.
@@ -150,7 +152,8 @@ class PoolThread:
                     pool.closed = True
                 pool.leading.end()
                 with pool.lock:
-                    self._close_everything()
+                    ending.close_everything(pool)
+                pool.leading.finish()
                 pool.catch_up()
                 self._over.set()
 
@@ -162,12 +165,11 @@ class PoolThread:
         if pool.owner_lost:
             pool.owner_lost = False
             pool.happen(ev.ShutdownAsked())
-        now = time.monotonic()
-        with pool.poller.serving:
-            if pool.template is not None and pool.template.end.early:
+        if pool.template is not None and pool.template.end.early:
+            with pool.poller.serving:
                 frames, pool.template.end.early = pool.template.end.early, []
                 self._serve_template_frames(pool.template, frames)
-            self._bury_overdue(now)
+        now = time.monotonic()
         with pool.lock:
             deadline = pool.machine.deadline()
             if self._ended:
@@ -182,7 +184,23 @@ class PoolThread:
             # Not less than a millisecond, which is what epoll can count.
             pool.poller.wait(None if deadline is None else max(0.001, deadline - now))
         if deadline is not None and time.monotonic() >= deadline:
-            pool.happen(ev.Tick())
+            self._judge(pool)
+
+    def _judge(self, pool: Pool) -> None:
+        """Act upon the deadlines that have passed, by what was known in time.
+
+        This process may have been stopped, or this thread held up in a callback, while workers and the template went
+        on. So first everything is read that they had written by now: who answered is not late.
+        """
+        now = time.monotonic()
+        self._reads_all = True
+        try:
+            pool.poller.serve_all()
+        finally:
+            self._reads_all = False
+        with pool.poller.serving:
+            self._bury_overdue(now)
+        pool.happen(ev.Tick(heard_until=now))
 
     # ---- workers -------------------------------------------------------------------------------------------
 
@@ -192,7 +210,10 @@ class PoolThread:
             self._pool.leading.catch_up()  # what the leader has left comes before what is read now
         with self._pool.lock:
             link.flush()
-        self._serve_worker(link)
+        if self._reads_all:
+            link.read_all(partial(self._serve_worker, link))
+        else:
+            self._serve_worker(link)
 
     def _serve_worker(self, link: WorkerLink) -> None:
         """Read once, and tell what was said."""
@@ -250,7 +271,7 @@ class PoolThread:
             link.account.close()
             resolutions = pool.decide_death(ev.Died(link.slot, link.generation, status, unbegun), evidence)
         try:
-            run(resolutions)
+            pool.leading.run(resolutions)
         finally:
             with pool.lock:
                 link.close()
@@ -264,6 +285,13 @@ class PoolThread:
             return
         with self._pool.lock:
             template.flush()
+        if self._reads_all:
+            template.read_all(partial(self._serve_template, template))
+        else:
+            self._serve_template(template)
+
+    def _serve_template(self, template: TemplateLink) -> None:
+        """Read once, and do what was said."""
         self._serve_template_frames(template, template.read())
 
     def _serve_template_frames(self, template: TemplateLink, frames: list[Frame]) -> None:
@@ -288,7 +316,7 @@ class PoolThread:
                 self._bury(mine, mine.status)
             elif frame.kind == wire.PRELOAD_FAILED:
                 pool.cause = payload.load_error(frame.buffers)
-                self._lose_template(ev.TemplateHopeless(f"the preload failed: {pool.cause!r}"))
+                self._lose_template(ev.TemplateHopeless(f"the preload failed: {describing.repr_of(pool.cause)}"))
 
     def _on_evidence(self, template: TemplateLink, frame: Frame, link: WorkerLink | None) -> None:
         fd = template.channel.descriptor()
@@ -352,41 +380,7 @@ class PoolThread:
                 else:
                     link.signal(signal.SIGKILL)  # the kernel kills the worker; this reaches what it started
             resolutions = pool.decide(event)
-        run(resolutions)
-
-    # ---- the end -------------------------------------------------------------------------------------------
-
-    def _last_resort(self, error: BaseException) -> None:
-        """Fail every future and kill every worker, because the pool can no longer be trusted to do either."""
-        pool = self._pool
-        with pool.lock:
-            pool.closed = True
-            pool.cause = pool.cause or error
-            pool.machine.give_up(told(error))
-            unrun, pool.unrun = pool.unrun, []
-            unrun += [pool.failing(number, pool.broken_error(told(error))) for number in list(pool.tasks)]
-            pool.room.notify_all()
-            for link in pool.workers.values():
-                with suppress(Exception):
-                    link.signal(signal.SIGKILL)
-        run(unrun)
-
-    def _close_everything(self) -> None:
-        """Close what is left; the template sees its channel close, and ends. The caller has the lock."""
-        pool = self._pool
-        for link in pool.workers.values():
-            link.close()
-        pool.workers.clear()
-        pool.lender.close()
-        if pool.template is not None:
-            pool.template.close()
-            pool.template = None
-        pool.poller.close()
-
-
-def told(error: BaseException) -> str:
-    """Return what is said of a pool that failed."""
-    return f"the pool's own machinery failed: {error!r}"
+        pool.leading.run(resolutions)
 
 
 def _known(status: ExitStatus | None) -> ExitStatus | None:

@@ -115,8 +115,8 @@ class Machine(WorkerRules):
 
     # ---- events about the pool -----------------------------------------------------------------------------
 
-    def _tick(self, _event: ev.Tick, now: float) -> None:
-        while (key := self._timers.pop_due(now)) is not None:
+    def _tick(self, event: ev.Tick, now: float) -> None:
+        while (key := self._timers.pop_due(min(now, event.heard_until))) is not None:
             timer, whose = key
             if timer in self._other_timers:
                 self._other_timers[timer](whose, now)

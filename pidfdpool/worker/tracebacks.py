@@ -33,7 +33,9 @@ def cut(error: BaseException) -> BaseException:
 
     If there is no frame of the task's, the innermost one is kept.
     """
-    trace = error.__traceback__
+    # Neither read nor set by attribute access: it may be a property of the user's class, or a frozen dataclass.
+    traceback = BaseException.__dict__["__traceback__"]
+    trace = traceback.__get__(error)
     loop = pickling = None  # the innermost frame of each among the pool's own
     while trace is not None and (module := _module_of(trace)).startswith("pidfdpool."):
         if module.startswith(_LOOP):
@@ -41,11 +43,10 @@ def cut(error: BaseException) -> BaseException:
         else:
             pickling = trace
         trace = trace.tb_next
-    # Not by plain assignment: a frozen dataclass, say, refuses to be assigned to.
-    BaseException.__dict__["__traceback__"].__set__(error, pickling or trace or loop)
+    traceback.__set__(error, pickling or trace or loop)
     return error
 
 
 def _module_of(trace: TracebackType) -> str:
     name = trace.tb_frame.f_globals.get("__name__")
-    return name if isinstance(name, str) else ""
+    return name if type(name) is str else ""

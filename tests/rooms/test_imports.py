@@ -69,6 +69,7 @@ STOREYS = {
     "pidfd": 0,
     "native": 0,
     "spinning": 0,
+    "describing": 0,
     "journal": 0,
     "_version": 0,
 }
@@ -110,6 +111,7 @@ BESIDE = {
     ("entries", "origins"),
     ("entries", "picklers"),
     ("entries", "scripts"),
+    ("leftouts", "describing"),
     ("leftouts", "errors"),
     ("leftouts", "namespaces"),
     ("naming", "namespaces"),
