@@ -31,11 +31,13 @@ def explained(
 ) -> Exception:
     """Return the error to tell for a call that could not be pickled: it, or one that names the part and what helps.
 
-    error: what pickling the whole raised. An object's own exception stays as it is.
+    error: what pickling the whole raised. An object's own exception stays as it is, but for its traceback: that holds
+        the frames of everybody who had a part in it, and so the arguments, and the future that is to hold the error.
+        It comes as text, as those of exceptions do that tasks raise.
     shared: what host and workers have in common, see `payload`.
     """
     if type(error) not in _OF_PICKLERS and not isinstance(error, pickle.PicklingError):
-        return error
+        return _told_as_text(error)
     from pidfdpool import leftouts
 
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
@@ -48,13 +50,36 @@ def explained(
             path, culprit, reason = _narrowed("", value, reason, shared, _DEEPEST)
             where = f"{what}, in it {path.removeprefix(', ')}" if path else what
             told = f"{where} ({leftouts.kind_of(culprit)}) cannot be sent to a worker: {leftouts.said(reason)}."
-            return _caused(CallNotSendable(f"{told} {leftouts.REMEDIES}"), error)
+            refused = CallNotSendable(f"{told} {leftouts.REMEDIES}")
+            refused.__cause__ = _without_frames(error)
+            return refused
+    return _told_as_text(error)
+
+
+def _told_as_text(error: Exception) -> Exception:
+    from concurrent.futures.process import _RemoteTraceback
+
+    text = payload._formatted(error)
+    _without_frames(error)
+    payload._caused(error, _RemoteTraceback(f'\n"""\n{text}"""'))  # type: ignore[arg-type]
     return error
 
 
-def _caused(told: Exception, error: Exception) -> Exception:
-    told.__cause__ = error
-    return told
+def _without_frames(error: Exception) -> Exception:
+    """Drop the tracebacks of an exception, and of those that it came of."""
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        BaseException.with_traceback(each, None)
+        # By the base class's own ways: an exception may have others.
+        waiting += [BaseException.__dict__[name].__get__(each) for name in ("__cause__", "__context__")]
+        if isinstance(each, BaseExceptionGroup):
+            waiting += each.exceptions
+    return error
 
 
 def _refusal(value: Any, shared: payload.SharedMain | None) -> Exception | None:
@@ -62,7 +87,7 @@ def _refusal(value: Any, shared: payload.SharedMain | None) -> Exception | None:
     try:
         payload.dumps(value, shared)
     except Exception as error:
-        return error
+        return _without_frames(error)
     return None
 
 
