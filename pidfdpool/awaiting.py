@@ -144,6 +144,8 @@ async def run(policy: Policy, executor: Executor, fn: Callable[..., Any], args: 
     except asyncio.CancelledError:
         awaited.cancel()
         raise
+    finally:
+        del awaited  # an exception's traceback holds this frame, and what was awaited holds the exception
 
 
 def amap(

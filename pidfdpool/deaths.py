@@ -20,7 +20,7 @@ class Death:
 
     Attributes:
         slot: the worker's slot, from 0.
-        generation: counts the pool's workers; no two ever share it.
+        generation: counts the pool's workers; after 2**32 - 1 it begins anew.
         pid: the process id that it had. It is history: by now the number may name another process.
         cause: what part the pool had in it, a `Cause`; Cause.CRASH: none.
         exit_status: how the process ended, a `pidfdpool.pidfd.ExitStatus`; it may be explicitly unknown.

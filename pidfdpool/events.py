@@ -1,7 +1,7 @@
 """What can happen to a pool. Pure data: `loop` observes it, `machine` decides what is to be done (`actions`).
 
-A worker is named by its slot and its generation. A slot is reused, a generation never is, so news of a worker
-that is already buried cannot be taken for news of its successor.
+A worker is named by its slot and its generation. A slot is reused at once, a generation after billions of others, so
+news of a worker that is already buried cannot be taken for news of its successor.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pickle
 from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import payload
+from pidfdpool import chains, payload
 from pidfdpool.errors import CallNotSendable
 
 if TYPE_CHECKING:
@@ -31,24 +31,28 @@ def explained(
 ) -> Exception:
     """Return the error to tell for a call that could not be pickled: it, or one that names the part and what helps.
 
-    error: what pickling the whole raised. An object's own exception stays as it is.
+    error: what pickling the whole raised. An object's own exception stays as it is, but for its traceback: that holds
+        the frames of everybody who had a part in it, and so the arguments, and the future that is to hold the error.
+        It comes as text, as those of exceptions do that tasks raise.
     shared: what host and workers have in common, see `payload`.
     """
     if type(error) not in _OF_PICKLERS and not issubclass(type(error), pickle.PicklingError):
-        return error
+        return _told_as_text(error)
     try:
-        return _told(error, function, arguments, keywords, shared)
+        refused = _named(error, function, arguments, keywords, shared)
     except Exception:  # raised by the code of one of the parts
-        return error
+        refused = None
+    return _told_as_text(error) if refused is None else refused
 
 
-def _told(
+def _named(
     error: Exception,
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
     keywords: dict[str, Any],
     shared: payload.SharedMain | None,
-) -> Exception:
+) -> CallNotSendable | None:
+    """Return the error that names the part which cannot be pickled; None: each part can, alone."""
     from pidfdpool import leftouts
 
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
@@ -61,13 +65,20 @@ def _told(
             path, culprit, reason = _narrowed("", value, reason, shared, _DEEPEST)
             where = f"{what}, in it {path.removeprefix(', ')}" if path else what
             told = f"{where} ({leftouts.kind_of(culprit)}) cannot be sent to a worker: {leftouts.said(reason)}."
-            return _caused(CallNotSendable(f"{told} {leftouts.REMEDIES}"), error)
+            refused = CallNotSendable(f"{told} {leftouts.REMEDIES}")
+            chains.drop_tracebacks(error)
+            refused.__cause__ = error
+            return refused
+    return None
+
+
+def _told_as_text(error: Exception) -> Exception:
+    from concurrent.futures.process import _RemoteTraceback
+
+    text = payload._formatted(error)
+    chains.drop_tracebacks(error)
+    payload._caused(error, _RemoteTraceback(f'\n"""\n{text}"""'))  # type: ignore[arg-type]
     return error
-
-
-def _caused(told: Exception, error: Exception) -> Exception:
-    told.__cause__ = error
-    return told
 
 
 def _refusal(value: Any, shared: payload.SharedMain | None) -> Exception | None:
@@ -75,6 +86,7 @@ def _refusal(value: Any, shared: payload.SharedMain | None) -> Exception | None:
     try:
         payload.dumps(value, shared)
     except Exception as error:
+        chains.drop_tracebacks(error)
         return error
     return None
 

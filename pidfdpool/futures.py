@@ -27,7 +27,7 @@ _log = logging.getLogger("pidfdpool")
 
 
 class WorkerName(NamedTuple):
-    """Which worker: its slot, its generation, which no other worker ever has, and its process id."""
+    """Which worker: its slot, its generation, which none of the last billions of others had, and its process id."""
 
     slot: int
     generation: int

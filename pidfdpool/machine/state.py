@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pidfdpool.policy import Policy
 
 SIGTERM, SIGKILL = 15, 9
+MOST_GENERATIONS = (
+    2**32 - 1
+)  # what a frame has room for; a pool that forks 400 workers a second gets there in 124 days
 
 _OF_WORKERS = [timer for timer in Timer if timer < Timer.DEADLINE]
 
@@ -73,12 +76,18 @@ class Knowledge:
             self._free.append(len(self.slots))
             self.slots.append(Slot(len(self.slots)))
         slot = self.slots[heapq.heappop(self._free)]
-        self._generations += 1
-        slot.occupy(self._generations, now)
+        slot.occupy(self._new_generation(), now)
         self._by_generation[slot.generation] = slot
         self.states[State.STARTING] += 1
         self.active += 1
         return slot
+
+    def _new_generation(self) -> int:
+        """Return a number that no living worker has, nor any of the last billions. They begin anew one day."""
+        while True:
+            self._generations = self._generations % MOST_GENERATIONS + 1
+            if self._generations not in self._by_generation:
+                return self._generations
 
     def _move(self, slot: Slot, state: State) -> None:
         if slot.state is State.IDLE:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from pidfdpool import actions as do
 from pidfdpool import events as ev
+from pidfdpool import wire
 from pidfdpool.actions import Cause
 from pidfdpool.machine import Machine
+from pidfdpool.machine.state import MOST_GENERATIONS
 from pidfdpool.policy import Policy
 from pidfdpool.rules import Phase, State, Template
 from tests.machine.driving import ENDED, KILL, KILLED, TERM, begun, get_ready, only, started
@@ -382,3 +386,24 @@ def test_a_shutdown_stops_workers_that_start_and_kills_those_that_stay():
     assert machine.decide(ev.ShutdownAsked(cancel=True), 1.0) == [do.Withdraw(1), do.Stop(0, 1)]
     assert machine.decide(ev.Tick(), 5.0) == [do.Signal(0, 1, KILL)]
     assert machine.decide(ev.KillAsked(TERM), 5.0) == [do.Signal(0, 1, TERM)]
+
+
+# ---- for years ---------------------------------------------------------------------------------------------
+
+
+def test_generations_begin_anew_and_pass_over_those_that_live():
+    machine = started(2)  # generations 1 and 2
+    machine._generations = MOST_GENERATIONS - 1
+    seen = []
+    for task in range(1, 4):
+        machine.decide(ev.Submitted(task), 1.0)
+        machine.decide(ev.Died(1, machine.slots[1].generation, KILLED), 60.0 * task)
+        machine.decide(ev.Tick(), 60.0 * task + 30)
+        seen.append(machine.slots[1].generation)
+        get_ready(machine, 1, seen[-1], 60.0 * task + 30)
+    assert seen == [MOST_GENERATIONS, 2, 3], "1 is that of a living worker"
+    assert machine.broken is None
+    assert machine.decide(ev.Died(1, MOST_GENERATIONS, KILLED), 300.0) == [], "late news of one that is buried"
+    wire.encode(wire.SPAWN, 0, MOST_GENERATIONS)
+    with pytest.raises(struct.error):
+        wire.encode(wire.SPAWN, 0, MOST_GENERATIONS + 1)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import io
 import sys
 import textwrap
 import threading
+import traceback
 import types
+import weakref
 
 import pytest
 
@@ -181,3 +185,72 @@ def test_as_an_error_it_is_the_calls(main):
     with PidfdPoolExecutor(1) as pool:
         assert isinstance(pool.submit(main.large).exception(20), LargeGlobalWarning)
         assert pool.submit(main.small).result(20) == 1
+
+
+class Fails:
+    """Has an error of its own, of a kind that no pickler raises, and tells what it came of."""
+
+    def __reduce__(self):
+        try:
+            raise KeyError("first")
+        except KeyError as error:
+            raise RuntimeError("mine") from error
+
+
+class Stubborn(Box):
+    """Cannot be reduced, for a reason that picklers have, too."""
+
+    def __reduce__(self):
+        raise TypeError("not me")
+
+
+@pytest.mark.parametrize("kind", [Fails, Stubborn, Box])
+def test_a_call_that_was_refused_is_gone_when_its_future_is(kind):
+    """Nobody has to wait for the collector: an exception's traceback holds frames, and these the future with it."""
+    gc.disable()
+    try:
+        with PidfdPoolExecutor(1) as pool:
+            for submit in (_submitted, _awaited, _mapped):
+                argument = kind(held=lock()) if kind is Box else kind()
+                gone = weakref.ref(argument)
+                told = submit(pool, argument)
+                del argument
+                assert "mine" in told if kind is Fails else "cannot be sent" in told
+                assert gone() is None, submit.__name__
+    finally:
+        gc.enable()
+
+
+def _submitted(pool, argument):
+    future = pool.submit(calls.double, argument)
+    gone = weakref.ref(future)
+    told = _told(future.exception(20))
+    del future
+    assert gone() is None
+    return told
+
+
+def _awaited(pool, argument):
+    async def await_it():
+        try:
+            await pool.run(calls.double, argument)
+        except Exception as error:
+            return _told(error)
+
+    return asyncio.run(await_it())
+
+
+def _mapped(pool, argument):
+    try:
+        list(pool.map(calls.double, [1, argument, 2]))
+    except Exception as error:
+        return _told(error)
+
+
+def _told(error):
+    """Return what is printed of it, which tells where in the object's own code it was raised."""
+    text = "".join(traceback.format_exception(error))
+    if isinstance(error, RuntimeError):
+        assert 'raise RuntimeError("mine") from error' in text
+        assert "KeyError: 'first'" in text
+    return str(error)

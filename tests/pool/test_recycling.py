@@ -8,9 +8,11 @@ import time
 
 import pytest
 
-from pidfdpool import PidfdPoolExecutor, unhealthy
+from pidfdpool import PidfdPoolExecutor, unhealthy, wire
 from pidfdpool.actions import Cause
 from pidfdpool.errors import MemoryExceeded, WorkerCrashed
+from pidfdpool.loop import outcomes
+from pidfdpool.machine.state import MOST_GENERATIONS
 from tests.conditions import eventually, is_alive
 from tests.pool import calls
 
@@ -212,3 +214,20 @@ def test_an_unhealthy_worker_runs_no_other_task(way):
         assert len(set(pids)) == 10
         with pytest.raises(TypeError, match="reason"):
             pool.submit(unhealthy, 3).result()
+
+
+def test_a_pool_goes_on_when_its_workers_cannot_be_counted_any_further(way):
+    with PidfdPoolExecutor(1, mp_context=way, max_tasks_per_child=1) as pool:
+        first = pool.submit(os.getpid)
+        first.result(timeout=20)
+        pool._pool.machine._generations = MOST_GENERATIONS - 2
+        futures = [pool.submit(os.getpid) for _ in range(6)]
+        assert len({future.result(timeout=20) for future in futures}) == 6
+        generations = [future.worker.generation for future in futures]
+        assert max(generations) == MOST_GENERATIONS
+        assert min(generations) < 5
+        assert len(set(generations)) >= 5, "2 was there before, and came again"
+        # A task's attempts are counted without end; a frame has room for fewer.
+        task = outcomes.Task(1, first, [b"N."], None, pool._policy)
+        (frame,) = wire.Decoder().feed(b"".join(task.frame(2**40, None)))
+        assert frame.generation == 2**32 - 1
