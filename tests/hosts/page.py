@@ -69,10 +69,8 @@ docs/hosts.md` does both, and writes this part of the page.""",
 
 def replaced(page: str, part: str) -> str:
     """Return the page with this part in the place of the one that has the same title, or that is to stand there."""
-    parts = {
-        text.partition("\n")[0]: text.rstrip("\n") for text in re.split("^(?=# )", page, flags=re.MULTILINE) if text
-    }
-    parts[part.partition("\n")[0]] = part.rstrip("\n")
+    texts = [*re.split("^(?=# )", page, flags=re.MULTILINE), part]
+    parts = {text.partition("\n")[0]: text.rstrip("\n") for text in texts}
     titles = [f"# {known.title}" for known in PARTS]
     return "\n\n".join(parts[title] for title in titles if title in parts) + "\n"
 
@@ -175,7 +173,7 @@ def _as_text_of(part: Part, sections: dict[str, list[tuple[str, str, str]]]) -> 
 
 
 def _debian(packages: tuple[str, ...]) -> list[str]:
-    """Return these of Debian's packages that are installed, with their versions, as far as their programs have them."""
+    """Return those of Debian's packages that are installed, with their versions."""
     if not packages or shutil.which("dpkg-query") is None:
         return []
     command = ["dpkg-query", "--show", "--showformat", "${Package} ${Version}\n", *packages]

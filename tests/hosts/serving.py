@@ -86,7 +86,7 @@ class Server:
 def _last_error(log: str) -> str | None:
     """Return the last line of a log that ends a traceback."""
     found = re.findall(
-        r"^((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Pool|Broken|Crashed|Exit)\b.*)$", log, re.MULTILINE
+        r"^(?:\W )?((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Pool|Broken|Crashed|Exit)\b.*)$", log, re.MULTILINE
     )
     return found[-1] if found else None
 

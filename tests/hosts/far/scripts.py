@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tests.conditions import marked
 from tests.hosts import observing
@@ -36,18 +37,10 @@ use()
 tell("worked")
 """
 
-# It has both workers compute for ever, and waits for them.
+# Its workers compute until somebody ends it.
 STAY = """
-import tempfile
-pool = ProcessPoolExecutor(2)
-begun = [tempfile.mktemp() for _ in range(2)]
-futures = [pool.submit(tasks.touch_and_spin, path) for path in begun]
-while not all(os.path.exists(path) for path in begun):
-    time.sleep(0.01)
-for path in begun:
-    os.unlink(path)
-tell(os.getpid())
-futures[0].result()
+from tests.hosts.far.programs.staying import stay
+stay()
 """
 
 
@@ -68,32 +61,42 @@ def work(contender: str, home: Path, command: Command, code: str = WORK, **optio
     return told
 
 
-@contextmanager
-def staying(contender: str, home: Path, command: Command, **env: str) -> Iterator[tuple[int, int, dict[str, str]]]:
-    """Run a host whose script waits for workers that compute for ever.
+class Staying:
+    """A host that runs a script whose workers compute for ever."""
 
-    Yield the pid of the process that was started, the pid that the script has (in its own pid namespace, if it is in
-    one), and the environment that all of it can be known by.
-    """
+    def __init__(self, process: subprocess.Popen[str], env: dict[str, str], told: IO[str], said: IO[str]) -> None:
+        self.process = process
+        self.env = env
+        self._told = told
+        self._said = said
+
+    def next_told(self) -> list[int]:
+        """Wait for the next script to get to work; return its pid and those of its workers."""
+        return json.loads(within(20, self._told.readline, "the host does not get to work", self.said))
+
+    def said(self) -> str:
+        """Return all that the host has written to its standard output and error."""
+        self._said.seek(0)
+        return self._said.read()
+
+
+@contextmanager
+def staying(contender: str, home: Path, command: Command, code: str = STAY, **env: str) -> Iterator[Staying]:
+    """Run a host whose script waits for workers that compute for ever."""
     with (
-        script(STAY) as file,
+        script(code) as file,
         tempfile.NamedTemporaryFile("r+", prefix="told-") as told,
-        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+", errors="replace") as said,
     ):
         os.chmod(told.name, 0o666)
-        mark = {**debian.environment(home), **marked("far"), "PIDFDPOOL_TOLD": told.name, **env}
-        with observing.host(contender, command(file), env=mark, cwd=home, stdout=out, stderr=out) as process:
-            said = within(20, told.read, "the host does not get to work", lambda: _all(out))
-            yield process.pid, json.loads(said.splitlines()[0]), mark
-
-
-def _all(file: Any) -> str:
-    file.seek(0)
-    return file.read()
+        whole = {**debian.environment(home), **marked("far"), "PIDFDPOOL_TOLD": told.name, **env}
+        with observing.host(contender, command(file), env=whole, cwd=home, stdout=said, stderr=said) as process:
+            yield Staying(process, whole, told, said)
 
 
 def be_killed(contender: str, home: Path, command: Command, **env: str) -> None:
     """Kill the host while workers compute; fail the case if anything of it lives on."""
-    with staying(contender, home, command, **env) as (started, _, mark):
-        kill(started)
-        expect_nothing_left(mark)
+    with staying(contender, home, command, **env) as host:
+        host.next_told()
+        kill(host.process.pid)
+        expect_nothing_left(host.env)

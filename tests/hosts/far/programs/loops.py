@@ -1,20 +1,19 @@
 """A program with a main loop of a window system's or GLib's: its own timers and children, and a pool's answers.
 
-Futures tell the loop by their callbacks, which run in another thread, as its user would do. Arguments: which loop, and
-`stay` to compute until somebody ends it.
+Futures tell the loop by their callbacks, which run in another thread, as its user would do. Arguments: which loop,
+and `stay` to compute until somebody ends it.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from tests.hosts.far.programs.staying import begin, told
 from tests.hosts.programs import tasks
 from tests.hosts.programs.contender import ProcessPoolExecutor
 from tests.hosts.programs.trapped import OURS, expect, tell
@@ -188,15 +187,11 @@ class Program:
 def stay(loop: Any) -> None:
     """Have the pool compute for ever, and run the loop meanwhile."""
     pool = ProcessPoolExecutor(2)
-    begun = [tempfile.mktemp() for _ in range(2)]
-    for path in begun:
-        pool.submit(tasks.touch_and_spin, path)
+    files = begin(pool)
 
     def look() -> None:
-        if begun and all(os.path.exists(path) for path in begun):
-            while begun:
-                os.unlink(begun.pop())
-            tell(os.getpid())
+        if files and told(files):
+            files.clear()
 
     loop.every(5, look)
     loop.run()
