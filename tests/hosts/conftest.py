@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +28,7 @@ _rows = page.Rows()  # of the process that reports
 
 
 def pytest_addoption(parser):
-    parser.addoption("--page", help="write the table of hosts to this file")
+    parser.addoption("--page", help="write what this run sees to its part of this file")
     parser.addoption("--only", choices=list(ONLY), help="run the cases with these pools only")
 
 
@@ -126,5 +127,5 @@ def pytest_terminal_summary(terminalreporter, config):
     terminalreporter.write(_rows.as_text())
     path = config.getoption("--page")
     if path:
-        with open(path, "w") as file:
-            file.write(_rows.as_page())
+        page_file = Path(path)
+        page_file.write_text(_rows.as_page(page_file.read_text() if page_file.exists() else ""))

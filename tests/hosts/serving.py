@@ -86,7 +86,7 @@ class Server:
 def _last_error(log: str) -> str | None:
     """Return the last line of a log that ends a traceback."""
     found = re.findall(
-        r"^((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Pool|Broken|Crashed|Exit)\b.*)$", log, re.MULTILINE
+        r"^(?:\W )?((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Pool|Broken|Crashed|Exit)\b.*)$", log, re.MULTILINE
     )
     return found[-1] if found else None
 
@@ -107,9 +107,13 @@ def serve(
     env: dict[str, str] | None = None,
     ready: str = "/ready",
     seconds: float = 20.0,
+    stops: float = 5.0,
     **options: Any,
 ) -> Iterator[Server]:
-    """Start a server, wait until it answers at `ready`, and end it with the block: politely, then by SIGKILL."""
+    """Start a server, wait until it answers at `ready`, and end it with the block: politely, then by SIGKILL.
+
+    seconds, stops: how long it may take to start, and to end.
+    """
     log = os.path.join(folder, f"server-{port}.log")
     options.setdefault("start_new_session", True)
     with open(log, "wb") as out:
@@ -137,5 +141,5 @@ def serve(
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(5)
+            process.wait(stops)
         end(process)

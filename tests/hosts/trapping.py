@@ -42,15 +42,29 @@ def trap(
         host's own.
     before: what the program begins with, before anything is imported.
     """
+    script = before + PRELUDE + textwrap.dedent(code)
+    whole = [*command, script, *arguments] if command else python(script, *arguments, flags=flags)
+    return watch(contender, whole, env=env, noise=noise, status=status, seconds=seconds, **options)
+
+
+def watch(
+    contender: str,
+    command: Sequence[str],
+    *,
+    env: dict[str, str] | None = None,
+    noise: bool = False,
+    status: int = 0,
+    seconds: float | None = None,
+    **options: Any,
+) -> list[Any]:
+    """Run a command whose program uses `programs/trapped.py`, and judge it as `trap` does."""
     with tempfile.NamedTemporaryFile(mode="r", prefix="told-") as file:
         os.chmod(file.name, 0o666)  # hosts may be other users
-        script = before + PRELUDE + textwrap.dedent(code)
-        whole = [*command, script, *arguments] if command else python(script, *arguments, flags=flags)
         env = {**(env or {}), "PIDFDPOOL_TOLD": file.name}
         seconds = seconds or (45.0 if contender != "standard" else 10.0)
         # Its output goes into files: pipes would be held open by whatever the host leaves behind.
         with tempfile.TemporaryFile("w+", errors="replace") as out, tempfile.TemporaryFile("w+") as err:
-            with host(contender, whole, env=env, stdout=out, stderr=err, **options) as process:
+            with host(contender, command, env=env, stdout=out, stderr=err, **options) as process:
                 try:
                     ended = process.wait(seconds)
                 except subprocess.TimeoutExpired:
