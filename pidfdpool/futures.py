@@ -13,7 +13,7 @@ from contextlib import suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar
 
-from pidfdpool import checks, journal, lifecycle
+from pidfdpool import checks, interruptible, journal, lifecycle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,8 +46,21 @@ class _Condition(threading.Condition):
     __exit__ = property(attrgetter("_lock.__exit__"))
 
 
+class _Waiters(list[Any]):
+    """Who waits for several futures: what `concurrent.futures.wait` and `as_completed` leave with each of them."""
+
+    def append(self, waiter: Any) -> None:
+        """Have the waiter told, and not miss a signal. Called with the locks of all its futures, before it waits."""
+        if type(getattr(waiter, "event", None)) is threading.Event:
+            waiter.event = interruptible.Event()
+        super().append(waiter)
+
+
 class _WhenAsked:
     """A list that a future gets when somebody first asks for it: most are resolved before anybody does."""
+
+    def __init__(self, kind: type[list[Any]]) -> None:
+        self._kind = kind
 
     def __set_name__(self, _owner: type, name: str) -> None:
         self._name = name
@@ -55,7 +68,7 @@ class _WhenAsked:
     def __get__(self, future: Any, _owner: type) -> Any:
         if future is None:
             return self
-        return future.__dict__.setdefault(self._name, [])  # one step: all get the same
+        return future.__dict__.setdefault(self._name, self._kind())  # one step: all get the same
 
 
 _NOBODY_WAITS: Any = object()  # in the place of a condition
@@ -78,8 +91,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     _result: T | None = None
     _exception: BaseException | None = None
     _own_condition: _Condition | None = None
-    _done_callbacks = _WhenAsked()
-    _waiters = _WhenAsked()
+    _done_callbacks = _WhenAsked(list)
+    _waiters = _WhenAsked(_Waiters)
     _calls_back = False  # whether a callback was ever added
     _pool: Pool | None = None
     _leader: Poller | None = None  # of who reads the channels to get this future's outcome
@@ -128,9 +141,9 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         """
         try:
             if not self.done():
-                timeout = self._lead(checks.wait("timeout", timeout))
+                self._wait(checks.wait("timeout", timeout))
             if self._state != _FINISHED:
-                super().exception(timeout)  # waits; its result would ask an exception whether it is true
+                super().exception(0)  # raises what there is to raise; its result would ask whether an error is true
             if self._exception is not None:
                 raise self._exception
             return self._result  # type: ignore[return-value]
@@ -140,8 +153,21 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the exception that was raised instead of a result, waiting for it, as `result` does."""
         if not self.done():
-            timeout = self._lead(checks.wait("timeout", timeout))
-        return super().exception(timeout)
+            self._wait(checks.wait("timeout", timeout))
+        return super().exception(0)
+
+    def _wait(self, timeout: float | None) -> None:
+        """Wait until the future is done, or for so many seconds."""
+        left = self._lead(timeout)
+        if self.done():
+            return
+        steps = interruptible.Steps(left)
+        with (condition := self._condition):
+            while not self.done():
+                seconds = steps.next()
+                if seconds is not None and seconds <= 0:
+                    break
+                condition.wait(seconds)
 
     def _lead(self, timeout: float | None) -> float | None:
         """Wait for the outcome by reading the channels, if possible; return how long to wait in the ordinary way."""

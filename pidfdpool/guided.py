@@ -23,7 +23,7 @@ from functools import partial
 from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import payload
+from pidfdpool import interruptible, payload
 from pidfdpool.chunking import Pace
 from pidfdpool.errors import InheritedFutureError
 from pidfdpool.explaining import explained
@@ -135,7 +135,7 @@ class Guided:
 
     def _go_on(self, *, wait: bool = False) -> None:
         """Hand out what there is room for. If another thread is at it, leave it to that thread, or wait and look."""
-        while (wait or self._asked) and self._lock.acquire(blocking=wait):
+        while (wait or self._asked) and (interruptible.acquire(self._lock) if wait else self._lock.acquire(False)):
             wait = self._asked = False
             try:
                 self._hand_out()
@@ -253,7 +253,7 @@ class Guided:
         if self._arrived is None:
             return self._entries.popleft()
         try:
-            return self._arrived.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+            return interruptible.get(self._arrived, None if deadline is None else deadline - time.monotonic())
         except queue.Empty:
             raise TimeoutError from None
 

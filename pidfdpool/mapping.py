@@ -11,7 +11,7 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import checks, guided
+from pidfdpool import checks, guided, interruptible
 from pidfdpool.typed import Protocol
 from pidfdpool.worker.chunk import call_each
 
@@ -162,7 +162,7 @@ def _as_they_come(
 ) -> Iterator[Any]:
     def first_done() -> Future[Any]:
         try:
-            future = done.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+            future = interruptible.get(done, None if deadline is None else deadline - time.monotonic())
         except queue.Empty:
             raise TimeoutError from None
         pending.remove(future)

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from pidfdpool import WorkerCrashed
+from pidfdpool import WorkerCrashed, interruptible
 from pidfdpool.cli import transform
 from pidfdpool.cli.pacing import Pace
 
@@ -145,7 +145,7 @@ class Flow:
     def _serve(self) -> Tally:
         end: _End | None = None
         while end is None or self._slots:
-            event = self._events.get()
+            event = interruptible.get(self._events)
             if isinstance(event, _End):
                 end = event
             elif isinstance(event, _Done):

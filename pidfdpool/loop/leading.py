@@ -9,13 +9,15 @@ Callbacks are not the leader's business. Its thread may hold locks of the user's
 exception that a signal handler raises would be taken for the callback's. So when it comes upon a future with
 callbacks, it leaves that one and all that follow to the pool thread, in their order, and waits like everybody else.
 
-The main thread runs signal handlers between any two of its steps, and one that raises amid the serving of an answer
-would leave that half done. So it blocks signals meanwhile; nearly all of a leader's time is spent waiting, where they
-do no harm. If some other thread of the host's takes a signal, the handler is run in the main thread all the same: the
-pool breaks then, as in `submit` (see `Pool.decide_guarded`). Where handlers are to be expected to raise and the
-session to go on, at a prompt, there is no leader. Outside of serving, every step that must not be lost is one call of
-a C function, the first of its block: handlers run after a call, neither within one of C's nor between other
-instructions.
+The main thread runs signal handlers between any two of its steps. While one runs that was called amid the leader's
+wait, nobody reads the channels: it would wait in vain for any result, in whatever way, and so would all other
+threads as long as it goes on. So the main thread leads only where no signal has a handler of the host's, but for the
+one that raises KeyboardInterrupt: that one is over at once. An exception amid the serving of an answer would leave
+that half done. So SIGINT is blocked meanwhile; nearly all of a leader's time is spent waiting, where it does no harm.
+If some other thread of the host's takes the signal, the handler is run in the main thread all the same: the pool
+breaks then, as in `submit` (see `Pool.decide_guarded`). Where that is to be expected and the session to go on, at a
+prompt, there is no leader. Outside of serving, every step that must not be lost is one call of a C function, the
+first of its block: handlers run after a call, neither within one of C's nor between other instructions.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import native
+from pidfdpool import interruptible, native
 from pidfdpool.loop.resolving import Telling
 from pidfdpool.native import signal
 from pidfdpool.spinning import LearnedSpin
@@ -42,8 +44,11 @@ if TYPE_CHECKING:
     from pidfdpool.loop.resolving import Resolution
 
 
-# What programs handle. The real-time signals are twice as many, and would take as many microseconds to block.
-_HANDLED = [number for number in signal.valid_signals() if number < signal.SIGRTMIN]
+# What `signal.getsignal` returns where no function of the host's is called: the default, nothing, not Python's, and
+# a function of C's, as the one that raises KeyboardInterrupt. Told by types: objects may compare as they like.
+_NO_FUNCTION = {int, type(None), type(len)}
+_SIGNALS = tuple(signal.valid_signals())
+_INTERRUPTS = (signal.SIGINT,)
 LEAVING = 1.0  # seconds that a leader gets to leave when there is nothing left to wait for
 
 
@@ -107,11 +112,12 @@ class Leading:
         pool = self._pool
         poller, me = pool.poller, threading.get_ident()
         leader = poller.leader
-        if not pool.may_be_led or poller.is_served or _is_deep():
+        if leader.get(None) == me:
+            # Something has interrupted this thread's own wait, a debugger for instance, and may take its time.
+            poller.follow()
+            leader.pop(None, None)
             return
-        deadline = None if timeout is None else time.monotonic() + timeout
-        if leader.get(None) == me:  # a signal handler that waits, amid this thread's own wait
-            self._lead(future, deadline)
+        if not pool.may_be_led or poller.is_served or _is_deep() or _host_handles_signals():
             return
         give_back, leave = poller.follow, leader.pop
         try:
@@ -119,28 +125,29 @@ class Leading:
                 return
             try:
                 poller.lead()
-                self._lead(future, deadline)
+                self._lead(future, interruptible.Steps(timeout))
             finally:
                 give_back()
         finally:
             if None in leader and leader[None] == me:  # asked without a call, so that none comes between
                 leave(None)
 
-    def _lead(self, future: Future[Any], deadline: float | None) -> None:
-        pool, poller = self._pool, self._pool.poller
-        while True:
+    def _lead(self, future: Future[Any], steps: interruptible.Steps) -> None:
+        pool, poller, me = self._pool, self._pool.poller, threading.get_ident()
+        while poller.leader.get(None) == me:
             future._leader = poller
             # Looked at after that: whoever resolves it from now on ends the wait.
             if future.done() or pool.closed:
                 break
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready = self._spin.wait(self._look, partial(poller.wait_for_answers, left))
+            left = steps.next()
+            over = left is not None and left <= 0
+            ready = self._spin.wait(self._look, partial(poller.wait_for_answers, 0.0 if over else left))
             future._leader = None
             if ready:
                 if poller.is_served:
                     break  # the pool thread is at it, and may be for long: in a callback, say
                 self._serve(ready)
-            if self._left or left == 0:
+            if self._left or over:
                 break  # at the deadline what has come is read, and nothing is waited for
         future._leader = None
 
@@ -148,13 +155,13 @@ class Leading:
         return self._pool.poller.wait_for_answers(0)
 
     def _serve(self, ready: list[tuple[int, int]]) -> None:
-        if threading.get_ident() != threading.main_thread().ident:
+        if not interruptible.in_handlers_thread():
             self._serve_guarded(ready)
             return
         change_mask = signal.pthread_sigmask
         before = change_mask(signal.SIG_BLOCK, ())
         try:
-            change_mask(signal.SIG_BLOCK, _HANDLED)
+            change_mask(signal.SIG_BLOCK, _INTERRUPTS)
             self._serve_guarded(ready)
         finally:
             change_mask(signal.SIG_SETMASK, before)
@@ -190,3 +197,10 @@ def _is_deep() -> bool:
     except ValueError:
         return False
     return True
+
+
+def _host_handles_signals() -> bool:
+    """Return whether functions of the host's are called in this thread when signals come."""
+    return interruptible.in_handlers_thread() and not _NO_FUNCTION.issuperset(
+        map(type, map(signal.getsignal, _SIGNALS))
+    )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from pidfdpool import actions as do
 from pidfdpool import events as ev
-from pidfdpool import hygiene, native
+from pidfdpool import hygiene, interruptible, native
 from pidfdpool.loop import outcomes
 from pidfdpool.loop.carrying import Carrying
 from pidfdpool.loop.leading import Leading
@@ -162,12 +162,13 @@ class Pool(Carrying):
 
     def _wait_for_room(self, most: int, *, wait: bool) -> None:
         """Wait until fewer tasks are pending. The caller has the lock, which is released meanwhile."""
+        steps = interruptible.Steps(None)
         while len(self.tasks) >= most:
             if not wait:
                 raise outcomes.refused(len(self.tasks), most)
             if self._thread.is_current:
                 return  # a callback that waited would wait for itself: only this thread makes room
-            self.room.wait()
+            self.room.wait(steps.next())
             self.check_open()
 
     def check_open(self) -> None:

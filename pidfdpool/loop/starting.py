@@ -12,7 +12,7 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from pidfdpool import describing, hygiene, native
+from pidfdpool import describing, hygiene, interruptible, native
 from pidfdpool import events as ev
 from pidfdpool.errors import TemplateError
 from pidfdpool.loop.links import TemplateLink
@@ -48,7 +48,7 @@ class Starter:
         self._thread = thread
         self.wanted = False  # the machine has asked for a template; guarded by the pool's lock, as the next one is
         self._by: int | None = None  # the thread of the user's that is at the first start
-        self._first_over = threading.Event()
+        self._first_over = interruptible.Event()
 
     def if_wanted(self) -> None:
         """Start a template if the machine has asked for one. In the pool thread."""
@@ -83,7 +83,7 @@ class Starter:
         with hygiene.signals_blocked() if not self._thread.started else nullcontext() as mask:
             if self._ask_for(count):
                 self.first(None, mask)
-        return self._await(count, 0 if not wait else None if timeout is None else began + timeout)
+        return self._await(count, 0.0 if not wait else timeout and timeout - (time.monotonic() - began))
 
     def _ask_for(self, count: int) -> bool:
         """Return whether it is for the caller to call `first`."""
@@ -98,9 +98,10 @@ class Starter:
         pool.leading.run(resolutions)
         return first
 
-    def _await(self, count: int, deadline: float | None) -> int:
+    def _await(self, count: int, timeout: float | None) -> int:
         pool = self._pool
         may_wait = not pool._interrupted and not self._thread.is_current
+        steps = interruptible.Steps(timeout)
         with pool.lock:
             pool.awaited += 1
             try:
@@ -109,12 +110,12 @@ class Starter:
                     states = pool.machine.states
                     ready = states[State.IDLE] + states[State.BUSY]
                     on_the_way = states[State.STARTING] or pool.machine.template is Template.STARTING or pool._put_off
-                    left = None if deadline is None else deadline - time.monotonic()
                     if ready >= min(count, pool.machine.size) or not (may_wait and (on_the_way or not ready)):
                         return ready
+                    left = steps.next()
                     if left is not None and left <= 0:
                         return ready
-                    pool.room.wait(left if left is None else min(left, native.LONGEST_WAIT))
+                    pool.room.wait(left)
             finally:
                 pool.awaited -= 1
 

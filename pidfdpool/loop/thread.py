@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pidfdpool import describing, hygiene, journal, native, payload, wire
+from pidfdpool import describing, hygiene, interruptible, journal, native, payload, wire
 from pidfdpool import events as ev
 from pidfdpool.loop import ending, hearing
 from pidfdpool.loop.links import ORPHAN_GRACE
@@ -104,10 +104,12 @@ class PoolThread:
     def join(self) -> None:
         """Wait until the thread has ended; at once if it was never started, or is the caller."""
         if self.started and not self.is_current:
-            if self._thread is not None:
-                self._thread.join()
-            else:
+            if self._thread is None:
                 self._over.wait()
+                return
+            steps = interruptible.Steps(None)
+            while self._thread.is_alive():
+                self._thread.join(steps.next())
 
     @property
     def has_failed(self) -> bool:

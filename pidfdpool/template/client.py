@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import channel as channels
-from pidfdpool import hygiene, inheritance, native, payload, scripts, wire
+from pidfdpool import hygiene, inheritance, interruptible, native, payload, scripts, wire
 from pidfdpool.errors import TemplateError
 from pidfdpool.pidfd import Pidfd, PidfdDenied, SentinelHandle, capabilities, sentinel_pipe
 from pidfdpool.template import interpreter, launching
@@ -264,10 +264,15 @@ def _shake_hands(link: HostEnd, launcher: int, program: str, mask: AbstractSet[i
     deadline = time.monotonic() + START_TIMEOUT
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        steps = interruptible.Steps(START_TIMEOUT)
         poller = native.poll()
         poller.register(link.channel.fileno(), select.POLLIN)
         while link.handle is None:
-            if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            seconds = steps.next()
+            assert seconds is not None
+            if not poller.poll(max(0.0, seconds) * 1000):
+                if seconds > 0:
+                    continue
                 raise TemplateError(f"{program} did not start a template within {START_TIMEOUT:g} s")
             for frame in link.channel.receive_now():
                 if frame.kind == wire.SPAWN_FAILED:

@@ -70,6 +70,7 @@ STOREYS = {
     "native": 0,
     "spinning": 0,
     "describing": 0,
+    "interruptible": 0,
     "journal": 0,
     "_version": 0,
 }
@@ -126,6 +127,7 @@ BESIDE = {
     ("origins", "namespaces"),
     ("main_module", "entries"),
     ("main_module", "native"),
+    ("interruptible", "native"),
     ("main_module", "rebuilding"),
     ("main_module", "namespaces"),
     ("namespaces", "scripts"),

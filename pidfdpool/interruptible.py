@@ -1,0 +1,97 @@
+"""Waiting in a lock without missing a signal.
+
+A signal's handler that is written in Python runs in the main thread, between two steps of Python's. What the kernel
+calls only sets a flag, and interrupts the wait if the main thread is in one. So a signal that comes after the main
+thread has looked at the flag and before it sleeps in a lock is handled only when the lock wakes it, which may be
+never. Giving up the interpreter's lock lies in between. So that takes long where another thread wants this lock, as
+the pool's thread does at the moment at which it has just been given work; and if the kernel gives the signal to
+another thread of the host's, whose turn comes late, the flag is set later still.
+
+No lock can be waited for in any other way. So the main thread's first waits are short, and it looks again after each;
+when it has slept for long, there is nothing left that could be under way. No thread wakes when idle.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from _queue import Empty  # `queue` loads what nobody needs here
+from typing import TYPE_CHECKING, TypeVar
+
+from pidfdpool import native
+
+if TYPE_CHECKING:
+    from _queue import SimpleQueue
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+STEPS = (0.01, 0.05, 0.25, 1.25)  # seconds
+
+
+def in_handlers_thread() -> bool:
+    """Return whether handlers written in Python run in the calling thread."""
+    return threading.get_ident() == threading.main_thread().ident
+
+
+class Steps:
+    """The lengths of the waits of which one long wait is made. One object for each."""
+
+    __slots__ = ("_deadline", "_left")
+
+    def __init__(self, timeout: float | None) -> None:
+        """timeout: seconds for all of it; None: for ever."""
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._left = iter(STEPS if in_handlers_thread() else ())
+
+    def next(self) -> float | None:
+        """Return for how long to wait now: 0 or less when the timeout is over, None for ever."""
+        step = next(self._left, None)
+        if self._deadline is None:
+            return step
+        left = self._deadline - time.monotonic()
+        return min(left, native.LONGEST_WAIT if step is None else step)
+
+
+def wait(once: Callable[[float | None], T], timeout: float | None = None) -> T:
+    """Return the first true value of once(seconds), or its last one when the timeout is over.
+
+    once: waits for so many seconds at most, None for ever, and tells whether what it waits for has come.
+    """
+    steps = Steps(timeout)
+    while True:
+        seconds = steps.next()
+        over = seconds is not None and seconds <= 0
+        came = once(0.0 if over else seconds)
+        if came or over:
+            return came
+
+
+class Event(threading.Event):
+    """An event that is waited for in that way."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set; return whether it is."""
+        return wait(super().wait, timeout)
+
+
+def acquire(lock: threading.Lock) -> bool:
+    """Acquire a lock that may be held for long; return True."""
+    return wait(lambda seconds: lock.acquire(timeout=-1 if seconds is None else seconds))
+
+
+def get(queue: SimpleQueue[T], timeout: float | None = None) -> T:
+    """Return the next item of the queue.
+
+    Raises:
+        queue.Empty: none came in time.
+    """
+    steps = Steps(timeout)
+    while True:
+        seconds = steps.next()
+        if seconds is None or seconds <= 0:
+            return queue.get(timeout=seconds and 0.0)
+        try:
+            return queue.get(timeout=seconds)
+        except Empty:
+            pass
