@@ -135,11 +135,16 @@ def forget_exit_functions() -> None:
         util._run_after_forkers()
 
 
-def close_descriptors(keep: Collection[int]) -> None:
-    """Close every descriptor but the standard streams and those to keep."""
+def close_inherited_descriptors(keep: Collection[int]) -> None:
+    """Close what was open before the exec, in a process that has just begun with one; not those to keep.
+
+    Whatever has come through an exec is not close-on-exec. The interpreter's own descriptors are. It may have some by
+    now: of the file that `-X perf` writes to, of /dev/urandom, of what a .pth file has loaded. If one of these were
+    closed here, whoever has opened it would write to what gets its number next, or close that.
+    """
     for fd in _descriptors():
-        if fd not in keep:
-            with suppress(OSError):
+        with suppress(OSError):
+            if fd not in keep and os.get_inheritable(fd):
                 native.close(fd)
 
 
@@ -264,7 +269,7 @@ def renew_streams() -> None:
             with suppress(Exception):
                 _renew_buffer(written.buffer)
     _abandoned.append(sys.stdin)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115  /dev/null by now
+    sys.stdin = open(0, closefd=False, encoding="locale")  # noqa: SIM115  /dev/null by now
 
 
 def _renew_text(stream: io.TextIOWrapper) -> None:

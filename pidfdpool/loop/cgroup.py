@@ -58,7 +58,7 @@ def parse(text: str) -> dict[str, int]:
 
 def _read(path: str) -> str:
     try:
-        with open(path) as file:
-            return file.read()
+        with open(path, "rb") as file:
+            return os.fsdecode(file.read())
     except OSError:
         return ""

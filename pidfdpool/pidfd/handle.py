@@ -206,7 +206,7 @@ def _pid_behind(fd: int) -> int | None:
 def _fdinfo_pid(fd: int) -> int | None:
     """Return what proc(5) says in the line "Pid:", which only pidfds have: -1 once it is reaped, 0 out of sight."""
     try:
-        with open(f"/proc/self/fdinfo/{fd}") as info:
-            return next((int(line.split()[1]) for line in info if line.startswith("Pid:")), None)
+        with open(f"/proc/self/fdinfo/{fd}", "rb") as info:
+            return next((int(line.split()[1]) for line in info if line.startswith(b"Pid:")), None)
     except OSError:
         return None

@@ -77,7 +77,7 @@ def _children() -> list[int]:
     A child that dies while the list is read may hide another; but then we are told of that death, and look again.
     """
     try:
-        with open(f"/proc/self/task/{_thread.get_native_id()}/children") as listing:
+        with open(f"/proc/self/task/{_thread.get_native_id()}/children", "rb") as listing:
             return [int(pid) for pid in listing.read().split()]
     except OSError:
         return []

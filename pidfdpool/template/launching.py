@@ -5,6 +5,8 @@ Called by `client`, in the host; what is forked runs on in `process`. Both retur
 
 from __future__ import annotations
 
+import _imp
+import io
 import os
 import signal
 import sys
@@ -84,9 +86,18 @@ def _options() -> list[str]:
         option = name if value is True else f"{name}={value}"
         if not any(known == name or known.startswith(f"{name}=") for known in options):
             options += "-X", option
+    if _imp.check_hash_based_pycs != "default":
+        options += "--check-hash-based-pycs", _imp.check_hash_based_pycs
+    if _is_unbuffered():
+        options.append("-u")
     # -P: the launcher puts the host's path in place of its own. CPython 3.13.0 remembers the '' of -c all the same
     # and, where that directory is gone, fails each look-up of a name that a module lacks with a SystemError.
     return [*options, "-P"]
+
+
+def _is_unbuffered() -> bool:
+    """Return whether this interpreter was started with -u, of which sys.flags tells nothing."""
+    return any(isinstance(getattr(stream, "buffer", None), io.FileIO) for stream in (sys.__stdout__, sys.__stderr__))
 
 
 def _paths() -> list[str]:

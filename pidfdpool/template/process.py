@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 def main(arguments: list[str]) -> NoReturn:
     """Be the launcher of the exec way: a fresh interpreter, called with `channel host handles`."""
     channel, host = int(arguments[0]), int(arguments[1])
-    hygiene.close_descriptors(keep=(channel, host))
+    hygiene.close_inherited_descriptors(keep=(channel, host))
     for fd in (channel, host):
         os.set_inheritable(fd, False)
     launch(channel, host, arguments[2])
