@@ -115,26 +115,6 @@ def _single_events(monitoring: Any) -> list[int]:
     return [event for event in vars(monitoring.events).values() if isinstance(event, int) and event]
 
 
-def forget_exit_functions() -> None:
-    """Forget what the parent process wanted done when *it* exits."""
-    import atexit
-
-    atexit._clear()
-    standard = sys.modules.get("concurrent.futures.process")
-    if standard is not None:
-        # Its exit function would write into pipes that are shared with the host's own standard pools.
-        standard._threads_wakeups.clear()
-    threads = sys.modules.get("concurrent.futures.thread")
-    if threads is not None:
-        # Its exit function joins the threads of every ThreadPoolExecutor. The host's are not here, and the one that
-        # forked is this process's only thread now: joining itself raises, and cuts off the exit functions after it.
-        threads._threads_queues.clear()
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        util._finalizer_registry.clear()
-        util._run_after_forkers()
-
-
 def close_inherited_descriptors(keep: Collection[int]) -> None:
     """Close what was open before the exec, in a process that has just begun with one; not those to keep.
 

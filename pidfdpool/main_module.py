@@ -64,7 +64,7 @@ def install(script: scripts.Script) -> None:
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
 
 
-_signals: dict[int, Any] = {}  # handlers that the script has set, for workers
+_signals: dict[int, Any] = {}  # handlers that the interpreter's start or the script has set, for workers
 
 
 def run_script() -> None:
@@ -88,19 +88,16 @@ def run_script() -> None:
     namespaces.take_over_script("__main__", entries.pickled_alone)
 
 
+def keep_signals() -> None:
+    """Note the handlers that the start of this interpreter has set (a .pth file, sitecustomize), for workers."""
+    _signals.update((number, handler) for number, handler in _handlers().items() if callable(handler))
+
+
 def set_signals() -> None:
-    """Set the handlers that the script has set. In a worker; Ctrl-C is for the host to decide upon."""
+    """Set the handlers that were noted. In a worker; Ctrl-C is for the host to decide upon."""
     for number, handler in _signals.items():
         if number != native.signal.SIGINT:
             native.set_signal(number, handler)
-
-
-def run_exit_functions() -> None:
-    """Do what the script wanted done at its process's end, at the end of the template in which it was run."""
-    if scripts.ran:
-        import atexit
-
-        atexit._run_exitfuncs()
 
 
 def _handlers() -> dict[int, Any]:

@@ -10,10 +10,23 @@ import errno
 import os
 
 from pidfdpool import blackbox, native
+from pidfdpool.template.boot import PIDFD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pidfdpool.pidfd import ProcessHandle
+
+
+class WorkerProcess:
+    """A child that is a worker."""
+
+    __slots__ = ("generation", "handle", "mark", "slot")
+
+    def __init__(self, slot: int, generation: int, handle: ProcessHandle, mark: int) -> None:
+        self.slot = slot
+        self.generation = generation
+        self.handle = handle
+        self.mark = mark
 
 
 class Birth:
@@ -90,3 +103,12 @@ class Birth:
     def _close(self, fd: int) -> None:
         self._open.discard(fd)
         native.close(fd)
+
+
+def own_handle(handles: str) -> list[int]:
+    """Return a descriptor that is readable once this process is gone, and what it must keep open until then."""
+    if handles == PIDFD:
+        return [os.pidfd_open(os.getpid())]
+    from pidfdpool.pidfd import sentinel_pipe
+
+    return list(sentinel_pipe())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import _pickle
 
-from pidfdpool import main_module, payload, picklers, scripts
+from pidfdpool import main_module, payload, picklers, preparation, scripts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Boot:
         "host_name",
         "host_pid",
         "preload",
+        "preparation",
         "runs_script",
         "script",
         "spin",
@@ -60,6 +61,7 @@ class Boot:
         spin: float = 0.0,
         script: tuple[Any, ...] | None = None,
         runs_script: bool = False,
+        preparation: bytes | None = None,
     ) -> None:
         self.handles = handles
         self.host_pid = host_pid
@@ -73,6 +75,7 @@ class Boot:
         self.spin = spin  # seconds that a worker looks for the next task before it sleeps
         self.script = script  # what Script is made of; None: the host's own `__main__` is here
         self.runs_script = runs_script  # what workers need of the script is to be made before the first one
+        self.preparation = preparation  # what tools have added to what multiprocessing tells a new process
         self._preload_call: Any = preload_call
         self._initializer: Any = initializer
         self._descriptors: list[int] = []
@@ -99,15 +102,18 @@ class Boot:
     @property
     def preloads(self) -> bool:
         """Whether there is anything of the user's to run in the template."""
-        return bool(self.preload) or self._preload_call is not None or self.runs_script
+        runs = self.preload or self.runs_script
+        return bool(runs) or self._preload_call is not None or self.preparation is not None
 
     # ---- the calls -----------------------------------------------------------------------------------------
 
     def run_preload(self) -> None:
-        """Import the modules, run the script if that is asked for, and make the call. Raises whatever they raise.
+        """Let tools set themselves up, import modules, run the script if asked to, and make the call.
 
-        In the template.
+        In the template. Raises whatever they raise.
         """
+        if self.preparation is not None:
+            preparation.release(self.preparation)
         for name in self.preload:
             __import__(name)
         if self.runs_script:

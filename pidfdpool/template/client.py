@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import channel as channels
-from pidfdpool import hygiene, inheritance, interruptible, native, payload, scripts, wire
+from pidfdpool import hygiene, inheritance, interruptible, native, payload, preparation, scripts, wire
 from pidfdpool.errors import TemplateError
 from pidfdpool.pidfd import Pidfd, PidfdDenied, SentinelHandle, capabilities, sentinel_pipe
 from pidfdpool.template import interpreter, launching
@@ -102,6 +102,7 @@ class Recipe:
             spin=self.spin,
             script=None if self.fork else scripts.current().as_fields(),
             runs_script=self.runs_script and not self.fork,
+            preparation=None if self.fork else preparation.captured(),
         )
         return boot, fds
 

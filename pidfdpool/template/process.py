@@ -16,6 +16,7 @@ handlers, and here there are none but ours. Without it, orphans would stay zombi
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
 import os
@@ -23,11 +24,11 @@ import select
 import sys
 from contextlib import nullcontext, suppress
 
-from pidfdpool import hygiene, main_module, native, payload, scripts, wire
+from pidfdpool import exiting, hygiene, main_module, native, payload, scripts, wire
 from pidfdpool.channel import Channel
 from pidfdpool.native import signal
 from pidfdpool.pidfd import prctl
-from pidfdpool.template.birth import Birth
+from pidfdpool.template.birth import Birth, WorkerProcess, own_handle
 from pidfdpool.template.boot import PIDFD, Boot
 from pidfdpool.worker import mark
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from pidfdpool.pidfd import ProcessHandle
     from pidfdpool.template.undertaker import Undertaker
     from pidfdpool.wire import Buffer, Frame
 
@@ -67,7 +67,7 @@ def launch(
     status = 1
     try:
         channel = Channel(native.socket_of(channel_fd), descriptors=True)
-        launcher, own = os.getpid(), _own_handle(handles)
+        launcher, own = os.getpid(), own_handle(handles)
         with hygiene.signals_blocked():
             if not _fork_template(channel, own[0]):
                 channel.send(wire.encode(wire.LAUNCHED, value=launcher), own[0])
@@ -95,27 +95,6 @@ def _fork_template(channel: Channel, own: int) -> int:
         os._exit(1)
 
 
-def _own_handle(handles: str) -> list[int]:
-    """Return a descriptor that is readable once this process is gone, and what it must keep open until then."""
-    if handles == PIDFD:
-        return [os.pidfd_open(os.getpid())]
-    from pidfdpool.pidfd import sentinel_pipe
-
-    return list(sentinel_pipe())
-
-
-class WorkerProcess:
-    """A child that is a worker."""
-
-    __slots__ = ("generation", "handle", "mark", "slot")
-
-    def __init__(self, slot: int, generation: int, handle: ProcessHandle, mark: int) -> None:
-        self.slot = slot
-        self.generation = generation
-        self.handle = handle
-        self.mark = mark
-
-
 class Template:
     """The template's state and its loop: one per process, on its only thread."""
 
@@ -138,11 +117,13 @@ class Template:
         Raises:
             EOFError: the host is gone.
         """
-        own = _own_handle(self._handles)
+        own = own_handle(self._handles)
         # First of all: while the host does what there is to do then, so does this process.
         self._channel.send(wire.encode(wire.HELLO, value=os.getpid()), own[0])
         native.close(own[0])
         self._kept_open = own[1:]
+        if boot is None:
+            main_module.keep_signals()
         hygiene.reset_signals()
         os.setsid()
         if leave_host is not None:
@@ -156,7 +137,7 @@ class Template:
             gc.enable()  # the launcher was started without: a collection finds nothing while modules are loaded
         else:
             hygiene.renew_streams()
-        hygiene.forget_exit_functions()
+            exiting.forget()
         hygiene.unblock_signals()
         self._boot = boot
         if self._preload():
@@ -189,6 +170,7 @@ class Template:
             if self._boot.runs_script:
                 self._be_no_main_process()
             if self._boot.preloads:
+                exiting.own()
                 import pidfdpool.template.undertaker  # the preload may leave no descriptor to read it with
                 from pidfdpool.template.guard import preload
 
@@ -234,7 +216,9 @@ class Template:
                 # the dead are looked for, so that a number reused within one batch cannot mislead.
                 callbacks.get(fd, self._bury_the_dead)()
         self._sweep_out()
-        main_module.run_exit_functions()
+        if self._boot.preloads or scripts.ran:  # otherwise nobody has registered any
+            atexit._run_exitfuncs()
+            hygiene.flush_output()
 
     def _read(self) -> None:
         try:
@@ -271,6 +255,7 @@ class Template:
         from pidfdpool.template.guard import guarded
 
         self._be_no_main_process()
+        exiting.own()
         with guarded(self._host_fd) if self._handles == PIDFD else nullcontext():
             main_module.run_script()
         hygiene.flush_output()

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pidfdpool.template.process import WorkerProcess
+    from pidfdpool.template.birth import WorkerProcess
     from pidfdpool.wire import Buffer
 
 LAST_SWEEP = 0.5  # seconds to wait, at the end, for what was killed to be dead and to show its own children

@@ -14,6 +14,8 @@ from __future__ import annotations
 import itertools
 import sys
 
+from pidfdpool import preparation
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,7 +40,8 @@ def assume(name: str, place: tuple[int, ...], boot: Boot, host_fd: int) -> None:
         process._children = set()
         me = process.BaseProcess(name=name)
         me._identity = place
-        me._parent_pid = boot.host_pid
+        me._start_method = None  # a task chooses its own
+        me._parent_pid, me._parent_name = boot.host_pid, boot.host_name
         me._config = {"semprefix": "/mp", "authkey": process.AuthenticationString(boot.authkey)}
         process._current_process = me
         process._parent_process = process._ParentProcess(boot.host_name, boot.host_pid, host_fd)
@@ -51,6 +54,32 @@ def assume(name: str, place: tuple[int, ...], boot: Boot, host_fd: int) -> None:
     sys.meta_path.insert(0, _Waiting("multiprocessing.process", become))
     if "logging" not in sys.modules:
         sys.meta_path.insert(0, _Waiting("logging", _load_multiprocessing))
+
+
+def bootstrap_is_replaced() -> bool:
+    """Return whether somebody has put something in the place of what multiprocessing begins its processes with.
+
+    Tools that are to be in each process do: theirs begins, calls the original (BaseProcess._bootstrap), and ends.
+    """
+    process: Any = sys.modules.get("multiprocessing.process")
+    return process is not None and preparation.is_replaced(process.BaseProcess._bootstrap, process)
+
+
+def run(work: Callable[[], int]) -> int:
+    """Return work(), done within multiprocessing's bootstrap if that is replaced. What its own does, `assume` has."""
+    if not bootstrap_is_replaced():
+        return work()
+    process: Any = sys.modules["multiprocessing.process"]
+    status = 1
+
+    def run() -> None:
+        nonlocal status
+        status = work()
+
+    me = process.current_process()
+    me.run = run
+    me._bootstrap(parent_sentinel=process.parent_process()._sentinel)
+    return status
 
 
 def prepare() -> None:

@@ -12,13 +12,24 @@ the middle of a write, must neither split a frame nor wait for it: see `_send`.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from _thread import _count as count_threads
 from collections import deque
 from contextlib import suppress
 
-from pidfdpool import blackbox, context, hygiene, main_module, native, payload, rebuilding, scripts, tokens, wire
+from pidfdpool import (
+    blackbox,
+    context,
+    exiting,
+    hygiene,
+    main_module,
+    native,
+    payload,
+    rebuilding,
+    scripts,
+    tokens,
+    wire,
+)
 from pidfdpool.channel import Channel
 from pidfdpool.pidfd import prctl
 from pidfdpool.spinning import Spin
@@ -27,8 +38,6 @@ from pidfdpool.worker.borrowing import Borrowing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pidfdpool.native import Socket
     from pidfdpool.template.boot import Boot
     from pidfdpool.wire import Buffer, Frame
@@ -77,13 +86,17 @@ class Worker:
     def run(self) -> int:
         """Run tasks until there are to be no more; return the exit code."""
         prctl.set_name(f"pidfd-worker{self._slot}")
+        # A tool that is in each process's bootstrap begins and ends there, and does not expect to have begun before.
+        (exiting.forget if identity.bootstrap_is_replaced() else exiting.begin)()
+        identity.assume(f"PidfdPoolWorker-{self._slot}", (self._slot + 1,), self._boot, self._host_fd)
+        return identity.run(self._work)
+
+    def _work(self) -> int:
         main_module.set_signals()
         hygiene.start_faulthandler()
         with suppress(Exception):  # without it a stack is missing one day, and nothing else
             blackbox.record_stacks(self._box)
         self._mark.put_on()
-        hygiene.forget_exit_functions()
-        identity.assume(f"PidfdPoolWorker-{self._slot}", (self._slot + 1,), self._boot, self._host_fd)
         context.install(self._beat, self._report)
         chunk.shared = self._shared
         if self._boot.watch_memory:
@@ -96,9 +109,10 @@ class Worker:
             self._send(wire.encode(wire.READY))
             while self._work_off():
                 self._read(self._spin.wait(self._look, self._channel.receive))
-            return self._finish()
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            return self._finish()  # the host has no use for us any more
+            pass  # the host has no use for us any more
+        exiting.run()
+        return 0
 
     # ---- what the host is told -----------------------------------------------------------------------------
 
@@ -288,27 +302,3 @@ class Worker:
             with suppress(OSError):
                 native.close(fd)
         self._held.clear()
-
-    def _finish(self) -> int:
-        """Do what an interpreter does at its end: join threads, call exit functions, end child processes."""
-        import atexit
-
-        for step in (_join_threads, atexit._run_exitfuncs, _end_multiprocessing):
-            try:
-                step()
-            except BaseException:
-                sys.excepthook(*sys.exc_info())
-        hygiene.flush_output()
-        return 0
-
-
-def _join_threads() -> None:
-    threading: Any = sys.modules.get("threading")
-    if threading is not None:
-        threading._shutdown()
-
-
-def _end_multiprocessing() -> None:
-    util: Any = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        util._exit_function()
