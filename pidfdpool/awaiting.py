@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import mapping
+from pidfdpool import describing, mapping
 from pidfdpool.errors import QueueFull
 from pidfdpool.guided import Guided, Refused, opened
 from pidfdpool.typed import Protocol
@@ -64,9 +64,9 @@ class Mailbox:
                 continue  # cancelled
             if error is None:
                 waiter.set_result(result)
-            elif isinstance(error, StopIteration):
+            elif issubclass(type(error), StopIteration):  # not isinstance, which may be code of the error's own
                 # It would end whoever awaits as if that had returned; asyncio refuses it.
-                raised = RuntimeError(f"the task raised {error!r}")
+                raised = RuntimeError(f"the task raised {describing.repr_of(error)}")
                 raised.__cause__ = error
                 waiter.set_exception(raised)
             else:

@@ -48,7 +48,8 @@ def said(error: BaseException) -> str:
 def name_of(function: Any) -> str:
     """Return what to call a function, or whatever is called instead: "module.qualname"."""
     try:
-        inner = getattr(function, "func", function)  # functools.partial
+        # Whatever else is called may be a functools.partial.
+        inner = function if type(function) is type(name_of) else getattr(function, "func", function)
         name = getattr(inner, "__qualname__", None)
         module = getattr(inner, "__module__", None)
         name = plain(name) if isinstance(name, str) and name else type(inner).__qualname__

@@ -297,7 +297,8 @@ class Policy:
     def retries_after(self, cause: Cause) -> bool:
         """Return whether the death of a worker for this cause may lead to another attempt."""
         kind = _ERROR_OF.get(cause)
-        return kind is not None and issubclass(kind, self.retry_on)
+        # By identity: whether it is a subclass would be for a metaclass of the user's to say.
+        return kind is not None and any(base is wanted for base in kind.__mro__ for wanted in _tuple(self.retry_on))
 
     def pause(self, streak: int) -> float:
         """Return the seconds to wait after the streak-th young death in a row; 0.0 for none."""

@@ -10,6 +10,7 @@ import logging
 import time
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from pidfdpool import journal
@@ -96,11 +97,11 @@ def subscribe(
     """Add a subscriber; return what removes it again."""
     if not callable(callback):
         raise TypeError(f"callback must be a callable, not {callback!r}")
-    subscribers.append(callback)
-    left = [callback]  # emptied by the first call: whoever subscribed twice has two subscriptions
+    subscription = partial(callback)  # an object of our own: what equals what is not for the callback to say
+    subscribers.append(subscription)
 
     def unsubscribe() -> None:
-        with suppress(IndexError, ValueError):
-            subscribers.remove(left.pop())
+        with suppress(ValueError):
+            subscribers.remove(subscription)
 
     return unsubscribe

@@ -11,8 +11,6 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
 from pidfdpool import PidfdPoolExecutor
 from tests.conditions import MARK, eventually, marked, processes_of_this_run, run_python
 from tests.pool import faults
@@ -20,8 +18,7 @@ from tests.pool import faults
 FAULTS = ("crash", "exit", "raise", "hang", "MemoryError", "broken __str__")
 INTERFACES = ("submit", "map", "run", "amap")
 
-# What becomes of the call. Where there is one word it is the same for all interfaces. The words are names of exceptions,
-# and besides:
+# What becomes of the call; where there is one word, with all interfaces. The words are names of exceptions, and:
 #   result    it has its result; where the fault is to hang, once that is over
 #   host      the fault is the host's own, and its end: none of its processes is left
 OUTCOMES = {
@@ -68,7 +65,7 @@ OUTCOMES = {
         "MemoryError": "PayloadError",
         "broken __str__": "PayloadError",
     },
-    # In the host: a callback of the future (submit), of the asyncio task (run), the iterable with the calls (map, amap).
+    # In the host: a callback of the future (submit), of the asyncio task (run), the iterable of calls (map, amap).
     # What a callback of a future raises is logged. asyncio ends its loop for SystemExit.
     "callback": {
         "crash": "host",
@@ -90,7 +87,7 @@ def expected(place, fault, interface):
 CELLS = [(place, fault, interface) for place in OUTCOMES for fault in FAULTS for interface in INTERFACES]
 
 
-# ---- the interfaces: each makes a call with the fault among others, and returns how it ended and the others' results --
+# ---- the interfaces: each makes a call with the fault among others, and returns its error and other results ----
 
 
 def by_submit(pool, place, fault):
@@ -114,8 +111,7 @@ def by_submit(pool, place, fault):
 def by_map(pool, place, fault):
     results = []
     try:
-        for result in pool.map(faults.call, calls(place, fault), timeout=60):
-            results.append(result)
+        results.extend(pool.map(faults.call, calls(place, fault), timeout=60))
     except BaseException as error:
         return error, results
     return None, results
@@ -159,7 +155,7 @@ def by_amap(pool, place, fault):
         results = []
         try:
             async for result in pool.amap(faults.call, calls(place, fault), timeout=60):
-                results.append(result)
+                results.append(result)  # noqa: PERF401  those before the fault are to be there
         except BaseException as error:
             return error, results
         return None, results
@@ -215,7 +211,7 @@ def problem(pool, cell):
 
 
 def release(pool, place):
-    """Have what hangs in the host go on. Meanwhile other threads' calls are made, if it is a caller who is held up."""
+    """Have what hangs in the host go on; before that make a call here, if it is another caller who hangs."""
     assert faults.STARTED.wait(60)
     if place == "pickling the call":
         assert pool.submit(faults.call, 1).result(60) == 1
