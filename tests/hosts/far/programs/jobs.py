@@ -38,11 +38,11 @@ def perform(path: str, query: str, file: str) -> None:
 
 
 def overrun(pool: Any, path: str) -> list[Any]:
-    """Wait for the pool for longer than the job's time limit, then use the pool again.
+    """Wait for a task that takes longer than the job's time limit, then use the pool again.
 
     It looks up now and then, because an exception that is raised in a thread from outside is raised only there.
     """
-    future = pool.submit(tasks.touch_and_sleep, path, 600)
+    future = pool.submit(tasks.touch_and_sleep, path, 6.0)
     try:
         while True:
             with suppress(TimeoutError):
