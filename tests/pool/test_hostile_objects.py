@@ -170,7 +170,7 @@ class LetsGo:
         used = threading.Event()
 
         def use():
-            self.pool.stats()
+            self.pool.workers()
             used.set()
 
         threading.Thread(target=use).start()
@@ -182,11 +182,11 @@ def test_what_a_call_held_dies_without_a_lock(pool):
     told = []
 
     def submit(held):
-        function = lambda value: (value, held)[0]  # noqa: E731
+        function = lambda value: (time.sleep(0.1), value, held)[1]  # noqa: E731  it ends when nobody else holds it
         return pool.submit(function, 1)
 
-    assert submit(LetsGo(pool, told)).result(30) == 1
-    assert submit(LetsGo(pool, told)).result(30) == 1
+    futures = [submit(LetsGo(pool, told)) for _ in range(2)]
+    assert [future.result(60) for future in futures] == [1, 1]
     eventually(lambda: len(told) == 2, "they are dead", seconds=60)
     assert told == [True, True]
 
