@@ -11,33 +11,33 @@ is as safe as os.fork() is in that host at that moment, which is why it happens 
 
 from __future__ import annotations
 
-import errno
 import os
-import select
 import signal
 import sys
 import time
-from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import channel as channels
-from pidfdpool import hygiene, inheritance, interruptible, native, payload, preparation, scripts, wire
+from pidfdpool import hygiene, inheritance, native, payload, preparation, scripts, wire
 from pidfdpool.errors import TemplateError
 from pidfdpool.pidfd import Pidfd, PidfdDenied, SentinelHandle, capabilities, sentinel_pipe
-from pidfdpool.template import interpreter, launching
+from pidfdpool.template import handshake, interpreter, launching
 from pidfdpool.template.boot import PIDFD, SENTINEL, Boot
+from pidfdpool.template.handshake import Launcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Set as AbstractSet
     from typing import TypeAlias
 
+    from pidfdpool.native import Socket
     from pidfdpool.pidfd import ProcessHandle
 
     SignalMask: TypeAlias = AbstractSet[int] | None
 
 START_TIMEOUT = 60.0  # seconds; an interpreter that is not up by then is not going to be
-LEAVING = 5.0  # seconds that a launcher has for its end, which takes it a millisecond
+PATIENCE = 15.0  # the same, where there is another program to be tried
 
 
 class NotSendable(Exception):
@@ -176,7 +176,7 @@ class HostEnd:
         launcher, self.launcher = self.launcher, None
         if launcher is not None:
             with hygiene.signals_blocked():
-                _reap(launcher, time.monotonic() + LEAVING)
+                handshake.reap(launcher, time.monotonic() + handshake.LEAVING)
                 launcher.close()
 
     def _close_lifeline(self) -> None:
@@ -216,138 +216,83 @@ def start(recipe: Recipe, mask: SignalMask = None) -> HostEnd:
         raise
     except Exception as error:
         raise NotSendable from error
+    try:
+        if recipe.fork:
+            arguments = recipe.initializer[1] if recipe.initializer else ()
+            return _fork(boot, inheritance.descriptors_of(arguments), mask)
+        link = interpreter.first_to_answer(partial(_spawn, boot, mask))
+        try:
+            for fd in fds:
+                link.channel.post(wire.encode(wire.INHERIT), os.dup(fd))
+            link.channel.post(wire.encode(wire.BOOT, buffers=boot.dump()))
+        except BaseException:
+            _give_up(link)
+            raise
+        return link
+    finally:
+        for fd in fds:
+            native.close(fd)
+
+
+def _fork(boot: Boot, handed_over: set[int], mask: SignalMask) -> HostEnd:
+    """Start a template that is a copy of the host."""
+
+    def fork(link: HostEnd, theirs: Socket, host: int) -> int:
+        return launching.fork(theirs, host, boot, link, handed_over)
+
+    try:
+        return _begin(boot, mask, fork, Launcher("the forked host", START_TIMEOUT))
+    except interpreter.Unfit as error:
+        raise TemplateError(f"{error}. Its standard error may say why.") from error
+
+
+def _spawn(boot: Boot, mask: SignalMask, program: str, is_last: bool) -> HostEnd:
+    """Start a template in a fresh interpreter. Raises Unfit, if the program is none."""
+
+    def spawn(_link: HostEnd, theirs: Socket, host: int) -> int:
+        return launching.spawn(program, theirs.fileno(), host, boot.handles)
+
+    return _begin(boot, mask, spawn, Launcher(program, START_TIMEOUT if is_last else PATIENCE, leads_group=True))
+
+
+def _begin(boot: Boot, mask: SignalMask, make: Callable[[HostEnd, Socket, int], int], launcher: Launcher) -> HostEnd:
+    """Have a launcher made, and return the host's end of the template when that has said hello.
+
+    make: makes the process, of the link, the other end of its channel, and what is readable once the host is gone.
+    """
     ours = theirs = link = None
     watched: list[int] = []
     try:
         ours, theirs = channels.pair()
         lifeline = None
-        if handles == PIDFD:
+        if boot.handles == PIDFD:
             watched.append(native.above_stdio(os.pidfd_open(os.getpid())))
         else:
             read, lifeline = sentinel_pipe()
             watched.append(read)
-        link = HostEnd(channels.Channel(ours, descriptors=True), handles, lifeline)
+        link = HostEnd(channels.Channel(ours, descriptors=True), boot.handles, lifeline)
         link.runs_script = boot.runs_script
         # A handler may raise. If it did so before the launcher's number is noted down, nobody could reap that.
         with hygiene.signals_blocked() as before:
-            if recipe.fork:
-                program = "the forked host"
-                handed_over = inheritance.descriptors_of(recipe.initializer[1] if recipe.initializer else ())
-                pid = launching.fork(theirs, watched[0], boot, link, handed_over)
-            else:
-                program = interpreter.find()
-                pid = launching.spawn(program, theirs.fileno(), watched[0], handles)
+            launcher.pid = make(link, theirs, watched[0])
             theirs.close()
             # The launcher is a child of the host for a moment. Its SIGCHLD waits until it is reaped, so that a
             # handler that runs waitpid(-1) on this thread finds nothing. On other threads nothing is held back.
-            _shake_hands(link, pid, program, {*(before if mask is None else mask), signal.SIGCHLD})
-        if not recipe.fork:
-            for fd in fds:
-                link.channel.post(wire.encode(wire.INHERIT), os.dup(fd))
-            link.channel.post(wire.encode(wire.BOOT, buffers=boot.dump()))
+            handshake.shake_hands(link, launcher, {*(before if mask is None else mask), signal.SIGCHLD})
     except BaseException:
         if link is not None:
-            link.close()
-            link.see_launcher_off()
+            _give_up(link)
         elif ours is not None:
             ours.close()
         raise
     finally:
         if theirs is not None:
             theirs.close()
-        for fd in (*watched, *fds):
+        for fd in watched:
             native.close(fd)
     return link
 
 
-def _shake_hands(link: HostEnd, launcher: int, program: str, mask: AbstractSet[int]) -> None:
-    """Wait until the template has said hello. Handlers may interrupt this; then the launcher is reaped."""
-    deadline = time.monotonic() + START_TIMEOUT
-    try:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        steps = interruptible.Steps(START_TIMEOUT)
-        poller = native.poll()
-        poller.register(link.channel.fileno(), select.POLLIN)
-        while link.handle is None:
-            seconds = steps.next()
-            assert seconds is not None
-            if not poller.poll(max(0.0, seconds) * 1000):
-                if seconds > 0:
-                    continue
-                raise TemplateError(f"{program} did not start a template within {START_TIMEOUT:g} s")
-            for frame in link.channel.receive_now():
-                if frame.kind == wire.SPAWN_FAILED:
-                    raise OSError(frame.value, f"{program} could not fork the template: {os.strerror(frame.value)}")
-                if frame.kind not in (wire.LAUNCHED, wire.HELLO):
-                    link.early.append(frame)
-                    continue
-                fd = link.channel.descriptor()
-                if fd is None:
-                    raise OSError(errno.EMFILE, "no descriptor number left for the template's pidfd")
-                handle = _handle(link.handles, fd, frame.value)
-                if frame.kind == wire.LAUNCHED:
-                    link.launcher = handle
-                else:
-                    link.handle = handle
-    except (EOFError, ConnectionResetError) as error:
-        status = _reap_unwanted(link, launcher, deadline)
-        raise TemplateError(
-            f"{program}, started as the pool's template, ended before it was ready: {status}. Its standard error "
-            "may say why. If it is not a Python interpreter, name one with multiprocessing.set_executable()."
-        ) from error
-    except BaseException:
-        # The host must not be left with a child. This one leaves when it sees that nobody listens any more.
-        with hygiene.signals_blocked():
-            link.channel.close()
-            _reap_unwanted(link, launcher, min(deadline, time.monotonic() + LEAVING))
-        raise
-
-
-def _reap_unwanted(link: HostEnd, launcher: int, deadline: float) -> object:
-    """Reap the launcher of a start that came to nothing, and return how it ended."""
-    passing, link.launcher = link.launcher or _named(launcher), None
-    try:
-        return _reap(passing, deadline)
-    finally:
-        if passing is not None:
-            passing.close()
-
-
-def _named(launcher: int) -> ProcessHandle | None:
-    """Return a handle of a launcher that never spoke, so that its number is all there is; None: it is gone.
-
-    Whoever it may name by now, only a child of the host that has ended can be affected, and only by being reaped.
-    """
-    with suppress(OSError):
-        return Pidfd.open(launcher)
-    return None
-
-
-def _handle(handles: str, fd: int, pid: int) -> ProcessHandle:
-    if handles == PIDFD:
-        return Pidfd.from_fd(fd, pid)
-    return SentinelHandle(fd, pid, _cannot_signal)
-
-
-def _cannot_signal(_number: int, _group: bool) -> None:
-    raise AssertionError("the template and the launcher are told to leave, never signalled")
-
-
-def _reap(handle: ProcessHandle | None, deadline: float) -> object:
-    """Wait for a process that is about to end, and reap it if nobody else has."""
-    if handle is None:
-        return "exit status unknown"
-    poller = native.poll()
-    poller.register(handle.fileno(), select.POLLIN)
-    poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
-    if isinstance(handle, Pidfd):
-        return handle.exit_status()
-    # Without pidfds its number is all there is. The pipe closes a little before the process can be waited for.
-    while time.monotonic() < deadline:
-        try:
-            if os.waitid(os.P_PID, handle.pid, os.WEXITED | os.WNOHANG) is not None:
-                break
-        except ChildProcessError:
-            break
-        native.sleep(0.001)
-    return "exit status unknown"
+def _give_up(link: HostEnd) -> None:
+    link.close()
+    link.see_launcher_off()

@@ -23,11 +23,15 @@ if TYPE_CHECKING:
     from pidfdpool.template.boot import Boot
     from pidfdpool.template.client import HostEnd
 
+OTHER_PYTHON = 62  # the exit code of an interpreter that is of another version than the host
+
+# The version comes first: another one fails somewhere in these modules, with an error that tells nothing.
 # The host's sys.path comes as arguments, so that the very same pidfdpool is found, whatever is installed or lies in
 # the current directory. Its own place comes last, for a host that found it in another way: by a hook, or relative to
 # a directory that it has left. While modules are loaded, garbage collections only take time.
 _LAUNCHER = (
-    "import gc, sys; gc.disable(); sys.path[:] = sys.argv[5:] + sys.argv[4:5]; "
+    f"import sys; sys.implementation.cache_tag == {sys.implementation.cache_tag!r} or sys.exit({OTHER_PYTHON}); "
+    "import gc; gc.disable(); sys.path[:] = sys.argv[5:] + sys.argv[4:5]; "
     "from pidfdpool.template.process import main; del sys.path[-1]; main(sys.argv[1:4])"
 )
 _HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

@@ -58,7 +58,7 @@ EXCEPTIONS = {
     ("native.py", "", "posix.posix_spawn"): "a name for it, which is watched as well",
     ("native.py", "", "_signal.signal"): "a name for it, which is watched as well",
     ("pidfd/errors.py", "signal_name", "signal itself"): "for the names of its numbers",
-    ("template/client.py", "_reap", "os.waitid"): "the launcher, where there are no pidfds: it is a child until then",
+    ("template/handshake.py", "_reap_by_number", "os.waitid"): "the launcher, without a pidfd: a child until then",
     ("pidfd/handle.py", "_waited", "os.waitid"): "P_PIDFD",
     ("pidfd/handle.py", "_is_pidfd", "os.waitid"): "P_PIDFD, and WNOWAIT",
     ("pidfd/capability.py", "Capabilities.waitid", "os.waitid"): "P_PIDFD, of the caller itself",

@@ -130,6 +130,31 @@ def test_the_first_python_in_the_path_is_not_taken_for_this_one(guest, monkeypat
     assert interpreter.find() == own
 
 
+def test_a_python_from_elsewhere_comes_after_those_where_this_one_was_installed(guest, monkeypatch):
+    """It may be a script that starts one Python or another, depending on the directory."""
+    shim = make_program(guest / "shims" / "python3")
+    monkeypatch.setattr(sys, "executable", shim)
+    monkeypatch.setattr(multiprocessing.spawn, "_python_exe", os.fsencode(shim))
+    assert interpreter.find() == shim
+    own = make_program(guest / "base" / "bin" / "python3")
+    assert interpreter.find() == own
+    (guest / "elsewhere").mkdir()
+    link = guest / "elsewhere" / "python3"
+    os.symlink(own, link)
+    monkeypatch.setattr(sys, "executable", str(link))
+    monkeypatch.setattr(multiprocessing.spawn, "_python_exe", os.fsencode(link))
+    assert interpreter.find() == str(link), "it leads to where this Python was installed"
+
+
+def test_the_first_one_in_the_path_is_not_taken_for_one_that_the_user_has_named(guest, monkeypatch):
+    """The name that it had then is what multiprocessing remembers, and the program corrects it later."""
+    shim = make_program(guest / "shims" / "python3")
+    monkeypatch.setattr(sys, "_base_executable", shim)
+    monkeypatch.setattr(multiprocessing.spawn, "_python_exe", os.fsencode(shim))
+    own = make_program(guest / "venv" / "bin" / "python3")
+    assert interpreter.find() == own
+
+
 def test_where_there_is_none_the_error_tells_what_was_tried_and_what_helps(guest):
     with pytest.raises(TemplateError, match=r"Name one with multiprocessing\.set_executable\(\)") as caught:
         interpreter.find()
@@ -189,7 +214,7 @@ def start_as_server(tmp_path):
             stdin=subprocess.DEVNULL,
             env={**os.environ, "PYTHONHOME": f"{sys.base_prefix}:{sys.base_exec_prefix}"},
         )
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
         return done.stdout
 
     return start
@@ -214,6 +239,72 @@ def test_a_guest_that_corrects_sys_executable_is_believed(start_as_server):
         sys.executable = {sys.executable!r}
         assert ask()[1] == sys.executable
         """
+    )
+
+
+# What a guest may find in sys.prefix, though it bears the name of a Python.
+OTHERS = {
+    "ends": "#!/bin/sh\nexit 3\n",
+    "stays": "#!/bin/sh\nsleep 1000 & wait\n",
+    "is_another": f"#!{sys.executable}\n"
+    "import sys\nsys.implementation.cache_tag = 'cpython-399'\n"
+    "code = sys.argv.index('-c') + 1\nexec(sys.argv[code])\n",
+    "cannot_be_run": "",
+}
+AMONG_OTHERS = """
+    from pidfdpool import PoolBroken
+    from pidfdpool.template import client, handshake
+    client.PATIENCE = 1.0  # an interpreter may be slow to start, but not for ever
+    handshake.LEAVING = 0.1
+    sys.executable = ""
+    sys.base_prefix = sys.prefix
+    sys.exec_prefix, sys.prefix = {folders!r}
+    import sysconfig
+"""
+
+
+@pytest.fixture
+def others(tmp_path):
+    """Return code that sets two prefixes, and the paths of four programs in there: none is the wanted Python."""
+    names = ("python", "python3")
+    places = [tmp_path / prefix / "bin" / name for prefix in ("one", "two") for name in names]
+    programs = [make_program(place, text) for place, text in zip(places, OTHERS.values(), strict=True)]
+    return AMONG_OTHERS.format(folders=(str(tmp_path / "one"), str(tmp_path / "two"))), programs
+
+
+def test_a_program_that_does_not_answer_or_is_another_python_is_followed_by_the_next(others, start_as_server):
+    start_as_server(
+        others[0]
+        + f"""
+    from tests.conditions import children
+    assert os.path.realpath(ask()[0]) == {os.path.realpath(sys.executable)!r}
+    assert not children(os.getpid())
+    """
+    )
+
+
+def test_where_none_of_them_answers_the_error_tells_what_each_did(others, start_as_server):
+    start_as_server(
+        others[0]
+        + f"""
+    from tests.conditions import children
+    sys.base_prefix = sys.base_exec_prefix = sys._base_executable = "/nowhere"
+    sysconfig.get_config_vars()["BINDIR"] = "/nowhere"
+    try:
+        ask()
+    except PoolBroken as error:
+        told = str(error)
+    ends, stays, is_another, cannot_be_run = {others[1]!r}
+    for part in (
+        f"{{ends}}, started as the pool's template, ended before it was ready: exited with code 3",
+        f"{{stays}} did not start a template within 1 s",
+        f"{{is_another}} is a Python of another version",
+        f"{{cannot_be_run}}: Exec format error",
+        "multiprocessing.set_executable()",
+    ):
+        assert part in told, (part, told)
+    assert not children(os.getpid())
+    """
     )
 
 
@@ -288,12 +379,14 @@ def embedding(tmp_path_factory):
     return folder / "program"
 
 
-@pytest.mark.parametrize("path", ["own", "foreign", "empty"])
+@pytest.mark.parametrize("path", ["own", "foreign", "shim", "empty"])
 def test_a_program_of_c_with_python_inside(path, embedding, tmp_path):
-    """It takes sys.executable from PATH: the same Python, one of another version, or none."""
+    """It takes sys.executable from PATH: the same Python, one of another version, who knows which, or none."""
     foreign = make_program(tmp_path / "foreign" / "python3.99", f"#!/bin/sh\ntouch {tmp_path}/started\nexit 1\n")
     os.symlink(foreign, tmp_path / "foreign" / "python3")
+    make_program(tmp_path / "shims" / "python3", f"#!/bin/sh\ntouch {tmp_path}/started\nexit 1\n")
     folders = {
+        "shim": str(tmp_path / "shims"),
         "own": os.path.join(sys.base_prefix, "bin"),
         "foreign": str(tmp_path / "foreign"),
         "empty": str(tmp_path),
