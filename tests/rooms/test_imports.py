@@ -33,6 +33,7 @@ STOREYS = {
     "hygiene": 2,
     "channel": 2,
     "tokens": 2,
+    "chunks": 2,
     "blackbox": 1,
     "chunking": 1,
     "machine": 1,
@@ -41,6 +42,7 @@ STOREYS = {
     "wire": 1,
     "payload": 1,
     "plain": 1,
+    "salvage": 1,
     "segments": 1,
     "inheritance": 1,
     "context": 0,
@@ -76,6 +78,10 @@ STOREYS = {
 BESIDE = {
     ("__main__", "cli"),
     ("pidfd", "checks"),
+    ("checks", "describing"),
+    ("loop", "chunks"),
+    ("chunks", "worker"),  # for how a position is to be read
+    ("salvage", "payload"),
     ("executor", "arguments"),
     ("executor", "explaining"),
     ("guided", "explaining"),
@@ -144,6 +150,7 @@ BESIDE = {
 }
 # Only for type checkers: what a lower storey is told of a higher one by name.
 TYPES = {
+    ("salvage", "wire"),
     ("lifecycle", "executor"),
     ("options", "executor"),
     ("options", "guided"),
