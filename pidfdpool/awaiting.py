@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import describing, mapping
+from pidfdpool import chunks, describing, mapping
 from pidfdpool.errors import QueueFull
 from pidfdpool.guided import Guided, Refused, opened
 from pidfdpool.typed import Protocol
@@ -204,4 +204,8 @@ async def _outcome(future: Future[Any], deadline: float | None) -> Any:
     import asyncio
 
     left = None if deadline is None else max(0.0, deadline - time.monotonic())
-    return await asyncio.wait_for(asyncio.wrap_future(future), left)
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(future), left)
+    except Exception as error:
+        chunks.describe(error)
+        raise

@@ -5,7 +5,8 @@ makes one before each fork (`create`), the worker writes (`beat`, `record_stacks
 of the same file (`last_beat`, `stack`). Knows nothing of pools.
 
     bytes 0..7    native double: time.monotonic() of the last heartbeat, 0.0: there was none
-    bytes 64..    the stacks that faulthandler wrote, one after the other
+    bytes 1024..  marks: one byte of 1 for each call of a chunk of map that was begun, or for each few
+    bytes 2048..  the stacks that faulthandler wrote, one after the other
 
 Which signal writes the stack. One would ask with a signal of one's own and then terminate with SIGTERM. But signals
 that are pending together are delivered in the order of their numbers, and a fatal one ends the process before the
@@ -24,10 +25,17 @@ from contextlib import suppress
 
 from pidfdpool.native import signal
 
-STACK_AT = 64
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mmap import mmap
+
+MARKS = 1024  # at most
+STACK_AT = 2048
 STACK_SIGNAL = int(signal.SIGRTMAX) - 1  # asks for a stack and does nothing else; the last one is valgrind's
 
 _BEAT = struct.Struct("@d")
+_MARKS_AT = 1024
+_NO_MARKS = bytes(MARKS)
 _NO_MEMORY_FILES = (errno.ENOSYS, errno.EPERM, errno.EACCES)  # an old kernel, a filter, vm.memfd_noexec=2
 _DIRECTORIES = ("/dev/shm", "/tmp", "/var/tmp")  # for the room they have: an O_TMPFILE file has no name in there
 
@@ -64,6 +72,27 @@ def beat(fd: int, now: float) -> None:
     os.pwrite(fd, _BEAT.pack(now), 0)
 
 
+def map_marks(fd: int) -> mmap:
+    """Return the box as a mapping, for `clear_marks`. Each mark is one byte of 1, written behind the one before.
+
+    Raises:
+        OSError, ValueError: it cannot be mapped.
+    """
+    import sys
+    from mmap import MAP_SHARED, mmap
+
+    os.pwrite(fd, bytes(MARKS), _MARKS_AT)
+    # Older ones keep a duplicate of the descriptor.
+    options: dict[str, bool] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+    return mmap(fd, _MARKS_AT + MARKS, MAP_SHARED, **options)
+
+
+def clear_marks(mapping: mmap) -> None:
+    """Remove all marks; the next one is the first."""
+    mapping[_MARKS_AT:] = _NO_MARKS
+    mapping.seek(_MARKS_AT)
+
+
 def record_stacks(fd: int) -> None:
     """Have SIGTERM and STACK_SIGNAL write the Python stack of every thread into the box.
 
@@ -98,6 +127,13 @@ def last_beat(fd: int) -> float | None:
         if len(data) == _BEAT.size:
             return float(_BEAT.unpack(data)[0]) or None
     return None
+
+
+def marks(fd: int) -> int:
+    """Return how many marks there are; 0 if the box cannot be read, too."""
+    with suppress(OSError):
+        return os.pread(fd, MARKS, _MARKS_AT).count(1)
+    return 0
 
 
 def stack(fd: int, limit: int = 16384) -> str | None:

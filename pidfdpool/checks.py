@@ -11,17 +11,18 @@ import operator
 from _thread import TIMEOUT_MAX
 from typing import Any
 
+from pidfdpool import describing
+
 MOST = 2**63 - 1  # what an integer may be: the largest size that Python itself can count
 _SHOWN = 200  # characters of a value
+_BITS = 600  # of an integer of so many digits
 
 
 def shown(value: Any) -> str:
-    """Return how an error shows a value: what repr() says, cut short. Never raises an Exception."""
-    try:
-        text = repr(value)
-    except Exception:  # it was written by a user; or it is a number of more digits than Python puts into words
-        bits = f" of {value.bit_length()} bits" if isinstance(value, int) else ""
-        return f"<{type(value).__name__}{bits}>"
+    """Return how an error shows a value: what repr() says, cut short. Never raises."""
+    if type(value) is int and value.bit_length() > _BITS:  # of very many digits Python makes no text at all
+        return f"an integer of {value.bit_length()} bits"
+    text = describing.repr_of(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 

@@ -26,7 +26,7 @@ class Death:
         exit_status: how the process ended, a `pidfdpool.pidfd.ExitStatus`; it may be explicitly unknown.
         uptime: seconds from the request for the worker to the notice of its death.
         tasks_done: tasks that it had finished.
-        task: the task that was lost with it, as "module.qualname".
+        task: the task that was lost with it, as "module.qualname"; of calls of map that shared a task also which.
         task_id: that task's number, counted from 1.
         attempt: of that task, 1 for the first; 0 without a task.
         peak_rss: the largest resident memory that it had, in bytes (wait4(2)).

@@ -82,10 +82,14 @@ class _Ended(Exception):
     Attributes:
         death: the last death, a `pidfdpool.Death`; None if the worker had not ended yet when the future was told.
         deaths: every death that this task had a part in, the last one last.
-        task: what was submitted, as "module.qualname".
+        task: what was submitted, as "module.qualname"; of a call of map that shared a task with others also which
+            call it was, and its arguments, cut to 100 characters: "module.qualname, item 41 of map: 'a.txt'". Of many
+            short calls it may be known only between which the worker was.
         task_id: counts the pool's tasks, from 1.
         attempt: the attempt that failed, 1 for the first.
     """
+
+    chunk: object  # the task's, see `chunks.describe`
 
     def __init__(self, told: str, *, task: str, task_id: int, attempt: int, deaths: tuple[Death, ...] = ()) -> None:
         self.deaths = deaths
@@ -106,7 +110,8 @@ class _Ended(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild from the fields: BaseException's own way would call the class with the message."""
-        return _rebuild, (type(self), dict(self.__dict__))
+        fields = {name: value for name, value in self.__dict__.items() if name != "chunk"}
+        return _rebuild, (type(self), fields)
 
 
 _OF_DEATH = frozenset(

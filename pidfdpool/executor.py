@@ -298,8 +298,7 @@ class PidfdPoolExecutor(Executor):
         checks.not_above("min_workers", self._policy.min_workers, "max_workers", size)
         lifecycle.notice_fork()
         with self._lock:
-            self._max_workers = size
-            pool = self._pool
+            self._max_workers, pool = size, self._pool
         if pool is not None:
             pool.resize(size)
 
@@ -348,7 +347,7 @@ class PidfdPoolExecutor(Executor):
         pool.submit(recipient, buffers, kept(fn), policy, wait=wait)
 
     def _sizes_chunks(self) -> bool:
-        return self._policy.sizes_chunks
+        return self._policy.sizes_chunks and getattr(self.submit, "__func__", None) is _OWN_SUBMIT
 
     def _note_map(self, guided: Guided) -> tuple[int, payload.SharedMain | None]:
         pool = self._open_pool()
@@ -397,4 +396,5 @@ class PidfdPoolExecutor(Executor):
         self._maps.clear()
 
 
+_OWN_SUBMIT = PidfdPoolExecutor.submit
 ProcessPoolExecutor = PidfdPoolExecutor

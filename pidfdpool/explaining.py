@@ -11,6 +11,7 @@ from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import chains, payload
+from pidfdpool.chunks import Chunk
 from pidfdpool.errors import CallNotSendable
 
 if TYPE_CHECKING:
@@ -55,8 +56,11 @@ def _named(
     """Return the error that names the part which cannot be pickled; None: each part can, alone."""
     from pidfdpool import leftouts
 
+    parts: dict[str, Any] = {}
+    if type(function) is Chunk and function.func is not None:
+        parts, function, arguments = function.named(), function.func, ()
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    parts = {f"argument {index} of {name}()": value for index, value in enumerate(arguments, 1)}
+    parts |= {f"argument {index} of {name}()": value for index, value in enumerate(arguments, 1)}
     parts |= {f"argument {key!r} of {name}()": value for key, value in keywords.items()}
     parts[f"the function {name}"] = function
     for what, value in parts.items():

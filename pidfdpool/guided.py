@@ -19,18 +19,20 @@ import queue
 import threading
 import time
 from collections import deque
+from contextvars import copy_context
 from functools import partial
-from itertools import repeat, starmap
+from itertools import chain, repeat, starmap
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import interruptible, payload
+from pidfdpool import chunks, describing, interruptible, payload
 from pidfdpool.chunking import Pace
-from pidfdpool.errors import InheritedFutureError
+from pidfdpool.chunks import Chunk
+from pidfdpool.errors import InheritedFutureError, PayloadError
 from pidfdpool.explaining import explained
 from pidfdpool.loop import outcomes
 from pidfdpool.segments.apart import Apart
 from pidfdpool.typed import Protocol
-from pidfdpool.worker.chunk import call_all, call_all_of_script
+from pidfdpool.worker.chunk import call_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -80,9 +82,12 @@ class Guided:
         self._starred = len(iterables) != 1
         calls: Iterable[Any] = zip(*iterables, strict=False) if self._starred else iterables[0]
         # What is taken in is a copy, because the caller may change the original; but nobody can change a range.
-        self._calls: Sequence[Any] = calls if isinstance(calls, range) else list(calls)
+        # A chain has no length of its own, and asks nobody for theirs: they may lie, or raise.
+        self._calls: Sequence[Any] = calls if isinstance(calls, range) else list(chain(calls))
+        self._count = _length(self._calls)
         self._at = 0  # how many of them were handed out
         self._lock = threading.Lock()  # to hand out
+        self._context = copy_context()  # for the code of arguments that are pickled later, in the pool thread
         self._halted = not self._calls  # no more is to be handed out
         self._failure: BaseException | None = None  # why not, if that is an error
         self._abandoned = False  # nobody wants the results
@@ -93,6 +98,7 @@ class Guided:
         self._untaken = 0  # of those that arrived or will
         self._submitter: Submitter | None = None
         self._called = function
+        self._name = describing.name_of(function)
         if self._calls:
             self._begin(submitter, function)
 
@@ -118,7 +124,7 @@ class Guided:
 
     def finish(self) -> None:
         """Hand out everything that is left, because soon nothing can be submitted any more."""
-        self._most = len(self._calls)
+        self._most = self._count
         self._go_on(wait=True)
 
     def halt(self, failure: BaseException | None) -> None:
@@ -138,7 +144,7 @@ class Guided:
         while (wait or self._asked) and (interruptible.acquire(self._lock) if wait else self._lock.acquire(False)):
             wait = self._asked = False
             try:
-                self._hand_out()
+                self._context.run(self._hand_out)
             except BaseException as error:
                 self.halt(error)  # some calls were taken out, and not handed out: the consumer must not miss them
                 raise
@@ -152,11 +158,11 @@ class Guided:
             for future in [future for future in list(self._running) if future.done()]:
                 self._running.pop(future, None)
         while not self._halted and len(self._running) < self._most:
-            left = len(self._calls) - self._at
-            calls = self._calls[self._at : self._at + self._pace.next(left)]
+            first = self._at
+            calls = self._calls[first : first + self._pace.next(self._count - first)]
             self._at += len(calls)
-            self._submit(calls)
-            if self._at >= len(self._calls):
+            self._submit(first, calls)
+            if self._at >= self._count:
                 self.halt(None)
         if self._halted:
             self._calls = ()
@@ -164,7 +170,8 @@ class Guided:
         if self._abandoned:
             self._cancel()
 
-    def _submit(self, calls: Sequence[Any]) -> None:
+    def _submit(self, first: int, calls: Sequence[Any]) -> None:
+        """Submit some calls as one task. first: which call of the map is the first of them."""
         assert self._submitter is not None
         try:
             buffers = Apart(calls, self._shared).buffers()
@@ -173,12 +180,12 @@ class Guided:
                 self._enter(Refused(self._explained(error, calls[0] if self._starred else (calls[0],))))
             else:  # those before the one that does not pickle are to run
                 for index in range(len(calls)):
-                    self._submit(calls[index : index + 1])
+                    self._submit(first + index, calls[index : index + 1])
             return
         try:
             of_script = payload.needs_script([self._function]) or payload.needs_script([buffers[0].raw()])
-            call = call_all_of_script if of_script else call_all
-            future = self._submitter.submit(call, self._function, buffers, self._starred)
+            chunk = Chunk(call_all, self._name, first, calls, starred=self._starred, of_script=of_script)
+            future = self._submitter.submit(chunk, self._function, buffers, self._starred)
         except BaseException as error:
             self.halt(error)
             if not isinstance(error, Exception):
@@ -237,6 +244,9 @@ class Guided:
         try:
             left = None if deadline is None else deadline - time.monotonic()
             return opened(entry.result(left))
+        except Exception as error:
+            chunks.describe(error)
+            raise
         finally:
             entry.cancel()  # if waiting for it ended otherwise
             del entry  # an exception's traceback holds this frame, and the future holds the exception
@@ -275,4 +285,21 @@ def opened(outcome: tuple[list[Buffer], list[Buffer] | None, float]) -> tuple[li
         PayloadError: the results cannot be rebuilt.
     """
     results, failure, _ = outcome
-    return outcomes.rebuilt(results), None if failure is None else payload.load_error(failure)
+    try:
+        made = outcomes.rebuilt(results)
+    except PayloadError:
+        from pidfdpool import salvage
+
+        rest = salvage.each(results, in_host=True)
+        at = next((at for at, result in enumerate(rest or ()) if type(result) is salvage.Lost), None)
+        if rest is None or at is None:
+            raise
+        return rest[:at], outcomes.unreadable(rest[at].error)
+    return made, None if failure is None else payload.load_error(failure)
+
+
+def _length(calls: Sequence[Any]) -> int:
+    """Return how many calls there are: of a range that may be more than Python's own sizes can tell."""
+    if isinstance(calls, range):
+        return calls.index(calls[-1]) + 1 if calls else 0
+    return len(calls)

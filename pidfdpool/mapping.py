@@ -11,7 +11,8 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import checks, guided, interruptible
+from pidfdpool import checks, chunks, describing, guided, interruptible
+from pidfdpool.chunks import Chunk
 from pidfdpool.typed import Protocol
 from pidfdpool.worker.chunk import call_each
 
@@ -24,7 +25,10 @@ class Submitter(guided.Submitter, Protocol):
     """What submits. `map` holds no executor that nobody else holds, but while there is something left to hand out."""
 
     def _sizes_chunks(self) -> bool:
-        """Return whether calls may share a task without anybody having asked for that."""
+        """Return whether calls may share a task without anybody having asked for that.
+
+        Not where `submit` is somebody else's: it would be called by the pool thread, and for chunks.
+        """
 
     def _resubmitter(self) -> Callable[[], Submitter | None]:
         """Return what finds the submitter again for as long as somebody holds the executor."""
@@ -44,6 +48,8 @@ class Source:
         self._tasks: Iterator[Any] = _chunks(calls, chunksize) if chunksize > 1 else calls
         self.chunked = chunksize > 1
         self._function = function
+        self._name = describing.name_of(function)
+        self._at = 0  # how many calls were taken, where they are chunked
         # Weak, so that an executor that nobody holds can be collected though results are still to be taken.
         self._find = submitter._resubmitter()
 
@@ -61,7 +67,10 @@ class Source:
 
     def _submit(self, submitter: Submitter, task: Any) -> Future[Any]:
         if self.chunked:
-            return submitter.submit(call_each, self._function, task)
+            function = self._function
+            chunk = Chunk(call_each, self._name, self._at, task, func=function)
+            self._at += len(task)
+            return submitter.submit(chunk, task)
         return submitter.submit(self._function, *task)
 
 
@@ -185,6 +194,9 @@ def _take(get: Callable[[], Future[Any]], timeout: float | None) -> Any:
     future = get()
     try:
         return future.result(timeout)
+    except Exception as error:
+        chunks.describe(error)
+        raise
     finally:
         future.cancel()
         # The exception's traceback holds this frame; the frame must not hold the future that holds the exception.

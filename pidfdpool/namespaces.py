@@ -53,16 +53,17 @@ _CONTAINERS = frozenset({list, tuple, set, frozenset})
 _DEFINITIONS = (FunctionType, type, functools._lru_cache_wrapper)
 
 
-def load(data: Buffer, left_out: Iterable[Buffer] = ()) -> Any:
+def load(data: Buffer, left_out: Iterable[Buffer] = (), loads: Callable[..., Any] = pickle.loads) -> Any:
     """Rebuild the object of a pickle, or of a payload made by `naming`. Runs the object's own code.
 
     left_out: the buffers that are not in the pickle.
+    loads: what rebuilds the object itself, in the place of pickle.loads.
     """
     if data[-1] <= NEEDS_SCRIPT:
         view = memoryview(data)
         begin, _ = TRAILER.unpack(view[-TRAILER.size :])
         _receive(pickle.loads(view[begin:]))
-    return pickle.loads(data, buffers=left_out)  # it goes no further than to the end of the first
+    return loads(data, buffers=left_out)  # it goes no further than to the end of the first
 
 
 def token_of(value: Any) -> int | None:

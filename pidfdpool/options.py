@@ -90,7 +90,7 @@ class Options:
         return mapping.unordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def _sizes_chunks(self) -> bool:
-        return self._policy.sizes_chunks
+        return self._policy.sizes_chunks and getattr(self.submit, "__func__", None) is _OWN_SUBMIT
 
     def _note_map(self, guided: Guided) -> tuple[int, SharedMain | None]:
         return self._executor._note_map(guided)
@@ -108,6 +108,9 @@ class Options:
         ours, theirs = self._policy, self._executor._policy
         changed = [f"{name}={getattr(ours, name)!r}" for name in ours.__slots__ if _differs(name, ours, theirs)]
         return f"<options({', '.join(changed)}) of {self._executor!r}>"
+
+
+_OWN_SUBMIT = Options.submit
 
 
 def _differs(name: str, one: Policy, other: Policy) -> bool:

@@ -196,11 +196,21 @@ class _SparingUnpickler(pickle.Unpickler):
 
     def __init__(self, stream: io.BytesIO, left_out: Sequence[Buffer]) -> None:
         super().__init__(stream, buffers=map(_writable, left_out))
-        self._spared: set[type] = set()
+        self._sparing = Sparing()
 
     def find_class(self, module: str, name: str) -> Any:
-        """Put itself between cloudpickle's own functions and what they do to classes."""
-        found = super().find_class(module, name)
+        """Put `Sparing` in between."""
+        return self._sparing.instead_of(module, name, super().find_class(module, name))
+
+
+class Sparing:
+    """Comes between cloudpickle's own functions and what they do to classes. One for each unpickler."""
+
+    def __init__(self) -> None:
+        self._spared: set[type] = set()
+
+    def instead_of(self, module: str, name: str, found: Any) -> Any:
+        """Return what is to be used in the place of what the pickle names."""
         if module == "cloudpickle.cloudpickle":
             if name in ("_make_skeleton_class", "_make_skeleton_enum"):
                 return partial(self._make, found)

@@ -269,10 +269,10 @@ class WorkerLink(Link):
         if self._stderr is not None:
             self._stderr.read()
             lines = self._stderr.last_lines()
-        stack = None if self._blackbox is None else blackbox.stack(self._blackbox)
-        stack = stack and stacks.told(stack)
+        box = self._blackbox
+        stack, marks = (None, 0) if box is None else (blackbox.stack(box), blackbox.marks(box))
         peak, cpu_time = self.usage or (None, None)
-        return Evidence(peak, cpu_time, lines, stack)
+        return Evidence(peak, cpu_time, lines, stack and stacks.told(stack), marks)
 
     def close(self) -> None:
         """Forget and close everything. In the pool thread, under the lock."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pidfdpool import describing, payload, wire
 from pidfdpool.actions import Cause
+from pidfdpool.chunks import Chunk
 from pidfdpool.deaths import Death, history
 from pidfdpool.errors import (
     DeadlineExceeded,
@@ -22,7 +23,6 @@ from pidfdpool.errors import (
     advice,
 )
 from pidfdpool.typed import Protocol
-from pidfdpool.worker.chunk import call_all_of_script
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,14 +80,14 @@ class Task:
 
     def __init__(self, number: int, future: Recipient, buffers: list[Buffer], what: object, policy: Policy) -> None:
         # Only to a worker that has what running the host's script again makes.
-        self.needs_script = payload.needs_script(buffers) or what is call_all_of_script
+        self.needs_script = payload.needs_script(buffers) or (type(what) is Chunk and what.of_script)
         self.flags = wire.NEEDS_SCRIPT if self.needs_script else 0
         if not policy.kill_descendants:
             self.flags |= wire.SPARE_DESCENDANTS
         self.number = number
         self.future = future
         self.buffers = buffers
-        self.what = what  # the function, or its name
+        self.what = what  # the function, or its name; or which calls of a map
         self.policy = policy
         self.begun = False
         self.attempt = 0
@@ -95,8 +95,13 @@ class Task:
 
     @property
     def name(self) -> str:
-        """What to call the task in messages."""
+        """The name of the function that it calls."""
         return self.what if type(self.what) is str else name_of(self.what)
+
+    @property
+    def label(self) -> str:
+        """What to call the task in messages."""
+        return self.what.label if type(self.what) is Chunk else self.name
 
     @property
     def heavy(self) -> bool:
@@ -119,13 +124,12 @@ class Task:
 
 def kept(function: object) -> object:
     """Return what a task keeps of a function, to be named by: itself, or its name if it may be something large."""
-    return function if type(function) is FunctionType else name_of(function)
+    return function if type(function) is FunctionType or type(function) is Chunk else name_of(function)
 
 
 def name_of(function: object) -> str:
     """Return what to call a task that calls this function."""
-    name = describing.name_of(function)
-    return "a chunk of map" if name.startswith("pidfdpool.worker.chunk.") else name
+    return function.name if type(function) is Chunk else describing.name_of(function)
 
 
 class Outcome:
@@ -183,7 +187,7 @@ def rebuilt(buffers: Sequence[Buffer]) -> Any:
 def expired(task: Task) -> DeadlineExceeded:
     """Return the error of a task that waited for too long."""
     return DeadlineExceeded(
-        f"task {task.number} ({task.name}) was given to no worker within its deadline of {task.policy.deadline:g} s "
+        f"task {task.number} ({task.label}) was given to no worker within its deadline of {task.policy.deadline:g} s "
         "and did not run. Use more workers, a longer deadline, or a higher priority."
     )
 
@@ -192,7 +196,8 @@ def failed(task: Task, cause: Cause) -> Exception:
     """Return the error of a task whose last attempt ended for this cause."""
     policy = task.policy
     last = task.deaths[-1] if task.deaths and task.deaths[-1].attempt == task.attempt else None
-    what = f"task {task.number} ({task.name})"
+    label = task.label
+    what = f"task {task.number} ({label})"
     ended = f" Its {last}." if last is not None else " Its worker had not ended by then."
     kind: type[WorkerCrashed | TaskTimeout | HeartbeatLost | TaskKilled] = WorkerCrashed
     if cause is Cause.TIMEOUT:
@@ -220,7 +225,10 @@ def failed(task: Task, cause: Cause) -> Exception:
         if kind is WorkerCrashed:
             kind = PoisonTask
         told += f" It is not tried again after {len(crashes)} deaths:\n{history(task.deaths)}"
-    return kind(told, task=task.name, task_id=task.number, attempt=task.attempt, deaths=task.deaths)
+    error = kind(told, task=label, task_id=task.number, attempt=task.attempt, deaths=task.deaths)
+    if type(task.what) is Chunk:
+        error.chunk = task.what
+    return error
 
 
 def refused(pending: int, most: int) -> QueueFull:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pidfdpool import actions as do
 from pidfdpool import journal
+from pidfdpool.chunks import Chunk
 from pidfdpool.errors import PoolBroken, cause_of
 from pidfdpool.loop import outcomes
 from pidfdpool.loop.outcomes import Outcome, Recipient, Task
@@ -85,12 +86,15 @@ class Resolving:
 
     def _retry(self, action: do.Retry, _context: Context) -> Resolution:
         message = "task %d (%s) is tried again, attempt %d, after %.3g s"
-        name = self.tasks[action.task].name
+        name = self.tasks[action.task].label
         return partial(journal.write, _log, logging.INFO, message, action.task, name, action.attempt, action.pause)
 
     def _report(self, action: do.Report, evidence: Evidence | None) -> Resolution:
         task = self.tasks.get(action.task) if action.task is not None else None
-        death = self.witness.record(action, evidence or Evidence(), task.name if task is not None else None)
+        evidence = evidence or Evidence()
+        if task is not None and type(task.what) is Chunk:
+            task.what.narrow(evidence.marks)
+        death = self.witness.record(action, evidence, task.label if task is not None else None)
         self.crashes += death.cause.unasked
         if task is not None:
             task.deaths = (*task.deaths, death)

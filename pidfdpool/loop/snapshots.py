@@ -126,7 +126,7 @@ def workers(pool: Pool, now: float) -> tuple[WorkerInfo, ...]:
                 "generation": slot.generation,
                 "pid": slot.pid,
                 "state": slot.state.value,
-                "task": task.name if task is not None else None,
+                "task": task.label if task is not None else None,
                 "task_id": task.number if task is not None else None,
                 "attempt": task.attempt if task is not None else 0,
                 "task_age": now - slot.busy_since if task is not None else None,

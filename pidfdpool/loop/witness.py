@@ -35,6 +35,7 @@ class Evidence(NamedTuple):
     cpu_time: float | None = None
     stderr: tuple[str, ...] = ()
     stack: str | None = None
+    marks: int = 0  # of the calls of a chunk that were begun, see `worker.chunk`
 
 
 class Witness:

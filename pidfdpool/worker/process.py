@@ -98,7 +98,7 @@ class Worker:
             blackbox.record_stacks(self._box)
         self._mark.put_on()
         context.install(self._beat, self._report)
-        chunk.shared = self._shared
+        chunk.shared, chunk.box = self._shared, self._box
         if self._boot.watch_memory:
             with suppress(OSError):
                 self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
@@ -292,6 +292,7 @@ class Worker:
 
     def _close_in_forked_child(self) -> None:
         context.forget()
+        chunk.forget_in_forked_child()
         rebuilding.forget_in_forked_child()
         self._segments.close_in_forked_child()
         self._channel.close()

@@ -198,7 +198,7 @@ def test_a_crash_ends_the_map_and_not_the_pool(pool):
     with pytest.raises(WorkerCrashed) as raised:
         list(results)
     assert raised.value.exit_status.code == 5
-    assert raised.value.task == "a chunk of map"
+    assert raised.value.task == "tests.pool.test_guided_map.die_at, item 1000 of map: 1000, 1000"
     assert list(pool.map(calls.double, range(100))) == [2 * n for n in range(100)]
 
 

@@ -107,7 +107,7 @@ def test_a_timeout_is_for_each_chunk_of_map(way):
     with PidfdPoolExecutor(2, mp_context=way) as pool:
         results = pool.options(timeout=0.3, grace=0.1).map(calls.double_or_hang, range(6), [3] * 6, chunksize=2)
         assert [next(results), next(results)] == [0, 2]
-        with pytest.raises(TaskTimeout, match="a chunk of map"):
+        with pytest.raises(TaskTimeout, match="double_or_hang, item 3 of map: 3, 3"):
             next(results)
         assert list(pool.map(calls.double, range(3))) == [0, 2, 4]
 

@@ -34,6 +34,7 @@ STOREYS = {
     "exiting": 2,
     "channel": 2,
     "tokens": 2,
+    "chunks": 2,
     "blackbox": 1,
     "chunking": 1,
     "machine": 1,
@@ -42,6 +43,7 @@ STOREYS = {
     "wire": 1,
     "payload": 1,
     "plain": 1,
+    "salvage": 1,
     "segments": 1,
     "inheritance": 1,
     "preparation": 1,
@@ -79,6 +81,10 @@ STOREYS = {
 BESIDE = {
     ("__main__", "cli"),
     ("pidfd", "checks"),
+    ("checks", "describing"),
+    ("loop", "chunks"),
+    ("chunks", "worker"),  # for how a position is to be read
+    ("salvage", "payload"),
     ("executor", "arguments"),
     ("executor", "explaining"),
     ("guided", "explaining"),
@@ -151,6 +157,7 @@ BESIDE = {
 }
 # Only for type checkers: what a lower storey is told of a higher one by name.
 TYPES = {
+    ("salvage", "wire"),
     ("lifecycle", "executor"),
     ("options", "executor"),
     ("options", "guided"),

@@ -1,0 +1,103 @@
+"""What the host knows of a task that makes several calls of a `map`: of which function, and which calls.
+
+In place of the function such a task is submitted as a `Chunk`, which workers get as what they are to call. If the
+task fails as a whole, the error is to name the call that did it, and not the chunk: nobody has asked for chunks. The
+worker notes in its black box which call it is at (`worker.chunk`), and who takes the error, in the user's thread,
+adds the arguments (`describe`).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pidfdpool import checks
+from pidfdpool.worker.chunk import calls_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_SHOWN = 100  # characters of a call's arguments
+
+
+class Chunk:
+    """The function of one task that makes several calls of a map."""
+
+    __slots__ = ("_call", "_calls", "_first", "_known", "_starred", "func", "name", "of_script")
+
+    def __init__(
+        self,
+        call: Callable[..., Any],
+        name: str,
+        first: int,
+        calls: Sequence[Any],
+        *,
+        starred: bool = True,
+        func: Callable[..., Any] | None = None,
+        of_script: bool = False,
+    ) -> None:
+        """Say what the task is to do.
+
+        call: what the worker calls; with `func` as its first argument, if there is one.
+        name: of the user's function.
+        first: which call of the map the first of these is, counted from 0.
+        starred: each of the calls is a tuple of arguments; otherwise it is the one argument.
+        func: the user's function itself, if it is sent along with the task.
+        of_script: the worker needs what running the host's script again makes.
+        """
+        self._call = call if func is None else partial(call, func)
+        self.name = name
+        self._first = first
+        self._calls = calls
+        self._starred = starred
+        self.func = func
+        self.of_script = of_script
+        self._known = 0, len(calls)  # the first of the calls that the worker may have been at, and the end of them
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be what the worker calls."""
+        return partial, (self._call,)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Do it here, as a function would: whoever overrides `submit` may call what it gets."""
+        return self._call(*arguments)
+
+    @property
+    def label(self) -> str:
+        """What to call the task in messages: the function, and those calls that may have been under way."""
+        begin, end = self._known
+        first, last = self._first + begin, self._first + end - 1
+        which = f"item {first}" if first == last else f"items {first} to {last}"
+        return f"{self.name}, {which} of map"
+
+    def narrow(self, marks: int) -> None:
+        """Take note of how many marks a dead worker's black box holds."""
+        self._known = calls_at(marks, len(self._calls)) or self._known
+
+    def arguments(self) -> str:
+        """Return the arguments of the call, if it is known which one it was. Runs code of the user's."""
+        begin, end = self._known
+        if end - begin != 1:
+            return ""
+        call = self._calls[begin]
+        text = ", ".join(map(checks.shown, call)) if self._starred else checks.shown(call)
+        return f": {text if len(text) <= _SHOWN else text[: _SHOWN - 3] + '...'}"
+
+    def named(self) -> dict[str, Any]:
+        """Return the arguments of all calls, by what to call them in messages."""
+        return {
+            f"argument {number} of item {self._first + index} of map": value
+            for index, call in enumerate(self._calls)
+            for number, value in enumerate(call if self._starred else (call,), 1)
+        }
+
+
+def describe(error: BaseException) -> None:
+    """Have the error of a task that was a chunk name the call, with its arguments. In the user's thread."""
+    chunk = vars(error).pop("chunk", None)
+    if type(chunk) is Chunk:
+        told: Any = error
+        label = told.task
+        told.task = label + chunk.arguments()
+        told.told = told.told.replace(label, told.task, 1)
+        told.args = (told.told,)
