@@ -237,8 +237,10 @@ def test_what_interrupts_the_leader_may_wait_and_the_leader_is_woken_again(tmp_p
     is used up then; and Python goes on with it as if nothing had come.
     """
     code = """
+    from pidfdpool import interruptible
     from pidfdpool.loop import leading
     leading._host_handles_signals = lambda: False
+    interruptible.STEPS = ()  # the main thread looks again by itself only for a while
     path = os.path.join(sys.argv[2], "held")
     def handle(*_):
         open(f"{path}.release", "w").close()
