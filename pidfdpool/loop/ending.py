@@ -39,7 +39,7 @@ def close_everything(pool: Pool) -> None:
     if pool.template is not None:
         pool.template.close()
         pool.template = None
-    pool.poller.close()
+    pool.leading.close()
 
 
 def told(error: BaseException) -> str:

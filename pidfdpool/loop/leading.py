@@ -61,6 +61,7 @@ class Leading:
         self._spin = LearnedSpin(spin)
         self._left: deque[Resolution] = deque()  # for the pool thread
         self._serving: int | None = None  # the leader's thread, while it serves
+        self._over = False  # the pool thread has ended
 
     @property
     def is_serving(self) -> bool:
@@ -97,9 +98,14 @@ class Leading:
 
     def catch_up(self) -> None:
         """Run what was left. In the pool thread."""
-        while self._left:
-            self._left[0]()
-            self._left.popleft()  # not before: what comes after it must not overtake it
+        while True:
+            try:
+                resolution = self._left[0]
+            except IndexError:
+                return
+            resolution()
+            with suppress(ValueError):  # at the pool's end another thread may be at them, too: see `leave`
+                self._left.remove(resolution)  # not before: what comes after it must not overtake it
 
     def finish(self) -> None:
         """Run what was left, whatever becomes of each: there is nobody to leave it to any more."""
@@ -112,12 +118,15 @@ class Leading:
         pool = self._pool
         poller, me = pool.poller, threading.get_ident()
         leader = poller.leader
-        if leader.get(None) == me:
-            # Something has interrupted this thread's own wait, a debugger for instance, and may take its time.
-            poller.follow()
-            leader.pop(None, None)
+        if not pool.may_be_led:
             return
-        if not pool.may_be_led or poller.is_served or _is_deep() or _host_handles_signals():
+        if leader.get(None) == me:  # something has interrupted this thread's own wait: a debugger, for instance
+            try:
+                self._lead(future, interruptible.Steps(timeout), alone=True)
+            finally:
+                poller.wake_leader()  # to look again: it may have been woken meanwhile, and that was used up here
+            return
+        if poller.is_served or _is_deep() or _host_handles_signals():
             return
         give_back, leave = poller.follow, leader.pop
         try:
@@ -131,10 +140,13 @@ class Leading:
         finally:
             if None in leader and leader[None] == me:  # asked without a call, so that none comes between
                 leave(None)
+            if self._over:
+                poller.close()
 
-    def _lead(self, future: Future[Any], steps: interruptible.Steps) -> None:
-        pool, poller, me = self._pool, self._pool.poller, threading.get_ident()
-        while poller.leader.get(None) == me:
+    def _lead(self, future: Future[Any], steps: interruptible.Steps, *, alone: bool = False) -> None:
+        """Lead as long as there is a reason to. alone: the channels are not given back when this returns."""
+        pool, poller = self._pool, self._pool.poller
+        while True:
             future._leader = poller
             # Looked at after that: whoever resolves it from now on ends the wait.
             if future.done() or pool.closed:
@@ -144,10 +156,10 @@ class Leading:
             ready = self._spin.wait(self._look, partial(poller.wait_for_answers, 0.0 if over else left))
             future._leader = None
             if ready:
-                if poller.is_served:
+                if poller.is_served and not alone:
                     break  # the pool thread is at it, and may be for long: in a callback, say
                 self._serve(ready)
-            if self._left or over:
+            if (self._left and not alone) or over:
                 break  # at the deadline what has come is read, and nothing is waited for
         future._leader = None
 
@@ -180,11 +192,20 @@ class Leading:
             raise
 
     def end(self) -> None:
-        """See that nobody leads any more, all futures being resolved. In the pool thread, at its end."""
+        """Have the leader leave, all futures being resolved. In the pool thread, at its end, without the lock."""
         deadline = time.monotonic() + LEAVING
         while self._pool.poller.leader and time.monotonic() < deadline:
             self._pool.poller.wake_leader()
             native.sleep(0.001)
+
+    def close(self) -> None:
+        """Close the poller, or have a leader that has still not had its turn do so when it leaves.
+
+        What waits in an epoll that is closed is not woken any more, nor could it give the channels back.
+        """
+        self._over = True
+        if not self._pool.poller.leader:  # looked at after that, as the leader looks after leaving
+            self._pool.poller.close()
 
 
 def _is_deep() -> bool:

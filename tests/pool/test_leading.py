@@ -11,6 +11,8 @@ import time
 import pytest
 
 from pidfdpool import PidfdPoolExecutor, WorkerCrashed
+from pidfdpool.loop import leading as leading_module
+from pidfdpool.loop.leading import Leading
 from tests.conditions import eventually, run_python
 from tests.pool import calls
 
@@ -24,7 +26,7 @@ class Waiting:
 
     def __init__(self, pool, future, timeout=None):
         self.outcome = None
-        self.thread = threading.Thread(target=self._wait, args=(future, timeout))
+        self.thread = threading.Thread(target=self._wait, args=(future, timeout), daemon=True)
         self.thread.start()
         eventually(lambda: leads(pool), "it leads")
 
@@ -228,15 +230,58 @@ def test_a_signal_handler_may_wait_for_another_result_meanwhile_in_any_way(way, 
     assert (done.returncode, done.stdout, done.stderr) == (0, WAITED, "")
 
 
-def test_whatever_interrupts_the_leader_gives_the_channels_back_before_it_waits(tmp_path):
-    """A handler that was unknown when it began to lead; so may a debugger do that is let in."""
-    unknown = """
+def test_what_interrupts_the_leader_may_wait_and_the_leader_is_woken_again(tmp_path):
+    """A handler that was unknown when it began to lead; so may a debugger do that is let in.
+
+    Until its own result is there it reads that of the wait which it has interrupted, too. What was to end that wait
+    is used up then; and Python goes on with it as if nothing had come.
+    """
+    code = """
+    from pidfdpool import interruptible
     from pidfdpool.loop import leading
     leading._host_handles_signals = lambda: False
-"""
-    only_results = HANDLING.replace("waits.items()", '[("result", waits["result"])] * 3')
-    done = run_python(BEGIN + unknown + only_results, "fork", str(tmp_path))
-    assert (done.returncode, done.stdout, done.stderr) == (0, "result 42\n" * 3, "")
+    interruptible.STEPS = ()  # the main thread looks again by itself only for a while
+    path = os.path.join(sys.argv[2], "held")
+    def handle(*_):
+        open(f"{path}.release", "w").close()
+        assert pool.submit(calls.sleep, 0.2, 42).result(20) == 42
+    signal.signal(signal.SIGALRM, handle)
+    for _ in range(3):
+        slow = pool.submit(calls.run_until, path, f"{path}.release", "value")
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        print(slow.result(20))
+        os.unlink(f"{path}.release")
+    pool.shutdown()
+    """
+    done = run_python(BEGIN + code, "fork", str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "value\n" * 3, "")
+
+
+def test_what_is_left_to_two_threads_at_once_is_run_by_one_of_them(pool):
+    """At the pool's end a thread that leaves something runs it itself, while the pool's thread may be at it, too."""
+    pool.submit(calls.double, 1).result()
+    leading, ran = Leading(pool._pool, 0.0), []
+
+    def first():
+        ran.append("first")
+        assert leading._left.popleft() is first  # by the other thread, which runs it as well
+
+    leading._left.extend([first, lambda: ran.append("second"), lambda: ran.append("third")])
+    leading.catch_up()
+    assert ran == ["first", "second", "third"]
+
+
+def test_a_leader_that_has_not_had_its_turn_when_the_pool_ends_is_not_forgotten(pool, held, monkeypatch):
+    inner = pool._pool
+    waiting = Waiting(pool, held)
+    ring = inner.poller.wake_leader
+    monkeypatch.setattr(leading_module, "LEAVING", 0.0)
+    monkeypatch.setattr(inner.poller, "wake_leader", lambda: None)  # as if it was not run meanwhile
+    pool.kill_workers()
+    eventually(lambda: not inner._thread._thread.is_alive(), "the pool's thread ends")
+    ring()
+    assert waiting.end() == "WorkerCrashed"
+    eventually(lambda: inner.poller._wake_fd < 0, "the leader has closed what was left to it")
 
 
 def test_the_main_thread_leads_where_no_handler_could_keep_it_from_that():
