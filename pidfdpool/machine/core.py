@@ -229,7 +229,11 @@ class Machine(WorkerRules):
 
     def _hand_out(self, now: float) -> None:
         while self.queue and self._idle and self.states[State.BUSY] < self.size:
-            self._give(self.slots[self._idle[-1]], now)
+            number = self.queue.next()
+            if self._is_too_late(self.tasks[number], now):  # though nobody has had the time to say so
+                self._expire(number)
+            else:
+                self._give(self.slots[self._idle[-1]], now)
 
     def _spawns_wanted(self) -> int:
         """Return how many workers to start: those that waiting tasks need, and what an open pool's level lacks."""

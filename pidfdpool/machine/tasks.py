@@ -84,13 +84,18 @@ class TaskRules(Knowledge):
         slot.task = None
         task = self.tasks[number]
         task.attempt -= 1
-        if task.start_by is not None and now >= task.start_by and not task.attempt:
+        if self._is_too_late(task, now):
             self._expire(number)
         else:
             self.queue.add(number, task.policy.priority, first=True)
 
-    def _deadline_passed(self, number: int, _now: float) -> None:
-        if number in self.queue and not self.tasks[number].attempt:
+    @staticmethod
+    def _is_too_late(task: Task, now: float) -> bool:
+        """Return whether a task that waits must not be begun any more."""
+        return task.start_by is not None and now >= task.start_by and not task.attempt
+
+    def _deadline_passed(self, number: int, now: float) -> None:
+        if number in self.queue and self._is_too_late(self.tasks[number], now):
             self._expire(number)
 
     def _expire(self, number: int) -> None:

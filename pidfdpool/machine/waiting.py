@@ -29,6 +29,10 @@ class Waiting:
         if first:
             line.move_to_end(task, last=False)
 
+    def next(self) -> int:
+        """Return the task that is next."""
+        return next(iter(self._lines[self._priorities[-1]]))
+
     def pop(self) -> int:
         """Take out the task that is next."""
         priority = self._priorities[-1]

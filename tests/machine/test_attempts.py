@@ -24,6 +24,21 @@ def test_a_task_that_no_worker_was_given_within_its_deadline_expires_unrun():
     assert machine.decide(ev.Finished(0, 1, 1), 8.0) == [do.Deliver(1)]
 
 
+def test_a_task_whose_deadline_has_passed_is_given_to_no_worker_though_no_tick_came():
+    """The host was stopped: it reads first what workers wrote, and looks at deadlines afterwards."""
+    machine = begun(deadline=5.0)
+    machine.decide(ev.Submitted(2), 2.0)
+    machine.decide(ev.Submitted(3), 4.0)
+    assert machine.decide(ev.Finished(0, 1, 1), 8.0) == [do.Deliver(1), do.Expire(2), do.Send(0, 1, 3, 1, 9.0)]
+
+
+def test_only_what_has_been_heard_of_is_judged():
+    machine = begun(deadline=5.0)
+    machine.decide(ev.Submitted(2), 2.0)
+    assert machine.decide(ev.Tick(heard_until=6.9), 8.0) == []
+    assert machine.decide(ev.Tick(heard_until=7.0), 8.0) == [do.Expire(2)]
+
+
 def test_a_task_that_begins_in_time_is_told_its_deadline_and_may_take_longer():
     machine = started(1, deadline=5.0)
     assert machine.decide(ev.Submitted(1), 1.0) == [do.Send(0, 1, 1, 1, 6.0)]
