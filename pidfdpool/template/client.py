@@ -140,16 +140,19 @@ class _WorkerPidfd(Pidfd):
 
 
 class HostEnd:
-    """The host's end of a template: its channel, its handle, and what only the fallback needs."""
+    """The host's end of a template: its channel, its handle, and the lifeline.
 
-    def __init__(self, channel: channels.Channel, handles: str, lifeline: int | None) -> None:
+    lifeline: the write end of a pipe, held open by the host alone; see `lifeline`.
+    """
+
+    def __init__(self, channel: channels.Channel, handles: str, lifeline: int) -> None:
         self.channel = channel
         self.handles = handles
         self.handle: ProcessHandle | None = None
         self.launcher: ProcessHandle | None = None  # until `see_launcher_off`
         self.runs_script = False  # the template was told to run the script again
         self.early: list[wire.Frame] = []  # came in with the greeting, for the pool thread to serve
-        self._lifeline = lifeline  # the fallback's sign that the host is alive: held open by the host alone
+        self._lifeline: int | None = lifeline
 
     @property
     def pid(self) -> int | None:
@@ -161,7 +164,7 @@ class HostEnd:
         self.channel.close()
         if self.handle is not None:
             self.handle.close()
-        self._close_lifeline()
+        self.cut_lifeline()
 
     def close_in_forked_child(self) -> None:
         """Close the copies of a process that was forked from the host."""
@@ -169,7 +172,7 @@ class HostEnd:
         for handle in (self.handle, self.launcher):
             if handle is not None:
                 handle.close_in_forked_child()
-        self._close_lifeline()
+        self.cut_lifeline()
 
     def see_launcher_off(self) -> None:
         """Wait for the end of the launcher, which is on its way out, and reap it. Handlers do not interrupt this."""
@@ -179,7 +182,8 @@ class HostEnd:
                 _reap(launcher, time.monotonic() + LEAVING)
                 launcher.close()
 
-    def _close_lifeline(self) -> None:
+    def cut_lifeline(self) -> None:
+        """Close the write end: the kernel wakes the template, if it is stopped, and kills its workers."""
         if self._lifeline is not None:
             native.close(self._lifeline)
             self._lifeline = None
@@ -220,23 +224,21 @@ def start(recipe: Recipe, mask: SignalMask = None) -> HostEnd:
     watched: list[int] = []
     try:
         ours, theirs = channels.pair()
-        lifeline = None
-        if handles == PIDFD:
-            watched.append(native.above_stdio(os.pidfd_open(os.getpid())))
-        else:
-            read, lifeline = sentinel_pipe()
-            watched.append(read)
+        read, lifeline = sentinel_pipe()
         link = HostEnd(channels.Channel(ours, descriptors=True), handles, lifeline)
+        watched.append(read)
+        of_host = native.above_stdio(os.pidfd_open(os.getpid())) if handles == PIDFD else native.duplicate(read)
+        watched.append(of_host)
         link.runs_script = boot.runs_script
         # A handler may raise. If it did so before the launcher's number is noted down, nobody could reap that.
         with hygiene.signals_blocked() as before:
             if recipe.fork:
                 program = "the forked host"
                 handed_over = inheritance.descriptors_of(recipe.initializer[1] if recipe.initializer else ())
-                pid = launching.fork(theirs, watched[0], boot, link, handed_over)
+                pid = launching.fork(theirs, of_host, read, boot, link, handed_over)
             else:
                 program = interpreter.find()
-                pid = launching.spawn(program, theirs.fileno(), watched[0], handles)
+                pid = launching.spawn(program, (theirs.fileno(), of_host, read), handles)
             theirs.close()
             # The launcher is a child of the host for a moment. Its SIGCHLD waits until it is reaped, so that a
             # handler that runs waitpid(-1) on this thread finds nothing. On other threads nothing is held back.
