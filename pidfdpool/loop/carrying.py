@@ -40,7 +40,7 @@ SMALL = 1 << 16  # bytes that are sooner copied together than gathered
 
 
 class Carrying(Resolving):
-    """The processes of a pool. The caller of every method holds the pool's lock, but for `want_script`."""
+    """The processes of a pool. The caller of every method holds the pool's lock, unless it takes that itself."""
 
     lender: Lender
     machine: Machine
@@ -179,6 +179,15 @@ class Carrying(Resolving):
         journal.write(_log, logging.WARNING, message, self.template.end.pid)
         self.template.kill()
 
+    def resume_template(self) -> None:
+        """Let the template go on if somebody has stopped it: the pool is to end, and may need it for that.
+
+        Takes the lock.
+        """
+        with self.lock:
+            if self.template is not None:
+                self.template.resume()
+
     def want_script(self) -> None:
         """Have this pool's templates run the script again: the one that is there, before it forks the next worker.
 
@@ -197,6 +206,7 @@ class Carrying(Resolving):
 
     def _stop_template(self, _action: do.StopTemplate) -> None:
         assert self.template is not None
+        self.template.resume()
         self.template.tell(wire.encode(wire.STOP))
 
     def _close(self, _action: do.Close) -> None:
