@@ -1,4 +1,4 @@
-"""For asyncio: `run` and `amap`, which tell an event loop of results once per batch.
+"""For asyncio: `run`, which tells an event loop of results once per batch.
 
 `loop.run_in_executor` works, too. It makes two futures for each call and wakes the loop for each result. Here a call
 has the loop's own future only, and the results that come while the loop is busy share one wake-up: they lie in the
@@ -10,22 +10,17 @@ tells them something, mostly the pool thread.
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections import deque
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import chunks, describing, mapping
-from pidfdpool.errors import QueueFull
-from pidfdpool.guided import Guided, Refused, opened
+from pidfdpool import describing, lifecycle
 from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Callable, Iterable
-    from concurrent.futures import Future
+    from collections.abc import Callable
 
     from pidfdpool.loop.outcomes import Recipient, WorkerName
     from pidfdpool.loop.pool import Pool
@@ -38,7 +33,7 @@ class Executor(Protocol):
     def _submit_for(
         self, recipient: Recipient, policy: Policy, fn: Callable[..., Any], args: Any, kwargs: Any, *, wait: bool
     ) -> None:
-        """Submit a call whose outcome the recipient is told. wait: for room, if there is none."""
+        """Submit a call whose outcome the recipient is told. wait: until there is room, or leave that to the call."""
 
 
 class Mailbox:
@@ -90,6 +85,7 @@ class Awaited:
 
     def cancel(self) -> None:
         """Withdraw the task if no worker has it; if one has, kill that worker where `cancel_kills` says so."""
+        lifecycle.notice_fork()
         pool = self._pool
         if pool is not None:
             pool.cancel(self._number, self)
@@ -101,8 +97,12 @@ class Awaited:
     def _attach(self, pool: Pool, number: int, cancel_kills: bool) -> None:
         self._pool, self._number, self._cancel_kills = pool, number, cancel_kills
 
+    def _is_wanted(self) -> bool:
+        # It is cancelled a moment before whoever awaits it comes to cancel the task.
+        return not (self.waiter.done() or self.waiter.get_loop().is_closed())
+
     def _begin(self) -> bool:
-        return True  # who cancels takes the task out of the queue, under the pool's lock
+        return not self.waiter.done()
 
     def _has_callbacks(self) -> bool:
         return False
@@ -127,85 +127,18 @@ class Awaited:
 
 
 async def run(policy: Policy, executor: Executor, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Submit a call and return its result. Cancelling the awaiting task cancels it as `Future.cancel` would."""
+    """Submit a call and return its result. Cancelling the awaiting task cancels it as `Future.cancel` would.
+
+    If there is no room for the call, it waits for that by itself: neither the loop nor a thread has to.
+    """
     import asyncio
 
-    loop = asyncio.get_running_loop()
-    awaited = Awaited(loop)
-    try:
-        executor._submit_for(awaited, policy, fn, args, kwargs, wait=False)
-    except QueueFull:
-        if not policy.block:
-            raise
-        # Waiting for room in this thread would stop the loop.
-        await loop.run_in_executor(None, partial(executor._submit_for, awaited, policy, fn, args, kwargs, wait=True))
+    awaited = Awaited(asyncio.get_running_loop())
+    executor._submit_for(awaited, policy, fn, args, kwargs, wait=False)
     try:
         return await awaited.waiter
-    except asyncio.CancelledError:
+    except BaseException:  # GeneratorExit, too: nobody will ever go on with this coroutine
         awaited.cancel()
         raise
     finally:
         del awaited  # an exception's traceback holds this frame, and what was awaited holds the exception
-
-
-def amap(
-    submitter: mapping.Submitter,
-    function: Callable[..., Any],
-    iterables: tuple[Iterable[Any], ...],
-    *,
-    timeout: float | None,
-    chunksize: int | None,
-    buffersize: int | None,
-) -> AsyncIterator[Any]:
-    """Submit as `map` does, and return an asynchronous iterator over the results, in order."""
-    deadline, chunksize, buffersize = mapping.checked(timeout, chunksize, buffersize)
-    if mapping.is_guided(submitter, chunksize, buffersize):
-        return _guided(Guided(submitter, function, iterables, ordered=True), deadline)
-    source = mapping.Source(submitter, function, iterables, chunksize or 1)
-    return _fixed(source, deque(source.first(submitter, buffersize)), deadline, more=buffersize is not None)
-
-
-async def _guided(guided: Guided, deadline: float | None) -> AsyncIterator[Any]:
-    try:
-        while (entry := guided.next_entry()) is not None:
-            if isinstance(entry, Refused):
-                raise entry.error
-            results, error = opened(await _outcome(entry, deadline))
-            del entry
-            results.reverse()
-            while results:
-                yield results.pop()
-            if error is not None:
-                raise error
-    finally:
-        guided.abandon()
-
-
-async def _fixed(
-    source: mapping.Source, futures: deque[Future[Any]], deadline: float | None, *, more: bool
-) -> AsyncIterator[Any]:
-    try:
-        while futures:
-            following = source.next() if more else None
-            if following is not None:
-                futures.append(following)
-            outcome = await _outcome(futures.popleft(), deadline)
-            results = outcome if source.chunked else [outcome]
-            results.reverse()
-            while results:
-                yield results.pop()
-    finally:
-        for future in futures:
-            future.cancel()
-
-
-async def _outcome(future: Future[Any], deadline: float | None) -> Any:
-    """Return a future's result; if waiting for it ends otherwise, it is cancelled."""
-    import asyncio
-
-    left = None if deadline is None else max(0.0, deadline - time.monotonic())
-    try:
-        return await asyncio.wait_for(asyncio.wrap_future(future), left)
-    except Exception as error:
-        chunks.describe(error)
-        raise

@@ -240,7 +240,7 @@ class PidfdPoolExecutor(Executor):
         """Return fn(*args, **kwargs), run in a worker. For asyncio; quicker than `loop.run_in_executor`.
 
         Serializes the call at once, when it is awaited. The first call of a pool starts the template and holds up the
-        loop for as long as that takes. Cancelling the task that awaits does what `Future.cancel` does.
+        loop for that long; waiting for room does not. Cancelling the task that awaits does what `Future.cancel` does.
 
         Raises:
             PoolBroken, QueueFull, RuntimeError: as `submit`; and what fn raises.
@@ -260,12 +260,12 @@ class PidfdPoolExecutor(Executor):
     ) -> AsyncIterator[T]:
         """Return an asynchronous iterator over the results of the same calls as `map`, in order. Arguments as there.
 
-        The iterables are ordinary ones. The calls are submitted now; leaving the iterator early (`aclose`) cancels
-        those that no worker has been given.
+        The iterables are ordinary ones. The calls are submitted now, or where `max_pending` is given as there is room
+        for them; leaving the iterator early (`aclose`) cancels those that no worker has been given.
         """
-        from pidfdpool import awaiting
+        from pidfdpool import amapping
 
-        return awaiting.amap(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+        return amapping.amap(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def prestart(self, workers: int | None = None, *, wait: bool = True, timeout: float | None = None) -> int:
         """Start the template and so many workers now, so that the first tasks need not wait for them.

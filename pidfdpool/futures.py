@@ -276,6 +276,9 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         self._attempt = attempt
         self._started_at = at
 
+    def _is_wanted(self) -> bool:
+        return self._state == _PENDING
+
     def _begin(self) -> bool:
         """Mark the task as handed to a worker; False: there is nothing to hand over any more."""
         if self._state == _PENDING:

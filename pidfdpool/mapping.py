@@ -62,16 +62,24 @@ class Source:
         submitter = self._find()
         if submitter is None:
             return None
+        call = self.next_call()
+        return None if call is None else submitter.submit(call[0], *call[1])
+
+    def next_call(self) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
+        """Return what is to be submitted next: a function and its arguments."""
         task = next(self._tasks, None)
-        return None if task is None else self._submit(submitter, task)
+        return None if task is None else self._call(task)
+
+    def _call(self, task: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        if not self.chunked:
+            return self._function, task
+        chunk = Chunk(call_each, self._name, self._at, task, func=self._function)
+        self._at += len(task)
+        return chunk, (task,)
 
     def _submit(self, submitter: Submitter, task: Any) -> Future[Any]:
-        if self.chunked:
-            function = self._function
-            chunk = Chunk(call_each, self._name, self._at, task, func=function)
-            self._at += len(task)
-            return submitter.submit(chunk, task)
-        return submitter.submit(self._function, *task)
+        function, arguments = self._call(task)
+        return submitter.submit(function, *arguments)
 
 
 def checked(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from pidfdpool import awaiting, mapping
+from pidfdpool import amapping, awaiting, mapping
 from pidfdpool.futures import Future
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pidfdpool.executor import PidfdPoolExecutor
     from pidfdpool.guided import Guided
+    from pidfdpool.loop.outcomes import Recipient
     from pidfdpool.payload import SharedMain
     from pidfdpool.policy import Policy, TaskOptions
 
@@ -65,7 +66,7 @@ class Options:
         buffersize: int | None = None,
     ) -> AsyncIterator[T]:
         """As the executor's amap, under these options."""
-        return awaiting.amap(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+        return amapping.amap(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def map(
         self,
@@ -88,6 +89,11 @@ class Options:
     ) -> Iterator[T]:
         """As the executor's map_unordered, under these options, each of which is about a whole chunk of calls."""
         return mapping.unordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+
+    def _submit_for(
+        self, recipient: Recipient, policy: Policy, fn: Any, args: Any, kwargs: Any, *, wait: bool
+    ) -> None:
+        self._executor._submit_for(recipient, policy, fn, args, kwargs, wait=wait)
 
     def _sizes_chunks(self) -> bool:
         return self._policy.sizes_chunks and getattr(self.submit, "__func__", None) is _OWN_SUBMIT

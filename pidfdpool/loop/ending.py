@@ -23,7 +23,8 @@ def last_resort(pool: Pool, error: BaseException) -> None:
         reason = told(error)
         pool.machine.give_up(reason)
         failing = [pool.failing(number, pool.broken_error(reason)) for number in list(pool.tasks)]
-        pool.room.notify_all()
+        failing += pool.line.refuse_all()
+        pool.readiness.notify_all()
         for link in pool.workers.values():
             with suppress(Exception):
                 link.signal(signal.SIGKILL)

@@ -69,9 +69,8 @@ def _take_answers(pool: Pool, link: WorkerLink, frames: list[Frame], at: int) ->
             owe(untold, task, frame)
             taken.append(task)
         pool.finished += count
-        pool.note_room()
         goes_on = pool.machine.slots[slot].state is State.BUSY
-        resolutions = pool.decide(ev.Answered(slot, generation)) if goes_on else []
+        resolutions = pool.decide(ev.Answered(slot, generation)) if goes_on else pool.line.fill()
     told, leads = 0, pool.leading.is_serving
     try:
         for task in taken:

@@ -175,7 +175,8 @@ class Lender:
 
     def _staged_now(self, plan: layout.Layout) -> Staged | None:
         """Stage a call in the thread that submits, unless it will wait for long: memory in use should be at work."""
-        if plan.size <= _LATE and len(self._pool.tasks) >= _SOON * self._pool.machine.size:
+        pool = self._pool
+        if plan.size <= _LATE and len(pool.tasks) + len(pool.line.places) >= _SOON * pool.machine.size:
             return None
         return self._staged(plan, self.arena.take(CALL, plan.size) or self.arena.make(CALL, plan.size))
 

@@ -43,6 +43,9 @@ class Recipient(Protocol):
     def _attach(self, pool: Pool, number: int, cancel_kills: bool, /) -> None:
         """Take note of the task; with the lock."""
 
+    def _is_wanted(self) -> bool:
+        """Return whether anybody still waits for the outcome; with the lock."""
+
     def _begin(self) -> bool:
         """Return whether the task is still wanted, now that a worker is to have it; with the lock."""
 

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING
 
 from pidfdpool import actions as do
 from pidfdpool import events as ev
-from pidfdpool import hygiene, interruptible, native
+from pidfdpool import hygiene, native
 from pidfdpool.loop import outcomes
 from pidfdpool.loop.carrying import Carrying
 from pidfdpool.loop.leading import Leading
 from pidfdpool.loop.lending import Lender
 from pidfdpool.loop.outcomes import Recipient, Task
 from pidfdpool.loop.poller import Poller
+from pidfdpool.loop.room import Line, Place
 from pidfdpool.loop.starting import Starter, check_startable
 from pidfdpool.loop.thread import PoolThread
 from pidfdpool.loop.witness import Witness
@@ -64,7 +65,7 @@ class Pool(Carrying):
         check_startable()
         super().__init__(Witness(subscribers, remembered=min(policy.young_deaths_allowed, MOST_TOLD) + 1))
         self.lock = native.reentrant_lock()
-        self.room = threading.Condition(self.lock)  # for who waits until fewer than max_pending tasks are pending
+        self.readiness = threading.Condition(self.lock)  # for who waits for workers to be ready
         self._policy = policy
         self.machine = Machine(policy)
         self.machine.size = size
@@ -83,16 +84,18 @@ class Pool(Carrying):
         self._thread = PoolThread(self)
         self.lender = Lender(self, policy.segment_memory)
         self.starter = Starter(self, self._thread)
+        self.line = Line(self, self._thread)
 
     # ---- for the executor ----------------------------------------------------------------------------------
 
     def submit(self, future: Recipient, buffers: list[Buffer], what: object, policy: Policy, *, wait: bool) -> None:
         """Accept a task and hand it to an idle worker, if there is one.
 
+        wait: for room. Otherwise the task waits alone, and its recipient is told if it is refused in the end.
+
         Raises:
-            QueueFull: max_pending tasks are pending, and the policy or the caller says not to wait.
-            PoolBroken: the pool is broken.
-            RuntimeError: it is shut down.
+            QueueFull: max_pending tasks are pending, and the policy says not to wait.
+            PoolBroken, RuntimeError: the pool is broken, or it is shut down.
         """
         number = next(self._numbers)  # in one step, because a signal handler may submit between any two
         task = Task(number, future, buffers, what, policy)
@@ -100,12 +103,20 @@ class Pool(Carrying):
             self.want_script()
         if policy is self._policy and self._take_quickly(task):
             return
-        if self._thread.started:
-            self._accept(task, wait=wait)
-            return
-        with hygiene.signals_blocked() as mask:
-            if self._accept(task, wait=wait):
-                self.starter.first(number, mask)
+        place = None if policy.max_pending is None else Place(task, blocks=wait)
+        try:
+            if self._thread.started:
+                self._accept(task, place)
+            else:
+                with hygiene.signals_blocked() as mask:
+                    if self._accept(task, place):
+                        self.starter.first(number, mask)
+            if place is not None and wait:
+                self.line.wait(place)
+        except BaseException:
+            if place is not None and place.entered:
+                self.withdraw(number)  # nobody gets its future
+            raise
 
     def _take_quickly(self, task: Task) -> bool:
         """Accept a task by one of the machine's short ways; return whether there was one.
@@ -140,18 +151,14 @@ class Pool(Carrying):
         following = self._send(do.Send(slot.index, slot.generation, task.number))
         return [] if following is None else self.decide(following)
 
-    def _accept(self, task: Task, *, wait: bool) -> bool:
-        """Accept a task; return whether it is for the caller to start the pool."""
-        policy = task.policy
+    def _accept(self, task: Task, place: Place | None) -> bool:
+        """Accept a task, or have it wait in its place; return whether it is for the caller to start the pool."""
         interrupted = self._interrupted
         with self.lock:
             self.check_open()
-            if policy.max_pending is not None and not interrupted:
-                self._wait_for_room(policy.max_pending, wait=wait and policy.block)
-            self.submitted += 1
-            self.tasks[task.number] = task
-            task.future._attach(self, task.number, policy.cancel_kills)
-            event = ev.Submitted(task.number, None if policy is self._policy else policy, task.heavy)
+            if place is not None and not interrupted and self.line.enter_unless_room(place):
+                return False
+            event = self.line.taken_in(task)
             if interrupted:
                 self._decide_later(event)
                 return False
@@ -160,33 +167,29 @@ class Pool(Carrying):
         self.leading.run(resolutions)
         return first
 
-    def _wait_for_room(self, most: int, *, wait: bool) -> None:
-        """Wait until fewer tasks are pending. The caller has the lock, which is released meanwhile."""
-        steps = interruptible.Steps(None)
-        while len(self.tasks) >= most:
-            if not wait:
-                raise outcomes.refused(len(self.tasks), most)
-            if self._thread.is_current:
-                return  # a callback that waited would wait for itself: only this thread makes room
-            self.room.wait(steps.next())
-            self.check_open()
-
     def check_open(self) -> None:
         """Raise if no task is accepted. The caller holds the lock, or does not mind a stale answer."""
+        if (error := self.refusal()) is not None:
+            raise error
+
+    def refusal(self) -> Exception | None:
+        """Return why no task is accepted, as an error of its own each time; None: they are."""
         if self.machine.broken is not None:
-            raise self.broken_error(self.machine.broken)
-        if self.machine.phase is not Phase.OPEN:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+            return self.broken_error(self.machine.broken)
+        is_open = self.machine.phase is Phase.OPEN
+        return None if is_open else RuntimeError("cannot schedule new futures after shutdown")
 
     def cancel(self, number: int, future: Recipient) -> bool:
         """Cancel a task that no worker has begun; return whether it is cancelled. The recipient is told of it."""
         interrupted = self._interrupted
         with self.lock:
             later = interrupted or self._decides_later
-            machine = self.machine
-            if later and number in machine.tasks and number not in machine.queue:
+            if number in self.line.places:
+                self._decide_later(ev.Cancelled(number)) if interrupted else self.line.withdraw(number)
+                return True
+            if later and number in self.machine.tasks and number not in self.machine.queue:
                 return False  # it may have begun, or be about to, and this is not the moment to find out
-            if number not in machine.given and (number not in self.tasks or not future._mark_cancelled()):
+            if number not in self.machine.given and (number not in self.tasks or not future._mark_cancelled()):
                 return False
             if later:
                 self._decide_later(ev.Cancelled(number))
@@ -247,7 +250,7 @@ class Pool(Carrying):
         self.closed = self.abandoned = True
         # A child that was forked in a callback comes back to the pool thread's work, to find out that it is over.
         self.lock = native.reentrant_lock()
-        self.room = threading.Condition(self.lock)
+        self.readiness = threading.Condition(self.lock)
         self.leading = Leading(self, 0.0)
         self.lender.abandon_in_forked_child()
         self.poller.close_in_forked_child()
@@ -256,6 +259,7 @@ class Pool(Carrying):
             with suppress(OSError):
                 if link is not None:
                     link.close_in_forked_child()
+        self.tasks.update(self.line.abandon_in_forked_child())
         for task in [*self.tasks.values(), *self.untold.values()]:
             task.future._fail_in_forked_child(outcomes.inherited())
 
@@ -338,6 +342,8 @@ class Pool(Carrying):
             if isinstance(event, ev.Submitted) and event.task in self.tasks:  # it was put off until now
                 resolutions.append(self.failing(event.task, self.broken_error("the pool is shut down")))
             return resolutions
+        if self.line.places and type(event) is ev.Cancelled and self.line.withdraw(event.task):
+            return resolutions
         events = deque([event])
         if self._spawns and not self._puts_off_spawns:
             spawns, self._spawns = self._spawns, []
@@ -352,6 +358,10 @@ class Pool(Carrying):
                             events.append(following)
                     else:
                         resolutions.append(self._resolve[kind](action, context))
+                if not events and self.line.places and (accepted := self.line.next()) is not None:
+                    events.append(accepted)
+            if self.line.places and self.machine.phase is not Phase.OPEN:
+                resolutions += self.line.refuse_all()
         except BaseException:
             self.leading.leave(resolutions)  # their tasks are not in `tasks` any more
             raise
@@ -359,7 +369,8 @@ class Pool(Carrying):
         if deadline is not None and (self.sleeps_until is None or deadline < self.sleeps_until):
             self.sleeps_until = deadline
             self.poller.wake()
-        self.note_room()
+        if self.awaited:
+            self.readiness.notify_all()
         return resolutions
 
     def decide_death(self, event: ev.Died, evidence: Evidence) -> list[Resolution]:
@@ -378,11 +389,6 @@ class Pool(Carrying):
         """Ask for the workers that were put off by `decide_death`, and have not been asked for since."""
         if self._spawns:
             self.happen(ev.Tick(heard_until=0.0))
-
-    def note_room(self) -> None:
-        """Tell who waits for room, or for workers, that there may be some. The caller has the lock."""
-        if self._policy.max_pending is not None or self.awaited:
-            self.room.notify_all()
 
 
 def _interrupts_are_usual() -> bool:

@@ -115,7 +115,7 @@ class Starter:
                     left = steps.next()
                     if left is not None and left <= 0:
                         return ready
-                    pool.room.wait(left)
+                    pool.readiness.wait(left)
             finally:
                 pool.awaited -= 1
 

@@ -25,6 +25,7 @@ STOREYS = {
     "mapping": 3,
     "guided": 3,
     "awaiting": 3,
+    "amapping": 3,
     "options": 3,
     "futures": 3,
     "loop": 2,
@@ -94,9 +95,13 @@ BESIDE = {
     ("executor", "options"),
     ("options", "mapping"),
     ("mapping", "guided"),
-    ("awaiting", "guided"),
-    ("awaiting", "mapping"),
+    ("awaiting", "lifecycle"),
+    ("amapping", "awaiting"),
+    ("amapping", "guided"),
+    ("amapping", "mapping"),
+    ("executor", "amapping"),
     ("executor", "awaiting"),
+    ("options", "amapping"),
     ("options", "awaiting"),
     ("executor", "futures"),
     ("options", "futures"),
@@ -284,7 +289,9 @@ def test_the_template_loads_nothing_heavy_before_its_first_worker():
 
 def test_an_executor_loads_nothing_that_only_some_tasks_need():
     seldom = {"asyncio", "cloudpickle", "ctypes", "dataclasses", "difflib", "inspect", "numpy"}
-    seldom |= {f"pidfdpool.{name}" for name in ("awaiting", "guided", "mapping", "options", "template.process")}
+    seldom |= {
+        f"pidfdpool.{name}" for name in ("amapping", "awaiting", "guided", "mapping", "options", "template.process")
+    }
     assert loaded_by("from pidfdpool import PidfdPoolExecutor; PidfdPoolExecutor(1)", seldom) == set()
 
 
