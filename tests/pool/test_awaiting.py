@@ -108,6 +108,19 @@ def test_cancelling_takes_a_waiting_call_out_of_the_queue(pool, tmp_path):
     assert pool.stats().deaths == 0
 
 
+def test_who_awaits_a_call_that_the_end_of_the_pool_cancels_is_told(pool, held):
+    async def main():
+        tasks = [
+            asyncio.ensure_future(pool.run(calls.run_until, f"{held.release}{n}", str(held.release))) for n in (1, 2)
+        ]
+        await asyncio.sleep(0)
+        pool.shutdown(wait=False, cancel_futures=True)
+        held.release.touch()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [type(outcome) for outcome in asyncio.run(main())].count(asyncio.CancelledError) >= 1
+
+
 def test_cancelling_kills_where_it_is_to(pool, tmp_path):
     async def main():
         spinning = asyncio.ensure_future(

@@ -118,6 +118,34 @@ def test_a_result_that_was_written_before_the_death_is_delivered(way):
             eventually(lambda pid=pid: not is_alive(pid), "the worker has killed itself")
 
 
+def test_all_that_a_worker_wrote_before_its_death_is_read(monkeypatch, tmp_path):
+    """Many reads of it, when the host comes to look only after the worker's end."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold_up(_):
+        begun.set()
+        go_on.wait(20)
+
+    with PidfdPoolExecutor(1) as pool:
+        for _ in range(20):
+            pid = pool.submit(os.getpid).result()  # it is known how quick tasks are, so others are sent ahead
+        monkeypatch.setattr(channels, "_CHUNK", 64)
+        first = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "release"))
+        first.add_done_callback(hold_up)
+        eventually((tmp_path / "runs").exists, "it runs")
+        results = [pool.submit(calls.double, number) for number in range(20)]
+        last = pool.submit(calls.die)
+        behind = [pool.submit(calls.double, 1) for _ in range(200)]  # so many tasks are worth sending ahead
+        eventually(lambda: len(pool._pool.machine.given) > 21, "the others are ahead of it")
+        (tmp_path / "release").touch()
+        assert begun.wait(20)  # the pool thread is in a callback
+        eventually(lambda: not is_alive(pid), "the worker has killed itself")
+        go_on.set()
+        assert [result.result(20) for result in results] == [2 * number for number in range(20)]
+        assert isinstance(last.exception(20), WorkerCrashed)
+        assert [future.result(20) for future in behind] == [2] * 200
+
+
 def _die_when_idle(ident):
     while sys._current_frames()[ident].f_code.co_name not in ("receive", "_receive_with_descriptors"):
         time.sleep(0.001)

@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
 
+from pidfdpool import PidfdPoolExecutor
 from pidfdpool.futures import Future
 from tests.conditions import ROOT, eventually, marked, processes_of_this_run, run_python
+from tests.pool import calls
 
 PRELUDE = """
 import sys, time
@@ -178,6 +181,24 @@ print(interrupted > 20)
     )
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
     assert "pidfdpool" not in done.stderr
+
+
+def test_what_is_put_off_is_decided_in_its_order(monkeypatch, tmp_path):
+    """At a prompt the pool thread decides, when it gets to it."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold_up(_):
+        begun.set()
+        go_on.wait(20)
+
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    with PidfdPoolExecutor(1) as pool:
+        pool.submit(abs, 0).add_done_callback(hold_up)
+        assert begun.wait(20)
+        futures = [pool.submit(calls.append, str(tmp_path / "ran"), number) for number in range(5)]
+        go_on.set()
+        assert [future.result(20) for future in futures] == [None] * 5
+    assert (tmp_path / "ran").read_text().split() == ["0", "1", "2", "3", "4"]
 
 
 def test_a_futures_lock_is_taken_without_a_step_at_which_an_interrupt_could_come():

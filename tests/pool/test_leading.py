@@ -71,6 +71,36 @@ def test_callbacks_are_not_made_by_the_leader_and_before_later_results_are_told(
     assert waiting.end() == "value"
 
 
+def test_no_leader_tells_a_later_result_while_the_callback_for_an_earlier_one_is_made(pool, held):
+    """The order in which results are told is that in which they came, whoever tells them."""
+    told, release = [], threading.Event()
+    before = pool.stats().finished
+
+    def call(_):
+        told.append("callback begins")
+        release.wait(20)
+        told.append("callback ends")
+
+    path = str(held.release)
+    earlier, later = (pool.submit(calls.wait_for, f"{path}.{name}") for name in ("earlier", "later"))
+    earlier.add_done_callback(call)
+    waiting = Waiting(pool, held)
+    held.release.with_name("held.release.earlier").touch()
+    eventually(lambda: told and not leads(pool), "the pool thread makes the callback, and nobody leads")
+    other = Waiting(pool, pool.submit(calls.wait_for, f"{path}.last"))
+    held.release.with_name("held.release.later").touch()
+    eventually(lambda: pool.stats().finished == before + 2, "the later result has come")
+    time.sleep(0.05)  # in which it would be told, if nothing held it up
+    assert not later.done()
+    release.set()
+    held.release.with_name("held.release.last").touch()
+    held.release.touch()
+    waiting.end()
+    other.end()
+    assert told == ["callback begins", "callback ends"]
+    assert later.result(20) is None
+
+
 def test_a_timeout_is_kept(pool, held):
     waiting = Waiting(pool, held, timeout=0.2)
     assert waiting.end() == "TimeoutError"

@@ -9,7 +9,8 @@ import weakref
 import numpy
 import pytest
 
-from pidfdpool import PidfdPoolExecutor
+from pidfdpool import PidfdPoolExecutor, WorkerCrashed
+from tests.conditions import eventually
 from tests.pool import calls
 
 _held: list[weakref.ref] = []  # in a worker: of what its tasks had
@@ -134,3 +135,24 @@ def fail_in_a_ring():
     first, second = KeyError(1), ValueError(os.getpid())
     first.__cause__, second.__cause__ = second, first
     raise first
+
+
+def test_the_host_keeps_no_future_that_was_told():
+    """However it was told: with a result, an error, a death, or that it is cancelled."""
+    with PidfdPoolExecutor(1) as pool:
+        careful = pool.options(retries=1, retry_on=KeyError)
+        ended = [
+            careful.submit(calls.double, 1),
+            careful.submit(calls.raise_it, ValueError()),
+            pool.submit(calls.die),
+        ]
+        ended.append(pool.submit(calls.double, 2))
+        ended[-1].cancel()
+        assert ended[0].result() == 2
+        assert isinstance(ended[1].exception(), ValueError)
+        assert isinstance(ended[2].exception(), WorkerCrashed)
+        assert pool.submit(calls.double, 3).result() == 6
+        futures = [weakref.ref(future) for future in ended]
+        ended.clear()
+        gc.collect()
+        eventually(lambda: not any(future() for future in futures), "nobody keeps them")

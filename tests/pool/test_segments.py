@@ -16,7 +16,7 @@ from pidfdpool import PidfdPoolExecutor, WorkerCrashed
 from pidfdpool.pidfd import Pidfd
 from pidfdpool.segments import THRESHOLD, arena
 from tests.conditions import eventually, in_forked_child, run_python
-from tests.pool import large
+from tests.pool import calls, large
 
 numpy = pytest.importorskip("numpy")
 
@@ -315,6 +315,23 @@ def test_cancelled_and_dropped_tasks_give_their_segments_back(pool):
     assert set(arena_of(pool).segments) <= before
 
 
+def test_a_cancel_behind_a_task_that_borrowed_a_segment_costs_nobody_anything(tmp_path):
+    """What tasks ahead were lent for their results comes back with those that are taken back, and with no others."""
+    with PidfdPoolExecutor(1) as pool:
+        for _ in range(20):
+            pool.submit(large.make, MB).result()  # quick tasks of this name have large results
+        holding = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "release"))
+        eventually((tmp_path / "runs").exists, "it runs")
+        first, second, last = (pool.submit(large.make, MB + n) for n in range(3))
+        (link,) = pool._pool.workers.values()
+        eventually(lambda: len(link.account.lent) >= 2, "tasks ahead have been lent something")
+        assert last.cancel()
+        (tmp_path / "release").touch()
+        holding.result(20)
+        assert [len(future.result(20)) for future in (first, second)] == [MB, MB + 1]
+        assert pool.stats().deaths == 0
+
+
 def test_what_waits_for_long_lies_in_a_segment_by_the_time_it_is_sent(way, tmp_path):
     gate = str(tmp_path / "gate")
     with PidfdPoolExecutor(1, mp_context=way, segment_memory=3 * MB) as pool:
@@ -472,7 +489,7 @@ def test_a_host_at_its_limit_of_descriptors_goes_on(way):
         f"""
         import os, resource
         from pidfdpool import PidfdPoolExecutor
-        from tests.pool import large
+        from tests.pool import calls, large
         if __name__ == "__main__":
             with PidfdPoolExecutor(2, mp_context={way!r}) as pool:
                 list(pool.map(large.time.sleep, [0.1] * 4, chunksize=1))

@@ -1,0 +1,47 @@
+"""The host's ends of a worker: what was asked for before the worker has a name."""
+
+from __future__ import annotations
+
+import os
+
+from pidfdpool import channel as channels
+from pidfdpool import tokens
+from pidfdpool.loop.links import WorkerLink
+from pidfdpool.loop.poller import Poller
+
+
+class Handle:
+    """A process of which all that is asked is kept."""
+
+    pid = 4711
+
+    def __init__(self):
+        self.signals = []
+        self._fd, self._other = os.pipe()
+
+    def fileno(self):
+        return self._fd
+
+    def send_signal(self, number, group=False):
+        self.signals.append((number, group))
+
+    def close(self):
+        os.close(self._fd)
+        os.close(self._other)
+
+
+def test_a_signal_that_was_asked_for_before_the_worker_is_known_is_sent_when_it_is():
+    poller = Poller()
+    ours, theirs = channels.pair()
+    our_tokens, its_tokens = tokens.pair()
+    link = WorkerLink(0, 1, ours, our_tokens, poller)
+    link.watch_channel(lambda _mask: None)
+    link.signal(15)
+    link.signal(9)
+    handle = Handle()
+    link.watch_exit(handle, lambda _mask: None)
+    assert handle.signals == [(9, True)]
+    link.close()
+    poller.close()
+    theirs.close()
+    os.close(its_tokens)
