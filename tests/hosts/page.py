@@ -59,7 +59,7 @@ docs/hosts.md` does both, and writes this part of the page.""",
             *("Scrapy", "locust", "ansible-core"),
         ),
         (
-            *("apache2", "libapache2-mod-wsgi-py3", "postgresql-15", "gdb", "vim-nox", "weechat-headless"),
+            *("apache2-bin", "libapache2-mod-wsgi-py3", "postgresql-15", "gdb", "vim-nox", "weechat-headless"),
             *("python3-pyqt5", "python3-pyside2.qtcore", "python3-tk", "python3-gi", "redis-server"),
             *("openmpi-bin", "python3-mpi4py", "bubblewrap", "firejail", "runit"),
         ),

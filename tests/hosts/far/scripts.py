@@ -21,6 +21,7 @@ from tests.hosts.forking import kill
 from tests.hosts.observing import expect_nothing_left, within
 from tests.hosts.trapping import PRELUDE, watch
 
+SECONDS = 45.0  # after which a host hangs
 Command = Callable[[Path], Sequence[str]]
 
 # What a script does: it works with pools, some workers of which die, and gives them what it has defined itself.
@@ -56,7 +57,7 @@ def work(contender: str, home: Path, command: Command, code: str = WORK, **optio
     """Run a script in the host to its end; return what it told. Nothing of it may be left."""
     env = {**debian.environment(home), **marked("far"), **options.pop("env", {})}
     with script(code) as file:
-        told = watch(contender, command(file), env=env, cwd=home, **options)
+        told = watch(contender, command(file), env=env, cwd=home, seconds=SECONDS, **options)
     expect_nothing_left(env)
     return told
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tests.hosts.far import debian, scripts
@@ -74,3 +76,17 @@ def test_gdb_debugs_a_program(contender, home):
     debian.needs("gdb")
     told = scripts.work(contender, home, COMMANDS["gdb"], DEBUG, noise=True)
     expect(told == ["debugged"], "the script does not come to its end", told)
+
+
+# What managers of Python's versions put first in PATH: a script that starts another Python.
+SHIM = '#!/bin/sh\nexec {python} "$@"\n'
+
+
+@pytest.mark.case(SECTION, "a script named python3, which starts another Python, comes first in PATH")
+def test_a_shim(contender, program, home, tmp_path):
+    for name in ("python", "python3"):
+        (tmp_path / name).write_text(SHIM.format(python=sys.executable))
+        (tmp_path / name).chmod(0o755)
+    env = {"TERM": "xterm", "PATH": f"{tmp_path}:{debian.PATH}"}
+    told = scripts.work(contender, home, COMMANDS[program], noise=True, env=env)
+    expect(told == ["worked"], "the script does not come to its end", told)

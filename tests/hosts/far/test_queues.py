@@ -47,20 +47,18 @@ def consume(contender, redis, tmp_path, request):
 
 
 # How each is asked for its pool: kept by the process that performs jobs, or made and used when they are imported.
-AT = ["module", "import"]
+AT = {"kept": "module", "used at import": "import"}
 
 
 @pytest.mark.case(SECTION, "jobs use a pool; its worker exits with code 3; jobs; SIGTERM")
 @pytest.mark.parametrize("name", CONSUMERS)
-@pytest.mark.parametrize("at", AT, ids=["kept", "used at import"])
+@pytest.mark.parametrize("at", AT)
 def test_working(consume, name, at):
-    with consume(name, at) as consumer:
-        for _ in range(2):
-            one, crash, other = consumer.do(("/", ""), ("/crash", "code=3"), ("/", ""))
-            expect(one["sum"] == other["sum"] == SUM, "a wrong result")
-            expect(crash["error"], "the crash is not told")
-        consumer.process.terminate()
-        within(20, lambda: consumer.process.poll() is not None, "the consumer does not stop", consumer.log)
+    with consume(name, AT[at]) as consumer:
+        one, crash, other = consumer.do(("/", ""), ("/crash", "code=3"), ("/", ""))
+        expect(one["sum"] == other["sum"] == SUM, "a wrong result")
+        expect(crash["error"], "the crash is not told")
+        expect_stop(consumer)
     expect_nothing_left(consumer.env)
 
 
@@ -75,13 +73,24 @@ def test_time_limit(consume, name, tmp_path):
             expect(said == [LIMITED[name], 42], "the limit is not told", said)
 
 
+def begin(consumer, folder, seconds):
+    """Put a job into the queue, and wait until its task has begun; return the job's file and the pool worker."""
+    begun = folder / "begun"
+    (job,) = consumer.put(("/sleep", f"seconds={seconds}&path={begun}"))
+    worker = within(20, lambda: begun.exists() and begun.read_text(), "a task does not begin", consumer.log)
+    return job, int(worker)
+
+
+def expect_stop(consumer):
+    consumer.process.terminate()
+    within(20, lambda: consumer.process.poll() is not None, "the consumer does not stop", consumer.log)
+
+
 @pytest.mark.case(SECTION, "the process that performs jobs is killed (SIGKILL) while its pool computes")
 @pytest.mark.parametrize("name", CONSUMERS)
 def test_kill(consume, name, tmp_path):
     with consume(name) as consumer:
-        begun = tmp_path / "begun"
-        (job,) = consumer.put(("/sleep", f"seconds=600&path={begun}"))
-        worker = int(within(20, lambda: begun.exists() and begun.read_text(), "a task does not begin", consumer.log))
+        job, worker = begin(consumer, tmp_path, 600)
         kill(int(job.with_name(f"{job.name}-performer").read_text()))
         expect_gone([worker], "the killed process's task runs on")
 
@@ -90,10 +99,7 @@ def test_kill(consume, name, tmp_path):
 @pytest.mark.parametrize("name", CONSUMERS)
 def test_warm_shutdown(consume, name, tmp_path):
     with consume(name) as consumer:
-        begun = tmp_path / "begun"
-        (job,) = consumer.put(("/sleep", f"seconds=2&path={begun}"))
-        worker = int(within(20, lambda: begun.exists() and begun.read_text(), "a task does not begin", consumer.log))
-        consumer.process.terminate()
+        job, worker = begin(consumer, tmp_path, 2)
+        expect_stop(consumer)
         expect(consumer.outcome(job)["worker"] == worker, "a wrong result")
-        within(20, lambda: consumer.process.poll() is not None, "the consumer does not stop", consumer.log)
     expect_nothing_left(consumer.env)
