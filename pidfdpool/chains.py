@@ -25,7 +25,7 @@ def linked(error: BaseException) -> Iterator[BaseException]:
             seen.add(id(each))
             further = _fields["__cause__"].__get__(each), _fields["__context__"].__get__(each)
             waiting.extend(other for other in further if other is not None)
-            if isinstance(each, BaseExceptionGroup):
+            if issubclass(type(each), BaseExceptionGroup):  # not isinstance, which asks the exception
                 waiting.extend(_members.__get__(each))
             yield each
 

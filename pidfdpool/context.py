@@ -63,7 +63,7 @@ def unhealthy(reason: str) -> None:
         raise TypeError(f"reason must be a str, not {reason!r}")
     report = _report
     if report is not None:
-        report(reason)
+        report(str.__str__(reason))  # of a subclass only the characters
 
 
 def current_task() -> CurrentTask | None:

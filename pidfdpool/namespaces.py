@@ -25,7 +25,7 @@ from contextlib import suppress
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import scripts
+from pidfdpool import describing, scripts
 from pidfdpool.unavailable import Unavailable
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _do_without(key: Key, error: Exception) -> None:
         script = scripts.current()
         if not scripts.ran and key[0] == "__main__" and script.can_run_again and key[1] in script.names:
             raise scripts.NeedsScript(key[1]) from error
-        why = f"the script's global {key[1]!r} could not be made in this worker: {type(error).__name__}: {error}"
+        why = f"the script's global {key[1]!r} could not be made in this worker: {describing.said(error)}"
         names[key[1]] = Unavailable(why, error)
 
 

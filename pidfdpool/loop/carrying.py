@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pidfdpool.loop.links import TemplateLink
     from pidfdpool.loop.outcomes import Task
     from pidfdpool.loop.poller import Poller
+    from pidfdpool.loop.resolving import Resolution
     from pidfdpool.loop.starting import Starter
     from pidfdpool.loop.thread import PoolThread
     from pidfdpool.loop.witness import Witness
@@ -57,7 +58,8 @@ class Carrying(Resolving):
         self.template: TemplateLink | None = None
         self._puts_off_spawns = False
         self._spawns: list[do.Spawn] = []  # that were put off
-        self._carry_out: dict[type[Any], Callable[[Any], ev.Event | None]] = {
+        # Each returns what comes of it: an event that follows, or what is to be run without the lock.
+        self._carry_out: dict[type[Any], Callable[[Any], ev.Event | Resolution | None]] = {
             do.Send: self._send,
             do.Prefetch: self._prefetch,
             do.TakeBack: self._take_back,
@@ -173,11 +175,11 @@ class Carrying(Resolving):
     def _check_memory(self, action: do.CheckMemory) -> ev.Event:
         return ev.MemoryFound(action.slot, action.generation, self.workers[action.slot].memory())
 
-    def _kill_template(self, _action: do.KillTemplate) -> None:
+    def _kill_template(self, _action: do.KillTemplate) -> Resolution:
         assert self.template is not None
-        message = "the template (pid %s) does not answer and is killed"
-        journal.write(_log, logging.WARNING, message, self.template.end.pid)
         self.template.kill()
+        message = "the template (pid %s) does not answer and is killed"
+        return partial(journal.write, _log, logging.WARNING, message, self.template.end.pid)
 
     def resume_template(self) -> None:
         """Let the template go on if somebody has stopped it: the pool is to end, and may need it for that.

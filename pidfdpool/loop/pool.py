@@ -354,7 +354,9 @@ class Pool(Carrying):
                     kind = type(action)
                     if kind in self._carry_out:
                         following = self._carry_out[kind](action)
-                        if following is not None:
+                        if callable(following):
+                            resolutions.append(following)
+                        elif following is not None:
                             events.append(following)
                     else:
                         resolutions.append(self._resolve[kind](action, context))

@@ -121,8 +121,8 @@ def _source(line: str, checked: set[str]) -> str:
     """Return the line of source that a frame is at; "" if there is none, or it is not known."""
     frame = _FRAME.match(line)
     if frame is not None:
-        # Whatever a notebook has put in the place of linecache's functions may raise.
-        with suppress(Exception):
+        # Whatever a notebook has put in the place of linecache's functions may raise, and a module's own loader.
+        with suppress(BaseException):
             for name in dict.fromkeys((_as_it_is(frame["file"]), frame["file"])):
                 found = _look_up(name, int(frame["line"]), frame["name"], checked)
                 if found:

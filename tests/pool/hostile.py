@@ -5,6 +5,8 @@ from __future__ import annotations
 import builtins
 import os
 
+import pidfdpool
+
 
 class Refusal(Exception):
     """Raised by code that somebody else has called. Has no text."""
@@ -136,6 +138,11 @@ def misnamed(value):
 
 
 misnamed.func = Nameless()
+
+
+def be_unwell():
+    pidfdpool.unhealthy(NoText("tired"))
+    return "done"
 
 
 class Initialized:

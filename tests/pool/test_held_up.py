@@ -144,24 +144,3 @@ def test_a_host_that_was_stopped_reads_before_it_judges(tmp_path, how):
         out, err = host.communicate(timeout=60)
     assert out == "the task's own\n", err
     assert path.read_text() == "ran\n"
-
-
-def test_a_result_that_came_while_the_caller_was_stopped_is_no_timeout():
-    """result(timeout) reads what has come before it gives up."""
-    code = """
-    import os, signal, sys, threading
-    from pidfdpool import PidfdPoolExecutor
-    from tests.pool import calls
-
-    with PidfdPoolExecutor(1) as pool:
-        pool.prestart()
-        future = pool.submit(calls.sleep, 0.3, "in time")
-        threading.Timer(0.1, lambda: (print("waits", flush=True), os.kill(os.getpid(), signal.SIGSTOP))).start()
-        print(future.result(1.0))
-    """
-    with start_python(code) as host:
-        assert host.stdout.readline() == "waits\n"
-        time.sleep(1.5)
-        os.kill(host.pid, signal.SIGCONT)
-        out, err = host.communicate(timeout=60)
-    assert out == "in time\n", err

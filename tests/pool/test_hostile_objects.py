@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import linecache
 import os
 import pickle
 import threading
@@ -13,6 +14,7 @@ from concurrent.futures import CancelledError, wait
 import pytest
 
 from pidfdpool import PayloadError, PidfdPoolExecutor, PoolBroken, WorkerCrashed, payload
+from pidfdpool.loop import stacks
 from tests.conditions import eventually
 from tests.pool import calls, hostile
 from tests.pool.hostile import Refusal
@@ -155,6 +157,21 @@ def test_which_subscription_ends_is_not_for_the_callbacks_to_say(pool):
     pool.submit(calls.die).exception(30)
     eventually(lambda: first.deaths, "it is told")
     assert not second.deaths
+
+
+def test_a_reason_may_be_a_string_of_another_kind(pool):
+    deaths = []
+    pool.subscribe(deaths.append)
+    assert pool.submit(hostile.be_unwell).result(30) == "done"
+    eventually(lambda: deaths, "the worker is replaced")
+    assert deaths[0].detail == "tired"
+
+
+def test_a_loader_of_the_users_may_raise_whatever_it_likes(monkeypatch):
+    """The lines of source in a dead worker's stack come from it."""
+    monkeypatch.setitem(linecache.cache, "made up", (lambda: hostile.raise_now("SystemExit"),))
+    frame = 'Thread 0x1 (most recent call first):\n  File "made up", line 1 in work'
+    assert stacks.told(frame) == frame
 
 
 class LetsGo:

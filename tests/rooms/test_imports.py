@@ -147,6 +147,7 @@ BESIDE = {
     ("interruptible", "native"),
     ("main_module", "rebuilding"),
     ("main_module", "namespaces"),
+    ("namespaces", "describing"),
     ("namespaces", "scripts"),
     ("main_module", "scripts"),
     ("namespaces", "unavailable"),

@@ -512,6 +512,38 @@ def test_what_cannot_be_rebuilt_is_tried_again(main, run, pool, tmp_path):
     assert ask(pool, main.look) == (4, [1])
 
 
+def test_a_definition_that_cannot_be_rebuilt_leaves_no_older_one_in_its_place(main, run, pool):
+    """Neither while it is the host's, nor when the host has put the older one back, or a third one there."""
+    run("""
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError("no text")
+    def refuse():
+        raise Mute
+    class Refusing:
+        def __reduce__(self):
+            return refuse, ()
+    def work():
+        return "first"
+    def ask_work():
+        return work()
+    """)
+    first = main.work
+    assert (ask(pool, main.work), ask(pool, main.ask_work)) == ("first", "first")
+    run("def work(default=Refusing()):\n    return 'second'")
+    second = main.work
+    for function in (main.work, main.ask_work):
+        with pytest.raises(GlobalNotAvailable, match=r"global 'work' could not be made .* Mute: \(it has no text\)"):
+            ask(pool, function)
+    main.work = first
+    assert (ask(pool, main.ask_work), ask(pool, main.work)) == ("first", "first")
+    main.work = second
+    with pytest.raises(GlobalNotAvailable):
+        ask(pool, main.ask_work)
+    run("def work():\n    return 'third'")
+    assert (ask(pool, main.ask_work), ask(pool, main.work)) == ("third", "third")
+
+
 def test_what_has_not_changed_has_the_same_payload(main, run):
     run("""
     import abc, collections, dataclasses, enum, typing
