@@ -339,7 +339,9 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         except concurrent.futures.InvalidStateError:
             journal.write(_log, logging.DEBUG, "a future was resolved by its owner before its task ended")
             self._notify()  # or by who was interrupted before all were told
-        except BaseException:
+        except BaseException as failure:
+            if interruptible.ends_the_program(failure):
+                raise
             journal.write(_log, logging.ERROR, "resolving a future failed", exc_info=True)
 
     def _resolve_cancelled(self) -> None:
@@ -349,7 +351,9 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             if self._mark_cancelled():
                 self._notify()
                 self.set_running_or_notify_cancel()
-        except BaseException:
+        except BaseException as failure:
+            if interruptible.ends_the_program(failure):
+                raise
             journal.write(_log, logging.ERROR, "cancelling a future failed", exc_info=True)
 
     def _fail_in_forked_child(self, error: BaseException) -> None:
@@ -379,17 +383,26 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         if self._leader is not None:
             self._leader.wake_leader()
         # The base class lets SystemExit and KeyboardInterrupt through, which would skip the remaining callbacks and
-        # end the pool thread.
+        # end the pool thread. In the main thread they may come of a signal, and are raised when all are called.
+        asked: BaseException | None = None
         callbacks = self._done_callbacks
         while callbacks:
             try:
                 callback = callbacks.pop(0)
             except IndexError:
-                return  # another thread was quicker
+                break  # another thread was quicker
             try:
                 callback(self)
-            except BaseException:
-                journal.write(_log, logging.ERROR, "exception calling callback for %r", self, exc_info=True)
+            except BaseException as error:
+                if interruptible.ends_the_program(error):
+                    asked = error
+                else:
+                    journal.write(_log, logging.ERROR, "exception calling callback for %r", self, exc_info=True)
+        try:
+            if asked is not None:
+                raise asked
+        finally:
+            del asked  # its traceback holds this frame
 
 
 __all__ = ["Future", "WorkerName"]

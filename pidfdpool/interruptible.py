@@ -34,6 +34,14 @@ def in_handlers_thread() -> bool:
     return threading.get_ident() == threading.main_thread().ident
 
 
+def ends_the_program(error: BaseException) -> bool:
+    """Return whether an exception in this thread is what a signal's handler asks the program to end with.
+
+    Such a one is on its way to whom it concerns, wherever it comes up: KeyboardInterrupt, SystemExit.
+    """
+    return not issubclass(type(error), Exception) and in_handlers_thread()
+
+
 class Steps:
     """The lengths of the waits of which one long wait is made. One object for each."""
 

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import wait
 
 import pytest
 
@@ -210,3 +211,49 @@ def test_a_futures_lock_is_taken_without_a_step_at_which_an_interrupt_could_come
     finally:
         sys.setprofile(None)
     assert called == []
+
+
+def interrupted_by(call, *futures):
+    """Have a Ctrl-C come in a callback while the main thread makes a call; return what was called back."""
+    called = []
+
+    def interrupt(_):
+        signal.raise_signal(signal.SIGINT)
+        called.append("never")
+
+    for future in futures:
+        future.add_done_callback(lambda _: called.append("before"))
+        future.add_done_callback(interrupt)
+        future.add_done_callback(lambda _: called.append("behind"))
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    return called
+
+
+def test_a_ctrl_c_that_comes_in_a_callback_is_raised_when_all_are_called(pool, held):
+    """In the main thread, which calls them where it is what resolves the future."""
+    blocked = pool.submit(calls.run_until, f"{held.release}2", held.release)
+    waiting = [pool.submit(calls.double, number) for number in range(4)]
+    assert interrupted_by(waiting[0].cancel, waiting[0]) == ["before", "behind"]
+    assert waiting[0].cancelled()
+    assert interrupted_by(lambda: waiting[1].set_result("by hand"), waiting[1]) == ["before", "behind"]
+    assert interrupted_by(waiting[2].kill, waiting[2]) == ["before", "behind"]
+    done = Future()
+    done.set_result(1)
+    with pytest.raises(KeyboardInterrupt):
+        done.add_done_callback(lambda _: signal.raise_signal(signal.SIGINT))
+    assert interrupted_by(lambda: pool.shutdown(wait=False, cancel_futures=True), waiting[3])[:1] == ["before"]
+    eventually(waiting[3].cancelled, "it is told in any case")
+    held.release.touch()
+    assert held.result(20) == "value"
+    assert wait([blocked], 20).done
+
+
+def test_a_callback_that_exits_ends_nothing_in_the_pool_thread(pool):
+    def leave(_):
+        raise SystemExit
+
+    slow = pool.submit(time.sleep, 0.2)
+    slow.add_done_callback(leave)
+    assert slow.result(20) is None
+    assert pool.submit(abs, -1).result(20) == 1
