@@ -40,7 +40,7 @@ SMALL = 1 << 16  # bytes that are sooner copied together than gathered
 
 
 class Carrying(Resolving):
-    """The processes of a pool. The caller of every method holds the pool's lock, but for `want_script`."""
+    """The processes of a pool. The caller of every method holds the pool's lock, unless it takes that itself."""
 
     lender: Lender
     machine: Machine
@@ -158,14 +158,19 @@ class Carrying(Resolving):
         self.template.tell(wire.encode(wire.SPAWN, action.slot, action.generation), theirs.detach())
         return None
 
+    # There may be no such worker: its start has failed, and the machine is about to be told.
+
     def _stop(self, action: do.Stop) -> None:
-        self.workers[action.slot].leave()
+        if action.slot in self.workers:
+            self.workers[action.slot].leave()
 
     def _signal(self, action: do.Signal) -> None:
-        self.workers[action.slot].signal(action.signal)
+        if action.slot in self.workers:
+            self.workers[action.slot].signal(action.signal)
 
     def _ask_stack(self, action: do.AskStack) -> None:
-        self.workers[action.slot].ask_stack()
+        if action.slot in self.workers:
+            self.workers[action.slot].ask_stack()
 
     def _check_heartbeat(self, action: do.CheckHeartbeat) -> ev.Event:
         return ev.LastBeat(action.slot, action.generation, self.workers[action.slot].last_beat())
@@ -178,6 +183,15 @@ class Carrying(Resolving):
         message = "the template (pid %s) does not answer and is killed"
         journal.write(_log, logging.WARNING, message, self.template.end.pid)
         self.template.kill()
+
+    def resume_template(self) -> None:
+        """Let the template go on if somebody has stopped it: the pool is to end, and may need it for that.
+
+        Takes the lock.
+        """
+        with self.lock:
+            if self.template is not None:
+                self.template.resume()
 
     def want_script(self) -> None:
         """Have this pool's templates run the script again: the one that is there, before it forks the next worker.
@@ -197,6 +211,7 @@ class Carrying(Resolving):
 
     def _stop_template(self, _action: do.StopTemplate) -> None:
         assert self.template is not None
+        self.template.resume()
         self.template.tell(wire.encode(wire.STOP))
 
     def _close(self, _action: do.Close) -> None:

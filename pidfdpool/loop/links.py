@@ -114,6 +114,12 @@ class Link:
         """Whether more may come."""
         return self._channel_watch is not None and self._channel_watch.active
 
+    def resume(self) -> None:
+        """Let the process go on if somebody has stopped it: it is to end, and a stopped one does nothing for that."""
+        if self.handle is not None:
+            with suppress(OSError):
+                self.handle.send_signal(signal.SIGCONT)
+
     def stop_reading(self) -> None:
         """Watch the channel no more."""
         self._poller.forget(self._channel_watch)
@@ -193,6 +199,7 @@ class WorkerLink(Link):
         """Tell the worker to leave; if it is dying anyway, that will be noticed."""
         with suppress(OSError):
             self.post(wire.encode(wire.LEAVE))
+            self.resume()
 
     def signal(self, number: int) -> None:
         """Signal the worker and whatever else is in its process group; now, or as soon as it can be named."""
@@ -206,6 +213,8 @@ class WorkerLink(Link):
         except OSError:  # before Linux 6.9 a pidfd cannot name a group; the template kills the rest of it
             with suppress(OSError):
                 self.handle.send_signal(number)
+        if number == signal.SIGTERM:
+            self.resume()
 
     def reject(self, message: str) -> None:
         """Kill a worker for what it wrote, of which its loop is not capable. While that exception is handled.
@@ -307,6 +316,11 @@ class TemplateLink(Link):
         with suppress(OSError):
             self.post(pieces, descriptor)
 
+    def resume(self) -> None:
+        """Do as for a worker. Where the host cannot signal it, it goes on with the next request."""
+        if isinstance(self.handle, Pidfd):
+            super().resume()
+
     def want_script(self) -> None:
         """Have the script run again, unless this was the first that the template was told to do."""
         if not self.end.runs_script:
@@ -324,6 +338,7 @@ class TemplateLink(Link):
                     self.handle.send_signal(signal.SIGKILL)
                     return
             self.channel.hang_up()
+            self.end.cut_lifeline()
 
     def close(self) -> None:
         """Forget and close everything. In the pool thread, under the lock."""

@@ -210,10 +210,12 @@ class Pool(Carrying):
 
     def shutdown(self, *, cancel: bool) -> None:
         """Accept no more; finish what is there, or cancel what no worker has been given."""
+        self.resume_template()
         self.happen(ev.ShutdownAsked(cancel))
 
     def kill(self, signal: int) -> None:
         """Shut down, cancel what is queued, signal every worker."""
+        self.resume_template()
         self.happen(ev.KillAsked(signal))
 
     def join(self) -> None:

@@ -140,16 +140,19 @@ class _WorkerPidfd(Pidfd):
 
 
 class HostEnd:
-    """The host's end of a template: its channel, its handle, and what only the fallback needs."""
+    """The host's end of a template: its channel, its handle, and the lifeline.
 
-    def __init__(self, channel: channels.Channel, handles: str, lifeline: int | None) -> None:
+    lifeline: the write end of a pipe, held open by the host alone; see `lifeline`.
+    """
+
+    def __init__(self, channel: channels.Channel, handles: str, lifeline: int) -> None:
         self.channel = channel
         self.handles = handles
         self.handle: ProcessHandle | None = None
         self.launcher: ProcessHandle | None = None  # until `see_launcher_off`
         self.runs_script = False  # the template was told to run the script again
         self.early: list[wire.Frame] = []  # came in with the greeting, for the pool thread to serve
-        self._lifeline = lifeline  # the fallback's sign that the host is alive: held open by the host alone
+        self._lifeline: int | None = lifeline
 
     @property
     def pid(self) -> int | None:
@@ -161,7 +164,7 @@ class HostEnd:
         self.channel.close()
         if self.handle is not None:
             self.handle.close()
-        self._close_lifeline()
+        self.cut_lifeline()
 
     def close_in_forked_child(self) -> None:
         """Close the copies of a process that was forked from the host."""
@@ -169,7 +172,7 @@ class HostEnd:
         for handle in (self.handle, self.launcher):
             if handle is not None:
                 handle.close_in_forked_child()
-        self._close_lifeline()
+        self.cut_lifeline()
 
     def see_launcher_off(self) -> None:
         """Wait for the end of the launcher, which is on its way out, and reap it. Handlers do not interrupt this."""
@@ -179,7 +182,8 @@ class HostEnd:
                 handshake.reap(launcher, time.monotonic() + handshake.LEAVING)
                 launcher.close()
 
-    def _close_lifeline(self) -> None:
+    def cut_lifeline(self) -> None:
+        """Close the write end: the kernel wakes the template, if it is stopped, and kills its workers."""
         if self._lifeline is not None:
             native.close(self._lifeline)
             self._lifeline = None
@@ -237,8 +241,9 @@ def start(recipe: Recipe, mask: SignalMask = None) -> HostEnd:
 def _fork(boot: Boot, handed_over: set[int], mask: SignalMask) -> HostEnd:
     """Start a template that is a copy of the host."""
 
-    def fork(link: HostEnd, theirs: Socket, host: int) -> int:
-        return launching.fork(theirs, host, boot, link, handed_over)
+    def fork(link: HostEnd, theirs: Socket, watched: list[int]) -> int:
+        lifeline, host = watched
+        return launching.fork(theirs, host, lifeline, boot, link, handed_over)
 
     try:
         return _begin(boot, mask, fork, Launcher("the forked host", START_TIMEOUT))
@@ -249,32 +254,34 @@ def _fork(boot: Boot, handed_over: set[int], mask: SignalMask) -> HostEnd:
 def _spawn(boot: Boot, mask: SignalMask, program: str, is_last: bool) -> HostEnd:
     """Start a template in a fresh interpreter. Raises Unfit, if the program is none."""
 
-    def spawn(_link: HostEnd, theirs: Socket, host: int) -> int:
-        return launching.spawn(program, theirs.fileno(), host, boot.handles)
+    def spawn(_link: HostEnd, theirs: Socket, watched: list[int]) -> int:
+        lifeline, host = watched
+        return launching.spawn(program, (theirs.fileno(), host, lifeline), boot.handles)
 
     return _begin(boot, mask, spawn, Launcher(program, START_TIMEOUT if is_last else PATIENCE, leads_group=True))
 
 
-def _begin(boot: Boot, mask: SignalMask, make: Callable[[HostEnd, Socket, int], int], launcher: Launcher) -> HostEnd:
+def _begin(
+    boot: Boot, mask: SignalMask, make: Callable[[HostEnd, Socket, list[int]], int], launcher: Launcher
+) -> HostEnd:
     """Have a launcher made, and return the host's end of the template when that has said hello.
 
-    make: makes the process, of the link, the other end of its channel, and what is readable once the host is gone.
+    make: makes the process, of the link, the other end of its channel, and two descriptors: the read end of the
+        lifeline, and what is readable once the host is gone.
     """
     ours = theirs = link = None
     watched: list[int] = []
     try:
         ours, theirs = channels.pair()
-        lifeline = None
-        if boot.handles == PIDFD:
-            watched.append(native.above_stdio(os.pidfd_open(os.getpid())))
-        else:
-            read, lifeline = sentinel_pipe()
-            watched.append(read)
+        read, lifeline = sentinel_pipe()
         link = HostEnd(channels.Channel(ours, descriptors=True), boot.handles, lifeline)
+        watched.append(read)
+        with_pidfds = boot.handles == PIDFD
+        watched.append(native.above_stdio(os.pidfd_open(os.getpid())) if with_pidfds else native.duplicate(read))
         link.runs_script = boot.runs_script
         # A handler may raise. If it did so before the launcher's number is noted down, nobody could reap that.
         with hygiene.signals_blocked() as before:
-            launcher.pid = make(link, theirs, watched[0])
+            launcher.pid = make(link, theirs, watched)
             theirs.close()
             # The launcher is a child of the host for a moment. Its SIGCHLD waits until it is reaped, so that a
             # handler that runs waitpid(-1) on this thread finds nothing. On other threads nothing is held back.

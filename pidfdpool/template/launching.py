@@ -31,8 +31,8 @@ OTHER_PYTHON = 62  # the exit code of an interpreter that is of another version 
 # a directory that it has left. While modules are loaded, garbage collections only take time.
 _LAUNCHER = (
     f"import sys; sys.implementation.cache_tag == {sys.implementation.cache_tag!r} or sys.exit({OTHER_PYTHON}); "
-    "import gc; gc.disable(); sys.path[:] = sys.argv[5:] + sys.argv[4:5]; "
-    "from pidfdpool.template.process import main; del sys.path[-1]; main(sys.argv[1:4])"
+    "import gc; gc.disable(); sys.path[:] = sys.argv[6:] + sys.argv[5:6]; "
+    "from pidfdpool.template.process import main; del sys.path[-1]; main(sys.argv[1:5])"
 )
 _HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -54,15 +54,18 @@ _IMPORTED_AFTER_A_FORK = ("atexit", "fcntl", "pidfdpool.template.needs")
 _USED_IF_LOADED = ("cloudpickle", "concurrent.futures.process", "multiprocessing.reduction", "multiprocessing.util")
 
 
-def spawn(program: str, channel: int, host: int, handles: str) -> int:
-    """Start the launcher in a fresh interpreter, with the host's interpreter options."""
+def spawn(program: str, fds: tuple[int, int, int], handles: str) -> int:
+    """Start the launcher in a fresh interpreter, with the host's interpreter options.
+
+    fds: its end of the channel; what is readable when the host is gone; the read end of the lifeline.
+    """
     # dup2 onto another number is what drops close-on-exec in the new process, and only there.
-    first = max(channel, host) + 1
+    given = dict(enumerate(fds, start=max(fds) + 1))
     return native.posix_spawn(
         program,
-        [program, *_options(), "-c", _LAUNCHER, str(first), str(first + 1), handles, _HOME, *_paths()],
+        [program, *_options(), "-c", _LAUNCHER, *map(str, given), handles, _HOME, *_paths()],
         os.environ,
-        file_actions=[*_streams(), (os.POSIX_SPAWN_DUP2, channel, first), (os.POSIX_SPAWN_DUP2, host, first + 1)],
+        file_actions=[*_streams(), *((os.POSIX_SPAWN_DUP2, fd, number) for number, fd in given.items())],
         setpgroup=0,  # Ctrl-C in the host's terminal is not for us
         setsigmask=(),
         setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
@@ -120,7 +123,7 @@ def _paths() -> list[str]:
     return paths
 
 
-def fork(theirs: Socket, host: int, boot: Boot, link: HostEnd, handed_over: set[int]) -> int:
+def fork(theirs: Socket, host: int, lifeline: int, boot: Boot, link: HostEnd, handed_over: set[int]) -> int:
     """Fork the launcher from the host: the one fork of the host for this pool.
 
     handed_over: descriptors that workers are to keep, though they are connections.
@@ -128,7 +131,7 @@ def fork(theirs: Socket, host: int, boot: Boot, link: HostEnd, handed_over: set[
     _finish_imports()
     hygiene.flush_output()
     withheld: list[str] = []
-    run = partial(_fork_here, theirs, host, boot, link, handed_over, withheld)
+    run = partial(_fork_here, theirs, host, lifeline, boot, link, handed_over, withheld)
     # Where threads are greenlets, all of this thread's would be copied, too, and the first task that lets others run
     # would run them, in a worker. A new thread has none, and it is the only one that the new process gets.
     pid: int = native.run_in_fresh_thread(run) if native.threads_are_greenlets() else run()
@@ -153,7 +156,13 @@ def _finish_imports() -> None:
 
 
 def _fork_here(
-    theirs: Socket, host: int, boot: Boot, link: HostEnd, handed_over: set[int], withheld: list[str]
+    theirs: Socket,
+    host: int,
+    lifeline: int,
+    boot: Boot,
+    link: HostEnd,
+    handed_over: set[int],
+    withheld: list[str],
 ) -> int:
     with hygiene.signals_blocked(), hygiene.untraced():
         pid = native.fork(withheld)
@@ -163,7 +172,7 @@ def _fork_here(
             hygiene.stop_tracing()
             from pidfdpool.template.process import launch
 
-            launch(theirs.detach(), host, boot.handles, boot, partial(_leave_host, link, handed_over))
+            launch(theirs.detach(), host, lifeline, boot.handles, boot, partial(_leave_host, link, handed_over))
         finally:
             os._exit(1)
 

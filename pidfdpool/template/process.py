@@ -24,7 +24,7 @@ import select
 import sys
 from contextlib import nullcontext, suppress
 
-from pidfdpool import exiting, hygiene, main_module, native, payload, scripts, wire
+from pidfdpool import exiting, hygiene, lifeline, main_module, native, payload, scripts, wire
 from pidfdpool.channel import Channel
 from pidfdpool.native import signal
 from pidfdpool.pidfd import prctl
@@ -42,17 +42,18 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """Be the launcher of the exec way: a fresh interpreter, called with `channel host handles`."""
-    channel, host = int(arguments[0]), int(arguments[1])
-    hygiene.close_inherited_descriptors(keep=(channel, host))
-    for fd in (channel, host):
+    """Be the launcher of the exec way: a fresh interpreter, called with `channel host lifeline handles`."""
+    channel, host, lifeline_fd = fds = tuple(map(int, arguments[:3]))
+    hygiene.close_inherited_descriptors(keep=fds)
+    for fd in fds:
         os.set_inheritable(fd, False)
-    launch(channel, host, arguments[2])
+    launch(channel, host, lifeline_fd, arguments[3])
 
 
 def launch(
     channel_fd: int,
     host_fd: int,
+    lifeline_fd: int,
     handles: str,
     boot: Boot | None = None,
     leave_host: Callable[[], None] | None = None,
@@ -61,7 +62,7 @@ def launch(
 
     The template itself tells the host of the launcher, which has nothing to do but to be gone as soon as it can.
 
-    host_fd: readable when the host is gone: its pidfd, or in the fallback the read end of a pipe.
+    host_fd: readable when the host is gone: its pidfd, or in the fallback another read end of the lifeline.
     boot, leave_host: only in the fork way: what otherwise comes over the channel, and the template's first deed.
     """
     status = 1
@@ -73,7 +74,7 @@ def launch(
                 channel.send(wire.encode(wire.LAUNCHED, value=launcher), own[0])
                 for fd in own:
                     native.close(fd)
-                Template(channel, host_fd, handles).run(boot, leave_host)
+                Template(channel, host_fd, lifeline_fd, handles).run(boot, leave_host)
         status = 0
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the host is gone, or changed its mind
@@ -98,9 +99,10 @@ def _fork_template(channel: Channel, own: int) -> int:
 class Template:
     """The template's state and its loop: one per process, on its only thread."""
 
-    def __init__(self, channel: Channel, host_fd: int, handles: str) -> None:
+    def __init__(self, channel: Channel, host_fd: int, lifeline_fd: int, handles: str) -> None:
         self._channel = channel
         self._host_fd = host_fd
+        self._lifeline = lifeline_fd
         self._handles = handles
         self._requests: list[Frame] = []  # read, and not yet served
         self._tokens: int | None = None  # of the worker that is asked for next
@@ -121,11 +123,14 @@ class Template:
         # First of all: while the host does what there is to do then, so does this process.
         self._channel.send(wire.encode(wire.HELLO, value=os.getpid()), own[0])
         native.close(own[0])
-        self._kept_open = own[1:]
+        self._kept_open = [*own[1:], self._lifeline]
         if boot is None:
             main_module.keep_signals()
         hygiene.reset_signals()
         os.setsid()
+        lifeline.signal_me(self._lifeline, signal.SIGCONT)
+        if self._handles != PIDFD:  # the host cannot signal this process: whatever it says lets it go on
+            lifeline.signal_me(self._channel.fileno(), signal.SIGCONT)
         if leave_host is not None:
             leave_host()
         hygiene.occupy_standard_streams()  # before anything is loaded that keeps a descriptor open
@@ -217,6 +222,7 @@ class Template:
                 callbacks.get(fd, self._bury_the_dead)()
         self._sweep_out()
         if self._boot.preloads or scripts.ran:  # otherwise nobody has registered any
+            lifeline.signal_me(self._lifeline, signal.SIGKILL)  # this process looks at nothing any more
             atexit._run_exitfuncs()
             hygiene.flush_output()
 
@@ -361,6 +367,11 @@ class Template:
             self._epoll.close()
             for worker in self._workers.values():
                 worker.handle.close()
+            host_fd = lifeline.end_me_with(self._lifeline)
+            if host_fd is None:
+                host_fd = self._host_fd
+            else:
+                native.close(self._host_fd)
             for fd in self._kept_open:
                 native.close(fd)
             hygiene.unblock_signals()
@@ -370,7 +381,7 @@ class Template:
             sentinel = birth.sentinel and birth.sentinel[1]
             end = native.socket_of(birth.end)
             fds = birth.tokens, birth.blackbox
-            status = Worker(end, frame.slot, self._boot, self._host_fd, sentinel, *fds, own).run()
+            status = Worker(end, frame.slot, self._boot, host_fd, sentinel, *fds, own).run()
         except BaseException:
             import traceback
 

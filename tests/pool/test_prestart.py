@@ -16,8 +16,8 @@ from tests.pool import calls
 
 WAYS = ("spawn", "fork")
 PER_WORKER = 4  # descriptors that the host holds: the channel, the pidfd, the tokens, the black box
-PER_POOL = 6  # the pool thread's epoll and its wakeup, the leader's, the template's channel and its pidfd
-OF_A_WORKER = 4  # beside the standard streams: the channel, the tokens, the black box, the host's pidfd
+PER_POOL = 7  # the pool thread's epoll and its wakeup, the leader's, the template's channel and pidfd, the lifeline
+OF_A_WORKER = 4  # beside the standard streams: the channel, the tokens, the black box, the lifeline
 pytestmark = pytest.mark.parametrize("way", WAYS)
 
 
