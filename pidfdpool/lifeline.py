@@ -1,8 +1,8 @@
 """The kernel's word that the host is gone, for processes that cannot look: a stopped one, one that is stuck in C.
 
-The lifeline is a pipe into which nobody writes, and whose write end the host alone holds. When that is closed, because
-the host is gone or has given the pool up, the kernel sends a signal to each process that has asked for it (O_ASYNC and
-F_SETSIG, fcntl(2)). No code runs for this, in whatever state the process is.
+The lifeline is a pipe into which nobody writes, and whose write end the host alone holds. When that is closed,
+because the host is gone or has given the pool up, the kernel sends a signal to each process that has asked for it
+(O_ASYNC and F_SETSIG, fcntl(2)). No code runs for this, in whatever state the process is.
 
 It is beside what the template does, which has a pidfd of the host: a child that the host has forked in C, without a
 word to Python, may keep a copy of the write end.
