@@ -160,14 +160,19 @@ class Carrying(Resolving):
         self.template.tell(wire.encode(wire.SPAWN, action.slot, action.generation), theirs.detach())
         return None
 
+    # There may be no such worker: its start has failed, and the machine is about to be told.
+
     def _stop(self, action: do.Stop) -> None:
-        self.workers[action.slot].leave()
+        if action.slot in self.workers:
+            self.workers[action.slot].leave()
 
     def _signal(self, action: do.Signal) -> None:
-        self.workers[action.slot].signal(action.signal)
+        if action.slot in self.workers:
+            self.workers[action.slot].signal(action.signal)
 
     def _ask_stack(self, action: do.AskStack) -> None:
-        self.workers[action.slot].ask_stack()
+        if action.slot in self.workers:
+            self.workers[action.slot].ask_stack()
 
     def _check_heartbeat(self, action: do.CheckHeartbeat) -> ev.Event:
         return ev.LastBeat(action.slot, action.generation, self.workers[action.slot].last_beat())
@@ -180,6 +185,15 @@ class Carrying(Resolving):
         self.template.kill()
         message = "the template (pid %s) does not answer and is killed"
         return partial(journal.write, _log, logging.WARNING, message, self.template.end.pid)
+
+    def resume_template(self) -> None:
+        """Let the template go on if somebody has stopped it: the pool is to end, and may need it for that.
+
+        Takes the lock.
+        """
+        with self.lock:
+            if self.template is not None:
+                self.template.resume()
 
     def resume_template(self) -> None:
         """Let the template go on if somebody has stopped it: the pool is to end, and may need it for that.
