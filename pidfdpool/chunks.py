@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import checks
-from pidfdpool.worker.chunk import calls_at
+from pidfdpool.worker.chunk import calls_at, itself
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ class Chunk:
         func: the user's function itself, if it is sent along with the task.
         of_script: the worker needs what running the host's script again makes.
         """
-        self._call = call if func is None else partial(call, func)
+        self._call = call
         self.name = name
         self._first = first
         self._calls = calls
@@ -56,11 +56,12 @@ class Chunk:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Be what the worker calls."""
-        return partial, (self._call,)
+        return (itself, (self._call,)) if self.func is None else (partial, (self._call, self.func))
 
     def __call__(self, *arguments: Any) -> Any:
         """Do it here, as a function would: whoever overrides `submit` may call what it gets."""
-        return self._call(*arguments)
+        given = arguments if self.func is None else (self.func, *arguments)
+        return self._call(*given)
 
     @property
     def label(self) -> str:

@@ -36,8 +36,9 @@ class _Run:
     """A run of calls that is under way."""
 
     def __init__(self, calls: Sequence[Any]) -> None:
+        """Begin a run of calls: a list, or a range."""
         self._calls = calls
-        self._current: list[Any] = []  # those that are made next
+        self._current: Any = iter(())  # over those that are made next
         self.over = False  # this is a forked copy, in which no call is to be made any more
 
     def calls(self) -> Iterator[Any]:
@@ -47,24 +48,23 @@ class _Run:
             return chain.from_iterable(self._slices(lambda _note: 0))
         if len(calls) > blackbox.MARKS:
             return chain.from_iterable(self._slices(marks.write))
-        self._current = calls if type(calls) is list else list(calls)
+        self._current = iter(calls)
         return compress(self._current, map(marks.write, repeat(_NOTE)))  # in C: 20 to 50 ns for each
 
-    def _slices(self, write: Callable[[bytes], int]) -> Iterator[list[Any]]:
+    def _slices(self, write: Callable[[bytes], int]) -> Iterator[Iterator[Any]]:
         calls = self._calls
         step = _step(len(calls))
         for at in range(0, len(calls), step):
             if self.over:
                 return
             write(_NOTE)
-            current = calls[at : at + step]
-            self._current = current if type(current) is list else list(current)
+            self._current = iter(calls[at : at + step])
             yield self._current
 
     def end(self) -> None:
         """Make no more calls than that which is under way."""
         self.over = True
-        self._current.clear()
+        self._current.__setstate__(len(self._calls))  # such iterators can be set to any place, also to the end
 
 
 def forget_in_forked_child() -> None:
@@ -89,6 +89,11 @@ def _cleared() -> mmap | None:
 def _step(count: int) -> int:
     """Return how many of so many calls are made from one note to the next."""
     return 1 if count <= blackbox.MARKS else -(-count // _NOTES)
+
+
+def itself(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function: what a `Chunk` comes out as in a worker."""
+    return function
 
 
 def calls_at(notes: int, count: int) -> tuple[int, int] | None:
