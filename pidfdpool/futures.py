@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
-import threading
 import time
 from contextlib import suppress
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from pidfdpool import checks, interruptible, journal, lifecycle
@@ -32,28 +30,6 @@ class WorkerName(NamedTuple):
     slot: int
     generation: int
     pid: int | None
-
-
-class _Condition(threading.Condition):
-    """A condition whose lock cannot be left held by a signal handler that raises.
-
-    Condition enters and leaves its lock in methods of its own. An exception that comes there, out of a handler, after
-    the lock was taken or before it was given back, leaves it locked for good; and the pool thread, which resolves all
-    futures, would wait for it. What `with` gets here are the lock's own methods, and in those no handler runs.
-    """
-
-    __enter__ = property(attrgetter("_lock.__enter__"))
-    __exit__ = property(attrgetter("_lock.__exit__"))
-
-
-class _Waiters(list[Any]):
-    """Who waits for several futures: what `concurrent.futures.wait` and `as_completed` leave with each of them."""
-
-    def append(self, waiter: Any) -> None:
-        """Have the waiter told, and not miss a signal. Called with the locks of all its futures, before it waits."""
-        if type(getattr(waiter, "event", None)) is threading.Event:
-            waiter.event = interruptible.Event()
-        super().append(waiter)
 
 
 class _WhenAsked:
@@ -90,9 +66,9 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     _state = _PENDING
     _result: T | None = None
     _exception: BaseException | None = None
-    _own_condition: _Condition | None = None
+    _own_condition: interruptible.Condition | None = None
     _done_callbacks = _WhenAsked(list)
-    _waiters = _WhenAsked(_Waiters)
+    _waiters = _WhenAsked(interruptible.Waiters)
     _calls_back = False  # whether a callback was ever added
     _pool: Pool | None = None
     _leader: Poller | None = None  # of who reads the channels to get this future's outcome
@@ -106,15 +82,15 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         """Make a future that waits. The base class's fields come when they are asked for."""
 
     @property
-    def _condition(self) -> _Condition:  # type: ignore[override]
+    def _condition(self) -> interruptible.Condition:  # type: ignore[override]
         """What the base class locks and waits with."""
         made = self._own_condition
         if made is None:
-            made = self.__dict__.setdefault("_own_condition", _Condition())  # one step: all get the same
+            made = self.__dict__.setdefault("_own_condition", interruptible.Condition())  # one step: all get the same
         if made is _NOBODY_WAITS:
             while not self.done():
                 time.sleep(0)  # another thread is about to set the state
-            made = self._own_condition = _Condition()
+            made = self._own_condition = interruptible.Condition()
         return made
 
     @property
@@ -316,7 +292,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         if self._leader is not None or self._calls_back:
             self._invoke_callbacks()
 
-    def _tell_waiters(self, condition: _Condition) -> None:
+    def _tell_waiters(self, condition: interruptible.Condition) -> None:
         condition.notify_all()
         for waiter in self._waiters:
             if self._exception is None:
@@ -366,12 +342,12 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         self._done_callbacks.clear()
         condition = self._own_condition
         if condition is _NOBODY_WAITS:
-            self._own_condition = _Condition()
+            self._own_condition = interruptible.Condition()
         elif condition is not None:
             if condition.acquire(blocking=False):
                 condition.release()
             else:
-                self._own_condition = _Condition()
+                self._own_condition = interruptible.Condition()
                 self._waiters.clear()
         if self._state == _CANCELLED:
             self._resolve_cancelled()

@@ -1,4 +1,4 @@
-"""Waiting in a lock without missing a signal.
+"""Locks beside signals: waiting in one without missing a signal, and leaving none held when a handler raises.
 
 A signal's handler that is written in Python runs in the main thread, between two steps of Python's. What the kernel
 calls only sets a flag, and interrupts the wait if the main thread is in one. So a signal that comes after the main
@@ -16,7 +16,8 @@ from __future__ import annotations
 import threading
 import time
 from _queue import Empty  # `queue` loads what nobody needs here
-from typing import TYPE_CHECKING, TypeVar
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pidfdpool import native
 
@@ -103,3 +104,25 @@ def get(queue: SimpleQueue[T], timeout: float | None = None) -> T:
             return queue.get(timeout=seconds)
         except Empty:
             pass
+
+
+class Condition(threading.Condition):
+    """A condition whose lock cannot be left held by a signal handler that raises.
+
+    Condition enters and leaves its lock in methods of its own. An exception that comes there, out of a handler, after
+    the lock was taken or before it was given back, leaves it locked for good; and the pool thread, which resolves all
+    futures, would wait for it. What `with` gets here are the lock's own methods, and in those no handler runs.
+    """
+
+    __enter__ = property(attrgetter("_lock.__enter__"))
+    __exit__ = property(attrgetter("_lock.__exit__"))
+
+
+class Waiters(list[Any]):
+    """Who waits for several futures: what `concurrent.futures.wait` and `as_completed` leave with each of them."""
+
+    def append(self, waiter: Any) -> None:
+        """Have the waiter told, and not miss a signal. Called with the locks of all its futures, before it waits."""
+        if type(getattr(waiter, "event", None)) is threading.Event:
+            waiter.event = Event()
+        super().append(waiter)

@@ -195,15 +195,6 @@ class Carrying(Resolving):
             if self.template is not None:
                 self.template.resume()
 
-    def resume_template(self) -> None:
-        """Let the template go on if somebody has stopped it: the pool is to end, and may need it for that.
-
-        Takes the lock.
-        """
-        with self.lock:
-            if self.template is not None:
-                self.template.resume()
-
     def want_script(self) -> None:
         """Have this pool's templates run the script again: the one that is there, before it forks the next worker.
 

@@ -31,7 +31,7 @@ from pidfdpool.loop.poller import Poller
 from pidfdpool.loop.room import Line, Place
 from pidfdpool.loop.starting import Starter, check_startable
 from pidfdpool.loop.thread import PoolThread
-from pidfdpool.loop.witness import Witness
+from pidfdpool.loop.witness import MOST_TOLD, Witness
 from pidfdpool.machine import Machine
 from pidfdpool.rules import Phase
 
@@ -48,15 +48,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("pidfdpool.tasks")
 
-MOST_TOLD = 1000  # deaths of which an error tells, before the one that broke the pool
-
 
 class Pool(Carrying):
     """One pool, from its first submit until everything of it is gone.
 
-    How actions are carried out is in `carrying`, what futures are told in `resolving`.
-
-    Every method takes the lock itself, except where it says that the caller holds it.
+    How actions are carried out is in `carrying`, what futures are told in `resolving`. Every method takes the lock
+    itself, except where it says that the caller holds it.
     """
 
     def __init__(

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from pidfdpool import actions as do
 
+MOST_TOLD = 1000  # deaths of which an error tells, before the one that broke the pool
+
 _log = logging.getLogger("pidfdpool.deaths")
 # The errors tell of deaths, too: nobody who has not set up logging is to find them on standard error.
 _log.addHandler(logging.NullHandler())

@@ -46,7 +46,8 @@ MODES = {
     "embedded, prefork": ("prefork", ""),
     "daemon": ("event", DAEMON),
 }
-# A process of the event kind that has a subinterpreter hangs at its end, with no pool, too: Apache kills it after 10 s.
+# A process of the event kind that has a subinterpreter hangs at its end, without a pool, too. Apache kills it
+# after 10 s.
 INTERPRETERS = {"main interpreter": "WSGIApplicationGroup %{GLOBAL}", "subinterpreter": ""}
 CONFIGURATION = """
 ServerName 127.0.0.1
