@@ -1,11 +1,16 @@
-"""A worker's black box: a little memory that tells, after its death too, when it was last alive and where it was.
+"""A worker's black box: a little memory that tells, after its death too, what it had begun and where it was.
 
 Owns the layout of an unnamed memory file, and the two signals that have a Python stack written into it. The template
-makes one before each fork (`create`), the worker writes (`beat`, `record_stacks`), the host reads its own descriptor
-of the same file (`last_beat`, `stack`). Knows nothing of pools.
+makes one before each fork (`create`), the worker writes (`share`, `beat`, `record_stacks`), the host has a descriptor
+of the same file and reads (`last_beat`, `last_begun`, `stack`). Knows nothing of pools.
 
     bytes 0..7    native double: time.monotonic() of the last heartbeat, 0.0: there was none
+    bytes 8..15   native 64 bits: 1 once the worker notes what it begins
+    bytes 16..23  the same: the number of the task that it has begun last
+    bytes 24..31  the same, written by the host: the number of the first task that was taken back
     bytes 64..    the stacks that faulthandler wrote, one after the other
+
+What the host reads may be anything: a task can write there. So it takes nothing for true that cannot be.
 
 Which signal writes the stack. One would ask with a signal of one's own and then terminate with SIGTERM. But signals
 that are pending together are delivered in the order of their numbers, and a fatal one ends the process before the
@@ -20,14 +25,22 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import sys
+import time
 from contextlib import suppress
 
 from pidfdpool.native import signal
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 STACK_AT = 64
 STACK_SIGNAL = int(signal.SIGRTMAX) - 1  # asks for a stack and does nothing else; the last one is valgrind's
 
+NOTES, BEGUN, TAKEN_BACK = 1, 2, 3  # places in what `share` returns
 _BEAT = struct.Struct("@d")
+_WORD = struct.Struct("@q")
 _NO_MEMORY_FILES = (errno.ENOSYS, errno.EPERM, errno.EACCES)  # an old kernel, a filter, vm.memfd_noexec=2
 _DIRECTORIES = ("/dev/shm", "/tmp", "/var/tmp")  # for the room they have: an O_TMPFILE file has no name in there
 
@@ -57,6 +70,23 @@ def create() -> int:
 
 
 # ---- in the worker ---------------------------------------------------------------------------------------------
+
+
+def share(fd: int) -> memoryview:
+    """Return the first bytes of the box as 64-bit numbers: memory that the host sees, too, without a system call.
+
+    Where there is no room or memory left, nobody but the caller sees them.
+    """
+    import mmap
+
+    options: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+    try:
+        os.pwrite(fd, bytes(STACK_AT), 0)  # there has to be a page: a full disk would kill whoever writes to it later
+        words = memoryview(mmap.mmap(fd, STACK_AT, **options)).cast("q")
+    except OSError:
+        return memoryview(bytearray(STACK_AT)).cast("q")
+    words[NOTES] = 1
+    return words
 
 
 def beat(fd: int, now: float) -> None:
@@ -96,8 +126,30 @@ def last_beat(fd: int) -> float | None:
     with suppress(OSError):
         data = os.pread(fd, _BEAT.size, 0)
         if len(data) == _BEAT.size:
-            return float(_BEAT.unpack(data)[0]) or None
+            at = float(_BEAT.unpack(data)[0])
+            return at if 0.0 < at <= time.monotonic() else None
     return None
+
+
+def last_begun(fd: int) -> int | None:
+    """Return the number of the task that the worker has begun last, 0: none; None if the box does not tell."""
+    with suppress(OSError):
+        data = os.pread(fd, 2 * _WORD.size, NOTES * _WORD.size)
+        if len(data) == 2 * _WORD.size and _WORD.unpack_from(data)[0] == 1:
+            return int(_WORD.unpack_from(data, _WORD.size)[0])
+    return None
+
+
+def forget_begun(fd: int) -> None:
+    """Forget what the worker has begun last, because it may be given the same again. It has nothing to do now."""
+    with suppress(OSError):
+        os.pwrite(fd, _WORD.pack(0), BEGUN * _WORD.size)
+
+
+def note_taken_back(fd: int, number: int) -> None:
+    """Say from which task on the worker's tasks were taken back; 0: none."""
+    with suppress(OSError):
+        os.pwrite(fd, _WORD.pack(number), TAKEN_BACK * _WORD.size)
 
 
 def stack(fd: int, limit: int = 16384) -> str | None:

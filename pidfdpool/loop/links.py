@@ -6,11 +6,12 @@ A link is written to under the pool's lock, from any thread; it is read from and
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from pidfdpool import blackbox, journal, native, tokens, wire
+from pidfdpool import blackbox, grammar, journal, native, tokens, wire
 from pidfdpool.channel import Channel
 from pidfdpool.loop import stacks, usage
 from pidfdpool.loop.lending import Account
@@ -20,7 +21,7 @@ from pidfdpool.loop.witness import Evidence
 from pidfdpool.pidfd import Pidfd, PidfdDenied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pidfdpool.loop.poller import Poller, Watch
     from pidfdpool.native import Socket
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _log = logging.getLogger("pidfdpool")
-
-ALL = 1 << 20  # more tokens than a worker ever has
 
 # Seconds to wait for the template's word on how a worker ended, once its pidfd says that it did. The word comes
 # within a millisecond, unless the template is stopped.
@@ -82,7 +81,7 @@ class Link:
             self._poller.change(self._channel_watch, READ)
 
     def read(self) -> list[Frame]:
-        """Return what frames there are; at the channel's end note how it ended and watch it no more.
+        """Return what frames there are; at the channel's end watch it no more.
 
         Raises:
             WireError: somebody else wrote into the channel.
@@ -129,7 +128,8 @@ class WorkerLink(Link):
     _answers = True
 
     def __init__(self, slot: int, generation: int, end: Socket, its_tokens: int, poller: Poller) -> None:
-        super().__init__(Channel(end), poller)
+        self.seal = int.from_bytes(os.urandom(4)) or 1  # see `wire.seal_of`
+        super().__init__(Channel(end, grammar.FROM_WORKER, sealed=wire.seal_of(self.seal)), poller)
         self.slot = slot
         self.generation = generation
         self.name: tuple[int, int, int | None] = (slot, generation, None)
@@ -141,6 +141,7 @@ class WorkerLink(Link):
         self.report_within = REPORT_GRACE
         self.usage: tuple[int, float] | None = None  # peak RSS and CPU time, as the template reported them
         self._signal: int | None = None  # asked for before there was a handle
+        self._has_taken_back = False  # the worker was told so, and not yet that it is over
         self._blackbox: int | None = None
         self._stderr: Stderr | None = None
         self._stderr_watch: Watch | None = None
@@ -160,12 +161,42 @@ class WorkerLink(Link):
 
     def put_tokens(self, count: int) -> None:
         """Put down the tokens of so many tasks, before they are sent: one without a token is taken for taken back."""
+        if self._has_taken_back and self._blackbox is not None:
+            blackbox.note_taken_back(self._blackbox, 0)
+            self._has_taken_back = False
         if self._tokens is not None:
             tokens.put(self._tokens, count)
 
-    def take_back(self, most: int = ALL) -> int:
-        """Take back the last tasks that were sent, up to so many, if they have not begun; return how many."""
-        return 0 if self._tokens is None else tokens.take_many(self._tokens, most)
+    def take_back(self, last: Sequence[int]) -> int:
+        """Take back the last tasks that were sent, if they have not begun; return how many.
+
+        Tokens decide. A task may have put some down itself, so the worker is also told which tasks these are.
+        """
+        count = 0 if self._tokens is None else tokens.take_many(self._tokens, len(last))
+        if count and self._blackbox is not None:
+            blackbox.note_taken_back(self._blackbox, last[-count])
+            self._has_taken_back = True
+        return count
+
+    def unbegun(self, held: Sequence[int]) -> int:
+        """Return how many of the tasks that the dead worker held, the last ones, it has not begun.
+
+        held: in their order, those that have not been answered. The worker's own note tells; where there is none, the
+        tokens that are left.
+        """
+        begun = self.last_begun()
+        if begun is None:
+            return 0 if self._tokens is None else tokens.take_many(self._tokens, len(held) + 1)
+        return len(held) - 1 - held.index(begun) if begun in held else len(held)
+
+    def last_begun(self) -> int | None:
+        """Return the number of the task that the worker has begun last; 0: none; None: it cannot be told."""
+        return None if self._blackbox is None else blackbox.last_begun(self._blackbox)
+
+    def forget_begun(self) -> None:
+        """Forget what the worker has begun last, before it is given the same again."""
+        if self._blackbox is not None:
+            blackbox.forget_begun(self._blackbox)
 
     def leave(self) -> None:
         """Tell the worker to leave; if it is dying anyway, that will be noticed."""
@@ -184,15 +215,6 @@ class WorkerLink(Link):
         except OSError:  # before Linux 6.9 a pidfd cannot name a group; the template kills the rest of it
             with suppress(OSError):
                 self.handle.send_signal(number)
-
-    def reject(self, message: str) -> None:
-        """Kill a worker for what it wrote, of which its loop is not capable. While that exception is handled.
-
-        message: what is logged, with a place for the worker's slot.
-        """
-        journal.write(_log, logging.WARNING, message, self.slot, exc_info=True)
-        self.stop_reading()
-        self.signal(signal.SIGKILL)
 
     def ask_stack(self) -> None:
         """Have the worker write its Python stack into its black box."""
@@ -279,6 +301,26 @@ class TemplateLink(Link):
     def __init__(self, end: HostEnd, poller: Poller) -> None:
         super().__init__(end.channel, poller)
         self.end = end
+
+    def read(self) -> list[Frame]:
+        """Return what frames there are.
+
+        A template that has closed its channel, or in which somebody else writes into it, cannot do its work: it is
+        killed, and its end is noticed like any other.
+        """
+        frames: list[Frame] = []
+        try:
+            frames = super().read()
+            fault = self.channel.fault
+        except wire.WireError as error:
+            fault = error
+        if fault is not None and self.reading:
+            message = "the template (pid %s) wrote %s; it is killed"
+            journal.write(_log, logging.WARNING, message, self.end.pid, fault)
+            self.stop_reading()
+        if not self.reading:
+            self.kill()
+        return frames
 
     def tell(self, pieces: list[Buffer], descriptor: int | None = None) -> None:
         """Send a request; if the template is gone, its pidfd tells, and what was asked for is buried with it."""

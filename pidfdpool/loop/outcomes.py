@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from pidfdpool.errors import (
     InheritedFutureError,
     MemoryExceeded,
     PayloadError,
+    PayloadTooLarge,
     PoisonTask,
     QueueFull,
     TaskKilled,
@@ -136,7 +138,7 @@ class Outcome:
         """Return whether it is an exception after which the task is to be tried again. Rebuilds the exception."""
         if self.kind != wire.ERROR or not policy.retries_errors:
             return False
-        self.error = payload.load_error(self.buffers)
+        self.error = told_error(self.buffers)
         return isinstance(self.error, policy.retry_on)
 
     def deliver(self, future: Recipient) -> None:
@@ -147,7 +149,7 @@ class Outcome:
 def deliver(told: Frame | Outcome, future: Recipient, error: BaseException | None = None) -> None:
     """Resolve the future with what a worker wrote, and let go of its buffers before. error: it, if it is there."""
     if told.kind == wire.ERROR:
-        future._resolve(None, error or payload.load_error(_taken(told)))
+        future._resolve(None, error or told_error(_taken(told)))
         return
     try:
         result = rebuilt(_taken(told))
@@ -166,13 +168,36 @@ def rebuilt(buffers: Sequence[Buffer]) -> Any:
     """Return the result that a worker wrote.
 
     Raises:
-        PayloadError: it cannot be rebuilt here.
+        PayloadError: it cannot be rebuilt here, or there is not enough memory.
     """
+    if type(buffers) is wire.Lost:
+        raise _too_large("result", "receive", buffers.size)
     try:
         return payload.load_result(buffers)
+    except MemoryError:
+        size = sum(map(len, buffers))
+        del buffers  # nobody is to hold them because of a traceback
     except BaseException as failure:
         told = f"the result cannot be unpickled in the host: {type(failure).__name__}: {failure}"
         raise PayloadError(told) from failure
+    raise _too_large("result", "rebuild", size)
+
+
+def told_error(buffers: list[Buffer]) -> BaseException:
+    """Return the exception that a worker or the template wrote, or one that says why it cannot be had."""
+    if type(buffers) is wire.Lost:
+        return _too_large("exception", "receive", buffers.size)
+    try:
+        return payload.load_error(buffers)
+    except MemoryError:
+        return _too_large("exception", "rebuild", sum(map(len, buffers)))
+
+
+def _too_large(what: str, to_do: str, size: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"the host (pid {os.getpid()}) has not enough memory to {to_do} the {what} of this task, which came in "
+        f"{size / 1e6:.3g} MB. The worker goes on. Return less, return it in parts, or write it to a file."
+    )
 
 
 def expired(task: Task) -> DeadlineExceeded:

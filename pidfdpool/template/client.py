@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import channel as channels
-from pidfdpool import hygiene, inheritance, native, payload, scripts, wire
+from pidfdpool import grammar, hygiene, inheritance, native, payload, scripts, wire
 from pidfdpool.errors import TemplateError
 from pidfdpool.pidfd import Pidfd, PidfdDenied, SentinelHandle, capabilities, sentinel_pipe
 from pidfdpool.template import interpreter, launching
@@ -225,7 +225,7 @@ def start(recipe: Recipe, mask: SignalMask = None) -> HostEnd:
         else:
             read, lifeline = sentinel_pipe()
             watched.append(read)
-        link = HostEnd(channels.Channel(ours, descriptors=True), handles, lifeline)
+        link = HostEnd(channels.Channel(ours, grammar.FROM_TEMPLATE, descriptors=True), handles, lifeline)
         link.runs_script = boot.runs_script
         # A handler may raise. If it did so before the launcher's number is noted down, nobody could reap that.
         with hygiene.signals_blocked() as before:
@@ -269,7 +269,7 @@ def _shake_hands(link: HostEnd, launcher: int, program: str, mask: AbstractSet[i
         while link.handle is None:
             if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 raise TemplateError(f"{program} did not start a template within {START_TIMEOUT:g} s")
-            for frame in link.channel.receive_now():
+            for frame in _received(link, program):
                 if frame.kind == wire.SPAWN_FAILED:
                     raise OSError(frame.value, f"{program} could not fork the template: {os.strerror(frame.value)}")
                 if frame.kind not in (wire.LAUNCHED, wire.HELLO):
@@ -295,6 +295,13 @@ def _shake_hands(link: HostEnd, launcher: int, program: str, mask: AbstractSet[i
             link.channel.close()
             _reap_unwanted(link, launcher, min(deadline, time.monotonic() + LEAVING))
         raise
+
+
+def _received(link: HostEnd, program: str) -> list[wire.Frame]:
+    try:
+        return link.channel.receive_now()
+    except wire.WireError as error:
+        raise TemplateError(f"{program}, started as the pool's template, wrote {error}") from error
 
 
 def _reap_unwanted(link: HostEnd, launcher: int, deadline: float) -> object:

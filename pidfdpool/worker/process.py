@@ -18,7 +18,19 @@ from _thread import _count as count_threads
 from collections import deque
 from contextlib import suppress
 
-from pidfdpool import blackbox, context, hygiene, main_module, native, payload, rebuilding, scripts, tokens, wire
+from pidfdpool import (
+    blackbox,
+    context,
+    grammar,
+    hygiene,
+    main_module,
+    native,
+    payload,
+    rebuilding,
+    scripts,
+    tokens,
+    wire,
+)
 from pidfdpool.channel import Channel
 from pidfdpool.pidfd import prctl
 from pidfdpool.spinning import Spin
@@ -44,6 +56,7 @@ class Worker:
     def __init__(
         self,
         end: Socket,
+        seal: bytes,
         slot: int,
         boot: Boot,
         host_fd: int,
@@ -52,7 +65,7 @@ class Worker:
         box: int,
         mark: Mark,
     ) -> None:
-        self._channel = Channel(end)
+        self._channel = Channel(end, grammar.TO_WORKER, seals=seal)
         self._segments = Borrowing(self._channel)
         self._sending = native.lock()
         self._unsaid: deque[str] = deque()  # reasons why this worker is not well
@@ -67,6 +80,8 @@ class Worker:
         self._tokens = its_tokens
         self._spin = Spin(boot.spin)
         self._box = box
+        self._notes = blackbox.share(box)  # what the host is to know of this process when it is dead
+        self._passed = 0  # the first of the tasks that were taken back, once they are passed over
         self._mark = mark
         self._statm: int | None = None
         # Held open until this process ends: the box, and in the fallback the sign of life.
@@ -175,7 +190,7 @@ class Worker:
 
     def _work_off(self) -> bool:
         """Do what was read so far; return whether there is to be more."""
-        line = self._line
+        line, notes = self._line, self._notes
         while line:
             if line[0].kind == wire.LEAVE:
                 return False
@@ -184,13 +199,20 @@ class Worker:
                 return False
             if self._unwell and line[-1].kind != wire.LEAVE:
                 self._read(self._channel.receive())  # the host has been told: it takes these back, and sends LEAVE
-            elif tokens.take(self._tokens):
+            elif tokens.take(self._tokens) and not (notes[blackbox.TAKEN_BACK] and self._is_taken_back(line[0])):
                 self._answer(line.popleft())
                 if self._outdated:
                     return False
             else:
                 self._drop()
         return True
+
+    def _is_taken_back(self, frame: Frame) -> bool:
+        """Return whether a task for which there is a token was taken back: some task has put tokens down itself."""
+        first = self._notes[blackbox.TAKEN_BACK]
+        if frame.value == first:
+            self._passed = first  # so were those behind it, also those that are still to be read
+        return bool(self._passed == first)
 
     def _answer(self, frame: Frame) -> None:
         """Run a task and write what came of it."""
@@ -207,6 +229,8 @@ class Worker:
         told = wire.ticks(time.monotonic() - began)
         if self._segments.active:
             told |= self._segments.answer()
+        elif frame.slot & wire.ABOUT_SEGMENTS:
+            told |= wire.ANSWERED
         self._send(wire.encode(kind, told, self._memory(), frame.value, buffers))
 
     def _sent_anew(self, number: int) -> Frame:
@@ -232,10 +256,13 @@ class Worker:
 
     def _run_task(self, frame: Frame) -> tuple[int, list[Buffer]]:
         """Run a task as its flags say, and return its outcome."""
+        if type(frame.buffers) is wire.Lost:
+            return self._refuse(frame.buffers.size)
         deadline = wire.DEADLINE.unpack(frame.buffers.pop())[0] if frame.slot & wire.HAS_DEADLINE else None
         spare = frame.slot & wire.SPARE_DESCENDANTS
         if frame.slot & wire.ABOUT_SEGMENTS and not self._segments.open(frame):
             return wire.UNSEEN, []
+        self._notes[blackbox.BEGUN] = frame.value
         context.enter(frame.value, frame.generation, deadline)
         if spare:
             self._mark.take_off()
@@ -245,6 +272,11 @@ class Worker:
             if spare:
                 self._mark.put_on()
             context.leave()
+
+    def _refuse(self, size: int) -> tuple[int, list[Buffer]]:
+        """Answer a call for which there was no memory."""
+        told = f"this worker (pid {self._pid}) has not enough memory to receive the call, which takes {size} bytes"
+        return wire.ERROR, payload.dump_error(MemoryError(told), self._shared)
 
     def _outcome(self, frame: Frame) -> tuple[int, list[Buffer]]:
         """Run the call and return the kind and the buffers to answer with. Holds on to nothing of the task's."""
@@ -278,6 +310,7 @@ class Worker:
 
     def _close_in_forked_child(self) -> None:
         context.forget()
+        self._notes.release()
         rebuilding.forget_in_forked_child()
         self._segments.close_in_forked_child()
         self._channel.close()
