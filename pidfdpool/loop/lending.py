@@ -55,10 +55,10 @@ class Staged(list["Buffer"]):
         self.segment = segment
 
     def carried(self) -> list[Buffer]:
-        """Return the payload itself, copied out of the segment."""
+        """Return the payload itself, to be sent from where it lies: nothing else is ever written there."""
         assert self.segment.shared is not None
-        with memoryview(self.segment.shared) as whole:
-            return [bytes(part) for part in layout.parts(self[0], whole)]
+        self.segment.spoilt = True
+        return [*layout.parts(self[0], memoryview(self.segment.shared))]
 
     def __del__(self) -> None:
         self.arena.give_back(self.segment)
