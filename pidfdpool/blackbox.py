@@ -7,7 +7,9 @@ of the same file and reads (`last_beat`, `last_begun`, `stack`). Knows nothing o
     bytes 0..7    native double: time.monotonic() of the last heartbeat, 0.0: there was none
     bytes 8..15   native 64 bits: 1 once the worker notes what it begins
     bytes 16..23  the same: the number of the task that it has begun last
-    bytes 24..31  the same, written by the host: the number of the first task that was taken back
+    bytes 24..31  the same, written by the host: the number of the first task that was taken back; -1: some are being
+    bytes 32..39  the same: 1 once the host has the box, so that it can note this
+    bytes 40..47  the same, written by the worker: the number of the task that it has taken a token for
     bytes 64..    the stacks that faulthandler wrote, one after the other
 
 What the host reads may be anything: a task can write there. So it takes nothing for true that cannot be.
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
 STACK_AT = 64
 STACK_SIGNAL = int(signal.SIGRTMAX) - 1  # asks for a stack and does nothing else; the last one is valgrind's
 
-NOTES, BEGUN, TAKEN_BACK = 1, 2, 3  # places in what `share` returns
+NOTES, BEGUN, TAKEN_BACK, HEARD, NEXT = 1, 2, 3, 4, 5  # places in what `share` returns
+SOME = -1  # of TAKEN_BACK: which ones is about to be told
 _BEAT = struct.Struct("@d")
 _WORD = struct.Struct("@q")
 _NO_MEMORY_FILES = (errno.ENOSYS, errno.EPERM, errno.EACCES)  # an old kernel, a filter, vm.memfd_noexec=2
@@ -51,6 +54,13 @@ def create() -> int:
     Raises:
         OSError: no descriptor or memory left, or there is no place for such a file.
     """
+    fd = _create()
+    with suppress(OSError):  # the disk is full; then nobody shares the first bytes
+        os.pwrite(fd, bytes(STACK_AT), 0)
+    return fd
+
+
+def _create() -> int:
     try:
         return os.memfd_create("pidfdpool-blackbox", os.MFD_CLOEXEC)
     except AttributeError:  # this Python was built where the C library did not know it
@@ -81,9 +91,8 @@ def share(fd: int) -> memoryview:
 
     options: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
     try:
-        os.pwrite(fd, bytes(STACK_AT), 0)  # there has to be a page: a full disk would kill whoever writes to it later
         words = memoryview(mmap.mmap(fd, STACK_AT, **options)).cast("q")
-    except OSError:
+    except (OSError, ValueError):  # ValueError: there are no such bytes
         return memoryview(bytearray(STACK_AT)).cast("q")
     words[NOTES] = 1
     return words
@@ -140,6 +149,22 @@ def last_begun(fd: int) -> int | None:
     return None
 
 
+def at_hand(fd: int) -> tuple[int, ...]:
+    """Return the numbers of the tasks that the worker has begun last, and is going to begin or has begun."""
+    begun = last_begun(fd)
+    with suppress(OSError):
+        data = os.pread(fd, _WORD.size, NEXT * _WORD.size)
+        if begun is not None and len(data) == _WORD.size:
+            return begun, int(_WORD.unpack(data)[0])
+    return ()
+
+
+def hear(fd: int) -> None:
+    """Have the worker know that `note_taken_back` will be called."""
+    with suppress(OSError):
+        os.pwrite(fd, _WORD.pack(1), HEARD * _WORD.size)
+
+
 def forget_begun(fd: int) -> None:
     """Forget what the worker has begun last, because it may be given the same again. It has nothing to do now."""
     with suppress(OSError):
@@ -147,7 +172,7 @@ def forget_begun(fd: int) -> None:
 
 
 def note_taken_back(fd: int, number: int) -> None:
-    """Say from which task on the worker's tasks were taken back; 0: none."""
+    """Say from which task on the worker's tasks were taken back; 0: none. Before it is known: SOME."""
     with suppress(OSError):
         os.pwrite(fd, _WORD.pack(number), TAKEN_BACK * _WORD.size)
 

@@ -141,7 +141,7 @@ class WorkerLink(Link):
         self.report_within = REPORT_GRACE
         self.usage: tuple[int, float] | None = None  # peak RSS and CPU time, as the template reported them
         self._signal: int | None = None  # asked for before there was a handle
-        self._has_taken_back = False  # the worker was told so, and not yet that it is over
+        self._taken_back = 0  # the first task that was, as the worker was told, and not yet that it is over
         self._blackbox: int | None = None
         self._stderr: Stderr | None = None
         self._stderr_watch: Watch | None = None
@@ -161,22 +161,33 @@ class WorkerLink(Link):
 
     def put_tokens(self, count: int) -> None:
         """Put down the tokens of so many tasks, before they are sent: one without a token is taken for taken back."""
-        if self._has_taken_back and self._blackbox is not None:
-            blackbox.note_taken_back(self._blackbox, 0)
-            self._has_taken_back = False
+        if self._taken_back:
+            self._note_taken_back(0)
         if self._tokens is not None:
             tokens.put(self._tokens, count)
 
     def take_back(self, last: Sequence[int]) -> int:
         """Take back the last tasks that were sent, if they have not begun; return how many.
 
-        Tokens decide. A task may have put some down itself, so the worker is also told which tasks these are.
+        Tokens decide. But a task may have put some down, or taken some. So the worker is also told from which task on
+        they were taken back, and what it says that it has begun was not.
         """
+        before = self._taken_back or blackbox.SOME
+        if not self._taken_back:
+            self._note_taken_back(before)
         count = 0 if self._tokens is None else tokens.take_many(self._tokens, len(last))
         if count and self._blackbox is not None:
-            blackbox.note_taken_back(self._blackbox, last[-count])
-            self._has_taken_back = True
+            self._note_taken_back(last[-count])
+            begun = [last.index(number) for number in blackbox.at_hand(self._blackbox) if number in last[-count:]]
+            if begun:
+                count = len(last) - 1 - max(begun)
+                self._note_taken_back(last[-count] if count else before)
         return count
+
+    def _note_taken_back(self, first: int) -> None:
+        if self._blackbox is not None:
+            self._taken_back = first
+            blackbox.note_taken_back(self._blackbox, first)
 
     def unbegun(self, held: Sequence[int]) -> int:
         """Return how many of the tasks that the dead worker held, the last ones, it has not begun.
@@ -227,6 +238,7 @@ class WorkerLink(Link):
     def take_blackbox(self, fd: int) -> None:
         """Own the worker's black box."""
         self._blackbox = fd
+        blackbox.hear(fd)
 
     def take_stderr(self, fd: int) -> None:
         """Own the read end of the worker's standard error, and have it served by the pool thread."""

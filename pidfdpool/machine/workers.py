@@ -237,6 +237,7 @@ class WorkerRules(PrefetchRules):
 
     def _dropped(self, slot: Slot, event: ev.Dropped, now: float) -> None:
         if event.count > slot.to_drop:
+            slot.detail = slot.detail or "it passed over tasks that nobody had taken back"
             self._distrust(slot)
             return
         slot.to_drop -= event.count

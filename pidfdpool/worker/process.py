@@ -199,20 +199,30 @@ class Worker:
                 return False
             if self._unwell and line[-1].kind != wire.LEAVE:
                 self._read(self._channel.receive())  # the host has been told: it takes these back, and sends LEAVE
-            elif tokens.take(self._tokens) and not (notes[blackbox.TAKEN_BACK] and self._is_taken_back(line[0])):
+            elif not tokens.take(self._tokens):
+                # Looked at before the host hears of it and sends others.
+                stolen = notes[blackbox.HEARD] and not notes[blackbox.TAKEN_BACK]
+                self._drop()
+                if stolen:
+                    raise RuntimeError("a task has taken tokens of this worker's, which only its loop may take")
+            else:
+                notes[blackbox.NEXT] = number = line[0].value
+                # Looked at after that: the host takes back first, and looks then what is at hand.
+                if notes[blackbox.TAKEN_BACK] and self._is_taken_back(number):
+                    self._drop()
+                    continue
+                notes[blackbox.BEGUN] = number
                 self._answer(line.popleft())
                 if self._outdated:
                     return False
-            else:
-                self._drop()
         return True
 
-    def _is_taken_back(self, frame: Frame) -> bool:
+    def _is_taken_back(self, number: int) -> bool:
         """Return whether a task for which there is a token was taken back: some task has put tokens down itself."""
         first = self._notes[blackbox.TAKEN_BACK]
-        if frame.value == first:
-            self._passed = first  # so were those behind it, also those that are still to be read
-        return bool(self._passed == first)
+        # So were those behind it, also those that are still to be read.
+        self._passed = first if number == first or self._passed == first else 0
+        return bool(self._passed)
 
     def _answer(self, frame: Frame) -> None:
         """Run a task and write what came of it."""
@@ -262,7 +272,6 @@ class Worker:
         spare = frame.slot & wire.SPARE_DESCENDANTS
         if frame.slot & wire.ABOUT_SEGMENTS and not self._segments.open(frame):
             return wire.UNSEEN, []
-        self._notes[blackbox.BEGUN] = frame.value
         context.enter(frame.value, frame.generation, deadline)
         if spare:
             self._mark.take_off()
