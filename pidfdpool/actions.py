@@ -33,6 +33,7 @@ class Cause(enum.Enum):
     SHUTDOWN = "the pool shut down"
     BROKEN = "the pool broke"
     BABBLE = "something wrote into its channel that is no answer"
+    HUNG_UP = "its channel was closed while it went on"
     REFUSED = "its channel took no task any more"
     SCRIPT = "it was forked before the script was run again, which a task needs"
 

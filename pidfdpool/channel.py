@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pidfdpool.native import Socket
-    from pidfdpool.wire import Buffer, Frame
+    from pidfdpool.wire import Buffer, Frame, Grammar
 
 _CHUNK = 1 << 16
+_MOST_UNREAD = 1 << 18  # bytes: a channel holds no more
 _SMALL = 1 << 12  # bytes of a buffer that is sooner copied than gathered
 _FD = Struct("@i")
 _FD_SPACE = _socket.CMSG_SPACE(_FD.size)
@@ -47,9 +48,23 @@ def pair() -> tuple[Socket, Socket]:
 class Channel:
     """Frames over one stream socket, which it owns."""
 
-    def __init__(self, sock: Socket, *, descriptors: bool = False) -> None:
+    def __init__(
+        self,
+        sock: Socket,
+        grammar: Grammar = wire.ANY,
+        *,
+        descriptors: bool = False,
+        seals: bytes = b"",
+        sealed: bytes = b"",
+    ) -> None:
+        """Take over the socket.
+
+        grammar: what the other end may write. descriptors: whether some may come beside it.
+        seals: what this end puts before each frame that it sends by `send`; sealed: what the other end does.
+        """
         self._sock = sock
-        self._decoder = wire.Decoder()
+        self._decoder = wire.Decoder(grammar, sealed)
+        self._seal = seals
         self._takes_descriptors = descriptors
         self._descriptors: deque[int | None] = deque()
         self._unsent: deque[tuple[Buffer, int | None]] = deque()
@@ -58,6 +73,17 @@ class Channel:
     def fileno(self) -> int:
         """Return the socket's descriptor; -1 once closed."""
         return self._sock.fileno()
+
+    def unread(self) -> int:
+        """Return how many bytes it holds for whoever reads it next."""
+        import fcntl
+        import sys
+        import termios
+
+        try:
+            return int.from_bytes(fcntl.ioctl(self._sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+        except OSError:  # a sandbox does not allow it
+            return _MOST_UNREAD
 
     def take_descriptors(self) -> None:
         """Receive descriptors from now on. Until then it is not asked for them, which saves half a microsecond.
@@ -78,7 +104,7 @@ class Channel:
             EOFError: the other end is closed and everything it wrote has been read.
             ConnectionResetError: as EOFError, and it never read all that was written to it (unix(7)).
             BlockingIOError: nothing there, for a non-blocking read.
-            WireError: not a frame.
+            WireError: not a frame; see also `fault`.
         """
         memory = self._decoder.wanted()
         if memory is not None:
@@ -93,6 +119,11 @@ class Channel:
             raise EOFError
         self.received += len(data)
         return self._decoder.feed(data)
+
+    @property
+    def fault(self) -> wire.WireError | None:
+        """What came behind the frames that were received last, and is none; None: nothing so far."""
+        return self._decoder.fault
 
     def receive_now(self) -> list[Frame]:
         """Do as `receive`, without waiting."""
@@ -163,10 +194,11 @@ class Channel:
         return True
 
     def send(self, pieces: Sequence[Buffer], descriptor: int | None = None) -> None:
-        """Send all of it, waiting as long as it takes. The descriptor stays the caller's."""
+        """Send all of one frame, waiting as long as it takes. The descriptor stays the caller's."""
         if descriptor is None and len(pieces) == 2 and len(pieces[1]) <= _SMALL:
-            self._sock.sendall(b"".join(pieces), _socket.MSG_NOSIGNAL)
+            self._sock.sendall(b"".join((self._seal, pieces[0], pieces[1])), _socket.MSG_NOSIGNAL)
             return
+        pieces = [self._seal + bytes(pieces[0]), *pieces[1:]]
         ancillary = [] if descriptor is None else [_rights(descriptor)]
         sent = self._sock.sendmsg(pieces, ancillary, _socket.MSG_NOSIGNAL)
         for piece in pieces:

@@ -49,6 +49,10 @@ class PayloadError(PidfdPoolError):
     """
 
 
+class PayloadTooLarge(PayloadError, MemoryError):
+    """A result or an exception did not fit into the host's memory. Only this future lacks it; the pool goes on."""
+
+
 class CallNotSendable(PidfdPoolError, pickle.PicklingError, TypeError):
     """A call was not submitted, because its function or an argument cannot be pickled. It is the future's exception.
 

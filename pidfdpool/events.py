@@ -108,6 +108,23 @@ class Declined:
 
 
 @dataclass(frozen=True, slots=True)
+class Babbled:
+    """The worker wrote what no worker's loop writes; told: what that was, for people. Nothing more of it is read."""
+
+    slot: int
+    generation: int
+    told: str
+
+
+@dataclass(frozen=True, slots=True)
+class HungUp:
+    """The worker's end of the channel is closed. Mostly it has ended, and its Died follows."""
+
+    slot: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class Unhealthy:
     """The worker asked to be replaced; reason is for people."""
 
@@ -263,6 +280,8 @@ WorkerEvent: TypeAlias = (
     | Dropped
     | SendRefused
     | Declined
+    | Babbled
+    | HungUp
     | Unhealthy
     | Outdated
     | LastBeat

@@ -18,7 +18,7 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import TypeAlias
 
     Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -55,6 +55,7 @@ _MOST_TICKS = 2**12 - 1
 
 DEADLINE = struct.Struct("<d")
 MOST_ATTEMPTS = 2**32 - 1  # what the frame has room for; a task is told no higher number of its own
+_SEAL = struct.Struct("<I")
 
 # worker -> host
 READY = 10
@@ -69,7 +70,7 @@ OUTDATED = 17  # the next task needs the script, which this worker does not have
 
 # host -> template
 BOOT = 20  # buffers: what the template must know, see template.boot
-SPAWN = 21  # with a descriptor: the worker's end of its channel
+SPAWN = 21  # with a descriptor: the worker's end of its channel; value: what it seals its frames with, see `seal_of`
 SIGNAL = 22  # value: signal number; only where there are no pidfds
 STOP = 23
 INHERIT = 24  # with a descriptor: one that the initializer's arguments need; comes before BOOT
@@ -91,6 +92,16 @@ USAGE = struct.Struct("<qd")
 
 _KINDS = frozenset({TASK, LEAVE, *range(3, 6), *range(10, 18), *range(20, 27), *range(30, 39)})
 
+LONGEST = 1 << 46  # bytes; no process has room for a buffer that is longer
+_STEP = 1 << 20  # bytes: so much memory is had at a time for a buffer whose bytes are still to come
+_ZEROS = memoryview(bytes(_STEP))
+_SINK = bytearray(1 << 14)  # for bytes that nobody wants; what is in there means nothing
+
+
+def seal_of(number: int) -> bytes:
+    """Return what stands before each frame of a worker. number: what SPAWN said; 0: nothing."""
+    return _SEAL.pack(number) if number else b""
+
 
 def ticks(seconds: float) -> int:
     """Return how long a task took in the form in which its answer says so, in slot, beside the flags."""
@@ -103,7 +114,7 @@ def took(slot: int) -> float:
 
 
 class WireError(Exception):
-    """The bytes are not a frame: somebody else wrote into the channel."""
+    """The bytes are not a frame that can come from there: somebody else wrote into the channel. It says what came."""
 
 
 class Frame:
@@ -136,34 +147,134 @@ def encode(
     return [head + _LENGTHS[count].pack(*map(len, buffers)), *buffers]
 
 
+class Lost(list["Buffer"]):
+    """What a frame has in the place of its buffers if there was no memory for them: nothing."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size  # bytes of all of them
+
+
+class Rule:
+    """What the frames of one kind have to be like; see `grammar`."""
+
+    __slots__ = ("check", "fewest", "longest", "most")
+
+    def __init__(
+        self,
+        fewest: int = 0,
+        most: int | None = None,
+        longest: int = LONGEST,
+        check: Callable[[int, int, Sequence[int]], str] | None = None,
+    ) -> None:
+        """Set what is allowed.
+
+        fewest, most: buffers. Default: as many as `fewest`. longest: bytes of a buffer.
+        check: returns what is wrong with slot, value and the buffers' lengths; "": nothing.
+        """
+        self.fewest = fewest
+        self.most = fewest if most is None else most
+        self.longest = longest
+        self.check = check
+
+
+class Grammar:
+    """The kinds of frames that may come from one side, and what they have to be like.
+
+    Nearly all frames are of one kind, and have one buffer. That kind is `usual`: such a frame needs no other look
+    unless one of the flags `special` is set in its slot.
+    """
+
+    __slots__ = ("_rules", "special", "usual")
+
+    def __init__(self, rules: dict[int, Rule], usual: int = 0, special: int = 0) -> None:
+        self._rules = rules
+        self.usual = usual
+        self.special = special
+
+    def check_kind(self, kind: int, count: int | None = None) -> None:
+        """Check what the first bytes of a frame say. count: of buffers; None: it has not come yet.
+
+        Raises:
+            WireError: no such frame can come from there.
+        """
+        rule = self._rules.get(kind)
+        if rule is None:
+            raise WireError(f"a frame of unknown kind {kind}")
+        if count is not None and not rule.fewest <= count <= rule.most:
+            wanted = rule.fewest if rule.fewest == rule.most else f"{rule.fewest} to {rule.most}"
+            raise WireError(f"a frame of kind {kind} with {count} buffers instead of {wanted}")
+
+    def check(self, kind: int, slot: int, value: int, lengths: Sequence[int]) -> None:
+        """Check the head of a frame.
+
+        Raises:
+            WireError: no such frame can come from there.
+        """
+        rule = self._rules[kind]
+        if lengths and (max(lengths) > rule.longest or sum(lengths) > LONGEST):
+            raise WireError(f"a frame of kind {kind} with a buffer of {max(lengths)} bytes")
+        told = "" if rule.check is None else rule.check(slot, value, lengths)
+        if told:
+            raise WireError(f"a frame of kind {kind} with {told}")
+
+
+ANY = Grammar({kind: Rule(0, 255) for kind in _KINDS})
+
+
 class Decoder:
     """Bytes in, frames out, in whatever pieces the stream delivers them. Not thread-safe.
 
-    Small frames are cut from what `feed` is given. A buffer that did not arrive whole gets memory of its exact
-    size, and `wanted` asks the reader to receive straight into it: a large payload is copied once, by the kernel.
+    Small frames are cut from what `feed` is given. For a buffer that did not arrive whole `wanted` asks the reader to
+    receive straight into its memory, so that a large payload is copied once, by the kernel. That memory grows as the
+    bytes come: who writes a length has not got the bytes yet. If there is no memory, the buffers of this one frame
+    are `Lost`, and the rest of its bytes is read past.
+
+    What does not follow the grammar is a fault. Frames that were complete before it count.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grammar: Grammar = ANY, seal: bytes = b"") -> None:
+        """seal: stands before each frame, so that nobody who does not know it can write one."""
+        self._grammar = grammar
+        self._seal = seal
+        self._of_one = struct.Struct(f"<{len(seal)}s{_OF_ONE.format[1:]}")
+        self._header = struct.Struct(f"<{len(seal)}s{HEADER.format[1:]}")
         self._rest = b""
         self._frame: Frame | None = None
         self._lengths: list[int] = []  # of the buffers still to come, the next one last
-        self._body: bytearray | None = None
-        self._filled = 0
+        self._size = 0  # bytes of all its buffers
+        self._body: bytearray | None = None  # of the buffer that is being filled; _SINK: it is read past
+        self._length = self._filled = 0
+        self._view: memoryview | None = None
+        self.fault: WireError | None = None  # the stream cannot be used any more
 
     def wanted(self) -> memoryview | None:
         """Return the memory to receive into next, then call `filled`; or None: then call `feed`."""
         if self._body is None:
             return None
-        return memoryview(self._body)[self._filled :]
+        if self._body is not _SINK and self._filled == len(self._body):
+            self._grow(self._body)
+        if self._body is _SINK:
+            self._view = memoryview(_SINK)[: self._length - self._filled]
+        else:
+            self._view = memoryview(self._body)[self._filled :]
+        return self._view
 
     def filled(self, count: int) -> list[Frame]:
-        """Take note of `count` bytes received into `wanted()`; return the frames now complete."""
+        """Take note of `count` bytes received into `wanted()`; return the frames now complete.
+
+        Raises:
+            WireError: as `feed`.
+        """
+        assert self._view is not None
         assert self._body is not None
         assert self._frame is not None
+        self._view.release()  # or the memory could not grow
         self._filled += count
-        if self._filled < len(self._body):
+        if self._filled < self._length:
             return []
-        self._frame.buffers.append(self._body)
+        if self._body is not _SINK:
+            self._frame.buffers.append(self._body)
         self._body = None
         return self.feed(b"")
 
@@ -171,45 +282,107 @@ class Decoder:
         """Take the next bytes of the stream; return the frames now complete.
 
         Raises:
-            WireError: these bytes are no frame; the stream cannot be used any more.
+            WireError: these bytes are no frame; the stream cannot be used any more. Where frames were complete before
+                them, these are returned, and `fault` is set.
         """
-        if self._rest:
-            data = self._rest + data
         frames: list[Frame] = []
+        try:
+            if self.fault is not None:
+                raise self.fault
+            self._cut(self._rest + data if self._rest else data, frames)
+        except WireError as error:
+            self.fault = error
+            if not frames:
+                raise
+        return frames
+
+    def _cut(self, data: bytes, frames: list[Frame]) -> None:
+        """Append the frames that are complete, and keep the rest."""
+        of_one, seal, usual, special = self._of_one, self._seal, self._grammar.usual, self._grammar.special
+        least = of_one.size
         position, end = 0, len(data)
         while True:
             frame = self._frame
             if frame is None:
-                if end - position >= _OF_ONE.size and data[position + 1] == 1:
-                    kind, _, slot, generation, value, length = _OF_ONE.unpack_from(data, position)
-                    body = position + _OF_ONE.size
-                    if end - body >= length and kind in _KINDS:
-                        position = body + length
-                        frames.append(Frame(kind, slot, generation, value, [data[body:position]]))
-                        continue
-                if end - position < HEADER.size:
+                if end - position >= least:
+                    mark, kind, count, slot, generation, value, length = of_one.unpack_from(data, position)
+                    if kind == usual and count == 1 and mark == seal and not slot & special:
+                        body = position + least
+                        if end - body >= length:
+                            position = body + length
+                            frames.append(Frame(kind, slot, generation, value, [data[body:position]]))
+                            continue
+                body = self._begin(data, position)
+                if not body:
                     break
-                kind, count, slot, generation, value = HEADER.unpack_from(data, position)
-                if kind not in _KINDS:
-                    raise WireError(f"a frame of unknown kind {kind}")
-                lengths = _LENGTHS[count]
-                body = position + HEADER.size + lengths.size
-                if end < body:
-                    break
-                self._frame = frame = Frame(kind, slot, generation, value, [])
-                self._lengths = list(lengths.unpack_from(data, position + HEADER.size))[::-1]
                 position = body
+                frame = self._frame
+                assert frame is not None
             while self._lengths:
                 length = self._lengths.pop()
                 if end - position < length:
-                    self._body = bytearray(length)
-                    self._filled = end - position
-                    self._body[: self._filled] = data[position:]
+                    self._length, self._filled = length, end - position
+                    self._body = self._memory(frame, data[position:])
                     self._rest = b""
-                    return frames
-                frame.buffers.append(data[position : position + length])
+                    return
+                if type(frame.buffers) is list:
+                    frame.buffers.append(data[position : position + length])
                 position += length
             frames.append(frame)
             self._frame = None
         self._rest = data[position:]
-        return frames
+
+    def _begin(self, data: bytes, position: int) -> int:
+        """Begin a frame and return where its buffers begin; 0 if too little has come for that.
+
+        Raises:
+            WireError: it is none. As little as has come is looked at: nobody may ever write the rest.
+        """
+        there = len(data) - position
+        if not there:
+            return 0
+        seal, grammar = self._seal, self._grammar
+        if not data.startswith(seal[:there], position):
+            raise WireError(f"the bytes {data[position : position + 16]!r}, which its loop has not written")
+        if there <= len(seal):
+            return 0
+        count = data[position + len(seal) + 1] if there > len(seal) + 1 else None
+        grammar.check_kind(data[position + len(seal)], count)
+        if there < self._header.size:
+            return 0
+        _, kind, count, slot, generation, value = self._header.unpack_from(data, position)
+        body = position + self._header.size
+        lengths = _LENGTHS[count]
+        if len(data) - body < lengths.size:
+            return 0
+        sizes = lengths.unpack_from(data, body)
+        grammar.check(kind, slot, value, sizes)
+        self._frame = Frame(kind, slot, generation, value, [])
+        self._lengths = list(sizes)[::-1]
+        self._size = sum(sizes)
+        return body + int(lengths.size)
+
+    # ---- memory for a buffer that did not arrive whole -------------------------------------------------------
+
+    def _memory(self, frame: Frame, begun: bytes) -> bytearray:
+        """Return memory that holds what has come of a buffer, and has room for what may come soon."""
+        if type(frame.buffers) is list:
+            try:
+                body = bytearray(min(self._length, max(len(begun), _STEP)))
+                body[: len(begun)] = begun
+                return body
+            except MemoryError:
+                self._lose(frame)
+        return _SINK
+
+    def _grow(self, body: bytearray) -> None:
+        try:
+            body += _ZEROS[: self._length - len(body)]
+        except MemoryError:
+            assert self._frame is not None
+            self._lose(self._frame)
+            self._body = _SINK
+
+    def _lose(self, frame: Frame) -> None:
+        """Let go of the buffers of a frame for which there is no memory."""
+        frame.buffers = Lost(self._size)

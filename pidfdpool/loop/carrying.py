@@ -86,6 +86,8 @@ class Carrying(Resolving):
                 return ev.Declined(action.slot, action.generation, action.task)
             task.begun = True
         task.attempt = action.attempt
+        if action.attempt > 1:
+            link.forget_begun()
         task.future._note_attempt(link.name, action.attempt, time.time())
         try:
             link.put_tokens(1)
@@ -125,10 +127,11 @@ class Carrying(Resolving):
 
     def _take_back(self, action: do.TakeBack) -> ev.Event:
         link = self.workers[action.slot]
-        count = link.take_back(action.count)
-        if link.account.lent:
-            ahead = self.machine.slots[action.slot].ahead
-            for number in islice(reversed(ahead), count):
+        ahead = self.machine.slots[action.slot].ahead
+        last = list(islice(reversed(ahead), action.count))[::-1]
+        count = link.take_back(last)
+        if link.account.lent and count:
+            for number in last[-count:]:
                 self.lender.take_back(link, number)
         return ev.TakenBack(action.slot, action.generation, count)
 
@@ -157,7 +160,7 @@ class Carrying(Resolving):
         self.workers[action.slot] = link
         link.watch_channel(partial(self._thread.on_channel, link))
         self.template.tell(wire.encode(wire.TOKENS, action.slot, action.generation), its_tokens)
-        self.template.tell(wire.encode(wire.SPAWN, action.slot, action.generation), theirs.detach())
+        self.template.tell(wire.encode(wire.SPAWN, action.slot, action.generation, link.seal), theirs.detach())
         return None
 
     # There may be no such worker: its start has failed, and the machine is about to be told.

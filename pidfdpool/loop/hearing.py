@@ -7,12 +7,13 @@ says how many outcomes may go this way (`take_answers`); whatever needs a decisi
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING
 
-from pidfdpool import describing, payload, wire
+from pidfdpool import describing, journal, wire
 from pidfdpool import events as ev
-from pidfdpool.loop.outcomes import Outcome
+from pidfdpool.loop.outcomes import Outcome, told_error
 from pidfdpool.loop.resolving import Telling, owe, tell
 from pidfdpool.rules import State
 from pidfdpool.segments import THRESHOLD
@@ -24,20 +25,35 @@ if TYPE_CHECKING:
     from pidfdpool.wire import Frame
 
 OUTCOMES = (wire.RESULT, wire.ERROR)
+_log = logging.getLogger("pidfdpool")
 
 
 def hear(pool: Pool, link: WorkerLink, frames: list[Frame]) -> None:
     """Take everything that came in one read, in its order."""
+    fault: wire.WireError | None = None
     for index, frame in enumerate(frames):
-        if frame.kind in OUTCOMES and _is_about_segments(frame) and not pool.lender.settle(link, frame):
-            frames = frames[:index]  # the worker is killed for what it wrote
-            break
+        if frame.kind in OUTCOMES and _is_about_segments(frame):
+            try:
+                pool.lender.settle(link, frame)
+            except wire.WireError as error:
+                frames, fault = frames[:index], error
+                break
     at = 0
     while at < len(frames):
         at = _take_answers(pool, link, frames, at)
         if at < len(frames):
             _hear_one(pool, link, frames[at])
             at += 1
+    if fault is not None:
+        reject(pool, link, fault)
+
+
+def reject(pool: Pool, link: WorkerLink, fault: wire.WireError) -> None:
+    """Have a worker killed for what it wrote, of which its loop is not capable. What came before that counts."""
+    message = "worker %d (pid %s) wrote %s; it is killed"
+    journal.write(_log, logging.WARNING, message, link.slot, link.name[2], fault)
+    link.stop_reading()
+    pool.happen(ev.Babbled(link.slot, link.generation, str(fault)))
 
 
 def _is_about_segments(frame: Frame) -> bool:
@@ -106,9 +122,16 @@ def _hear_one(pool: Pool, link: WorkerLink, frame: Frame) -> None:
         if not link.ready_early:
             pool.happen(ev.Ready(slot, generation))
     elif frame.kind == wire.INITIALIZER_FAILED:
-        error = payload.load_error(frame.buffers)
+        _take_failed_start(pool, link, frame)
+
+
+def _take_failed_start(pool: Pool, link: WorkerLink, frame: Frame) -> None:
+    reason = ""
+    if pool.machine.slots[link.slot].state is State.STARTING:  # otherwise its loop has not said so
+        error = told_error(frame.buffers)
         pool.cause = pool.cause or error
-        pool.happen(ev.InitializerFailed(slot, generation, describing.repr_of(error)))
+        reason = describing.repr_of(error)
+    pool.happen(ev.InitializerFailed(link.slot, link.generation, reason))
 
 
 def _take_outcome(pool: Pool, link: WorkerLink, frame: Frame) -> None:

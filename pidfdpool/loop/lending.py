@@ -18,7 +18,6 @@ have it mapped. A requeued or retried task keeps its segment, which no worker ca
 from __future__ import annotations
 
 import os
-import struct
 import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -56,10 +55,10 @@ class Staged(list["Buffer"]):
         self.segment = segment
 
     def carried(self) -> list[Buffer]:
-        """Return the payload itself, copied out of the segment."""
+        """Return the payload itself, to be sent from where it lies: nothing else is ever written there."""
         assert self.segment.shared is not None
-        with memoryview(self.segment.shared) as whole:
-            return [bytes(part) for part in layout.parts(self[0], whole)]
+        self.segment.spoilt = True
+        return [*layout.parts(self[0], memoryview(self.segment.shared))]
 
     def __del__(self) -> None:
         self.arena.give_back(self.segment)
@@ -275,25 +274,24 @@ class Lender:
 
     # ---- answers -------------------------------------------------------------------------------------------
 
-    def settle(self, link: WorkerLink, frame: Frame) -> bool:
+    def settle(self, link: WorkerLink, frame: Frame) -> None:
         """Settle what a task had of segments; from now on the frame's buffers are those of the result.
 
-        In the pool thread, without the lock. Return False for a frame that the worker's loop cannot have written: the
-        worker is killed.
-        """
-        try:
-            task = self._pool.tasks.get(frame.value)
-            if task is not None:
-                self._learn(task.name, frame)
-            if frame.slot:
-                with self._pool.lock:
-                    self._settle(link, frame)
-        except (wire.WireError, ValueError, IndexError, struct.error):
-            link.reject("worker %d wrote of segments that it does not have; it is killed")
-            return False
-        return True
+        In the pool thread or the leader, without the lock.
 
-    def _settle(self, link: WorkerLink, frame: Frame) -> None:
+        Raises:
+            WireError: the worker's loop cannot have written that.
+        """
+        size = sum(map(len, frame.buffers))
+        if frame.slot & wire.ABOUT_BORROWED:
+            with self._pool.lock:
+                size = self._settle(link, frame) or size
+        task = self._pool.tasks.get(frame.value)
+        if task is not None:
+            self._learn(task.name, frame.kind, size)
+
+    def _settle(self, link: WorkerLink, frame: Frame) -> int:
+        """Return the size of a result in a segment; 0: it is not in one."""
         account = link.account
         lent = account.lent.pop(frame.value, None)
         loan = None if lent is None else lent.loan
@@ -302,17 +300,27 @@ class Lender:
             lent.call.spoilt = lent.call.spoilt or not frame.slot & wire.RETURNED
         if frame.slot & wire.MISSED and loan is not None and loan.segment is not None:
             account.met.pop(loan.segment.number, None)
-        if frame.slot & wire.TAKEN:
-            if loan is None:
-                raise wire.WireError("a result in a segment that was not lent")
-            frame.buffers = self._opened(loan, frame.buffers[0])
+        if not frame.slot & wire.TAKEN:
+            return 0
+        if loan is None:
+            raise wire.WireError("of a result in a segment that was not lent to it")
+        reference = frame.buffers[0]
+        size = layout.size_of(reference)
+        try:
+            frame.buffers = self._opened(loan, reference)
+        except MemoryError:
+            frame.buffers = wire.Lost(size)
+        return size
 
     def _opened(self, loan: _Loan, reference: Buffer) -> list[Buffer]:
         """Return the buffers of a result in a segment, which is free when nobody looks at them any more."""
         segment = loan.segment
         if segment is None or segment.shared is None or layout.number_of(reference) != segment.number:
-            raise wire.WireError("a result in a segment that was not lent")
-        pickled, *left_out = layout.parts(reference, memoryview(segment.shared))
+            raise wire.WireError("of a result in a segment that was not lent to it")
+        try:
+            pickled, *left_out = layout.parts(reference, memoryview(segment.shared))
+        except ValueError:
+            raise wire.WireError("of a result that is larger than the segment that was lent to it") from None
         if not left_out:
             return _Read(loan, pickled)
         try:
@@ -325,11 +333,10 @@ class Lender:
         loan.segment = None
         return [*layout.parts(reference, memoryview(mapping))]
 
-    def _learn(self, name: str, frame: Frame) -> None:
-        """Learn from a result, as it came, what to lend to the next task of its name."""
-        if frame.kind != wire.RESULT or not self.arena.limit:
+    def _learn(self, name: str, kind: int, size: int) -> None:
+        """Learn from the size of a result what to lend to the next task of its name."""
+        if kind != wire.RESULT or not self.arena.limit:
             return
-        size = layout.size_of(frame.buffers[0]) if frame.slot & wire.TAKEN else sum(map(len, frame.buffers))
         before, patience = self.sizes.get(name, (0, 0))
         if size >= THRESHOLD:
             if len(self.sizes) >= _MOST_NAMES:

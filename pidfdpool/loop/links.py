@@ -5,15 +5,13 @@ A link is written to under the pool's lock, from any thread; it is read from and
 
 from __future__ import annotations
 
-import fcntl
 import logging
+import os
 import signal
-import sys
-import termios
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from pidfdpool import blackbox, journal, native, tokens, wire
+from pidfdpool import blackbox, grammar, journal, native, tokens, wire
 from pidfdpool.channel import Channel
 from pidfdpool.loop import stacks, usage
 from pidfdpool.loop.lending import Account
@@ -23,7 +21,7 @@ from pidfdpool.loop.witness import Evidence
 from pidfdpool.pidfd import Pidfd, PidfdDenied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pidfdpool.loop.poller import Poller, Watch
     from pidfdpool.native import Socket
@@ -34,10 +32,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _log = logging.getLogger("pidfdpool")
-
-_MOST_UNREAD = 1 << 18  # bytes
-
-ALL = 1 << 20  # more tokens than a worker ever has
 
 # Seconds to wait for the template's word on how a worker ended, once its pidfd says that it did. The word comes
 # within a millisecond, unless the template is stopped.
@@ -87,7 +81,7 @@ class Link:
             self._poller.change(self._channel_watch, READ)
 
     def read(self) -> list[Frame]:
-        """Return what frames there are; at the channel's end note how it ended and watch it no more.
+        """Return what frames there are; at the channel's end watch it no more.
 
         Raises:
             WireError: somebody else wrote into the channel.
@@ -102,7 +96,7 @@ class Link:
 
     def read_all(self, serve: Callable[[], None]) -> None:
         """Serve the channel until all is read that it holds at this moment; what comes later may go on for ever."""
-        goal = self.channel.received + _unread(self.channel.fileno())
+        goal = self.channel.received + self.channel.unread()
         while self.reading:
             before = self.channel.received
             serve()
@@ -143,21 +137,14 @@ class Link:
             self.handle.close_in_forked_child()
 
 
-def _unread(fd: int) -> int:
-    """Return how many bytes a channel holds for whoever reads it next."""
-    try:
-        return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
-    except OSError:  # a sandbox does not allow it: more is in none
-        return _MOST_UNREAD
-
-
 class WorkerLink(Link):
     """One worker, from the request for it until it is buried."""
 
     _answers = True
 
     def __init__(self, slot: int, generation: int, end: Socket, its_tokens: int, poller: Poller) -> None:
-        super().__init__(Channel(end), poller)
+        self.seal = int.from_bytes(os.urandom(4)) or 1  # see `wire.seal_of`
+        super().__init__(Channel(end, grammar.FROM_WORKER, sealed=wire.seal_of(self.seal)), poller)
         self.slot = slot
         self.generation = generation
         self.name: tuple[int, int, int | None] = (slot, generation, None)
@@ -169,6 +156,7 @@ class WorkerLink(Link):
         self.report_within = REPORT_GRACE
         self.usage: tuple[int, float] | None = None  # peak RSS and CPU time, as the template reported them
         self._signal: int | None = None  # asked for before there was a handle
+        self._taken_back = 0  # the first task that was, as the worker was told, and not yet that it is over
         self._blackbox: int | None = None
         self._stderr: Stderr | None = None
         self._stderr_watch: Watch | None = None
@@ -188,12 +176,53 @@ class WorkerLink(Link):
 
     def put_tokens(self, count: int) -> None:
         """Put down the tokens of so many tasks, before they are sent: one without a token is taken for taken back."""
+        if self._taken_back:
+            self._note_taken_back(0)
         if self._tokens is not None:
             tokens.put(self._tokens, count)
 
-    def take_back(self, most: int = ALL) -> int:
-        """Take back the last tasks that were sent, up to so many, if they have not begun; return how many."""
-        return 0 if self._tokens is None else tokens.take_many(self._tokens, most)
+    def take_back(self, last: Sequence[int]) -> int:
+        """Take back the last tasks that were sent, if they have not begun; return how many.
+
+        Tokens decide. But a task may have put some down, or taken some. So the worker is also told from which task on
+        they were taken back, and what it says that it has begun was not.
+        """
+        before = self._taken_back or blackbox.SOME
+        if not self._taken_back:
+            self._note_taken_back(before)
+        count = 0 if self._tokens is None else tokens.take_many(self._tokens, len(last))
+        if count and self._blackbox is not None:
+            self._note_taken_back(last[-count])
+            begun = [last.index(number) for number in blackbox.at_hand(self._blackbox) if number in last[-count:]]
+            if begun:
+                count = len(last) - 1 - max(begun)
+                self._note_taken_back(last[-count] if count else before)
+        return count
+
+    def _note_taken_back(self, first: int) -> None:
+        if self._blackbox is not None:
+            self._taken_back = first
+            blackbox.note_taken_back(self._blackbox, first)
+
+    def unbegun(self, held: Sequence[int]) -> int:
+        """Return how many of the tasks that the dead worker held, the last ones, it has not begun.
+
+        held: in their order, those that have not been answered. The worker's own note tells; where there is none, the
+        tokens that are left.
+        """
+        begun = self.last_begun()
+        if begun is None:
+            return 0 if self._tokens is None else tokens.take_many(self._tokens, len(held) + 1)
+        return len(held) - 1 - held.index(begun) if begun in held else len(held)
+
+    def last_begun(self) -> int | None:
+        """Return the number of the task that the worker has begun last; 0: none; None: it cannot be told."""
+        return None if self._blackbox is None else blackbox.last_begun(self._blackbox)
+
+    def forget_begun(self) -> None:
+        """Forget what the worker has begun last, before it is given the same again."""
+        if self._blackbox is not None:
+            blackbox.forget_begun(self._blackbox)
 
     def leave(self) -> None:
         """Tell the worker to leave; if it is dying anyway, that will be noticed."""
@@ -216,15 +245,6 @@ class WorkerLink(Link):
         if number == signal.SIGTERM:
             self.resume()
 
-    def reject(self, message: str) -> None:
-        """Kill a worker for what it wrote, of which its loop is not capable. While that exception is handled.
-
-        message: what is logged, with a place for the worker's slot.
-        """
-        journal.write(_log, logging.WARNING, message, self.slot, exc_info=True)
-        self.stop_reading()
-        self.signal(signal.SIGKILL)
-
     def ask_stack(self) -> None:
         """Have the worker write its Python stack into its black box."""
         with suppress(OSError):
@@ -236,6 +256,7 @@ class WorkerLink(Link):
     def take_blackbox(self, fd: int) -> None:
         """Own the worker's black box."""
         self._blackbox = fd
+        blackbox.hear(fd)
 
     def take_stderr(self, fd: int) -> None:
         """Own the read end of the worker's standard error, and have it served by the pool thread."""
@@ -310,6 +331,26 @@ class TemplateLink(Link):
     def __init__(self, end: HostEnd, poller: Poller) -> None:
         super().__init__(end.channel, poller)
         self.end = end
+
+    def read(self) -> list[Frame]:
+        """Return what frames there are.
+
+        A template that has closed its channel, or in which somebody else writes into it, cannot do its work: it is
+        killed, and its end is noticed like any other.
+        """
+        frames: list[Frame] = []
+        try:
+            frames = super().read()
+            fault = self.channel.fault
+        except wire.WireError as error:
+            fault = error
+        if fault is not None and self.reading:
+            message = "the template (pid %s) wrote %s; it is killed"
+            journal.write(_log, logging.WARNING, message, self.end.pid, fault)
+            self.stop_reading()
+        if not self.reading:
+            self.kill()
+        return frames
 
     def tell(self, pieces: list[Buffer], descriptor: int | None = None) -> None:
         """Send a request; if the template is gone, its pidfd tells, and what was asked for is buried with it."""

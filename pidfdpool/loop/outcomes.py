@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from pidfdpool.errors import (
     InheritedFutureError,
     MemoryExceeded,
     PayloadError,
+    PayloadTooLarge,
     PoisonTask,
     QueueFull,
     TaskKilled,
@@ -149,7 +151,7 @@ class Outcome:
         """Return whether it is an exception after which the task is to be tried again. Rebuilds the exception."""
         if self.kind != wire.ERROR or not policy.retries_errors:
             return False
-        self.error = payload.load_error(self.buffers)
+        self.error = told_error(self.buffers)
         try:
             return isinstance(self.error, policy.retry_on)
         except BaseException:  # raised by one of the classes: what it is no instance of nobody can tell
@@ -161,9 +163,18 @@ def told(verdict: Frame | Outcome) -> tuple[Any, BaseException | None]:
     buffers, verdict.buffers = verdict.buffers, []
     if verdict.kind == wire.ERROR:
         known = verdict.error if type(verdict) is Outcome else None
-        return None, payload.load_error(buffers) if known is None else known
+        return None, told_error(buffers) if known is None else known
+    return _made(buffers)
+
+
+def _made(buffers: Sequence[Buffer]) -> tuple[Any, PayloadError | None]:
+    """Return the result that a worker wrote, or why it cannot be had here."""
+    if type(buffers) is wire.Lost:
+        return None, _too_large("result", "receive", buffers.size)
     try:
         return payload.load_result(buffers), None
+    except MemoryError:
+        return None, _too_large("result", "rebuild", sum(map(len, buffers)))
     except BaseException as failure:
         return None, unreadable(failure)
 
@@ -179,12 +190,29 @@ def rebuilt(buffers: Sequence[Buffer]) -> Any:
     """Return the result that a worker wrote.
 
     Raises:
-        PayloadError: it cannot be rebuilt here.
+        PayloadError: it cannot be rebuilt here, or there is not enough memory.
     """
+    result, error = _made(buffers)
+    if error is not None:
+        raise error
+    return result
+
+
+def told_error(buffers: list[Buffer]) -> BaseException:
+    """Return the exception that a worker or the template wrote, or one that says why it cannot be had."""
+    if type(buffers) is wire.Lost:
+        return _too_large("exception", "receive", buffers.size)
     try:
-        return payload.load_result(buffers)
-    except BaseException as failure:
-        raise unreadable(failure) from failure
+        return payload.load_error(buffers)
+    except MemoryError:
+        return _too_large("exception", "rebuild", sum(map(len, buffers)))
+
+
+def _too_large(what: str, to_do: str, size: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"the host (pid {os.getpid()}) has not enough memory to {to_do} the {what} of this task, which came in "
+        f"{size / 1e6:.3g} MB. The worker goes on. Return less, return it in parts, or write it to a file."
+    )
 
 
 def expired(task: Task) -> DeadlineExceeded:

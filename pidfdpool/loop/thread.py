@@ -19,10 +19,11 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pidfdpool import describing, hygiene, interruptible, journal, native, payload, wire
+from pidfdpool import describing, hygiene, interruptible, journal, native, wire
 from pidfdpool import events as ev
 from pidfdpool.loop import ending, hearing
 from pidfdpool.loop.links import ORPHAN_GRACE
+from pidfdpool.loop.outcomes import told_error
 from pidfdpool.pidfd import ExitStatus
 from pidfdpool.rules import Template
 
@@ -219,12 +220,17 @@ class PoolThread:
 
     def _serve_worker(self, link: WorkerLink) -> None:
         """Read once, and tell what was said."""
+        frames: list[Frame] = []
         try:
             frames = link.read()
-        except wire.WireError:
-            link.reject("worker %d wrote something that is no frame; it is killed")
-            return
+            fault = link.channel.fault
+        except wire.WireError as error:
+            fault = error
         hearing.hear(self._pool, link, frames)
+        if fault is not None:
+            hearing.reject(self._pool, link, fault)
+        elif not link.reading and link.ended_at is None:
+            self._pool.happen(ev.HungUp(link.slot, link.generation))
 
     def _on_worker_exit(self, link: WorkerLink, _mask: int) -> None:
         """Note that a worker's pidfd is readable: it has ended, and has said all that it will ever say."""
@@ -269,7 +275,7 @@ class PoolThread:
         with pool.lock:
             if pool.workers.get(link.slot) is link:
                 del pool.workers[link.slot]
-            unbegun = link.take_back()
+            unbegun = link.unbegun(pool.machine.held(link.slot, link.generation))
             link.account.close()
             resolutions = pool.decide_death(ev.Died(link.slot, link.generation, status, unbegun), evidence)
         try:
@@ -317,7 +323,7 @@ class PoolThread:
                 mine.usage = wire.USAGE.unpack(frame.buffers[0])
                 self._bury(mine, mine.status)
             elif frame.kind == wire.PRELOAD_FAILED:
-                pool.cause = payload.load_error(frame.buffers)
+                pool.cause = told_error(frame.buffers)
                 self._lose_template(ev.TemplateHopeless(f"the preload failed: {describing.repr_of(pool.cause)}"))
 
     def _on_evidence(self, template: TemplateLink, frame: Frame, link: WorkerLink | None) -> None:

@@ -29,6 +29,13 @@ _log = logging.getLogger("pidfdpool.deaths")
 # The errors tell of deaths, too: nobody who has not set up logging is to find them on standard error.
 _log.addHandler(logging.NullHandler())
 
+_TOLD = (
+    Cause.START,
+    Cause.TEMPLATE,
+    Cause.BABBLE,
+    Cause.HUNG_UP,
+)  # in errors, beside those not asked for
+
 
 class Evidence(NamedTuple):
     """What a dead worker and its template left behind."""
@@ -78,7 +85,7 @@ class Witness:
             detail=report.detail,
             ended_at=time.time(),
         )
-        if death.cause.unasked or death.cause in (Cause.START, Cause.TEMPLATE):
+        if death.cause.unasked or death.cause in _TOLD:
             self.recent.append(death)
         return death
 

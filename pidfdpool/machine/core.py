@@ -54,6 +54,7 @@ class Machine(WorkerRules):
             Timer.IDLE: self._idle_too_long,
             Timer.FORK: self._fork_overdue,
             Timer.START: self._start_overdue,
+            Timer.HANG_UP: self._hung_up_for_long,
         }
         self._other_timers: dict[Timer, Callable[[int, float], None]] = {
             Timer.DEADLINE: self._deadline_passed,

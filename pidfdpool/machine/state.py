@@ -13,12 +13,13 @@ from pidfdpool.machine.waiting import Waiting
 from pidfdpool.rules import Phase, Slot, State, Task, Template
 
 if TYPE_CHECKING:
+    from pidfdpool import events as ev
     from pidfdpool.policy import Policy
 
 SIGTERM, SIGKILL = 15, 9
-MOST_GENERATIONS = (
-    2**32 - 1
-)  # what a frame has room for; a pool that forks 400 workers a second gets there in 124 days
+# What a frame has room for. A pool that forks 400 workers a second gets there in 124 days.
+MOST_GENERATIONS = 2**32 - 1
+END_AFTER_HANGING_UP = 0.2  # seconds; the kernel closes the channel of a process that ends a moment before its end
 
 _OF_WORKERS = [timer for timer in Timer if timer < Timer.DEADLINE]
 
@@ -88,6 +89,13 @@ class Knowledge:
             self._generations = self._generations % MOST_GENERATIONS + 1
             if self._generations not in self._by_generation:
                 return self._generations
+
+    def held(self, index: int, generation: int) -> list[int]:
+        """Return the tasks that a worker has not answered, in the order in which it begins them."""
+        slot = self.slots[index]
+        if slot.generation != generation:
+            return []
+        return [*slot.ahead] if slot.task is None else [slot.task, *slot.ahead]
 
     def _move(self, slot: Slot, state: State) -> None:
         if slot.state is State.IDLE:
@@ -169,6 +177,22 @@ class Knowledge:
 
     def _signal(self, slot: Slot, number: int) -> None:
         self._actions.append(do.Signal(slot.index, slot.generation, number))
+
+    def _distrust(self, slot: Slot) -> None:
+        """Kill a worker that wrote what no worker's loop writes. Whatever it says next cannot be trusted either."""
+        slot.cause = slot.cause or Cause.BABBLE
+        self._signal(slot, SIGKILL)
+
+    def _babbled(self, slot: Slot, event: ev.Babbled, _now: float) -> None:
+        slot.detail = slot.detail or event.told
+        self._distrust(slot)
+
+    def _hung_up(self, slot: Slot, _event: ev.HungUp, now: float) -> None:
+        self._timers.set((Timer.HANG_UP, slot.generation), now + END_AFTER_HANGING_UP)
+
+    def _hung_up_for_long(self, slot: Slot, _now: float) -> None:
+        slot.cause = slot.cause or Cause.HUNG_UP
+        self._signal(slot, SIGKILL)
 
     def _stop_clocks(self, slot: Slot) -> None:
         """Bound the worker's task by time no longer."""

@@ -20,11 +20,12 @@ class Timer(enum.IntEnum):
     IDLE = 8  # worker: it was idle for too long
     FORK = 9  # worker: the template should have forked it
     START = 10  # worker: it should be ready
-    DEADLINE = 11  # task: it has waited for too long
-    RETRY = 12  # task: its pause is over
-    MEMORY = 13  # pool: look at the workers' memory
-    TEMPLATE = 14  # pool: the template was told to leave and should have left
-    BALANCE = 15  # pool: a worker has nothing to do; see whether others are still at what they were at
+    HANG_UP = 11  # worker: its channel is closed, so it should have ended
+    DEADLINE = 12  # task: it has waited for too long
+    RETRY = 13  # task: its pause is over
+    MEMORY = 14  # pool: look at the workers' memory
+    TEMPLATE = 15  # pool: the template was told to leave and should have left
+    BALANCE = 16  # pool: a worker has nothing to do; see whether others are still at what they were at
 
 
 Key: TypeAlias = tuple[Timer, int]

@@ -46,10 +46,6 @@ class WorkerRules(PrefetchRules):
             return
         getattr(self, method)(slot, event, now)
 
-    def _distrust(self, slot: Slot) -> None:
-        slot.cause = slot.cause or Cause.BABBLE
-        self._signal(slot, SIGKILL)
-
     def _ignore(self, _slot: Slot, _event: Any, _now: float) -> None:
         """Take an event that changes nothing."""
 
@@ -241,6 +237,7 @@ class WorkerRules(PrefetchRules):
 
     def _dropped(self, slot: Slot, event: ev.Dropped, now: float) -> None:
         if event.count > slot.to_drop:
+            slot.detail = slot.detail or "it passed over tasks that nobody had taken back"
             self._distrust(slot)
             return
         slot.to_drop -= event.count
@@ -349,15 +346,16 @@ class WorkerRules(PrefetchRules):
     # ---- death ---------------------------------------------------------------------------------------------
 
     def _died(self, slot: Slot, event: ev.Died, now: float) -> None:
-        ahead = min(event.unbegun, len(slot.ahead))
-        self._return(slot, ahead)
-        if event.unbegun > ahead and slot.cause not in CONDEMNED:
+        most = len(slot.ahead)
+        self._return(slot, min(event.unbegun, most))
+        # More than it was sent cannot be left: its task has put tokens down itself, and so has begun.
+        if event.unbegun == most + 1 and slot.cause not in CONDEMNED:
             self._requeue(slot, now)
         cause = slot.cause or (Cause.TEMPLATE if slot.doomed else Cause.CRASH)
         tasks_done = slot.tasks_done
         green = slot.ready_at is None or now - slot.ready_at < self.policy.young_age
         lost = self._take_from(slot)
-        torn = list(slot.ahead)  # none, unless somebody else takes tokens: who knows whether they ran
+        torn = list(slot.ahead)  # none, unless not all was heard of what it wrote: who knows whether they ran
         self.deaths += 1
         self._actions.append(
             do.Report(
@@ -386,7 +384,7 @@ class WorkerRules(PrefetchRules):
         young = green and lost is None and tasks_done == 0
         if self.policy.on_crash == "break" and (cause.unasked or (lost is not None and cause is Cause.TEMPLATE)):
             self._break(f"{told}; on_crash='break' makes every crash break the pool")
-        elif young and (cause.unasked or cause in (Cause.START, Cause.BABBLE)):
+        elif young and (cause.unasked or cause in (Cause.START, Cause.BABBLE, Cause.HUNG_UP)):
             self._died_young(f"{told}, because {cause.value}" if cause is Cause.START else told, now)
 
 

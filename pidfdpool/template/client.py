@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import channel as channels
-from pidfdpool import hygiene, inheritance, native, payload, preparation, scripts, wire
+from pidfdpool import grammar, hygiene, inheritance, native, payload, preparation, scripts, wire
 from pidfdpool.errors import TemplateError
 from pidfdpool.pidfd import Pidfd, PidfdDenied, SentinelHandle, capabilities, sentinel_pipe
 from pidfdpool.template import handshake, interpreter, launching
@@ -272,7 +272,8 @@ def _begin(
     try:
         ours, theirs = channels.pair()
         read, lifeline = sentinel_pipe()
-        link = HostEnd(channels.Channel(ours, descriptors=True), boot.handles, lifeline)
+        channel = channels.Channel(ours, grammar.FROM_TEMPLATE, descriptors=True)
+        link = HostEnd(channel, boot.handles, lifeline)
         watched.append(read)
         of_host = native.above_stdio(os.pidfd_open(os.getpid())) if boot.handles == PIDFD else native.duplicate(read)
         watched.append(of_host)

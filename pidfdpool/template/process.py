@@ -24,7 +24,7 @@ import select
 import sys
 from contextlib import nullcontext, suppress
 
-from pidfdpool import exiting, hygiene, lifeline, main_module, native, payload, scripts, wire
+from pidfdpool import exiting, grammar, hygiene, lifeline, main_module, native, payload, scripts, wire
 from pidfdpool.channel import Channel
 from pidfdpool.native import signal
 from pidfdpool.pidfd import prctl
@@ -67,7 +67,7 @@ def launch(
     """
     status = 1
     try:
-        channel = Channel(native.socket_of(channel_fd), descriptors=True)
+        channel = Channel(native.socket_of(channel_fd), grammar.TO_TEMPLATE, descriptors=True)
         launcher, own = os.getpid(), own_handle(handles)
         with hygiene.signals_blocked():
             if not _fork_template(channel, own[0]):
@@ -229,7 +229,12 @@ class Template:
     def _read(self) -> None:
         try:
             self._requests += self._channel.receive()
-        except (EOFError, ConnectionResetError):
+        except wire.WireError:
+            import traceback
+
+            traceback.print_exc()  # somebody else writes into the host's end
+            self._host_gone()
+        except (EOFError, OSError):
             self._host_gone()  # or it has given us up, which comes to the same
         self._work_off()
 
@@ -379,9 +384,9 @@ class Template:
 
             own = mark.Mark(its_mark)
             sentinel = birth.sentinel and birth.sentinel[1]
-            end = native.socket_of(birth.end)
+            end = native.socket_of(birth.end), wire.seal_of(frame.value)
             fds = birth.tokens, birth.blackbox
-            status = Worker(end, frame.slot, self._boot, host_fd, sentinel, *fds, own).run()
+            status = Worker(*end, frame.slot, self._boot, host_fd, sentinel, *fds, own).run()
         except BaseException:
             import traceback
 

@@ -21,6 +21,7 @@ from pidfdpool import (
     blackbox,
     context,
     exiting,
+    grammar,
     hygiene,
     main_module,
     native,
@@ -53,6 +54,7 @@ class Worker:
     def __init__(
         self,
         end: Socket,
+        seal: bytes,
         slot: int,
         boot: Boot,
         host_fd: int,
@@ -61,7 +63,7 @@ class Worker:
         box: int,
         mark: Mark,
     ) -> None:
-        self._channel = Channel(end)
+        self._channel = Channel(end, grammar.TO_WORKER, seals=seal)
         self._segments = Borrowing(self._channel)
         self._sending = native.lock()
         self._unsaid: deque[str] = deque()  # reasons why this worker is not well
@@ -76,6 +78,8 @@ class Worker:
         self._tokens = its_tokens
         self._spin = Spin(boot.spin)
         self._box = box
+        self._notes = blackbox.share(box)  # what the host is to know of this process when it is dead
+        self._passed = 0  # the first of the tasks that were taken back, once they are passed over
         self._mark = mark
         self._statm: int | None = None
         # Held open until this process ends: the box, and in the fallback the sign of life.
@@ -189,7 +193,7 @@ class Worker:
 
     def _work_off(self) -> bool:
         """Do what was read so far; return whether there is to be more."""
-        line = self._line
+        line, notes = self._line, self._notes
         while line:
             if line[0].kind == wire.LEAVE:
                 return False
@@ -198,13 +202,30 @@ class Worker:
                 return False
             if self._unwell and line[-1].kind != wire.LEAVE:
                 self._read(self._channel.receive())  # the host has been told: it takes these back, and sends LEAVE
-            elif tokens.take(self._tokens):
+            elif not tokens.take(self._tokens):
+                # Looked at before the host hears of it and sends others.
+                stolen = notes[blackbox.HEARD] and not notes[blackbox.TAKEN_BACK]
+                self._drop()
+                if stolen:
+                    raise RuntimeError("a task has taken tokens of this worker's, which only its loop may take")
+            else:
+                notes[blackbox.NEXT] = number = line[0].value
+                # Looked at after that: the host takes back first, and looks then what is at hand.
+                if notes[blackbox.TAKEN_BACK] and self._is_taken_back(number):
+                    self._drop()
+                    continue
+                notes[blackbox.BEGUN] = number
                 self._answer(line.popleft())
                 if self._outdated:
                     return False
-            else:
-                self._drop()
         return True
+
+    def _is_taken_back(self, number: int) -> bool:
+        """Return whether a task for which there is a token was taken back: some task has put tokens down itself."""
+        first = self._notes[blackbox.TAKEN_BACK]
+        # So were those behind it, also those that are still to be read.
+        self._passed = first if number == first or self._passed == first else 0
+        return bool(self._passed)
 
     def _answer(self, frame: Frame) -> None:
         """Run a task and write what came of it."""
@@ -221,6 +242,8 @@ class Worker:
         told = wire.ticks(time.monotonic() - began)
         if self._segments.active:
             told |= self._segments.answer()
+        elif frame.slot & wire.ABOUT_SEGMENTS:
+            told |= wire.ANSWERED
         self._send(wire.encode(kind, told, self._memory(), frame.value, buffers))
 
     def _sent_anew(self, number: int) -> Frame:
@@ -246,6 +269,8 @@ class Worker:
 
     def _run_task(self, frame: Frame) -> tuple[int, list[Buffer]]:
         """Run a task as its flags say, and return its outcome."""
+        if type(frame.buffers) is wire.Lost:
+            return self._refuse(frame.buffers.size)
         deadline = wire.DEADLINE.unpack(frame.buffers.pop())[0] if frame.slot & wire.HAS_DEADLINE else None
         spare = frame.slot & wire.SPARE_DESCENDANTS
         if frame.slot & wire.ABOUT_SEGMENTS and not self._segments.open(frame):
@@ -259,6 +284,11 @@ class Worker:
             if spare:
                 self._mark.put_on()
             context.leave()
+
+    def _refuse(self, size: int) -> tuple[int, list[Buffer]]:
+        """Answer a call for which there was no memory."""
+        told = f"this worker (pid {self._pid}) has not enough memory to receive the call, which takes {size} bytes"
+        return wire.ERROR, payload.dump_error(MemoryError(told), self._shared)
 
     def _outcome(self, frame: Frame) -> tuple[int, list[Buffer]]:
         """Run the call and return the kind and the buffers to answer with. Holds on to nothing of the task's."""
@@ -293,6 +323,7 @@ class Worker:
     def _close_in_forked_child(self) -> None:
         context.forget()
         chunk.forget_in_forked_child()
+        self._notes.release()
         rebuilding.forget_in_forked_child()
         self._segments.close_in_forked_child()
         self._channel.close()

@@ -141,9 +141,15 @@ class Life:
         worker = self.worker(lambda w: w.pid is not None)
         if worker is None:
             return
+        place = worker.slot, worker.generation
         state = self.world.machine.slots[worker.slot].state
         if self.draw.random() < 0.1 and worker.ready and not worker.outbox and state is not State.STARTING:
-            self.world.happen(ev.Ready(worker.slot, worker.generation))  # out of turn
+            self.world.happen(ev.Ready(*place))  # out of turn
+        elif self.draw.random() < 0.05:
+            self.world.happen(ev.Babbled(*place, "something"))
+        elif self.draw.random() < 0.1 and worker.works and not worker.outbox:
+            worker.hung_up = True
+            self.world.happen(ev.HungUp(*place))
         else:
             self.world.bury(worker)
 

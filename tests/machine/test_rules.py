@@ -10,6 +10,7 @@ from pidfdpool import actions as do
 from pidfdpool import events as ev
 from pidfdpool.actions import Cause
 from pidfdpool.machine import Machine
+from pidfdpool.machine.state import END_AFTER_HANGING_UP
 from pidfdpool.policy import Policy
 from pidfdpool.rules import RULES, Phase, State, Template, render_rules
 from tests.machine.driving import ENDED, KILLED, started
@@ -233,6 +234,55 @@ def test_a_worker_that_speaks_out_of_turn_is_killed(state):
     assert machine.decide(nonsense, 2.0) == [do.Signal(0, slot.generation, 9)]
     [report, *_] = machine.decide(ev.Died(0, slot.generation, KILLED), 2.0)
     assert report.cause is Cause.BABBLE
+
+
+@pytest.mark.parametrize("state", [State.STARTING, State.IDLE, State.BUSY, State.STOPPING])
+def test_a_worker_that_writes_what_is_no_frame_is_killed_and_it_is_told_what_that_was(state):
+    machine = started(1)
+    if state is State.STARTING:
+        machine.decide(ev.Died(0, 1, ENDED), 1.0)
+    elif state is not State.IDLE:
+        machine.decide(ev.Submitted(1), 1.0)
+    slot = machine.slots[0]
+    if state is State.STOPPING:
+        machine.decide(ev.SendRefused(0, 1, 1), 1.0)
+        machine.decide(ev.KillAsked(15), 1.0)
+    assert slot.state is state
+    assert do.Signal(0, slot.generation, 9) in machine.decide(ev.Babbled(0, slot.generation, "nonsense"), 2.0)
+    assert slot.detail == "nonsense"
+
+
+@pytest.mark.parametrize("state", [State.STARTING, State.IDLE, State.BUSY])
+def test_a_worker_whose_channel_is_closed_is_killed_if_it_does_not_end(state):
+    machine = started(1)
+    if state is State.BUSY:
+        machine.decide(ev.Submitted(1), 1.0)
+    elif state is State.STARTING:
+        machine.decide(ev.Died(0, 1, ENDED), 1.0)
+    slot = machine.slots[0]
+    assert slot.state is state
+    assert machine.decide(ev.HungUp(0, slot.generation), 2.0) == []
+    assert machine.deadline() == pytest.approx(2.0 + END_AFTER_HANGING_UP)
+    assert machine.decide(ev.Tick(), 2.0 + END_AFTER_HANGING_UP) == [do.Signal(0, slot.generation, 9)]
+    actions = machine.decide(ev.Died(0, slot.generation, KILLED), 3.0)
+    assert actions[0].cause is Cause.HUNG_UP
+    if state is State.BUSY:
+        assert actions[1] == do.Fail(1, Cause.CRASH)
+
+
+def test_a_worker_that_ends_has_only_ended_though_its_channel_was_closed_before():
+    machine = started(1)
+    machine.decide(ev.Submitted(1), 1.0)
+    machine.decide(ev.HungUp(0, 1), 2.0)
+    [report, *_] = machine.decide(ev.Died(0, 1, KILLED), 2.001)
+    assert report.cause is Cause.CRASH
+
+
+def test_more_tokens_than_a_worker_was_sent_say_nothing():
+    machine = started(1)
+    machine.decide(ev.Submitted(1), 1.0)
+    [report, lost, *_] = machine.decide(ev.Died(0, 1, KILLED, unbegun=2), 2.0)
+    assert (report.task, lost) == (1, do.Fail(1, Cause.CRASH)), "it may have run, and runs no second time"
 
 
 def test_news_of_a_buried_worker_changes_nothing():

@@ -40,12 +40,13 @@ class FakeWorker:
         self.sent_at = 0.0
         self.last_beat: float | None = None
         self.memory = 0
+        self.hung_up = False  # it can neither read nor write, and does not know
         self.outdated = False  # it has said so, begins nothing any more, and leaves
         self.outbox: list[ev.Event] = []  # written, not yet taken by the host
 
     @property
     def works(self) -> bool:
-        return self.pid is not None and not self.gone
+        return self.pid is not None and not self.gone and not self.hung_up
 
     @property
     def holds(self) -> int | None:
@@ -222,6 +223,8 @@ class World:
             self.hear(worker)
         elif worker.gone:
             self.bury(worker)
+        elif worker.hung_up:
+            return False
         elif worker.running is not None:
             self.write_outcome(worker, failed=False, retryable=False)
         elif worker.outdated:

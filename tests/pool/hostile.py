@@ -1,152 +1,137 @@
-"""Exceptions and results whose own code gets in the way of whoever looks at them. For workers and the host."""
+"""What tasks do to the worker they run in."""
 
 from __future__ import annotations
 
-import builtins
 import os
+import stat
+import struct
+import sys
+import time
+from contextlib import suppress
+
+from tests.pool import calls
+
+HEADER = struct.Struct("<BBHIq")
+
+
+def frame(kind: int, lengths=(), body: bytes = b"", *, count=None, slot=0, generation=0, value=0) -> bytes:
+    """Return the bytes of a frame, as right or as wrong as they are asked for."""
+    head = HEADER.pack(kind, len(lengths) if count is None else count, slot, generation, value)
+    return head + struct.pack(f"<{len(lengths)}Q", *lengths) + body
+
+
+def sockets() -> list[int]:
+    """Return this process's sockets: in a worker, its channel."""
+    found = []
+    for fd in range(3, 256):
+        with suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                found.append(fd)
+    return found
+
 
-import pidfdpool
+def eventfds() -> list[int]:
+    """Return this process's eventfds: in a worker, its tokens."""
+    found = []
+    for fd in range(3, 256):
+        with suppress(OSError):
+            if "eventfd" in os.readlink(f"/proc/self/fd/{fd}"):
+                found.append(fd)
+    return found
 
 
-class Refusal(Exception):
-    """Raised by code that somebody else has called. Has no text."""
+def babble(data: bytes, seconds: float = 0.0) -> None:
+    """Write into every socket that is there, and go on for so long."""
+    for fd in sockets():
+        os.write(fd, data)
+    time.sleep(seconds)
 
-    def __str__(self):
-        raise RuntimeError("it has no text")
 
-    __repr__ = __str__
+def sealed(kind: int, *, buffers=(), lengths=None, slot=0, value=0) -> None:
+    """Write a frame as the worker's own loop does, by its own channel. lengths: what it claims of its buffers."""
+    from pidfdpool import wire
 
+    channel = _worker()._channel
+    pieces = wire.encode(kind, slot, 0, value, buffers)
+    if lengths is not None:
+        pieces = [frame(kind, lengths, slot=slot, value=value), *buffers]
+    channel.send(pieces)
+    time.sleep(30)
 
-def refuse(*_: object, **__: object):
-    raise Refusal
 
+def _worker():
+    at = sys._getframe()
+    while type(at.f_locals.get("self")).__name__ != "Worker":
+        at = at.f_back
+    return at.f_locals["self"]
 
-class NoText(str):
-    """A string that is of no use but for its characters."""
 
-    __slots__ = ()
-    __str__ = __repr__ = __format__ = encode = refuse
+def close_everything_and(then: str, path: str = "") -> None:
+    """Close all descriptors but the standard streams."""
+    os.closerange(3, 256)
+    if then == "sleep":
+        time.sleep(60)
+    if then == "fill":  # their numbers are taken by others, which never have anything to read
+        for _ in range(100):
+            os.pipe()
+        time.sleep(60)
 
 
-class Untold(Exception):
-    """Has a text that is none."""
+def close_standard_error() -> int:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
+    return os.getpid()
 
-    def __str__(self):
-        return NoText("the text")
 
+def put_tokens(count: int, then: str = "return", path: str = "") -> int:
+    """Put down tokens for this worker, which only the host should."""
+    if path:
+        calls.append(path, os.getpid())
+    for fd in eventfds():
+        os.eventfd_write(fd, count)
+    if then == "die":
+        calls.die()
+    return len(eventfds())
 
-class Unnamed(type):
-    __name__ = property(refuse)
 
+def put_tokens_and_wait(put: str, release: str) -> None:
+    put_tokens(1000)
+    calls.note(put)
+    calls.wait_for(release)
 
-class OfUnnamed(Exception, metaclass=Unnamed):
-    """Its class does not say how it is called."""
 
+def drain_tokens(then: str = "return", release: str = "") -> None:
+    """Take all tokens of this worker."""
+    for fd in eventfds():
+        with suppress(BlockingIOError):
+            while True:
+                os.eventfd_read(fd)
+    if release:
+        calls.wait_for(release)
+    if then == "die":
+        calls.die()
 
-class Untraced(Exception):
-    __traceback__ = property(refuse, refuse)
 
+def run_once(folder: str, name: object, seconds: float = 0.0) -> object:
+    """Leave a trace of each time this runs."""
+    calls.append(f"{folder}/{name}", os.getpid())
+    time.sleep(seconds)
+    return name
 
-class Unrelated(Exception):
-    __cause__ = __context__ = __notes__ = property(refuse, refuse)
 
+def limit_memory(spare: int) -> None:
+    """Leave this process so many bytes of address space."""
+    import resource
 
-class Classless(Exception):
-    __class__ = property(refuse)
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (used + spare, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-class NeitherTrueNorFalse(Exception):
-    __bool__ = __len__ = refuse
+def make_bytes(size: int) -> bytes:
+    return bytes(size)
 
 
-class Falsy(Exception):
-    def __bool__(self):
-        return False
-
-
-class Incomparable(Exception):
-    __eq__ = __hash__ = refuse
-
-
-class Pretender:
-    """No exception, though it says so."""
-
-    __class__ = property(lambda _self: ValueError)
-
-
-class BecomesPretender(Exception):
-    def __reduce__(self):
-        return Pretender, ()
-
-
-class FoundGuilty(type):
-    """A class which refuses to say what belongs to it."""
-
-    __instancecheck__ = __subclasscheck__ = refuse
-
-
-class Judge(Exception, metaclass=FoundGuilty):
-    """To be named in retry_on."""
-
-
-def raise_now(kind: str):
-    raise (globals().get(kind) or getattr(builtins, kind))("its own text")
-
-
-class Rebuilt:
-    """A result, or an exception's part, whose rebuilding raises an exception of this kind."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-
-    def __reduce__(self):
-        return raise_now, (self.kind,)
-
-
-class HoldsRebuilt(Exception):
-    """An exception whose rebuilding raises one of another kind."""
-
-    def __reduce__(self):
-        return raise_now, (self.args[0],)
-
-
-def give(kind: str):
-    return Rebuilt(kind)
-
-
-def raise_holding(kind: str):
-    raise HoldsRebuilt(kind)
-
-
-class Nameless:
-    """Something to be called, whose attributes are of no use."""
-
-    def __call__(self, value):
-        return value
-
-    def __getattr__(self, name):
-        if name.startswith("__") and name != "__qualname__":  # pickle's own questions
-            raise AttributeError(name)
-        raise Refusal
-
-
-def misnamed(value):
-    """Is called by names that are of no use."""
-    if value == "die":
-        os._exit(1)
-    return value
-
-
-misnamed.func = Nameless()
-
-
-def be_unwell():
-    pidfdpool.unhealthy(NoText("tired"))
-    return "done"
-
-
-class Initialized:
-    """To be called as an initializer or a preload."""
-
-    def __call__(self):
-        raise Refusal
+def make_large_error(size: int) -> None:
+    raise ValueError("x" * size)

@@ -16,8 +16,9 @@ import pytest
 from pidfdpool import PayloadError, PidfdPoolExecutor, PoolBroken, WorkerCrashed, payload
 from pidfdpool.loop import stacks
 from tests.conditions import eventually
-from tests.pool import calls, hostile
-from tests.pool.hostile import Refusal
+from tests.pool import calls
+from tests.pool import hostile_objects as hostile
+from tests.pool.hostile_objects import Refusal
 
 KINDS = (
     "Refusal", "Untold", "OfUnnamed", "Untraced", "Unrelated", "Classless", "NeitherTrueNorFalse", "Falsy",
@@ -99,7 +100,7 @@ def test_what_is_called_may_have_no_name(pool):
     assert pool.submit(hostile.misnamed, 5).result(30) == 5
     error = pool.submit(hostile.misnamed, "die").exception(30)
     assert isinstance(error, WorkerCrashed)
-    assert error.task == "tests.pool.hostile.misnamed"
+    assert error.task == "tests.pool.hostile_objects.misnamed"
 
 
 def test_a_name_may_be_a_string_of_another_kind(pool):
