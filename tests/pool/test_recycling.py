@@ -58,9 +58,10 @@ def test_a_worker_that_grows_over_the_hard_limit_is_killed_with_its_task(way):
         assert type(error) is MemoryExceeded
         assert isinstance(error, WorkerCrashed)
         assert "hard_memory_per_child=200000000" in str(error)
-        assert error.death.peak_rss > 200 * MB
         assert pool.submit(calls.double, 2).result() == 4
     assert causes(deaths) == [Cause.MEMORY, Cause.SHUTDOWN]
+    assert deaths[0].peak_rss > 200 * MB
+    assert error.death in (deaths[0], None), "None: on a busy machine it is told before the process has ended"
 
 
 def take_memory_where_nobody_reports():

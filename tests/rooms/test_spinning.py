@@ -10,13 +10,31 @@ import pytest
 from pidfdpool import spinning
 from pidfdpool.spinning import LEADERS, TRY_EVERY, LearnedSpin, Spin
 
-LONG = 0.01  # seconds of a spin, which is more than the calls of a test take
+LONG = 0.01  # seconds of a spin
+
+
+class Clock:
+    """Time in which a look takes a microsecond, and nothing else any."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(spinning, "time", clock)
+    return clock
 
 
 class Waits:
     """What is waited for, and how often it was looked for."""
 
-    def __init__(self, spin, crowded=False):
+    def __init__(self, clock, spin, crowded=False):
+        self.clock = clock
         self.spin = spin
         spin._is_crowded = lambda _now: crowded
         self.looks = self.sleeps = 0
@@ -27,11 +45,12 @@ class Waits:
 
         def look():
             self.looks += 1
+            self.clock.now += 1e-6
             return self.looks == found_after and "looked"
 
         def sleep():
             self.sleeps += 1
-            time.sleep(slept)
+            self.clock.now += slept
             return "slept"
 
         return self.spin.wait(look, sleep)
@@ -50,29 +69,29 @@ def processors(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
 
 
-def test_the_first_wait_sleeps_at_once():
-    waits = Waits(LooseSpin(LONG))
+def test_the_first_wait_sleeps_at_once(clock):
+    waits = Waits(clock, LooseSpin(LONG))
     assert waits.wait(found_after=1) == "slept"
     assert waits.looks == 0
 
 
-def test_after_a_short_wait_it_looks_first():
-    waits = Waits(LooseSpin(LONG))
+def test_after_a_short_wait_it_looks_first(clock):
+    waits = Waits(clock, LooseSpin(LONG))
     waits.wait()
     assert waits.wait(found_after=3) == "looked"
     assert (waits.looks, waits.sleeps) == (3, 0)
     assert waits.wait(found_after=1) == "looked", "and goes on doing so for as long as it pays"
 
 
-def test_after_a_long_wait_it_does_not():
-    waits = Waits(LooseSpin(LONG))
+def test_after_a_long_wait_it_does_not(clock):
+    waits = Waits(clock, LooseSpin(LONG))
     waits.wait(slept=2 * LONG)
     assert waits.wait(found_after=1) == "slept"
     assert waits.looks == 0
 
 
-def test_it_looks_in_vain_once_at_most():
-    waits = Waits(LooseSpin(LONG))
+def test_it_looks_in_vain_once_at_most(clock):
+    waits = Waits(clock, LooseSpin(LONG))
     waits.wait()
     assert waits.wait() == "slept"
     assert waits.looks > 0
@@ -81,10 +100,10 @@ def test_it_looks_in_vain_once_at_most():
 
 
 @pytest.mark.parametrize("why", ["switched off", "one processor", "crowded"])
-def test_it_never_looks_where_that_would_cost_others_something(monkeypatch, why):
+def test_it_never_looks_where_that_would_cost_others_something(monkeypatch, clock, why):
     if why == "one processor":
         monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {3})
-    waits = Waits(LooseSpin(0.0 if why == "switched off" else LONG), crowded=why == "crowded")
+    waits = Waits(clock, LooseSpin(0.0 if why == "switched off" else LONG), crowded=why == "crowded")
     for _ in range(3):
         assert waits.wait(found_after=1) == "slept"
         assert waits.looks == 0
@@ -100,23 +119,6 @@ def test_the_machine_is_crowded_when_more_runs_than_it_has_processors(monkeypatc
 
 
 # ---- where it has to pay -----------------------------------------------------------------------------------------
-
-
-class Clock:
-    """Time in which a look takes a microsecond, and nothing else any."""
-
-    def __init__(self):
-        self.now = 100.0
-
-    def monotonic(self):
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(spinning, "time", clock)
-    return clock
 
 
 class Answers:
