@@ -46,7 +46,7 @@ MODES = {
     "embedded, prefork": ("prefork", ""),
     "daemon": ("event", DAEMON),
 }
-# Apache kills a process of the second kind after 10 s: it hangs in the end of its subinterpreter, with no pool, too.
+# With the event kind, a process that has a subinterpreter hangs at its end, pool or not; Apache kills it after 10 s.
 INTERPRETERS = {"main interpreter": "WSGIApplicationGroup %{GLOBAL}", "subinterpreter": ""}
 CONFIGURATION = """
 ServerName 127.0.0.1
