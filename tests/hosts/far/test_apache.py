@@ -46,8 +46,7 @@ MODES = {
     "embedded, prefork": ("prefork", ""),
     "daemon": ("event", DAEMON),
 }
-# A process of the event kind that has a subinterpreter hangs at its end, without a pool, too. Apache kills it
-# after 10 s.
+# With the event kind, a process that has a subinterpreter hangs at its end, pool or not; Apache kills it after 10 s.
 INTERPRETERS = {"main interpreter": "WSGIApplicationGroup %{GLOBAL}", "subinterpreter": ""}
 CONFIGURATION = """
 ServerName 127.0.0.1
