@@ -259,7 +259,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         """Mark the task as handed to a worker; False: there is nothing to hand over any more."""
         if self._state == _PENDING:
             self._state = _RUNNING
-        elif self._state == _CANCELLED:
+            return True
+        if self._state == _CANCELLED:
             with suppress(RuntimeError):  # its owner has told those who wait, by hand
                 self.set_running_or_notify_cancel()
         return self._state == _RUNNING  # or its owner has resolved it by hand

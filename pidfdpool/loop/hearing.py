@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pidfdpool import describing, journal, wire
 from pidfdpool import events as ev
 from pidfdpool.loop.outcomes import Outcome, told_error
-from pidfdpool.loop.resolving import Telling, owe, tell
+from pidfdpool.loop.resolving import NO_BUFFERS, Telling, tell
 from pidfdpool.rules import State
 from pidfdpool.segments import THRESHOLD
 
@@ -82,7 +82,7 @@ def _take_answers(pool: Pool, link: WorkerLink, frames: list[Frame], at: int) ->
             task = tasks.pop(number)
             if not task.begun:
                 task.future._note_attempt(name, 1, clock - seconds)
-            owe(untold, task, frame)
+            task.verdict, task.buffers, untold[number] = frame, NO_BUFFERS, task  # as `owe` does
             taken.append(task)
         pool.finished += count
         goes_on = pool.machine.slots[slot].state is State.BUSY

@@ -19,6 +19,7 @@ from pidfdpool.errors import PoolBroken, cause_of
 from pidfdpool.loop import outcomes
 from pidfdpool.loop.outcomes import Outcome, Recipient, Task
 from pidfdpool.loop.witness import Evidence, Witness
+from pidfdpool.wire import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from pidfdpool.deaths import Death
     from pidfdpool.loop.outcomes import Verdict
+    from pidfdpool.wire import Buffer
 
     Resolution: TypeAlias = Callable[[], None]
     Context: TypeAlias = Outcome | Evidence | None  # what came with the event, for who resolves futures and reports
@@ -113,6 +115,9 @@ class Resolving:
         return error
 
 
+NO_BUFFERS: list[Buffer] = []
+
+
 class Telling:
     """The resolution of one future."""
 
@@ -138,7 +143,7 @@ def owe(untold: dict[int, Task], task: Task, verdict: Verdict) -> None:
     The task itself is kept until then, because only without the lock may what it holds of the user's be let go of.
     """
     task.verdict = verdict
-    task.buffers = []  # but its call's segment is wanted for those that are sent now
+    task.buffers = NO_BUFFERS  # its call's segment is wanted for those that are sent now
     untold[task.number] = task
 
 
@@ -152,16 +157,17 @@ def tell(untold: dict[int, Task], task: Task) -> None:
     if task.number not in untold:
         return
     verdict, future = task.verdict, task.future
-    if verdict is None:
-        future._resolve_cancelled()
-    elif isinstance(verdict, BaseException):
-        future._resolve(None, verdict)
-    else:
+    kind = type(verdict)
+    if kind is Frame or kind is Outcome:
         result: Any = None
         error: BaseException | None
         try:
-            result, error = outcomes.told(verdict)
+            result, error = outcomes.told(verdict)  # type: ignore[arg-type]
         except BaseException as failure:  # there is no memory left even to say that there is none
             error = failure
         future._resolve(result, error)
+    elif verdict is None:
+        future._resolve_cancelled()
+    else:
+        future._resolve(None, verdict)  # type: ignore[arg-type]
     untold.pop(task.number, None)
