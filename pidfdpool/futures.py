@@ -46,16 +46,6 @@ class _Condition(threading.Condition):
     __exit__ = property(attrgetter("_lock.__exit__"))
 
 
-class _Waiters(list[Any]):
-    """Who waits for several futures: what `concurrent.futures.wait` and `as_completed` leave with each of them."""
-
-    def append(self, waiter: Any) -> None:
-        """Have the waiter told, and not miss a signal. Called with the locks of all its futures, before it waits."""
-        if type(getattr(waiter, "event", None)) is threading.Event:
-            waiter.event = interruptible.Event()
-        super().append(waiter)
-
-
 class _WhenAsked:
     """A list that a future gets when somebody first asks for it: most are resolved before anybody does."""
 
@@ -92,7 +82,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     _exception: BaseException | None = None
     _own_condition: _Condition | None = None
     _done_callbacks = _WhenAsked(list)
-    _waiters = _WhenAsked(_Waiters)
+    _waiters = _WhenAsked(interruptible.Waiters)
     _calls_back = False  # whether a callback was ever added
     _pool: Pool | None = None
     _leader: Poller | None = None  # of who reads the channels to get this future's outcome

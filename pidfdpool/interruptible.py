@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 import time
 from _queue import Empty  # `queue` loads what nobody needs here
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pidfdpool import native
 
@@ -83,7 +83,17 @@ class Event(threading.Event):
         return wait(super().wait, timeout)
 
 
-def acquire(lock: threading.Lock) -> bool:
+class Waiters(list[Any]):
+    """Who waits for several futures: what `concurrent.futures.wait` and `as_completed` leave with each of them."""
+
+    def append(self, waiter: Any) -> None:
+        """Have the waiter told, and wait in that way. Called with the locks of all its futures, before it waits."""
+        if type(getattr(waiter, "event", None)) is threading.Event:
+            waiter.event = Event()
+        super().append(waiter)
+
+
+def acquire(lock: threading.RLock) -> bool:
     """Acquire a lock that may be held for long; return True."""
     return wait(lambda seconds: lock.acquire(timeout=-1 if seconds is None else seconds))
 

@@ -116,6 +116,45 @@ def test_a_signal_handler_may_shut_down_while_the_pool_starts(way):
     assert out == "cannot schedule new futures after shutdown\n"
 
 
+def test_a_signal_handler_may_shut_down_while_a_map_hands_out_its_calls():
+    """The handler's thread has the lock of that; it is interrupted while it pickles a chunk."""
+    out = run_host(
+        """
+    class Interrupting:
+        def __reduce__(self):
+            signal.raise_signal(signal.SIGALRM)
+            return int, (1,)
+
+    def handle(*_):
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        pool.shutdown(wait=False)
+        print("shut down")
+
+    signal.signal(signal.SIGALRM, handle)
+    try:
+        list(pool.map(str, [Interrupting()] * 3))
+    except RuntimeError as error:
+        print(error)
+    """,
+        "fork",
+    )
+    assert out == "shut down\ncannot schedule new futures after shutdown\n"
+
+
+def test_a_signal_handler_may_make_a_pool_while_its_thread_does():
+    """And while the interpreter exits."""
+    out = run_host(
+        """
+    from pidfdpool import lifecycle
+    with lifecycle._guard:  # as a handler finds it
+        print(pool.submit(calls.double, 21).result())
+        lifecycle._at_exit()
+    """,
+        "fork",
+    )
+    assert out == "42\n"
+
+
 class Exiting:
     def __reduce__(self):
         raise SystemExit(7)
