@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 import time
 from _queue import Empty  # `queue` loads what nobody needs here
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pidfdpool import native
@@ -61,18 +62,28 @@ class Steps:
         return min(left, native.LONGEST_WAIT if step is None else step)
 
 
-def wait(once: Callable[[float | None], T], timeout: float | None = None) -> T:
-    """Return the first true value of once(seconds), or its last one when the timeout is over.
+def wait(done: Callable[[], bool], condition: threading.Condition, timeout: float | None = None) -> bool:
+    """Wait until done() is true, or for so many seconds; return what it is. Without the condition's lock.
 
-    once: waits for so many seconds at most, None for ever, and tells whether what it waits for has come.
+    Whoever makes it true notifies all that wait for the condition, afterwards. This does not wait as they do: they
+    have the lock when they wake, and if a handler raises just before, they release what is not theirs.
     """
+    waiters = condition._waiters  # type: ignore[attr-defined]
+    sleeper = threading.Lock()
+    sleeper.acquire()
     steps = Steps(timeout)
-    while True:
-        seconds = steps.next()
-        over = seconds is not None and seconds <= 0
-        came = once(0.0 if over else seconds)
-        if came or over:
-            return came
+    try:
+        waiters.append(sleeper)
+        while not done():  # looked at after that
+            seconds = steps.next()
+            if seconds is not None and seconds <= 0:
+                return False
+            if sleeper.acquire(timeout=-1 if seconds is None else seconds):
+                waiters.append(sleeper)
+        return True
+    finally:
+        with suppress(ValueError):
+            waiters.remove(sleeper)
 
 
 class Event(threading.Event):
@@ -80,7 +91,7 @@ class Event(threading.Event):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set; return whether it is."""
-        return wait(super().wait, timeout)
+        return wait(self.is_set, self._cond, timeout)  # type: ignore[attr-defined]
 
 
 class Waiters(list[Any]):
@@ -95,7 +106,11 @@ class Waiters(list[Any]):
 
 def acquire(lock: threading.RLock) -> bool:
     """Acquire a lock that may be held for long; return True."""
-    return wait(lambda seconds: lock.acquire(timeout=-1 if seconds is None else seconds))
+    steps = Steps(None)
+    while True:
+        seconds = steps.next()
+        if lock.acquire(timeout=-1 if seconds is None else seconds):
+            return True
 
 
 def get(queue: SimpleQueue[T], timeout: float | None = None) -> T:
