@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# What `signal.getsignal` returns where no function of the host's is called: the default, nothing, not Python's, and
+# a function of C's, as the one that raises KeyboardInterrupt. Told by types: objects may compare as they like.
+NO_FUNCTION = {int, type(None), type(len)}
 STEPS = (0.01, 0.05, 0.25, 1.25)  # seconds
 
 
@@ -41,6 +44,11 @@ def ends_the_program(error: BaseException) -> bool:
     Such a one is on its way to whom it concerns, wherever it comes up: KeyboardInterrupt, SystemExit.
     """
     return not issubclass(type(error), Exception) and in_handlers_thread()
+
+
+def by_raising() -> bool:
+    """Return whether handlers of this process may raise and it go on: at a prompt, or where it sets itself timers."""
+    return native.is_interactive() or callable(native.get_signal(native.signal.SIGALRM))
 
 
 class Steps:
