@@ -135,15 +135,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     def _wait(self, timeout: float | None) -> None:
         """Wait until the future is done, or for so many seconds."""
         left = self._lead(timeout)
-        if self.done():
-            return
-        steps = interruptible.Steps(left)
-        with (condition := self._condition):
-            while not self.done():
-                seconds = steps.next()
-                if seconds is not None and seconds <= 0:
-                    break
-                condition.wait(seconds)
+        if not self.done():
+            interruptible.wait(self.done, self._condition, left)
 
     def _lead(self, timeout: float | None) -> float | None:
         """Wait for the outcome by reading the channels, if possible; return how long to wait in the ordinary way."""

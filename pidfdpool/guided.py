@@ -86,7 +86,7 @@ class Guided:
         self._calls: Sequence[Any] = calls if isinstance(calls, range) else list(chain(calls))
         self._count = _length(self._calls)
         self._at = 0  # how many of them were handed out
-        self._lock = threading.Lock()  # to hand out
+        self._lock = threading.RLock()  # to hand out; tells whether a signal handler has interrupted that
         self._context = copy_context()  # for the code of arguments that are pickled later, in the pool thread
         self._halted = not self._calls  # no more is to be handed out
         self._failure: BaseException | None = None  # why not, if that is an error
@@ -134,13 +134,19 @@ class Guided:
 
     def forget_in_forked_child(self) -> None:
         """Let go, in a copy of the process, of what the parent goes on with."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.halt(InheritedFutureError("this map was under way when its process was forked: the parent goes on"))
 
     # ---- handing out ---------------------------------------------------------------------------------------
 
     def _go_on(self, *, wait: bool = False) -> None:
-        """Hand out what there is room for. If another thread is at it, leave it to that thread, or wait and look."""
+        """Hand out what there is room for. If another thread is at it, leave it to that thread, or wait and look.
+
+        If it is this thread that is at it, and was interrupted, it goes on with that afterwards.
+        """
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            self._asked = True
+            return
         while (wait or self._asked) and (interruptible.acquire(self._lock) if wait else self._lock.acquire(False)):
             wait = self._asked = False
             try:

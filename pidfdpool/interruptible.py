@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 import time
 from _queue import Empty  # `queue` loads what nobody needs here
+from contextlib import suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# What `signal.getsignal` returns where no function of the host's is called: the default, nothing, not Python's, and
+# a function of C's, as the one that raises KeyboardInterrupt. Told by types: objects may compare as they like.
+NO_FUNCTION = {int, type(None), type(len)}
 STEPS = (0.01, 0.05, 0.25, 1.25)  # seconds
 
 
@@ -41,6 +45,11 @@ def ends_the_program(error: BaseException) -> bool:
     Such a one is on its way to whom it concerns, wherever it comes up: KeyboardInterrupt, SystemExit.
     """
     return not issubclass(type(error), Exception) and in_handlers_thread()
+
+
+def by_raising() -> bool:
+    """Return whether handlers of this process may raise and it go on: at a prompt, or where it sets itself timers."""
+    return native.is_interactive() or callable(native.get_signal(native.signal.SIGALRM))
 
 
 class Steps:
@@ -62,18 +71,28 @@ class Steps:
         return min(left, native.LONGEST_WAIT if step is None else step)
 
 
-def wait(once: Callable[[float | None], T], timeout: float | None = None) -> T:
-    """Return the first true value of once(seconds), or its last one when the timeout is over.
+def wait(done: Callable[[], bool], condition: threading.Condition, timeout: float | None = None) -> bool:
+    """Wait until done() is true, or for so many seconds; return what it is. Without the condition's lock.
 
-    once: waits for so many seconds at most, None for ever, and tells whether what it waits for has come.
+    Whoever makes it true notifies all that wait for the condition, afterwards. This does not wait as they do: they
+    have the lock when they wake, and if a handler raises just before, they release what is not theirs.
     """
+    waiters = condition._waiters  # type: ignore[attr-defined]
+    sleeper = threading.Lock()
+    sleeper.acquire()
     steps = Steps(timeout)
-    while True:
-        seconds = steps.next()
-        over = seconds is not None and seconds <= 0
-        came = once(0.0 if over else seconds)
-        if came or over:
-            return came
+    try:
+        waiters.append(sleeper)
+        while not done():  # looked at after that
+            seconds = steps.next()
+            if seconds is not None and seconds <= 0:
+                return False
+            if sleeper.acquire(timeout=-1 if seconds is None else seconds):
+                waiters.append(sleeper)
+        return True
+    finally:
+        with suppress(ValueError):
+            waiters.remove(sleeper)
 
 
 class Event(threading.Event):
@@ -81,12 +100,26 @@ class Event(threading.Event):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set; return whether it is."""
-        return wait(super().wait, timeout)
+        return wait(self.is_set, self._cond, timeout)  # type: ignore[attr-defined]
 
 
-def acquire(lock: threading.Lock) -> bool:
+class Waiters(list[Any]):
+    """Who waits for several futures: what `concurrent.futures.wait` and `as_completed` leave with each of them."""
+
+    def append(self, waiter: Any) -> None:
+        """Have the waiter told, and wait in that way. Called with the locks of all its futures, before it waits."""
+        if type(getattr(waiter, "event", None)) is threading.Event:
+            waiter.event = Event()
+        super().append(waiter)
+
+
+def acquire(lock: threading.Lock | threading.RLock) -> bool:
     """Acquire a lock that may be held for long; return True."""
-    return wait(lambda seconds: lock.acquire(timeout=-1 if seconds is None else seconds))
+    steps = Steps(None)
+    while True:
+        seconds = steps.next()
+        if lock.acquire(timeout=-1 if seconds is None else seconds):
+            return True
 
 
 def get(queue: SimpleQueue[T], timeout: float | None = None) -> T:
@@ -116,13 +149,3 @@ class Condition(threading.Condition):
 
     __enter__ = property(attrgetter("_lock.__enter__"))
     __exit__ = property(attrgetter("_lock.__exit__"))
-
-
-class Waiters(list[Any]):
-    """Who waits for several futures: what `concurrent.futures.wait` and `as_completed` leave with each of them."""
-
-    def append(self, waiter: Any) -> None:
-        """Have the waiter told, and not miss a signal. Called with the locks of all its futures, before it waits."""
-        if type(getattr(waiter, "event", None)) is threading.Event:
-            waiter.event = Event()
-        super().append(waiter)

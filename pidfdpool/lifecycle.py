@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pidfdpool import native
 
@@ -29,10 +29,13 @@ if TYPE_CHECKING:
 _executors: weakref.WeakSet[PidfdPoolExecutor] = weakref.WeakSet()
 # A pool outlives its executor while tasks are left; its thread is joined all the same.
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
-_guard = threading.Lock()  # of the pools: one that is made in a thread while the interpreter exits is not missed
+# Of the pools: one that is made in a thread while the interpreter exits is not missed. Reentrant, because a signal
+# handler may make a pool while its thread does.
+_guard = threading.RLock()
 _exiting = False
 _process = os.getpid()  # whose pools these are
-_noticing = threading.Lock()  # held by a forked child's thread while it lets go of the parent's pools
+# By process. Held by a forked child's thread while it lets go of the parent's pools; a child of it has another one.
+_noticing: dict[int, Any] = {}
 
 
 def add_executor(executor: PidfdPoolExecutor) -> None:
@@ -65,7 +68,7 @@ def check_not_exiting() -> None:
 def notice_fork() -> None:
     """Catch up on a fork that CPython was not told of. Cheap, if there was none: it asks the kernel for the pid."""
     if os.getpid() != _process:
-        with _noticing:
+        with _noticing.setdefault(os.getpid(), threading.RLock()):
             if os.getpid() != _process:
                 _after_fork_in_child()
 
@@ -117,8 +120,8 @@ def comes_of_ctrl_c(kind: type[BaseException] | None) -> bool:
 
 
 def _after_fork_in_child() -> None:
-    global _process, _noticing, _guard  # noqa: PLW0603  they are the process's own
-    _noticing, _guard = threading.Lock(), threading.Lock()  # another thread may have held them
+    global _process, _guard  # noqa: PLW0603  they are the process's own
+    _guard = threading.RLock()  # another thread may have held it
     # The executors first: whatever state a pool was copied in, no executor may go on using it.
     for executor in list(_executors):
         executor._forget_pool_of_parent()

@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     from pidfdpool.loop.resolving import Resolution
 
 
-# What `signal.getsignal` returns where no function of the host's is called: the default, nothing, not Python's, and
-# a function of C's, as the one that raises KeyboardInterrupt. Told by types: objects may compare as they like.
-_NO_FUNCTION = {int, type(None), type(len)}
 _SIGNALS = tuple(signal.valid_signals())
 _INTERRUPTS = (signal.SIGINT,)
 LEAVING = 1.0  # seconds that a leader gets to leave when there is nothing left to wait for
@@ -222,6 +219,6 @@ def _is_deep() -> bool:
 
 def _host_handles_signals() -> bool:
     """Return whether functions of the host's are called in this thread when signals come."""
-    return interruptible.in_handlers_thread() and not _NO_FUNCTION.issuperset(
+    return interruptible.in_handlers_thread() and not interruptible.NO_FUNCTION.issuperset(
         map(type, map(signal.getsignal, _SIGNALS))
     )

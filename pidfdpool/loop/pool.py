@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from pidfdpool import actions as do
 from pidfdpool import events as ev
-from pidfdpool import hygiene, native
+from pidfdpool import hygiene, interruptible, native
 from pidfdpool.loop import outcomes
 from pidfdpool.loop.carrying import Carrying
 from pidfdpool.loop.leading import Leading
@@ -122,7 +122,7 @@ class Pool(Carrying):
         """
         if task.policy.max_pending is not None or self._interrupted:
             return False
-        if native.is_interactive() and self._decides_later:  # the first says no most cheaply, for each task
+        if interruptible.by_raising() and self._decides_later:  # the first says no most cheaply, for each task
             return False
         number = task.number
         try:
@@ -394,6 +394,7 @@ def _interrupts_are_usual() -> bool:
     """Return whether a signal's handler may raise in this thread, between any two steps, and the session goes on.
 
     Handlers run in the main thread. A program mostly ends with its KeyboardInterrupt. At a prompt or in a notebook it
-    is a way to work: who has submitted too much presses Ctrl-C, and submits again.
+    is a way to work: who has submitted too much presses Ctrl-C, and submits again. So it is where a timer's handler
+    ends what has taken too long.
     """
-    return native.is_interactive() and native.in_main_thread()
+    return interruptible.by_raising() and native.in_main_thread()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import faulthandler
 import os
 import re
@@ -10,7 +12,7 @@ import threading
 
 import pytest
 
-from pidfdpool import InheritedFutureError, PidfdPoolExecutor
+from pidfdpool import InheritedFutureError, PidfdPoolExecutor, events, lifecycle
 from tests.conditions import children, eventually, in_forked_child, is_alive, open_descriptors, unseen_fork
 from tests.pool import calls
 
@@ -133,6 +135,79 @@ def test_the_childs_collector_waits_for_no_thread_that_was_not_copied(pool, fork
         done.set()
         thread.join()
     assert pool.submit(calls.double, 1).result() == 2
+
+
+class Held:
+    """Locks that another thread holds."""
+
+    def __init__(self, *locks):
+        self._locks = locks
+        self._held, self._done = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._hold)
+
+    def _hold(self):
+        with contextlib.ExitStack() as stack:
+            for lock in self._locks:
+                stack.enter_context(lock)
+            self._held.set()
+            self._done.wait()
+
+    def __enter__(self):
+        self._thread.start()
+        self._held.wait()
+
+    def __exit__(self, *_):
+        self._done.set()
+        self._thread.join()
+
+
+def guards(pool):
+    """Return every lock of ours that another thread may hold at a fork, whatever it is doing."""
+    inner = pool._pool
+    (guided,) = pool._maps
+    arena = inner.lender.arena
+    return {
+        "of the executor": pool._lock,
+        "of the pool": inner.lock,
+        "of who serves": inner.poller.serving,
+        "of who wakes": inner.poller._wake_lock,
+        "of the segments": arena._lock,
+        "of the map": guided._lock,
+        "of all pools": lifecycle._guard,
+        "of who notices a fork": lifecycle._noticing.setdefault(os.getpid(), threading.RLock()),
+        "of a future": pool.submit(calls.sleep, 0.5)._condition,
+    }
+
+
+@pytest.mark.parametrize("fork", [os.fork, unseen_fork])
+def test_a_guard_that_another_thread_holds_stops_nobody_in_the_child(pool, fork):
+    """Neither at a fork that Python is told of nor at another one, whatever the child does with the copies."""
+    futures = [pool.submit(calls.sleep, 0.3) for _ in range(3)]
+    results = pool.map(calls.sleep, [0.001] * 200)
+    held = guards(pool)
+    inner = pool._pool
+
+    def child():
+        pool.stats()
+        for future in futures:
+            future.cancel()
+            assert concurrent.futures.wait([future], 20).done
+        with pytest.raises(InheritedFutureError):
+            list(results)
+        with PidfdPoolExecutor(1, mp_context="fork") as another:
+            assert another.submit(calls.double, 2).result(20) == 4
+        assert pool.submit(calls.double, 3).result(20) == 6
+        assert list(pool.map(calls.double, range(3), timeout=20)) == [0, 2, 4]
+        inner.happen(events.ShutdownAsked())
+        inner.poller.wake()
+        inner.lender.abandon_in_forked_child()
+        pool.shutdown()
+        lifecycle._at_exit()
+
+    with Held(*held.values()):
+        assert in_forked_child(child, fork) == "ok"
+    assert pool.submit(calls.double, 1).result(20) == 2
+    assert len(list(results)) == 200
 
 
 def _use_and_shut_down(pool):

@@ -142,19 +142,29 @@ def test_one_ctrl_c_ends_the_program_and_everything_of_it(way, situation):
     eventually(lambda: not processes_of_this_run(environment["PIDFDPOOL_TEST_RUN"]), "nobody is left")
 
 
-def test_a_pool_survives_many_interrupts_of_an_interactive_session(way):
+@pytest.mark.parametrize(
+    "host",
+    [
+        'number, sys.ps1 = signal.SIGINT, ">>> "',  # by this a session is known
+        "number = signal.SIGALRM; signal.signal(number, raise_it)",  # by this one that ends what takes too long
+    ],
+    ids=["session", "timers"],
+)
+def test_a_pool_survives_many_interrupts_where_they_are_usual(way, host):
     """Each comes between any two steps of the submits, or of the cancelling after them."""
     done = run_python(
         """
 import random, signal, sys, threading, time
 from pidfdpool import PidfdPoolExecutor
-sys.ps1 = ">>> "  # by this a session is known
+def raise_it(*_):
+    raise KeyboardInterrupt
+exec(sys.argv[2])
 pool = PidfdPoolExecutor(2, mp_context=sys.argv[1])
 pool.submit(abs, 0).result()
 
 def interrupt_soon():
     time.sleep(random.uniform(0.003, 0.03))
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    signal.pthread_kill(threading.main_thread().ident, number)
 
 threads, interrupted = [], 0
 for _ in range(30):
@@ -178,6 +188,7 @@ pool.shutdown()
 print(interrupted > 20)
 """,
         way,
+        host,
         timeout=50,
     )
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 import pytest
 
 from pidfdpool import interruptible
-from tests.conditions import run_python
+from tests.conditions import eventually, run_python
 
 HOST = """
 import os, signal, sys, threading, time
@@ -123,15 +123,35 @@ def test_no_step_goes_beyond_the_timeout():
 
 
 def test_what_comes_at_a_step_s_end_is_seen():
-    """A wait that ends just when it is told otherwise tells nothing; what it waited for is looked at again."""
-    looked = []
+    """A wait may end just when somebody notifies it; what it waits for is looked at again."""
+    condition, looked = threading.Condition(), []
 
-    def once(seconds):
-        looked.append(seconds)
+    def done():
+        looked.append(len(condition._waiters))
         return len(looked) == 3
 
-    assert interruptible.wait(once)
-    assert looked == list(interruptible.STEPS[:3])
+    assert interruptible.wait(done, condition)
+    assert looked == [1, 1, 1]
+    assert not condition._waiters
+
+
+def test_who_is_notified_for_nothing_goes_on_waiting():
+    condition, is_done = threading.Condition(), []
+
+    def notify():
+        eventually(lambda: condition._waiters, "it waits")
+        with condition:
+            condition.notify_all()
+        eventually(lambda: condition._waiters, "it waits again")
+        is_done.append(True)
+        with condition:
+            condition.notify_all()
+
+    with ThreadPoolExecutor(1) as threads:
+        told = threads.submit(notify)
+        assert in_another_thread(lambda: interruptible.wait(lambda: bool(is_done), condition, 20))
+        told.result()
+    assert not condition._waiters
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 0.02])

@@ -13,7 +13,7 @@ from tests.conditions import eventually, run_python
 from tests.pool import calls
 
 BEGIN = """
-    import gc, signal, sys
+    import gc, signal, sys, threading, time
     from pidfdpool import PidfdPoolExecutor
     from tests.pool import calls
 
@@ -35,11 +35,17 @@ def test_a_signal_handler_may_submit_and_cancel(way):
         handled.append((len(handled), pool.submit(calls.double, len(handled))))
         handled[-3:][0][1].cancel()
     pool.submit(calls.double, 0).result()
-    signal.signal(signal.SIGALRM, handle)
-    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.0007)
-    own = [pool.submit(calls.double, number) for number in range(3000)]
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    assert [future.result(30) for future in own] == [2 * number for number in range(3000)]
+    signal.signal(signal.SIGUSR1, handle)
+    def interrupt():
+        while len(handled) <= 20 or len(own) < 3000:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+            time.sleep(0.0007)
+    own = []
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
+    while interrupting.is_alive():
+        own.append(pool.submit(calls.double, len(own)))
+    assert [future.result(30) for future in own] == [2 * number for number in range(len(own))]
     for number, future in handled:
         assert future.cancelled() or future.result(30) == 2 * number
     pool.shutdown()
@@ -83,8 +89,8 @@ def test_a_signal_handler_may_shut_down(way, wait):
     out = run_host(
         f"""
     pool.submit(calls.double, 0).result()
-    signal.signal(signal.SIGALRM, lambda *_: pool.shutdown(wait={wait}))
-    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    signal.signal(signal.SIGVTALRM, lambda *_: pool.shutdown(wait={wait}))
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0.05)
     futures = []
     try:
         while True:
@@ -114,6 +120,45 @@ def test_a_signal_handler_may_shut_down_while_the_pool_starts(way):
         way,
     )
     assert out == "cannot schedule new futures after shutdown\n"
+
+
+def test_a_signal_handler_may_shut_down_while_a_map_hands_out_its_calls():
+    """The handler's thread has the lock of that; it is interrupted while it pickles a chunk."""
+    out = run_host(
+        """
+    class Interrupting:
+        def __reduce__(self):
+            signal.raise_signal(signal.SIGALRM)
+            return int, (1,)
+
+    def handle(*_):
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        pool.shutdown(wait=False)
+        print("shut down")
+
+    signal.signal(signal.SIGALRM, handle)
+    try:
+        list(pool.map(str, [Interrupting()] * 3))
+    except RuntimeError as error:
+        print(error)
+    """,
+        "fork",
+    )
+    assert out == "shut down\ncannot schedule new futures after shutdown\n"
+
+
+def test_a_signal_handler_may_make_a_pool_while_its_thread_does():
+    """And while the interpreter exits."""
+    out = run_host(
+        """
+    from pidfdpool import lifecycle
+    with lifecycle._guard:  # as a handler finds it
+        print(pool.submit(calls.double, 21).result())
+        lifecycle._at_exit()
+    """,
+        "fork",
+    )
+    assert out == "42\n"
 
 
 class Exiting:
