@@ -21,7 +21,7 @@ from pidfdpool import arguments, checks, lifecycle, rebuilding
 from pidfdpool.explaining import explained
 from pidfdpool.futures import Future
 from pidfdpool.loop import snapshots, witness
-from pidfdpool.loop.outcomes import kept
+from pidfdpool.loop.outcomes import kept, unfolded
 from pidfdpool.loop.pool import Pool
 from pidfdpool.policy import Policy, PoolOptions, check_names
 from pidfdpool.rules import Phase
@@ -339,7 +339,7 @@ class PidfdPoolExecutor(Executor):
     ) -> None:
         pool = self._open_pool()
         try:
-            buffers = pool.lender.pickled((fn, args, kwargs), pool.recipe.shared_main)
+            buffers = pool.lender.pickled(unfolded(fn, args, kwargs), pool.recipe.shared_main)
         except Exception as error:  # anything else is not about the call: Ctrl-C, a handler that ends the program
             recipient._begin()
             recipient._resolve(None, explained(error, fn, args, kwargs, pool.recipe.shared_main))
