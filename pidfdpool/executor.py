@@ -84,8 +84,7 @@ class PidfdPoolExecutor(Executor):
         self._max_workers = arguments.checked_max_workers(max_workers)
         self._mp_context = mp_context
         way = arguments.checked_way(mp_context)
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer must be a callable, not {initializer!r}")
+        at_start = arguments.checked_initializer(initializer, initargs)
         modules, call = arguments.checked_preload(preload)
         check_names(type(self).__name__, options, PoolOptions.__annotations__)
         self._policy = Policy(self._max_workers, **options)
@@ -98,7 +97,7 @@ class PidfdPoolExecutor(Executor):
             way=way,
             preload=modules,
             preload_call=call,
-            initializer=None if initializer is None else (initializer, tuple(initargs)),
+            initializer=at_start,
             **self._policy.of_workers,
         )
         lifecycle.add_executor(self)

@@ -74,6 +74,7 @@ STOREYS = {
     "unavailable": 0,
     "origins": 0,
     "keeping": 0,
+    "misspelt": 0,
     "pidfd": 0,
     "native": 0,
     "spinning": 0,
@@ -83,6 +84,8 @@ STOREYS = {
     "_version": 0,
 }
 BESIDE = {
+    ("pidfd", "describing"),
+    ("context", "describing"),
     ("origins", "keeping"),
     ("__main__", "cli"),
     ("pidfd", "checks"),
