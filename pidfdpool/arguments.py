@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import checks
@@ -59,7 +60,8 @@ def checked_way(context: Any) -> str:
     if not isinstance(context, str):
         ask = getattr(context, "get_start_method", None)
         if not callable(ask):
-            raise TypeError(f"mp_context must be a multiprocessing context or the name of one, not {context!r}")
+            wanted = "a multiprocessing context or the name of one"
+            raise TypeError(f"mp_context must be {wanted}, not {checks.shown(context)}")
         # allow_none: to ask must not settle the host's default start method.
         method = ask(allow_none=True)
         if method is None:
@@ -67,7 +69,7 @@ def checked_way(context: Any) -> str:
 
             method = get_all_start_methods()[0]
     if method not in _WAYS:
-        raise ValueError(f"mp_context must be one of {', '.join(map(repr, _WAYS))}, not {method!r}")
+        raise ValueError(f"mp_context must be one of {', '.join(map(repr, _WAYS))}, not {checks.shown(method)}")
     return _WAYS[method]
 
 
@@ -77,12 +79,40 @@ def checked_preload(value: Any) -> tuple[tuple[str, ...], Callable[[], object] |
     Raises:
         TypeError, ValueError: something is neither, or there is more than one callable.
     """
-    items = (value,) if isinstance(value, str) or callable(value) else tuple(value)
+    items = (
+        (value,)
+        if isinstance(value, str) or callable(value)
+        else _iterated("preload", value, "the name of a module, a callable, or an iterable of these")
+    )
     modules = tuple(item for item in items if isinstance(item, str))
     calls = [item for item in items if callable(item)]
     for item in items:
         if not isinstance(item, str) and not callable(item):
-            raise TypeError(f"preload takes names of modules and a callable, not {item!r}")
+            raise TypeError(f"preload takes names of modules and a callable, not {checks.shown(item)}")
+        if isinstance(item, str) and not all(item.split(".")):
+            raise ValueError(f"preload takes names of modules, such as 'numpy', and {item!r} is none")
     if len(calls) > 1:
-        raise ValueError(f"preload takes at most one callable, not {calls!r}")
+        raise ValueError(f"preload takes at most one callable, not {checks.shown(calls)}")
     return modules, calls[0] if calls else None
+
+
+def checked_initializer(call: Any, arguments: Any) -> tuple[Callable[..., object], tuple[Any, ...]] | None:
+    """Return the initializer with its arguments; None: there is none.
+
+    Raises:
+        TypeError: it cannot be called, or the arguments are none.
+    """
+    if call is not None and not callable(call):
+        raise TypeError(f"initializer must be a callable, not {checks.shown(call)}")
+    if call is None and arguments is None:
+        return None
+    given = _iterated("initargs", arguments, "an iterable of arguments")
+    return None if call is None else (call, given)
+
+
+def _iterated(name: str, value: Any, wanted: str) -> tuple[Any, ...]:
+    try:
+        items = iter(value)
+    except TypeError:
+        raise TypeError(f"{name} must be {wanted}, not {checks.shown(value)}") from None
+    return tuple(chain(items))  # which asks for no length: that may lie

@@ -1,7 +1,7 @@
 """What the host knows of a task that makes several calls of a `map`: of which function, and which calls.
 
-In place of the function such a task is submitted as a `Chunk`, which workers get as what they are to call. If the
-task fails as a whole, the error is to name the call that did it, and not the chunk: nobody has asked for chunks. The
+In place of the function such a task is submitted as a `Chunk`; workers get the function that it calls. If the task
+fails as a whole, the error is to name the call that did it, and not the chunk: nobody has asked for chunks. The
 worker notes in its black box which call it is at (`worker.chunk`), and who takes the error, in the user's thread,
 adds the arguments (`describe`).
 """
@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import checks
-from pidfdpool.worker.chunk import calls_at, itself
+from pidfdpool.worker.chunk import calls_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ _SHOWN = 100  # characters of a call's arguments
 class Chunk:
     """The function of one task that makes several calls of a map."""
 
-    __slots__ = ("_call", "_calls", "_first", "_known", "_starred", "func", "name", "of_script")
+    __slots__ = ("_calls", "_first", "_known", "_starred", "bound", "call", "func", "name", "of_script")
 
     def __init__(
         self,
@@ -45,7 +45,8 @@ class Chunk:
         func: the user's function itself, if it is sent along with the task.
         of_script: the worker needs what running the host's script again makes.
         """
-        self._call = call
+        self.call = call
+        self.bound = () if func is None else (func,)
         self.name = name
         self._first = first
         self._calls = calls
@@ -56,12 +57,11 @@ class Chunk:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Be what the worker calls."""
-        return (itself, (self._call,)) if self.func is None else (partial, (self._call, self.func))
+        return partial, (self.call, *self.bound)
 
     def __call__(self, *arguments: Any) -> Any:
         """Do it here, as a function would: whoever overrides `submit` may call what it gets."""
-        given = arguments if self.func is None else (self.func, *arguments)
-        return self._call(*given)
+        return self.call(*self.bound, *arguments)
 
     @property
     def label(self) -> str:

@@ -60,7 +60,9 @@ def unhealthy(reason: str) -> None:
         TypeError: the reason is no text.
     """
     if not isinstance(reason, str):
-        raise TypeError(f"reason must be a str, not {reason!r}")
+        from pidfdpool import describing
+
+        raise TypeError(f"reason must be a str, not {describing.repr_of(reason)}")
     report = _report
     if report is not None:
         report(str.__str__(reason))  # of a subclass only the characters

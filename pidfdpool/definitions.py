@@ -30,6 +30,7 @@ class Definition:
     """The pickle of one function."""
 
     __slots__ = (
+        "__weakref__",
         "_annotations",
         "_code",
         "_defaults",
@@ -106,7 +107,8 @@ class Bundle:
     """All names that a function can reach, and their values, as they travel: as long as none of them has changed.
 
     That is told only of what cannot be changed itself: numbers, text, modules, and functions that hold. Functions
-    are not kept alive, nor are the globals.
+    are not kept alive, nor are the globals, nor their pickles: of functions that call each other each is in the
+    bundle of the other, and would be kept until the collector runs.
     """
 
     __slots__ = ("_functions", "_values", "data", "needs_script")
@@ -118,14 +120,14 @@ class Bundle:
         """
         self.data = data
         self.needs_script = needs_script
-        self._functions: list[tuple[str, weakref.ref[Any], Definition]] = []
+        self._functions: list[tuple[str, weakref.ref[Any], weakref.ref[Definition]]] = []
         self._values: list[tuple[str, Any]] = []
         values = root.__globals__
         absent: set[str] = set()
         for name in names:
             value = values[name]
             if type(value) is FunctionType:
-                self._functions.append((name, weakref.ref(value), _known[value]))
+                self._functions.append((name, weakref.ref(value), weakref.ref(_known[value])))
                 absent.update(_known[value].names)
             else:
                 self._values.append((name, value))
@@ -136,9 +138,14 @@ class Bundle:
         for name, value in self._values:
             if names.get(name, _ABSENT) is not value:
                 return False
-        for name, reference, definition in self._functions:
-            function = names.get(name)
-            if function is not reference() or function is None or not definition.holds(function):
+        for name, reference, described in self._functions:
+            function, definition = names.get(name), described()
+            if (
+                function is not reference()
+                or function is None
+                or definition is None
+                or not definition.holds(function)
+            ):
                 return False
         return True
 

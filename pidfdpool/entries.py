@@ -229,7 +229,9 @@ class _Found:
         pickler.dump([value])
         if pickler.asks_for_main and self.can_run_again:
             self.needs_script = True
-        return _Part((key,), [value], self._noticed(key, stream.getvalue()), pickler)
+        data = stream.getvalue()
+        origins.note_size(key, value, len(data))
+        return _Part((key,), [value], self._noticed(key, data), pickler)
 
 
 def _users_last(uses: Mapping[Key, Uses]) -> Iterable[Key]:

@@ -21,7 +21,7 @@ from pidfdpool import arguments, checks, lifecycle, rebuilding
 from pidfdpool.explaining import explained
 from pidfdpool.futures import Future
 from pidfdpool.loop import snapshots, witness
-from pidfdpool.loop.outcomes import kept
+from pidfdpool.loop.outcomes import kept, unfolded
 from pidfdpool.loop.pool import Pool
 from pidfdpool.policy import Policy, PoolOptions, check_names
 from pidfdpool.rules import Phase
@@ -84,8 +84,7 @@ class PidfdPoolExecutor(Executor):
         self._max_workers = arguments.checked_max_workers(max_workers)
         self._mp_context = mp_context
         way = arguments.checked_way(mp_context)
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer must be a callable, not {initializer!r}")
+        at_start = arguments.checked_initializer(initializer, initargs)
         modules, call = arguments.checked_preload(preload)
         check_names(type(self).__name__, options, PoolOptions.__annotations__)
         self._policy = Policy(self._max_workers, **options)
@@ -98,7 +97,7 @@ class PidfdPoolExecutor(Executor):
             way=way,
             preload=modules,
             preload_call=call,
-            initializer=None if initializer is None else (initializer, tuple(initargs)),
+            initializer=at_start,
             **self._policy.of_workers,
         )
         lifecycle.add_executor(self)
@@ -339,7 +338,7 @@ class PidfdPoolExecutor(Executor):
     ) -> None:
         pool = self._open_pool()
         try:
-            buffers = pool.lender.pickled((fn, args, kwargs), pool.recipe.shared_main)
+            buffers = pool.lender.pickled(unfolded(fn, args, kwargs), pool.recipe.shared_main)
         except Exception as error:  # anything else is not about the call: Ctrl-C, a handler that ends the program
             recipient._begin()
             recipient._resolve(None, explained(error, fn, args, kwargs, pool.recipe.shared_main))

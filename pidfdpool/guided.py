@@ -24,7 +24,7 @@ from functools import partial
 from itertools import chain, repeat, starmap
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import chunks, describing, interruptible, payload
+from pidfdpool import chunks, describing, interruptible, keeping, payload
 from pidfdpool.chunking import Pace
 from pidfdpool.chunks import Chunk
 from pidfdpool.errors import InheritedFutureError, PayloadError
@@ -98,6 +98,7 @@ class Guided:
         self._untaken = 0  # of those that arrived or will
         self._submitter: Submitter | None = None
         self._called = function
+        self._held: list[Any] = []  # definitions that its calls may come upon
         self._name = describing.name_of(function)
         if self._calls:
             self._begin(submitter, function)
@@ -112,6 +113,7 @@ class Guided:
         self._pace = Pace(workers)
         try:
             self._function = payload.dumps(function, self._shared)[0]
+            self._held = keeping.held()
         except Exception as error:
             self._enter(Refused(self._explained(error, ())))
             self.halt(None)

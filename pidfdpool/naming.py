@@ -159,7 +159,7 @@ class NotingPickler(ByValue):
             reduced = _reduce_class(value, key)
             self._note_annotations(key[0], origin, value)
         make, arguments, *rest = reduced
-        return namespaces.define, (*key, origins.token_for(key, value), make, *arguments), *rest
+        return namespaces.define, (*key, origins.token_for(value), make, *arguments), *rest
 
     def _reduce_method(self, method: Any) -> Any:
         """Have a method found as pickle itself would do it, in an object of a class that has a name."""

@@ -1,26 +1,25 @@
 """What functions and classes that travel by value are called: their names, and numbers for their definitions.
 
-In the host, for `naming`; on any thread. A definition keeps its number as long as it lives, and what was sent last
-under a name is kept alive a while, because a result may be of a class that has been defined anew meanwhile.
+In the host, for `naming`; on any thread. A definition keeps its number as long as it lives; `keeping` says for how
+long that is at least.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import pickle
 import sys
 import weakref
-from collections import deque
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from cloudpickle import cloudpickle as internals
 
-from pidfdpool import namespaces
+from pidfdpool import keeping, namespaces
 
 if TYPE_CHECKING:
     from pidfdpool.namespaces import Key
-
-_DEFINITIONS_KEPT = 8  # of a name that is defined anew again and again
 
 
 def name_of_home(module: str) -> str:
@@ -98,17 +97,24 @@ def owner_of(value: Any, module: Any) -> type | None:
 _numbers = itertools.count(1)
 _tokens: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 _sent: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-_alive: dict[Key, deque[Any]] = {}  # results may be of a class that has been defined anew meanwhile
 
 
-def token_for(key: Key, value: Any) -> int:
-    """Return the number of a definition, which has this name."""
+def token_for(value: Any) -> int:
+    """Return the number of a definition."""
     token = _tokens.get(value)
     if token is None:
         token = _tokens.setdefault(value, next(_numbers))
         _sent[token] = value
-        _alive.setdefault(key, deque(maxlen=_DEFINITIONS_KEPT)).append(value)
     return token
+
+
+def note_size(key: Key, value: Any, size: int) -> None:
+    """Take note of how large the pickle of a definition is that has this name, if it is one."""
+    kind = type(value)
+    if kind is FunctionType or kind is functools._lru_cache_wrapper or issubclass(kind, type):
+        token, names = _tokens.get(value), globals_of(key[0])
+        if token is not None and names is not None:
+            keeping.note(token, key, value, size, names)
 
 
 def own(token: int) -> Any:

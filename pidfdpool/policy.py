@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 OnCrash = Literal["isolate", "break"]
 RetryOn = type[BaseException] | tuple[type[BaseException], ...]
 
+_POSITIONAL = ("max_workers", "mp_context", "initializer", "initargs", "preload")  # of the constructor
 MOST_WORKERS = 65535  # what a frame's slot can count
 STACK_TIME = 0.05  # seconds that a worker gets to write its Python stack; what `grace` is at least
 
@@ -324,13 +325,18 @@ def check_names(of: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> 
     for name, value in given.items():
         if name in known:
             continue
-        import difflib
+        from pidfdpool import misspelt
 
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
-        if name in PoolOptions.__annotations__:
-            hint = "; it is one of the whole pool, for the constructor"
-        raise TypeError(f"{of}() got an unexpected keyword argument {name!r} (its value is {value!r}){hint}")
+        of_pool = [*_POSITIONAL, *PoolOptions.__annotations__]
+        here = known if known is TaskOptions.__annotations__ else of_pool
+        if name in of_pool:
+            hint = "it is one of the whole pool, for the constructor"
+        elif not misspelt.suggestions(name, here) and (likely := misspelt.suggestions(name, of_pool)):
+            hint = f"{likely[0]!r} is one of the whole pool, for the constructor"
+        else:
+            hint = misspelt.hint(name, here)
+        told = f"got an unexpected keyword argument {name!r} (its value is {checks.shown(value)})"
+        raise TypeError(f"{of}() {told}; {hint}")
 
 
 def _tuple(kinds: RetryOn) -> tuple[type[BaseException], ...]:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,7 +96,9 @@ def _no_command(given: list[str]) -> int:
         parser.print_help()
         return 2
     asked = parser.parse_args(given[:1]).command[0]
-    return parser.error(f"there is no command {asked!r}: use one of {', '.join(COMMANDS)}")
+    likely = get_close_matches(asked, COMMANDS, 1)
+    hint = f"did you mean {likely[0]!r}?" if likely else f"use one of {', '.join(COMMANDS)}"
+    return parser.error(f"there is no command {asked!r}: {hint}")
 
 
 def _program() -> str:

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pidfdpool import PidfdPoolExecutor, WorkerCrashed
-from pidfdpool.cli import hostility, sample
-from pidfdpool.cli.usage import count
+from pidfdpool.cli import hostility, sample, usage
 
 if TYPE_CHECKING:
     import argparse
@@ -34,8 +33,8 @@ _TRIES = 3  # of one block; one is killed on purpose, another death would be som
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = "exit codes: 0 if everything that was promised held, 1 if something did not"
-    parser.add_argument("--documents", type=count, default=20_000, metavar="N", help="default: %(default)s")
-    parser.add_argument("--workers", type=count, metavar="N", help="worker processes (default: one per CPU)")
+    parser.add_argument("--documents", type=usage.count, default=20_000, metavar="N", help="default: %(default)s")
+    parser.add_argument("--workers", type=usage.workers, metavar="N", help="worker processes (default: one per CPU)")
 
 
 @dataclass

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, cast
 
 from pidfdpool import PidfdPoolExecutor
 from pidfdpool.cli import target as targets
+from pidfdpool.cli import usage
 from pidfdpool.cli.flow import DocumentError, Flow
 from pidfdpool.cli.progress import Progress
 from pidfdpool.cli.source import ReadError, Source
 from pidfdpool.cli.streams import private_stdout, say
 from pidfdpool.cli.transform import Job
-from pidfdpool.cli.usage import count
 
 if TYPE_CHECKING:
     import argparse
@@ -79,7 +79,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         help="JSON Lines; gzip if it ends in .gz; - is standard input (default)",
     )
-    parser.add_argument("--workers", type=count, metavar="N", help="worker processes (default: one per CPU)")
+    parser.add_argument("--workers", type=usage.workers, metavar="N", help="worker processes (default: one per CPU)")
     parser.add_argument("--unordered", action="store_true", help="write documents as they come, not in input order")
     parser.add_argument(
         "--on-error", choices=("fail", "skip", "record"), default="fail", help="what a failing document does"

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pidfdpool.cli.streams import say
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -49,6 +51,10 @@ def _make_bar(total: int | None) -> Any:
     try:
         tqdm = import_module("tqdm").tqdm
     except ImportError:
+        say(
+            "no progress bar, because tqdm is not installed: get it by python -m pip install tqdm, or do without it "
+            "by --no-progress"
+        )
         return None
     # Left alone, tqdm makes a lock that works across processes, which on some Pythons starts a process of its
     # own, and a thread that watches for bars which stand still.

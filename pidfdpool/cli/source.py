@@ -146,20 +146,24 @@ class Compressed:
 def cut(name: str, reader: Reader, limit: Callable[[], int]) -> Iterator[Block]:
     """Yield what the reader has as blocks of whole lines."""
     line = 1
+    read = done = 0  # bytes, as they come out of the reader: of all pieces, and of the blocks so far
     told = 0  # the position that the blocks so far account for
     unfinished: list[bytes] = []  # pieces of a line whose end was not read yet
 
     def blocks(lines: bytes) -> Iterator[Block]:
-        nonlocal line, told
+        nonlocal line, told, done
         start = 0
         while start < len(lines):
             end, count = _end_of_lines(lines, start, max(1, limit()))
-            yield Block(name, line, lines[start:end], reader.position - told)
-            told = reader.position
+            done += end - start
+            # Its share of what was read. Of a compressed file that is more than what the blocks came of.
+            before, told = told, max(told, reader.position * done // read)
+            yield Block(name, line, lines[start:end], told - before)
             start, line = end, line + count
 
     try:
         for piece in _pieces(reader):
+            read += len(piece)
             end = piece.rfind(b"\n") + 1
             if end:
                 lines = b"".join((*unfinished, piece[:end]))

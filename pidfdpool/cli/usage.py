@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
+from pidfdpool.policy import MOST_WORKERS
+
+_SHOWN = 50  # characters of a value
+
 
 class UsageError(Exception):
     """The command line asks for something impossible; the message says what, and what to try."""
@@ -25,15 +29,35 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and exit."""
+        _, unknown, names = message.partition("unrecognized arguments: ")
+        likely = [each for name in names.split() if unknown for each in self._alike(name)]
+        if likely:
+            message += f": did you mean {' or '.join(dict.fromkeys(likely))}?"
         self.exit(2, f"{self.prog}: {message} (for help: {self.prog} --help)\n")
 
+    def _alike(self, name: str) -> list[str]:
+        """Return the options that somebody may have meant who wrote this one."""
+        from difflib import get_close_matches
 
-def count(text: str) -> int:
+        return get_close_matches(name.partition("=")[0], self._option_string_actions, 1) if name[:1] == "-" else []
+
+
+def count(text: str, most: int = 10_000_000) -> int:
     """Read a number of things, at least 1. For argparse, which turns the error into a message."""
+    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
     try:
         number = int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
+        if text.isdecimal():  # more digits than Python reads
+            raise argparse.ArgumentTypeError(f"must be at most {most}, not {shown}") from None
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {shown!r}") from None
     if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {shown}")
+    if number > most:
+        raise argparse.ArgumentTypeError(f"must be at most {most}, not {shown}")
     return number
+
+
+def workers(text: str) -> int:
+    """Read how many worker processes a pool is to have. As `count`."""
+    return count(text, MOST_WORKERS)

@@ -6,7 +6,7 @@ import os
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import describing, payload, wire
+from pidfdpool import describing, keeping, payload, wire
 from pidfdpool.actions import Cause
 from pidfdpool.chunks import Chunk
 from pidfdpool.deaths import Death, history
@@ -27,7 +27,7 @@ from pidfdpool.errors import (
 from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import TypeAlias
 
     from pidfdpool.loop.pool import Pool
@@ -77,8 +77,8 @@ class Task:
     """
 
     __slots__ = (
-        "attempt", "begun", "buffers", "deaths", "flags", "future", "needs_script", "number", "policy", "verdict",
-        "what",
+        "attempt", "begun", "buffers", "deaths", "flags", "future", "held", "needs_script", "number", "policy",
+        "verdict", "what",
     )  # fmt: skip
 
     verdict: Verdict
@@ -94,6 +94,7 @@ class Task:
         self.buffers = buffers
         self.what = what  # the function, or its name; or which calls of a map
         self.policy = policy
+        self.held = keeping.held() if keeping.large else None
         self.begun = False
         self.attempt = 0
         self.deaths: tuple[Death, ...] = ()
@@ -130,6 +131,13 @@ class Task:
 def kept(function: object) -> object:
     """Return what a task keeps of a function, to be named by: itself, or its name if it may be something large."""
     return function if type(function) is FunctionType or type(function) is Chunk else name_of(function)
+
+
+def unfolded(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """Return what is sent of a call: of a chunk the plain function that makes it, and nothing of the host's."""
+    return (fn.call, fn.bound + args, kwargs) if type(fn) is Chunk else (fn, args, kwargs)
 
 
 def name_of(function: object) -> str:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from pidfdpool import journal
+from pidfdpool import describing, journal
 from pidfdpool.actions import Cause
 from pidfdpool.deaths import Death
 from pidfdpool.loop.cgroup import MemoryEvents
@@ -106,7 +106,7 @@ def subscribe(
 ) -> Callable[[], None]:
     """Add a subscriber; return what removes it again."""
     if not callable(callback):
-        raise TypeError(f"callback must be a callable, not {callback!r}")
+        raise TypeError(f"callback must be a callable, not {describing.repr_of(callback)}")
     subscription = partial(callback)  # an object of our own: what equals what is not for the callback to say
     subscribers.append(subscription)
 

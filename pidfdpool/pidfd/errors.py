@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 
+from pidfdpool import describing
 from pidfdpool.native import signal
 
 TYPE_CHECKING = False
@@ -80,5 +81,5 @@ def checked_signal(sig: int, group: bool, pid: int) -> str:
         PidfdMisused: there is no such signal (EINVAL).
     """
     if not isinstance(sig, int) or isinstance(sig, bool) or not 0 <= sig < signal.NSIG:
-        raise PidfdMisused(errno.EINVAL, f"send_signal({sig!r})", pid, "There is no such signal.")
+        raise PidfdMisused(errno.EINVAL, f"send_signal({describing.repr_of(sig)})", pid, "There is no such signal.")
     return f"send_signal({signal_name(sig)}{', group=True' if group else ''})"

@@ -9,6 +9,7 @@ import errno
 import os
 import struct
 
+from pidfdpool import describing
 from pidfdpool.native import signal
 from pidfdpool.pidfd.base import BaseHandle
 from pidfdpool.pidfd.errors import PidfdMisused, ProcessGone, checked_signal, failure
@@ -46,7 +47,9 @@ class Pidfd(BaseHandle):
         """
         if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 0:
             known = pid if isinstance(pid, int) else None
-            raise PidfdMisused(errno.EINVAL, f"pidfd_open of {pid!r}", known, "A pid is a positive integer.")
+            raise PidfdMisused(
+                errno.EINVAL, f"pidfd_open of {describing.repr_of(pid)}", known, "A pid is a positive integer."
+            )
         try:
             return cls(_pidfd_open(pid), pid)
         except OverflowError:
@@ -77,7 +80,9 @@ class Pidfd(BaseHandle):
                 caller does not see (ESRCH).
         """
         if not isinstance(fd, int) or isinstance(fd, bool):
-            raise PidfdMisused(errno.EBADF, f"from_fd of {fd!r}", pid, "A descriptor is an integer.")
+            raise PidfdMisused(
+                errno.EBADF, f"from_fd of {describing.repr_of(fd)}", pid, "A descriptor is an integer."
+            )
         if not _is_pidfd(fd):
             raise PidfdMisused(errno.EBADF, f"from_fd of {fd}", pid, "The descriptor is not an open pidfd.")
         if pid is None and (pid := _pid_behind(fd)) is None:
@@ -100,7 +105,7 @@ class Pidfd(BaseHandle):
         """
         operation = checked_signal(sig, group, self._pid)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            raise PidfdMisused(errno.EINVAL, operation, self._pid, f"{value!r} is no integer.")
+            raise PidfdMisused(errno.EINVAL, operation, self._pid, f"{describing.repr_of(value)} is no integer.")
         flags = SIGNAL_PROCESS_GROUP if group else 0
         with self._borrowed(operation) as fd:
             try:

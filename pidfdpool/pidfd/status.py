@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections import namedtuple
 
+from pidfdpool import describing
 from pidfdpool.pidfd.errors import signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar, NamedTuple, Self
 
+_MOST = 0xFFFF  # of what wait(2) returns
 _CORE = 0x80  # the bit that WCOREDUMP tests (wait(2))
 
 
@@ -41,8 +43,12 @@ class ExitStatus(_Fields):
         """Decode what wait(2) and PIDFD_GET_INFO return.
 
         Raises:
-            ValueError: the status is not that of a process that ended.
+            ValueError, TypeError: the status is not that of a process that ended.
         """
+        if not isinstance(status, int):
+            raise TypeError(f"status must be an integer, not {describing.repr_of(status)}")
+        if not 0 <= status <= _MOST:
+            raise ValueError(f"{status!r} is not the wait status of a process that ended")
         if os.WIFEXITED(status):
             return cls(code=os.WEXITSTATUS(status))
         if os.WIFSIGNALED(status):

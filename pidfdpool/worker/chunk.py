@@ -91,11 +91,6 @@ def _step(count: int) -> int:
     return 1 if count <= blackbox.MARKS else -(-count // _NOTES)
 
 
-def itself(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function: what a `Chunk` comes out as in a worker."""
-    return function
-
-
 def calls_at(notes: int, count: int) -> tuple[int, int] | None:
     """Return the first of the calls that were under way, and the end of them, counted from 0; None: nobody knows.
 

@@ -6,6 +6,7 @@ import gzip
 import os
 import threading
 from itertools import pairwise
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -110,7 +111,7 @@ def test_blocks_are_the_file(lines, ended, cuts, gaps, limits, piece):
     finally:
         sources.PIECE = before
     assert b"".join(block.data for block in blocks) == data
-    assert sum(block.size for block in blocks) == len(data)
+    assert [block.size for block in blocks] == [len(block.data) for block in blocks], "what is done, not what is read"
     line = 1
     for block, most in zip(blocks, asked, strict=True):
         assert block.line == line
@@ -165,6 +166,17 @@ def test_gzip_by_suffix_with_many_members(tmp_path):
     assert b"".join(data for _, _, data in read([file])) == b"1\n2\n3\n"
     source = Source([str(file)])
     assert sum(block.size for block in source.blocks(lambda: 1)) == source.total == file.stat().st_size
+
+
+def test_the_blocks_of_a_compressed_file_have_even_shares_of_it(tmp_path):
+    file = tmp_path / "many.jsonl.gz"
+    random = Random(1)
+    file.write_bytes(gzip.compress(b"".join(b"%d\n" % random.getrandbits(64) for _ in range(40_000))))
+    blocks = list(Source([str(file)]).blocks(lambda: 100))
+    sizes = [block.size for block in blocks]
+    assert sum(sizes) == file.stat().st_size
+    assert len(sizes) >= 400
+    assert max(sizes) < 20 * sum(sizes) / len(sizes), "the first does not account for all that was read for it"
 
 
 def test_a_truncated_gzip_file_is_an_error_after_what_could_be_read(tmp_path):

@@ -104,7 +104,15 @@ def test_no_bar(command, tmp_path, option):
     process = command.start("map", "jobs:same", *option, stderr=terminal.end, path=path)
     output, _ = process.communicate(NUMBERS)
     assert (process.returncode, output) == (0, NUMBERS)
-    assert terminal.shown() == b""
+    shown = terminal.shown()
+    assert shown.count(b"\n") == len(path)
+    assert (b"pip install tqdm" in shown and b"--no-progress" in shown) is bool(path), "how to get one, once"
+
+
+def test_nobody_is_told_of_a_bar_where_there_would_be_none(command, tmp_path):
+    (tmp_path / "tqdm.py").write_text("raise ImportError('not installed')")
+    process = command.start("map", "jobs:same", stderr=subprocess.PIPE, path=[str(tmp_path)])
+    assert process.communicate(NUMBERS) == (NUMBERS, b"")
 
 
 def at_terminal(command, terminal, *arguments):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 import os
+import re
 import threading
 import time
 
 import pytest
 
-from pidfdpool import PidfdPoolExecutor
+from pidfdpool import PidfdPoolExecutor, misspelt
+from pidfdpool.policy import PoolOptions
 from tests.conditions import eventually, open_descriptors
 from tests.pool import calls
 
@@ -152,3 +154,84 @@ def test_10_000_tasks_and_20_pools_leave_no_trace():
             list(pool.map(calls.double, range(500)))
     eventually(lambda: usage()[:2] == (descriptors, threads), "descriptors and threads are as before")
     assert usage()[2] < memory + 10_000_000, "10 MB would be 1 KB for each task"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "told"),
+    [
+        (
+            {"preload": 5},
+            TypeError,
+            "preload must be the name of a module, a callable, or an iterable of these, not 5",
+        ),
+        ({"preload": None}, TypeError, "preload must be the name of a module, .* not None"),
+        ({"preload": ["os", 5]}, TypeError, "preload takes names of modules and a callable, not 5"),
+        ({"preload": "os..path"}, ValueError, "preload takes names of modules, .* 'os..path' is none"),
+        ({"preload": ["os", ""]}, ValueError, "preload takes names of modules, .* '' is none"),
+        ({"preload": [print, print]}, ValueError, "preload takes at most one callable, not"),
+        ({"initargs": 5}, TypeError, "initargs must be an iterable of arguments, not 5"),
+        ({"initializer": print, "initargs": None}, TypeError, "initargs must be an iterable of arguments, not None"),
+        ({"initializer": 5}, TypeError, "initializer must be a callable, not 5"),
+        ({"mp_context": 5}, TypeError, "mp_context must be a multiprocessing context or the name of one, not 5"),
+        ({"mp_context": "thread"}, ValueError, "mp_context must be one of 'fork', .* not 'thread'"),
+        ({"max_workers": 2**70}, ValueError, "max_workers must be at most 65535, not 1180591620717411303424"),
+        ({"intensity": 2**70}, ValueError, "intensity must be <= 9223372036854775807, not 1180591620717411303424"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_its_name_and_value(options, error, told):
+    with pytest.raises(error, match=told):
+        PidfdPoolExecutor(**options)
+
+
+@pytest.mark.parametrize("way", ["map", "map_unordered", "amap"])
+def test_what_map_cannot_work_with_is_refused_with_its_name_and_value(way):
+    pool = PidfdPoolExecutor(1)
+    for options, error, told in (
+        ({"chunksize": 1.5}, TypeError, "chunksize must be an integer or None, not 1.5"),
+        ({"chunksize": "2"}, TypeError, "chunksize must be an integer or None, not '2'"),
+        ({"chunksize": 0}, ValueError, "chunksize must be >= 1, not 0"),
+        ({"chunksize": 2**70}, ValueError, "chunksize must be <= 9223372036854775807, not 1180591620717411303424"),
+        ({"buffersize": 1.5}, TypeError, "buffersize must be an integer or None, not 1.5"),
+        ({"buffersize": 0}, ValueError, "buffersize must be None or > 0, not 0"),
+        ({"timeout": "x"}, TypeError, "timeout must be a number of seconds, or None, not 'x'"),
+    ):
+        for submitter in (pool, pool.options(timeout=5)):
+            with pytest.raises(error, match=told):
+                getattr(submitter, way)(abs, [1], **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("max_worker", "'max_workers'"),
+        ("workers", "'max_workers' or 'min_workers'"),
+        ("n_jobs", "'max_workers'"),
+        ("retry", "'retries' or 'retry_on'"),
+        ("max_retries", "'retries'"),
+        ("maxtasksperchild", "'max_tasks_per_child'"),
+        ("context", "'mp_context'"),
+        ("mp_ctx", "'mp_context'"),
+        ("initarg", "'initargs'"),
+        ("initialiser", "'initializer'"),
+        ("pre_load", "'preload'"),
+        ("memory_limit", "'max_memory_per_child' or 'memory_interval'"),
+        ("grace_period", "'grace' or 'period'"),
+        ("idle", "'idle_timeout'"),
+        ("time_out", "'timeout'"),
+    ],
+)
+def test_a_name_that_does_not_exist_suggests_the_right_one(name, meant):
+    told = f"unexpected keyword argument {name!r} (its value is 7); did you mean {meant}?"
+    with pytest.raises(TypeError, match=re.escape(told)):
+        PidfdPoolExecutor(**{name: 7})
+
+
+def test_every_option_is_suggested_for_itself_with_a_slip_of_the_finger():
+    known = [*PoolOptions.__annotations__, "max_workers", "mp_context", "initializer", "initargs", "preload"]
+    for name in known:
+        slips = {name[:-1], name[1:], name.replace("_", ""), name + "s", name[:2] + name[3:], name.title()} - {*known}
+        for slip in slips:
+            assert misspelt.suggestions(slip, known)[0] == name, slip
+    for name in ("min_worker", "max_work", "prefetches"):
+        with pytest.raises(TypeError, match=r"'(min_workers|max_workers|prefetch)' is one of the whole pool"):
+            PidfdPoolExecutor(1).options(**{name: 7})

@@ -52,7 +52,7 @@ def test_all_keywords_of_submit_are_the_functions(way):
     [
         ("timout", "did you mean 'timeout'"),
         ("retry", "did you mean"),
-        ("max_workers", "there are timeout"),
+        ("max_workers", "it is one of the whole pool, for the constructor"),
         ("max_pending", "it is one of the whole pool, for the constructor"),
         ("xyz", "there are timeout, grace"),
     ],

@@ -73,6 +73,8 @@ STOREYS = {
     "main_module": 0,
     "unavailable": 0,
     "origins": 0,
+    "keeping": 0,
+    "misspelt": 0,
     "pidfd": 0,
     "native": 0,
     "spinning": 0,
@@ -82,6 +84,9 @@ STOREYS = {
     "_version": 0,
 }
 BESIDE = {
+    ("pidfd", "describing"),
+    ("context", "describing"),
+    ("origins", "keeping"),
     ("__main__", "cli"),
     ("pidfd", "checks"),
     ("checks", "describing"),
@@ -167,6 +172,7 @@ BESIDE = {
 }
 # Only for type checkers: what a lower storey is told of a higher one by name.
 TYPES = {
+    ("keeping", "namespaces"),
     ("salvage", "wire"),
     ("lifecycle", "executor"),
     ("options", "executor"),

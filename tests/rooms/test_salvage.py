@@ -150,7 +150,7 @@ def test_sets_and_dictionaries_whose_members_have_no_hash():
 
 def test_large_buffers_stay_with_their_items():
     items = [b"x", pickle.PickleBuffer(b"a" * 50_000), Refuses(), pickle.PickleBuffer(bytearray(b"b" * 50_000))]
-    buffers = [buffer.raw() for buffer in Apart(items).buffers()]
+    buffers = [bytes(buffer) for buffer in Apart(items).buffers()]
     assert len(buffers) == 3
     made = salvage.each(buffers, in_host=True)
     assert lost(made) == {2: ValueError}
