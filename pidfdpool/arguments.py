@@ -24,7 +24,10 @@ def checked_max_workers(value: Any) -> int:
     """
     if value is None:
         # What os.process_cpu_count() returns, which Python has since 3.13.
-        return len(os.sched_getaffinity(0)) or 1
+        try:
+            return len(os.sched_getaffinity(0)) or 1
+        except OSError:  # refused by a sandbox
+            return min(os.cpu_count() or 1, MOST_WORKERS)
     try:
         number = operator.index(value)
     except TypeError:

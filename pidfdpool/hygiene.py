@@ -43,6 +43,24 @@ def signals_blocked() -> Iterator[set[signal.Signals | int]]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def leave_session() -> None:
+    """Leave the session of the host, so that its terminal's signals are not for us; or its process group at least."""
+    try:
+        os.setsid()
+    except OSError:  # refused by a sandbox
+        with suppress(OSError):
+            os.setpgid(0, 0)
+
+
+def lead_group() -> None:
+    """Lead a process group of this process's own, by which it can be killed with all that it starts."""
+    try:
+        os.setpgid(0, 0)
+    except OSError:  # refused by a sandbox
+        with suppress(OSError):
+            os.setsid()
+
+
 def unblock_signals() -> None:
     """Let every signal through, whatever the host's thread had blocked."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

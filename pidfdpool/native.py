@@ -107,8 +107,13 @@ def socketpair() -> tuple[_socket.socket, _socket.socket]:
     """
     ends = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
     for end in ends:
-        end.settimeout(None)
+        _block(end)
     return ends
+
+
+def _block(end: Socket) -> None:
+    if end.gettimeout() is not None:
+        end.settimeout(None)
 
 
 def above_stdio(fd: int) -> int:
@@ -122,6 +127,11 @@ def above_stdio(fd: int) -> int:
     moved = duplicate(fd)
     close(fd)
     return moved
+
+
+def set_close_on_exec(fd: int) -> None:
+    """Have an exec close the descriptor. os.set_inheritable() needs ioctl(2), which a sandbox may refuse."""
+    fcntl.fcntl(fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
 
 
 def duplicate(fd: int) -> int:
@@ -159,8 +169,9 @@ def load_ctypes() -> None:
 
 def socket_of(fd: int) -> _socket.socket:
     """Return the socket that the descriptor names, which is its own from now on. Blocking; see `socketpair`."""
-    end = _socket.socket(fileno=fd)
-    end.settimeout(None)
+    # What it is is told, or else the kernel would be asked three times, and a sandbox might refuse that.
+    end = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
+    _block(end)
     return end
 
 

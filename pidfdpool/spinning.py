@@ -43,7 +43,7 @@ class Spin:
     __slots__ = ("_crowded", "_look_at", "_most", "_pays", "_processors")
 
     def __init__(self, most: float) -> None:
-        self._processors = len(os.sched_getaffinity(0)) if most else 0
+        self._processors = _processors() if most else 0
         self._most = most if self._processors > 1 else 0.0
         self._pays = False
         self._crowded = False
@@ -112,6 +112,14 @@ class LearnedSpin(Spin):
             self._spun = _average(self._spun, took)
         elif self._pays:
             self._slept = _average(self._slept, took)
+
+
+def _processors() -> int:
+    """Return how many processors this process may use. Where a sandbox does not tell, there is no spinning."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except OSError:
+        return 1
 
 
 def _average(before: float | None, latest: float) -> float:

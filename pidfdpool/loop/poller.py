@@ -21,7 +21,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pidfdpool import native
+from pidfdpool import counters, native, sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +65,7 @@ class Poller:
         # that is inside `wake` already.
         self._wake_lock = threading.RLock()
         self._process = os.getpid()
+        sandbox.check()
         self._epoll = _epoll()
         self._inner = _epoll()
         # Held by whoever serves what is ready: the pool thread or the leader.
@@ -74,9 +75,9 @@ class Poller:
         # Whether the pool's thread is one of the host's greenlets. A wait of its own would stop all of them.
         self.among_greenlets = False
         self._watches: dict[int, Watch] = {}
-        self._led_fd = native.above_stdio(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        self._led_fd = counters.make()
         try:
-            self._wake_fd = native.above_stdio(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+            self._wake_fd = counters.make()
         except OSError:
             native.close(self._led_fd)
             raise
@@ -152,8 +153,7 @@ class Poller:
         self._ring(leader=True)
 
     def _drain_led(self, _mask: int) -> None:
-        with suppress(BlockingIOError):
-            os.eventfd_read(self._led_fd)
+        counters.clear(self._led_fd)
         # The pool thread may still be at the channels when another takes them over. What it drains is for that one.
         me = threading.get_ident()
         if self.leader.get(None, me) != me:
@@ -170,10 +170,10 @@ class Poller:
             return
         with self._wake_lock:
             if self._wake_fd >= 0:  # both are there, or both are closed
-                os.eventfd_write(self._led_fd if leader else self._wake_fd, 1)
+                counters.add(self._led_fd if leader else self._wake_fd)
 
     def _drain(self, _mask: int) -> None:
-        os.eventfd_read(self._wake_fd)
+        counters.clear(self._wake_fd)
 
     def close(self) -> None:
         """Close what is the poller's own."""

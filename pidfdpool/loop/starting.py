@@ -28,13 +28,18 @@ _NO_PROGRAM = (
     "This process cannot start that program. If it has changed its root directory or its user, make the first submit "
     "before that, or use mp_context='fork'."
 )
+_REFUSED = (
+    "This process may not fork (clone), or start programs (execve), perhaps in a sandbox. If it may only fork, use "
+    "mp_context='fork'."
+)
 _ADVICE = {
     errno.ENOENT: _NO_PROGRAM,
     errno.EACCES: _NO_PROGRAM,
     errno.ENOTDIR: _NO_PROGRAM,
     errno.ELOOP: _NO_PROGRAM,
     errno.ENOEXEC: "It is no program. Name Python with multiprocessing.set_executable(), or use mp_context='fork'.",
-    errno.EPERM: "This process may not start programs. Use mp_context='fork'.",
+    errno.EPERM: _REFUSED,
+    errno.ENOSYS: _REFUSED,
     errno.E2BIG: "The environment, a variable in it, or sys.path is larger than what a program can be given. Make it "
     "smaller, or use mp_context='fork'.",
 }

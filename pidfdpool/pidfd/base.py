@@ -20,7 +20,7 @@ import select
 import time
 from contextlib import contextmanager
 
-from pidfdpool import describing, native
+from pidfdpool import counters, describing, native
 from pidfdpool.pidfd.errors import PidfdMisused, failure
 
 TYPE_CHECKING = False
@@ -190,7 +190,7 @@ class BaseHandle:
         with use.lock:
             if use.wakeup < 0:
                 try:
-                    use.wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+                    use.wakeup = counters.make()
                 except OSError as error:
                     raise failure(error, "wait", self._pid) from error
             return use.wakeup
@@ -198,7 +198,7 @@ class BaseHandle:
     def _wake(self, use: _Use) -> None:
         """Have every waiting thread look again. Never read back: `closed` and a known status are for good."""
         if use.wakeup >= 0:
-            os.eventfd_write(use.wakeup, 1)
+            counters.add(use.wakeup)
 
     def _settle(self, status: ExitStatus) -> None:
         """Keep how the process ended; waiting threads return."""

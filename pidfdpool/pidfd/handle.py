@@ -9,7 +9,7 @@ import errno
 import os
 import struct
 
-from pidfdpool import describing
+from pidfdpool import describing, native
 from pidfdpool.native import signal
 from pidfdpool.pidfd.base import BaseHandle
 from pidfdpool.pidfd.errors import PidfdMisused, ProcessGone, checked_signal, failure
@@ -87,7 +87,7 @@ class Pidfd(BaseHandle):
             raise PidfdMisused(errno.EBADF, f"from_fd of {fd}", pid, "The descriptor is not an open pidfd.")
         if pid is None and (pid := _pid_behind(fd)) is None:
             raise ProcessGone(errno.ESRCH, f"from_fd of {fd}", None, "If its number is known, pass pid=.")
-        os.set_inheritable(fd, False)
+        native.set_close_on_exec(fd)
         return cls(fd, pid)
 
     def send_signal(self, sig: int, value: int | None = None, *, group: bool = False) -> None:

@@ -7,6 +7,7 @@ milliseconds more. It is loaded at the first call.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from pidfdpool import native
 
@@ -72,5 +73,6 @@ def set_parent_death_signal(number: int) -> None:
 
 
 def set_name(name: str) -> None:
-    """Name the calling thread, for ps and top; the kernel keeps the first 15 bytes."""
-    _prctl(_SET_NAME, name.encode()[:15])
+    """Name the calling thread, for ps and top, if that is allowed; the kernel keeps the first 15 bytes."""
+    with suppress(OSError):
+        _prctl(_SET_NAME, name.encode()[:15])

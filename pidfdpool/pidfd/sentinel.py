@@ -17,6 +17,7 @@ import os
 import select
 
 from pidfdpool import native
+from pidfdpool.counters import REFUSALS
 from pidfdpool.pidfd.base import BaseHandle
 from pidfdpool.pidfd.errors import PidfdMisused, ProcessGone, checked_signal, failure
 from pidfdpool.pidfd.status import ExitStatus
@@ -33,6 +34,22 @@ def sentinel_pipe() -> tuple[int, int]:
     """
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     return native.above_stdio(read_end), native.above_stdio(write_end)
+
+
+def reap(pid: int) -> ExitStatus | None:
+    """Reap a child by its number, if it has ended. Only for a number that nobody but the caller reaps.
+
+    Raises:
+        ChildProcessError: it is no child of this process, or was reaped.
+    """
+    try:
+        result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+        return None if result is None else ExitStatus.from_waitid(result)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+    reaped, status = os.waitpid(pid, os.WNOHANG)
+    return ExitStatus.from_wait_status(status) if reaped else None
 
 
 class SentinelHandle(BaseHandle):
@@ -86,8 +103,8 @@ class ChildHandle(BaseHandle):
             if self._status is not None:
                 return False
             try:
-                return self._look(os.WNOWAIT) is None
-            except ChildProcessError:  # not a child of ours: the pipe is all there is
+                return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+            except OSError:  # not a child of ours, or waitid is refused: the pipe is all there is
                 return not self._ended(fd)
 
     def send_signal(self, sig: int, value: int | None = None, *, group: bool = False) -> None:
@@ -98,18 +115,14 @@ class ChildHandle(BaseHandle):
         """
         operation = _checked(self, sig, value, group)
         with self._borrowed(operation), self._use().lock:
-            try:
-                if self._status is not None:
-                    raise ChildProcessError
-                self._look(os.WNOWAIT)
-            except ChildProcessError:
+            if self._status is not None or not self._is_unreaped():
                 hint = "It was reaped, or is not a child of this process."
-                raise ProcessGone(errno.ESRCH, operation, self._pid, hint) from None
+                raise ProcessGone(errno.ESRCH, operation, self._pid, hint)
             try:
                 try:
                     os.killpg(self._pid, sig) if group else os.kill(self._pid, sig)
                 except ProcessLookupError:
-                    if not group or self._look(os.WNOWAIT) is not None:
+                    if not group or not self.alive():
                         raise
                     os.kill(self._pid, sig)  # as `Pidfd.send_signal` does for who leads no group
             except OSError as error:
@@ -123,16 +136,23 @@ class ChildHandle(BaseHandle):
         with self._use().lock:
             if self._status is None:
                 try:
-                    result = self._look(0)
+                    status = reap(self._pid)
                 except ChildProcessError:  # somebody else has reaped it, against the rules
-                    self._settle(ExitStatus.UNKNOWN)
-                else:
-                    if result is not None:
-                        self._settle(ExitStatus.from_waitid(result))
+                    status = ExitStatus.UNKNOWN
+                if status is not None:
+                    self._settle(status)
             return self._status
 
-    def _look(self, flags: int) -> os.waitid_result | None:
-        return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | flags)
+    def _is_unreaped(self) -> bool:
+        """Look whether this is a child that nobody has reaped. Where waitid is refused, nobody else would have."""
+        try:
+            os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return False
+        except OSError as error:
+            if error.errno not in REFUSALS:
+                raise
+        return True
 
 
 def _checked(handle: BaseHandle, sig: int, value: int | None, group: bool) -> str:

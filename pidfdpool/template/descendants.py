@@ -37,7 +37,7 @@ def kill_strays(workers: Collection[int], marks: Collection[int | None]) -> bool
         around this one to judge.
     """
     found = False
-    for pid in _children():
+    for pid in children():
         if pid not in workers and (its := mark.of(pid)) is not None and its not in marks:
             found = True
             _kill(pid)
@@ -48,7 +48,7 @@ def kill_adopted(group: int) -> None:
     """Kill every child of this process that is in the process group, and theirs as they come to us."""
     known: set[int] = set()
     while True:
-        found = [pid for pid in _children() if pid not in known and _group_of(pid) == group]
+        found = [pid for pid in children() if pid not in known and _group_of(pid) == group]
         if not found:
             return
         for pid in found:
@@ -71,7 +71,7 @@ def _kill(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _children() -> list[int]:
+def children() -> list[int]:
     """Return the children of this process's only thread (proc(5), Linux 3.5, CONFIG_PROC_CHILDREN).
 
     A child that dies while the list is read may hide another; but then we are told of that death, and look again.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import select
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pidfdpool import hygiene, native
 from pidfdpool.native import signal
@@ -52,7 +52,8 @@ def guarded(host_fd: int) -> Iterator[None]:
 def _watch(host_fd: int, template: Pidfd) -> None:
     try:
         # The template may have died before this took effect; then its pidfd says so.
-        prctl.set_parent_death_signal(signal.SIGKILL)
+        with suppress(OSError):  # refused by a sandbox
+            prctl.set_parent_death_signal(signal.SIGKILL)
         prctl.set_name("pidfd-guard")
         poller = native.poll()
         poller.register(host_fd, select.POLLIN)

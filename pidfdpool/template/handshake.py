@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pidfdpool import hygiene, interruptible, native, wire
 from pidfdpool.pidfd import ExitStatus, Pidfd, SentinelHandle
+from pidfdpool.pidfd.sentinel import reap as reap_child
 from pidfdpool.template.boot import PIDFD
 from pidfdpool.template.interpreter import Unfit
 from pidfdpool.template.launching import OTHER_PYTHON
@@ -151,10 +152,10 @@ def _reap_by_number(launcher: int, deadline: float) -> ExitStatus:
     """Reap a child that has no pidfd. While it is not reaped, its number is its own."""
     while time.monotonic() < deadline:
         try:
-            ended = os.waitid(os.P_PID, launcher, os.WEXITED | os.WNOHANG)
+            status = reap_child(launcher)
         except ChildProcessError:  # somebody else has reaped it
             break
-        if ended is not None:
-            return ExitStatus.from_waitid(ended)
+        if status is not None:
+            return status
         native.sleep(0.001)
     return ExitStatus.UNKNOWN

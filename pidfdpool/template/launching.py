@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pidfdpool import hygiene, native
+from pidfdpool.counters import REFUSALS
 
 if TYPE_CHECKING:
     from pidfdpool.native import Socket
@@ -61,15 +62,22 @@ def spawn(program: str, fds: tuple[int, int, int], handles: str) -> int:
     """
     # dup2 onto another number is what drops close-on-exec in the new process, and only there.
     given = dict(enumerate(fds, start=max(fds) + 1))
-    return native.posix_spawn(
+    start = partial(
+        native.posix_spawn,
         program,
         [program, *_options(), "-c", _LAUNCHER, *map(str, given), handles, _HOME, *_paths()],
         os.environ,
         file_actions=[*_streams(), *((os.POSIX_SPAWN_DUP2, fd, number) for number, fd in given.items())],
-        setpgroup=0,  # Ctrl-C in the host's terminal is not for us
         setsigmask=(),
         setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
     )
+    # Ctrl-C in the host's terminal is not for us.
+    try:
+        return start(setpgroup=0)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+    return start(setsid=True)  # if it was not setpgid that a sandbox has refused, this fails, too
 
 
 def _streams() -> list[tuple[int, int, str, int, int]]:

@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> NoReturn:
     channel, host, lifeline_fd = fds = tuple(map(int, arguments[:3]))
     hygiene.close_inherited_descriptors(keep=fds)
     for fd in fds:
-        os.set_inheritable(fd, False)
+        native.set_close_on_exec(fd)
     launch(channel, host, lifeline_fd, arguments[3])
 
 
@@ -127,14 +127,15 @@ class Template:
         if boot is None:
             main_module.keep_signals()
         hygiene.reset_signals()
-        os.setsid()
+        hygiene.leave_session()
         lifeline.signal_me(self._lifeline, signal.SIGCONT)
         if self._handles != PIDFD:  # the host cannot signal this process: whatever it says lets it go on
             lifeline.signal_me(self._channel.fileno(), signal.SIGCONT)
         if leave_host is not None:
             leave_host()
         hygiene.occupy_standard_streams()  # before anything is loaded that keeps a descriptor open
-        prctl.set_child_subreaper(True)
+        with suppress(OSError):  # refused by a sandbox: what leaves its worker's process group is not found
+            prctl.set_child_subreaper(True)
         prctl.set_name("pidfd-template")
         if boot is None:
             boot = self._receive_boot()
@@ -202,7 +203,8 @@ class Template:
     def _serve(self) -> None:
         self._doorbell, bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._kept_open += self._doorbell, bell
-        native.set_signal(signal.SIGCHLD, lambda *_: None)
+        with suppress(OSError):  # refused by a sandbox: orphans are reaped later
+            native.set_signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(bell, warn_on_full_buffer=False)
         self._epoll = native.epoll()
         callbacks: dict[int, Callable[[], None]] = {
@@ -355,7 +357,7 @@ class Template:
         except OSError:
             # Nobody could watch it. It is our child and not reaped, so the number, all that we have, is its own.
             os.kill(pid, signal.SIGKILL)
-            os.waitid(os.P_PID, pid, os.WEXITED)
+            os.waitpid(pid, 0)
             raise
         return WorkerProcess(frame.slot, frame.generation, handle, its_mark)
 
@@ -364,9 +366,10 @@ class Template:
         try:
             hygiene.reset_signals()
             birth.keep_workers_part()  # first of all, because what is printed from here on may be captured
-            os.setpgid(0, 0)
-            prctl.set_parent_death_signal(signal.SIGKILL)
-            if os.getppid() != template:
+            hygiene.lead_group()
+            with suppress(OSError):  # refused by a sandbox; the lifeline tells of the host's end all the same
+                prctl.set_parent_death_signal(signal.SIGKILL)
+            if 0 <= os.getppid() != template:  # below 0: refused by a sandbox
                 os._exit(status)  # it died before the line above took effect
             self._channel.close()
             self._epoll.close()

@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 
 from pidfdpool import native, wire
+from pidfdpool.counters import REFUSALS
 from pidfdpool.template import descendants
 
 TYPE_CHECKING = False
@@ -64,9 +65,8 @@ class Undertaker:
         descendants.kill_group(worker.handle)
         pid = worker.handle.pid
         try:
-            reaped, status, usage = os.wait4(pid, os.WNOHANG)  # its own child's number; pidfds tell no usage
-            spent = wire.USAGE.pack(usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime)
-            told = wire.encode(wire.DIED, worker.slot, worker.generation, status, [spent])
+            reaped, status, spent = _reap(worker)
+            told = wire.encode(wire.DIED, worker.slot, worker.generation, status, [wire.USAGE.pack(*spent)])
         except ChildProcessError:
             # A thread of the preload's took it. Nothing is said: in a moment the host calls the status unknown.
             reaped, told = pid, None
@@ -93,7 +93,13 @@ class Undertaker:
         """Look before reaping, because a worker's status must not be lost."""
         with suppress(ChildProcessError):
             while True:
-                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                try:
+                    dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                except OSError as error:
+                    if error.errno in REFUSALS:
+                        self._reap_each()
+                        return
+                    raise
                 if dead is None:
                     return
                 worker = self._workers.get(dead.si_pid)
@@ -103,6 +109,16 @@ class Undertaker:
                         return
                 else:
                     os.waitid(os.P_PID, dead.si_pid, os.WEXITED | os.WNOHANG)
+
+    def _reap_each(self) -> None:
+        """Do the same where waitid is refused, and nobody can look before reaping."""
+        for worker in list(self._workers.values()):
+            if not worker.handle.alive():
+                self._bury(worker)
+        for pid in descendants.children():
+            if pid not in self._workers:
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
 
     def sweep_out(self) -> None:
         """See the workers dead, and all that they leave; for no longer than the end may take."""
@@ -115,3 +131,16 @@ class Undertaker:
             if left <= 0 or not (self._workers or self._strays):
                 return
             poller.poll(left * 1000)
+
+
+def _reap(worker: WorkerProcess) -> tuple[int, int, tuple[int, float]]:
+    """Return the number that was reaped, or 0; the wait status; the peak of its memory and its processor time."""
+    try:
+        pid, status, usage = os.wait4(worker.handle.pid, os.WNOHANG)  # its own child's number; pidfds tell no usage
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        ended = worker.handle.exit_status()
+        told = None if ended is None else ended.to_wait_status()
+        return (0, 0, (0, 0.0)) if told is None else (worker.handle.pid, told, (0, 0.0))
+    return pid, status, (usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime)
