@@ -85,7 +85,9 @@ class Pool(Carrying):
 
     # ---- for the executor ----------------------------------------------------------------------------------
 
-    def submit(self, future: Recipient, buffers: list[Buffer], what: object, policy: Policy, *, wait: bool) -> None:
+    def submit(
+        self, future: Recipient, buffers: list[Buffer], what: object, policy: Policy, held: object, *, wait: bool
+    ) -> None:
         """Accept a task and hand it to an idle worker, if there is one.
 
         wait: for room. Otherwise the task waits alone, and its recipient is told if it is refused in the end.
@@ -95,7 +97,7 @@ class Pool(Carrying):
             PoolBroken, RuntimeError: the pool is broken, or it is shut down.
         """
         number = next(self._numbers)  # in one step, because a signal handler may submit between any two
-        task = Task(number, future, buffers, what, policy)
+        task = Task(number, future, buffers, what, policy, held)
         if task.needs_script and not self.recipe.runs_script:
             self.want_script()
         if policy is self._policy and self._take_quickly(task):
