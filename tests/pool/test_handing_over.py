@@ -155,7 +155,7 @@ def is_there(folder, _):
     return os.path.isdir(folder.name)
 
 
-def test_workers_that_could_not_be_started_are_not_signalled(way, monkeypatch):
+def test_workers_that_could_not_be_started_are_not_signalled(way, monkeypatch, caplog):
     """Guards against looking for a worker whose start has just failed, when the pool breaks for another one's."""
 
     def refuse():
@@ -165,3 +165,4 @@ def test_workers_that_could_not_be_started_are_not_signalled(way, monkeypatch):
         monkeypatch.setattr(tokens, "pair", refuse)
         with pytest.raises(PoolBroken, match="no process could be started.*too many open files"):
             pool.prestart(2)
+    assert "the pool thread failed" not in caplog.text
