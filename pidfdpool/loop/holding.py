@@ -14,6 +14,7 @@ Called by the threads that submit, without a lock.
 from __future__ import annotations
 
 import weakref
+from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pidfdpool import picklers
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from pidfdpool.wire import Buffer
 
     Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+# Of whose end nobody can be told, and which refer to nothing else; a function is held by its task's name anyway.
+_PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None), FunctionType, BuiltinFunctionType, type})
 
 
 class Shared:
@@ -40,12 +45,18 @@ class Shared:
 
 
 def held(call: Call, buffers: list[Buffer]) -> object:
-    """Return what is to be held of a call whose payload was just made by this thread."""
+    """Return what is to be held of a call whose payload was just made by this thread; None: nothing."""
     if picklers.handed_over and (shared := picklers.take_handed_over()):
         return Shared(call, shared)
+    function, arguments, keywords = call
+    if not keywords and type(function) in _PLAIN:
+        for value in arguments:
+            if type(value) not in _PLAIN:
+                break
+        else:
+            return None
     if type(buffers) is list:
         return call
-    _function, arguments, keywords = call
     return [value for value in (*arguments, *keywords.values()) if _has_followers(value)]
 
 
