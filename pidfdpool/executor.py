@@ -108,7 +108,7 @@ class PidfdPoolExecutor(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have fn(*args, **kwargs) run in a worker, and return its future.
 
-        The call is serialized here and now: what becomes of its arguments afterwards does not matter. If it cannot
+        The call is serialized here and now: what is done to its arguments afterwards does not matter. If it cannot
         be serialized, the future holds that error.
 
         Raises:

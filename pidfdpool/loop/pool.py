@@ -96,8 +96,7 @@ class Pool(Carrying):
             QueueFull: max_pending tasks are pending, and the policy says not to wait.
             PoolBroken, RuntimeError: the pool is broken, or it is shut down.
         """
-        number = next(self._numbers)  # in one step, because a signal handler may submit between any two
-        task = Task(number, future, buffers, what, policy, held)
+        task = Task(next(self._numbers), future, buffers, what, policy, held)  # a handler may submit before and after
         if task.needs_script and not self.recipe.runs_script:
             self.want_script()
         if policy is self._policy and self._take_quickly(task):
@@ -109,7 +108,7 @@ class Pool(Carrying):
             else:
                 with hygiene.signals_blocked() as mask:
                     if self._accept(task, place):
-                        self.starter.first(number, mask)
+                        self.starter.first(task.number, mask)
             if place is not None and wait:
                 self.line.wait(place)
         except BaseException:
