@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 from pidfdpool import arguments, checks, lifecycle, rebuilding
 from pidfdpool.explaining import explained
 from pidfdpool.futures import Future
-from pidfdpool.loop import snapshots, witness
+from pidfdpool.loop import holding, snapshots, witness
 from pidfdpool.loop.outcomes import kept, unfolded
 from pidfdpool.loop.pool import Pool
 from pidfdpool.policy import Policy, PoolOptions, check_names
@@ -107,7 +107,7 @@ class PidfdPoolExecutor(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have fn(*args, **kwargs) run in a worker, and return its future.
 
-        The call is serialized here and now: what becomes of its arguments afterwards does not matter. If it cannot
+        The call is serialized here and now: what is done to its arguments afterwards does not matter. If it cannot
         be serialized, the future holds that error.
 
         Raises:
@@ -336,14 +336,14 @@ class PidfdPoolExecutor(Executor):
         *,
         wait: bool,
     ) -> None:
-        pool = self._open_pool()
+        pool, call = self._open_pool(), unfolded(fn, args, kwargs)
         try:
-            buffers = pool.lender.pickled(unfolded(fn, args, kwargs), pool.recipe.shared_main)
+            buffers = pool.lender.pickled(call, pool.recipe.shared_main)
         except Exception as error:  # anything else is not about the call: Ctrl-C, a handler that ends the program
             recipient._begin()
             recipient._resolve(None, explained(error, fn, args, kwargs, pool.recipe.shared_main))
             return
-        pool.submit(recipient, buffers, kept(fn), policy, wait=wait)
+        pool.submit(recipient, buffers, kept(fn), policy, holding.held(call, buffers), wait=wait)
 
     def _sizes_chunks(self) -> bool:
         return self._policy.sizes_chunks and getattr(self.submit, "__func__", None) is _OWN_SUBMIT

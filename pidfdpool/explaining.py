@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pidfdpool import chains, payload
 from pidfdpool.chunks import Chunk
 from pidfdpool.errors import CallNotSendable
+from pidfdpool.loop import holding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,6 +44,8 @@ def explained(
         refused = _named(error, function, arguments, keywords, shared)
     except Exception:  # raised by the code of one of the parts
         refused = None
+    finally:
+        holding.let_go()
     return _told_as_text(error) if refused is None else refused
 
 

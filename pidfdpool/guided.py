@@ -91,7 +91,7 @@ class Guided:
         self._halted = not self._calls  # no more is to be handed out
         self._failure: BaseException | None = None  # why not, if that is an error
         self._abandoned = False  # nobody wants the results
-        self._running: dict[Future[Any], None] = {}  # a set whose copy is made in one step
+        self._running: dict[Future[Any], Sequence[Any]] = {}  # and their calls, which are to live until they are made
         self._asked = False  # a chunk has ended since somebody looked
         self._entries: deque[Future[Any] | Refused] = deque()  # to be taken in this order; or as they come:
         self._arrived: queue.SimpleQueue[Future[Any] | Refused] | None = None if ordered else queue.SimpleQueue()
@@ -200,7 +200,7 @@ class Guided:
                 raise
             return
         size = sum(buffer.raw().nbytes for buffer in buffers)
-        self._running[future] = None
+        self._running[future] = calls
         self._untaken += 1
         if self._arrived is None:
             self._entries.append(future)
@@ -286,13 +286,15 @@ class Guided:
             future.cancel()
 
 
-def opened(outcome: tuple[list[Buffer], list[Buffer] | None, float]) -> tuple[list[Any], BaseException | None]:
+def opened(outcome: tuple[Any, list[Buffer] | None, float]) -> tuple[list[Any], BaseException | None]:
     """Return the results of a chunk, and what its first failure was.
 
     Raises:
         PayloadError: the results cannot be rebuilt.
     """
     results, failure, _ = outcome
+    if type(results) is tuple:  # they were rebuilt when they came
+        return results[0], None if failure is None else payload.load_error(failure)
     try:
         made = outcomes.rebuilt(results)
     except PayloadError:

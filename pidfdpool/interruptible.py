@@ -52,6 +52,16 @@ def by_raising() -> bool:
     return native.is_interactive() or callable(native.get_signal(native.signal.SIGALRM))
 
 
+def is_usual_here() -> bool:
+    """Return whether a signal's handler may raise in this thread, between any two steps, and the session goes on.
+
+    Handlers run in the main thread. A program mostly ends with its KeyboardInterrupt. At a prompt or in a notebook it
+    is a way to work: who has submitted too much presses Ctrl-C, and submits again. So it is where a timer's handler
+    ends what has taken too long.
+    """
+    return by_raising() and native.in_main_thread()
+
+
 class Steps:
     """The lengths of the waits of which one long wait is made. One object for each."""
 

@@ -14,12 +14,13 @@ import _pickle as pickle
 import copyreg
 import io
 import sys
+from _thread import get_ident
 from contextlib import suppress
 from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any, TypeAlias, TypeVar
 
     Table: TypeAlias = dict[type, Any]
@@ -139,6 +140,9 @@ def pickled(value: object) -> bytes:
     return pickle.dumps(value, PROTOCOL) if reducers is None else reducers.pickled(value)
 
 
+handed_over: dict[int, list[Any]] = {}  # by thread: what it has shared since it last asked, see `take_handed_over`
+
+
 class Once:
     """All reducers, for what is delivered once, in whichever of several ways it can be pickled in the end.
 
@@ -160,11 +164,13 @@ class Once:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        """Close what nobody is going to fetch, if there was an exception."""
-        if kind is not None:
-            for _object, reduced in self._reduced.values():
-                _take_back(reduced)
+        """Close what nobody is going to fetch, if there was an exception; otherwise note what is to be fetched."""
+        shared = [reduced for _object, reduced in self._reduced.values()]
         self._reduced.clear()
+        if kind is not None:
+            take_back(shared)
+        else:
+            handed_over.setdefault(get_ident(), []).extend(shared)
 
     def pickled(self, value: object) -> bytes:
         """Do as the function of that name, whatever the object shares."""
@@ -182,17 +188,37 @@ class Once:
         return reduced
 
 
-def _take_back(reduced: Any) -> None:
-    """Have multiprocessing close the duplicates in what a reducer returned (multiprocessing/resource_sharer.py).
+def take_handed_over() -> list[Any]:
+    """Return what this thread has shared since it last asked. For who first looks whether `handed_over` is empty."""
+    return handed_over.pop(get_ident(), [])
 
-    Its own thread takes them out of the same dictionary in the same way, so each is closed once.
+
+def take_back(shared: Any) -> None:
+    """Have multiprocessing close the duplicates in what reducers returned (multiprocessing/resource_sharer.py).
+
+    Its own thread takes them out of the same dictionary in the same way, so each is closed once. Those that were
+    fetched are not there any more.
     """
+    for key, cache in _keys(shared):
+        with suppress(KeyError):
+            _, close = cache.pop(key)
+            close()
+
+
+def is_fetched(shared: Any) -> bool:
+    """Return whether all that reducers have shared was fetched."""
+    return all(key not in cache for key, cache in _keys(shared))
+
+
+def _keys(shared: Any) -> Iterator[tuple[int, dict[int, Any]]]:
     sharing: Any = sys.modules.get("multiprocessing.resource_sharer")
-    if sharing is None or type(reduced) is not tuple:
+    if sharing is None:
         return
-    for part in reduced:
-        _take_back(part)
-        if isinstance(part, sharing.DupFd):
-            with suppress(Exception):  # these are private names
-                _, close = sharing._resource_sharer._cache.pop(part._id[1])
-                close()
+    waiting = [shared]
+    while waiting:
+        part = waiting.pop()
+        if type(part) in (tuple, list):
+            waiting.extend(part)
+        elif isinstance(part, sharing.DupFd):
+            with suppress(AttributeError):  # these are private names
+                yield part._id[1], sharing._resource_sharer._cache

@@ -77,13 +77,21 @@ class Task:
     """
 
     __slots__ = (
-        "attempt", "begun", "buffers", "deaths", "flags", "future", "held", "needs_script", "number", "policy",
-        "verdict", "what",
+        "attempt", "begun", "buffers", "deaths", "definitions", "flags", "future", "held", "needs_script", "number",
+        "policy", "verdict", "what",
     )  # fmt: skip
 
     verdict: Verdict
 
-    def __init__(self, number: int, future: Recipient, buffers: list[Buffer], what: object, policy: Policy) -> None:
+    def __init__(
+        self,
+        number: int,
+        future: Recipient,
+        buffers: list[Buffer],
+        what: object,
+        policy: Policy,
+        held: object = None,
+    ) -> None:
         # Only to a worker that has what running the host's script again makes.
         self.needs_script = payload.needs_script(buffers) or (type(what) is Chunk and what.of_script)
         self.flags = wire.NEEDS_SCRIPT if self.needs_script else 0
@@ -94,7 +102,8 @@ class Task:
         self.buffers = buffers
         self.what = what  # the function, or its name; or which calls of a map
         self.policy = policy
-        self.held = keeping.held() if keeping.large else None
+        self.held = held  # what lives for as long as the task; see `holding`
+        self.definitions = keeping.held() if keeping.large else None  # the same
         self.begun = False
         self.attempt = 0
         self.deaths: tuple[Death, ...] = ()

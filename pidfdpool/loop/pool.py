@@ -11,7 +11,6 @@ without waking the pool thread. That is woken only where it has something to sta
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 import time
 import weakref
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from pidfdpool.rules import Slot
     from pidfdpool.template.client import Recipe
     from pidfdpool.wire import Buffer
-
-_log = logging.getLogger("pidfdpool.tasks")
 
 
 class Pool(Carrying):
@@ -85,7 +82,9 @@ class Pool(Carrying):
 
     # ---- for the executor ----------------------------------------------------------------------------------
 
-    def submit(self, future: Recipient, buffers: list[Buffer], what: object, policy: Policy, *, wait: bool) -> None:
+    def submit(
+        self, future: Recipient, buffers: list[Buffer], what: object, policy: Policy, held: object, *, wait: bool
+    ) -> None:
         """Accept a task and hand it to an idle worker, if there is one.
 
         wait: for room. Otherwise the task waits alone, and its recipient is told if it is refused in the end.
@@ -94,8 +93,7 @@ class Pool(Carrying):
             QueueFull: max_pending tasks are pending, and the policy says not to wait.
             PoolBroken, RuntimeError: the pool is broken, or it is shut down.
         """
-        number = next(self._numbers)  # in one step, because a signal handler may submit between any two
-        task = Task(number, future, buffers, what, policy)
+        task = Task(next(self._numbers), future, buffers, what, policy, held)  # a handler may submit before and after
         if task.needs_script and not self.recipe.runs_script:
             self.want_script()
         if policy is self._policy and self._take_quickly(task):
@@ -107,12 +105,12 @@ class Pool(Carrying):
             else:
                 with hygiene.signals_blocked() as mask:
                     if self._accept(task, place):
-                        self.starter.first(number, mask)
+                        self.starter.first(task.number, mask)
             if place is not None and wait:
                 self.line.wait(place)
         except BaseException:
             if place is not None and place.entered:
-                self.withdraw(number)  # nobody gets its future
+                self.withdraw(task.number)  # nobody gets its future
             raise
 
     def _take_quickly(self, task: Task) -> bool:
@@ -284,7 +282,7 @@ class Pool(Carrying):
     @property
     def _decides_later(self) -> bool:
         """Whether the caller had better leave decisions to the pool thread, which nothing interrupts."""
-        return _interrupts_are_usual() and self._thread.started and not self._thread.is_current
+        return interruptible.is_usual_here() and self._thread.started and not self._thread.is_current
 
     def _decide_later(self, event: ev.Event) -> None:
         self._put_off.append(event)
@@ -299,7 +297,7 @@ class Pool(Carrying):
         """Whether the caller, who waits for a future, may read the channels meanwhile."""
         thread = self._thread
         return thread.started and not (
-            self.poller.among_greenlets or thread.is_current or self._interrupted or _interrupts_are_usual()
+            self.poller.among_greenlets or thread.is_current or self._interrupted or interruptible.is_usual_here()
         )
 
     def check_may_wait(self) -> None:
@@ -388,13 +386,3 @@ class Pool(Carrying):
         """Ask for the workers that were put off by `decide_death`, and have not been asked for since."""
         if self._spawns:
             self.happen(ev.Tick(heard_until=0.0))
-
-
-def _interrupts_are_usual() -> bool:
-    """Return whether a signal's handler may raise in this thread, between any two steps, and the session goes on.
-
-    Handlers run in the main thread. A program mostly ends with its KeyboardInterrupt. At a prompt or in a notebook it
-    is a way to work: who has submitted too much presses Ctrl-C, and submits again. So it is where a timer's handler
-    ends what has taken too long.
-    """
-    return interruptible.by_raising() and native.in_main_thread()

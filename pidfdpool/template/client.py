@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import channel as channels
-from pidfdpool import grammar, hygiene, inheritance, native, payload, preparation, scripts, wire
+from pidfdpool import grammar, hygiene, inheritance, native, payload, picklers, preparation, scripts, wire
 from pidfdpool.errors import TemplateError
 from pidfdpool.pidfd import Pidfd, PidfdDenied, SentinelHandle, capabilities, sentinel_pipe
 from pidfdpool.template import handshake, interpreter, launching
@@ -84,6 +84,8 @@ class Recipe:
             for buffers in (call, initializer):
                 if buffers is not None and payload.needs_script(buffers):
                     self.runs_script = True
+        if picklers.handed_over:
+            picklers.take_handed_over()  # it stays, for each template that is to come
         from multiprocessing import process
 
         me = process.current_process()

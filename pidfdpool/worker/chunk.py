@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from itertools import chain, compress, repeat, starmap
 
-from pidfdpool import blackbox, chains, payload, rebuilding, scripts
+from pidfdpool import blackbox, chains, payload, picklers, rebuilding, scripts
 from pidfdpool.segments.apart import Apart
 from pidfdpool.worker import tracebacks
 
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from _pickle import PickleBuffer
     from collections.abc import Callable, Iterator, Sequence
     from mmap import mmap
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from pidfdpool.wire import Buffer
+
+    _Told: TypeAlias = tuple[Sequence[Buffer | PickleBuffer] | tuple[list[Any]], list[Buffer] | None, float]
 
 _NOTES = 64  # that are made of more calls than `blackbox.MARKS`
 _NOTE = b"\1"
@@ -112,17 +114,16 @@ def call_each(function: Callable[..., Any], chunk: Sequence[tuple[Any, ...]]) ->
         _cleared()
 
 
-def call_all(
-    function: Buffer, calls: Sequence[Buffer], starred: bool
-) -> tuple[Sequence[Buffer | PickleBuffer], list[Buffer] | None, float]:
+def call_all(function: Buffer, calls: Sequence[Buffer], starred: bool) -> _Told:
     """Make every call of a chunk whose size the pool has chosen, and so one that nobody must notice.
 
     function, calls: payloads: the function, pickled once for the whole map, and the calls of this chunk.
     starred: each call is a tuple of arguments; otherwise it is the one argument.
 
     Returns:
-        The payload of the results up to the first failure; that failure, if there is one; and the seconds that the
-        calls took. Those after a failure are made all the same, as they would be one by one.
+        The payload of the results up to the first failure, or a tuple with their list, if they share something with
+        the host; that failure, if there is one; and the seconds that the calls took. Those after a failure are made
+        all the same, as they would be one by one.
     """
     with rebuilding.during(rebuilding.CALL):
         function_ = payload.loads([function])
@@ -139,6 +140,11 @@ def call_all(
         chains.drop_tracebacks(error)
     if apart is None:  # not in a handler: the traceback is to tell of the one result that does not pickle
         return *_what_pickles(results, failure), took
+    if picklers.handed_over:
+        # What is shared is there for as long as this worker is, and who made the map may take its time. So these
+        # are rebuilt when they come.
+        picklers.take_back(picklers.take_handed_over())
+        return (results,), failure, took
     buffers: list[Any] = apart.buffers()
     if apart.mentions(payload.MADE_BY_VALUE):
         buffers[0] = bytes(buffers[0])  # what spares the host's classes looks at bytes only

@@ -26,6 +26,7 @@ from pidfdpool import (
     main_module,
     native,
     payload,
+    picklers,
     rebuilding,
     scripts,
     tokens,
@@ -34,7 +35,7 @@ from pidfdpool import (
 from pidfdpool.channel import Channel
 from pidfdpool.pidfd import prctl
 from pidfdpool.spinning import Spin
-from pidfdpool.worker import chunk, identity, tracebacks
+from pidfdpool.worker import chunk, handing, identity, tracebacks
 from pidfdpool.worker.borrowing import Borrowing
 
 TYPE_CHECKING = False
@@ -82,6 +83,7 @@ class Worker:
         self._passed = 0  # the first of the tasks that were taken back, once they are passed over
         self._mark = mark
         self._statm: int | None = None
+        self._handing = handing.Handing()
         # Held open until this process ends: the box, and in the fallback the sign of life.
         self._held = [its_tokens, box] if sentinel is None else [its_tokens, box, sentinel]
         # A process that a task forks must not hold the channel: the host would not see that the worker closed it.
@@ -115,6 +117,7 @@ class Worker:
                 self._read(self._spin.wait(self._look, self._channel.receive))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             pass  # the host has no use for us any more
+        self._handing.see_fetched(self._channel.fileno())
         exiting.run()
         return 0
 
@@ -311,6 +314,8 @@ class Worker:
             note.doing = None
             self._leave_if_forked()
             kind, buffers = wire.ERROR, tracebacks.told(error, self._shared)
+        if picklers.handed_over:
+            self._handing.note()
         hygiene.flush_output()
         return kind, buffers
 
