@@ -65,6 +65,14 @@ def test_a_crash_fails_only_the_task_that_ran(way):
         assert isinstance(bad.exception(), WorkerCrashed)
 
 
+def test_a_dead_worker_is_replaced_for_a_task_that_waits_though_nothing_else_happens():
+    with PidfdPoolExecutor(1) as pool:
+        assert pool.submit(calls.double, 1).result(20) == 2
+        bad, good = pool.submit(calls.die), pool.submit(calls.double, 2)
+        assert good.result(20) == 4
+        assert isinstance(bad.exception(20), WorkerCrashed)
+
+
 def test_every_crashed_future_gets_an_instance_of_its_own(way):
     with PidfdPoolExecutor(2, mp_context=way) as pool:
         errors = [future.exception() for future in [pool.submit(calls.die) for _ in range(6)]]

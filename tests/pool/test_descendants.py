@@ -12,7 +12,16 @@ import pytest
 
 from pidfdpool import PidfdPoolExecutor, WorkerCrashed
 from pidfdpool.pidfd import Pidfd
-from tests.conditions import children, eventually, is_alive, is_zombie, marked, processes_of_this_run, start_python
+from tests.conditions import (
+    children,
+    eventually,
+    is_alive,
+    is_zombie,
+    marked,
+    open_descriptors,
+    processes_of_this_run,
+    start_python,
+)
 from tests.pool import calls
 
 SHELL = {
@@ -241,3 +250,45 @@ def test_what_a_worker_started_dies_though_its_template_was_stopped_and_then_kil
 
 def start_in_group():
     return os.getpid(), subprocess.Popen(["sleep", "1000"]).pid
+
+
+def descriptors_of_a_forked_child():
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.write(writer, "\n".join(open_descriptors().values()).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader) as file:
+        names = file.read().split("\n")
+    os.waitpid(pid, 0)
+    return names
+
+
+def test_what_a_task_forks_holds_nothing_of_the_workers():
+    """Neither channel nor tokens nor black box: who asks them is to learn of the worker, and of nobody else."""
+    with PidfdPoolExecutor(1) as pool:
+        of_worker = set(pool.submit(open_descriptors).result().values())
+        of_child = set(pool.submit(descriptors_of_a_forked_child).result())
+    own = {name for name in of_worker if name.startswith(("socket:", "/memfd:pidfdpool", "anon_inode:[eventfd]"))}
+    assert len(own) == 3
+    assert not own & of_child
+
+
+def start_a_child_that_notes(path):
+    import multiprocessing
+
+    multiprocessing.get_context("fork").Process(target=sleep_and_note, args=(path,)).start()
+
+
+def sleep_and_note(path):
+    time.sleep(0.2)
+    calls.note(path)
+
+
+def test_a_worker_that_leaves_waits_for_processes_that_its_tasks_have_not_joined(tmp_path):
+    with PidfdPoolExecutor(1) as pool:
+        pool.submit(start_a_child_that_notes, str(tmp_path / "noted")).result()
+    assert (tmp_path / "noted").exists()

@@ -319,3 +319,17 @@ def test_otherwise_tasks_are_fewer_than_calls(pool):
     before = pool.stats().submitted
     list(pool.map(calls.double, range(100_000)))
     assert pool.stats().submitted - before < 1000
+
+
+def fail_from_50(number):
+    if number >= 50:
+        raise ValueError(number)
+    return number
+
+
+def test_of_the_failures_in_one_chunk_the_first_is_raised():
+    with PidfdPoolExecutor(1) as pool:
+        results = pool.map(fail_from_50, range(500))
+        assert [next(results) for _ in range(50)] == list(range(50))
+        with pytest.raises(ValueError, match="^50$"):
+            next(results)

@@ -11,7 +11,7 @@ import pytest
 
 from pidfdpool import PidfdPoolExecutor, PoolBroken, TemplateError, WorkerCrashed
 from pidfdpool.pidfd import Pidfd
-from tests.conditions import children, eventually, is_alive, run_python
+from tests.conditions import children, eventually, is_alive, open_descriptors, run_python
 from tests.pool import calls
 
 
@@ -225,6 +225,31 @@ def test_memory_is_frozen_before_the_first_fork(way):
 
     with PidfdPoolExecutor(1, mp_context=way) as pool:
         assert pool.submit(gc.get_freeze_count).result() > 1000
+
+
+def test_a_worker_has_nothing_open_of_the_templates_and_of_other_workers():
+    with PidfdPoolExecutor(3) as pool:
+        pool.prestart()
+        template = open_descriptors(pool._pool.template.end.pid)
+        doorbell = {name for name in template.values() if list(template.values()).count(name) == 2 and "pipe" in name}
+        assert len(doorbell) == 1
+        for worker in pool.workers():
+            names = list(open_descriptors(worker.pid).values())
+            assert not doorbell & set(names)
+            assert not {"anon_inode:[pidfd]", "anon_inode:[eventpoll]"} & set(names)
+            assert sum("socket:" in name for name in names) == 1
+            assert names.count("anon_inode:[eventfd]") == 1
+
+
+def test_a_template_keeps_nothing_open_of_workers_that_are_dead(way):
+    with PidfdPoolExecutor(2, mp_context=way) as pool:
+        pool.prestart()
+        template = pool._pool.template.end.pid
+        before = len(open_descriptors(template))
+        for _ in range(5):
+            assert isinstance(pool.submit(calls.leave, 3).exception(20), WorkerCrashed)
+        pool.prestart()
+        eventually(lambda: len(open_descriptors(template)) == before, "it has as much open as before")
 
 
 def test_descriptors_of_the_host_do_not_leak_into_an_execed_template(tmp_path):
