@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pidfdpool.namespaces import Key
 
 LARGE = 1 << 16  # bytes of its pickle, from which on a definition is kept by tasks only
-_MOST = 1 << 20  # bytes of the pickles of all others together
+_MOST = 1 << 18  # bytes of the pickles of all others together
 _OF_A_NAME = 8  # of a name that is defined anew again and again
 
 _small: dict[int, tuple[Key, Any, int]] = {}  # by number, in the order in which they were sent
