@@ -97,7 +97,8 @@ def _take_answers(pool: Pool, link: WorkerLink, frames: list[Frame], at: int) ->
     finally:
         if told < count:
             pool.leading.leave([Telling(untold, task) for task in taken[told:]])
-    pool.leading.run(resolutions)
+    if resolutions:
+        pool.leading.run(resolutions)
     return at + count
 
 

@@ -74,6 +74,8 @@ class Leading:
 
         That is what the leader must not run; and what comes behind one that raises, because a signal handler did.
         """
+        if not resolutions:
+            return
         done, leads = 0, self.is_serving
         try:
             for resolution in resolutions:

@@ -138,7 +138,8 @@ class Pool(Carrying):
         except BaseException as error:
             self.fail(error)  # as in `decide_guarded`
             raise
-        self.leading.run(resolutions)
+        if resolutions:
+            self.leading.run(resolutions)
         return True
 
     def _send_first(self, task: Task, slot: Slot) -> list[Resolution]:

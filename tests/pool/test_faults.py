@@ -62,7 +62,7 @@ OUTCOMES = {
         "exit": "PayloadError",
         "raise": "PayloadError",
         "hang": "result",
-        "MemoryError": "PayloadError",
+        "MemoryError": "PayloadTooLarge",
         "broken __str__": "PayloadError",
     },
     # In the host: a callback of the future (submit), of the asyncio task (run), the iterable of calls (map, amap).

@@ -39,7 +39,7 @@ def test_who_waits_for_room_is_told_that_the_pool_has_failed(monkeypatch, tmp_pa
 
         thread = threading.Thread(target=submit, daemon=True)
         thread.start()
-        eventually(lambda: pool._pool.room._waiters, "it waits for room")
+        eventually(lambda: pool._pool.line.places, "it waits for room")
         monkeypatch.setattr(pool._pool.machine, "take_answers", broken)
         (tmp_path / "held.release").touch()
         thread.join(30)
