@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 import weakref
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import CancelledError, process
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
@@ -45,8 +45,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class PidfdPoolExecutor(Executor):
-    """Runs calls in worker processes; a drop-in for `concurrent.futures.ProcessPoolExecutor`.
+class PidfdPoolExecutor(process.ProcessPoolExecutor):
+    """Runs calls in worker processes; a drop-in for `concurrent.futures.ProcessPoolExecutor`, and one by class.
 
     Args:
         max_workers: workers at most; they are started as they are needed. Default: the CPUs this process may use.
@@ -82,7 +82,7 @@ class PidfdPoolExecutor(Executor):
         self._shut_down = False
         self._lock = threading.RLock()  # guards the two above; reentrant, because signal handlers may shut down
         self._max_workers = arguments.checked_max_workers(max_workers)
-        self._mp_context = mp_context
+        self._mp_context: Any = mp_context
         way = arguments.checked_way(mp_context)
         at_start = arguments.checked_initializer(initializer, initargs)
         modules, call = arguments.checked_preload(preload)
