@@ -259,14 +259,14 @@ def test_a_result_that_is_being_rebuilt_fails_in_a_child_that_is_forked_meanwhil
         assert future.result(20) == "rebuilt"
 
 
-def test_a_child_that_is_forked_while_locks_are_held_uses_pools():
+def test_a_child_that_is_forked_while_the_executors_locks_are_held_uses_it():
     """By another thread, which is not there in the child to give them back."""
     held, give_back = threading.Event(), threading.Event()
     with PidfdPoolExecutor(1) as pool:
         assert pool.submit(calls.double, 1).result(20) == 2
 
         def hold():
-            with lifecycle._guard, lifecycle._noticing, pool._lock, pool._pool.lock:
+            with pool._lock, pool._pool.lock:
                 held.set()
                 give_back.wait(20)
 
