@@ -292,3 +292,17 @@ def test_a_worker_that_leaves_waits_for_processes_that_its_tasks_have_not_joined
     with PidfdPoolExecutor(1) as pool:
         pool.submit(start_a_child_that_notes, str(tmp_path / "noted")).result()
     assert (tmp_path / "noted").exists()
+
+
+def start_a_sleeper_and_die(path):
+    sleeper = subprocess.Popen(["sleep", "60"])  # in the worker's group
+    calls.note(path, sleeper.pid)
+    calls.die()
+
+
+def test_what_is_in_the_group_of_a_dead_worker_dies_also_where_descendants_are_spared(tmp_path):
+    with PidfdPoolExecutor(1) as pool:
+        future = pool.options(kill_descendants=False).submit(start_a_sleeper_and_die, str(tmp_path / "sleeper"))
+        assert isinstance(future.exception(20), WorkerCrashed)
+        pid = int((tmp_path / "sleeper").read_text())
+        eventually(lambda: not is_alive(pid), "it died with the worker")

@@ -48,3 +48,15 @@ def test_a_first_submit_that_is_interrupted_runs_nothing(monkeypatch, tmp_path):
         assert pool.submit(calls.double, 2).result(20) == 4
         eventually(lambda: not pool.stats().pending, "nothing is left to do")
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_pool_that_could_have_no_thread_is_begun_anew(monkeypatch):
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    with PidfdPoolExecutor(1) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                pool.submit(calls.double, 1)
+        assert pool.submit(calls.double, 2).result(20) == 4

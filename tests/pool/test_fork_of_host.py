@@ -232,3 +232,54 @@ def test_the_child_has_no_descriptor_of_the_parents_pool(pool):
     assert in_forked_child(child) == "ok"
     assert children(os.getpid()) == []
     eventually(lambda: pool.submit(calls.double, 1).result() == 2, "the pool works")
+
+
+class SlowToRebuild:
+    """A result whose rebuilding in the host takes until a file is made."""
+
+    def __init__(self, started, release):
+        self.paths = started, release
+
+    def __reduce__(self):
+        return calls.run_until, (*self.paths, "rebuilt")
+
+
+def test_a_result_that_is_being_rebuilt_fails_in_a_child_that_is_forked_meanwhile(tmp_path):
+    started, release = tmp_path / "started", tmp_path / "release"
+    with PidfdPoolExecutor(1) as pool:
+        future = pool.submit(SlowToRebuild, str(started), str(release))
+        eventually(started.exists, "it is being rebuilt")
+
+        def child():
+            assert isinstance(future.exception(10), InheritedFutureError)
+
+        report = in_forked_child(child)
+        release.touch()
+        assert report == "ok"
+        assert future.result(20) == "rebuilt"
+
+
+def test_a_child_that_is_forked_while_the_executors_locks_are_held_uses_it():
+    """By another thread, which is not there in the child to give them back."""
+    held, give_back = threading.Event(), threading.Event()
+    with PidfdPoolExecutor(1) as pool:
+        assert pool.submit(calls.double, 1).result(20) == 2
+
+        def hold():
+            with pool._lock, pool._pool.lock:
+                held.set()
+                give_back.wait(20)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert held.wait(20)
+
+        def child():
+            assert pool.submit(calls.double, 2).result(10) == 4
+            pool.shutdown()
+
+        try:
+            assert in_forked_child(child) == "ok"
+        finally:
+            give_back.set()
+            holder.join()

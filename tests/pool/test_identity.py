@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 
 import pytest
 
-from pidfdpool import PidfdPoolExecutor
-from tests.conditions import run_python
+from pidfdpool import PidfdPoolExecutor, current_task
+from tests.conditions import eventually, run_python
+from tests.pool import calls
 
 pytestmark = pytest.mark.parametrize("way", ["spawn", "fork"])
 
@@ -95,3 +97,19 @@ def test_the_module_looks_as_it_always_does(way):
         """
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def note_when_there_is_no_task(path):
+    def look():
+        while current_task() is not None:
+            time.sleep(0.005)
+        calls.note(path)
+
+    threading.Thread(target=look, daemon=True).start()
+    return current_task().attempt
+
+
+def test_between_tasks_a_worker_has_none(way, tmp_path):
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        assert pool.submit(note_when_there_is_no_task, str(tmp_path / "none")).result(20) == 1
+        eventually((tmp_path / "none").exists, "its threads are told of no task any more")

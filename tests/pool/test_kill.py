@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import os
 import pickle
+import sys
 import threading
 import time
 
@@ -220,3 +221,37 @@ def test_a_map_that_is_left_ends_its_work_where_cancel_kills(way, tmp_path):
         results.close()
         eventually(lambda: not is_alive(pids[1]), "the second one has ended")
         assert is_alive(pids[0])
+
+
+def is_in(thread, name):
+    """Return whether a thread is in a function of this name, or in what that has called."""
+    frame = sys._current_frames().get(thread.ident)
+    while frame is not None and frame.f_code.co_name != name:
+        frame = frame.f_back
+    return frame is not None
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_cancel_wakes_all_who_wait(begun, tmp_path):
+    """Several threads wait for one future; whether its task runs, and is killed, or not."""
+    with PidfdPoolExecutor(1) as pool:
+        running, _ = begin(pool.options(cancel_kills=True), tmp_path)
+        future = running if begun else pool.submit(calls.double, 1)
+        told = []
+
+        def wait():
+            try:
+                future.result()
+            except concurrent.futures.CancelledError as error:
+                told.append(error)
+
+        threads = [threading.Thread(target=wait, daemon=True) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: all(is_in(thread, "wait") and is_in(thread, "result") for thread in threads), "all wait")
+        time.sleep(0.02)
+        assert future.cancel()
+        (tmp_path / "task.release").touch()
+        eventually(lambda: len(told) == 4, "all are told")
+        for thread in threads:
+            thread.join(20)

@@ -131,6 +131,17 @@ def test_the_death_of_the_worker_ends_the_wait(pool, held):
     assert pool.submit(calls.double, 1).result() == 2
 
 
+def test_a_deadline_that_passes_ends_the_wait(tmp_path):
+    """No worker says anything then: it is the pool thread that tells the leader's own future."""
+    with PidfdPoolExecutor(1) as pool:
+        holding = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "release"))
+        eventually((tmp_path / "runs").exists, "it runs")
+        waiting = Waiting(pool, pool.options(deadline=0.5).submit(calls.double, 1))
+        assert waiting.end() == "DeadlineExceeded"
+        assert not holding.done()
+        (tmp_path / "release").touch()
+
+
 @pytest.mark.parametrize("how", ["kill", "by hand", "kill_workers", "template"])
 def test_whoever_resolves_the_future_ends_the_wait(pool, held, how):
     waiting = Waiting(pool, held)

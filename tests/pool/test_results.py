@@ -7,10 +7,12 @@ import dataclasses
 import os
 import pickle
 import sys
+import threading
 
 import pytest
 
 from pidfdpool import PayloadError, PidfdPoolExecutor, ProcessPoolExecutor, WorkerCrashed
+from tests.conditions import eventually
 from tests.pool import calls
 
 
@@ -273,3 +275,41 @@ def test_output_is_written_when_the_task_is_done(tmp_path, way):
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(done.stdout.split()) == ["after", "before", "err", "out"]
     assert sys.stdout is not None
+
+
+def wait_and_raise(path):
+    calls.wait_for(path)
+    raise ValueError("no")
+
+
+def test_a_callback_that_is_added_late_is_called_at_once():
+    with PidfdPoolExecutor(1) as pool:
+        futures = [pool.submit(calls.double, 1), pool.submit(calls.raise_it, ValueError())]
+        concurrent.futures.wait(futures, timeout=20)
+        called = []
+        for future in futures:
+            future.add_done_callback(called.append)
+        assert called == futures
+
+
+def test_who_waits_for_the_first_exception_is_told_of_it(tmp_path):
+    with PidfdPoolExecutor(2) as pool:
+        holding = pool.submit(calls.wait_for, str(tmp_path / "end"))
+        failing = pool.submit(wait_and_raise, str(tmp_path / "fail"))
+        fail = threading.Timer(0.1, (tmp_path / "fail").touch)
+        fail.start()
+        done, _ = concurrent.futures.wait([holding, failing], 20, concurrent.futures.FIRST_EXCEPTION)
+        assert done == {failing}
+        (tmp_path / "end").touch()
+        fail.join()
+
+
+def test_what_its_owner_has_set_stays(tmp_path):
+    """A future may be resolved by hand while its task runs; the pool's result comes too late."""
+    with PidfdPoolExecutor(1) as pool:
+        future = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "release"), "the pool's")
+        eventually((tmp_path / "runs").exists, "it runs")
+        future.set_result("its owner's")
+        (tmp_path / "release").touch()
+        assert pool.submit(calls.double, 1).result(20) == 2
+        assert future.result(0) == "its owner's"

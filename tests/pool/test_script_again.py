@@ -196,3 +196,15 @@ def test_the_host_is_not_the_one_that_runs_it(tmp_path):
     assert main != again
     assert not is_alive(again)
     assert os.path.exists(tmp_path / "runs")
+
+
+def test_a_large_call_finds_what_the_scripts_statements_have_set_up(tmp_path):
+    """That it needs this is known, too, where the call lies in shared memory."""
+    assert run(tmp_path, """
+        import decimal
+        decimal.getcontext().prec = 50
+        def look(data): return decimal.getcontext().prec, len(data)
+        if __name__ == "__main__":
+            with PidfdPoolExecutor(1) as pool:
+                print([pool.submit(look, b"x" * (1 << 20)).result() for _ in range(3)])
+        """) == ["[(50, 1048576), (50, 1048576), (50, 1048576)]"]  # fmt: skip

@@ -332,6 +332,23 @@ def test_a_cancel_behind_a_task_that_borrowed_a_segment_costs_nobody_anything(tm
         assert pool.stats().deaths == 0
 
 
+def test_a_call_that_is_taken_back_leaves_its_segment_to_the_next(tmp_path):
+    with PidfdPoolExecutor(1) as pool:
+        warm(pool, times=20)
+        holding = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "release"))
+        eventually((tmp_path / "runs").exists, "it runs")
+        ahead = pool.submit(large.echo, b"x" * MB)
+        eventually(lambda: pool._pool.machine.given, "it is ahead")
+        before = set(arena_of(pool).segments)
+        assert ahead.cancel()
+        del ahead
+        (tmp_path / "release").touch()
+        holding.result(20)
+        eventually(lambda: free(pool) == len(arena_of(pool)), "all segments are free")
+        warm(pool)
+        assert set(arena_of(pool).segments) <= before
+
+
 def test_what_waits_for_long_lies_in_a_segment_by_the_time_it_is_sent(way, tmp_path):
     gate = str(tmp_path / "gate")
     with PidfdPoolExecutor(1, mp_context=way, segment_memory=3 * MB) as pool:
@@ -382,6 +399,7 @@ def test_idle_memory_is_given_back_and_the_pool_sleeps_on(pool, monkeypatch):
     assert segments_of_host() == large.segments_seen() == 0
     for _ in range(2):
         assert pool.submit(large.segments_seen).result() == 0, "the workers let go of it, too"
+    eventually(lambda: not arena_of(pool).let_go, "nobody is told of it again")
     warm(pool)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 from pidfdpool import channel as channels
 from pidfdpool import tokens
+from pidfdpool.loop import lending
 from pidfdpool.loop.links import WorkerLink
 from pidfdpool.loop.poller import Poller
 
@@ -45,3 +47,23 @@ def test_a_signal_that_was_asked_for_before_the_worker_is_known_is_sent_when_it_
     poller.close()
     theirs.close()
     os.close(its_tokens)
+
+
+class Arena:
+    """Takes what is given back."""
+
+    def __init__(self):
+        self.back = []
+
+    def give_back(self, segment):
+        self.back.append(segment)
+
+
+def test_what_a_dead_worker_was_lent_is_not_used_again():
+    """A process that its task started may have it mapped."""
+    arena, account = Arena(), lending.Account()
+    call, loan = SimpleNamespace(spoilt=False), SimpleNamespace(spoilt=False)
+    account.lent[1] = lending._Lent(call, lending._Loan(arena, loan), None)
+    account.close()
+    assert (call.spoilt, loan.spoilt) == (True, True)
+    assert arena.back == [loan]

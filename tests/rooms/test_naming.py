@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import sys
 import textwrap
@@ -286,6 +287,29 @@ def test_a_function_that_is_changed_in_place(main, run, pool, change):
     assert [ask(pool, main.f) for _ in range(2)] == [2, 2]
 
 
+def test_defaults_are_told_apart_by_more_than_equality(main, run, pool):
+    run("def f(a=1):\n    return a\ndef g(*, a):\n    return a")
+    assert [ask(pool, main.f) for _ in range(2)] == [1, 1]
+    main.f.__defaults__ = (True,)
+    assert ask(pool, main.f) is True
+    assert [pool.submit(main.g, a=1).result(20) for _ in range(2)] == [1, 1]
+    main.g.__kwdefaults__ = {"a": 2}
+    assert ask(pool, main.g) == 2
+
+
+def test_a_name_that_is_there_later_only(main, run, pool):
+    run("""
+    def look():
+        try:
+            return later
+        except NameError:
+            return None
+    """)
+    assert [ask(pool, main.look) for _ in range(2)] == [None, None]
+    main.later = 5
+    assert ask(pool, main.look) == 5
+
+
 def test_a_module_that_is_loaded_later_than_its_package(main, run, pool, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "a_package_of_a_test").mkdir()
@@ -450,7 +474,11 @@ def test_a_result_of_a_class_that_was_defined_anew_meanwhile(main, run, pool, tm
         return C()
     """)
     future = pool.submit(main.make, str(tmp_path / "go"))
+    for _ in range(3):
+        run("class C:\n    age = 'between'")
+        pool.submit(main.make, str(tmp_path))
     run("class C:\n    age = 'new'")
+    gc.collect()  # a class is in cycles of its own
     (tmp_path / "go").touch()
     assert future.result(20).age == "old"
     assert ask(pool, main.make, str(tmp_path)).age == "new"
