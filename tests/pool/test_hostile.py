@@ -125,7 +125,7 @@ def test_what_was_written_before_counts_and_the_log_says_what_came(caplog):
 
 
 def test_a_result_and_what_follows_it_in_one_read_are_told_apart(tmp_path):
-    with PidfdPoolExecutor(1) as pool:
+    with PidfdPoolExecutor(1, prefetch=60.0) as pool:
         list(pool.map(calls.double, range(100), chunksize=1))  # so that tasks are sent ahead
         first = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "go"), "first")
         bad = pool.submit(hostile.babble, b"nonsense", 30.0)
@@ -237,7 +237,7 @@ def test_a_task_that_forges_tokens_and_dies_runs_once_itself(tmp_path):
 
 
 def test_tasks_that_were_taken_back_do_not_run_though_there_are_tokens_for_them(tmp_path):
-    with PidfdPoolExecutor(1) as pool:
+    with PidfdPoolExecutor(1, prefetch=60.0) as pool:
         list(pool.map(calls.double, range(100), chunksize=1))
         first = pool.submit(hostile.put_tokens_and_wait, str(tmp_path / "put"), str(tmp_path / "go"))
         ahead = [pool.submit(hostile.run_once, str(tmp_path), f"ahead-{n}") for n in range(10)]
@@ -257,7 +257,7 @@ def test_tasks_that_were_taken_back_do_not_run_though_there_are_tokens_for_them(
 
 
 def test_a_cancel_behind_a_task_that_has_a_segment_leaves_that_one_its_segment(tmp_path):
-    with PidfdPoolExecutor(1) as pool:
+    with PidfdPoolExecutor(1, prefetch=60.0) as pool:
         for _ in range(3):
             pool.submit(hostile.make_bytes, 1 << 20).result(timeout=30)  # from now on it is lent a segment
         list(pool.map(calls.double, range(100), chunksize=1))
@@ -280,7 +280,7 @@ def test_a_cancel_behind_a_task_that_has_a_segment_leaves_that_one_its_segment(t
 
 
 def test_all_that_a_worker_wrote_is_read_though_it_is_dead(tmp_path):
-    with PidfdPoolExecutor(1) as pool:
+    with PidfdPoolExecutor(1, prefetch=60.0) as pool:
         list(pool.map(calls.double, range(100), chunksize=1))
         pool.submit(hostile.widen_channel).result(timeout=30)
         begun = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "go"), "begun")
