@@ -87,10 +87,10 @@ class Carrying(Resolving):
             task.begun = True
         task.attempt = action.attempt
         if action.attempt > 1:
-            link.forget_begun()
+            link.progress.forget_begun()
         task.future._note_attempt(link.name, action.attempt, time.time())
         try:
-            link.put_tokens(1)
+            link.progress.put_tokens(1)
             if self._is_plain(task):
                 link.post(task.frame(action.attempt, action.deadline))
             else:
@@ -109,7 +109,7 @@ class Carrying(Resolving):
         link = self.workers[action.slot]
         pieces: list[Buffer] = []
         count = 0
-        link.put_tokens(len(action.tasks))
+        link.progress.put_tokens(len(action.tasks))
         with suppress(ConnectionError):  # it is dying: its tokens tell that none of these has begun
             for number in action.tasks:
                 task = self.tasks[number]
@@ -129,7 +129,7 @@ class Carrying(Resolving):
         link = self.workers[action.slot]
         ahead = self.machine.slots[action.slot].ahead
         last = list(islice(reversed(ahead), action.count))[::-1]
-        count = link.take_back(last)
+        count = link.progress.take_back(last)
         if link.account.lent and count:
             for number in last[-count:]:
                 self.lender.take_back(link, number)

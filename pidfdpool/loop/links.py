@@ -11,17 +11,18 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from pidfdpool import blackbox, grammar, journal, native, tokens, wire
+from pidfdpool import blackbox, grammar, journal, native, wire
 from pidfdpool.channel import Channel
 from pidfdpool.loop import stacks, usage
 from pidfdpool.loop.lending import Account
 from pidfdpool.loop.poller import READ, WRITE
+from pidfdpool.loop.progress import Progress
 from pidfdpool.loop.stderr import Stderr
 from pidfdpool.loop.witness import Evidence
 from pidfdpool.pidfd import Pidfd, PidfdDenied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from pidfdpool.loop.poller import Poller, Watch
     from pidfdpool.native import Socket
@@ -148,7 +149,7 @@ class WorkerLink(Link):
         self.slot = slot
         self.generation = generation
         self.name: tuple[int, int, int | None] = (slot, generation, None)
-        self._tokens: int | None = its_tokens
+        self.progress = Progress(its_tokens)
         self.ready_early = False  # READY came before the template's SPAWNED, on its other channel
         self.account = Account()  # of segments
         self.status: ExitStatus | None = None  # as the template reported it
@@ -156,7 +157,6 @@ class WorkerLink(Link):
         self.report_within = REPORT_GRACE
         self.usage: tuple[int, float] | None = None  # peak RSS and CPU time, as the template reported them
         self._signal: int | None = None  # asked for before there was a handle
-        self._taken_back = 0  # the first task that was, as the worker was told, and not yet that it is over
         self._blackbox: int | None = None
         self._stderr: Stderr | None = None
         self._stderr_watch: Watch | None = None
@@ -173,56 +173,6 @@ class WorkerLink(Link):
         self.name = self.slot, self.generation, handle.pid
         if self._signal is not None:
             self.signal(self._signal)
-
-    def put_tokens(self, count: int) -> None:
-        """Put down the tokens of so many tasks, before they are sent: one without a token is taken for taken back."""
-        if self._taken_back:
-            self._note_taken_back(0)
-        if self._tokens is not None:
-            tokens.put(self._tokens, count)
-
-    def take_back(self, last: Sequence[int]) -> int:
-        """Take back the last tasks that were sent, if they have not begun; return how many.
-
-        Tokens decide. But a task may have put some down, or taken some. So the worker is also told from which task on
-        they were taken back, and what it says that it has begun was not.
-        """
-        before = self._taken_back or blackbox.SOME
-        if not self._taken_back:
-            self._note_taken_back(before)
-        count = 0 if self._tokens is None else tokens.take_many(self._tokens, len(last))
-        if count and self._blackbox is not None:
-            self._note_taken_back(last[-count])
-            begun = [last.index(number) for number in blackbox.at_hand(self._blackbox) if number in last[-count:]]
-            if begun:
-                count = len(last) - 1 - max(begun)
-                self._note_taken_back(last[-count] if count else before)
-        return count
-
-    def _note_taken_back(self, first: int) -> None:
-        if self._blackbox is not None:
-            self._taken_back = first
-            blackbox.note_taken_back(self._blackbox, first)
-
-    def unbegun(self, held: Sequence[int]) -> int:
-        """Return how many of the tasks that the dead worker held, the last ones, it has not begun.
-
-        held: in their order, those that have not been answered. The worker's own note tells; where there is none, the
-        tokens that are left.
-        """
-        begun = self.last_begun()
-        if begun is None:
-            return 0 if self._tokens is None else tokens.take_many(self._tokens, len(held) + 1)
-        return len(held) - 1 - held.index(begun) if begun in held else len(held)
-
-    def last_begun(self) -> int | None:
-        """Return the number of the task that the worker has begun last; 0: none; None: it cannot be told."""
-        return None if self._blackbox is None else blackbox.last_begun(self._blackbox)
-
-    def forget_begun(self) -> None:
-        """Forget what the worker has begun last, before it is given the same again."""
-        if self._blackbox is not None:
-            blackbox.forget_begun(self._blackbox)
 
     def leave(self) -> None:
         """Tell the worker to leave; if it is dying anyway, that will be noticed."""
@@ -256,7 +206,7 @@ class WorkerLink(Link):
     def take_blackbox(self, fd: int) -> None:
         """Own the worker's black box."""
         self._blackbox = fd
-        blackbox.hear(fd)
+        self.progress.look_into(fd)
 
     def take_stderr(self, fd: int) -> None:
         """Own the read end of the worker's standard error, and have it served by the pool thread."""
@@ -317,10 +267,10 @@ class WorkerLink(Link):
         self._close_evidence()
 
     def _close_evidence(self) -> None:
-        fds, self._blackbox, self._tokens = (self._blackbox, self._tokens), None, None
-        for fd in fds:
-            if fd is not None:
-                native.close(fd)
+        self.progress.close()
+        box, self._blackbox = self._blackbox, None
+        if box is not None:
+            native.close(box)
         if self._stderr is not None:
             self._stderr.close()
 

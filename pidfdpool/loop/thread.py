@@ -275,7 +275,7 @@ class PoolThread:
         with pool.lock:
             if pool.workers.get(link.slot) is link:
                 del pool.workers[link.slot]
-            unbegun = link.unbegun(pool.machine.held(link.slot, link.generation))
+            unbegun = link.progress.unbegun(pool.machine.held(link.slot, link.generation))
             link.account.close()
             resolutions = pool.decide_death(ev.Died(link.slot, link.generation, status, unbegun), evidence)
         try:

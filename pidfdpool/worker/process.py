@@ -32,6 +32,7 @@ from pidfdpool import (
     tokens,
     wire,
 )
+from pidfdpool.blackbox import BEGUN, HEARD, NEXT, TAKEN_BACK
 from pidfdpool.channel import Channel
 from pidfdpool.pidfd import prctl
 from pidfdpool.spinning import Spin
@@ -207,17 +208,17 @@ class Worker:
                 self._read(self._channel.receive())  # the host has been told: it takes these back, and sends LEAVE
             elif not tokens.take(self._tokens):
                 # Looked at before the host hears of it and sends others.
-                stolen = notes[blackbox.HEARD] and not notes[blackbox.TAKEN_BACK]
+                stolen = notes[HEARD] and not notes[TAKEN_BACK]
                 self._drop()
                 if stolen:
                     raise RuntimeError("a task has taken tokens of this worker's, which only its loop may take")
             else:
-                notes[blackbox.NEXT] = number = line[0].value
+                notes[NEXT] = number = line[0].value
                 # Looked at after that: the host takes back first, and looks then what is at hand.
-                if notes[blackbox.TAKEN_BACK] and self._is_taken_back(number):
+                if notes[TAKEN_BACK] and self._is_taken_back(number):
                     self._drop()
                     continue
-                notes[blackbox.BEGUN] = number
+                notes[BEGUN] = number
                 self._answer(line.popleft())
                 if self._outdated:
                     return False
@@ -225,7 +226,7 @@ class Worker:
 
     def _is_taken_back(self, number: int) -> bool:
         """Return whether a task for which there is a token was taken back: some task has put tokens down itself."""
-        first = self._notes[blackbox.TAKEN_BACK]
+        first = self._notes[TAKEN_BACK]
         # So were those behind it, also those that are still to be read.
         self._passed = first if number == first or self._passed == first else 0
         return bool(self._passed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import struct
 import sys
@@ -75,6 +76,14 @@ def close_everything_and(then: str, path: str = "") -> None:
         for _ in range(100):
             os.pipe()
         time.sleep(60)
+
+
+def widen_channel() -> None:
+    """Have the kernel take more of what is written before anybody reads."""
+    for fd in sockets():
+        end = socket.socket(fileno=fd)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 212_992)
+        end.detach()
 
 
 def close_standard_error() -> int:

@@ -125,7 +125,7 @@ def test_what_was_written_before_counts_and_the_log_says_what_came(caplog):
 
 
 def test_a_result_and_what_follows_it_in_one_read_are_told_apart(tmp_path):
-    with PidfdPoolExecutor(1) as pool:
+    with PidfdPoolExecutor(1, prefetch=60.0) as pool:
         list(pool.map(calls.double, range(100), chunksize=1))  # so that tasks are sent ahead
         first = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "go"), "first")
         bad = pool.submit(hostile.babble, b"nonsense", 30.0)
@@ -179,7 +179,7 @@ def test_a_worker_that_ends_by_itself_has_not_closed_its_channel(pool):
 @pytest.mark.parametrize("preload", ["os.closerange(3, 256)", "babble(b'text'); time.sleep(60)"])
 def test_a_template_that_closes_its_channel_or_writes_into_it_is_killed(tmp_path, preload):
     (tmp_path / "broken_preload.py").write_text(
-        f"import os, time\nfrom tests.pool.hostile import babble\nif os.getpid() != {os.getpid()}:\n    {preload}\n"
+        f"import os, time\nfrom tests.pool.meddling import babble\nif os.getpid() != {os.getpid()}:\n    {preload}\n"
     )
     done = run_python(
         f"""
@@ -237,7 +237,7 @@ def test_a_task_that_forges_tokens_and_dies_runs_once_itself(tmp_path):
 
 
 def test_tasks_that_were_taken_back_do_not_run_though_there_are_tokens_for_them(tmp_path):
-    with PidfdPoolExecutor(1) as pool:
+    with PidfdPoolExecutor(1, prefetch=60.0) as pool:
         list(pool.map(calls.double, range(100), chunksize=1))
         first = pool.submit(hostile.put_tokens_and_wait, str(tmp_path / "put"), str(tmp_path / "go"))
         ahead = [pool.submit(hostile.run_once, str(tmp_path), f"ahead-{n}") for n in range(10)]
@@ -253,24 +253,48 @@ def test_tasks_that_were_taken_back_do_not_run_though_there_are_tokens_for_them(
     assert not [path for path in tmp_path.iterdir() if path.name in {f"ahead-{n}" for n in range(5, 10)}]
 
 
+# ---- what was lent to it ------------------------------------------------------------------------------------------
+
+
+def test_a_cancel_behind_a_task_that_has_a_segment_leaves_that_one_its_segment(tmp_path):
+    with PidfdPoolExecutor(1, prefetch=60.0) as pool:
+        for _ in range(3):
+            pool.submit(hostile.make_bytes, 1 << 20).result(timeout=30)  # from now on it is lent a segment
+        list(pool.map(calls.double, range(100), chunksize=1))
+        worker = pool.workers()[0].pid
+        held = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "go"), "held")
+        ahead = [pool.submit(hostile.make_bytes, 1 << 20) for _ in range(3)]
+        eventually((tmp_path / "runs").exists, "it runs")
+        send_ahead(pool, 3)
+        account = pool._pool.workers[0].account
+        assert account.lent, "what is ahead was lent a segment"
+        assert ahead[2].cancel()
+        (tmp_path / "go").touch()
+        assert held.result(timeout=30) == "held"
+        assert [len(future.result(timeout=30)) for future in ahead[:2]] == [1 << 20] * 2
+        assert pool.workers()[0].pid == worker, "it was not killed"
+        assert not account.lent
+
+
 # ---- what a dead worker leaves ------------------------------------------------------------------------------------
 
 
 def test_all_that_a_worker_wrote_is_read_though_it_is_dead(tmp_path):
-    with PidfdPoolExecutor(1) as pool:
+    with PidfdPoolExecutor(1, prefetch=60.0) as pool:
         list(pool.map(calls.double, range(100), chunksize=1))
+        pool.submit(hostile.widen_channel).result(timeout=30)
         begun = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "go"), "begun")
-        results = [pool.submit(hostile.make_bytes, 30_000) for _ in range(5)]
+        results = [pool.submit(hostile.make_bytes, 30_000) for _ in range(10)]
         last = pool.submit(calls.die)
         worker = pool.workers()[0].pid
         eventually((tmp_path / "runs").exists, "it runs")
-        send_ahead(pool, 6)
-        with pool._pool.poller.serving:  # nobody reads before it is dead: more than one read's worth is there then
+        send_ahead(pool, 11)
+        with pool._pool.poller.serving:  # nobody reads before it is dead: more is there than a few reads take
             (tmp_path / "go").touch()
             eventually(lambda: not os.path.exists(f"/proc/{worker}"), "the worker is dead and reaped")
-            assert unread(pool) > 150_000
+            assert unread(pool) > 4 << 16
         assert begun.result(timeout=30) == "begun"
-        assert [len(future.result(timeout=30)) for future in results] == [30_000] * 5
+        assert [len(future.result(timeout=30)) for future in results] == [30_000] * 10
         assert isinstance(last.exception(timeout=30), WorkerCrashed)
 
 

@@ -1,0 +1,312 @@
+"""What is fuzzed: everything that one process decodes of what another one wrote. Each raises what is not clean.
+
+A target gets the means to draw an input, and decodes it. What may come of that is a value or a clean error; memory is
+bounded by what was received. `size` is how many bytes that was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import struct
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+from pidfdpool import blackbox, payload, tokens, wire
+from pidfdpool.loop import lending, outcomes, stacks
+from pidfdpool.loop.hearing import OUTCOMES
+from pidfdpool.loop.progress import Progress
+from pidfdpool.machine import Machine
+from pidfdpool.policy import Policy
+from pidfdpool.segments import layout, memory
+from pidfdpool.segments.arena import RESULT, Arena
+from pidfdpool.worker.borrowing import Borrowing
+from tests.fuzzing import inputs
+
+_KINDS = {name: sorted(of._rules) for name, of in inputs.GRAMMARS.items()}
+_BOUND = wire._STEP + (1 << 16)  # bytes that may be had beyond what was received
+
+
+class NotClean(Exception):
+    """Something came out that must not."""
+
+
+def check(right: object, what: str) -> None:
+    if not right:
+        raise NotClean(what)
+
+
+# ---- frames -------------------------------------------------------------------------------------------------------
+
+
+def decoded(draw: random.Random, side: str, seal: bytes) -> tuple[list[wire.Frame], int]:
+    """Decode a stream as a channel would, in pieces; return the frames and how many bytes came."""
+    data = inputs.stream(draw, _KINDS[side], seal)
+    decoder = wire.Decoder(inputs.GRAMMARS[side], seal)
+    frames: list[wire.Frame] = []
+    at = 0
+    try:
+        while at < len(data):
+            into = decoder.wanted()
+            if into is None:
+                piece = data[at : at + draw.choice((1, 5, 64, 1 << 16))]
+                frames += decoder.feed(piece)
+            else:
+                piece = data[at : at + min(len(into), draw.choice((1, 500, 1 << 16)))]
+                into[: len(piece)] = piece
+                del into
+                frames += decoder.filled(len(piece))
+            at += len(piece)
+            held = 0 if decoder._body is None else len(decoder._body)
+            check(held <= at + _BOUND, f"{held} bytes were had for {at} that had come")
+            if decoder.fault is not None:
+                break
+    except wire.WireError as error:
+        check(decoder.fault is error, "a fault is not remembered")
+        check(str(error), "a fault without words")
+    check(sum(len(b) for f in frames for b in f.buffers) <= len(data), "more came out than went in")
+    return frames, len(data)
+
+
+def frames(draw: random.Random) -> int:
+    """Decode frames of every side, by its grammar: what comes through has what its kind needs."""
+    side = draw.choice(list(_KINDS))
+    came, size = decoded(draw, side, draw.choice(inputs.SEALS))
+    for frame in came:
+        counts = [len(buffer) for buffer in frame.buffers]
+        check(frame.kind in inputs.GRAMMARS[side]._rules, "a kind from the wrong side")
+        if frame.kind in (wire.ERROR, wire.INITIALIZER_FAILED, wire.PRELOAD_FAILED):
+            check(len(counts) == 2, "an exception that is not two buffers")
+        elif frame.kind == wire.DIED:
+            check(counts == [wire.USAGE.size], "a death without usage")
+            outcomes_status(frame.value)
+        elif frame.kind == wire.UNHEALTHY:
+            check(len(counts) == 1, "no reason")
+        elif frame.kind == wire.DROPPED:
+            check(frame.value > 0, "fewer than none")
+    return size
+
+
+def outcomes_status(value: int) -> None:
+    from pidfdpool.pidfd import ExitStatus
+
+    str(ExitStatus.from_wait_status(value))
+
+
+# ---- the host: what it does with what a worker said -------------------------------------------------------------
+
+
+class _Host:
+    """As much of a pool as is needed to take a worker's answers."""
+
+    def __init__(self) -> None:
+        self.lock = contextlib.nullcontext()
+        self.tasks = {number: SimpleNamespace(name="task", number=number) for number in range(1, 4)}
+        self.machine = Machine(Policy(max_workers=1))
+        self.workers: dict[int, object] = {}
+        self.lender = lending.Lender.__new__(lending.Lender)
+        self.lender._pool = self
+        self.lender.arena = Arena(4 << 20)
+        self.lender._looked_at = set()
+        self.lender.sizes = {}
+        self.account = lending.Account()
+
+    def lend(self) -> None:
+        """Have each task lent a segment for its result."""
+        for number in self.tasks:
+            segment = self.lender.arena.take(RESULT, 100_000) or self.lender.arena.make(RESULT, 100_000)
+            loan = None if segment is None else lending._Loan(self.lender.arena, segment)
+            self.account.lent[number] = lending._Lent(None, loan, None)
+
+
+_host: list[_Host] = []
+
+
+def be_told(frame: wire.Frame) -> None:
+    """Take an outcome as a future is told it."""
+    result, error = outcomes.told(frame)
+    check(error is None or (result is None and isinstance(error, BaseException)), "neither a result nor an error")
+    check(not frame.buffers, "its buffers are kept")
+    str(error)
+
+
+def answers(draw: random.Random) -> int:
+    """Take answers of a worker, with segments or without, up to the futures: each is told something."""
+    if not _host:
+        _host.append(_Host())
+    host = _host[0]
+    host.lend()
+    numbers = {
+        n: lent.loan.segment.number for n, lent in host.account.lent.items() if lent.loan and lent.loan.segment
+    }
+    number = draw.randrange(1, 4)
+    parts = [draw.choice((0, 10, 1000, 50_000, 99_000, inputs.number(draw, 64))) for _ in range(draw.randrange(1, 4))]
+    reference = struct.pack(f"<Q{len(parts)}Q", numbers.get(number, 1) + (draw.random() < 0.1), *parts)
+    if draw.random() < 0.3:
+        reference = inputs.damaged(draw, reference)
+    pickled = payload_of(draw)
+    flags = draw.choice((0, 1, 3, 5, 7, 9, 11, inputs.number(draw, 16)))
+    kind = draw.choice(OUTCOMES)
+    buffers = draw.choice(([reference], [pickled], [pickled, b"text \xff"]))
+    raw = b"".join(bytes(piece) for piece in wire.encode(kind, flags, 0, number, buffers))
+    link = SimpleNamespace(account=host.account)
+    try:
+        for frame in wire.Decoder(inputs.GRAMMARS["a worker to the host"]).feed(raw):
+            host.lender.settle(link, frame)
+            be_told(frame)
+    except wire.WireError as error:
+        check(str(error), "a fault without words")
+    host.account.lent.clear()
+    return len(raw)
+
+
+# ---- the worker: what it does with what the host said -----------------------------------------------------------
+
+
+def requests(draw: random.Random) -> int:
+    """Take what a worker reads, up to the arguments of a call."""
+    came, size = decoded(draw, "the host to a worker", b"")
+    segments = Borrowing(SimpleNamespace(descriptor=lambda: None, take_descriptors=lambda: None))
+    segments._mapped[1] = memory.Mapping(-1, 1 << 16)
+    for frame in came:
+        if frame.kind in (wire.SEGMENT, wire.FORGET):
+            segments.take(frame)
+        elif frame.kind == wire.TASK:
+            if frame.slot & wire.HAS_DEADLINE:
+                wire.DEADLINE.unpack(frame.buffers.pop())
+            with contextlib.suppress(ValueError):  # a reference beyond its segment
+                if frame.slot & wire.ABOUT_SEGMENTS and segments.open(frame):
+                    check(frame.buffers, "a call without buffers")
+                    frame.buffers.clear()
+                    segments.answer()
+    return size
+
+
+# ---- the black box, tokens, layouts, payloads -------------------------------------------------------------------
+
+_box: list[int] = []
+
+
+def black_box(draw: random.Random) -> int:
+    """Read a black box, whatever was written there."""
+    if not _box:
+        _box.append(blackbox.create())
+    fd = _box[0]
+    size = draw.choice((0, 3, 8, 40, 64, 1500, blackbox.STACK_AT, blackbox.STACK_AT + 1, 2500, 20_000, 20_000))
+    head = b"".join(struct.pack("@q", inputs.number(draw, 63)) for _ in range(8))
+    lines = [
+        b"Thread 0x7 (most recent call first):",
+        b'  File "<string>", line 99999999999 in f',
+        b"  ...",
+        b"\xff\n",
+    ]
+    lines += [b'  File "/dev/zero", line 3 in g', b'  File "\\U99999999", line 1 in h', b"Fatal Python error: x"]
+    text = b"\n".join(draw.choice(lines) for _ in range(draw.randrange(40)))
+    data = inputs.damaged(
+        draw, (draw.choice((head, draw.randbytes(64))).ljust(blackbox.STACK_AT, b"\1") + text)[:size]
+    )
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, data, 0)
+    if draw.random() < 0.05:
+        os.ftruncate(fd, 1 << 40)
+    beat, now = blackbox.last_beat(fd), time.monotonic()
+    check(beat is None or 0.0 < beat <= now, f"a heartbeat at {beat}")
+    begun = blackbox.last_begun(fd)
+    check(begun is None or isinstance(begun, int), "no number")
+    blackbox.at_hand(fd)
+    check(0 <= blackbox.marks(fd) <= blackbox.MARKS, "more marks than there is room for")
+    found = blackbox.stack(fd)
+    if found is not None:
+        check(len(found) <= 16384, "more than the end of it")
+        stacks.told(found)
+        stacks.last_lines(found.split("\n"), 20)
+    return len(data)
+
+
+_progress: list[Progress] = []
+_ends: list[int] = []  # of its tokens and its box
+
+
+def counts(draw: random.Random) -> int:
+    """Count tokens that nobody sent, beside notes of what has begun: no more is believed than was sent."""
+    if not _progress:
+        ours, theirs = tokens.pair()
+        _ends.extend((theirs, blackbox.create()))
+        _progress.append(Progress(ours))
+        _progress[0].look_into(_ends[1])
+    progress, theirs = _progress[0], _ends[0]
+    while tokens.take(theirs):
+        pass
+    held = list(range(5, 5 + draw.randrange(6)))
+    if held:
+        progress.put_tokens(len(held))
+    if draw.random() < 0.5:
+        tokens.put(theirs, draw.randrange(1, 9))
+    for _ in range(draw.randrange(4)):
+        tokens.take(theirs)
+    begun = draw.choice([*held, 0, inputs.number(draw, 62)])
+    for place, value in ((blackbox.NOTES, draw.choice((1, 1, 0))), (blackbox.BEGUN, begun), (blackbox.NEXT, begun)):
+        os.pwrite(_ends[1], struct.pack("@q", value), 8 * place)
+    last = held[1:]
+    count = progress.take_back(last)
+    check(0 <= count <= len(last), "more is taken back than was sent")
+    check(begun not in last[len(last) - count :] or not progress.last_begun(), "what has begun is taken back")
+    unbegun = progress.unbegun(held)
+    check(0 <= unbegun <= len(held) + 1, "more is left than was sent")
+    return 8
+
+
+def layouts(draw: random.Random) -> int:
+    """Open references to what lies in a segment: its parts lie in there, or it is refused."""
+    room = memoryview(bytearray(4096))
+    parts = [draw.choice((0, 1, 63, 64, 65, 1000, 5000, inputs.number(draw, 64))) for _ in range(draw.randrange(6))]
+    reference = inputs.damaged(draw, struct.pack(f"<Q{len(parts)}Q", inputs.number(draw, 64), *parts))
+    try:
+        found = layout.parts(reference, room)
+        check(sum(map(len, found)) <= len(room), "parts that overlap or lie outside")
+        check(layout.size_of(reference) <= len(room), "a size beyond the segment")
+        layout.number_of(reference)
+    except (ValueError, IndexError, struct.error):
+        pass
+    return len(reference)
+
+
+_PLAIN = [None, 1, "text", b"bytes", [1, 2.5, "x"] * 5, {"key": (1, 2)}, [b"z" * 3000], "\u20ac" * 100]
+_SEEDS = [bytes(payload.dumps(value)[0]) for value in _PLAIN]
+
+
+def payload_of(draw: random.Random) -> bytes:
+    """Return a pickle, a damaged one, one with the trailer of calls by value, or bytes that are none."""
+    data = draw.choice(_SEEDS)
+    if draw.random() < 0.6:
+        data = inputs.damaged(draw, data)
+    if draw.random() < 0.4:
+        data += struct.pack("<QB", draw.choice((0, len(data), inputs.number(draw, 64))), draw.randrange(3))
+    return data if draw.random() < 0.9 else draw.randbytes(draw.randrange(60))
+
+
+def payloads(draw: random.Random) -> int:
+    """Rebuild pickles as results and as exceptions: a value, or an error that says so."""
+    data, text = payload_of(draw), draw.randbytes(draw.randrange(20))
+    for kind, buffers in ((wire.RESULT, [data]), (wire.RESULT, [data, text]), (wire.ERROR, [data, text])):
+        be_told(wire.Frame(kind, 0, 0, 1, buffers))
+    return len(data)
+
+
+TARGETS: dict[str, Callable[[random.Random], int]] = {
+    target.__name__: target for target in (frames, answers, requests, black_box, counts, layouts, payloads)
+}
+
+
+def close() -> None:
+    """Let go of what the targets have made for all of their inputs."""
+    for host in _host:
+        host.lender.close()
+    for progress in _progress:
+        progress.close()
+    for fd in (*_box, *_ends):
+        os.close(fd)
+    for kept in (_host, _progress, _box, _ends):
+        kept.clear()
