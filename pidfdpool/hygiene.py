@@ -94,21 +94,27 @@ def untraced() -> Iterator[None]:
     forked process they might wait for a lock that some thread of the host was holding, or ask somebody for commands.
 
     Only what can be set again from here is taken away. A tool that is written in C may have set a function of C, with
-    an object of its own that nobody can call (or none at all): it goes on until the forked process calls
-    `stop_tracing`.
+    an object of its own that nobody can call, or that loses count of the frames if it is not told of some: it goes on
+    until the forked process calls `stop_tracing`.
     """
     trace, profile = sys.gettrace(), sys.getprofile()
-    if callable(profile):
+    trace, profile = trace if _is_function(trace) else None, profile if _is_function(profile) else None
+    if profile is not None:
         sys.setprofile(None)
-    if callable(trace):
+    if trace is not None:
         sys.settrace(None)
     try:
         yield
     finally:
-        if callable(trace):
+        if trace is not None:
             sys.settrace(trace)
-        if callable(profile):
+        if profile is not None:
             sys.setprofile(profile)
+
+
+def _is_function(watching: Any) -> bool:
+    """Return whether it is a function, or an object of a class with one for its calls; not an object of C's."""
+    return callable(watching) and (hasattr(watching, "__name__") or hasattr(type(watching).__call__, "__code__"))
 
 
 def stop_tracing() -> None:

@@ -36,13 +36,13 @@ if __name__ == "__main__":
     with PidfdPoolExecutor(1, mp_context=way, preload="measured" if end == "preload" else ()) as pool:
         assert pool.submit(measured.in_module, 2).result() == 6
         assert pool.submit(in_script, 2).result() == 3
-        pool.submit(measured.register).result()
+        pool.submit(measured.register).result()  # in the host
         if end == "terminate":
             pool.submit(os.getpid).result()
             pool.terminate_workers()
 """
 
-ALL = {"in a module", "in the script", "at exit"}
+ALL = {"in a module", "in the script", "in the host", "at exit"}
 
 
 @pytest.mark.parametrize(
