@@ -198,7 +198,8 @@ def _made(buffers: Sequence[Buffer]) -> tuple[Any, PayloadError | None]:
 
 def unreadable(failure: BaseException) -> PayloadError:
     """Return the error of a result whose rebuilding raised this."""
-    error = PayloadError(f"the result cannot be unpickled in the host: {describing.said(failure)}")
+    kind = PayloadTooLarge if issubclass(type(failure), MemoryError) else PayloadError
+    error = kind(f"the result cannot be unpickled in the host: {describing.said(failure)}")
     error.__cause__ = failure
     return error
 
