@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import faulthandler
 import os
 import re
@@ -146,15 +145,16 @@ class Held:
         self._thread = threading.Thread(target=self._hold)
 
     def _hold(self):
-        with contextlib.ExitStack() as stack:
-            for lock in self._locks:
-                stack.enter_context(lock)
-            self._held.set()
-            self._done.wait()
+        for lock in self._locks:
+            lock.acquire()
+        self._held.set()
+        self._done.wait()
+        for lock in reversed(self._locks):
+            lock.release()
 
     def __enter__(self):
         self._thread.start()
-        self._held.wait()
+        assert self._held.wait(20)
 
     def __exit__(self, *_):
         self._done.set()
@@ -166,16 +166,16 @@ def guards(pool):
     inner = pool._pool
     (guided,) = pool._maps
     arena = inner.lender.arena
-    return {
-        "of the executor": pool._lock,
-        "of the pool": inner.lock,
+    return {  # in the order in which they are taken
         "of who serves": inner.poller.serving,
-        "of who wakes": inner.poller._wake_lock,
-        "of the segments": arena._lock,
         "of the map": guided._lock,
+        "of the executor": pool._lock,
         "of all pools": lifecycle._guard,
         "of who notices a fork": lifecycle._noticing.setdefault(os.getpid(), threading.RLock()),
         "of a future": pool.submit(calls.sleep, 0.5)._condition,
+        "of the pool": inner.lock,
+        "of the segments": arena._lock,
+        "of who wakes": inner.poller._wake_lock,
     }
 
 
