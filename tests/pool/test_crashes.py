@@ -134,7 +134,7 @@ def test_all_that_a_worker_wrote_before_its_death_is_read(monkeypatch, tmp_path)
         begun.set()
         go_on.wait(20)
 
-    with PidfdPoolExecutor(1) as pool:
+    with PidfdPoolExecutor(1, prefetch=60.0) as pool:
         for _ in range(20):
             pid = pool.submit(os.getpid).result()  # it is known how quick tasks are, so others are sent ahead
         monkeypatch.setattr(channels, "_CHUNK", 64)

@@ -317,7 +317,7 @@ def test_cancelled_and_dropped_tasks_give_their_segments_back(pool):
 
 def test_a_cancel_behind_a_task_that_borrowed_a_segment_costs_nobody_anything(tmp_path):
     """What tasks ahead were lent for their results comes back with those that are taken back, and with no others."""
-    with PidfdPoolExecutor(1) as pool:
+    with PidfdPoolExecutor(1, prefetch=60.0) as pool:
         for _ in range(20):
             pool.submit(large.make, MB).result()  # quick tasks of this name have large results
         holding = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "release"))
@@ -333,7 +333,7 @@ def test_a_cancel_behind_a_task_that_borrowed_a_segment_costs_nobody_anything(tm
 
 
 def test_a_call_that_is_taken_back_leaves_its_segment_to_the_next(tmp_path):
-    with PidfdPoolExecutor(1) as pool:
+    with PidfdPoolExecutor(1, prefetch=60.0) as pool:
         warm(pool, times=20)
         holding = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "release"))
         eventually((tmp_path / "runs").exists, "it runs")
