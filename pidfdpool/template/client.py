@@ -147,8 +147,10 @@ class HostEnd:
     lifeline: the write end of a pipe, held open by the host alone; see `lifeline`.
     """
 
-    def __init__(self, channel: channels.Channel, handles: str, lifeline: int) -> None:
-        self.channel = channel
+    def __init__(self, end: Socket, handles: str, lifeline: int) -> None:
+        self.seal = int.from_bytes(os.urandom(4)) or 1  # see `wire.seal_of`: a preload may write into any descriptor
+        sealed = wire.seal_of(self.seal)
+        self.channel = channels.Channel(end, grammar.FROM_TEMPLATE, descriptors=True, sealed=sealed)
         self.handles = handles
         self.handle: ProcessHandle | None = None
         self.launcher: ProcessHandle | None = None  # until `see_launcher_off`
@@ -255,8 +257,8 @@ def _fork(boot: Boot, handed_over: set[int], mask: SignalMask) -> HostEnd:
 def _spawn(boot: Boot, mask: SignalMask, program: str, is_last: bool) -> HostEnd:
     """Start a template in a fresh interpreter. Raises Unfit, if the program is none."""
 
-    def spawn(_link: HostEnd, theirs: Socket, host: int, lifeline: int) -> int:
-        return launching.spawn(program, (theirs.fileno(), host, lifeline), boot.handles)
+    def spawn(link: HostEnd, theirs: Socket, host: int, lifeline: int) -> int:
+        return launching.spawn(program, (theirs.fileno(), host, lifeline), boot.handles, link.seal)
 
     return _begin(boot, mask, spawn, Launcher(program, START_TIMEOUT if is_last else PATIENCE, leads_group=True))
 
@@ -274,8 +276,7 @@ def _begin(
     try:
         ours, theirs = channels.pair()
         read, lifeline = sentinel_pipe()
-        channel = channels.Channel(ours, grammar.FROM_TEMPLATE, descriptors=True)
-        link = HostEnd(channel, boot.handles, lifeline)
+        link = HostEnd(ours, boot.handles, lifeline)
         watched.append(read)
         of_host = native.above_stdio(os.pidfd_open(os.getpid())) if boot.handles == PIDFD else native.duplicate(read)
         watched.append(of_host)

@@ -16,7 +16,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from pidfdpool import hygiene, native
+from pidfdpool import hygiene, native, wire
 from pidfdpool.counters import REFUSALS
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ OTHER_PYTHON = 62  # the exit code of an interpreter that is of another version 
 # a directory that it has left. While modules are loaded, garbage collections only take time.
 _LAUNCHER = (
     f"import sys; sys.implementation.cache_tag == {sys.implementation.cache_tag!r} or sys.exit({OTHER_PYTHON}); "
-    "import gc; gc.disable(); sys.path[:] = sys.argv[6:] + sys.argv[5:6]; "
-    "from pidfdpool.template.process import main; del sys.path[-1]; main(sys.argv[1:5])"
+    "import gc; gc.disable(); sys.path[:] = sys.argv[7:] + sys.argv[6:7]; "
+    "from pidfdpool.template.process import main; del sys.path[-1]; main(sys.argv[1:6])"
 )
 _HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -55,7 +55,7 @@ _IMPORTED_AFTER_A_FORK = ("atexit", "fcntl", "pidfdpool.template.needs")
 _USED_IF_LOADED = ("cloudpickle", "concurrent.futures.process", "multiprocessing.reduction", "multiprocessing.util")
 
 
-def spawn(program: str, fds: tuple[int, int, int], handles: str) -> int:
+def spawn(program: str, fds: tuple[int, int, int], handles: str, seal: int) -> int:
     """Start the launcher in a fresh interpreter, with the host's interpreter options.
 
     fds: its end of the channel; what is readable when the host is gone; the read end of the lifeline.
@@ -65,7 +65,7 @@ def spawn(program: str, fds: tuple[int, int, int], handles: str) -> int:
     start = partial(
         native.posix_spawn,
         program,
-        [program, *_options(), "-c", _LAUNCHER, *map(str, given), handles, _HOME, *_paths()],
+        [program, *_options(), "-c", _LAUNCHER, *map(str, given), handles, str(seal), _HOME, *_paths()],
         os.environ,
         file_actions=[*_streams(), *((os.POSIX_SPAWN_DUP2, fd, number) for number, fd in given.items())],
         setsigmask=(),
@@ -180,7 +180,8 @@ def _fork_here(
             hygiene.stop_tracing()
             from pidfdpool.template.process import launch
 
-            launch(theirs.detach(), host, lifeline, boot.handles, boot, partial(_leave_host, link, handed_over))
+            leave = partial(_leave_host, link, handed_over)
+            launch(theirs.detach(), host, lifeline, boot.handles, wire.seal_of(link.seal), boot, leave)
         finally:
             os._exit(1)
 

@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """Be the launcher of the exec way: a fresh interpreter, called with `channel host lifeline handles`."""
+    """Be the launcher of the exec way: a fresh interpreter, called with `channel host lifeline handles seal`."""
     channel, host, lifeline_fd = fds = tuple(map(int, arguments[:3]))
     hygiene.close_inherited_descriptors(keep=fds)
     for fd in fds:
         native.set_close_on_exec(fd)
-    launch(channel, host, lifeline_fd, arguments[3])
+    launch(channel, host, lifeline_fd, arguments[3], wire.seal_of(int(arguments[4])))
 
 
 def launch(
@@ -55,6 +55,7 @@ def launch(
     host_fd: int,
     lifeline_fd: int,
     handles: str,
+    seal: bytes,
     boot: Boot | None = None,
     leave_host: Callable[[], None] | None = None,
 ) -> NoReturn:
@@ -67,7 +68,7 @@ def launch(
     """
     status = 1
     try:
-        channel = Channel(native.socket_of(channel_fd), grammar.TO_TEMPLATE, descriptors=True)
+        channel = Channel(native.socket_of(channel_fd), grammar.TO_TEMPLATE, descriptors=True, seals=seal)
         launcher, own = os.getpid(), own_handle(handles)
         with hygiene.signals_blocked():
             if not _fork_template(channel, own[0]):
@@ -232,9 +233,7 @@ class Template:
         try:
             self._requests += self._channel.receive()
         except wire.WireError:
-            import traceback
-
-            traceback.print_exc()  # somebody else writes into the host's end
+            sys.excepthook(*sys.exc_info())  # somebody else writes into the host's end
             self._host_gone()
         except (EOFError, OSError):
             self._host_gone()  # or it has given us up, which comes to the same

@@ -176,10 +176,19 @@ def test_a_worker_that_ends_by_itself_has_not_closed_its_channel(pool):
     assert "ended by the pool" not in str(error)
 
 
-@pytest.mark.parametrize("preload", ["os.closerange(3, 256)", "babble(b'text'); time.sleep(60)"])
+@pytest.mark.parametrize(
+    "preload",
+    [
+        "os.closerange(3, 256)",
+        "babble(b'text'); time.sleep(60)",
+        "babble(frame(33, [3 << 30, 1])); time.sleep(60)",  # that it failed, at length
+    ],
+    ids=["closes", "writes text", "writes a frame"],
+)
 def test_a_template_that_closes_its_channel_or_writes_into_it_is_killed(tmp_path, preload):
     (tmp_path / "broken_preload.py").write_text(
-        f"import os, time\nfrom tests.pool.meddling import babble\nif os.getpid() != {os.getpid()}:\n    {preload}\n"
+        f"import os, time\nfrom tests.pool.hostile import babble, frame\n"
+        f"if os.getpid() != {os.getpid()}:\n    {preload}\n"
     )
     done = run_python(
         f"""
