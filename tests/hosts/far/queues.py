@@ -17,6 +17,7 @@ from tests.hosts.far import debian
 from tests.hosts.observing import Observed, environment, within
 
 JOBS = "tests.hosts.far.programs.jobs"
+SECONDS = 30.0  # after which a job hangs
 
 
 @contextmanager
@@ -42,7 +43,6 @@ class Consumer:
     process: subprocess.Popen[str]
     folder: Path
     env: dict[str, str]
-    patience: float
 
     def log(self) -> str:
         return (self.folder / "consumer.log").read_text(errors="replace")
@@ -62,7 +62,7 @@ class Consumer:
 
     def outcome(self, file: Path) -> Any:
         """Wait for a job and return what it says; fail the case for what it failed with."""
-        said = json.loads(within(self.patience, lambda: file.exists() and file.read_text(), "a job hangs", self.log))
+        said = json.loads(within(SECONDS, lambda: file.exists() and file.read_text(), "a job hangs", self.log))
         if isinstance(said, dict) and "failed" in said:
             raise Observed(f"a job fails: {said['failed']}\n{self.log()}")
         return said
@@ -81,7 +81,7 @@ def consumer(contender: str, queue: str, arguments: str, folder: Path, url: str,
         command = [sys.executable, "-m", *arguments.format(url=url, jobs=JOBS).split()]
         with observing.host(contender, command, env=more, stdout=out, stderr=out) as process:
             try:
-                yield Consumer(process, folder, env, 8.0 if contender == "standard" else 25.0)
+                yield Consumer(process, folder, env)
             finally:
                 # Its processes do not end with one that is killed.
                 process.terminate()

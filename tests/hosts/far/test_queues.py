@@ -69,7 +69,7 @@ LIMITED = {"RQ": "JobTimeoutException", "Dramatiq": "TimeLimitExceeded"}
 @pytest.mark.parametrize("name", LIMITED)
 def test_time_limit(consume, name, tmp_path):
     with consume(name) as consumer:
-        for said in consumer.do(*[("/overrun", str(tmp_path / "begun"))] * 4, limit=2):
+        for said in consumer.do(*[("/overrun", str(tmp_path / "begun"))] * 3, limit=4):
             expect(said == [LIMITED[name], 42], "the limit is not told", said)
 
 

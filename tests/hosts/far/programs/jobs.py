@@ -42,8 +42,8 @@ def overrun(pool: Any, path: str) -> list[Any]:
 
     It looks up now and then, because an exception that is raised in a thread from outside is raised only there.
     """
-    future = pool.submit(tasks.touch_and_sleep, path, 6.0)
     try:
+        future = pool.submit(tasks.touch_and_sleep, path, 8.0)  # on a busy machine the limit may strike here
         while True:
             with suppress(TimeoutError):
                 future.result(timeout=0.05)
