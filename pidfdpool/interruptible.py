@@ -31,6 +31,7 @@ T = TypeVar("T")
 # What `signal.getsignal` returns where no function of the host's is called: the default, nothing, not Python's, and
 # a function of C's, as the one that raises KeyboardInterrupt. Told by types: objects may compare as they like.
 NO_FUNCTION = {int, type(None), type(len)}
+_handler_of, _SIGALRM = native.get_signal, native.signal.SIGALRM  # asked with each task
 STEPS = (0.01, 0.05, 0.25, 1.25)  # seconds
 
 
@@ -49,7 +50,7 @@ def ends_the_program(error: BaseException) -> bool:
 
 def by_raising() -> bool:
     """Return whether handlers of this process may raise and it go on: at a prompt, or where it sets itself timers."""
-    return native.is_interactive() or callable(native.get_signal(native.signal.SIGALRM))
+    return native.is_interactive() or callable(_handler_of(_SIGALRM))
 
 
 def is_usual_here() -> bool:

@@ -49,12 +49,8 @@ def held(call: Call, buffers: list[Buffer]) -> object:
     if picklers.handed_over and (shared := picklers.take_handed_over()):
         return Shared(call, shared)
     function, arguments, keywords = call
-    if not keywords and type(function) in _PLAIN:
-        for value in arguments:
-            if type(value) not in _PLAIN:
-                break
-        else:
-            return None
+    if not keywords and type(function) in _PLAIN and _PLAIN.issuperset(map(type, arguments)):
+        return None
     if type(buffers) is list:
         return call
     return [value for value in (*arguments, *keywords.values()) if _has_followers(value)]
