@@ -164,6 +164,8 @@ class Poller:
         self._ring(leader=False)
 
     def _ring(self, *, leader: bool) -> None:
+        if os is None:
+            return  # the interpreter clears its modules as the last thing it does, and what is in them is lost then
         if os.getpid() != self._process:
             # A forked child's collector is at it. There is nobody to be woken in there, and another thread of the
             # parent's may have been in the middle of this: the copy of its lock would never be given back.

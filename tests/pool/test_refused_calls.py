@@ -16,7 +16,6 @@ from tests.conditions import run_python
 OPTIONAL = {
     "eventfd2": (290, 19),
     "fallocate": (285, 47),
-    "getcwd": (79, 17),
     "getpeername": (52, 205),
     "getppid": (110, 173),
     "getsockname": (51, 204),
@@ -28,7 +27,6 @@ OPTIONAL = {
     "pidfd_send_signal": (424, 424),
     "prctl": (157, 167),
     "prlimit64": (302, 261),
-    "readlink": (89, None),
     "rt_sigaction": (13, 134),
     "sched_getaffinity": (204, 123),
     "setpgid": (109, 154),

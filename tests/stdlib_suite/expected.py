@@ -64,10 +64,6 @@ DIFFERS: dict[str, Difference] = {
     "test_shutdown_gh_132969_case_1": _RECYCLED,
     "test_shutdown_gh_132969_case_2": _RECYCLED,
     "test_shutdown_no_wait_max_tasks_gh119592": _RECYCLED,
-    "test_force_shutdown_workers_invalid_op": replace(
-        _private("_force_shutdown", "there is no operation to be named, but `terminate_workers` and `kill_workers`"),
-        since=14,
-    ),
     "test_kill_workers": _MOCKED,
     "test_terminate_workers": _MOCKED,
     "test_max_tasks_per_child_defaults_to_spawn_context": Difference(
