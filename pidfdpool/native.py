@@ -238,6 +238,15 @@ def in_main_thread() -> bool:
     return os.getpid() == _thread.get_native_id()
 
 
+def in_subinterpreter() -> bool:
+    """Return whether the calling code runs in another interpreter of this process than its main one."""
+    for name in ("_interpreters", "_xxsubinterpreters"):  # since Python 3.13, and before
+        with suppress(ImportError):
+            interpreters: Any = __import__(name)
+            return bool(interpreters.get_current() != interpreters.get_main())
+    return False
+
+
 def is_interactive() -> bool:
     """Return whether this interpreter serves a prompt or a notebook."""
     # Asked with each task, and hasattr takes its time to find nothing.

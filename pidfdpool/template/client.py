@@ -244,6 +244,11 @@ def start(recipe: Recipe, mask: SignalMask = None) -> HostEnd:
 
 def _fork(boot: Boot, handed_over: set[int], mask: SignalMask) -> HostEnd:
     """Start a template that is a copy of the host."""
+    if native.in_subinterpreter():
+        raise TemplateError(
+            "this code runs in a subinterpreter of the host, and CPython cannot go on with one in a forked process. "
+            "Use mp_context='spawn', which is the default, or the main interpreter."
+        )
 
     def fork(link: HostEnd, theirs: Socket, host: int, lifeline: int) -> int:
         return launching.fork(theirs, host, lifeline, boot, link, handed_over)

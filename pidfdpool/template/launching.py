@@ -112,7 +112,11 @@ def _options() -> list[str]:
 
 def _is_unbuffered() -> bool:
     """Return whether this interpreter was started with -u, of which sys.flags tells nothing."""
-    return any(isinstance(getattr(stream, "buffer", None), io.FileIO) for stream in (sys.__stdout__, sys.__stderr__))
+    for stream in (sys.__stdout__, sys.__stderr__):
+        with suppress(ValueError):  # the program has detached its buffer
+            if isinstance(getattr(stream, "buffer", None), io.FileIO):
+                return True
+    return False
 
 
 def _paths() -> list[str]:

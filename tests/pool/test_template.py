@@ -267,3 +267,32 @@ def test_descriptors_of_the_host_do_not_leak_into_an_execed_template(tmp_path):
             ).result()
     assert str(tmp_path / "file") not in opened
     assert "/dev/null" in opened, "standard input belongs to the host"
+
+
+IN_SUBINTERPRETER = """
+import operator
+from pidfdpool import PidfdPoolExecutor
+for way in ("fork", "spawn"):
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        print(way, pool.submit(operator.neg, 3).exception(30))
+"""
+SUBINTERPRETER = """
+import sys
+try:
+    import _interpreters as interpreters
+    made = interpreters.create("legacy")
+except ImportError:  # before Python 3.13
+    import _xxsubinterpreters as interpreters
+    made = interpreters.create(isolated=False)
+raised = interpreters.run_string(made, sys.argv[1])
+interpreters.destroy(made)
+assert raised is None, raised
+"""
+
+
+def test_a_subinterpreter_cannot_be_forked_and_is_told_so():
+    done = run_python(SUBINTERPRETER, IN_SUBINTERPRETER)
+    forked, _, spawned = done.stdout.rstrip().rpartition("\n")
+    assert spawned == "spawn None", done.stderr
+    assert forked.startswith("fork "), done.stderr
+    assert "cannot go on with one in a forked process. Use mp_context='spawn'" in forked
