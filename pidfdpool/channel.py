@@ -12,6 +12,8 @@ writes in one read when both carry descriptors, so the descriptors come out in t
 from __future__ import annotations
 
 import _socket
+import fcntl
+import sys
 from collections import deque
 from struct import Struct
 
@@ -74,14 +76,13 @@ class Channel:
         """Return the socket's descriptor; -1 once closed."""
         return self._sock.fileno()
 
-    def unread(self) -> int:
-        """Return how many bytes it holds for whoever reads it next."""
-        import fcntl
-        import sys
-        import termios
+    def unread(self, request: int) -> int:
+        """Return how many bytes it holds for whoever reads it next.
 
+        request: termios.FIONREAD, of a caller that has long loaded that module. Now it may no longer be found.
+        """
         try:
-            return int.from_bytes(fcntl.ioctl(self._sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+            return int.from_bytes(fcntl.ioctl(self._sock.fileno(), request, bytes(4)), sys.byteorder)
         except OSError:  # a sandbox does not allow it
             return _MOST_UNREAD
 

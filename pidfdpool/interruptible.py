@@ -114,12 +114,16 @@ class Event(threading.Event):
         return wait(self.is_set, self._cond, timeout)  # type: ignore[attr-defined]
 
 
+# Where gevent has patched the standard modules, an event is something else, and its waits miss no signal.
+_HAS_CONDITION = hasattr(threading.Event(), "_cond")
+
+
 class Waiters(list[Any]):
     """Who waits for several futures: what `concurrent.futures.wait` and `as_completed` leave with each of them."""
 
     def append(self, waiter: Any) -> None:
         """Have the waiter told, and wait in that way. Called with the locks of all its futures, before it waits."""
-        if type(getattr(waiter, "event", None)) is threading.Event:
+        if _HAS_CONDITION and type(getattr(waiter, "event", None)) is Event.__base__:
             waiter.event = Event()
         super().append(waiter)
 

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 from contextlib import suppress
+from termios import FIONREAD
 from typing import TYPE_CHECKING, TypeVar
 
 from pidfdpool import blackbox, grammar, journal, native, wire
@@ -97,7 +98,7 @@ class Link:
 
     def read_all(self, serve: Callable[[], None]) -> None:
         """Serve the channel until all is read that it holds at this moment; what comes later may go on for ever."""
-        goal = self.channel.received + self.channel.unread()
+        goal = self.channel.received + self.channel.unread(FIONREAD)
         while self.reading:
             before = self.channel.received
             serve()

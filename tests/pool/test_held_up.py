@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from concurrent.futures import wait
+from termios import FIONREAD
 
 import pytest
 
@@ -43,7 +44,7 @@ def note_and_raise(path):
 
 def unread(link):
     """Return whether something lies in a channel that the pool thread, which is held up, has not read."""
-    return link.channel.fileno() >= 0 and link.channel.unread() > 0
+    return link.channel.fileno() >= 0 and link.channel.unread(FIONREAD) > 0
 
 
 @pytest.fixture(params=["callback", "rebuilding"])
