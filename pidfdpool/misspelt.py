@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 # What other pools call it, or people do; without underscores.
 _ALSO_CALLED = {
-    "retries": ("retry", "maxretries", "maxretry", "retrycount", "attempts", "maxattempts", "tries"),
+    "retries": ("retry", "retrys", "maxretries", "maxretry", "retrycount", "attempts", "maxattempts", "tries"),
     "max_workers": (
         *("workers", "nworkers", "numworkers", "processes", "nprocesses", "numprocesses", "maxprocesses", "procs"),
         *("nprocs", "njobs", "jobs", "size", "poolsize", "concurrency"),

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 
+_getpid = os.getpid  # names that begin in this way are the first to be cleared, see `_ring`
+
 
 class Watch:
     """One registration: what to call when the descriptor is ready."""
@@ -164,9 +166,9 @@ class Poller:
         self._ring(leader=False)
 
     def _ring(self, *, leader: bool) -> None:
-        if os is None:
+        if _getpid is None:
             return  # the interpreter clears its modules as the last thing it does, and what is in them is lost then
-        if os.getpid() != self._process:
+        if _getpid() != self._process:
             # A forked child's collector is at it. There is nobody to be woken in there, and another thread of the
             # parent's may have been in the middle of this: the copy of its lock would never be given back.
             return
