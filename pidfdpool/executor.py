@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from pidfdpool import arguments, checks, lifecycle, rebuilding
+from pidfdpool.chunks import Chunk
 from pidfdpool.explaining import explained
 from pidfdpool.futures import Future
 from pidfdpool.loop import holding, snapshots, witness
@@ -336,7 +337,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         *,
         wait: bool,
     ) -> None:
-        pool, call = self._open_pool(), unfolded(fn, args, kwargs)
+        pool, call = self._open_pool(), unfolded(fn, args, kwargs) if type(fn) is Chunk else (fn, args, kwargs)
         try:
             buffers = pool.lender.pickled(call, pool.recipe.shared_main)
         except Exception as error:  # anything else is not about the call: Ctrl-C, a handler that ends the program

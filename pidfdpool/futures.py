@@ -117,7 +117,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         """
         try:
             if not self.done():
-                self._wait(checks.wait("timeout", timeout))
+                self._wait(timeout if timeout is None else checks.wait("timeout", timeout))
             if self._state != _FINISHED:
                 super().exception(0)  # raises what there is to raise; its result would ask whether an error is true
             if self._exception is not None:

@@ -13,6 +13,7 @@ when it has slept for long, there is nothing left that could be under way. No th
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from _queue import Empty  # `queue` loads what nobody needs here
@@ -31,7 +32,9 @@ T = TypeVar("T")
 # What `signal.getsignal` returns where no function of the host's is called: the default, nothing, not Python's, and
 # a function of C's, as the one that raises KeyboardInterrupt. Told by types: objects may compare as they like.
 NO_FUNCTION = {int, type(None), type(len)}
-_handler_of, _SIGALRM = native.get_signal, native.signal.SIGALRM  # asked with each task
+# Asked with each task.
+_names_in_sys = vars(sys)
+_handler_of, _SIGALRM = native.get_signal, native.signal.SIGALRM
 STEPS = (0.01, 0.05, 0.25, 1.25)  # seconds
 
 
@@ -50,7 +53,7 @@ def ends_the_program(error: BaseException) -> bool:
 
 def by_raising() -> bool:
     """Return whether handlers of this process may raise and it go on: at a prompt, or where it sets itself timers."""
-    return native.is_interactive() or callable(_handler_of(_SIGALRM))
+    return "ps1" in _names_in_sys or bool(sys.flags.interactive) or callable(_handler_of(_SIGALRM))
 
 
 def is_usual_here() -> bool:
@@ -68,10 +71,15 @@ class Steps:
 
     __slots__ = ("_deadline", "_left")
 
-    def __init__(self, timeout: float | None) -> None:
-        """timeout: seconds for all of it; None: for ever."""
+    def __init__(self, timeout: float | None, in_handlers: bool | None = None) -> None:
+        """Begin with it.
+
+        timeout: seconds for all of it; None: for ever. in_handlers: `in_handlers_thread()`, if that is known.
+        """
         self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._left = iter(STEPS if in_handlers_thread() else ())
+        if in_handlers is None:
+            in_handlers = in_handlers_thread()
+        self._left = iter(STEPS if in_handlers else ())
 
     def next(self) -> float | None:
         """Return for how long to wait now: 0 or less when the timeout is over, None for ever."""

@@ -304,6 +304,8 @@ class Decoder:
         while True:
             frame = self._frame
             if frame is None:
+                if position == end:
+                    break
                 if end - position >= least:
                     mark, kind, count, slot, generation, value, length = of_one.unpack_from(data, position)
                     if kind == usual and count == 1 and mark == seal and not slot & special:

@@ -121,11 +121,15 @@ class Leading:
             return
         if leader.get(None) == me:  # something has interrupted this thread's own wait: a debugger, for instance
             try:
-                self._lead(future, interruptible.Steps(timeout), alone=True)
+                handles = interruptible.in_handlers_thread()
+                self._lead(future, interruptible.Steps(timeout, handles), blocks=handles, alone=True)
             finally:
                 poller.wake_leader()  # to look again: it may have been woken meanwhile, and that was used up here
             return
-        if poller.is_served or _is_deep() or _host_handles_signals():
+        if poller.is_served or _is_deep():
+            return
+        handles = interruptible.in_handlers_thread()
+        if handles and _host_handles_signals():
             return
         give_back, leave = poller.follow, leader.pop
         try:
@@ -133,7 +137,7 @@ class Leading:
                 return
             try:
                 poller.lead()
-                self._lead(future, interruptible.Steps(timeout))
+                self._lead(future, interruptible.Steps(timeout, handles), blocks=handles)
             finally:
                 give_back()
         finally:
@@ -142,8 +146,12 @@ class Leading:
             if self._over:
                 poller.close()
 
-    def _lead(self, future: Future[Any], steps: interruptible.Steps, *, alone: bool = False) -> None:
-        """Lead as long as there is a reason to. alone: the channels are not given back when this returns."""
+    def _lead(self, future: Future[Any], steps: interruptible.Steps, *, blocks: bool, alone: bool = False) -> None:
+        """Lead as long as there is a reason to.
+
+        blocks: whether interrupts would come in this thread, and have to wait while it serves. alone: the channels
+        are not given back when this returns.
+        """
         pool, poller = self._pool, self._pool.poller
         while True:
             future._leader = poller
@@ -157,7 +165,7 @@ class Leading:
             if ready:
                 if poller.is_served and not alone:
                     break  # the pool thread is at it, and may be for long: in a callback, say
-                self._serve(ready)
+                self._serve(ready) if blocks else self._serve_guarded(ready)
             if (self._left and not alone) or over:
                 break  # at the deadline what has come is read, and nothing is waited for
         future._leader = None
@@ -166,9 +174,6 @@ class Leading:
         return self._pool.poller.wait_for_answers(0)
 
     def _serve(self, ready: list[tuple[int, int]]) -> None:
-        if not interruptible.in_handlers_thread():
-            self._serve_guarded(ready)
-            return
         change_mask = signal.pthread_sigmask
         before = change_mask(signal.SIG_BLOCK, ())
         try:
@@ -220,7 +225,5 @@ def _is_deep() -> bool:
 
 
 def _host_handles_signals() -> bool:
-    """Return whether functions of the host's are called in this thread when signals come."""
-    return interruptible.in_handlers_thread() and not interruptible.NO_FUNCTION.issuperset(
-        map(type, map(signal.getsignal, _SIGNALS))
-    )
+    """Return whether functions of the host's are called when signals come."""
+    return not interruptible.NO_FUNCTION.issuperset(map(type, map(signal.getsignal, _SIGNALS)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from types import FunctionType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import describing, keeping, payload, wire
@@ -139,7 +139,13 @@ class Task:
 
 def kept(function: object) -> object:
     """Return what a task keeps of a function, to be named by: itself, or its name if it may be something large."""
-    return function if type(function) is FunctionType or type(function) is Chunk else name_of(function)
+    kind = type(function)
+    if kind is FunctionType or kind is Chunk:
+        return function
+    # A method of a list is of this type, too, and holds the list.
+    if kind is BuiltinFunctionType and type(function.__self__) is ModuleType:  # type: ignore[attr-defined]
+        return function
+    return name_of(function)
 
 
 def unfolded(
@@ -181,19 +187,19 @@ def told(verdict: Frame | Outcome) -> tuple[Any, BaseException | None]:
     if verdict.kind == wire.ERROR:
         known = verdict.error if type(verdict) is Outcome else None
         return None, told_error(buffers) if known is None else known
-    return _made(buffers)
-
-
-def _made(buffers: Sequence[Buffer]) -> tuple[Any, PayloadError | None]:
-    """Return the result that a worker wrote, or why it cannot be had here."""
-    if type(buffers) is wire.Lost:
-        return None, _too_large("result", "receive", buffers.size)
     try:
         return payload.load_result(buffers), None
-    except MemoryError:
-        return None, _too_large("result", "rebuild", sum(map(len, buffers)))
     except BaseException as failure:
-        return None, unreadable(failure)
+        return None, _not_made(buffers, failure)
+
+
+def _not_made(buffers: Sequence[Buffer], failure: BaseException) -> PayloadError:
+    """Return the error of a result that cannot be had here. failure: what its rebuilding has raised."""
+    if type(buffers) is wire.Lost:
+        return _too_large("result", "receive", buffers.size)
+    if issubclass(type(failure), MemoryError):
+        return _too_large("result", "rebuild", sum(map(len, buffers)))
+    return unreadable(failure)
 
 
 def unreadable(failure: BaseException) -> PayloadError:
@@ -210,10 +216,11 @@ def rebuilt(buffers: Sequence[Buffer]) -> Any:
     Raises:
         PayloadError: it cannot be rebuilt here, or there is not enough memory.
     """
-    result, error = _made(buffers)
-    if error is not None:
-        raise error
-    return result
+    try:
+        return payload.load_result(buffers)
+    except BaseException as failure:
+        error = _not_made(buffers, failure)
+    raise error
 
 
 def told_error(buffers: list[Buffer]) -> BaseException:

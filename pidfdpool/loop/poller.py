@@ -148,7 +148,9 @@ class Poller:
 
     def wait_for_answers(self, timeout: float | None) -> list[tuple[int, int]]:
         """Return what is ready of the channels, for `serve`, after at most timeout seconds, or sooner nothing."""
-        return self._inner.poll(timeout if timeout is None else min(timeout, native.LONGEST_WAIT))
+        if timeout is not None and timeout > native.LONGEST_WAIT:
+            timeout = native.LONGEST_WAIT
+        return self._inner.poll(timeout)
 
     def wake_leader(self) -> None:
         """End the leader's current wait, or its next one. From any thread, at any time."""

@@ -26,9 +26,17 @@ class Waiting:
 
     def __init__(self, pool, future, timeout=None):
         self.outcome = None
-        self.thread = threading.Thread(target=self._wait, args=(future, timeout), daemon=True)
-        self.thread.start()
-        eventually(lambda: leads(pool), "it leads")
+
+        def starts_to_lead():
+            # While the pool thread is at the channels nobody leads, and who has begun to wait goes on in another way.
+            self.thread = threading.Thread(target=self._wait, args=(future, timeout), daemon=True)
+            self.thread.start()
+            until = time.monotonic() + 0.5
+            while not leads(pool) and self.thread.is_alive() and time.monotonic() < until:
+                time.sleep(0.001)
+            return leads(pool)
+
+        eventually(starts_to_lead, "it leads", seconds=30)
 
     def _wait(self, future, timeout):
         try:
