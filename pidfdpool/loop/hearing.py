@@ -86,7 +86,7 @@ def _take_answers(pool: Pool, link: WorkerLink, frames: list[Frame], at: int) ->
             taken.append(task)
         pool.finished += count
         goes_on = pool.machine.slots[slot].state is State.BUSY
-        resolutions = pool.decide(ev.Answered(slot, generation)) if goes_on else pool.line.fill()
+        resolutions = pool.decide(ev.Answered(slot, generation)) if goes_on else pool.line.places and pool.line.fill()
     told, leads = 0, pool.leading.is_serving
     try:
         for task in taken:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _SIGNALS = tuple(signal.valid_signals())
 _INTERRUPTS = (signal.SIGINT,)
+SHORT = interruptible.STEPS[0]
 LEAVING = 1.0  # seconds that a leader gets to leave when there is nothing left to wait for
 
 
@@ -122,7 +123,7 @@ class Leading:
         if leader.get(None) == me:  # something has interrupted this thread's own wait: a debugger, for instance
             try:
                 handles = interruptible.in_handlers_thread()
-                self._lead(future, interruptible.Steps(timeout, handles), blocks=handles, alone=True)
+                self._lead(future, timeout, blocks=handles, alone=True)
             finally:
                 poller.wake_leader()  # to look again: it may have been woken meanwhile, and that was used up here
             return
@@ -137,7 +138,7 @@ class Leading:
                 return
             try:
                 poller.lead()
-                self._lead(future, interruptible.Steps(timeout, handles), blocks=handles)
+                self._lead(future, timeout, blocks=handles)
             finally:
                 give_back()
         finally:
@@ -146,19 +147,22 @@ class Leading:
             if self._over:
                 poller.close()
 
-    def _lead(self, future: Future[Any], steps: interruptible.Steps, *, blocks: bool, alone: bool = False) -> None:
+    def _lead(self, future: Future[Any], timeout: float | None, *, blocks: bool, alone: bool = False) -> None:
         """Lead as long as there is a reason to.
 
         blocks: whether interrupts would come in this thread, and have to wait while it serves. alone: the channels
         are not given back when this returns.
         """
         pool, poller = self._pool, self._pool.poller
+        steps = None if timeout is None else interruptible.Steps(timeout, blocks)
+        left = SHORT if blocks else None
         while True:
             future._leader = poller
             # Looked at after that: whoever resolves it from now on ends the wait.
             if future.done() or pool.closed:
                 break
-            left = steps.next()
+            if steps is not None:
+                left = steps.next()
             over = left is not None and left <= 0
             ready = self._spin.wait(self._look, partial(poller.wait_for_answers, 0.0 if over else left))
             future._leader = None
@@ -168,6 +172,8 @@ class Leading:
                 self._serve(ready) if blocks else self._serve_guarded(ready)
             if (self._left and not alone) or over:
                 break  # at the deadline what has come is read, and nothing is waited for
+            if steps is None and not ready:  # most waits are over before it would be of use
+                steps = interruptible.Steps(None, blocks)
         future._leader = None
 
     def _look(self) -> list[tuple[int, int]]:

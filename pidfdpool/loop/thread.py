@@ -229,7 +229,7 @@ class PoolThread:
         hearing.hear(self._pool, link, frames)
         if fault is not None:
             hearing.reject(self._pool, link, fault)
-        elif not link.reading and link.ended_at is None:
+        elif not frames and not link.reading and link.ended_at is None:
             self._pool.happen(ev.HungUp(link.slot, link.generation))
 
     def _on_worker_exit(self, link: WorkerLink, _mask: int) -> None:

@@ -1,5 +1,6 @@
 """Minutes of chaos, all at once and at full load: workers and templates are killed, stopped and crash; tasks time
-out, fall silent, are cancelled, killed and tried again; the pool is resized; the host forks.
+out, fall silent, are cancelled, killed and tried again, close and write into what is not theirs, and return and raise
+objects whose own code gets in the way; maps and event loops use the pool; it is resized; the host forks.
 
 Every future must resolve exactly once, with the right value or an error that can be accounted for, and nothing may be
 left. Not part of the usual run; `tox -e soak`. The seed is printed, and PIDFDPOOL_SEED replays its choices.
@@ -7,6 +8,7 @@ left. Not part of the usual run; `tox -e soak`. The seed is printed, and PIDFDPO
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
 import os
 import random
@@ -26,10 +28,12 @@ from pidfdpool import (
     TaskKilled,
     TaskTimeout,
     WorkerCrashed,
+    describing,
 )
 from pidfdpool.pidfd import Pidfd
 from tests.conditions import children, eventually, is_alive, is_zombie
-from tests.pool import calls
+from tests.pool import calls, hostile
+from tests.pool import hostile_objects as objects
 
 SECONDS = float(os.environ.get("PIDFDPOOL_SOAK_SECONDS", "600"))
 AHEAD = 200  # futures that may be pending while more are submitted
@@ -80,6 +84,52 @@ def be_unhealthy(number):
     return number
 
 
+OBJECTS = (
+    "Refusal",
+    "Untold",
+    "OfUnnamed",
+    "Untraced",
+    "Unrelated",
+    "Classless",
+    "NeitherTrueNorFalse",
+    "Incomparable",
+)
+
+
+def raise_what_resists(number):
+    objects.raise_now(OBJECTS[number % len(OBJECTS)])
+
+
+def return_what_resists(number):
+    return objects.give(OBJECTS[number % len(OBJECTS)])
+
+
+def return_what_is_not_pickled(number):
+    return lambda: number, number.__class__.__dict__
+
+
+def return_much(number):
+    return bytes(200_000 + number)
+
+
+def write_to_wrong_descriptors(number):
+    hostile.babble(b"progress: %d of 100\n" % number, seconds=60)
+
+
+def close_all_descriptors(number):
+    hostile.close_everything_and("sleep")
+
+
+def close_stderr(number):
+    hostile.close_standard_error()
+    return number
+
+
+def meddle_with_tokens(number):
+    hostile.put_tokens(3) if number % 2 else hostile.drain_tokens()
+    return number
+
+
 # what is run, with which options, whether it may succeed, and the errors that need no other explanation
 KINDS = (
     (30, calls.double, {}, True, ()),
@@ -92,7 +142,16 @@ KINDS = (
     (2, crash_at_first, {"retries": 5, "retry_backoff": 0.01}, True, (WorkerCrashed,)),
     (2, leave_a_child, {}, True, (WorkerCrashed,)),
     (2, be_unhealthy, {}, True, ()),
+    (2, raise_what_resists, {}, False, (Exception,)),
+    (2, return_what_resists, {}, False, (pidfdpool.PayloadError,)),
+    (1, return_what_is_not_pickled, {}, False, (Exception,)),
+    (2, return_much, {}, True, ()),
+    (1, write_to_wrong_descriptors, {}, False, (WorkerCrashed,)),
+    (1, close_all_descriptors, {}, False, (WorkerCrashed,)),
+    (1, close_stderr, {}, True, ()),
+    (1, meddle_with_tokens, {}, True, ()),
 )
+MAY_END_A_CALL = (WorkerCrashed, TaskTimeout)  # whatever the call was
 
 
 class Chaos:
@@ -136,9 +195,34 @@ class Chaos:
             self.pool.resize(self.chance.randint(1, 4))
         elif dice < 0.153:
             fork_and_use(self.pool, self.choose())
+        elif dice < 0.156:
+            self.map()
+        elif dice < 0.159:
+            asyncio.run(self.wait_in_a_loop())
         elif dice < 0.17:
             assert self.pool.stats().pending >= 0
             assert len(self.pool.workers()) <= 8
+
+    def map(self):
+        """Map tiny calls: their results come in order, up to what has ended one of them."""
+        came = []
+        try:
+            came.extend(self.pool.map(calls.double, range(500)))
+        except MAY_END_A_CALL:
+            self.outcomes["map ended"] += 1
+        assert came == list(range(0, 2 * len(came), 2))
+
+    async def wait_in_a_loop(self):
+        """Await a few calls, and cancel one; there may be no room for them at once."""
+        awaiting = [asyncio.ensure_future(self.pool.run(calls.double, number)) for number in range(20)]
+        await asyncio.sleep(0)
+        awaiting[7].cancel()
+        for number, outcome in enumerate(await asyncio.gather(*awaiting, return_exceptions=True)):
+            assert (
+                outcome == 2 * number
+                or type(outcome) is asyncio.CancelledError
+                or isinstance(outcome, MAY_END_A_CALL)
+            )
 
     def choose(self):
         """Return any future, or one of those that probably run."""
@@ -174,14 +258,15 @@ class Chaos:
 
     def check(self, number, future, kind, error):
         _, function, _, succeeds, own = kind
-        self.outcomes[type(error).__name__] += 1
+        self.outcomes[describing.type_name(error)] += 1
         if error is None:
             assert succeeds, f"{function.__name__} cannot have succeeded"
-            assert future.result() == (2 * number if function is calls.double else number)
-        elif isinstance(error, TaskKilled):
+            expected = {calls.double: 2 * number, return_much: bytes(200_000 + number)}.get(function, number)
+            assert future.result() == expected
+        elif type(error) is TaskKilled:
             assert future in self.killed
         else:  # a stopped worker exceeds the pool's own timeout; any worker may have been killed
-            assert isinstance(error, (WorkerCrashed, TaskTimeout, *own)), (function.__name__, error)
+            assert issubclass(type(error), (*MAY_END_A_CALL, *own)), (function.__name__, type(error))
 
 
 @pytest.mark.soak
