@@ -181,12 +181,15 @@ class Leading:
 
     def _serve(self, ready: list[tuple[int, int]]) -> None:
         change_mask = signal.pthread_sigmask
-        before = change_mask(signal.SIG_BLOCK, ())
+        before: set[int] | None = None
         try:
-            change_mask(signal.SIG_BLOCK, _INTERRUPTS)
+            before = change_mask(signal.SIG_BLOCK, _INTERRUPTS)
             self._serve_guarded(ready)
         finally:
-            change_mask(signal.SIG_SETMASK, before)
+            if before is not None:
+                change_mask(signal.SIG_SETMASK, before)
+            else:  # interrupted before the mask was known, which blocked signals do not do
+                change_mask(signal.SIG_UNBLOCK, _INTERRUPTS)
 
     def _serve_guarded(self, ready: list[tuple[int, int]]) -> None:
         pool = self._pool
