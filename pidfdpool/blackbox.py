@@ -92,11 +92,8 @@ def share(fd: int) -> memoryview:
 
     Where there is no room or memory left, nobody but the caller sees them.
     """
-    import mmap
-
-    options: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
     try:
-        words = memoryview(mmap.mmap(fd, STACK_AT, **options)).cast("q")
+        words = memoryview(_mapped(fd)).cast("q")
     except (OSError, ValueError):  # ValueError: there are no such bytes
         return memoryview(bytearray(STACK_AT)).cast("q")
     words[NOTES] = 1
@@ -114,13 +111,17 @@ def map_marks(fd: int) -> mmap:
     Raises:
         OSError, ValueError: it cannot be mapped.
     """
-    import sys
-    from mmap import MAP_SHARED, mmap
-
     os.pwrite(fd, bytes(MARKS), _MARKS_AT)
+    return _mapped(fd)
+
+
+def _mapped(fd: int) -> mmap:
+    """Return what lies before the stacks as a mapping that the host sees, too."""
+    from mmap import mmap
+
     # Older ones keep a duplicate of the descriptor.
-    options: dict[str, bool] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-    return mmap(fd, _MARKS_AT + MARKS, MAP_SHARED, **options)
+    options: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+    return mmap(fd, STACK_AT, **options)
 
 
 def clear_marks(mapping: mmap) -> None:

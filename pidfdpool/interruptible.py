@@ -13,7 +13,6 @@ when it has slept for long, there is nothing left that could be under way. No th
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from _queue import Empty  # `queue` loads what nobody needs here
@@ -32,9 +31,7 @@ T = TypeVar("T")
 # What `signal.getsignal` returns where no function of the host's is called: the default, nothing, not Python's, and
 # a function of C's, as the one that raises KeyboardInterrupt. Told by types: objects may compare as they like.
 NO_FUNCTION = {int, type(None), type(len)}
-# Asked with each task.
-_names_in_sys = vars(sys)
-_handler_of, _SIGALRM = native.get_signal, native.signal.SIGALRM
+_handler_of, _SIGALRM = native.get_signal, native.signal.SIGALRM  # asked with each task
 STEPS = (0.01, 0.05, 0.25, 1.25)  # seconds
 
 
@@ -53,7 +50,7 @@ def ends_the_program(error: BaseException) -> bool:
 
 def by_raising() -> bool:
     """Return whether handlers of this process may raise and it go on: at a prompt, or where it sets itself timers."""
-    return "ps1" in _names_in_sys or bool(sys.flags.interactive) or callable(_handler_of(_SIGALRM))
+    return native.is_interactive() or callable(_handler_of(_SIGALRM))
 
 
 def is_usual_here() -> bool:
