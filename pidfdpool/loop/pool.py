@@ -61,8 +61,7 @@ class Pool(Carrying):
         self.lock = native.reentrant_lock()
         self.readiness = threading.Condition(self.lock)  # for who waits for workers to be ready
         self._policy = policy
-        self.machine = Machine(policy)
-        self.machine.size = size
+        self.machine = Machine(policy, size)
         self.submitted = 0  # ever
         self._numbers = itertools.count(1)
         self.recipe = recipe
