@@ -24,7 +24,7 @@ def test_every_task_fails_every_worker_is_killed_and_the_template_is_stopped():
         do.StopTemplate(),
     ]
     assert (parts.state.phase, parts.state.broken) == (Phase.CLOSING, "no good")
-    assert not (parts.state.tasks or parts.state.running or parts.state.prefetched or parts.queue or busy.ahead)
+    assert not [*parts.state.tasks, *parts.state.running, *parts.state.prefetched, *parts.queue, *busy.ahead]
     assert (busy.cause, idle.cause) == (Cause.BROKEN, Cause.BROKEN)
     assert (Timer.DEADLINE, 3) not in parts.timers
 
