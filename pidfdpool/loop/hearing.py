@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pidfdpool.loop.links import WorkerLink
     from pidfdpool.loop.outcomes import Task
     from pidfdpool.loop.pool import Pool
+    from pidfdpool.loop.resolving import Resolution
     from pidfdpool.wire import Frame
 
 OUTCOMES = (wire.RESULT, wire.ERROR)
@@ -86,7 +87,11 @@ def _take_answers(pool: Pool, link: WorkerLink, frames: list[Frame], at: int) ->
             taken.append(task)
         pool.finished += count
         goes_on = pool.machine.slots[slot].state is State.BUSY
-        resolutions = pool.decide(ev.Answered(slot, generation)) if goes_on else pool.line.places and pool.line.fill()
+        resolutions: list[Resolution] = []
+        if goes_on:
+            resolutions = pool.decide(ev.Answered(slot, generation))
+        elif pool.line.places:
+            resolutions = pool.line.fill()
     told, leads = 0, pool.leading.is_serving
     try:
         for task in taken:
