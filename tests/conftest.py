@@ -104,7 +104,7 @@ def leftovers(*, shared_memory: bool = True):
         return {what: items for what, items in found.items() if items}
 
     try:
-        eventually(lambda: not left(), "nothing is left of the test", seconds=5.0)
+        eventually(lambda: not left(), "nothing is left of the test", seconds=20.0)
     except AssertionError:
         pytest.fail(f"left behind by the test: {left()}")
 

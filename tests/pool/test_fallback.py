@@ -123,8 +123,8 @@ time.sleep(60)
         workers = [int((tmp_path / kind).read_text()) for kind in ("sleep", "spin", "regex")]
         host.send_signal(signal.SIGKILL)
         host.wait()
-        eventually(lambda: not any(map(is_alive, workers)), "workers are gone", seconds=5)
-        eventually(lambda: not processes_of_this_run(environment["PIDFDPOOL_TEST_RUN"]), "all is gone", seconds=5)
+        eventually(lambda: not any(map(is_alive, workers)), "workers are gone")
+        eventually(lambda: not processes_of_this_run(environment["PIDFDPOOL_TEST_RUN"]), "all is gone")
 
 
 def test_a_kernel_that_cannot_signal_groups_still_leaves_no_descendant(way, tmp_path):

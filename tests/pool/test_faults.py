@@ -182,7 +182,7 @@ def problem(pool, cell):
     others = [pool.submit(faults.call, number) for number in range(4)]
     # Bounded by time where it would hang in a worker. In the host nothing but its own patience bounds it.
     hangs = fault == "hang"
-    view = pool.options(timeout=1.0) if hangs and place not in IN_HOST else pool
+    view = pool.options(timeout=2.0) if hangs and place not in IN_HOST else pool
     if hangs and place in IN_HOST:
         faults.STARTED.clear()
         faults.RELEASE.clear()
@@ -254,4 +254,4 @@ def test_a_host_that_crashes_leaves_nothing(way):
     ran = run_python(HOSTS, way, env=environment, timeout=120)
     ends = [line.rpartition(": ")[2] for line in ran.stdout.splitlines()]
     assert ends == ["-9"] * 12, ran
-    eventually(lambda: not processes_of_this_run(environment[MARK]), "all processes are gone", seconds=30)
+    eventually(lambda: not processes_of_this_run(environment[MARK]), "all processes are gone")

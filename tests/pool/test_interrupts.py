@@ -124,7 +124,7 @@ def test_one_ctrl_c_ends_the_program_and_everything_of_it(way, situation):
     os.close(theirs)
     try:
         read_until(ours, b"begun")
-        eventually(lambda: sleeps(program.pid), "it waits for its tasks", seconds=20)
+        eventually(lambda: sleeps(program.pid), "it waits for its tasks")
         os.write(ours, b"\x03")
         output = read_rest(ours).decode()
         assert program.wait(20) in (-signal.SIGINT, 1, 0)

@@ -11,12 +11,14 @@ from pidfdpool import PidfdPoolExecutor, PoolBroken
 from pidfdpool.loop import hearing
 from tests.conditions import eventually
 from tests.pool import calls
+from tests.pool.pace import seem_quick
 
 
 @pytest.fixture
 def pool():
     with PidfdPoolExecutor(1, prefetch=10.0) as pool:
         pool.submit(calls.double, 0).result()
+        seem_quick(pool)
         yield pool
 
 

@@ -36,7 +36,7 @@ class Waiting:
                 time.sleep(0.001)
             return leads(pool)
 
-        eventually(starts_to_lead, "it leads", seconds=30)
+        eventually(starts_to_lead, "it leads")
 
     def _wait(self, future, timeout):
         try:
@@ -144,7 +144,7 @@ def test_a_deadline_that_passes_ends_the_wait(tmp_path):
     with PidfdPoolExecutor(1) as pool:
         holding = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "release"))
         eventually((tmp_path / "runs").exists, "it runs")
-        waiting = Waiting(pool, pool.options(deadline=0.5).submit(calls.double, 1))
+        waiting = Waiting(pool, pool.options(deadline=2.0).submit(calls.double, 1))
         assert waiting.end() == "DeadlineExceeded"
         assert not holding.done()
         (tmp_path / "release").touch()

@@ -17,6 +17,7 @@ from pidfdpool.pidfd import Pidfd
 from pidfdpool.segments import THRESHOLD, arena
 from tests.conditions import eventually, in_forked_child, run_python
 from tests.pool import calls, large
+from tests.pool.pace import seem_quick
 
 numpy = pytest.importorskip("numpy")
 
@@ -320,6 +321,7 @@ def test_a_cancel_behind_a_task_that_borrowed_a_segment_costs_nobody_anything(tm
     with PidfdPoolExecutor(1, prefetch=60.0) as pool:
         for _ in range(20):
             pool.submit(large.make, MB).result()  # quick tasks of this name have large results
+        seem_quick(pool)
         holding = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "release"))
         eventually((tmp_path / "runs").exists, "it runs")
         first, second, last = (pool.submit(large.make, MB + n) for n in range(3))
