@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pidfdpool import PidfdPoolExecutor
 from tests.conditions import MARK, eventually, marked, processes_of_this_run, run_python
-from tests.pool import faults
+from tests.pool import calling_back, faults
 
 FAULTS = ("crash", "exit", "raise", "hang", "MemoryError", "broken __str__")
 INTERFACES = ("submit", "map", "run", "amap")
@@ -94,9 +94,8 @@ def by_submit(pool, place, fault):
     told = []
     try:
         if place == "callback":
-            future = pool.submit(faults.call, 0)
             host = os.getpid()
-            future.add_done_callback(lambda _: faults.commit(fault, host))
+            future = calling_back.submit(pool, lambda _: faults.commit(fault, host))
         else:
             future = pool.submit(faults.call, faults.argument(place, fault))
         future.add_done_callback(told.append)

@@ -28,9 +28,9 @@ def test_the_inherited_executor_works_in_the_child_with_processes_of_its_own(poo
     assert pool.submit(os.getppid).result() == template
 
 
-def test_futures_that_were_pending_fail_in_the_child_with_a_clear_error(pool):
-    pending = pool.submit(calls.sleep, 0.3, "value")
-    queued = [pool.submit(calls.sleep, 0.01, "value") for _ in range(5)]
+def test_futures_that_were_pending_fail_in_the_child_with_a_clear_error(pool, tmp_path):
+    paths = [str(tmp_path / str(number)) for number in range(6)]
+    pending, *queued = (pool.submit(calls.run_until, path, str(tmp_path / "release"), "value") for path in paths)
     called = []
     pending.add_done_callback(lambda _: called.append(os.getpid()))
 
@@ -41,6 +41,7 @@ def test_futures_that_were_pending_fail_in_the_child_with_a_clear_error(pool):
         assert not called, "the callback belongs to the parent"
 
     assert in_forked_child(child) == "ok"
+    (tmp_path / "release").touch()
     assert pending.result() == "value"
     assert [future.result() for future in queued] == ["value"] * 5
     assert called == [os.getpid()]

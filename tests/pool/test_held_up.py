@@ -16,7 +16,7 @@ import pytest
 
 from pidfdpool import HeartbeatLost, PidfdPoolExecutor, TaskTimeout
 from tests.conditions import eventually, start_python
-from tests.pool import calls
+from tests.pool import calling_back, calls
 
 LIMIT = 2.5  # seconds, which the task takes only a small part of, on a busy machine, too
 
@@ -48,7 +48,7 @@ def unread(link):
 
 
 @pytest.fixture(params=["callback", "rebuilding"])
-def hold_up(request, monkeypatch, tmp_path):
+def hold_up(request, monkeypatch):
     """Give what has the pool thread held up by a function; it returns when that runs."""
 
     def hold_up(pool, function):
@@ -59,9 +59,7 @@ def hold_up(request, monkeypatch, tmp_path):
             function()
 
         if request.param == "callback":
-            release = tmp_path / "release"  # not before the callback is there: this thread would make it otherwise
-            pool.submit(calls.wait_for, str(release)).add_done_callback(hold)
-            release.touch()
+            calling_back.submit(pool, hold)
         else:
             monkeypatch.setattr(f"{__name__}._holds", [hold])
             pool.submit(give_holding)

@@ -14,7 +14,7 @@ from pidfdpool import PidfdPoolExecutor, WorkerCrashed
 from pidfdpool.loop import leading as leading_module
 from pidfdpool.loop.leading import Leading
 from tests.conditions import eventually, run_python
-from tests.pool import calls
+from tests.pool import calling_back, calls
 
 
 def leads(pool) -> bool:
@@ -120,8 +120,7 @@ def test_a_timeout_is_kept(pool, held):
 
 def test_a_timeout_is_kept_though_the_pool_thread_is_in_a_callback(pool, held):
     entered, leave = threading.Event(), threading.Event()
-    slow = pool.submit(calls.double, 1)
-    slow.add_done_callback(lambda _: (entered.set(), leave.wait(20)))
+    calling_back.submit(pool, lambda _: (entered.set(), leave.wait(20)))
     assert entered.wait(20)
     try:
         began = time.monotonic()

@@ -10,7 +10,7 @@ import pytest
 from pidfdpool import InheritedFutureError, PidfdPoolExecutor
 from pidfdpool.futures import Future
 from tests.conditions import eventually, run_python
-from tests.pool import calls
+from tests.pool import calling_back, calls
 
 BEGIN = """
     import gc, signal, sys, threading, time
@@ -178,9 +178,7 @@ def refused(future):
 
 def test_a_callback_that_waits_for_another_result_is_refused_and_stops_nobody(pool, held):
     found = []
-    called = pool.submit(calls.sleep, 0.1)
-    called.add_done_callback(lambda _: found.append(refused(held)))
-    called.result()
+    calling_back.submit(pool, lambda _: found.append(refused(held))).result()
     eventually(lambda: found, "it is called")
     held.release.touch()
     assert held.result(20) == "value"
