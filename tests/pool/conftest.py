@@ -7,6 +7,7 @@ import os
 import pytest
 
 from pidfdpool import PidfdPoolExecutor
+from pidfdpool.machine import workers
 from tests.conditions import eventually
 from tests.pool import calls
 
@@ -17,6 +18,12 @@ def pool(way):
     with PidfdPoolExecutor(2, mp_context=way) as pool:
         pool.submit(calls.double, 1).result()
         yield pool
+
+
+@pytest.fixture
+def sure_of_deaths(monkeypatch):
+    """Have futures wait for the end of a worker that was killed; else they are told after 0.2 s without its death."""
+    monkeypatch.setattr(workers, "GIVE_UP_AFTER", 30.0)
 
 
 @pytest.fixture

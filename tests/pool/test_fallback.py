@@ -48,7 +48,7 @@ with PidfdPoolExecutor(2, mp_context=way) as pool:
     assert pool.submit(len, bytes(3_000_000)).result() == 3_000_000
     template = pool.submit(os.getppid).result()
     assert children(os.getpid()) == []
-    assert not any(map(is_zombie, children(template)))
+    eventually(lambda: not any(map(is_zombie, children(template))), "the dead are reaped")
 # A pipe closes a moment before its holder is gone, so here shutdown cannot promise more than that.
 eventually(lambda: not is_alive(template), "the template is gone")
 assert set(open_descriptors()) <= {0, 1, 2}, open_descriptors()

@@ -181,9 +181,10 @@ def guards(pool):
 
 
 @pytest.mark.parametrize("fork", [os.fork, unseen_fork])
-def test_a_guard_that_another_thread_holds_stops_nobody_in_the_child(pool, fork):
+def test_a_guard_that_another_thread_holds_stops_nobody_in_the_child(pool, fork, tmp_path):
     """Neither at a fork that Python is told of nor at another one, whatever the child does with the copies."""
-    futures = [pool.submit(calls.sleep, 0.3) for _ in range(3)]
+    release = tmp_path / "release"
+    futures = [pool.submit(calls.wait_for, str(release)) for _ in range(3)]
     results = pool.map(calls.sleep, [0.001] * 200)
     held = guards(pool)
     inner = pool._pool
@@ -207,6 +208,7 @@ def test_a_guard_that_another_thread_holds_stops_nobody_in_the_child(pool, fork)
 
     with Held(*held.values()):
         assert in_forked_child(child, fork) == "ok"
+    release.touch()
     assert pool.submit(calls.double, 1).result(20) == 2
     assert len(list(results)) == 200
 

@@ -115,6 +115,7 @@ def test_frames_that_no_loop_writes_cost_only_the_worker_that_writes_them(pool):
         assert "something wrote into its channel" in str(error), what
 
 
+@pytest.mark.usefixtures("sure_of_deaths")
 def test_what_was_written_before_counts_and_the_log_says_what_came(caplog):
     with PidfdPoolExecutor(1) as pool, caplog.at_level(logging.WARNING, "pidfdpool"):
         before = pool.submit(calls.double, 21)

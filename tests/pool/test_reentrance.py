@@ -223,8 +223,7 @@ def test_shutdown_waits_for_a_start_in_another_thread(way):
     futures = []
     thread = threading.Thread(target=lambda: futures.append(pool.submit(calls.sleep, 0.1, "done")))
     thread.start()
-    while pool._pool is None or not pool._pool.tasks:
-        pass
+    eventually(lambda: futures or (pool._pool is not None and pool._pool.tasks), "it has submitted")
     pool.shutdown(wait=True)
     thread.join()
     assert futures[0].result(timeout=0) == "done"

@@ -301,12 +301,13 @@ def test_the_same_memory_is_used_again_and_again(pool):
     assert len(arena_of(pool).segments.keys() | numbers) <= len(numbers) + 2
 
 
-def test_cancelled_and_dropped_tasks_give_their_segments_back(pool):
+def test_cancelled_and_dropped_tasks_give_their_segments_back(pool, tmp_path):
     warm(pool)
-    gate = [pool.submit(large.time.sleep, 0.3) for _ in range(2)]
+    gate = [pool.submit(large.wait_for, str(tmp_path / "gate")) for _ in range(2)]
     waiting = [pool.submit(large.echo, b"x" * MB) for _ in range(20)]
     assert all(future.cancel() for future in waiting[10:])
     del waiting[:10]
+    (tmp_path / "gate").touch()
     for future in gate:
         future.result()
     del gate, future
