@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from pidfdpool.policy import PoolOptions
+from pidfdpool.scheduler.policy import PoolOptions
 
 
 class StaleTrickError(Exception):
@@ -108,7 +108,7 @@ def _wake_for_each(mailbox: Any, waiter: Any, result: Any, error: BaseException 
     waiter.get_loop().call_soon_threadsafe(mailbox._deliver)
 
 
-_MACHINE = "pidfdpool.machine"
+_MACHINE = "pidfdpool.scheduler"
 _POOL = "pidfdpool.loop.pool"
 
 TRICKS = tuple(
@@ -124,12 +124,26 @@ TRICKS = tuple(
         Trick(
             "tasks-in-one-write",
             "many tasks in one write",
-            patches=(Patch("pidfdpool.loop.carrying", "AT_ONCE", 1),),
+            patches=(Patch("pidfdpool.loop.dispatch", "AT_ONCE", 1),),
         ),
-        Trick("answers-in-one-read", "many answers in one read", patches=(Patch("pidfdpool.channel", "_CHUNK", 64),)),
-        Trick("lean-futures", "lean futures", patches=(Patch("pidfdpool.futures", "Future.__init__", _make_all),)),
-        Trick("kept-picklers", "picklers used again", patches=(Patch("pidfdpool.picklers", "_SMALL", -1),)),
-        Trick("plain", "passing over what is plain", patches=(Patch("pidfdpool.plain", "is_plain", _never),)),
+        Trick(
+            "answers-in-one-read",
+            "many answers in one read",
+            patches=(Patch("pidfdpool.transport.channel", "_CHUNK", 64),),
+        ),
+        Trick(
+            "lean-futures",
+            "lean futures",
+            patches=(Patch("pidfdpool.executor.futures", "Future.__init__", _make_all),),
+        ),
+        Trick(
+            "kept-picklers", "picklers used again", patches=(Patch("pidfdpool.serialization.picklers", "_SMALL", -1),)
+        ),
+        Trick(
+            "plain",
+            "passing over what is plain",
+            patches=(Patch("pidfdpool.serialization.plain", "is_plain", _never),),
+        ),
         Trick(
             "direct-writes",
             "writes by who submits",
@@ -140,7 +154,11 @@ TRICKS = tuple(
         ),
         Trick("leader", "the leader", patches=(Patch(_POOL, "Pool.may_be_led", property(_never)),)),
         Trick("spinning", "spinning", {"spin": 0}),
-        Trick("leaders-spinning", "spinning of the leader", patches=(Patch("pidfdpool.spinning", "LEADERS", 0.0),)),
+        Trick(
+            "leaders-spinning",
+            "spinning of the leader",
+            patches=(Patch("pidfdpool.process.spinning", "LEADERS", 0.0),),
+        ),
         Trick(
             "short-ways",
             "the short ways",
@@ -150,11 +168,11 @@ TRICKS = tuple(
                 Patch(_MACHINE, "Machine.take_answers", _never),
             ),
         ),
-        Trick("chunks", "chunks of map", patches=(Patch("pidfdpool.mapping", "is_guided", _never),)),
+        Trick("chunks", "chunks of map", patches=(Patch("pidfdpool.executor.mapping", "is_guided", _never),)),
         Trick(
             "mailbox",
             "one wake-up of the event loop for many answers",
-            patches=(Patch("pidfdpool.awaiting", "Mailbox.post", _wake_for_each),),
+            patches=(Patch("pidfdpool.executor.async_calls", "Mailbox.post", _wake_for_each),),
         ),
         Trick("segments", "shared memory", {"segment_memory": 0}, chosen="segment_memory"),
     )

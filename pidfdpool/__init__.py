@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     from concurrent.futures.process import BrokenProcessPool as BrokenProcessPool
 
     from pidfdpool._version import __version__
-    from pidfdpool.actions import Cause
-    from pidfdpool.context import CurrentTask, current_task, heartbeat, unhealthy
-    from pidfdpool.deaths import Death
+    from pidfdpool.deaths import Cause, Death
     from pidfdpool.errors import (
         CallNotSendable,
         DeadlineExceeded,
@@ -54,33 +52,34 @@ if TYPE_CHECKING:
         TemplateError,
         WorkerCrashed,
     )
-    from pidfdpool.executor import PidfdPoolExecutor, ProcessPoolExecutor
-    from pidfdpool.futures import Future, WorkerName
+    from pidfdpool.executor.futures import Future, WorkerName
+    from pidfdpool.executor.options import Options
+    from pidfdpool.executor.pool_executor import PidfdPoolExecutor, ProcessPoolExecutor
     from pidfdpool.loop.snapshots import Stats, WorkerInfo
-    from pidfdpool.options import Options
-    from pidfdpool.policy import Policy
+    from pidfdpool.scheduler.policy import Policy
+    from pidfdpool.worker.context import CurrentTask, current_task, heartbeat, unhealthy
 
 _HOME = {
     "CallNotSendable": "errors",
-    "Cause": "actions",
-    "CurrentTask": "context",
+    "Cause": "deaths",
+    "CurrentTask": "worker.context",
     "Death": "deaths",
     "DeadlineExceeded": "errors",
-    "Future": "futures",
+    "Future": "executor.futures",
     "GlobalNotAvailable": "errors",
     "HeartbeatLost": "errors",
     "InheritedFutureError": "errors",
     "LargeGlobalWarning": "errors",
     "MemoryExceeded": "errors",
-    "Options": "options",
+    "Options": "executor.options",
     "PayloadError": "errors",
     "PayloadTooLarge": "errors",
     "PidfdPoolError": "errors",
-    "PidfdPoolExecutor": "executor",
+    "PidfdPoolExecutor": "executor.pool_executor",
     "PoisonTask": "errors",
-    "Policy": "policy",
+    "Policy": "scheduler.policy",
     "PoolBroken": "errors",
-    "ProcessPoolExecutor": "executor",
+    "ProcessPoolExecutor": "executor.pool_executor",
     "QueueFull": "errors",
     "Stats": "loop.snapshots",
     "TaskKilled": "errors",
@@ -88,11 +87,11 @@ _HOME = {
     "TemplateError": "errors",
     "WorkerCrashed": "errors",
     "WorkerInfo": "loop.snapshots",
-    "WorkerName": "futures",
+    "WorkerName": "executor.futures",
     "__version__": "_version",
-    "current_task": "context",
-    "heartbeat": "context",
-    "unhealthy": "context",
+    "current_task": "worker.context",
+    "heartbeat": "worker.context",
+    "unhealthy": "worker.context",
 }
 
 # The standard's own, so that whoever imports more from there than the pool has one import to change.
@@ -102,6 +101,9 @@ _STANDARD = {
     **dict.fromkeys(("ThreadPoolExecutor", "TimeoutError", "as_completed", "wait"), "concurrent.futures"),
     "BrokenProcessPool": "concurrent.futures.process",
 }
+
+# Modules of 0.1 that held public names, so that programs which import these from there go on working.
+__path__.append(f"{__path__[0]}/former_paths")
 
 __all__ = [
     "CallNotSendable",

@@ -11,7 +11,7 @@ import operator
 from _thread import TIMEOUT_MAX
 from typing import Any
 
-from pidfdpool import describing
+from pidfdpool.process import describe
 
 MOST = 2**63 - 1  # what an integer may be: the largest size that Python itself can count
 _SHOWN = 200  # characters of a value
@@ -22,7 +22,7 @@ def shown(value: Any) -> str:
     """Return how an error shows a value: what repr() says, cut short. Never raises."""
     if type(value) is int and value.bit_length() > _BITS:  # of very many digits Python makes no text at all
         return f"an integer of {value.bit_length()} bits"
-    text = describing.repr_of(value)
+    text = describe.repr_of(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 

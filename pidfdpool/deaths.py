@@ -5,13 +5,47 @@ It holds what was observed and nothing that was guessed. It survives pickling, b
 
 from __future__ import annotations
 
+import enum
 from typing import TYPE_CHECKING
 
 from pidfdpool.records import dataclass, field
 
 if TYPE_CHECKING:
-    from pidfdpool.actions import Cause
     from pidfdpool.pidfd import ExitStatus
+
+
+class Cause(enum.Enum):
+    """Why a worker ended, as far as the pool had a part in it. The values are what people read."""
+
+    CRASH = "not asked to end"
+    TIMEOUT = "its task ran for too long"
+    HEARTBEAT = "its task gave no heartbeat"
+    MEMORY = "it took too much memory"
+    KILL = "its task was to be killed"
+    START = "it did not get ready in time"
+    TEMPLATE = "its template ended"
+    TASKS = "it had run its share of tasks"
+    RETIRED = "it was over its limit of memory after a task"
+    AGE = "it was too old"
+    UNHEALTHY = "it said that it is unhealthy"
+    IDLE = "it was idle for too long"
+    RESIZE = "the pool became smaller"
+    SHUTDOWN = "the pool shut down"
+    BROKEN = "the pool broke"
+    BABBLE = "something wrote into its channel that is no answer"
+    HUNG_UP = "its channel was closed while it went on"
+    REFUSED = "its channel took no task any more"
+    SCRIPT = "it was forked before the script was run again, which a task needs"
+
+    @property
+    def unasked(self) -> bool:
+        """Whether the pool had no part in it."""
+        return self in (Cause.CRASH, Cause.REFUSED)
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether it belongs to the ordinary life of a pool: nothing went wrong."""
+        return self in (Cause.TASKS, Cause.RETIRED, Cause.AGE, Cause.IDLE, Cause.RESIZE, Cause.SHUTDOWN, Cause.SCRIPT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,9 +26,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from pidfdpool import WorkerCrashed, interruptible
+from pidfdpool import WorkerCrashed
 from pidfdpool.cli import transform
 from pidfdpool.cli.pacing import Pace
+from pidfdpool.process import interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

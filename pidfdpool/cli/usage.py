@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
-from pidfdpool.policy import MOST_WORKERS
+from pidfdpool.scheduler.policy import MOST_WORKERS
 
 _SHOWN = 50  # characters of a value
 

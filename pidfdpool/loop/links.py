@@ -12,24 +12,25 @@ from contextlib import suppress
 from termios import FIONREAD
 from typing import TYPE_CHECKING, TypeVar
 
-from pidfdpool import blackbox, grammar, journal, native, wire
-from pidfdpool.channel import Channel
-from pidfdpool.loop import stacks, usage
-from pidfdpool.loop.lending import Account
+from pidfdpool.loop import process_usage, stacks
+from pidfdpool.loop.death_reports import Evidence
 from pidfdpool.loop.poller import READ, WRITE
 from pidfdpool.loop.progress import Progress
-from pidfdpool.loop.stderr import Stderr
-from pidfdpool.loop.witness import Evidence
+from pidfdpool.loop.segment_leases import Account
+from pidfdpool.loop.worker_stderr import Stderr
 from pidfdpool.pidfd import Pidfd, PidfdDenied
+from pidfdpool.process import journal, native
+from pidfdpool.transport import black_box, frame_rules, framing
+from pidfdpool.transport.channel import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pidfdpool.loop.poller import Poller, Watch
-    from pidfdpool.native import Socket
     from pidfdpool.pidfd import ExitStatus, ProcessHandle
+    from pidfdpool.process.native import Socket
     from pidfdpool.template.client import HostEnd
-    from pidfdpool.wire import Buffer, Frame
+    from pidfdpool.transport.framing import Buffer, Frame
 
 T = TypeVar("T")
 
@@ -146,7 +147,7 @@ class WorkerLink(Link):
 
     def __init__(self, slot: int, generation: int, end: Socket, its_tokens: int, poller: Poller) -> None:
         self.seal = int.from_bytes(os.urandom(4)) or 1  # see `wire.seal_of`
-        super().__init__(Channel(end, grammar.FROM_WORKER, sealed=wire.seal_of(self.seal)), poller)
+        super().__init__(Channel(end, frame_rules.FROM_WORKER, sealed=framing.seal_of(self.seal)), poller)
         self.slot = slot
         self.generation = generation
         self.name: tuple[int, int, int | None] = (slot, generation, None)
@@ -178,7 +179,7 @@ class WorkerLink(Link):
     def leave(self) -> None:
         """Tell the worker to leave; if it is dying anyway, that will be noticed."""
         with suppress(OSError):
-            self.post(wire.encode(wire.LEAVE))
+            self.post(framing.encode(framing.LEAVE))
             self.resume()
 
     def signal(self, number: int) -> None:
@@ -200,7 +201,7 @@ class WorkerLink(Link):
         """Have the worker write its Python stack into its black box."""
         with suppress(OSError):
             if self.handle is not None:
-                self.handle.send_signal(blackbox.STACK_SIGNAL)
+                self.handle.send_signal(black_box.STACK_SIGNAL)
 
     # ---- what can be seen of it ----------------------------------------------------------------------------
 
@@ -220,15 +221,18 @@ class WorkerLink(Link):
 
     def last_beat(self) -> float | None:
         """Return when the worker gave its last heartbeat, as time.monotonic() tells it; None: never."""
-        return None if self._blackbox is None else blackbox.last_beat(self._blackbox)
+        return None if self._blackbox is None else black_box.last_beat(self._blackbox)
 
     def usage_now(self) -> tuple[int | None, float | None]:
         """Return the resident memory in bytes and the processor time in seconds, if the worker is alive."""
-        return self._if_alive(lambda pid: (usage.resident(pid), usage.processor_time(pid))) or (None, None)
+        return self._if_alive(lambda pid: (process_usage.resident(pid), process_usage.processor_time(pid))) or (
+            None,
+            None,
+        )
 
     def memory(self) -> int:
         """Return the resident memory in bytes, without segments, which are the pool's; 0 if it cannot be told."""
-        return self._if_alive(lambda pid: usage.resident(pid, self.account.mapped)) or 0
+        return self._if_alive(lambda pid: process_usage.resident(pid, self.account.mapped)) or 0
 
     def _if_alive(self, read: Callable[[int], T]) -> T | None:
         """Return what is read by the worker's number: only if it is alive afterwards was the number its own."""
@@ -251,7 +255,7 @@ class WorkerLink(Link):
             self._stderr.read()
             lines = self._stderr.last_lines()
         box = self._blackbox
-        stack, marks = (None, 0) if box is None else (blackbox.stack(box), blackbox.marks(box))
+        stack, marks = (None, 0) if box is None else (black_box.stack(box), black_box.marks(box))
         peak, cpu_time = self.usage or (None, None)
         return Evidence(peak, cpu_time, lines, stack and stacks.told(stack), marks)
 
@@ -293,7 +297,7 @@ class TemplateLink(Link):
         try:
             frames = super().read()
             fault = self.channel.fault
-        except wire.WireError as error:
+        except framing.WireError as error:
             fault = error
         if fault is not None and self.reading:
             message = "the template (pid %s) wrote %s; it is killed"
@@ -317,7 +321,7 @@ class TemplateLink(Link):
         """Have the script run again, unless this was the first that the template was told to do."""
         if not self.end.runs_script:
             self.end.runs_script = True
-            self.tell(wire.encode(wire.SCRIPT))
+            self.tell(framing.encode(framing.SCRIPT))
 
     def kill(self) -> None:
         """Kill a template that does not answer.

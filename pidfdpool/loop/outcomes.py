@@ -6,10 +6,7 @@ import os
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import describing, keeping, payload, wire
-from pidfdpool.actions import Cause
-from pidfdpool.chunks import Chunk
-from pidfdpool.deaths import Death, history
+from pidfdpool.deaths import Cause, Death, history
 from pidfdpool.errors import (
     DeadlineExceeded,
     HeartbeatLost,
@@ -24,6 +21,10 @@ from pidfdpool.errors import (
     WorkerCrashed,
     advice,
 )
+from pidfdpool.loop.chunk_calls import Chunk
+from pidfdpool.process import describe
+from pidfdpool.serialization import kept_definitions, payload
+from pidfdpool.transport import framing
 from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from pidfdpool.loop.pool import Pool
-    from pidfdpool.policy import Policy
-    from pidfdpool.wire import Buffer, Frame
+    from pidfdpool.scheduler.policy import Policy
+    from pidfdpool.transport.framing import Buffer, Frame
 
     WorkerName: TypeAlias = tuple[int, int, int | None]  # slot, generation, pid
     # What a future is to be told: what a worker wrote, an error of the pool's own, or None: that it was cancelled.
@@ -94,16 +95,16 @@ class Task:
     ) -> None:
         # Only to a worker that has what running the host's script again makes.
         self.needs_script = payload.needs_script(buffers) or (type(what) is Chunk and what.of_script)
-        self.flags = wire.NEEDS_SCRIPT if self.needs_script else 0
+        self.flags = framing.NEEDS_SCRIPT if self.needs_script else 0
         if not policy.kill_descendants:
-            self.flags |= wire.SPARE_DESCENDANTS
+            self.flags |= framing.SPARE_DESCENDANTS
         self.number = number
         self.future = future
         self.buffers = buffers
         self.what = what  # the function, or its name; or which calls of a map
         self.policy = policy
-        self.held = held  # what lives for as long as the task; see `holding`
-        self.definitions = keeping.held() if keeping.large else None  # the same
+        self.held = held  # what lives for as long as the task; see `held_arguments`
+        self.definitions = kept_definitions.held() if kept_definitions.large else None  # the same
         self.begun = False
         self.attempt = 0
         self.deaths: tuple[Death, ...] = ()
@@ -129,12 +130,12 @@ class Task:
         """Return the frame that hands this attempt to a worker. buffers: what to send in the place of the call."""
         if buffers is None:
             buffers = self.buffers
-        if attempt > wire.MOST_ATTEMPTS:
-            attempt = wire.MOST_ATTEMPTS
+        if attempt > framing.MOST_ATTEMPTS:
+            attempt = framing.MOST_ATTEMPTS
         if deadline is not None:
-            flags |= wire.HAS_DEADLINE
-            buffers = [*buffers, wire.DEADLINE.pack(deadline)]
-        return wire.encode(wire.TASK, flags | self.flags, attempt, self.number, buffers)
+            flags |= framing.HAS_DEADLINE
+            buffers = [*buffers, framing.DEADLINE.pack(deadline)]
+        return framing.encode(framing.TASK, flags | self.flags, attempt, self.number, buffers)
 
 
 def kept(function: object) -> object:
@@ -157,7 +158,7 @@ def unfolded(
 
 def name_of(function: object) -> str:
     """Return what to call a task that calls this function."""
-    return function.name if type(function) is Chunk else describing.name_of(function)
+    return function.name if type(function) is Chunk else describe.name_of(function)
 
 
 class Outcome:
@@ -172,7 +173,7 @@ class Outcome:
 
     def matches(self, policy: Policy) -> bool:
         """Return whether it is an exception after which the task is to be tried again. Rebuilds the exception."""
-        if self.kind != wire.ERROR or not policy.retries_errors:
+        if self.kind != framing.ERROR or not policy.retries_errors:
             return False
         self.error = told_error(self.buffers)
         try:
@@ -184,7 +185,7 @@ class Outcome:
 def told(verdict: Frame | Outcome) -> tuple[Any, BaseException | None]:
     """Return the result or the error that a worker wrote, and let go of its buffers before that is told."""
     buffers, verdict.buffers = verdict.buffers, []
-    if verdict.kind == wire.ERROR:
+    if verdict.kind == framing.ERROR:
         known = verdict.error if type(verdict) is Outcome else None
         return None, told_error(buffers) if known is None else known
     try:
@@ -195,7 +196,7 @@ def told(verdict: Frame | Outcome) -> tuple[Any, BaseException | None]:
 
 def _not_made(buffers: Sequence[Buffer], failure: BaseException) -> PayloadError:
     """Return the error of a result that cannot be had here. failure: what its rebuilding has raised."""
-    if type(buffers) is wire.Lost:
+    if type(buffers) is framing.Lost:
         return _too_large("result", "receive", buffers.size)
     if issubclass(type(failure), MemoryError):
         return _too_large("result", "rebuild", sum(map(len, buffers)))
@@ -205,7 +206,7 @@ def _not_made(buffers: Sequence[Buffer], failure: BaseException) -> PayloadError
 def unreadable(failure: BaseException) -> PayloadError:
     """Return the error of a result whose rebuilding raised this."""
     kind = PayloadTooLarge if issubclass(type(failure), MemoryError) else PayloadError
-    error = kind(f"the result cannot be unpickled in the host: {describing.said(failure)}")
+    error = kind(f"the result cannot be unpickled in the host: {describe.said(failure)}")
     error.__cause__ = failure
     return error
 
@@ -225,7 +226,7 @@ def rebuilt(buffers: Sequence[Buffer]) -> Any:
 
 def told_error(buffers: list[Buffer]) -> BaseException:
     """Return the exception that a worker or the template wrote, or one that says why it cannot be had."""
-    if type(buffers) is wire.Lost:
+    if type(buffers) is framing.Lost:
         return _too_large("exception", "receive", buffers.size)
     try:
         return payload.load_error(buffers)

@@ -2,7 +2,7 @@
 
 The channels of the workers are watched by an epoll of their own, the *inner* one, which the pool's epoll watches in
 its turn. So one call takes all of them away from the pool thread, for a thread that reads them itself (the
-*leader*, see `leading`), and one gives them back.
+*leader*, see `leader`), and one gives them back.
 
 A descriptor's number is reused as soon as it is closed, and epoll reports numbers. So each registration is an object
 of its own, the *watch*; a batch of events is matched with watches before any of them is served, and a watch that was
@@ -21,7 +21,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pidfdpool import counters, native, sandbox
+from pidfdpool.process import counters, native, sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,38 +18,38 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pidfdpool import actions as do
-from pidfdpool import events as ev
-from pidfdpool import hygiene, interruptible, native
 from pidfdpool.loop import outcomes
-from pidfdpool.loop.carrying import Carrying
-from pidfdpool.loop.leading import Leading
-from pidfdpool.loop.lending import Lender
+from pidfdpool.loop.backpressure import Line, Place
+from pidfdpool.loop.death_reports import MOST_TOLD, Witness
+from pidfdpool.loop.dispatch import Carrying
+from pidfdpool.loop.leader import Leading
 from pidfdpool.loop.outcomes import Recipient, Task
 from pidfdpool.loop.poller import Poller
-from pidfdpool.loop.room import Line, Place
-from pidfdpool.loop.starting import Starter, check_startable
-from pidfdpool.loop.thread import PoolThread
-from pidfdpool.loop.witness import MOST_TOLD, Witness
-from pidfdpool.machine import Machine
-from pidfdpool.rules import Phase
+from pidfdpool.loop.pool_thread import PoolThread
+from pidfdpool.loop.segment_leases import Lender
+from pidfdpool.loop.template_starter import Starter, check_startable
+from pidfdpool.process import hygiene, interruptible, native
+from pidfdpool.scheduler import actions as do
+from pidfdpool.scheduler import events as ev
+from pidfdpool.scheduler.machine import Machine
+from pidfdpool.scheduler.states import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pidfdpool.deaths import Death
-    from pidfdpool.loop.resolving import Context, Resolution
-    from pidfdpool.loop.witness import Evidence
-    from pidfdpool.policy import Policy
-    from pidfdpool.rules import Slot
+    from pidfdpool.loop.death_reports import Evidence
+    from pidfdpool.loop.resolutions import Context, Resolution
+    from pidfdpool.scheduler.policy import Policy
+    from pidfdpool.scheduler.states import Slot
     from pidfdpool.template.client import Recipe
-    from pidfdpool.wire import Buffer
+    from pidfdpool.transport.framing import Buffer
 
 
 class Pool(Carrying):
     """One pool, from its first submit until everything of it is gone.
 
-    How actions are carried out is in `carrying`, what futures are told in `resolving`. Every method takes the lock
+    How actions are carried out is in `dispatch`, what futures are told in `resolutions`. Every method takes the lock
     itself, except where it says that the caller holds it.
     """
 

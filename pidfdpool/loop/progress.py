@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pidfdpool import blackbox, native, tokens
+from pidfdpool.process import native
+from pidfdpool.transport import black_box, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,7 @@ class Progress:
     def look_into(self, box: int) -> None:
         """Read and write the worker's black box from now on."""
         self._box = box
-        blackbox.hear(box)
+        black_box.hear(box)
 
     def put_tokens(self, count: int) -> None:
         """Put down the tokens of so many tasks, before they are sent: one without a token is taken for taken back."""
@@ -42,13 +43,13 @@ class Progress:
 
         The worker is also told from which task on they were taken back: there may be tokens that a task has put down.
         """
-        before = self._taken_back or blackbox.SOME
+        before = self._taken_back or black_box.SOME
         if not self._taken_back:
             self._note_taken_back(before)
         count = 0 if self._tokens is None else tokens.take_many(self._tokens, len(last))
         if count and self._box is not None:
             self._note_taken_back(last[-count])
-            begun = [last.index(number) for number in blackbox.at_hand(self._box) if number in last[-count:]]
+            begun = [last.index(number) for number in black_box.at_hand(self._box) if number in last[-count:]]
             if begun:
                 count = len(last) - 1 - max(begun)
                 self._note_taken_back(last[-count] if count else before)
@@ -57,7 +58,7 @@ class Progress:
     def _note_taken_back(self, first: int) -> None:
         if self._box is not None:
             self._taken_back = first
-            blackbox.note_taken_back(self._box, first)
+            black_box.note_taken_back(self._box, first)
 
     def unbegun(self, held: Sequence[int]) -> int:
         """Return how many of the tasks that the dead worker held, the last ones, it has not begun.
@@ -72,12 +73,12 @@ class Progress:
 
     def last_begun(self) -> int | None:
         """Return the number of the task that the worker has begun last; 0: none; None: it cannot be told."""
-        return None if self._box is None else blackbox.last_begun(self._box)
+        return None if self._box is None else black_box.last_begun(self._box)
 
     def forget_begun(self) -> None:
         """Forget what the worker has begun last, before it is given the same again."""
         if self._box is not None:
-            blackbox.forget_begun(self._box)
+            black_box.forget_begun(self._box)
 
     def close(self) -> None:
         """Close the tokens, and look into the box no more. Idempotent."""

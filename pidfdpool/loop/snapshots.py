@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pidfdpool.records import dataclass
-from pidfdpool.rules import State
+from pidfdpool.scheduler.states import State
 
 if TYPE_CHECKING:
     from pidfdpool.loop.pool import Pool

@@ -20,8 +20,8 @@ import select
 import time
 from contextlib import contextmanager
 
-from pidfdpool import counters, describing, native
 from pidfdpool.pidfd.errors import PidfdMisused, failure
+from pidfdpool.process import counters, describe, native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class BaseHandle:
             number = checks.real(timeout)
         if number is None or not number >= 0:
             hint = "A timeout is a number of seconds, 0 or more, or None."
-            raise PidfdMisused(errno.EINVAL, f"wait with timeout {describing.repr_of(timeout)}", self._pid, hint)
+            raise PidfdMisused(errno.EINVAL, f"wait with timeout {describe.repr_of(timeout)}", self._pid, hint)
         return time.monotonic() + number
 
     def close(self) -> None:

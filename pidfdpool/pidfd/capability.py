@@ -14,9 +14,9 @@ import select
 import signal
 import threading
 
-from pidfdpool import native
 from pidfdpool.pidfd.errors import failure
 from pidfdpool.pidfd.handle import INFO_EXIT, INFO_PID, SIGNAL_PROCESS_GROUP, get_info
+from pidfdpool.process import native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import errno
 import os
 
-from pidfdpool import describing
-from pidfdpool.native import signal
+from pidfdpool.process import describe
+from pidfdpool.process.native import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,5 +81,5 @@ def checked_signal(sig: int, group: bool, pid: int) -> str:
         PidfdMisused: there is no such signal (EINVAL).
     """
     if not isinstance(sig, int) or isinstance(sig, bool) or not 0 <= sig < signal.NSIG:
-        raise PidfdMisused(errno.EINVAL, f"send_signal({describing.repr_of(sig)})", pid, "There is no such signal.")
+        raise PidfdMisused(errno.EINVAL, f"send_signal({describe.repr_of(sig)})", pid, "There is no such signal.")
     return f"send_signal({signal_name(sig)}{', group=True' if group else ''})"

@@ -9,11 +9,11 @@ import errno
 import os
 import struct
 
-from pidfdpool import describing, native
-from pidfdpool.native import signal
 from pidfdpool.pidfd.base import BaseHandle
 from pidfdpool.pidfd.errors import PidfdMisused, ProcessGone, checked_signal, failure
 from pidfdpool.pidfd.status import ExitStatus
+from pidfdpool.process import describe, native
+from pidfdpool.process.native import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Pidfd(BaseHandle):
         if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 0:
             known = pid if isinstance(pid, int) else None
             raise PidfdMisused(
-                errno.EINVAL, f"pidfd_open of {describing.repr_of(pid)}", known, "A pid is a positive integer."
+                errno.EINVAL, f"pidfd_open of {describe.repr_of(pid)}", known, "A pid is a positive integer."
             )
         try:
             return cls(_pidfd_open(pid), pid)
@@ -80,9 +80,7 @@ class Pidfd(BaseHandle):
                 caller does not see (ESRCH).
         """
         if not isinstance(fd, int) or isinstance(fd, bool):
-            raise PidfdMisused(
-                errno.EBADF, f"from_fd of {describing.repr_of(fd)}", pid, "A descriptor is an integer."
-            )
+            raise PidfdMisused(errno.EBADF, f"from_fd of {describe.repr_of(fd)}", pid, "A descriptor is an integer.")
         if not _is_pidfd(fd):
             raise PidfdMisused(errno.EBADF, f"from_fd of {fd}", pid, "The descriptor is not an open pidfd.")
         if pid is None and (pid := _pid_behind(fd)) is None:
@@ -105,7 +103,7 @@ class Pidfd(BaseHandle):
         """
         operation = checked_signal(sig, group, self._pid)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            raise PidfdMisused(errno.EINVAL, operation, self._pid, f"{describing.repr_of(value)} is no integer.")
+            raise PidfdMisused(errno.EINVAL, operation, self._pid, f"{describe.repr_of(value)} is no integer.")
         flags = SIGNAL_PROCESS_GROUP if group else 0
         with self._borrowed(operation) as fd:
             try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from pidfdpool import native
+from pidfdpool.process import native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

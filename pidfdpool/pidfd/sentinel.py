@@ -16,11 +16,11 @@ import errno
 import os
 import select
 
-from pidfdpool import native
-from pidfdpool.counters import REFUSALS
 from pidfdpool.pidfd.base import BaseHandle
 from pidfdpool.pidfd.errors import PidfdMisused, ProcessGone, checked_signal, failure
 from pidfdpool.pidfd.status import ExitStatus
+from pidfdpool.process import native
+from pidfdpool.process.counters import REFUSALS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

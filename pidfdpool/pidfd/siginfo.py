@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pidfdpool import native
+from pidfdpool.process import native
 
 native.load_ctypes()
 import ctypes  # noqa: E402

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections import namedtuple
 
-from pidfdpool import describing
 from pidfdpool.pidfd.errors import signal_name
+from pidfdpool.process import describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class ExitStatus(_Fields):
             ValueError, TypeError: the status is not that of a process that ended.
         """
         if not isinstance(status, int):
-            raise TypeError(f"status must be an integer, not {describing.repr_of(status)}")
+            raise TypeError(f"status must be an integer, not {describe.repr_of(status)}")
         if not 0 <= status <= _MOST:
             raise ValueError(f"{status!r} is not the wait status of a process that ended")
         if os.WIFEXITED(status):

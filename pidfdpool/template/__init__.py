@@ -1,4 +1,8 @@
-"""The template: the process that every worker is forked from.
+"""The template, the process that forks all workers and reaps them, and the host's client of it.
 
-`boot` is what it is told at its start, `process` what runs in it, `client` how the host starts one and talks to it.
+It owns how a template is started (a fresh interpreter, or a fork of the host), what it is told, how it forks workers,
+and what becomes of their descendants.
+
+`client`, `launch`, `handshake` and `interpreter` run in the host, in a thread that starts a pool. Everything else
+runs in the template, which has one thread and runs no code of the user's but the preload. It knows nothing of tasks.
 """

@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import os
 
-from pidfdpool import blackbox, native
-from pidfdpool.template.boot import PIDFD
+from pidfdpool.process import native
+from pidfdpool.transport import black_box
+from pidfdpool.worker.boot import PIDFD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Birth:
             if end is None or tokens is None:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             self.end, self.tokens = end, tokens
-            self.blackbox = self._own(blackbox.create())
+            self.blackbox = self._own(black_box.create())
             if capture_stderr:
                 from pidfdpool.pidfd import sentinel_pipe
 

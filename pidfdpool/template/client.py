@@ -18,21 +18,23 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import channel as channels
-from pidfdpool import grammar, hygiene, inheritance, native, payload, picklers, preparation, scripts, wire
 from pidfdpool.errors import TemplateError
 from pidfdpool.pidfd import Pidfd, PidfdDenied, SentinelHandle, capabilities, sentinel_pipe
-from pidfdpool.template import handshake, interpreter, launching
-from pidfdpool.template.boot import PIDFD, SENTINEL, Boot
+from pidfdpool.process import hygiene, native
+from pidfdpool.serialization import inherited, payload, picklers, preparation, scripts
+from pidfdpool.template import handshake, interpreter, launch
 from pidfdpool.template.handshake import Launcher
+from pidfdpool.transport import channel as channels
+from pidfdpool.transport import frame_rules, framing
+from pidfdpool.worker.boot import PIDFD, SENTINEL, Boot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Set as AbstractSet
     from typing import TypeAlias
 
-    from pidfdpool.native import Socket
     from pidfdpool.pidfd import ProcessHandle
+    from pidfdpool.process.native import Socket
 
     SignalMask: TypeAlias = AbstractSet[int] | None
 
@@ -80,7 +82,7 @@ class Recipe:
         if not self.fork:
             call = payload.dumps(call) if call is not None else None
             if initializer is not None:
-                initializer, fds = inheritance.capture(initializer)
+                initializer, fds = inherited.capture(initializer)
             for buffers in (call, initializer):
                 if buffers is not None and payload.needs_script(buffers):
                     self.runs_script = True
@@ -114,8 +116,8 @@ def _needs_fork(initializer: object) -> bool:
     if initializer is None or "multiprocessing.synchronize" not in sys.modules:
         return False
     try:
-        _, fds = inheritance.capture(initializer)
-    except inheritance.NeedsFork:
+        _, fds = inherited.capture(initializer)
+    except inherited.NeedsFork:
         return True
     except Exception:
         return False  # the start will say what is wrong with them
@@ -149,13 +151,13 @@ class HostEnd:
 
     def __init__(self, end: Socket, handles: str, lifeline: int) -> None:
         self.seal = int.from_bytes(os.urandom(4)) or 1  # see `wire.seal_of`: a preload may write into any descriptor
-        sealed = wire.seal_of(self.seal)
-        self.channel = channels.Channel(end, grammar.FROM_TEMPLATE, descriptors=True, sealed=sealed)
+        sealed = framing.seal_of(self.seal)
+        self.channel = channels.Channel(end, frame_rules.FROM_TEMPLATE, descriptors=True, sealed=sealed)
         self.handles = handles
         self.handle: ProcessHandle | None = None
         self.launcher: ProcessHandle | None = None  # until `see_launcher_off`
         self.runs_script = False  # the template was told to run the script again
-        self.early: list[wire.Frame] = []  # came in with the greeting, for the pool thread to serve
+        self.early: list[framing.Frame] = []  # came in with the greeting, for the pool thread to serve
         self._lifeline: int | None = lifeline
 
     @property
@@ -196,7 +198,7 @@ class HostEnd:
         """Wrap the descriptor that came with SPAWNED. Where we cannot signal, the template does it for us."""
 
         def deliver(number: int, _group: bool) -> None:  # it always means the whole group
-            self.channel.post(wire.encode(wire.SIGNAL, slot, generation, number))
+            self.channel.post(framing.encode(framing.SIGNAL, slot, generation, number))
 
         if self.handles == PIDFD:
             handle = _WorkerPidfd.from_fd(fd, pid)
@@ -227,12 +229,12 @@ def start(recipe: Recipe, mask: SignalMask = None) -> HostEnd:
     try:
         if recipe.fork:
             arguments = recipe.initializer[1] if recipe.initializer else ()
-            return _fork(boot, inheritance.descriptors_of(arguments), mask)
+            return _fork(boot, inherited.descriptors_of(arguments), mask)
         link = interpreter.first_to_answer(partial(_spawn, boot, mask))
         try:
             for fd in fds:
-                link.channel.post(wire.encode(wire.INHERIT), os.dup(fd))
-            link.channel.post(wire.encode(wire.BOOT, buffers=boot.dump()))
+                link.channel.post(framing.encode(framing.INHERIT), os.dup(fd))
+            link.channel.post(framing.encode(framing.BOOT, buffers=boot.dump()))
         except BaseException:
             _give_up(link)
             raise
@@ -251,7 +253,7 @@ def _fork(boot: Boot, handed_over: set[int], mask: SignalMask) -> HostEnd:
         )
 
     def fork(link: HostEnd, theirs: Socket, host: int, lifeline: int) -> int:
-        return launching.fork(theirs, host, lifeline, boot, link, handed_over)
+        return launch.fork(theirs, host, lifeline, boot, link, handed_over)
 
     try:
         return _begin(boot, mask, fork, Launcher("the forked host", START_TIMEOUT))
@@ -263,7 +265,7 @@ def _spawn(boot: Boot, mask: SignalMask, program: str, is_last: bool) -> HostEnd
     """Start a template in a fresh interpreter. Raises Unfit, if the program is none."""
 
     def spawn(link: HostEnd, theirs: Socket, host: int, lifeline: int) -> int:
-        return launching.spawn(program, (theirs.fileno(), host, lifeline), boot.handles, link.seal)
+        return launch.spawn(program, (theirs.fileno(), host, lifeline), boot.handles, link.seal)
 
     return _begin(boot, mask, spawn, Launcher(program, START_TIMEOUT if is_last else PATIENCE, leads_group=True))
 

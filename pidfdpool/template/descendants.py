@@ -15,8 +15,8 @@ import _thread
 import os
 from contextlib import suppress
 
-from pidfdpool.native import signal
 from pidfdpool.pidfd import Pidfd
+from pidfdpool.process.native import signal
 from pidfdpool.worker import mark
 
 TYPE_CHECKING = False

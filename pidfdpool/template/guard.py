@@ -11,15 +11,15 @@ import os
 import select
 from contextlib import contextmanager, suppress
 
-from pidfdpool import hygiene, native
-from pidfdpool.native import signal
 from pidfdpool.pidfd import Pidfd, prctl
+from pidfdpool.process import hygiene, native
+from pidfdpool.process.native import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pidfdpool.template.boot import Boot
+    from pidfdpool.worker.boot import Boot
 
 
 def preload(boot: Boot, host_fd: int | None) -> None:

@@ -13,12 +13,13 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pidfdpool import hygiene, interruptible, native, wire
 from pidfdpool.pidfd import ExitStatus, Pidfd, SentinelHandle
 from pidfdpool.pidfd.sentinel import reap as reap_child
-from pidfdpool.template.boot import PIDFD
+from pidfdpool.process import hygiene, interruptible, native
 from pidfdpool.template.interpreter import Unfit
-from pidfdpool.template.launching import OTHER_PYTHON
+from pidfdpool.template.launch import OTHER_PYTHON
+from pidfdpool.transport import framing
+from pidfdpool.worker.boot import PIDFD
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -62,7 +63,7 @@ def shake_hands(link: HostEnd, launcher: Launcher, mask: AbstractSet[int]) -> No
             raise Unfit(f"{launcher.program} is a Python of another version") from error
         told = f"{launcher.program}, started as the pool's template, ended before it was ready: {status}"
         raise Unfit(told) from error
-    except wire.WireError as error:
+    except framing.WireError as error:
         _end(link, launcher, named)
         raise Unfit(f"{launcher.program}, started as the pool's template, said what no template says") from error
     except BaseException:
@@ -85,16 +86,16 @@ def _await_hello(link: HostEnd, program: str, patience: float) -> None:
                 continue
             raise Unfit(f"{program} did not start a template within {patience:g} s")
         for frame in link.channel.receive_now():
-            if frame.kind == wire.SPAWN_FAILED:
+            if frame.kind == framing.SPAWN_FAILED:
                 raise OSError(frame.value, f"{program} could not fork the template: {os.strerror(frame.value)}")
-            if frame.kind not in (wire.LAUNCHED, wire.HELLO):
+            if frame.kind not in (framing.LAUNCHED, framing.HELLO):
                 link.early.append(frame)
                 continue
             fd = link.channel.descriptor()
             if fd is None:
                 raise OSError(errno.EMFILE, "no descriptor number left for the template's pidfd")
             handle = _handle(link.handles, fd, frame.value)
-            if frame.kind == wire.LAUNCHED:
+            if frame.kind == framing.LAUNCHED:
                 link.launcher = handle
             else:
                 link.handle = handle

@@ -24,21 +24,23 @@ import select
 import sys
 from contextlib import nullcontext, suppress
 
-from pidfdpool import exiting, grammar, hygiene, lifeline, main_module, native, payload, scripts, wire
-from pidfdpool.channel import Channel
-from pidfdpool.native import signal
 from pidfdpool.pidfd import prctl
+from pidfdpool.process import exiting, hygiene, lifeline, native
+from pidfdpool.process.native import signal
+from pidfdpool.serialization import payload, scripts
 from pidfdpool.template.birth import Birth, WorkerProcess, own_handle
-from pidfdpool.template.boot import PIDFD, Boot
-from pidfdpool.worker import mark
+from pidfdpool.transport import frame_rules, framing
+from pidfdpool.transport.channel import Channel
+from pidfdpool.worker import mark, script_module
+from pidfdpool.worker.boot import PIDFD, Boot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from pidfdpool.template.undertaker import Undertaker
-    from pidfdpool.wire import Buffer, Frame
+    from pidfdpool.template.reaper import Undertaker
+    from pidfdpool.transport.framing import Buffer, Frame
 
 
 def main(arguments: list[str]) -> NoReturn:
@@ -47,7 +49,7 @@ def main(arguments: list[str]) -> NoReturn:
     hygiene.close_inherited_descriptors(keep=fds)
     for fd in fds:
         native.set_close_on_exec(fd)
-    launch(channel, host, lifeline_fd, arguments[3], wire.seal_of(int(arguments[4])))
+    launch(channel, host, lifeline_fd, arguments[3], framing.seal_of(int(arguments[4])))
 
 
 def launch(
@@ -68,11 +70,11 @@ def launch(
     """
     status = 1
     try:
-        channel = Channel(native.socket_of(channel_fd), grammar.TO_TEMPLATE, descriptors=True, seals=seal)
+        channel = Channel(native.socket_of(channel_fd), frame_rules.TO_TEMPLATE, descriptors=True, seals=seal)
         launcher, own = os.getpid(), own_handle(handles)
         with hygiene.signals_blocked():
             if not _fork_template(channel, own[0]):
-                channel.send(wire.encode(wire.LAUNCHED, value=launcher), own[0])
+                channel.send(framing.encode(framing.LAUNCHED, value=launcher), own[0])
                 for fd in own:
                     native.close(fd)
                 Template(channel, host_fd, lifeline_fd, handles).run(boot, leave_host)
@@ -92,8 +94,8 @@ def _fork_template(channel: Channel, own: int) -> int:
     try:
         return native.fork()
     except OSError as error:
-        channel.send(wire.encode(wire.LAUNCHED, value=os.getpid()), own)
-        channel.send(wire.encode(wire.SPAWN_FAILED, value=error.errno or errno.EAGAIN))
+        channel.send(framing.encode(framing.LAUNCHED, value=os.getpid()), own)
+        channel.send(framing.encode(framing.SPAWN_FAILED, value=error.errno or errno.EAGAIN))
         os._exit(1)
 
 
@@ -122,11 +124,11 @@ class Template:
         """
         own = own_handle(self._handles)
         # First of all: while the host does what there is to do then, so does this process.
-        self._channel.send(wire.encode(wire.HELLO, value=os.getpid()), own[0])
+        self._channel.send(framing.encode(framing.HELLO, value=os.getpid()), own[0])
         native.close(own[0])
         self._kept_open = [*own[1:], self._lifeline]
         if boot is None:
-            main_module.keep_signals()
+            script_module.keep_signals()
         hygiene.reset_signals()
         hygiene.leave_session()
         lifeline.signal_me(self._lifeline, signal.SIGCONT)
@@ -148,7 +150,7 @@ class Template:
         hygiene.unblock_signals()
         self._boot = boot
         if self._preload():
-            self._channel.send(wire.encode(wire.BOOTED))
+            self._channel.send(framing.encode(framing.BOOTED))
             self._serve()
 
     # ---- getting ready -------------------------------------------------------------------------------------
@@ -158,15 +160,15 @@ class Template:
         boot: Boot | None = None
         while boot is None:
             for frame in self._channel.receive():
-                if frame.kind == wire.INHERIT:
+                if frame.kind == framing.INHERIT:
                     fd = self._channel.descriptor()
                     if fd is None:
                         raise OSError(errno.EMFILE, "no descriptor number left for what workers inherit")
                     descriptors.append(fd)
-                elif frame.kind == wire.BOOT:
+                elif frame.kind == framing.BOOT:
                     boot = Boot.load(frame.buffers, descriptors)
                     if boot.script is not None:
-                        main_module.install(scripts.Script(*boot.script))
+                        script_module.install(scripts.Script(*boot.script))
                 else:
                     self._requests.append(frame)
         return boot
@@ -178,7 +180,7 @@ class Template:
                 self._be_no_main_process()
             if self._boot.preloads:
                 exiting.own()
-                import pidfdpool.template.undertaker  # the preload may leave no descriptor to read it with
+                import pidfdpool.template.reaper  # the preload may leave no descriptor to read it with
                 from pidfdpool.template.guard import preload
 
                 preload(self._boot, self._host_fd if self._handles == PIDFD else None)
@@ -186,7 +188,7 @@ class Template:
             from pidfdpool.worker import tracebacks
 
             told = payload.dump_error(tracebacks.cut(error), payload.Arrived())
-            self._channel.send(wire.encode(wire.PRELOAD_FAILED, buffers=told))
+            self._channel.send(framing.encode(framing.PRELOAD_FAILED, buffers=told))
             return False
         hygiene.flush_output()
         import faulthandler  # noqa: F401  what every worker needs is loaded once, too
@@ -232,7 +234,7 @@ class Template:
     def _read(self) -> None:
         try:
             self._requests += self._channel.receive()
-        except wire.WireError:
+        except framing.WireError:
             sys.excepthook(*sys.exc_info())  # somebody else writes into the host's end
             self._host_gone()
         except (EOFError, OSError):
@@ -242,15 +244,15 @@ class Template:
     def _work_off(self) -> None:
         requests, self._requests = self._requests, []
         for frame in requests:
-            if frame.kind == wire.TOKENS:
+            if frame.kind == framing.TOKENS:
                 self._tokens = self._channel.descriptor()
-            elif frame.kind == wire.SPAWN:
+            elif frame.kind == framing.SPAWN:
                 self._spawn(frame)
-            elif frame.kind == wire.SCRIPT:
+            elif frame.kind == framing.SCRIPT:
                 self._run_script()
-            elif frame.kind == wire.SIGNAL:
+            elif frame.kind == framing.SIGNAL:
                 self._signal(frame)
-            elif frame.kind == wire.STOP:
+            elif frame.kind == framing.STOP:
                 self._stopping = True
                 self._kill_workers()
         if self._workers:
@@ -269,13 +271,13 @@ class Template:
         self._be_no_main_process()
         exiting.own()
         with guarded(self._host_fd) if self._handles == PIDFD else nullcontext():
-            main_module.run_script()
+            script_module.run_script()
         hygiene.flush_output()
         gc.freeze()
 
     def _load_undertaker(self) -> Undertaker:
         if self._undertaker is None:
-            from pidfdpool.template.undertaker import Undertaker
+            from pidfdpool.template.reaper import Undertaker
 
             self._undertaker = Undertaker(self._workers, self._epoll, self._doorbell, self._tell, self._own_mark)
         return self._undertaker
@@ -324,7 +326,7 @@ class Template:
             worker = self._fork_worker(frame, birth)
         except OSError as error:
             number = error.errno or errno.EIO
-            self._tell(wire.encode(wire.SPAWN_FAILED, frame.slot, frame.generation, number))
+            self._tell(framing.encode(framing.SPAWN_FAILED, frame.slot, frame.generation, number))
         else:
             self._announce(worker, birth)
         finally:
@@ -336,10 +338,10 @@ class Template:
         handle = worker.handle
         self._workers[handle.pid] = worker
         self._epoll.register(handle.fileno(), select.EPOLLIN)
-        self._tell(wire.encode(wire.BLACKBOX, worker.slot, worker.generation), birth.blackbox)
+        self._tell(framing.encode(framing.BLACKBOX, worker.slot, worker.generation), birth.blackbox)
         if birth.stderr is not None:
-            self._tell(wire.encode(wire.STDERR, worker.slot, worker.generation), birth.stderr[0])
-        self._tell(wire.encode(wire.SPAWNED, worker.slot, worker.generation, handle.pid), handle.fileno())
+            self._tell(framing.encode(framing.STDERR, worker.slot, worker.generation), birth.stderr[0])
+        self._tell(framing.encode(framing.SPAWNED, worker.slot, worker.generation, handle.pid), handle.fileno())
 
     def _fork_worker(self, frame: Frame, birth: Birth) -> WorkerProcess:
         template = os.getpid()
@@ -386,7 +388,7 @@ class Template:
 
             own = mark.Mark(its_mark)
             sentinel = birth.sentinel and birth.sentinel[1]
-            end = native.socket_of(birth.end), wire.seal_of(frame.value)
+            end = native.socket_of(birth.end), framing.seal_of(frame.value)
             fds = birth.tokens, birth.blackbox
             status = Worker(*end, frame.slot, self._boot, host_fd, sentinel, *fds, own).run()
         except BaseException:

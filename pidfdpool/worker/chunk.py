@@ -10,9 +10,10 @@ import time
 from contextlib import suppress
 from itertools import chain, compress, repeat, starmap
 
-from pidfdpool import blackbox, chains, payload, picklers, rebuilding, scripts
-from pidfdpool.segments.apart import Apart
-from pidfdpool.worker import tracebacks
+from pidfdpool.serialization import exception_chains, payload, picklers, scripts
+from pidfdpool.serialization.out_of_band import Apart
+from pidfdpool.transport import black_box
+from pidfdpool.worker import rebuild_guard, tracebacks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mmap import mmap
     from typing import Any, TypeAlias
 
-    from pidfdpool.wire import Buffer
+    from pidfdpool.transport.framing import Buffer
 
     _Told: TypeAlias = tuple[Sequence[Buffer | PickleBuffer] | tuple[list[Any]], list[Buffer] | None, float]
 
@@ -48,7 +49,7 @@ class _Run:
         calls, marks = self._calls, _cleared()
         if marks is None:
             return chain.from_iterable(self._slices(lambda _note: 0))
-        if len(calls) > blackbox.MARKS:
+        if len(calls) > black_box.MARKS:
             return chain.from_iterable(self._slices(marks.write))
         self._current = iter(calls)
         return compress(self._current, map(marks.write, repeat(_NOTE)))  # in C: 20 to 50 ns for each
@@ -82,15 +83,15 @@ def _cleared() -> mmap | None:
     global _marks  # noqa: PLW0603  once per worker
     if _marks is None and box is not None:
         with suppress(OSError, ValueError):
-            _marks = blackbox.map_marks(box)
+            _marks = black_box.map_marks(box)
     if _marks is not None:
-        blackbox.clear_marks(_marks)
+        black_box.clear_marks(_marks)
     return _marks
 
 
 def _step(count: int) -> int:
     """Return how many of so many calls are made from one note to the next."""
-    return 1 if count <= blackbox.MARKS else -(-count // _NOTES)
+    return 1 if count <= black_box.MARKS else -(-count // _NOTES)
 
 
 def calls_at(notes: int, count: int) -> tuple[int, int] | None:
@@ -125,7 +126,7 @@ def call_all(function: Buffer, calls: Sequence[Buffer], starred: bool) -> _Told:
         the host; that failure, if there is one; and the seconds that the calls took. Those after a failure are made
         all the same, as they would be one by one.
     """
-    with rebuilding.during(rebuilding.CALL):
+    with rebuild_guard.during(rebuild_guard.CALL):
         function_ = payload.loads([function])
         _cleared()
         calls_, starred = _rebuilt(calls, starred)
@@ -137,7 +138,7 @@ def call_all(function: Buffer, calls: Sequence[Buffer], starred: bool) -> _Told:
     try:
         apart = Apart(results, shared)
     except Exception as error:
-        chains.drop_tracebacks(error)
+        exception_chains.drop_tracebacks(error)
     if apart is None:  # not in a handler: the traceback is to tell of the one result that does not pickle
         return *_what_pickles(results, failure), took
     if picklers.handed_over:
@@ -162,7 +163,7 @@ def _rebuilt(calls: Sequence[Buffer], starred: bool) -> tuple[Sequence[Any], boo
     except scripts.NeedsScript:
         raise
     except BaseException:
-        from pidfdpool import salvage
+        from pidfdpool.serialization import salvage
 
         rest = salvage.each(calls, in_host=False)
         if rest is None:
@@ -189,7 +190,7 @@ def _make(function: Any, calls: Sequence[Any], starred: bool, results: list[Any]
             if failure is None:
                 failure = tracebacks.told(error, shared)
             else:
-                chains.drop_tracebacks(error)
+                exception_chains.drop_tracebacks(error)
         made += len(came) + 1  # with the one that failed; if none has, this was the last round
     _run = None
     _cleared()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import sys
 
-from pidfdpool import preparation
+from pidfdpool.serialization import preparation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-    from pidfdpool.template.boot import Boot
+    from pidfdpool.worker.boot import Boot
 
 
 TEMPLATE = "PidfdPoolTemplate"

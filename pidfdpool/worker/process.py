@@ -17,33 +17,21 @@ from _thread import _count as count_threads
 from collections import deque
 from contextlib import suppress
 
-from pidfdpool import (
-    blackbox,
-    context,
-    exiting,
-    grammar,
-    hygiene,
-    main_module,
-    native,
-    payload,
-    picklers,
-    rebuilding,
-    scripts,
-    tokens,
-    wire,
-)
-from pidfdpool.blackbox import BEGUN, HEARD, NEXT, TAKEN_BACK
-from pidfdpool.channel import Channel
 from pidfdpool.pidfd import prctl
-from pidfdpool.spinning import Spin
-from pidfdpool.worker import chunk, handing, identity, tracebacks
-from pidfdpool.worker.borrowing import Borrowing
+from pidfdpool.process import exiting, hygiene, native
+from pidfdpool.process.spinning import Spin
+from pidfdpool.serialization import payload, picklers, scripts
+from pidfdpool.transport import black_box, frame_rules, framing, tokens
+from pidfdpool.transport.black_box import BEGUN, HEARD, NEXT, TAKEN_BACK
+from pidfdpool.transport.channel import Channel
+from pidfdpool.worker import chunk, context, handover, identity, rebuild_guard, script_module, tracebacks
+from pidfdpool.worker.leased_segments import Borrowing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pidfdpool.native import Socket
-    from pidfdpool.template.boot import Boot
-    from pidfdpool.wire import Buffer, Frame
+    from pidfdpool.process.native import Socket
+    from pidfdpool.transport.framing import Buffer, Frame
+    from pidfdpool.worker.boot import Boot
     from pidfdpool.worker.mark import Mark
 
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
@@ -65,7 +53,7 @@ class Worker:
         box: int,
         mark: Mark,
     ) -> None:
-        self._channel = Channel(end, grammar.TO_WORKER, seals=seal)
+        self._channel = Channel(end, frame_rules.TO_WORKER, seals=seal)
         self._segments = Borrowing(self._channel)
         self._sending = native.lock()
         self._unsaid: deque[str] = deque()  # reasons why this worker is not well
@@ -80,11 +68,11 @@ class Worker:
         self._tokens = its_tokens
         self._spin = Spin(boot.spin)
         self._box = box
-        self._notes = blackbox.share(box)  # what the host is to know of this process when it is dead
+        self._notes = black_box.share(box)  # what the host is to know of this process when it is dead
         self._passed = 0  # the first of the tasks that were taken back, once they are passed over
         self._mark = mark
         self._statm: int | None = None
-        self._handing = handing.Handing()
+        self._handing = handover.Handing()
         # Held open until this process ends: the box, and in the fallback the sign of life.
         self._held = [its_tokens, box] if sentinel is None else [its_tokens, box, sentinel]
         # A process that a task forks must not hold the channel: the host would not see that the worker closed it.
@@ -99,10 +87,10 @@ class Worker:
         return identity.run(self._work)
 
     def _work(self) -> int:
-        main_module.set_signals()
+        script_module.set_signals()
         hygiene.start_faulthandler()
         with suppress(Exception):  # without it a stack is missing one day, and nothing else
-            blackbox.record_stacks(self._box)
+            black_box.record_stacks(self._box)
         self._mark.put_on()
         context.install(self._beat, self._report)
         chunk.shared, chunk.box = self._shared, self._box
@@ -113,7 +101,7 @@ class Worker:
         try:
             if not self._initialize():
                 return 1
-            self._send(wire.encode(wire.READY))
+            self._send(framing.encode(framing.READY))
             while self._work_off():
                 self._read(self._spin.wait(self._look, self._channel.receive))
         except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -142,13 +130,13 @@ class Worker:
             try:
                 with suppress(IndexError):  # another thread was quicker
                     reason = self._unsaid.popleft().encode("utf-8", "backslashreplace")
-                    self._channel.send(wire.encode(wire.UNHEALTHY, buffers=[reason]))
+                    self._channel.send(framing.encode(framing.UNHEALTHY, buffers=[reason]))
             finally:
                 self._sending.release()
 
     def _beat(self) -> None:
         with suppress(OSError):  # the task has closed what is not its own
-            blackbox.beat(self._box, time.monotonic())
+            black_box.beat(self._box, time.monotonic())
 
     def _memory(self) -> int:
         """Return this process's resident memory in KiB; 0: not watched, or not known."""
@@ -166,18 +154,18 @@ class Worker:
         try:
             self._boot.run_initializer()
         except scripts.NeedsScript:
-            self._send(wire.encode(wire.OUTDATED, value=1))
+            self._send(framing.encode(framing.OUTDATED, value=1))
             return False
         except BaseException as error:
             tracebacks.cut(error)
             # Said by the same logger, in the same words, as in the standard library's workers.
             import logging
 
-            from pidfdpool import journal
+            from pidfdpool.process import journal
 
             logger = logging.getLogger("concurrent.futures")
             journal.write(logger, logging.CRITICAL, "Exception in initializer:", exc_info=True)
-            self._send(wire.encode(wire.INITIALIZER_FAILED, buffers=payload.dump_error(error, self._shared)))
+            self._send(framing.encode(framing.INITIALIZER_FAILED, buffers=payload.dump_error(error, self._shared)))
             return False
         return True
 
@@ -190,7 +178,7 @@ class Worker:
     def _read(self, frames: list[Frame]) -> None:
         """Take what was read: tasks and the word to leave in their order, what is about segments at once."""
         for frame in frames:
-            if frame.kind <= wire.LEAVE:
+            if frame.kind <= framing.LEAVE:
                 self._line.append(frame)
             else:
                 self._segments.take(frame)
@@ -199,12 +187,12 @@ class Worker:
         """Do what was read so far; return whether there is to be more."""
         line, notes = self._line, self._notes
         while line:
-            if line[0].kind == wire.LEAVE:
+            if line[0].kind == framing.LEAVE:
                 return False
-            if line[0].slot & wire.NEEDS_SCRIPT and not scripts.ran:
-                self._send(wire.encode(wire.OUTDATED))
+            if line[0].slot & framing.NEEDS_SCRIPT and not scripts.ran:
+                self._send(framing.encode(framing.OUTDATED))
                 return False
-            if self._unwell and line[-1].kind != wire.LEAVE:
+            if self._unwell and line[-1].kind != framing.LEAVE:
                 self._read(self._channel.receive())  # the host has been told: it takes these back, and sends LEAVE
             elif not tokens.take(self._tokens):
                 # Looked at before the host hears of it and sends others.
@@ -235,26 +223,26 @@ class Worker:
         """Run a task and write what came of it."""
         began = time.monotonic()
         kind, buffers = self._run_task(frame)
-        if kind == wire.OUTDATED:
-            self._send(wire.encode(kind, value=1))
+        if kind == framing.OUTDATED:
+            self._send(framing.encode(kind, value=1))
             self._outdated = True
             return
-        if kind == wire.UNSEEN:
-            self._send(wire.encode(kind, value=frame.value))
+        if kind == framing.UNSEEN:
+            self._send(framing.encode(kind, value=frame.value))
             frame = self._sent_anew(frame.value)
             kind, buffers = self._run_task(frame)
-        told = wire.ticks(time.monotonic() - began)
+        told = framing.ticks(time.monotonic() - began)
         if self._segments.active:
             told |= self._segments.answer()
-        elif frame.slot & wire.ABOUT_SEGMENTS:
-            told |= wire.ANSWERED
-        self._send(wire.encode(kind, told, self._memory(), frame.value, buffers))
+        elif frame.slot & framing.ABOUT_SEGMENTS:
+            told |= framing.ANSWERED
+        self._send(framing.encode(kind, told, self._memory(), frame.value, buffers))
 
     def _sent_anew(self, number: int) -> Frame:
         """Return the frame of a task when it has come for the second time, behind others that wait."""
         while True:
             for frame in self._line:
-                if frame.kind == wire.TASK and frame.value == number:
+                if frame.kind == framing.TASK and frame.value == number:
                     self._line.remove(frame)
                     return frame
             self._read(self._channel.receive())
@@ -266,19 +254,19 @@ class Worker:
         heard that they were dropped.
         """
         count = 0
-        while self._line and self._line[0].kind == wire.TASK:
+        while self._line and self._line[0].kind == framing.TASK:
             self._line.popleft()
             count += 1
-        self._send(wire.encode(wire.DROPPED, value=count))
+        self._send(framing.encode(framing.DROPPED, value=count))
 
     def _run_task(self, frame: Frame) -> tuple[int, list[Buffer]]:
         """Run a task as its flags say, and return its outcome."""
-        if type(frame.buffers) is wire.Lost:
+        if type(frame.buffers) is framing.Lost:
             return self._refuse(frame.buffers.size)
-        deadline = wire.DEADLINE.unpack(frame.buffers.pop())[0] if frame.slot & wire.HAS_DEADLINE else None
-        spare = frame.slot & wire.SPARE_DESCENDANTS
-        if frame.slot & wire.ABOUT_SEGMENTS and not self._segments.open(frame):
-            return wire.UNSEEN, []
+        deadline = framing.DEADLINE.unpack(frame.buffers.pop())[0] if frame.slot & framing.HAS_DEADLINE else None
+        spare = frame.slot & framing.SPARE_DESCENDANTS
+        if frame.slot & framing.ABOUT_SEGMENTS and not self._segments.open(frame):
+            return framing.UNSEEN, []
         context.enter(frame.value, frame.generation, deadline)
         if spare:
             self._mark.take_off()
@@ -292,14 +280,14 @@ class Worker:
     def _refuse(self, size: int) -> tuple[int, list[Buffer]]:
         """Answer a call for which there was no memory."""
         told = f"this worker (pid {self._pid}) has not enough memory to receive the call, which takes {size} bytes"
-        return wire.ERROR, payload.dump_error(MemoryError(told), self._shared)
+        return framing.ERROR, payload.dump_error(MemoryError(told), self._shared)
 
     def _outcome(self, frame: Frame) -> tuple[int, list[Buffer]]:
         """Run the call and return the kind and the buffers to answer with. Holds on to nothing of the task's."""
-        note = rebuilding.note
+        note = rebuild_guard.note
         try:
-            note.bystanders = rebuilding.other_threads() if count_threads() else ()
-            note.doing = rebuilding.CALL
+            note.bystanders = rebuild_guard.other_threads() if count_threads() else ()
+            note.doing = rebuild_guard.CALL
             function, arguments, keywords = payload.loads(frame.buffers)
             note.doing = None
             frame.buffers.clear()
@@ -307,14 +295,14 @@ class Worker:
             del function, arguments, keywords
             self._leave_if_forked()
             dump = self._segments.dump if self._segments.lends else payload.dumps
-            kind, buffers = wire.RESULT, dump(result, self._shared)
+            kind, buffers = framing.RESULT, dump(result, self._shared)
         except scripts.NeedsScript:  # raised while the call is rebuilt, so nothing of it has run
             note.doing = None
-            return wire.OUTDATED, []
+            return framing.OUTDATED, []
         except BaseException as error:
             note.doing = None
             self._leave_if_forked()
-            kind, buffers = wire.ERROR, tracebacks.told(error, self._shared)
+            kind, buffers = framing.ERROR, tracebacks.told(error, self._shared)
         if picklers.handed_over:
             self._handing.note()
         hygiene.flush_output()
@@ -330,12 +318,12 @@ class Worker:
         context.forget()
         chunk.forget_in_forked_child()
         self._notes.release()
-        rebuilding.forget_in_forked_child()
+        rebuild_guard.forget_in_forked_child()
         self._segments.close_in_forked_child()
         self._channel.close()
         # Before its box is closed: a signal's stack would go into whatever has that number next.
         with suppress(Exception):
-            blackbox.forget_stacks()
+            black_box.forget_stacks()
         for fd in self._held:
             with suppress(OSError):
                 native.close(fd)

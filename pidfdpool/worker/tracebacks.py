@@ -7,13 +7,13 @@ says so. `loop.stacks` does the same to the stacks of workers that were told to 
 
 from __future__ import annotations
 
-from pidfdpool import chains, payload
+from pidfdpool.serialization import exception_chains, payload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from pidfdpool.wire import Buffer
+    from pidfdpool.transport.framing import Buffer
 
 _LOOP = ("pidfdpool.worker.", "pidfdpool.template.process")
 
@@ -24,7 +24,7 @@ def told(error: BaseException, shared: payload.SharedMain | None) -> list[Buffer
     They hold all that the task had: its arguments, its variables, a result that did not pickle.
     """
     buffers = payload.dump_error(cut(error), shared)
-    chains.drop_tracebacks(error)
+    exception_chains.drop_tracebacks(error)
     return buffers
 
 

@@ -14,19 +14,21 @@ import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
-from pidfdpool import blackbox, payload, tokens, wire
-from pidfdpool.loop import lending, outcomes, stacks
-from pidfdpool.loop.hearing import OUTCOMES
+from pidfdpool.loop import outcomes, segment_leases, stacks
 from pidfdpool.loop.progress import Progress
-from pidfdpool.machine import Machine
-from pidfdpool.policy import Policy
-from pidfdpool.segments import layout, memory
-from pidfdpool.segments.arena import RESULT, Arena
-from pidfdpool.worker.borrowing import Borrowing
+from pidfdpool.loop.responses import OUTCOMES
+from pidfdpool.scheduler.machine import Machine
+from pidfdpool.scheduler.policy import Policy
+from pidfdpool.serialization import payload
+from pidfdpool.transport import black_box as blackbox
+from pidfdpool.transport import framing, tokens
+from pidfdpool.transport.segments import layout, memory
+from pidfdpool.transport.segments.arena import RESULT, Arena
+from pidfdpool.worker.leased_segments import Borrowing
 from tests.fuzzing import inputs
 
 _KINDS = {name: sorted(of._rules) for name, of in inputs.GRAMMARS.items()}
-_BOUND = wire._STEP + (1 << 16)  # bytes that may be had beyond what was received
+_BOUND = framing._STEP + (1 << 16)  # bytes that may be had beyond what was received
 
 
 class NotClean(Exception):
@@ -41,11 +43,11 @@ def check(right: object, what: str) -> None:
 # ---- frames -------------------------------------------------------------------------------------------------------
 
 
-def decoded(draw: random.Random, side: str, seal: bytes) -> tuple[list[wire.Frame], int]:
+def decoded(draw: random.Random, side: str, seal: bytes) -> tuple[list[framing.Frame], int]:
     """Decode a stream as a channel would, in pieces; return the frames and how many bytes came."""
     data = inputs.stream(draw, _KINDS[side], seal)
-    decoder = wire.Decoder(inputs.GRAMMARS[side], seal)
-    frames: list[wire.Frame] = []
+    decoder = framing.Decoder(inputs.GRAMMARS[side], seal)
+    frames: list[framing.Frame] = []
     at = 0
     try:
         while at < len(data):
@@ -63,7 +65,7 @@ def decoded(draw: random.Random, side: str, seal: bytes) -> tuple[list[wire.Fram
             check(held <= at + _BOUND, f"{held} bytes were had for {at} that had come")
             if decoder.fault is not None:
                 break
-    except wire.WireError as error:
+    except framing.WireError as error:
         check(decoder.fault is error, "a fault is not remembered")
         check(str(error), "a fault without words")
     check(sum(len(b) for f in frames for b in f.buffers) <= len(data), "more came out than went in")
@@ -77,14 +79,14 @@ def frames(draw: random.Random) -> int:
     for frame in came:
         counts = [len(buffer) for buffer in frame.buffers]
         check(frame.kind in inputs.GRAMMARS[side]._rules, "a kind from the wrong side")
-        if frame.kind in (wire.ERROR, wire.INITIALIZER_FAILED, wire.PRELOAD_FAILED):
+        if frame.kind in (framing.ERROR, framing.INITIALIZER_FAILED, framing.PRELOAD_FAILED):
             check(len(counts) == 2, "an exception that is not two buffers")
-        elif frame.kind == wire.DIED:
-            check(counts == [wire.USAGE.size], "a death without usage")
+        elif frame.kind == framing.DIED:
+            check(counts == [framing.USAGE.size], "a death without usage")
             outcomes_status(frame.value)
-        elif frame.kind == wire.UNHEALTHY:
+        elif frame.kind == framing.UNHEALTHY:
             check(len(counts) == 1, "no reason")
-        elif frame.kind == wire.DROPPED:
+        elif frame.kind == framing.DROPPED:
             check(frame.value > 0, "fewer than none")
     return size
 
@@ -106,25 +108,25 @@ class _Host:
         self.tasks = {number: SimpleNamespace(name="task", number=number) for number in range(1, 4)}
         self.machine = Machine(Policy(max_workers=1))
         self.workers: dict[int, object] = {}
-        self.lender = lending.Lender.__new__(lending.Lender)
+        self.lender = segment_leases.Lender.__new__(segment_leases.Lender)
         self.lender._pool = self
         self.lender.arena = Arena(4 << 20)
         self.lender._looked_at = set()
         self.lender.sizes = {}
-        self.account = lending.Account()
+        self.account = segment_leases.Account()
 
     def lend(self) -> None:
         """Have each task lent a segment for its result."""
         for number in self.tasks:
             segment = self.lender.arena.take(RESULT, 100_000) or self.lender.arena.make(RESULT, 100_000)
-            loan = None if segment is None else lending._Loan(self.lender.arena, segment)
-            self.account.lent[number] = lending._Lent(None, loan, None)
+            loan = None if segment is None else segment_leases._Loan(self.lender.arena, segment)
+            self.account.lent[number] = segment_leases._Lent(None, loan, None)
 
 
 _host: list[_Host] = []
 
 
-def be_told(frame: wire.Frame) -> None:
+def be_told(frame: framing.Frame) -> None:
     """Take an outcome as a future is told it."""
     result, error = outcomes.told(frame)
     check(error is None or (result is None and isinstance(error, BaseException)), "neither a result nor an error")
@@ -150,13 +152,13 @@ def answers(draw: random.Random) -> int:
     flags = draw.choice((0, 1, 3, 5, 7, 9, 11, inputs.number(draw, 16)))
     kind = draw.choice(OUTCOMES)
     buffers = draw.choice(([reference], [pickled], [pickled, b"text \xff"]))
-    raw = b"".join(bytes(piece) for piece in wire.encode(kind, flags, 0, number, buffers))
+    raw = b"".join(bytes(piece) for piece in framing.encode(kind, flags, 0, number, buffers))
     link = SimpleNamespace(account=host.account)
     try:
-        for frame in wire.Decoder(inputs.GRAMMARS["a worker to the host"]).feed(raw):
+        for frame in framing.Decoder(inputs.GRAMMARS["a worker to the host"]).feed(raw):
             host.lender.settle(link, frame)
             be_told(frame)
-    except wire.WireError as error:
+    except framing.WireError as error:
         check(str(error), "a fault without words")
     host.account.lent.clear()
     return len(raw)
@@ -171,13 +173,13 @@ def requests(draw: random.Random) -> int:
     segments = Borrowing(SimpleNamespace(descriptor=lambda: None, take_descriptors=lambda: None))
     segments._mapped[1] = memory.Mapping(-1, 1 << 16)
     for frame in came:
-        if frame.kind in (wire.SEGMENT, wire.FORGET):
+        if frame.kind in (framing.SEGMENT, framing.FORGET):
             segments.take(frame)
-        elif frame.kind == wire.TASK:
-            if frame.slot & wire.HAS_DEADLINE:
-                wire.DEADLINE.unpack(frame.buffers.pop())
+        elif frame.kind == framing.TASK:
+            if frame.slot & framing.HAS_DEADLINE:
+                framing.DEADLINE.unpack(frame.buffers.pop())
             with contextlib.suppress(ValueError):  # a reference beyond its segment
-                if frame.slot & wire.ABOUT_SEGMENTS and segments.open(frame):
+                if frame.slot & framing.ABOUT_SEGMENTS and segments.open(frame):
                     check(frame.buffers, "a call without buffers")
                     frame.buffers.clear()
                     segments.answer()
@@ -290,8 +292,8 @@ def payload_of(draw: random.Random) -> bytes:
 def payloads(draw: random.Random) -> int:
     """Rebuild pickles as results and as exceptions: a value, or an error that says so."""
     data, text = payload_of(draw), draw.randbytes(draw.randrange(20))
-    for kind, buffers in ((wire.RESULT, [data]), (wire.RESULT, [data, text]), (wire.ERROR, [data, text])):
-        be_told(wire.Frame(kind, 0, 0, 1, buffers))
+    for kind, buffers in ((framing.RESULT, [data]), (framing.RESULT, [data, text]), (framing.ERROR, [data, text])):
+        be_told(framing.Frame(kind, 0, 0, 1, buffers))
     return len(data)
 
 

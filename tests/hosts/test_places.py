@@ -210,7 +210,7 @@ def test_tasks_can_be_ended_by_a_host_that_became_another_user(way, tmp_path):
         import functools
         from pidfdpool import PidfdPoolExecutor, TaskKilled, TaskTimeout
         from tests.hosts.programs import privileges
-        from tests.pool import calls
+        from tests import calls
         pool = PidfdPoolExecutor(2, mp_context=os.environ["PIDFDPOOL_CONTENDER"])
         compute(pool)
         privileges.become(54321)

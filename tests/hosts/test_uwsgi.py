@@ -4,7 +4,7 @@ There, sys.executable is uWSGI, and so it is not what a template may be started 
 
 Releases of uWSGI whose workers have no threads unless --enable-threads is given keep the GIL between two requests, so
 that a pool's thread runs only while a request waits for something. That is enough for results, and for replacing
-workers; `tests/pool/test_traps.py` has a host that does the same. The release here has threads always.
+workers; `tests/template/test_traps.py` has a host that does the same. The release here has threads always.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pidfdpool import native
 from pidfdpool.pidfd import Pidfd, PidfdError, PidfdMisused, ProcessGone, capabilities
+from pidfdpool.process import native
 from tests.conditions import eventually, is_alive
 from tests.pidfd.processes import fork, open_descriptors, reap, sleep_long, sleeper, wait_for_zombie
 

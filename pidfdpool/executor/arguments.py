@@ -1,0 +1,121 @@
+"""What the executor's constructor accepts, and what becomes of it. Called by whoever makes or resizes an executor."""
+
+from __future__ import annotations
+
+import operator
+import os
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from pidfdpool import checks
+from pidfdpool.scheduler.policy import MOST_WORKERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_WAYS = {"fork": "fork", "spawn": "exec", "forkserver": "exec"}
+
+
+def checked_max_workers(value: Any) -> int:
+    """Return the number of workers; None: the CPUs this process may use.
+
+    Raises:
+        ValueError, TypeError: it is no integer, less than 1 or more than 65535.
+    """
+    if value is None:
+        # What os.process_cpu_count() returns, which Python has since 3.13.
+        try:
+            return len(os.sched_getaffinity(0)) or 1
+        except OSError:  # refused by a sandbox
+            return min(os.cpu_count() or 1, MOST_WORKERS)
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"max_workers must be an integer, not {checks.shown(value)}") from None
+    if number <= 0:
+        raise ValueError(f"max_workers must be greater than 0, not {checks.shown(number)}")
+    if number > MOST_WORKERS:
+        raise ValueError(f"max_workers must be at most {MOST_WORKERS}, not {checks.shown(number)}")
+    return number
+
+
+def checked_prestart(workers: Any, max_workers: int, wait: Any, timeout: Any) -> tuple[int, float | None]:
+    """Return the number of workers that are to be there (None: all), and how long to wait for them.
+
+    Raises:
+        ValueError, TypeError: one of the arguments of `prestart` makes no sense.
+    """
+    count = checks.integer("workers", workers, least=1, optional=True)
+    checks.not_above("workers", count, "max_workers", max_workers)
+    checks.boolean("wait", wait)
+    return max_workers if count is None else count, checks.seconds("timeout", timeout, optional=True)
+
+
+def checked_way(context: Any) -> str:
+    """Return how the template is to come into being: "exec", "fork" or "any".
+
+    Raises:
+        TypeError, ValueError: it is no context and no name of a start method.
+    """
+    if context is None:
+        return "any"
+    method = context
+    if not isinstance(context, str):
+        ask = getattr(context, "get_start_method", None)
+        if not callable(ask):
+            wanted = "a multiprocessing context or the name of one"
+            raise TypeError(f"mp_context must be {wanted}, not {checks.shown(context)}")
+        # allow_none: to ask must not settle the host's default start method.
+        method = ask(allow_none=True)
+        if method is None:
+            from multiprocessing import get_all_start_methods
+
+            method = get_all_start_methods()[0]
+    if method not in _WAYS:
+        raise ValueError(f"mp_context must be one of {', '.join(map(repr, _WAYS))}, not {checks.shown(method)}")
+    return _WAYS[method]
+
+
+def checked_preload(value: Any) -> tuple[tuple[str, ...], Callable[[], object] | None]:
+    """Return the names of modules and the callable.
+
+    Raises:
+        TypeError, ValueError: something is neither, or there is more than one callable.
+    """
+    items = (
+        (value,)
+        if isinstance(value, str) or callable(value)
+        else _iterated("preload", value, "the name of a module, a callable, or an iterable of these")
+    )
+    modules = tuple(item for item in items if isinstance(item, str))
+    calls = [item for item in items if callable(item)]
+    for item in items:
+        if not isinstance(item, str) and not callable(item):
+            raise TypeError(f"preload takes names of modules and a callable, not {checks.shown(item)}")
+        if isinstance(item, str) and not all(item.split(".")):
+            raise ValueError(f"preload takes names of modules, such as 'numpy', and {item!r} is none")
+    if len(calls) > 1:
+        raise ValueError(f"preload takes at most one callable, not {checks.shown(calls)}")
+    return modules, calls[0] if calls else None
+
+
+def checked_initializer(call: Any, arguments: Any) -> tuple[Callable[..., object], tuple[Any, ...]] | None:
+    """Return the initializer with its arguments; None: there is none.
+
+    Raises:
+        TypeError: it cannot be called, or the arguments are none.
+    """
+    if call is not None and not callable(call):
+        raise TypeError(f"initializer must be a callable, not {checks.shown(call)}")
+    if call is None and arguments is None:
+        return None
+    given = _iterated("initargs", arguments, "an iterable of arguments")
+    return None if call is None else (call, given)
+
+
+def _iterated(name: str, value: Any, wanted: str) -> tuple[Any, ...]:
+    try:
+        items = iter(value)
+    except TypeError:
+        raise TypeError(f"{name} must be {wanted}, not {checks.shown(value)}") from None
+    return tuple(chain(items))  # which asks for no length: that may lie

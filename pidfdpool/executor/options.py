@@ -1,0 +1,123 @@
+"""`pool.options(...)`: a view of an executor whose tasks have other rules. And what it shares with the executor.
+
+A view is immutable and light: a reference to the executor and a refined Policy. It can be kept, shared between
+threads and refined again. It does not own the pool: it cannot shut it down, and it keeps the executor alive.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from pidfdpool.executor import async_calls, async_map, mapping
+from pidfdpool.executor.futures import Future
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from typing import Unpack
+
+    from pidfdpool.executor.adaptive_map import Guided
+    from pidfdpool.executor.pool_executor import PidfdPoolExecutor
+    from pidfdpool.loop.outcomes import Recipient
+    from pidfdpool.scheduler.policy import Policy, TaskOptions
+    from pidfdpool.serialization.payload import SharedMain
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Options:
+    """The same pool, with other options for what is submitted through this view. Made by `options()`.
+
+    Thread-safe. In a forked child it works as the executor does: with a pool of the child's own.
+    """
+
+    __slots__ = ("_executor", "_policy")
+
+    def __init__(self, executor: PidfdPoolExecutor, policy: Policy) -> None:
+        self._executor = executor
+        self._policy = policy
+
+    def options(self, **options: Unpack[TaskOptions]) -> Options:
+        """Return a further refined view. Options that are not given stay as they are here.
+
+        Raises:
+            TypeError, ValueError: there is no such option, or its value makes no sense; see `Policy`.
+        """
+        return Options(self._executor, self._policy.refined(options))
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have fn(*args, **kwargs) run in a worker under these options; all keywords are fn's. As the executor's."""
+        future: Future[T] = Future()
+        self._executor._submit_for(future, self._policy, fn, args, kwargs, wait=True)
+        return future
+
+    async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """As the executor's run, under these options."""
+        result: T = await async_calls.run(self._policy, self._executor, fn, args, kwargs)
+        return result
+
+    def amap(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+    ) -> AsyncIterator[T]:
+        """As the executor's amap, under these options."""
+        return async_map.amap(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """As the executor's map, under these options, each of which is about a whole chunk of calls."""
+        return mapping.ordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+
+    def map_unordered(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """As the executor's map_unordered, under these options, each of which is about a whole chunk of calls."""
+        return mapping.unordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+
+    def _submit_for(
+        self, recipient: Recipient, policy: Policy, fn: Any, args: Any, kwargs: Any, *, wait: bool
+    ) -> None:
+        self._executor._submit_for(recipient, policy, fn, args, kwargs, wait=wait)
+
+    def _sizes_chunks(self) -> bool:
+        return self._policy.sizes_chunks and getattr(self.submit, "__func__", None) is _OWN_SUBMIT
+
+    def _note_map(self, guided: Guided) -> tuple[int, SharedMain | None]:
+        return self._executor._note_map(guided)
+
+    def _resubmitter(self) -> Callable[[], Options | None]:
+        executor, policy = weakref.ref(self._executor), self._policy
+
+        def find() -> Options | None:
+            alive = executor()
+            return None if alive is None else Options(alive, policy)
+
+        return find
+
+    def __repr__(self) -> str:
+        ours, theirs = self._policy, self._executor._policy
+        changed = [f"{name}={getattr(ours, name)!r}" for name in ours.__slots__ if _differs(name, ours, theirs)]
+        return f"<options({', '.join(changed)}) of {self._executor!r}>"
+
+
+_OWN_SUBMIT = Options.submit
+
+
+def _differs(name: str, one: Policy, other: Policy) -> bool:
+    return bool(getattr(one, name) != getattr(other, name))

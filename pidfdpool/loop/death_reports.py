@@ -1,0 +1,116 @@
+"""Collects what is known of each worker's death, and tells it: to the log, to subscribers, to the errors.
+
+`Evidence` is what the pool thread found when it buried the worker. `record` adds to it what the machine knows; it is
+called under the pool's lock, `tell` without it, because it runs code of the user's.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from pidfdpool.deaths import Cause, Death
+from pidfdpool.loop.cgroup import MemoryEvents
+from pidfdpool.process import describe, journal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pidfdpool.scheduler import actions as do
+
+MOST_TOLD = 1000  # deaths of which an error tells, before the one that broke the pool
+
+_log = logging.getLogger("pidfdpool.deaths")
+# The errors tell of deaths, too: nobody who has not set up logging is to find them on standard error.
+_log.addHandler(logging.NullHandler())
+
+_TOLD = (
+    Cause.START,
+    Cause.TEMPLATE,
+    Cause.BABBLE,
+    Cause.HUNG_UP,
+)  # in errors, beside those not asked for
+
+
+class Evidence(NamedTuple):
+    """What a dead worker and its template left behind."""
+
+    peak_rss: int | None = None
+    cpu_time: float | None = None
+    stderr: tuple[str, ...] = ()
+    stack: str | None = None
+    marks: int = 0  # of the calls of a chunk that were begun, see `worker.chunk`
+
+
+class Witness:
+    """The deaths of one pool."""
+
+    def __init__(self, subscribers: list[Callable[[Death], object]], remembered: int) -> None:
+        self.recent: deque[Death] = deque(maxlen=remembered)
+        self._subscribers = subscribers
+        self._memory = MemoryEvents()
+        self._events: dict[str, int] | None = None  # what the memory's counters said, for the next record
+
+    def look(self) -> None:
+        """Read the memory's counters for the next record, if that was not done yet. The caller holds the lock."""
+        if self._events is None:
+            self._events = self._memory.risen()
+
+    def record(self, report: do.Report, evidence: Evidence, task: str | None) -> Death:
+        """Return the record of a death. The caller holds the pool's lock."""
+        self.look()
+        events, self._events = self._events or {}, None
+        death = Death(
+            slot=report.slot,
+            generation=report.generation,
+            pid=report.pid,
+            cause=report.cause,
+            exit_status=report.status,
+            uptime=report.uptime,
+            tasks_done=report.tasks_done,
+            task=task,
+            task_id=report.task,
+            attempt=report.attempt,
+            peak_rss=evidence.peak_rss,
+            cpu_time=evidence.cpu_time,
+            oom_kills=events.get("oom_kill", 0) if self._memory.readable else None,
+            memory_events=events,
+            stderr=evidence.stderr,
+            stack=evidence.stack,
+            detail=report.detail,
+            ended_at=time.time(),
+        )
+        if death.cause.unasked or death.cause in _TOLD:
+            self.recent.append(death)
+        return death
+
+    def tell(self, death: Death) -> None:
+        """Log a death and call the subscribers. In whichever thread noticed it, without the lock."""
+        level = logging.DEBUG if death.expected else logging.WARNING
+        journal.write(_log, level, "%s", death, extra={"death": death})
+        for callback in list(self._subscribers):
+            try:
+                callback(death)
+            except BaseException:
+                message = "exception calling %r for the death of worker %d"
+                journal.write(_log, logging.ERROR, message, callback, death.slot, exc_info=True)
+
+
+def subscribe(
+    subscribers: list[Callable[[Death], object]], callback: Callable[[Death], object]
+) -> Callable[[], None]:
+    """Add a subscriber; return what removes it again."""
+    if not callable(callback):
+        raise TypeError(f"callback must be a callable, not {describe.repr_of(callback)}")
+    subscription = partial(callback)  # an object of our own: what equals what is not for the callback to say
+    subscribers.append(subscription)
+
+    def unsubscribe() -> None:
+        with suppress(ValueError):
+            subscribers.remove(subscription)
+
+    return unsubscribe

@@ -1,0 +1,238 @@
+"""A thread that waits for a result reads the workers' channels itself: the leader.
+
+Otherwise an answer wakes the pool thread, which wakes whoever waits for it: two wake-ups and two handings over of the
+interpreter's lock, each of which takes longer than a small task. There is one leader at a time; others wait for their
+futures as ever, and it resolves those, too. The pool thread goes on with everything else: deaths, deadlines, the
+template. When the leader has what it waited for, the channels are the pool thread's again.
+
+Callbacks are not the leader's business. Its thread may hold locks of the user's, which a callback may want, and an
+exception that a signal handler raises would be taken for the callback's. So when it comes upon a future with
+callbacks, it leaves that one and all that follow to the pool thread, in their order, and waits like everybody else.
+
+The main thread runs signal handlers between any two of its steps. While one runs that was called amid the leader's
+wait, nobody reads the channels: it would wait in vain for any result, in whatever way, and so would all other
+threads as long as it goes on. So the main thread leads only where no signal has a handler of the host's, but for the
+one that raises KeyboardInterrupt: that one is over at once. An exception amid the serving of an answer would leave
+that half done. So SIGINT is blocked meanwhile; nearly all of a leader's time is spent waiting, where it does no harm.
+If some other thread of the host's takes the signal, the handler is run in the main thread all the same: the pool
+breaks then, as in `submit` (see `Pool.decide_guarded`). Where that is to be expected and the session to go on, at a
+prompt, there is no leader. Outside of serving, every step that must not be lost is one call of a C function, the
+first of its block: handlers run after a call, neither within one of C's nor between other instructions.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pidfdpool.loop.resolutions import Telling
+from pidfdpool.process import interruptible, native
+from pidfdpool.process.native import signal
+from pidfdpool.process.spinning import LearnedSpin
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pidfdpool.executor.futures import Future
+    from pidfdpool.loop.outcomes import Recipient
+    from pidfdpool.loop.pool import Pool
+    from pidfdpool.loop.resolutions import Resolution
+
+
+_SIGNALS = tuple(signal.valid_signals())
+_INTERRUPTS = (signal.SIGINT,)
+SHORT = interruptible.STEPS[0]
+LEAVING = 1.0  # seconds that a leader gets to leave when there is nothing left to wait for
+
+
+class Leading:
+    """Who leads in one pool. Thread-safe."""
+
+    def __init__(self, pool: Pool, spin: float) -> None:
+        """spin: seconds that the leader may look for an answer before it sleeps; see `spinning`."""
+        self._pool = pool
+        self._spin = LearnedSpin(spin)
+        self._left: deque[Resolution] = deque()  # for the pool thread
+        self._serving: int | None = None  # the leader's thread, while it serves
+        self._over = False  # the pool thread has ended
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether the caller is the leader, amid serving."""
+        return self._serving == threading.get_ident()
+
+    def is_held_up(self, future: Recipient) -> bool:
+        """Return whether the leader must leave telling this one to the pool thread, by `run`."""
+        return bool(self._left) or future._has_callbacks()
+
+    def run(self, resolutions: Sequence[Resolution]) -> None:
+        """Run resolutions, without the pool's lock. What cannot be run here is left to the pool thread.
+
+        That is what the leader must not run; and what comes behind one that raises, because a signal handler did.
+        """
+        if not resolutions:
+            return
+        done, leads = 0, self.is_serving
+        try:
+            for resolution in resolutions:
+                if leads and (not isinstance(resolution, Telling) or self.is_held_up(resolution.future)):
+                    break
+                resolution()
+                done += 1
+        finally:
+            if done < len(resolutions):
+                self.leave(resolutions[done:])
+
+    def leave(self, resolutions: Sequence[Resolution]) -> None:
+        """Have resolutions run by the pool thread; at once, if it has ended. From any thread."""
+        self._left.extend(resolutions)
+        if self._pool.closed:
+            self.finish()
+        else:
+            self._pool.poller.wake()
+
+    def catch_up(self) -> None:
+        """Run what was left. In the pool thread."""
+        while True:
+            try:
+                resolution = self._left[0]
+            except IndexError:
+                return
+            resolution()
+            with suppress(ValueError):  # at the pool's end another thread may be at them, too: see `leave`
+                self._left.remove(resolution)  # not before: what comes after it must not overtake it
+
+    def finish(self) -> None:
+        """Run what was left, whatever becomes of each: there is nobody to leave it to any more."""
+        while self._left:
+            with suppress(BaseException):
+                self._left.popleft()()
+
+    def wait(self, future: Future[Any], timeout: float | None) -> None:
+        """Lead until the future is done, or for so many seconds; return at once if that cannot be."""
+        pool = self._pool
+        poller, me = pool.poller, threading.get_ident()
+        leader = poller.leader
+        if not pool.may_be_led:
+            return
+        if leader.get(None) == me:  # something has interrupted this thread's own wait: a debugger, for instance
+            try:
+                handles = interruptible.in_handlers_thread()
+                self._lead(future, timeout, blocks=handles, alone=True)
+            finally:
+                poller.wake_leader()  # to look again: it may have been woken meanwhile, and that was used up here
+            return
+        if poller.is_served or _is_deep():
+            return
+        handles = interruptible.in_handlers_thread()
+        if handles and _host_handles_signals():
+            return
+        give_back, leave = poller.follow, leader.pop
+        try:
+            if leader.setdefault(None, me) != me or pool.closed:
+                return
+            try:
+                poller.lead()
+                self._lead(future, timeout, blocks=handles)
+            finally:
+                give_back()
+        finally:
+            if None in leader and leader[None] == me:  # asked without a call, so that none comes between
+                leave(None)
+            if self._over:
+                poller.close()
+
+    def _lead(self, future: Future[Any], timeout: float | None, *, blocks: bool, alone: bool = False) -> None:
+        """Lead as long as there is a reason to.
+
+        blocks: whether interrupts would come in this thread, and have to wait while it serves. alone: the channels
+        are not given back when this returns.
+        """
+        pool, poller = self._pool, self._pool.poller
+        steps = None if timeout is None else interruptible.Steps(timeout, blocks)
+        left = SHORT if blocks else None
+        while True:
+            future._leader = poller
+            # Looked at after that: whoever resolves it from now on ends the wait.
+            if future.done() or pool.closed:
+                break
+            if steps is not None:
+                left = steps.next()
+            over = left is not None and left <= 0
+            ready = self._spin.wait(self._look, partial(poller.wait_for_answers, 0.0 if over else left))
+            future._leader = None
+            if ready:
+                if poller.is_served and not alone:
+                    break  # the pool thread is at it, and may be for long: in a callback, say
+                self._serve(ready) if blocks else self._serve_guarded(ready)
+            if (self._left and not alone) or over:
+                break  # at the deadline what has come is read, and nothing is waited for
+            if steps is None and not ready:  # most waits are over before it would be of use
+                steps = interruptible.Steps(None, blocks)
+        future._leader = None
+
+    def _look(self) -> list[tuple[int, int]]:
+        return self._pool.poller.wait_for_answers(0)
+
+    def _serve(self, ready: list[tuple[int, int]]) -> None:
+        change_mask = signal.pthread_sigmask
+        before: set[int] | None = None
+        try:
+            before = change_mask(signal.SIG_BLOCK, _INTERRUPTS)
+            self._serve_guarded(ready)
+        finally:
+            if before is not None:
+                change_mask(signal.SIG_SETMASK, before)
+            else:  # interrupted before the mask was known, which blocked signals do not do
+                change_mask(signal.SIG_UNBLOCK, _INTERRUPTS)
+
+    def _serve_guarded(self, ready: list[tuple[int, int]]) -> None:
+        pool = self._pool
+        try:
+            with pool.poller.serving:
+                self._serving = threading.get_ident()
+                try:
+                    pool.poller.serve(ready)
+                finally:
+                    self._serving = None
+        except BaseException as error:
+            pool.fail(error)
+            raise
+
+    def end(self) -> None:
+        """Have the leader leave, all futures being resolved. In the pool thread, at its end, without the lock."""
+        deadline = time.monotonic() + LEAVING
+        while self._pool.poller.leader and time.monotonic() < deadline:
+            self._pool.poller.wake_leader()
+            native.sleep(0.001)
+
+    def close(self) -> None:
+        """Close the poller, or have a leader that has still not had its turn do so when it leaves.
+
+        What waits in an epoll that is closed is not woken any more, nor could it give the channels back.
+        """
+        self._over = True
+        if not self._pool.poller.leader:  # looked at after that, as the leader looks after leaving
+            self._pool.poller.close()
+
+
+def _is_deep() -> bool:
+    """Return whether more than half of the stack that Python allows is in use.
+
+    What a leader rebuilds is mostly not its own: it must not fail because of where the leader is.
+    """
+    try:
+        sys._getframe(sys.getrecursionlimit() // 2)
+    except ValueError:
+        return False
+    return True
+
+
+def _host_handles_signals() -> bool:
+    """Return whether functions of the host's are called when signals come."""
+    return not interruptible.NO_FUNCTION.issuperset(map(type, map(signal.getsignal, _SIGNALS)))

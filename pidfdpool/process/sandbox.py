@@ -1,0 +1,69 @@
+"""What the kernel must let a process do, if it is to have a pool: found out by doing it.
+
+A sandbox (seccomp) may refuse any system call. Many of those that a pool makes can be done without: see
+docs/environment.md. Without these nothing of a pool works, and what comes of that shows late, in another process, as
+"Operation not permitted". So a pool's first deed is to try each of them. That takes 0.1 ms.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from pidfdpool.process import native
+from pidfdpool.process.counters import REFUSALS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def check() -> None:
+    """Try what no pool can do without.
+
+    Raises:
+        OSError: a system call is refused; the message names it. Or there is no descriptor or memory left.
+    """
+    for name, call in _calls():
+        try:
+            call()
+        except OSError as error:
+            if error.errno not in REFUSALS:
+                raise
+            text = f"this process may not call {name} ({error.strerror}), perhaps in a sandbox. A pool needs that"
+            raise type(error)(error.errno, text) from error
+
+
+def _calls() -> Iterator[tuple[str, Callable[[], object]]]:
+    yield "getpid", _getpid
+    yield "pipe2", _pipe
+    yield "rt_sigprocmask", lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    ends: list[native.Socket] = []
+    yield "socketpair", lambda: ends.extend(native.socketpair())
+    ours, theirs = ends
+    with closing(ours), closing(theirs):
+        fd = ours.fileno()
+        yield "sendmsg", lambda: theirs.sendmsg((b"1",))
+        yield "recvmsg", lambda: ours.recvmsg(1)
+        yield "sendto", lambda: theirs.send(b"2")
+        yield "poll (ppoll)", lambda: native.poll().poll(0)
+        epolls: list[select.epoll] = []
+        yield "epoll_create1", lambda: epolls.append(native.epoll())
+        with epolls[0] as epoll:
+            yield "epoll_ctl", lambda: epoll.register(fd, select.EPOLLIN)
+            yield "epoll_wait", lambda: epoll.poll(0)
+        yield "recvfrom", lambda: ours.recv(1)
+        yield "fcntl", lambda: native.close(native.duplicate(fd))
+        yield "dup2", lambda: os.dup2(fd, fd)
+
+
+def _pipe() -> None:
+    for fd in os.pipe():
+        native.close(fd)
+
+
+def _getpid() -> None:
+    if os.getpid() <= 0:
+        raise PermissionError(REFUSALS[0], os.strerror(REFUSALS[0]))

@@ -1,0 +1,24 @@
+"""All that a template and its workers load in any case, in one import.
+
+A host whose template is to be forked from it imports this when the executor is made: by the first submit it may have
+moved to where no file of Python's can be read any more, into a chroot(2) or to another user.
+"""
+
+from __future__ import annotations
+
+import faulthandler  # noqa: F401
+import fcntl  # noqa: F401
+import logging  # noqa: F401
+import traceback  # noqa: F401
+from multiprocessing import process  # noqa: F401
+
+import pidfdpool.pidfd.sentinel
+import pidfdpool.pidfd.status
+import pidfdpool.serialization.inherited
+import pidfdpool.template.guard
+import pidfdpool.template.process
+import pidfdpool.template.reaper
+import pidfdpool.worker.process  # noqa: F401
+from pidfdpool.process import native
+
+native.load_ctypes()  # prctl

@@ -1,0 +1,230 @@
+"""One end of a channel: a stream socket that carries frames and, beside some of them, a file descriptor.
+
+The host's ends never block: what the kernel does not take at once waits in `_unsent`, and the pool thread sends
+it on when the socket can take more. The template and the workers use the blocking calls; they have nothing else
+to do meanwhile. A Channel is not thread-safe: in the host, writing happens under the pool's lock and reading in
+the pool thread only.
+
+Descriptors ride on the first byte of their frame (SCM_RIGHTS, unix(7)). The kernel never merges the bytes of two
+writes in one read when both carry descriptors, so the descriptors come out in the order of their frames.
+"""
+
+from __future__ import annotations
+
+import _socket
+import fcntl
+import sys
+from collections import deque
+from struct import Struct
+
+from pidfdpool.process import native
+from pidfdpool.transport import framing
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pidfdpool.process.native import Socket
+    from pidfdpool.transport.framing import Buffer, Frame, Grammar
+
+_CHUNK = 1 << 16
+_MOST_UNREAD = 1 << 18  # bytes: a channel holds no more
+_SMALL = 1 << 12  # bytes of a buffer that is sooner copied than gathered
+_FD = Struct("@i")
+_FD_SPACE = _socket.CMSG_SPACE(_FD.size)
+_DONTWAIT = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
+_CLOEXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+def pair() -> tuple[Socket, Socket]:
+    """Return the two ends of a new channel, close-on-exec and with numbers above 2.
+
+    A host may have closed its standard streams. An end with such a number would be written to by whatever prints.
+    """
+    ends = native.socketpair()
+    if ends[0].fileno() > 2 and ends[1].fileno() > 2:
+        return ends
+    moved = tuple(native.socket_of(native.above_stdio(end.detach())) for end in ends)
+    return moved[0], moved[1]
+
+
+class Channel:
+    """Frames over one stream socket, which it owns."""
+
+    def __init__(
+        self,
+        sock: Socket,
+        grammar: Grammar = framing.ANY,
+        *,
+        descriptors: bool = False,
+        seals: bytes = b"",
+        sealed: bytes = b"",
+    ) -> None:
+        """Take over the socket.
+
+        grammar: what the other end may write. descriptors: whether some may come beside it.
+        seals: what this end puts before each frame that it sends by `send`; sealed: what the other end does.
+        """
+        self._sock = sock
+        self._decoder = framing.Decoder(grammar, sealed)
+        self._seal = seals
+        self._takes_descriptors = descriptors
+        self._descriptors: deque[int | None] = deque()
+        self._unsent: deque[tuple[Buffer, int | None]] = deque()
+        self.received = 0  # bytes, ever
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor; -1 once closed."""
+        return self._sock.fileno()
+
+    def unread(self, request: int) -> int:
+        """Return how many bytes it holds for whoever reads it next.
+
+        request: termios.FIONREAD, of a caller that has long loaded that module. Now it may no longer be found.
+        """
+        try:
+            return int.from_bytes(fcntl.ioctl(self._sock.fileno(), request, bytes(4)), sys.byteorder)
+        except OSError:  # a sandbox does not allow it
+            return _MOST_UNREAD
+
+    def take_descriptors(self) -> None:
+        """Receive descriptors from now on. Until then it is not asked for them, which saves half a microsecond.
+
+        What must not come before this is a descriptor that is needed. A read without room for descriptors drops those
+        that come with what it reads, but it ends there: whatever else has arrived is left for the next read
+        (net/unix/af_unix.c, unix_stream_read_generic). So the other end first sends one frame with a descriptor that
+        nobody needs, upon which this end calls this.
+        """
+        self._takes_descriptors = True
+
+    # ---- receiving -----------------------------------------------------------------------------------------
+
+    def receive(self, flags: int = 0) -> list[Frame]:
+        """Read once and return the frames that are now complete, perhaps none.
+
+        Raises:
+            EOFError: the other end is closed and everything it wrote has been read.
+            ConnectionResetError: as EOFError, and it never read all that was written to it (unix(7)).
+            BlockingIOError: nothing there, for a non-blocking read.
+            WireError: not a frame; see also `fault`.
+        """
+        memory = self._decoder.wanted()
+        if memory is not None:
+            # A frame with a descriptor is small, so none can arrive while a large buffer is being filled.
+            count = self._sock.recv_into(memory, 0, flags)
+            if not count:
+                raise EOFError
+            self.received += count
+            return self._decoder.filled(count)
+        data = self._receive_with_descriptors(flags) if self._takes_descriptors else self._sock.recv(_CHUNK, flags)
+        if not data:
+            raise EOFError
+        self.received += len(data)
+        return self._decoder.feed(data)
+
+    @property
+    def fault(self) -> framing.WireError | None:
+        """What came behind the frames that were received last, and is none; None: nothing so far."""
+        return self._decoder.fault
+
+    def receive_now(self) -> list[Frame]:
+        """Do as `receive`, without waiting."""
+        return self.receive(_DONTWAIT)
+
+    def _receive_with_descriptors(self, flags: int) -> bytes:
+        data, ancillary, answered, _ = self._sock.recvmsg(_CHUNK, _FD_SPACE, flags | _CLOEXEC)
+        for level, kind, content in ancillary:
+            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+                for (fd,) in _FD.iter_unpack(content[: len(content) - len(content) % _FD.size]):
+                    self._descriptors.append(native.above_stdio(fd))
+        if answered & _socket.MSG_CTRUNC and not ancillary:
+            # This process has no descriptor number left, and the kernel dropped the one that came. Its place is
+            # kept, or every later frame would be given its predecessor's.
+            self._descriptors.append(None)
+        return data
+
+    def descriptor(self) -> int | None:
+        """Return the descriptor that came with the oldest frame not yet asked for; None if it was lost."""
+        return self._descriptors.popleft() if self._descriptors else None
+
+    # ---- sending -------------------------------------------------------------------------------------------
+
+    @property
+    def unsent(self) -> bool:
+        """Whether something waits for the socket to take more."""
+        return bool(self._unsent)
+
+    def post(self, pieces: Sequence[Buffer], descriptor: int | None = None) -> None:
+        """Send without waiting, or keep what cannot be sent yet. The descriptor is owned and closed here.
+
+        Raises:
+            OSError: the other end is gone (EPIPE, ECONNRESET); nothing is kept.
+        """
+        if not self._unsent and descriptor is None:
+            try:
+                sent = self._sock.sendmsg(pieces, (), _DONTWAIT)
+            except BlockingIOError:
+                sent = 0
+            for piece in pieces:
+                size = len(piece)
+                if sent >= size:
+                    sent -= size
+                else:
+                    self._unsent.append((memoryview(piece)[sent:] if sent else piece, None))
+                    sent = 0
+            return
+        for index, piece in enumerate(pieces):
+            self._unsent.append((piece, descriptor if index == 0 else None))
+        self.flush()
+
+    def flush(self) -> bool:
+        """Send on what is unsent as far as it goes without waiting; return whether nothing is left."""
+        while self._unsent:
+            piece, descriptor = self._unsent[0]
+            ancillary = [] if descriptor is None else [_rights(descriptor)]
+            try:
+                sent = self._sock.sendmsg((piece,), ancillary, _DONTWAIT)
+            except BlockingIOError:
+                return False
+            if sent == len(piece):
+                self._unsent.popleft()
+            else:
+                self._unsent[0] = (memoryview(piece)[sent:], None)
+            # Only now that it is no longer noted down: a process forked in between must not close it again.
+            if descriptor is not None:
+                native.close(descriptor)
+        return True
+
+    def send(self, pieces: Sequence[Buffer], descriptor: int | None = None) -> None:
+        """Send all of one frame, waiting as long as it takes. The descriptor stays the caller's."""
+        if descriptor is None and len(pieces) == 2 and len(pieces[1]) <= _SMALL:
+            self._sock.sendall(b"".join((self._seal, pieces[0], pieces[1])), _socket.MSG_NOSIGNAL)
+            return
+        pieces = [self._seal + bytes(pieces[0]), *pieces[1:]]
+        ancillary = [] if descriptor is None else [_rights(descriptor)]
+        sent = self._sock.sendmsg(pieces, ancillary, _socket.MSG_NOSIGNAL)
+        for piece in pieces:
+            if sent >= len(piece):
+                sent -= len(piece)
+            else:
+                self._sock.sendall(memoryview(piece)[sent:], _socket.MSG_NOSIGNAL)
+                sent = 0
+
+    def hang_up(self) -> None:
+        """End the conversation, without closing the descriptor: both ends read an end of file."""
+        self._sock.shutdown(_socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the socket and every descriptor that was received or not yet sent. Idempotent."""
+        self._sock.close()
+        left = [descriptor for _, descriptor in self._unsent]
+        self._unsent.clear()
+        left += self._descriptors
+        self._descriptors.clear()
+        for descriptor in left:
+            if descriptor is not None:
+                native.close(descriptor)
+
+
+def _rights(descriptor: int) -> tuple[int, int, bytes]:
+    return _socket.SOL_SOCKET, _socket.SCM_RIGHTS, _FD.pack(descriptor)

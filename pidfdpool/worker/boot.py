@@ -1,0 +1,151 @@
+"""What a template and its workers are told at the start.
+
+Made in the host by `client`, read in the template and in the workers. In the exec way it crosses a channel as one
+BOOT frame, and calls of the user's are opaque bytes until a worker (or the preload) needs them. In the fork way it
+is simply inherited, and the calls are the host's own objects.
+"""
+
+from __future__ import annotations
+
+import _pickle
+
+from pidfdpool.serialization import payload, picklers, preparation, scripts
+from pidfdpool.worker import script_module
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from pidfdpool.transport.framing import Buffer
+
+PIDFD = "pidfd"
+SENTINEL = "sentinel"
+
+
+class Boot:
+    """Plain data about the host, and up to two calls: the preload's and the initializer."""
+
+    __slots__ = (
+        "_descriptors",
+        "_initializer",
+        "_preload_call",
+        "argv",
+        "authkey",
+        "capture_stderr",
+        "forked",
+        "handles",
+        "host_name",
+        "host_pid",
+        "preload",
+        "preparation",
+        "runs_script",
+        "script",
+        "spin",
+        "watch_memory",
+    )
+
+    def __init__(
+        self,
+        *,
+        handles: str,
+        host_pid: int,
+        host_name: str,
+        argv: list[str],
+        authkey: bytes | None,
+        preload: Sequence[str],
+        forked: bool,
+        preload_call: Callable[[], object] | Sequence[Buffer] | None,
+        initializer: tuple[Callable[..., object], tuple[Any, ...]] | Sequence[Buffer] | None,
+        watch_memory: bool = False,
+        capture_stderr: bool = False,
+        spin: float = 0.0,
+        script: tuple[Any, ...] | None = None,
+        runs_script: bool = False,
+        preparation: bytes | None = None,
+    ) -> None:
+        self.handles = handles
+        self.host_pid = host_pid
+        self.host_name = host_name
+        self.argv = argv
+        self.authkey = authkey
+        self.preload = preload
+        self.forked = forked
+        self.watch_memory = watch_memory  # each answer says how much memory the worker has
+        self.capture_stderr = capture_stderr  # workers' standard error goes to the host, through a pipe
+        self.spin = spin  # seconds that a worker looks for the next task before it sleeps
+        self.script = script  # what Script is made of; None: the host's own `__main__` is here
+        self.runs_script = runs_script  # what workers need of the script is to be made before the first one
+        self.preparation = preparation  # what tools have added to what multiprocessing tells a new process
+        self._preload_call: Any = preload_call
+        self._initializer: Any = initializer
+        self._descriptors: list[int] = []
+
+    # ---- crossing the channel (exec way) -------------------------------------------------------------------
+
+    def dump(self) -> list[Buffer]:
+        """Return the buffers of the BOOT frame."""
+        fields = {name: getattr(self, name) for name in self.__slots__ if not name.startswith("_")}
+        buffers = [self._preload_call, self._initializer]
+        plain = _pickle.dumps((fields, [call is not None for call in buffers]), picklers.PROTOCOL)
+        return [plain, *(bytes(call[0]) for call in buffers if call is not None)]
+
+    @classmethod
+    def load(cls, buffers: Sequence[Buffer], descriptors: list[int]) -> Boot:
+        """Rebuild it in the template. The descriptors are those that the initializer's arguments need."""
+        fields, present = _pickle.loads(buffers[0])
+        rest = iter(buffers[1:])
+        preload_call, initializer = ([next(rest)] if there else None for there in present)
+        boot = cls(preload_call=preload_call, initializer=initializer, **fields)
+        boot._descriptors = descriptors
+        return boot
+
+    @property
+    def preloads(self) -> bool:
+        """Whether there is anything of the user's to run in the template."""
+        runs = self.preload or self.runs_script
+        return bool(runs) or self._preload_call is not None or self.preparation is not None
+
+    # ---- the calls -----------------------------------------------------------------------------------------
+
+    def run_preload(self) -> None:
+        """Let tools set themselves up, import modules, run the script if asked to, and make the call.
+
+        In the template. Raises whatever they raise.
+        """
+        if self.preparation is not None:
+            preparation.release(self.preparation)
+        for name in self.preload:
+            __import__(name)
+        if self.runs_script:
+            script_module.run_script()
+        if self._preload_call is not None:
+            call = self._preload_call
+            if not self.forked:
+                from multiprocessing import process
+
+                if self.authkey is not None:
+                    process.current_process().authkey = self.authkey  # with which shared descriptors are fetched
+                call = self._rebuilt(call)
+            call()
+
+    def _rebuilt(self, call: Sequence[Buffer]) -> Any:
+        try:
+            return payload.loads(call)
+        except scripts.NeedsScript:
+            script_module.run_script()
+            return payload.loads(call)
+
+    def run_initializer(self) -> None:
+        """Call the initializer, if there is one. In a worker; raises whatever it raises."""
+        if self._initializer is None:
+            return
+        if self.forked:
+            function, arguments = self._initializer
+        else:
+            from pidfdpool.serialization import inherited
+            from pidfdpool.worker import rebuild_guard
+
+            with rebuild_guard.during(rebuild_guard.INITIALIZER):
+                function, arguments = inherited.release(self._initializer, self._descriptors)
+        function(*arguments)

@@ -1,0 +1,146 @@
+"""What tasks do to the worker they run in."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+import sys
+import time
+from contextlib import suppress
+
+from tests import calls
+
+HEADER = struct.Struct("<BBHIq")
+
+
+def frame(kind: int, lengths=(), body: bytes = b"", *, count=None, slot=0, generation=0, value=0) -> bytes:
+    """Return the bytes of a frame, as right or as wrong as they are asked for."""
+    head = HEADER.pack(kind, len(lengths) if count is None else count, slot, generation, value)
+    return head + struct.pack(f"<{len(lengths)}Q", *lengths) + body
+
+
+def sockets() -> list[int]:
+    """Return this process's sockets: in a worker, its channel."""
+    found = []
+    for fd in range(3, 256):
+        with suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                found.append(fd)
+    return found
+
+
+def eventfds() -> list[int]:
+    """Return this process's eventfds: in a worker, its tokens."""
+    found = []
+    for fd in range(3, 256):
+        with suppress(OSError):
+            if "eventfd" in os.readlink(f"/proc/self/fd/{fd}"):
+                found.append(fd)
+    return found
+
+
+def babble(data: bytes, seconds: float = 0.0) -> None:
+    """Write into every socket that is there, and go on for so long."""
+    for fd in sockets():
+        os.write(fd, data)
+    time.sleep(seconds)
+
+
+def sealed(kind: int, *, buffers=(), lengths=None, slot=0, value=0) -> None:
+    """Write a frame as the worker's own loop does, by its own channel. lengths: what it claims of its buffers."""
+    from pidfdpool.transport import framing
+
+    channel = _worker()._channel
+    pieces = framing.encode(kind, slot, 0, value, buffers)
+    if lengths is not None:
+        pieces = [frame(kind, lengths, slot=slot, value=value), *buffers]
+    channel.send(pieces)
+    time.sleep(30)
+
+
+def _worker():
+    at = sys._getframe()
+    while type(at.f_locals.get("self")).__name__ != "Worker":
+        at = at.f_back
+    return at.f_locals["self"]
+
+
+def close_everything_and(then: str, path: str = "") -> None:
+    """Close all descriptors but the standard streams."""
+    os.closerange(3, 256)
+    if then == "sleep":
+        time.sleep(60)
+    if then == "fill":  # their numbers are taken by others, which never have anything to read
+        for _ in range(100):
+            os.pipe()
+        time.sleep(60)
+
+
+def widen_channel() -> None:
+    """Have the kernel take more of what is written before anybody reads."""
+    for fd in sockets():
+        end = socket.socket(fileno=fd)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 212_992)
+        end.detach()
+
+
+def close_standard_error() -> int:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
+    return os.getpid()
+
+
+def put_tokens(count: int, then: str = "return", path: str = "") -> int:
+    """Put down tokens for this worker, which only the host should."""
+    if path:
+        calls.append(path, os.getpid())
+    for fd in eventfds():
+        os.eventfd_write(fd, count)
+    if then == "die":
+        calls.die()
+    return len(eventfds())
+
+
+def put_tokens_and_wait(put: str, release: str) -> None:
+    put_tokens(1000)
+    calls.note(put)
+    calls.wait_for(release)
+
+
+def drain_tokens(then: str = "return", release: str = "") -> None:
+    """Take all tokens of this worker."""
+    for fd in eventfds():
+        with suppress(BlockingIOError):
+            while True:
+                os.eventfd_read(fd)
+    if release:
+        calls.wait_for(release)
+    if then == "die":
+        calls.die()
+
+
+def run_once(folder: str, name: object, seconds: float = 0.0) -> object:
+    """Leave a trace of each time this runs."""
+    calls.append(f"{folder}/{name}", os.getpid())
+    time.sleep(seconds)
+    return name
+
+
+def limit_memory(spare: int) -> None:
+    """Leave this process so many bytes of address space."""
+    import resource
+
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (used + spare, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def make_bytes(size: int) -> bytes:
+    return bytes(size)
+
+
+def make_large_error(size: int) -> None:
+    raise ValueError("x" * size)

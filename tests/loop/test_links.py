@@ -1,0 +1,69 @@
+"""The host's ends of a worker: what was asked for before the worker has a name."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+from pidfdpool.loop import segment_leases
+from pidfdpool.loop.links import WorkerLink
+from pidfdpool.loop.poller import Poller
+from pidfdpool.transport import channel as channels
+from pidfdpool.transport import tokens
+
+
+class Handle:
+    """A process of which all that is asked is kept."""
+
+    pid = 4711
+
+    def __init__(self):
+        self.signals = []
+        self._fd, self._other = os.pipe()
+
+    def fileno(self):
+        return self._fd
+
+    def send_signal(self, number, group=False):
+        self.signals.append((number, group))
+
+    def close(self):
+        os.close(self._fd)
+        os.close(self._other)
+
+
+def test_a_signal_that_was_asked_for_before_the_worker_is_known_is_sent_when_it_is():
+    poller = Poller()
+    ours, theirs = channels.pair()
+    our_tokens, its_tokens = tokens.pair()
+    link = WorkerLink(0, 1, ours, our_tokens, poller)
+    link.watch_channel(lambda _mask: None)
+    link.signal(15)
+    link.signal(9)
+    handle = Handle()
+    link.watch_exit(handle, lambda _mask: None)
+    assert handle.signals == [(9, True)]
+    link.close()
+    poller.close()
+    theirs.close()
+    os.close(its_tokens)
+
+
+class Arena:
+    """Takes what is given back."""
+
+    def __init__(self):
+        self.back = []
+
+    def give_back(self, segment):
+        self.back.append(segment)
+
+
+def test_what_a_dead_worker_was_lent_is_not_used_again():
+    """A process that its task started may have it mapped."""
+    arena, account = Arena(), segment_leases.Account()
+    call, loan = SimpleNamespace(spoilt=False), SimpleNamespace(spoilt=False)
+    account.lent[1] = segment_leases._Lent(call, segment_leases._Loan(arena, loan), None)
+    account.close()
+    assert (call.spoilt, loan.spoilt) == (True, True)
+    assert arena.back == [loan]

@@ -1,0 +1,91 @@
+"""Which modules workers cannot import, and how what belongs to them reaches them all the same."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from importlib import util
+
+from pidfdpool import PidfdPoolExecutor
+from pidfdpool.serialization import importable, payload
+from tests.conditions import run_python
+
+SOURCE = """
+STEP = 3
+
+class Kept:
+    pass
+
+def step(number):
+    return number + STEP
+
+def make():
+    return Kept()
+
+def by_lambda(number):
+    return lambda: step(number)
+"""
+
+
+def load(name, path, monkeypatch):
+    """Load a module from its file, as servers and plugin systems do with scripts."""
+    path.write_text(textwrap.dedent(SOURCE))
+    spec = util.spec_from_file_location(name, path)
+    module = util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_was_imported_by_its_name_is_found():
+    done = run_python(
+        """
+import asyncio, concurrent.futures, email.mime.text, http.server, json, logging.handlers, os.path, sqlite3, typing
+import multiprocessing.shared_memory, unittest.mock, xml.etree.ElementTree, zoneinfo
+import cloudpickle, hypothesis, pytest
+from pidfdpool.serialization import importable
+print(findable.strangers())
+"""
+    )
+    assert (done.stdout, done.stderr) == ("()\n", "")
+
+
+def test_a_module_that_was_loaded_from_a_file_is_not(monkeypatch, tmp_path):
+    module = load("a_script_of_a_test", tmp_path / "script.py", monkeypatch)
+    assert module in importable.strangers()
+
+
+def test_its_functions_and_classes_go_to_workers_and_come_back(way, monkeypatch, tmp_path):
+    module = load("another_script_of_a_test", tmp_path / "script.py", monkeypatch)
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        assert pool.submit(module.step, 1).result() == 4
+        assert type(pool.submit(module.make).result()) is module.Kept
+        assert list(pool.map(module.step, range(3))) == [3, 4, 5]
+        assert pool.submit(module.by_lambda(4)).result() == 7
+
+
+def test_a_module_that_an_initializer_brought_into_the_workers_is_used_by_its_name(monkeypatch, tmp_path):
+    module = load("a_plugin_of_a_test", tmp_path / "plugin.py", monkeypatch)
+    with PidfdPoolExecutor(
+        1, initializer=bring, initargs=("a_plugin_of_a_test", str(tmp_path / "plugin.py"))
+    ) as pool:
+        assert pool.submit(module.step, 1).result() == 11
+
+
+def bring(name, path):
+    spec = util.spec_from_file_location(name, path)
+    sys.modules[name] = util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+    sys.modules[name].STEP = 10
+
+
+def test_a_result_leaves_the_hosts_class_alone():
+    class Own:
+        held = []  # noqa: RUF012  shared on purpose
+
+    held, data = Own.held, payload.dumps(Own())
+    Own.held.append("of the host")
+    copy = payload.load_result(data)
+    assert type(copy) is Own
+    assert Own.held is held
+    assert held == ["of the host"]

@@ -1,0 +1,94 @@
+"""What travels by reference, what by value, and what is put in the place of that which cannot travel."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pidfdpool import PayloadError
+from pidfdpool.serialization import payload
+from tests import calls
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner, inner),
+)
+
+
+@given(plain)
+def test_plain_data_comes_back_equal(value):
+    assert payload.loads(payload.dumps(value)) == value
+
+
+@given(plain)
+def test_data_that_mentions_main_comes_back_equal_too(value):
+    assert payload.loads(payload.dumps(("__main__", value))) == ("__main__", value)
+
+
+def test_importable_functions_travel_by_reference():
+    assert payload.loads(payload.dumps(calls.double)) is calls.double
+    assert b"cloudpickle" not in bytes(payload.dumps(calls.double)[0])
+
+
+@pytest.fixture
+def main(monkeypatch):
+    module = types.ModuleType("__main__")
+    exec("def f():\n    return TABLE\nclass C:\n    class Inner: pass\nTABLE = 'x' * 100_000", module.__dict__)
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    return module
+
+
+def test_functions_of_main_travel_by_value(main):
+    data = payload.dumps(main.f)
+    assert len(data[0]) > 100_000
+    assert payload.loads(data) is not main.f
+
+
+def test_what_a_forked_worker_shares_travels_by_reference(main):
+    shared = payload.SharedMain(main)
+    for value in (main.f, main.C, main.C.Inner):
+        data = payload.dumps(value, shared)
+        assert len(data[0]) < 100
+        assert payload.loads(data) is value
+    assert payload.loads(payload.dumps(main.C(), shared)).__class__ is main.C
+
+
+def test_what_was_defined_after_the_fork_travels_by_value(main):
+    shared = payload.SharedMain(main)
+    exec("def f():\n    return 'new'\ndef g():\n    return f()", main.__dict__)
+    assert payload.loads(payload.dumps(main.f, shared))() == "new"
+    assert payload.loads(payload.dumps(main.g, shared))() == "new"
+
+
+def test_an_exception_carries_its_traceback():
+    try:
+        calls.raise_it(ValueError("x"))
+    except ValueError as error:
+        copy = payload.load_error(payload.dump_error(error))
+    assert isinstance(copy, ValueError)
+    assert "raise_it" in str(copy.__cause__)
+
+
+def test_what_is_rebuilt_as_something_else_is_no_exception():
+    buffers = [payload.dumps(42)[0], b"a traceback"]
+    error = payload.load_error(buffers)
+    assert isinstance(error, PayloadError)
+    assert "a traceback" in str(error)
+
+
+class Silent(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+def test_an_exception_that_cannot_even_be_printed_is_carried():
+    assert isinstance(payload.load_error(payload.dump_error(Silent())), Silent)
+
+
+def test_errors_of_reduction_are_raised():
+    with pytest.raises(TypeError, match="does not pickle"):
+        payload.dumps(calls.Unpicklable())

@@ -1,0 +1,112 @@
+"""Functions and classes of a script that come and go: how long the host keeps them for the sake of results."""
+
+from __future__ import annotations
+
+from tests.conditions import run_python
+
+
+def run(code):
+    ran = run_python(code, timeout=120.0, flags=("-W", "ignore"))
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_what_a_script_has_deleted_is_let_go_of():
+    run(
+        """
+        import gc, weakref
+        from pidfdpool import PidfdPoolExecutor
+
+        def resident():
+            return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+        def helper(data):
+            return len(data) if data else main(data)  # the two of them call each other
+
+        FUNCTION = "def main(data=bytes([{n}]) * 5_000_000): return helper(data)"
+        CLASS = "class main:\\n  data = bytes([{n}]) * 5_000_000\\n  def call(self): return helper(self.data)"
+
+        gc.disable()
+        with PidfdPoolExecutor(1) as pool:
+            for code, collect in ((FUNCTION, False), (CLASS, True)):
+                gone = []
+                for n in range(9):
+                    exec(code.format(n=n))
+                    gone.append(weakref.ref(main))
+                    future = pool.submit(main if code is FUNCTION else main().call)
+                    assert future.result(60) == 5_000_000
+                    del main
+                    if collect:
+                        gc.collect()  # a class refers to itself
+                    if n == 1:
+                        before = resident()
+                future = pool.submit(helper, b"x")
+                assert future.result(60) == 1
+                del future
+                assert [reference() for reference in gone] == [None] * 9
+                assert resident() - before < 20_000_000, resident() - before
+        """
+    )
+
+
+def test_a_result_may_be_of_what_was_deleted_or_defined_anew_while_its_task_ran():
+    run(
+        """
+        import os, time, weakref
+        from pidfdpool import PidfdPoolExecutor
+        from pidfdpool.serialization import kept_definitions as keeping
+
+        SMALL = "class Made: number = {n}"
+        LARGE = "class Made: number = {n}; data = bytes([{n}]) * 200_000"
+
+        def make(path):
+            while not os.path.exists(path):
+                time.sleep(0.01)
+            return Made()
+
+        def made_from_afar(_):
+            return Made()
+
+        with PidfdPoolExecutor(1) as pool:
+            for code in (SMALL, LARGE):
+                read, write = os.pipe()
+                gate = f"/proc/{os.getpid()}/fd/{write}"
+                futures, kinds = [], []
+                for n in range(5):
+                    exec(code.format(n=n))
+                    kinds.append(weakref.ref(Made))
+                    futures.append(pool.submit(make, f"/proc/{os.getpid()}/fd/{read}" if n else gate))
+                    del Made
+                results = [future.result(60) for future in futures]
+                assert [result.number for result in results] == list(range(5))
+                assert [type(result) for result in results] == [kind() for kind in kinds]
+                os.close(read), os.close(write)
+            # Through a map, whose later calls are sent when the class is gone.
+            exec(LARGE.format(n=7))
+            kind = weakref.ref(Made)
+            results = pool.map(made_from_afar, range(300))
+            del Made
+            assert {type(result) for result in results} == {kind()}
+            del results, futures
+            assert len(keeping.large) <= 6
+        """
+    )
+
+
+def test_what_is_kept_without_a_task_is_bounded():
+    run(
+        """
+        from pidfdpool import PidfdPoolExecutor
+        from pidfdpool.serialization import kept_definitions as keeping
+
+        with PidfdPoolExecutor(1) as pool:
+            for n in range(30):
+                exec(f"def same(data='{n}'): return data")
+                exec(f"def other{n}(data={'x' * 60_000!r}): return len(data)")
+                assert pool.submit(same).result(60) == str(n)
+                assert pool.submit(globals()[f"other{n}"]).result(60) == 60_000
+        kept = list(keeping._small.values())
+        assert 3 <= len([1 for key, _, _ in kept if key[1] == "same"]) <= 8
+        assert 180_000 < sum(size for _, _, size in kept) <= 1 << 18
+        assert kept[-1][1] is other29 or kept[-2][1] is other29
+        """
+    )

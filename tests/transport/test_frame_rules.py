@@ -1,0 +1,210 @@
+"""What may come from where: lengths, counts and kinds are checked before anything of a frame is kept."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+
+import pytest
+
+from pidfdpool.transport import frame_rules, framing
+from pidfdpool.transport.framing import Decoder, WireError
+from tests.fuzzing import targets
+from tests.fuzzing.__main__ import run
+from tests.hostile import frame
+
+MB = 1 << 20
+DEADLINE = framing.HAS_DEADLINE
+SIDES = {
+    "worker": frame_rules.FROM_WORKER,
+    "template": frame_rules.FROM_TEMPLATE,
+    "to worker": frame_rules.TO_WORKER,
+    "to template": frame_rules.TO_TEMPLATE,
+}
+# The one right form of each kind; with a buffer more or less, or another number, it is none.
+RIGHT = [
+    ("worker", framing.READY, [], {}),
+    ("worker", framing.RESULT, [4], {"value": 1}),
+    ("worker", framing.RESULT, [4] * 255, {"value": 1}),
+    ("worker", framing.RESULT, [16], {"value": 1, "slot": framing.TAKEN}),
+    ("worker", framing.ERROR, [4, 4], {"value": 1}),
+    ("worker", framing.INITIALIZER_FAILED, [4, 4], {}),
+    ("worker", framing.UNHEALTHY, [4], {}),
+    ("worker", framing.DROPPED, [], {"value": 1}),
+    ("worker", framing.UNSEEN, [], {"value": 1}),
+    ("worker", framing.OUTDATED, [], {"value": 1}),
+    ("template", framing.LAUNCHED, [], {"value": 1}),
+    ("template", framing.HELLO, [], {"value": 1}),
+    ("template", framing.BOOTED, [], {}),
+    ("template", framing.PRELOAD_FAILED, [4, 4], {}),
+    ("template", framing.SPAWNED, [], {"value": 1}),
+    ("template", framing.SPAWN_FAILED, [], {"value": 11}),
+    ("template", framing.DIED, [16], {"value": 9}),
+    ("template", framing.BLACKBOX, [], {}),
+    ("template", framing.STDERR, [], {}),
+    ("to worker", framing.TASK, [4], {"value": 1}),
+    ("to worker", framing.TASK, [4, 8], {"value": 1, "slot": DEADLINE}),
+    ("to worker", framing.TASK, [16, 8, 8], {"value": 1, "slot": DEADLINE | framing.WITH_LOAN | framing.IN_SEGMENT}),
+    ("to worker", framing.LEAVE, [], {}),
+    ("to worker", framing.SEGMENT, [], {"value": 1, "slot": 1}),
+    ("to worker", framing.FORGET, [], {"value": 1}),
+    ("to worker", framing.DESCRIPTORS, [], {}),
+    ("to template", framing.BOOT, [4, 4, 4], {}),
+    ("to template", framing.SPAWN, [], {"value": 1}),
+    ("to template", framing.SIGNAL, [], {"value": 9}),
+    ("to template", framing.STOP, [], {}),
+    ("to template", framing.INHERIT, [], {}),
+    ("to template", framing.TOKENS, [], {}),
+    ("to template", framing.SCRIPT, [], {}),
+]
+
+
+def decoded(side: str, kind: int, lengths, **numbers):
+    data = frame(kind, lengths, bytes(sum(lengths)), **numbers)
+    whole = Decoder(SIDES[side]).feed(data)
+    pieces, by_pieces = Decoder(SIDES[side]), []
+    for at in range(len(data)):
+        by_pieces += pieces.feed(data[at : at + 1]) if pieces.wanted() is None else fill(pieces, data[at : at + 1])
+    assert [one.buffers for one in whole] == [one.buffers for one in by_pieces]
+    return whole
+
+
+def fill(decoder, data):
+    decoder.wanted()[: len(data)] = data
+    return decoder.filled(len(data))
+
+
+def test_what_is_right_comes_through_and_from_nowhere_else():
+    assert {kind for _, kind, *_ in RIGHT} == {kind for side in SIDES.values() for kind in side._rules}
+    for side, kind, lengths, numbers in RIGHT:
+        [one] = decoded(side, kind, lengths, **numbers)
+        assert (one.kind, [len(buffer) for buffer in one.buffers]) == (kind, lengths)
+        for other in SIDES:
+            if kind not in SIDES[other]._rules:
+                with pytest.raises(WireError, match=f"unknown kind {kind}"):
+                    Decoder(SIDES[other]).feed(bytes([kind]))
+
+
+def test_a_frame_with_another_number_of_buffers_is_refused_as_soon_as_that_is_known():
+    for side, kind, lengths, _ in RIGHT:
+        rule = SIDES[side]._rules[kind]
+        for count in {0, len(lengths) + 1, 255} - set(range(rule.fewest, rule.most + 1)):
+            if count <= 255:
+                with pytest.raises(WireError, match=f"kind {kind} with {count} buffers"):
+                    Decoder(SIDES[side]).feed(bytes([kind, count]))
+
+
+@pytest.mark.parametrize(
+    ("side", "kind", "lengths", "numbers"),
+    [
+        ("worker", framing.RESULT, [1 << 63], {"value": 1}),
+        ("worker", framing.RESULT, [(1 << 64) - 1, 1], {"value": 1}),
+        ("worker", framing.RESULT, [1 << 45, 1 << 45, 1 << 45], {"value": 1}),
+        ("worker", framing.RESULT, [1], {"value": -1}),
+        ("worker", framing.RESULT, [17], {"value": 1, "slot": framing.TAKEN}),
+        ("worker", framing.RESULT, [8], {"value": 1, "slot": framing.TAKEN}),
+        ("worker", framing.RESULT, [8 * 300], {"value": 1, "slot": framing.TAKEN}),
+        ("worker", framing.RESULT, [16, 16], {"value": 1, "slot": framing.TAKEN}),
+        ("worker", framing.ERROR, [16, 1], {"value": 1, "slot": framing.TAKEN}),
+        ("worker", framing.UNHEALTHY, [MB], {}),
+        ("worker", framing.DROPPED, [], {"value": 0}),
+        ("worker", framing.DROPPED, [], {"value": -5}),
+        ("worker", framing.OUTDATED, [], {"value": 2}),
+        ("template", framing.SPAWNED, [], {"value": 0}),
+        ("template", framing.DIED, [15], {"value": 9}),
+        ("template", framing.DIED, [16], {"value": 0x7F}),
+        ("template", framing.DIED, [16], {"value": 1 << 40}),
+        ("to worker", framing.TASK, [1], {"value": 0}),
+        ("to worker", framing.TASK, [8], {"value": 1, "slot": DEADLINE}),
+        ("to worker", framing.TASK, [1, 7], {"value": 1, "slot": DEADLINE}),
+        ("to worker", framing.TASK, [9], {"value": 1, "slot": framing.IN_SEGMENT}),
+        ("to worker", framing.SEGMENT, [], {"value": 1, "slot": 2}),
+        ("to template", framing.SIGNAL, [], {"value": 4000}),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_before_any_buffer_has_come(side, kind, lengths, numbers):
+    with pytest.raises(WireError, match=f"kind {kind} with "):
+        Decoder(SIDES[side]).feed(frame(kind, lengths, **numbers))
+
+
+def test_who_does_not_know_the_seal_writes_no_frame():
+    for data in (b"\n", b"\x0b", frame(framing.RESULT, [3 << 30], value=1), frame(framing.READY), b"no seal"):
+        with pytest.raises(WireError, match="which its loop has not written"):
+            Decoder(frame_rules.FROM_WORKER, b"seal").feed(data)
+    decoder = Decoder(frame_rules.FROM_WORKER, b"seal")
+    [one] = decoder.feed(b"seal" + frame(framing.READY) + b"text")
+    assert one.kind == framing.READY, "what was complete before it counts"
+    with pytest.raises(WireError, match="b'text'"):
+        decoder.feed(b"seal" + frame(framing.READY))
+
+
+def test_memory_is_had_as_the_bytes_come():
+    decoder = Decoder(frame_rules.FROM_WORKER)
+    tracemalloc.start()
+    try:
+        assert decoder.feed(frame(framing.RESULT, [3 << 30], value=1)) == []
+        for came in range(0, 8 * MB, MB // 2):
+            assert tracemalloc.get_traced_memory()[1] < came * 5 // 4 + 3 * MB
+            decoder.filled(min(len(decoder.wanted()), MB // 2))
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [70_000, MB, 3 * MB + 5])
+def test_a_buffer_for_which_there_is_no_memory_is_read_past(monkeypatch, size):
+    class Narrow(bytearray):
+        def __new__(cls, *arguments):
+            raise MemoryError
+
+    monkeypatch.setattr(framing, "bytearray", Narrow, raising=False)
+    decoder = Decoder(frame_rules.FROM_WORKER)
+    data = frame(framing.ERROR, [size, 100], b"x" * (size + 100), value=7) + frame(framing.READY)
+    frames, at = [], 0
+    while at < len(data):
+        into = decoder.wanted()
+        piece = data[at : at + (len(into) if into is not None else 50_000)]
+        if into is None:
+            frames += decoder.feed(piece)
+        else:
+            into[: len(piece)] = piece
+            into.release()
+            frames += decoder.filled(len(piece))
+        at += len(piece)
+    assert [one.kind for one in frames] == [framing.ERROR, framing.READY]
+    assert type(frames[0].buffers) is framing.Lost
+    assert (frames[0].value, frames[0].buffers.size, list(frames[0].buffers)) == (7, size + 100, [])
+
+
+def test_one_buffer_too_many_for_memory_takes_those_before_it_along():
+    decoder = Decoder(frame_rules.FROM_WORKER)
+    [head, *_] = [frame(framing.RESULT, [100, 2 * MB, 100], value=1)]
+    decoder.feed(head + b"a" * 100 + b"b" * 10)
+    assert decoder._frame.buffers == [b"a" * 100]
+    decoder._lose(decoder._frame)
+    decoder._body = framing._SINK
+    left = 2 * MB - 10
+    while left:
+        count = len(decoder.wanted())
+        assert decoder.filled(count) == []
+        left -= count
+    [one] = decoder.feed(b"c" * 100)
+    assert one.buffers == []
+    assert one.buffers.size == 2 * MB + 200
+
+
+@pytest.mark.parametrize("target", targets.TARGETS)
+def test_a_few_inputs_of_the_fuzzer(target):
+    try:
+        assert run(target, 1, 300) > 0
+    finally:
+        targets.close()
+
+
+def test_the_fuzzer_finds_what_is_wrong_and_tells_its_seed(monkeypatch):
+    monkeypatch.setattr(frame_rules.FROM_WORKER, "_rules", dict.fromkeys(range(256), framing.Rule(0, 255)))
+    with pytest.raises(AssertionError, match=r"frames, seed \d+: NotClean"):
+        run("frames", 1, 3000)
+
+
+def test_a_reference_of_the_largest_size_is_one():
+    assert frame_rules._is_reference(len(struct.pack("<257Q", *range(257))))

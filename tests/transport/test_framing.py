@@ -1,0 +1,151 @@
+"""Frames survive any stream, whatever pieces it delivers them in."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pidfdpool.process import native
+from pidfdpool.transport import channel, framing
+
+frames = st.lists(
+    st.tuples(
+        st.sampled_from([framing.TASK, framing.RESULT, framing.ERROR, framing.READY, framing.DIED]),
+        st.integers(0, 65535),
+        st.integers(0, 2**32 - 1),
+        st.integers(-(2**63), 2**63 - 1),
+        st.lists(st.binary(max_size=200), max_size=4),
+    ),
+    max_size=6,
+)
+
+
+def as_tuples(decoded):
+    return [(f.kind, f.slot, f.generation, f.value, [bytes(b) for b in f.buffers]) for f in decoded]
+
+
+@given(frames, st.lists(st.integers(1, 50), min_size=1))
+def test_any_frames_in_any_pieces_come_out_as_they_went_in(frames, sizes):
+    stream = b"".join(bytes(piece) for frame in frames for piece in framing.encode(*frame))
+    decoder, decoded, position, turn = framing.Decoder(), [], 0, 0
+    while position < len(stream):
+        size = sizes[turn % len(sizes)]
+        turn += 1
+        memory = decoder.wanted()
+        if memory is not None:
+            piece = stream[position : position + min(size, len(memory))]
+            memory[: len(piece)] = piece
+            decoded += decoder.filled(len(piece))
+        else:
+            piece = stream[position : position + size]
+            decoded += decoder.feed(piece)
+        position += len(piece)
+    assert as_tuples(decoded) == frames
+
+
+@given(st.binary(min_size=16))
+def test_garbage_is_refused_or_is_a_frame_but_nothing_worse(data):
+    decoder = framing.Decoder()
+    if data[0] in framing._KINDS:
+        data = b"\xff" + data[1:]
+    with pytest.raises(framing.WireError):
+        decoder.feed(data)
+
+
+@pytest.fixture
+def ends():
+    ours, theirs = channel.pair()
+    pair = channel.Channel(ours, descriptors=True), channel.Channel(theirs, descriptors=True)
+    yield pair
+    for end in pair:
+        end.close()
+
+
+def test_descriptors_come_out_in_the_order_of_their_frames(ends, tmp_path):
+    ours, theirs = ends
+    for number in range(20):
+        fd = os.open(tmp_path / str(number), os.O_CREAT | os.O_WRONLY)
+        ours.post(framing.encode(framing.SPAWN, value=number), fd)
+        ours.post(framing.encode(framing.STOP))
+    got = []
+    while len(got) < 20:
+        for frame in theirs.receive():
+            if frame.kind == framing.SPAWN:
+                fd = theirs.descriptor()
+                got.append((frame.value, os.readlink(f"/proc/self/fd/{fd}"), os.get_inheritable(fd)))
+                os.close(fd)
+    assert got == [(number, str(tmp_path / str(number)), False) for number in range(20)]
+
+
+def test_a_descriptor_that_this_process_has_no_number_for_keeps_its_place(ends, tmp_path):
+    import resource
+
+    ours, theirs = ends
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for number in range(2):
+        ours.post(
+            framing.encode(framing.SPAWN, value=number), os.open(tmp_path / str(number), os.O_CREAT | os.O_WRONLY)
+        )
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    free = [fd for fd in range(highest) if not os.path.exists(f"/proc/self/fd/{fd}")]
+    hold = [os.open(os.devnull, os.O_RDONLY) for _ in free]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(int(n) for n in os.listdir("/proc/self/fd")), limits[1]))
+    try:
+        first = theirs.receive()
+        lost = theirs.descriptor()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in hold:
+            os.close(fd)
+    frames = first + (theirs.receive() if len(first) < 2 else [])
+    kept = theirs.descriptor()
+    assert [frame.value for frame in frames] == [0, 1]
+    assert lost is None
+    assert kept is not None
+    assert os.readlink(f"/proc/self/fd/{kept}").endswith("/1")
+    os.close(kept)
+
+
+def test_posting_never_waits_and_flushing_finishes(ends):
+    ours, theirs = ends
+    payload = os.urandom(3_000_000)
+    ours.post(framing.encode(framing.TASK, value=1, buffers=[payload, b"", b"end"]))
+    assert ours.unsent
+    received = []
+    while not received:
+        ours.flush()
+        received = theirs.receive()
+    assert [bytes(buffer) for buffer in received[0].buffers] == [payload, b"", b"end"]
+    assert not ours.unsent
+
+
+def test_the_end_of_a_channel_tells_whether_all_was_read(ends):
+    ours, theirs = ends
+    ours.post(framing.encode(framing.STOP))
+    theirs.receive()
+    theirs.close()
+    with pytest.raises(EOFError):
+        ours.receive()
+    ours, theirs = (channel.Channel(end) for end in channel.pair())
+    ours.post(framing.encode(framing.STOP))
+    theirs.close()
+    with pytest.raises(ConnectionResetError):
+        ours.receive()
+    ours.close()
+
+
+def test_ends_are_never_standard_streams():
+    saved = os.dup(0)
+    os.close(0)
+    try:
+        ends = channel.pair()
+        assert all(end.fileno() > 2 for end in ends)
+        assert all(isinstance(end, native.Socket) for end in ends)
+        for end in ends:
+            end.close()
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)

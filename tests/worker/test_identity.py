@@ -1,0 +1,115 @@
+"""A worker is one of multiprocessing's processes, whenever that is loaded."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+
+import pytest
+
+from pidfdpool import PidfdPoolExecutor, current_task
+from tests import calls
+from tests.conditions import eventually, run_python
+
+pytestmark = pytest.mark.parametrize("way", ["spawn", "fork"])
+
+
+def who_am_i(_: object = None) -> tuple[str, bool, int]:
+    from multiprocessing import current_process, parent_process
+
+    return current_process().name, current_process().daemon, parent_process().pid
+
+
+def who_am_i_from_a_thread() -> tuple[str, bool, int]:
+    told = []
+    thread = threading.Thread(target=lambda: told.append(who_am_i()))
+    thread.start()
+    thread.join()
+    return told[0]
+
+
+def as_logging_says() -> str | None:
+    import logging
+
+    return logging.makeLogRecord({}).processName or logging.LogRecord("", 0, "", 0, "", (), None).processName
+
+
+def as_a_fork_says() -> str:
+    import os
+
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.write(write, who_am_i()[0].encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return os.read(read, 100).decode()
+
+
+def finders() -> list[str]:
+    import multiprocessing  # noqa: F401
+
+    return [type(finder).__module__ for finder in sys.meta_path if type(finder).__module__.startswith("pidfdpool")]
+
+
+@pytest.mark.parametrize("ask", [who_am_i, who_am_i_from_a_thread])
+def test_it_knows_its_name_and_its_parent(way, ask):
+    import os
+
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        assert pool.submit(ask).result(timeout=20) == ("PidfdPoolWorker-0", False, os.getpid())
+
+
+def test_logging_tells_its_name(way):
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        assert pool.submit(as_logging_says).result(timeout=20) == "PidfdPoolWorker-0"
+
+
+def test_so_it_does_when_the_preload_has_loaded_it(way):
+    with PidfdPoolExecutor(1, mp_context=way, preload=["logging", "tests.worker.test_identity"]) as pool:
+        assert pool.submit(as_logging_says).result(timeout=20) == "PidfdPoolWorker-0"
+    with PidfdPoolExecutor(1, mp_context=way, preload="logging") as pool:
+        assert pool.submit(eval, "__import__('sys').modules['multiprocessing'] is not None").result(timeout=20)
+    with PidfdPoolExecutor(1, mp_context=way, preload="multiprocessing") as pool:
+        assert pool.submit(who_am_i).result(timeout=20)[0] == "PidfdPoolWorker-0"
+
+
+def test_what_it_forks_takes_it_over(way):
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        assert pool.submit(as_a_fork_says).result(timeout=20) == "PidfdPoolWorker-0"
+
+
+def test_nothing_of_it_stays_among_the_finders_of_modules(way):
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        assert pool.submit(finders).result(timeout=20) in ([], ["pidfdpool.worker.identity"])
+
+
+def test_the_module_looks_as_it_always_does(way):
+    done = run_python(
+        f"""
+        from pidfdpool import PidfdPoolExecutor
+        import multiprocessing.process as here
+        look = "(lambda m: (m.__name__, m.__file__, type(m.__loader__).__name__, m.__spec__.loader is m.__loader__))"
+        with PidfdPoolExecutor(1, mp_context={way!r}) as pool:
+            there = pool.submit(eval, look + "(__import__('multiprocessing.process').process)").result()
+            assert there == eval(look)(here), there
+        """
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def note_when_there_is_no_task(path):
+    def look():
+        while current_task() is not None:
+            time.sleep(0.005)
+        calls.note(path)
+
+    threading.Thread(target=look, daemon=True).start()
+    return current_task().attempt
+
+
+def test_between_tasks_a_worker_has_none(way, tmp_path):
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        assert pool.submit(note_when_there_is_no_task, str(tmp_path / "none")).result(20) == 1
+        eventually((tmp_path / "none").exists, "its threads are told of no task any more")
