@@ -11,19 +11,28 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pidfdpool.executor import async_calls, async_map, mapping
 from pidfdpool.executor.futures import Future
+from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
     from typing import Unpack
 
     from pidfdpool.executor.adaptive_map import Guided
-    from pidfdpool.executor.pool_executor import PidfdPoolExecutor
     from pidfdpool.loop.outcomes import Recipient
     from pidfdpool.scheduler.policy import Policy, TaskOptions
     from pidfdpool.serialization.payload import SharedMain
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Executor(async_calls.Executor, Protocol):
+    """What a view needs of its executor."""
+
+    _policy: Policy
+
+    def _note_map(self, guided: Guided) -> tuple[int, SharedMain | None]:
+        """As `adaptive_map.Submitter` does."""
 
 
 class Options:
@@ -34,7 +43,7 @@ class Options:
 
     __slots__ = ("_executor", "_policy")
 
-    def __init__(self, executor: PidfdPoolExecutor, policy: Policy) -> None:
+    def __init__(self, executor: Executor, policy: Policy) -> None:
         self._executor = executor
         self._policy = policy
 
