@@ -7,6 +7,8 @@ counts objects, and not their size.
 
 from __future__ import annotations
 
+from pidfdpool.process import describe
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +17,7 @@ _fields = BaseException.__dict__  # not by plain access: a class may have put so
 _members = BaseExceptionGroup.__dict__["exceptions"]
 
 
-def linked(error: BaseException) -> Iterator[BaseException]:
+def chained(error: BaseException) -> Iterator[BaseException]:
     """Return an iterator over the exception and all that hang on it, each once."""
     waiting = [error]
     seen: set[int] = set()
@@ -32,5 +34,26 @@ def linked(error: BaseException) -> Iterator[BaseException]:
 
 def drop_tracebacks(error: BaseException) -> None:
     """Let go of the frames that the exception and all that hang on it came through."""
-    for each in linked(error):
+    for each in chained(error):
         _fields["__traceback__"].__set__(each, None)
+
+
+def with_cause(error: BaseException, cause: BaseException) -> BaseException:
+    """Return the exception, whose `__cause__` is set even if its class refuses assignment, as a frozen dataclass."""
+    _fields["__cause__"].__set__(error, cause)
+    return error
+
+
+def format_exception(error: BaseException) -> str:
+    """Return the traceback of an exception as text, as the interpreter would print it. Raises nothing.
+
+    If an attribute or a linked exception raises while it is formatted, the text covers this exception alone.
+    """
+    import traceback
+
+    trace = _fields["__traceback__"].__get__(error)
+    try:
+        return "".join(traceback.format_exception(type(error), error, trace))
+    except BaseException:
+        stack = "".join(traceback.format_tb(trace))
+        return f"Traceback (most recent call last):\n{stack}{describe.said(error)}\n"

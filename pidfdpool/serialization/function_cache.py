@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from pidfdpool.serialization.by_value import Uses
     from pidfdpool.serialization.namespaces import Key
 
-_ABSENT = object()
+_MISSING = object()
 _CONSTANT = frozenset({int, float, complex, bool, str, bytes, type(None)})
 
 
-class Definition:
+class CachedFunction:
     """The pickle of one function."""
 
     __slots__ = (
@@ -36,37 +36,37 @@ class Definition:
         "_defaults",
         "_doc",
         "_hints",
-        "_loaded",
+        "_module_count",
         "_modules",
         "_names",
-        "_others",
-        "asks_for_main",
+        "_other_uses",
         "bundle",
         "data",
         "key",
+        "looks_up_main",
     )
 
     def __init__(self, key: Key, function: Any, data: bytes, used: Uses, hints: Uses) -> None:
         self.key = key
         self.data = data
-        self.bundle: Bundle | None = None
+        self.bundle: GlobalsBundle | None = None
         self._code = function.__code__
         self._defaults = function.__defaults__
         self._doc = function.__doc__
         self._annotations = _annotations_of(function)
         self._names = tuple((key[0], name) for name in internals._extract_code_globals(self._code))
-        self._others = tuple(each for each in used if each not in self._names)
+        self._other_uses = tuple(each for each in used if each not in self._names)
         self._hints = tuple(hints)
-        self.asks_for_main = reducers.asks_for_main(self._code)
+        self.looks_up_main = reducers.looks_up_main(self._code)
         # Which of their submodules are sent along depends on what is loaded.
-        self._modules = self._note(function.__globals__, {})
-        self._loaded = len(sys.modules)
+        self._modules = self._record_globals(function.__globals__, {})
+        self._module_count = len(sys.modules)
 
-    def holds(self, function: Any) -> bool:
+    def is_valid(self, function: Any) -> bool:
         """Return whether the pickle is still the function's."""
-        return self._is_of(function) and (not self._modules or len(sys.modules) == self._loaded)
+        return self._matches(function) and (not self._modules or len(sys.modules) == self._module_count)
 
-    def _is_of(self, function: Any) -> bool:
+    def _matches(self, function: Any) -> bool:
         return (
             function.__code__ is self._code
             and function.__defaults__ is self._defaults
@@ -81,18 +81,18 @@ class Definition:
         """The globals that the code mentions, there or not."""
         return (name for _, name in self._names)
 
-    def note_uses(self, function: Any, used: Uses, hints: Uses) -> bool:
+    def record_uses(self, function: Any, used: Uses, hints: Uses) -> bool:
         """Note which names the function uses now; return False if the pickle does not hold any more."""
-        if not self._is_of(function):
+        if not self._matches(function):
             return False
-        modules = self._note(function.__globals__, used)
-        for key in self._others:
+        modules = self._record_globals(function.__globals__, used)
+        for key in self._other_uses:
             used[key] = function.__globals__
         for key in self._hints:
             hints[key] = function.__globals__
-        return not (modules or self._modules) or (modules == self._modules and len(sys.modules) == self._loaded)
+        return not (modules or self._modules) or (modules == self._modules and len(sys.modules) == self._module_count)
 
-    def _note(self, names: dict[str, Any], used: Uses) -> list[ModuleType]:
+    def _record_globals(self, names: dict[str, Any], used: Uses) -> list[ModuleType]:
         modules = []
         for key in self._names:
             if key[1] in names:
@@ -103,7 +103,7 @@ class Definition:
         return modules
 
 
-class Bundle:
+class GlobalsBundle:
     """All names that a function can reach, and their values, as they travel: as long as none of them has changed.
 
     That is told only of what cannot be changed itself: numbers, text, modules, and functions that hold. Functions
@@ -120,7 +120,7 @@ class Bundle:
         """
         self.data = data
         self.needs_script = needs_script
-        self._functions: list[tuple[str, weakref.ref[Any], weakref.ref[Definition]]] = []
+        self._functions: list[tuple[str, weakref.ref[Any], weakref.ref[CachedFunction]]] = []
         self._values: list[tuple[str, Any]] = []
         values = root.__globals__
         absent: set[str] = set()
@@ -131,12 +131,12 @@ class Bundle:
                 absent.update(_known[value].names)
             else:
                 self._values.append((name, value))
-        self._values += [(name, _ABSENT) for name in absent if name not in values]
+        self._values += [(name, _MISSING) for name in absent if name not in values]
 
-    def holds(self, names: dict[str, Any]) -> bool:
+    def is_valid(self, names: dict[str, Any]) -> bool:
         """Return whether the names still stand for the same."""
         for name, value in self._values:
-            if names.get(name, _ABSENT) is not value:
+            if names.get(name, _MISSING) is not value:
                 return False
         for name, reference, described in self._functions:
             function, definition = names.get(name), described()
@@ -144,23 +144,23 @@ class Bundle:
                 function is not reference()
                 or function is None
                 or definition is None
-                or not definition.holds(function)
+                or not definition.is_valid(function)
             ):
                 return False
         return True
 
 
-def _can_be_told(value: Any) -> bool:
+def _is_comparable(value: Any) -> bool:
     """Return whether a value changes only by another one coming in its place, or tells that it has changed."""
     kind = type(value)
     return kind in _CONSTANT or kind is ModuleType or (kind is FunctionType and value in _known)
 
 
-_known: weakref.WeakKeyDictionary[Any, Definition] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[Any, CachedFunction] = weakref.WeakKeyDictionary()
 get = _known.get
 
 
-def remember(key: Key, function: Any, data: bytes, used: Uses, hints: Uses) -> Definition | None:
+def remember(key: Key, function: Any, data: bytes, used: Uses, hints: Uses) -> CachedFunction | None:
     """Keep a function's pickle, which used these names, unless something in the function could change unseen."""
     annotations = _annotations_of(function)
     if (
@@ -176,15 +176,15 @@ def remember(key: Key, function: Any, data: bytes, used: Uses, hints: Uses) -> D
         or not all(names is function.__globals__ for names in (*used.values(), *hints.values()))
     ):
         return None
-    known = _known[function] = Definition(key, function, data, used, hints)
+    known = _known[function] = CachedFunction(key, function, data, used, hints)
     return known
 
 
-def bundle_of(root: Any) -> Bundle | None:
+def bundle_of(root: Any) -> GlobalsBundle | None:
     """Return the bundle of a function, if all in it is still as it was."""
     known = _known.get(root)
     bundle = None if known is None else known.bundle
-    return bundle if bundle is not None and bundle.holds(root.__globals__) else None
+    return bundle if bundle is not None and bundle.is_valid(root.__globals__) else None
 
 
 def remember_bundle(root: Any, used: Uses, data: bytes, needs_script: bool) -> None:
@@ -192,10 +192,10 @@ def remember_bundle(root: Any, used: Uses, data: bytes, needs_script: bool) -> N
     known = _known.get(root)
     names = root.__globals__
     if known is None or not all(
-        found is names and name in names and _can_be_told(names[name]) for (_, name), found in used.items()
+        found is names and name in names and _is_comparable(names[name]) for (_, name), found in used.items()
     ):
         return
-    known.bundle = Bundle(root, [name for _, name in used], data, needs_script)
+    known.bundle = GlobalsBundle(root, [name for _, name in used], data, needs_script)
 
 
 def _annotations_of(function: Any) -> Any:

@@ -19,39 +19,39 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-_found: dict[str, bool] = {"__main__": True, "__mp_main__": True}  # payload knows about these two
-_strangers: tuple[ModuleType, ...] = ()
-_modules_then: tuple[int, str | None] | None = None
+_importable: dict[str, bool] = {"__main__": True, "__mp_main__": True}  # payload knows about these two
+_unimportable: tuple[ModuleType, ...] = ()
+_modules_seen: tuple[int, str | None] | None = None
 
 
-def strangers() -> tuple[ModuleType, ...]:
+def unimportable_modules() -> tuple[ModuleType, ...]:
     """Return the loaded modules that no other process would find. Cheap, unless modules were loaded since."""
-    global _modules_then, _strangers  # noqa: PLW0603  the last look, per process
+    global _modules_seen, _unimportable  # noqa: PLW0603  the last look, per process
     try:
         # How many there are, and which came last: one may have come in the place of another.
         now = len(sys.modules), next(reversed(sys.modules), None)
     except RuntimeError:
         now = None  # another thread is importing
-    if now is None or now != _modules_then:
-        _modules_then = now
-        _strangers = tuple(_look())
-    return _strangers
+    if now is None or now != _modules_seen:
+        _modules_seen = now
+        _unimportable = tuple(_find_unimportable())
+    return _unimportable
 
 
-def _look() -> list[ModuleType]:
+def _find_unimportable() -> list[ModuleType]:
     places = set(sys.path)
     found = []
     # Parents before what is in them.
     for name, module in sorted(sys.modules.copy().items()):
-        if name not in _found:
-            parent = _found.get(name.rpartition(".")[0], True)
-            _found[name] = parent and (_is_at_home(name, module, places) or _is_found(name))
-        if not _found[name]:
+        if name not in _importable:
+            parent = _importable.get(name.rpartition(".")[0], True)
+            _importable[name] = parent and (_is_where_expected(name, module, places) or _can_be_found(name))
+        if not _importable[name]:
             found.append(module)
     return found
 
 
-def _names(module: object) -> dict[str, Any]:
+def _dict_of(module: object) -> dict[str, Any]:
     """Return what a module holds, without waking one that loads itself at the first look."""
     try:
         names = object.__getattribute__(module, "__dict__")
@@ -60,9 +60,9 @@ def _names(module: object) -> dict[str, Any]:
     return names if isinstance(names, dict) else {}
 
 
-def _is_at_home(name: str, module: object, places: set[str]) -> bool:
+def _is_where_expected(name: str, module: object, places: set[str]) -> bool:
     """Return whether the module plainly is where its name says. That is most of them, and takes a microsecond."""
-    names = _names(module)
+    names = _dict_of(module)
     path = names.get("__path__")
     # Where Python code ran there are builtins, and a package has a path. What has neither was made by native code,
     # whose affair it is. And what goes by another name here than its own is pickled by its own.
@@ -72,24 +72,24 @@ def _is_at_home(name: str, module: object, places: set[str]) -> bool:
     if origin in ("built-in", "frozen"):
         return True
     parent = name.rpartition(".")[0]
-    around = _path(parent) or () if parent else places
+    around = _search_path_of(parent) or () if parent else places
     if path is not None:
         return any(os.path.dirname(folder) in around for folder in path)
     return isinstance(origin, str) and os.path.dirname(origin) in around
 
 
-def _path(package: str) -> Any:
+def _search_path_of(package: str) -> Any:
     # Asked in the plain way, because it may be a proxy; it has been loaded, or there would be nothing in it.
     return getattr(sys.modules.get(package), "__path__", None)
 
 
-def _is_found(name: str) -> bool:
+def _can_be_found(name: str) -> bool:
     """Return whether the import system would find a module of this name, were it not loaded."""
     parent = name.rpartition(".")[0]
-    path = _path(parent) if parent else None
+    path = _search_path_of(parent) if parent else None
     if parent and path is None:
         # It lies in no package. Its parent, which is imported first, makes it, perhaps; unless it came from a file.
-        return getattr(_names(sys.modules.get(name)).get("__spec__"), "origin", None) is None
+        return getattr(_dict_of(sys.modules.get(name)).get("__spec__"), "origin", None) is None
     try:
         return any(finder.find_spec(name, path) is not None for finder in sys.meta_path)
     except Exception:  # a finder of the host's, with a mind of its own

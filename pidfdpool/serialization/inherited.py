@@ -41,7 +41,7 @@ class _Descriptor:
         return _Descriptor.received[self.index]
 
 
-class _Capturing:
+class _CapturingPopen:
     """Looks to multiprocessing like a process that is being started, and collects descriptors."""
 
     DupFd = _Descriptor
@@ -65,7 +65,7 @@ def capture(value: object) -> tuple[list[Buffer], list[int]]:
     context = sys.modules.get("multiprocessing.context")
     if context is None:
         return payload.dumps(value), []
-    capturing = _Capturing()
+    capturing = _CapturingPopen()
     before = context.get_spawning_popen()
     context.set_spawning_popen(capturing)
     try:
@@ -92,7 +92,7 @@ def descriptors_of(values: Iterable[object]) -> set[int]:
     return found
 
 
-def release(buffers: Sequence[Buffer], descriptors: Sequence[int]) -> Any:
+def restore(buffers: Sequence[Buffer], descriptors: Sequence[int]) -> Any:
     """Rebuild the value in a worker. Once per process: it gives the descriptors away."""
     _Descriptor.received = descriptors
     return payload.loads(buffers)

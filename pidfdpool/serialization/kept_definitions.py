@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from pidfdpool.serialization.namespaces import Key
 
 LARGE = 1 << 16  # bytes of its pickle, from which on a definition is kept by tasks only
-_MOST = 1 << 18  # bytes of the pickles of all others together
-_OF_A_NAME = 8  # of a name that is defined anew again and again
+_MAX_BYTES = 1 << 18  # bytes of the pickles of all others together
+_MAX_PER_NAME = 8  # of a name that is defined anew again and again
 
 _small: dict[int, tuple[Key, Any, int]] = {}  # by number, in the order in which they were sent
 large: dict[int, tuple[weakref.ref[Any], str, dict[str, Any]]] = {}  # with where each is found while it can be sent
 
 
-def note(number: int, key: Key, value: Any, size: int, names: dict[str, Any]) -> None:
+def record(number: int, key: Key, value: Any, size: int, names: dict[str, Any]) -> None:
     """Take note of a definition that was pickled.
 
     number: what it is called in results. key: its name. size: bytes of its pickle. names: the globals that it is in.
@@ -36,17 +36,17 @@ def note(number: int, key: Key, value: Any, size: int, names: dict[str, Any]) ->
     _small[number] = key, value, size
     known = list(_small.items())
     namesakes = [each for each, (name, _, _) in known if name == key]
-    for each in namesakes[:-_OF_A_NAME]:
+    for each in namesakes[:-_MAX_PER_NAME]:
         _small.pop(each, None)
-    excess = sum([held for _, (_, _, held) in known]) - _MOST
-    for each, (_, _, held) in known:
+    excess = sum([bytes_held for _, (_, _, bytes_held) in known]) - _MAX_BYTES
+    for each, (_, _, bytes_held) in known:
         if excess <= 0:
             break
         _small.pop(each, None)
-        excess -= held
+        excess -= bytes_held
 
 
-def held() -> list[Any]:
+def definitions_for_task() -> list[Any]:
     """Return the large definitions that a call may name which is pickled now, for its task to hold."""
     found = [(reference(), name, names) for reference, name, names in list(large.values())]
     return [value for value, name, names in found if value is not None and names.get(name) is value]

@@ -23,11 +23,11 @@ REMEDIES = (
     "(mp_context='fork')."
 )
 
-_HOME = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _warned: set[Key] = set()  # names that were warned of, in this process
 
 
-class LeftOut:
+class OmittedValue:
     """Stands in a pickle for the value of a name."""
 
     __slots__ = ("_key", "_why")
@@ -37,10 +37,10 @@ class LeftOut:
         self._why = why
 
     def __reduce__(self) -> tuple[Any, tuple[str, str, str]]:
-        return namespaces.from_script, (*self._key, self._why)
+        return namespaces.script_value, (*self._key, self._why)
 
 
-class Why:
+class Omission:
     """Why a global cannot travel."""
 
     def __init__(self, key: Key, kind: str, user: str | None, error: str) -> None:
@@ -51,16 +51,16 @@ class Why:
         self._user = user
         self._error = error
 
-    def told(self, why_not_by_script: str | None) -> str:
+    def message(self, script_obstacle: str | None) -> str:
         """Return it for a person. why_not_by_script: why it is not made by running the script again, either."""
         used = f", which {self._user} uses," if self._user is not None else ""
         text = f"{self._named} ({self._kind}){used} cannot be sent to a worker: {self._error}."
-        if why_not_by_script is not None:
-            text += f" Nor can a worker make it by running the script again: {why_not_by_script}."
+        if script_obstacle is not None:
+            text += f" Nor can a worker make it by running the script again: {script_obstacle}."
         return f"{text} {REMEDIES}"
 
 
-def kind_of(value: Any) -> str:
+def describe_type(value: Any) -> str:
     """Return the name of an object's type, for people; for a class or function what that is."""
     kind = type(value)
     if isinstance(value, type):
@@ -69,13 +69,13 @@ def kind_of(value: Any) -> str:
     return f"{module}{kind.__qualname__}"
 
 
-def said(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Return an error's text without its last full stop, and with its type if that is not pickle's own."""
     text = describe.text_of(error).rstrip(". ")
     return text if type(error) is TypeError else f"{describe.type_name(error)}: {text}"
 
 
-def warn_of_large(key: Key, size: int, user: str | None) -> None:
+def warn_about_large(key: Key, size: int, user: str | None) -> None:
     """Warn, once in a process, of a global that is so large that it matters to send it with each call."""
     if key in _warned:
         return
@@ -84,12 +84,12 @@ def warn_of_large(key: Key, size: int, user: str | None) -> None:
 
     used = f", which {user} uses," if user is not None else ""
     text = f"the script's global {key[1]!r}{used} travels with each call: {size / 1e6:.1f} MB. {REMEDIES}"
-    warnings.warn(text, LargeGlobalWarning, stacklevel=_frames_of_ours())
+    warnings.warn(text, LargeGlobalWarning, stacklevel=_stacklevel_of_user())
 
 
-def _frames_of_ours() -> int:
+def _stacklevel_of_user() -> int:
     """Return the stacklevel at which the user's code is, seen from who calls this."""
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HOME):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
     return level

@@ -21,7 +21,7 @@ from contextlib import suppress
 from functools import partial
 
 from pidfdpool.process import describe
-from pidfdpool.serialization import exception_chains, importable, picklers, plain
+from pidfdpool.serialization import exception_chains, importable, picklers, plain_data
 from pidfdpool.typed import Protocol
 
 TYPE_CHECKING = False
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from pidfdpool.serialization.picklers import ResourceReducers
     from pidfdpool.transport.framing import Buffer
 
-MADE_BY_VALUE = b"_class_setstate"  # in the pickle of a class that travels by value
+CLASS_BY_VALUE = b"_class_setstate"  # in the pickle of a class that travels by value
 
 
-_NEEDS_SCRIPT = _BY_NAMING = 1  # the last byte of such payloads, and the largest last byte of any that names are in
+_NEEDS_SCRIPT = HIGHEST_MARK = 1  # the last byte of such payloads, and the largest last byte of any that names are in
 
 
 class Sink(Protocol):
@@ -44,7 +45,7 @@ class Sink(Protocol):
     def write(self, piece: Buffer, /) -> object:
         """Take the next piece of the pickle."""
 
-    def leave_out(self, buffer: pickle.PickleBuffer, /) -> bool:
+    def buffer_callback(self, buffer: pickle.PickleBuffer, /) -> bool:
         """Return False for a buffer that is left out of the pickle."""
 
 
@@ -69,7 +70,7 @@ class SharedMain:
         return bool(rest) or found is value
 
 
-class AllShared(SharedMain):
+class InheritedMain(SharedMain):
     """The same seen from a worker: whatever its `__main__` holds came from the host."""
 
     def __init__(self) -> None:
@@ -80,18 +81,18 @@ class AllShared(SharedMain):
         return True
 
 
-class Arrived(SharedMain):
+class ReceivedMain(SharedMain):
     """The same seen from a worker that is a fresh interpreter: what came from the host is known there by number."""
 
     def __init__(self) -> None:
         super().__init__(None)
 
 
-class _MainIsNotShared(Exception):
+class _NotShared(Exception):
     """Stops the pickling by reference of something that the other side lacks."""
 
 
-class _CheckingPickler(pickle.Pickler):
+class _ByReferencePickler(pickle.Pickler):
     """Pickles by reference, but nothing of `__main__` that is not shared."""
 
     shared: SharedMain
@@ -100,11 +101,11 @@ class _CheckingPickler(pickle.Pickler):
         """Refuse what is not shared; otherwise leave it to pickle."""
         of_main = getattr(value, "__module__", None) == "__main__" and hasattr(value, "__qualname__")
         if of_main and not self.shared.covers(value):
-            raise _MainIsNotShared
+            raise _NotShared
         return NotImplemented
 
 
-def dumps(value: object, shared: SharedMain | None = None, once: picklers.Once | None = None) -> list[Buffer]:
+def dumps(value: object, shared: SharedMain | None = None, resources: ResourceReducers | None = None) -> list[Buffer]:
     """Return the payload of any object. What the caller does to the object afterwards does not change it.
 
     once: reducers for an object that shares something with whoever gets it. Default: new ones, if it does.
@@ -113,17 +114,21 @@ def dumps(value: object, shared: SharedMain | None = None, once: picklers.Once |
         Exception: whatever the object's own reduction raised, pickle.PicklingError and TypeError most often.
     """
     try:
-        data = picklers.pickled(value) if once is None else once.pickled(value)
-        if picklers.STACK_GLOBAL not in data or (len(data) >= plain.LONG and plain.is_plain(value, len(data))):
+        data = picklers.dumps(value) if resources is None else resources.dumps(value)
+        if picklers.STACK_GLOBAL not in data or (
+            len(data) >= plain_data.SEARCHED_BELOW and plain_data.is_plain(value, len(data))
+        ):
             return [data]  # nothing in it is looked up by its name, or by none that matters
         # What neither name can be in is searched once only.
         if b"main__" not in data or (b"__main__" not in data and b"__mp_main__" not in data):
-            strangers = importable.strangers()
+            unimportable = importable.unimportable_modules()
             return [
-                _by_name_or_value(data, value, shared, once) if strangers and _mentions(data, strangers) else data
+                _by_reference_or_value(data, value, shared, resources)
+                if unimportable and _mentions_any(data, unimportable)
+                else data
             ]
-        if shared is not None and not isinstance(shared, Arrived):
-            return [pickled_by_reference(value, shared, once)]
+        if shared is not None and not isinstance(shared, ReceivedMain):
+            return [dumps_by_reference(value, shared, resources)]
         shares = False
     except MemoryError:
         raise
@@ -134,18 +139,18 @@ def dumps(value: object, shared: SharedMain | None = None, once: picklers.Once |
         shares = False
     if not shares:
         try:
-            return [_cloudpickled(value, shared, once)]
+            return [dumps_by_value(value, shared, resources)]
         except picklers.SharesResource:
-            if once is not None:
+            if resources is not None:
                 raise
-    with picklers.Once() as once:
-        return dumps(value, shared, once)
+    with picklers.ResourceReducers() as resources:
+        return dumps(value, shared, resources)
 
 
 def loads(buffers: Sequence[Buffer]) -> Any:
     """Rebuild the object of a payload. Runs the object's own code: anything may be raised."""
     data = buffers[0]
-    return pickle.loads(data) if data[-1] > _BY_NAMING and len(buffers) == 1 else _load(data, buffers[1:])
+    return pickle.loads(data) if data[-1] > HIGHEST_MARK and len(buffers) == 1 else _load(data, buffers[1:])
 
 
 def needs_script(buffers: Sequence[Any]) -> bool:
@@ -156,19 +161,19 @@ def needs_script(buffers: Sequence[Any]) -> bool:
     return bool(getattr(buffers, "last_byte", buffers[0][-1]) == _NEEDS_SCRIPT)
 
 
-def _load(data: Buffer, left_out: Sequence[Buffer] = ()) -> Any:
-    if data[-1] <= _BY_NAMING:
+def _load(data: Buffer, out_of_band: Sequence[Buffer] = ()) -> Any:
+    if data[-1] <= HIGHEST_MARK:
         # No pickle ends with such a byte, but what `script_calls` has made does. Not every worker gets such.
         from pidfdpool.serialization import namespaces
 
-        return namespaces.load(data, map(_writable, left_out))
-    if not left_out:
+        return namespaces.load(data, map(writable, out_of_band))
+    if not out_of_band:
         return pickle.loads(data)
-    return pickle.loads(data, buffers=map(_writable, left_out))
+    return pickle.loads(data, buffers=map(writable, out_of_band))
 
 
-def _writable(buffer: Buffer) -> Buffer:
-    # What came over a channel may be a slice of what was read. In a segment it is writable anyway.
+def writable(buffer: Buffer) -> Buffer:
+    """Return a buffer that can be written to, copied if it was bytes. One in a segment is writable anyway."""
     return bytearray(buffer) if type(buffer) is bytes else buffer
 
 
@@ -183,41 +188,41 @@ def load_result(buffers: Sequence[Buffer]) -> Any:
     data = buffers[0]
     # What lies in a segment mentions no class that is to be spared: see `out_of_band`. Elsewhere a class is a global,
     # and its one byte is found, or not, much more quickly than its name.
-    if type(data) is memoryview or picklers.STACK_GLOBAL not in data or MADE_BY_VALUE not in data:
+    if type(data) is memoryview or picklers.STACK_GLOBAL not in data or CLASS_BY_VALUE not in data:
         return loads(buffers)
-    return _load_sparingly(buffers[0], buffers[1:])
+    return _load_guarding(buffers[0], buffers[1:])
 
 
-def _load_sparingly(data: Buffer, left_out: Sequence[Buffer] = ()) -> Any:
-    return _SparingUnpickler(io.BytesIO(data), left_out).load()
+def _load_guarding(data: Buffer, out_of_band: Sequence[Buffer] = ()) -> Any:
+    return _GuardingUnpickler(io.BytesIO(data), out_of_band).load()
 
 
-class _SparingUnpickler(pickle.Unpickler):
+class _GuardingUnpickler(pickle.Unpickler):
     """Fills the classes that it makes, and leaves those alone that were there before."""
 
-    def __init__(self, stream: io.BytesIO, left_out: Sequence[Buffer]) -> None:
-        super().__init__(stream, buffers=map(_writable, left_out))
-        self._sparing = Sparing()
+    def __init__(self, stream: io.BytesIO, out_of_band: Sequence[Buffer]) -> None:
+        super().__init__(stream, buffers=map(writable, out_of_band))
+        self._guard = ClassGuard()
 
     def find_class(self, module: str, name: str) -> Any:
         """Put `Sparing` in between."""
-        return self._sparing.instead_of(module, name, super().find_class(module, name))
+        return self._guard.replacement(module, name, super().find_class(module, name))
 
 
-class Sparing:
+class ClassGuard:
     """Comes between cloudpickle's own functions and what they do to classes. One for each unpickler."""
 
     def __init__(self) -> None:
-        self._spared: set[type] = set()
+        self._existing: set[type] = set()
 
-    def instead_of(self, module: str, name: str, found: Any) -> Any:
+    def replacement(self, module: str, name: str, found: Any) -> Any:
         """Return what is to be used in the place of what the pickle names."""
         if module == "cloudpickle.cloudpickle":
             if name in ("_make_skeleton_class", "_make_skeleton_enum"):
                 return partial(self._make, found)
             if name == "_class_setstate":
                 return partial(self._fill, found)
-        return partial(_load_either, load=_load_sparingly) if found is _load_either else found
+        return partial(load_reference_or_value, load=_load_guarding) if found is load_reference_or_value else found
 
     def _make(self, make: Callable[..., type], *arguments: Any) -> type:
         from cloudpickle import cloudpickle
@@ -226,69 +231,81 @@ class Sparing:
         there: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(arguments[-2])
         if there is None:
             return make(*arguments)
-        self._spared.add(there)
+        self._existing.add(there)
         return there
 
     def _fill(self, fill: Callable[[type, Any], type], kind: type, state: Any) -> type:
-        return kind if kind in self._spared else fill(kind, state)
+        return kind if kind in self._existing else fill(kind, state)
 
 
-def pickled_by_reference(
-    value: object, shared: SharedMain, once: picklers.Once | None = None, into: Sink | None = None
+def dumps_by_reference(
+    value: object, shared: SharedMain, resources: ResourceReducers | None = None, sink: Sink | None = None
 ) -> bytes:
     """Return the pickle of an object, or write it, if nothing in it is the host's alone; raise otherwise."""
     stream = io.BytesIO()
-    leave_out = None if into is None else into.leave_out
-    target = stream if into is None else into
-    table = picklers.table() if once is None else once.table
-    pickler = picklers.taught(_CheckingPickler(target, picklers.PROTOCOL, buffer_callback=leave_out), table)
+    buffer_callback = None if sink is None else sink.buffer_callback
+    target = stream if sink is None else sink
+    dispatch_table = picklers.dispatch_table() if resources is None else resources.dispatch_table
+    pickler = picklers.with_reducers(
+        _ByReferencePickler(target, picklers.PROTOCOL, buffer_callback=buffer_callback), dispatch_table
+    )
     pickler.shared = shared
     pickler.dump(value)
     return stream.getvalue()
 
 
-def _mentions(data: bytes, modules: tuple[ModuleType, ...]) -> bool:
-    return any(_encoded(module) in data for module in modules)
+def _mentions_any(data: bytes, modules: tuple[ModuleType, ...]) -> bool:
+    return any(encoded_name(module) in data for module in modules)
 
 
-def _encoded(module: ModuleType) -> bytes:
+def encoded_name(module: ModuleType) -> bytes:
+    """Return a module's name as it stands in a pickle."""
     return module.__name__.encode("utf-8", "replace")
 
 
-def _by_name_or_value(by_name: bytes, value: object, shared: SharedMain | None, once: picklers.Once | None) -> bytes:
+def _by_reference_or_value(
+    by_reference: bytes, value: object, shared: SharedMain | None, resources: ResourceReducers | None
+) -> bytes:
     """Return a pickle which is rebuilt by name where that works, and by value where those modules are not found.
 
     By name comes first, because an initializer, a preload or a fork may have brought the module into the workers.
     """
     try:
-        return picklers.pickled(_Either(by_name, _cloudpickled(value, shared, once)))
+        return picklers.dumps(ReferenceOrValue(by_reference, dumps_by_value(value, shared, resources)))
     except Exception:
-        return by_name
+        return by_reference
 
 
-class _Either:
+class ReferenceOrValue:
     """Two pickles of one object."""
 
-    def __init__(self, by_name: bytes, by_value: bytes) -> None:
-        self._pickles = by_name, by_value
+    def __init__(self, by_reference: bytes, by_value: bytes) -> None:
+        self._pickles = by_reference, by_value
 
     def __reduce__(self) -> tuple[Callable[[bytes, bytes], Any], tuple[bytes, bytes]]:
-        return _load_either, self._pickles
+        return load_reference_or_value, self._pickles
 
 
-def _load_either(by_name: bytes, by_value: bytes, load: Callable[[bytes], Any] = _load) -> Any:
+def load_reference_or_value(by_reference: bytes, by_value: bytes, load: Callable[[bytes], Any] = _load) -> Any:
+    """Rebuild one of two pickles of an object: by reference, or by value where its modules are not found."""
     try:
-        return load(by_name)
+        return load(by_reference)
     except (ImportError, AttributeError):
         return load(by_value)
 
 
-def _cloudpickled(
-    value: object, shared: SharedMain | None, once: picklers.Once | None = None, into: Sink | None = None
+def dumps_by_value(
+    value: object, shared: SharedMain | None, resources: ResourceReducers | None = None, sink: Sink | None = None
 ) -> bytes:
+    """Return the pickle of an object with what it consists of, or write it, by means of cloudpickle.
+
+    Raises:
+        SharesResource: the object shares something, and `resources` is None.
+        Exception: what its own reduction raised.
+    """
     import cloudpickle
 
-    for module in importable.strangers():
+    for module in importable.unimportable_modules():
         # For good: other threads may be pickling, too. And whoever else uses cloudpickle in this process could not
         # send anything of such a module by name either.
         with suppress(ValueError):  # it is not loaded any more
@@ -297,27 +314,28 @@ def _cloudpickled(
     # that for a module which any process could import.
     script = sys.modules.get("__mp_main__")
     if script is None or script.__name__ in cloudpickle.list_registry_pickle_by_value():
-        return _by_value(value, shared, once, into)
+        return _dump_by_value(value, shared, resources, sink)
     cloudpickle.register_pickle_by_value(script)
     try:
-        return _by_value(value, shared, once, into)
+        return _dump_by_value(value, shared, resources, sink)
     finally:
         cloudpickle.unregister_pickle_by_value(script)
 
 
-def _by_value(value: object, shared: SharedMain | None, once: picklers.Once | None, into: Sink | None) -> bytes:
-    from pidfdpool.serialization import by_value as naming
-    from pidfdpool.serialization import script_calls
+def _dump_by_value(
+    value: object, shared: SharedMain | None, resources: ResourceReducers | None, sink: Sink | None
+) -> bytes:
+    from pidfdpool.serialization import by_value, script_calls
 
-    leave_out = None if into is None else into.leave_out
+    buffer_callback = None if sink is None else sink.buffer_callback
     if shared is None:
-        data = script_calls.dumps(value, once, leave_out)
-    elif isinstance(shared, Arrived):
-        data = naming.dumps_result(value, once, leave_out)
+        data = script_calls.dumps(value, resources, buffer_callback)
+    elif isinstance(shared, ReceivedMain):
+        data = by_value.dumps_result(value, resources, buffer_callback)
     else:
-        data = naming.dumps_whole(value, once, leave_out)
-    if into is not None:
-        into.write(data)
+        data = by_value.dumps_self_contained(value, resources, buffer_callback)
+    if sink is not None:
+        sink.write(data)
     return data
 
 
@@ -326,7 +344,7 @@ def _by_value(value: object, shared: SharedMain | None, once: picklers.Once | No
 
 def dump_error(error: BaseException, shared: SharedMain | None = None) -> list[Buffer]:
     """Return the payload of an exception with its traceback as text. Never raises an Exception."""
-    text = _formatted(error)
+    text = exception_chains.format_exception(error)
     try:
         return [dumps(error, shared)[0], text.encode("utf-8", "backslashreplace")]
     except BaseException as failure:
@@ -348,30 +366,14 @@ def load_error(buffers: Sequence[Buffer]) -> BaseException:
     data, text = buffers[0], bytes(buffers[1]).decode("utf-8", "replace")
     cause: BaseException = _RemoteTraceback(text)  # type: ignore[arg-type]
     if not data:
-        return _caused(PayloadError(f"the exception that the task raised cannot be pickled:\n{text}"), cause)
+        return exception_chains.with_cause(
+            PayloadError(f"the exception that the task raised cannot be pickled:\n{text}"), cause
+        )
     try:
         error = load_result(buffers[:1])
         if not issubclass(type(error), BaseException):  # not isinstance, which believes its `__class__`
             raise TypeError(f"it was rebuilt as {describe.type_name(error)}, which is not an exception")
     except BaseException as failure:
         told = f"the exception that the task raised cannot be unpickled ({describe.said(failure)}):\n{text}"
-        return _caused(PayloadError(told), failure)
-    return _caused(error, cause)
-
-
-def _caused(error: BaseException, cause: BaseException) -> BaseException:
-    # Not by plain assignment: a frozen dataclass, say, refuses to be assigned to.
-    BaseException.__dict__["__cause__"].__set__(error, cause)
-    return error
-
-
-def _formatted(error: BaseException) -> str:
-    import traceback
-
-    # Not by attribute access, which may be the user's own code.
-    trace = BaseException.__dict__["__traceback__"].__get__(error)
-    try:
-        return "".join(traceback.format_exception(type(error), error, trace))
-    except BaseException:  # one of its attributes, or of its causes, raises: what is its own can be told all the same
-        stack = "".join(traceback.format_tb(trace))
-        return f"Traceback (most recent call last):\n{stack}{describe.said(error)}\n"
+        return exception_chains.with_cause(PayloadError(told), failure)
+    return exception_chains.with_cause(error, cause)

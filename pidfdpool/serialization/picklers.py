@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 PROTOCOL = 5
 STACK_GLOBAL = b"\x93"  # since protocol 4 the only way in which a pickle names a global (pickletools.dis)
-_REPEATABLE = 3  # parts of a reduced object; behind these come iterators, which can be read once
-_SMALL = 4096  # bytes; after more than that a pickler's memory would be larger than what is mostly needed
+_MAX_REUSED_PARTS = 3  # parts of a reduced object; behind these come iterators, which can be read once
+_MAX_KEPT = 4096  # bytes; after more than that a pickler's memory would be larger than what is mostly needed
 
 
 # Reducers of multiprocessing's that do nothing but to look at the object, by module and name.
-_HARMLESS = frozenset(
+_WITHOUT_EFFECT = frozenset(
     {
         ("multiprocessing.reduction", "_reduce_method"),
         ("multiprocessing.reduction", "_reduce_method_descriptor"),
@@ -48,80 +48,80 @@ class SharesResource(pickle.PicklingError):
     """An object that each pickle shares anew: a socket, a connection, a tensor."""
 
 
-def _refuse(value: object) -> Any:
+def _raise_shares_resource(value: object) -> Any:
     raise SharesResource(
         f"cannot pickle {type(value).__qualname__!r} object here: each time that it is pickled a descriptor, or the "
         "like, is shared anew; pass it as an argument"
     )
 
 
-class _Reducers:
+class _Tables:
     """multiprocessing's reducers over copyreg's, in one table, and picklers that go by it.
 
-    table: all of them.
+    dispatch_table: all of them.
     harmless: those that may be called for nothing. The others raise SharesResource.
     """
 
     def __init__(self, extra: Table) -> None:
         self._extra = extra  # live, as copyreg's
-        self._seen = dict(extra), dict(copyreg.dispatch_table)
-        self.table: Table = {**copyreg.dispatch_table, **extra}
-        self.sharing: Table = {kind: reduce for kind, reduce in extra.items() if not _is_harmless(reduce)}
-        self.harmless: Table = {**self.table, **dict.fromkeys(self.sharing, _refuse)}
-        self._kept: list[tuple[pickle.Pickler, io.BytesIO]] = []
+        self._snapshot = dict(extra), dict(copyreg.dispatch_table)
+        self.dispatch_table: Table = {**copyreg.dispatch_table, **extra}
+        self.sharing: Table = {kind: reduce for kind, reduce in extra.items() if not _is_without_effect(reduce)}
+        self.without_effect: Table = {**self.dispatch_table, **dict.fromkeys(self.sharing, _raise_shares_resource)}
+        self._idle: list[tuple[pickle.Pickler, io.BytesIO]] = []
 
-    def are_up_to_date(self) -> bool:
+    def is_current(self) -> bool:
         """Return whether nobody has registered anything since."""
-        extra, registered = self._seen
+        extra, registered = self._snapshot
         return extra == self._extra and registered == copyreg.dispatch_table
 
-    def pickled(self, value: object) -> bytes:
+    def dumps(self, value: object) -> bytes:
         """Return the pickle of an object."""
         try:
-            pickler, stream = pair = self._kept.pop()
+            pickler, stream = pair = self._idle.pop()
         except IndexError:
             stream = io.BytesIO()
             pickler = pickle.Pickler(stream, PROTOCOL)
-            pickler.dispatch_table = self.harmless
+            pickler.dispatch_table = self.without_effect
             pair = pickler, stream
         pickler.dump(value)
         data = stream.getvalue()
-        if len(data) <= _SMALL:
+        if len(data) <= _MAX_KEPT:
             pickler.clear_memo()
             stream.seek(0)
             stream.truncate()
-            self._kept.append(pair)
+            self._idle.append(pair)
         return data
 
 
-_reducers: _Reducers | None = None
+_tables: _Tables | None = None
 
 
-def _current() -> _Reducers | None:
-    global _reducers  # noqa: PLW0603  what was last seen, per process
-    reducers = _reducers
-    if reducers is None or not reducers.are_up_to_date():
+def _current_tables() -> _Tables | None:
+    global _tables  # noqa: PLW0603  what was last seen, per process
+    reducers = _tables
+    if reducers is None or not reducers.is_current():
         reduction: Any = sys.modules.get("multiprocessing.reduction")
         if reduction is None:
             return None
-        reducers = _reducers = _Reducers(reduction.ForkingPickler._extra_reducers)
+        reducers = _tables = _Tables(reduction.ForkingPickler._extra_reducers)
     return reducers
 
 
-def _is_harmless(reduce: Any) -> bool:
-    return (getattr(reduce, "__module__", None), getattr(reduce, "__qualname__", None)) in _HARMLESS
+def _is_without_effect(reduce: Any) -> bool:
+    return (getattr(reduce, "__module__", None), getattr(reduce, "__qualname__", None)) in _WITHOUT_EFFECT
 
 
-def table() -> Table | None:
+def dispatch_table() -> Table | None:
     """Return reducers that may be called for nothing, for a pickler of one's own; None: the ordinary ones will do.
 
     For the types of other reducers there are some that raise SharesResource.
     """
-    reducers = _current()
-    return None if reducers is None else reducers.harmless
+    reducers = _current_tables()
+    return None if reducers is None else reducers.without_effect
 
 
-def taught(pickler: P, reducers: Mapping[Any, Any] | None) -> P:
+def with_reducers(pickler: P, reducers: Mapping[Any, Any] | None) -> P:
     """Return the pickler, which goes by these reducers from now on. None: it stays as it is."""
     if reducers is not None:
         # By assignment a class with an attribute of that name (cloudpickle's) would keep it from the pickler.
@@ -129,21 +129,23 @@ def taught(pickler: P, reducers: Mapping[Any, Any] | None) -> P:
     return pickler
 
 
-def pickled(value: object) -> bytes:
+def dumps(value: object) -> bytes:
     """Return the pickle of any object that shares nothing with whoever gets it.
 
     Raises:
         SharesResource: it does; see `Once`.
         Exception: whatever its own reduction raised.
     """
-    reducers = _current()
-    return pickle.dumps(value, PROTOCOL) if reducers is None else reducers.pickled(value)
+    reducers = _current_tables()
+    return pickle.dumps(value, PROTOCOL) if reducers is None else reducers.dumps(value)
 
 
-handed_over: dict[int, list[Any]] = {}  # by thread: what it has shared since it last asked, see `take_handed_over`
+shared_resources: dict[
+    int, list[Any]
+] = {}  # by thread: what it has shared since it last asked, see `take_handed_over`
 
 
-class Once:
+class ResourceReducers:
     """All reducers, for what is delivered once, in whichever of several ways it can be pickled in the end.
 
     To reduce a socket, a connection or a tensor has an effect: multiprocessing duplicates a descriptor, and keeps it
@@ -153,13 +155,13 @@ class Once:
 
     def __init__(self) -> None:
         self._reduced: dict[int, tuple[object, Any]] = {}
-        self.table: Table = dict(copyreg.dispatch_table)
-        reducers = _current()
+        self.dispatch_table: Table = dict(copyreg.dispatch_table)
+        reducers = _current_tables()
         if reducers is not None:
             own = {kind: partial(self._reduce, reduce) for kind, reduce in reducers.sharing.items()}
-            self.table = {**reducers.table, **own}
+            self.dispatch_table = {**reducers.dispatch_table, **own}
 
-    def __enter__(self) -> Once:
+    def __enter__(self) -> ResourceReducers:
         """Return itself."""
         return self
 
@@ -168,14 +170,14 @@ class Once:
         shared = [reduced for _object, reduced in self._reduced.values()]
         self._reduced.clear()
         if kind is not None:
-            take_back(shared)
+            close_unfetched(shared)
         else:
-            handed_over.setdefault(get_ident(), []).extend(shared)
+            shared_resources.setdefault(get_ident(), []).extend(shared)
 
-    def pickled(self, value: object) -> bytes:
+    def dumps(self, value: object) -> bytes:
         """Do as the function of that name, whatever the object shares."""
         stream = io.BytesIO()
-        taught(pickle.Pickler(stream, PROTOCOL), self.table).dump(value)
+        with_reducers(pickle.Pickler(stream, PROTOCOL), self.dispatch_table).dump(value)
         return stream.getvalue()
 
     def _reduce(self, reduce: Any, value: object) -> Any:
@@ -183,34 +185,34 @@ class Once:
         if known is not None:
             return known[1]
         reduced = reduce(value)
-        if type(reduced) is tuple and len(reduced) <= _REPEATABLE:
+        if type(reduced) is tuple and len(reduced) <= _MAX_REUSED_PARTS:
             self._reduced[id(value)] = value, reduced  # the object, so that no other one comes to have its id
         return reduced
 
 
-def take_handed_over() -> list[Any]:
+def pop_shared_resources() -> list[Any]:
     """Return what this thread has shared since it last asked. For who first looks whether `handed_over` is empty."""
-    return handed_over.pop(get_ident(), [])
+    return shared_resources.pop(get_ident(), [])
 
 
-def take_back(shared: Any) -> None:
+def close_unfetched(shared: Any) -> None:
     """Have multiprocessing close the duplicates in what reducers returned (multiprocessing/resource_sharer.py).
 
     Its own thread takes them out of the same dictionary in the same way, so each is closed once. Those that were
     fetched are not there any more.
     """
-    for key, cache in _keys(shared):
+    for key, cache in _cache_entries(shared):
         with suppress(KeyError):
             _, close = cache.pop(key)
             close()
 
 
-def is_fetched(shared: Any) -> bool:
+def are_fetched(shared: Any) -> bool:
     """Return whether all that reducers have shared was fetched."""
-    return all(key not in cache for key, cache in _keys(shared))
+    return all(key not in cache for key, cache in _cache_entries(shared))
 
 
-def _keys(shared: Any) -> Iterator[tuple[int, dict[int, Any]]]:
+def _cache_entries(shared: Any) -> Iterator[tuple[int, dict[int, Any]]]:
     sharing: Any = sys.modules.get("multiprocessing.resource_sharer")
     if sharing is None:
         return

@@ -33,7 +33,7 @@ def is_replaced(function: object, module: object) -> bool:
     return type(function) is not FunctionType or function.__globals__ is not vars(module)
 
 
-def captured() -> bytes | None:
+def capture() -> bytes | None:
     """Return what somebody has added, pickled; None: nobody has added anything.
 
     Raises:
@@ -47,6 +47,6 @@ def captured() -> bytes | None:
     return _pickle.dumps(added, picklers.PROTOCOL) if added else None
 
 
-def release(pickled: bytes) -> None:
+def restore(pickled: bytes) -> None:
     """Have what was added set itself up."""
     _pickle.loads(pickled)

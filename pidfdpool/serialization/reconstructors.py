@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pidfdpool.serialization.namespaces import Key
 
 
-def code_with_source(source: str, *fields: Any) -> types.CodeType:
+def make_code_with_source(source: str, *fields: Any) -> types.CodeType:
     """Return code whose source is no file, and have tracebacks find that under the code's file name."""
     code = types.CodeType(*fields)
     name = code.co_filename
@@ -32,8 +32,8 @@ def code_with_source(source: str, *fields: Any) -> types.CodeType:
     return code
 
 
-def forward_reference(
-    text: str, home: str | None, owner: Any, is_class: bool, names: Mapping[str, Any] | None
+def make_forward_reference(
+    text: str, module_name: str | None, owner: Any, is_class: bool, names: Mapping[str, Any] | None
 ) -> Any:
     """Return an annotation that could not be evaluated yet. home: the module in which it is to be."""
     import annotationlib  # type: ignore[import-not-found, unused-ignore]  # Python 3.14
@@ -41,15 +41,15 @@ def forward_reference(
     from pidfdpool.serialization import namespaces
 
     reference: Any = annotationlib.ForwardRef(text, owner=owner, is_class=is_class)
-    if home is not None and home in namespaces.spaces:
-        reference.__globals__ = namespaces.spaces[home]
-    elif home is not None:
-        reference.__forward_module__ = home
+    if module_name is not None and module_name in namespaces.globals_by_module:
+        reference.__globals__ = namespaces.globals_by_module[module_name]
+    elif module_name is not None:
+        reference.__forward_module__ = module_name
     reference.__extra_names__ = names
     return reference
 
 
-def lazy_import(name: str, is_attribute: bool) -> Any:
+def make_lazy_import(name: str, is_attribute: bool) -> Any:
     """Return a lazy import that is still lazy.
 
     is_attribute: it is the last part of the name that is wanted, and not the package that the name begins with.
@@ -63,7 +63,7 @@ def lazy_import(name: str, is_attribute: bool) -> Any:
     return scratch[name.partition(".")[0]]
 
 
-def type_parameter(
+def make_type_parameter(
     kind: type, module: str, arguments: Sequence[Any], details: Mapping[str, Any], tracker: str
 ) -> Any:
     """Return a TypeVar or its like: the one that is there already, if it has come before."""
@@ -72,7 +72,7 @@ def type_parameter(
     return internals._lookup_class_or_track(tracker, made)
 
 
-def new_type(name: str, module: str, supertype: Any, tracker: str) -> Any:
+def make_new_type(name: str, module: str, supertype: Any, tracker: str) -> Any:
     """Return a NewType: the one that is there already, if it has come before."""
     make: Any = typing.NewType
     made = make(name, supertype)
@@ -80,7 +80,7 @@ def new_type(name: str, module: str, supertype: Any, tracker: str) -> Any:
     return internals._lookup_class_or_track(tracker, made)
 
 
-def logger(name: str) -> logging.Logger:
+def get_logger(name: str) -> logging.Logger:
     """Return the logger of this name: the script's own is called as the script is here."""
     first, dot, rest = name.partition(".")
     if first == "__main__":
@@ -88,19 +88,19 @@ def logger(name: str) -> logging.Logger:
     return logging.getLogger(first + dot + rest)
 
 
-def cached_property(function: Any, name: str | None) -> Any:
+def make_cached_property(function: Any, name: str | None) -> Any:
     """Return what functools.cached_property makes of a function in a class."""
     made: Any = functools.cached_property(function)
     made.attrname = name
     return made
 
 
-def partial_method(function: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+def make_partial_method(function: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
     """Return a functools.partialmethod."""
     return functools.partialmethod(function, *arguments, **keywords)
 
 
-def type_alias(key: Key, parameters: tuple[Any, ...], value: bytes) -> Any:
+def make_type_alias(key: Key, parameters: tuple[Any, ...], value: bytes) -> Any:
     """Return what the statement `type X = ...` makes. value: the pickle of what it stands for, loaded when asked for.
 
     An alias may stand for something that it is part of.
@@ -116,7 +116,7 @@ def type_alias(key: Key, parameters: tuple[Any, ...], value: bytes) -> Any:
     return scratch[name]
 
 
-def sentinel(key: Key, shown: str) -> Any:
+def make_sentinel(key: Key, shown: str) -> Any:
     """Return what `sentinel` (Python 3.15) makes in a module. shown: its repr."""
     module, name = key
     make: Any = vars(sys.modules["builtins"])["sentinel"]
@@ -125,7 +125,7 @@ def sentinel(key: Key, shown: str) -> Any:
     return made
 
 
-def attribute(owner: Any, path: str) -> Any:
+def get_attribute(owner: Any, path: str) -> Any:
     """Return what has this dotted name in an object."""
     for name in path.split("."):
         owner = getattr(owner, name)
@@ -146,16 +146,16 @@ def make_class(
         return there  # type: ignore[no-any-return]
     resolved = types.resolve_bases(bases)
     with_hook = _first_with_hook(resolved)
-    if not _is_ours(kind) and with_hook is None:
+    if not _came_by_value(kind) and with_hook is None:
         return internals._make_skeleton_class(kind, name, bases, names, tracker, extra)  # type: ignore[no-any-return]
     body = dict(names)
     if resolved is not bases:
         body["__orig_bases__"] = bases
-    maker: Any = next(each for each in kind.__mro__ if not _is_ours(each))
+    maker: Any = next(each for each in kind.__mro__ if not _came_by_value(each))
     hook = vars(with_hook).get("__init_subclass__") if with_hook is not None else None
     try:
         if with_hook is not None:
-            type.__setattr__(with_hook, "__init_subclass__", classmethod(_pass_over))
+            type.__setattr__(with_hook, "__init_subclass__", classmethod(_skip_hook))
         made = maker.__new__(kind, name, resolved, body)
     finally:
         if with_hook is not None:
@@ -163,7 +163,7 @@ def make_class(
     return internals._lookup_class_or_track(tracker, made)  # type: ignore[no-any-return]
 
 
-def _pass_over(_kind: type, /, **_keywords: Any) -> None:
+def _skip_hook(_kind: type, /, **_keywords: Any) -> None:
     """Stand in for the hook of a class whose subclass is made for the second time."""
 
 
@@ -172,12 +172,12 @@ def _first_with_hook(bases: Sequence[type]) -> type | None:
     for base in bases:
         for each in base.__mro__:
             if "__init_subclass__" in vars(each):
-                if _is_ours(each):
+                if _came_by_value(each):
                     return each
                 break
     return None
 
 
-def _is_ours(kind: type) -> bool:
+def _came_by_value(kind: type) -> bool:
     """Return whether a class has come by value."""
     return kind in internals._DYNAMIC_CLASS_TRACKER_BY_CLASS

@@ -55,27 +55,27 @@ def reduce_code(code: types.CodeType) -> tuple[Any, ...]:
     source = _source_of(code)
     if source is None:
         return types.CodeType, fields
-    return reconstructors.code_with_source, (source, *fields)
+    return reconstructors.make_code_with_source, (source, *fields)
 
 
-_LOOKS_UP = frozenset({"__main__", "globals", "eval", "exec"})
+_LOOKUPS = frozenset({"__main__", "globals", "eval", "exec"})
 
 
 @functools.lru_cache(512)
-def asks_for_main(code: types.CodeType) -> bool:
+def looks_up_main(code: types.CodeType) -> bool:
     """Return whether code may come to use names of the script that it does not mention as globals."""
     mentioned: dict[str, None] = internals._extract_code_globals(code)  # those of code within it, too
-    return not _LOOKS_UP.isdisjoint(mentioned) or _looks_at_main(code, "__name__" in mentioned)
+    return not _LOOKUPS.isdisjoint(mentioned) or _mentions_main(code, "__name__" in mentioned)
 
 
-def _looks_at_main(code: types.CodeType, knows_name: bool) -> bool:
+def _mentions_main(code: types.CodeType, uses_own_name: bool) -> bool:
     """Return whether code imports `__main__`, or asks for it or for subclasses. knows_name: of its own module."""
     names, constants = code.co_names, code.co_consts
     if "__main__" in names or "__main__" in constants or "__subclasses__" in names:
         return True
-    if knows_name and "modules" in names:  # sys.modules[__name__]
+    if uses_own_name and "modules" in names:  # sys.modules[__name__]
         return True
-    return any(_looks_at_main(inner, knows_name) for inner in constants if isinstance(inner, types.CodeType))
+    return any(_mentions_main(inner, uses_own_name) for inner in constants if isinstance(inner, types.CodeType))
 
 
 _files: dict[str, bool] = {}  # whether there is a file of this name
@@ -160,9 +160,9 @@ def names_for_annotations(cell: types.CellType, code: types.CodeType) -> types.C
 def _reduce_forward_reference(reference: Any) -> tuple[Any, ...]:
     """Reduce what stands for an annotation that could not be evaluated; the globals stay where they are."""
     names = reference.__globals__
-    home = names.get("__name__") if isinstance(names, dict) else reference.__forward_module__
+    module_name = names.get("__name__") if isinstance(names, dict) else reference.__forward_module__
     details = reference.__owner__, reference.__forward_is_class__, reference.__extra_names__
-    return reconstructors.forward_reference, (reference.__forward_arg__, home, *details)
+    return reconstructors.make_forward_reference, (reference.__forward_arg__, module_name, *details)
 
 
 # ---- imports, type parameters, and the like ----------------------------------------------------------------------
@@ -171,7 +171,7 @@ def _reduce_forward_reference(reference: Any) -> tuple[Any, ...]:
 def _reduce_lazy_import(lazy: Any) -> tuple[Any, ...]:
     parts = gc.get_referents(lazy)  # the one way to look at it without importing
     is_attribute = not any(isinstance(part, dict) for part in parts)
-    return reconstructors.lazy_import, (_lazy_name(lazy), is_attribute)
+    return reconstructors.make_lazy_import, (_lazy_name(lazy), is_attribute)
 
 
 def _lazy_name(lazy: Any) -> str:
@@ -200,28 +200,28 @@ def _reduce_type_parameter(parameter: Any) -> Any:
         details["default"] = parameter.__default__
     arguments = parameter.__name__, *getattr(parameter, "__constraints__", ())
     made_of = type(parameter), parameter.__module__, arguments, details
-    return reconstructors.type_parameter, (*made_of, internals._get_or_create_tracker_id(parameter))
+    return reconstructors.make_type_parameter, (*made_of, internals._get_or_create_tracker_id(parameter))
 
 
 def _reduce_new_type(new_type: Any) -> Any:
     if _is_importable(new_type):
         return new_type.__qualname__
     arguments = new_type.__qualname__, new_type.__module__, new_type.__supertype__
-    return reconstructors.new_type, (*arguments, internals._get_or_create_tracker_id(new_type))
+    return reconstructors.make_new_type, (*arguments, internals._get_or_create_tracker_id(new_type))
 
 
 def _reduce_logger(logger: Any) -> tuple[Any, ...]:
     # A script that is run again calls itself __mp_main__, and so does the logger that it has set up.
     first, dot, rest = logger.name.partition(".")
-    return reconstructors.logger, (("__main__" if first == "__mp_main__" else first) + dot + rest,)
+    return reconstructors.get_logger, (("__main__" if first == "__mp_main__" else first) + dot + rest,)
 
 
 def _reduce_cached_property(value: Any) -> tuple[Any, ...]:
-    return reconstructors.cached_property, (value.func, value.attrname)
+    return reconstructors.make_cached_property, (value.func, value.attrname)
 
 
 def _reduce_partial_method(value: Any) -> tuple[Any, ...]:
-    return reconstructors.partial_method, (value.func, value.args, value.keywords)
+    return reconstructors.make_partial_method, (value.func, value.args, value.keywords)
 
 
 def _own_reducers() -> Iterable[tuple[type, Reducer]]:

@@ -495,7 +495,7 @@ def test_a_function_as_a_result_leaves_the_hosts_globals_alone(main, run, pool):
     """)
     assert ask(pool, main.make)() == 2
     assert main.number == 1
-    assert "number" not in namespaces.spaces.get("__main__", {})
+    assert "number" not in namespaces.globals_by_module.get("__main__", {})
 
 
 def test_an_error_of_the_initializer_or_the_preload_is_of_the_hosts_class(main, run):

@@ -15,10 +15,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-LONG = 8 << 10  # bytes of a pickle below which it is searched as quickly
-_EACH = 1 << 10  # bytes for each part of an object that are to be searched rather than looked at
+SEARCHED_BELOW = 8 << 10  # bytes of a pickle below which it is searched as quickly
+_MIN_PART = 1 << 10  # bytes for each part of an object that are to be searched rather than looked at
 # Exactly these, no classes over them. What `map` sends is a PickleBuffer, and was looked through before.
-_NAMELESS = frozenset({bytes, bytearray, PickleBuffer, str, int, float, bool, type(None)})
+_PLAIN_TYPES = frozenset({bytes, bytearray, PickleBuffer, str, int, float, bool, type(None)})
 _Function = type(lambda: None)
 _MAIN = ("__main__", "__mp_main__")
 
@@ -30,22 +30,24 @@ def is_plain(value: Any, size: int) -> bool:
     them would take longer than to search the pickle.
     """
     kind = type(value)
-    if kind in _NAMELESS:
+    if kind in _PLAIN_TYPES:
         return True
     if kind is tuple or kind is list:
-        return not value or _are_plain(value, size, len(value))
+        return not value or _all_plain(value, size, len(value))
     if kind is dict:
-        return not value or (_are_plain(value, size, 2 * len(value)) and _are_plain(value.values(), size, len(value)))
+        return not value or (_all_plain(value, size, 2 * len(value)) and _all_plain(value.values(), size, len(value)))
     # A function is always pickled by its name: no reducer is asked for one (Modules/_pickle.c, save).
-    return kind is _Function and _is_of_a_module(value.__module__)
+    return kind is _Function and _is_importable(value.__module__)
 
 
-def _are_plain(parts: Any, size: int, count: int) -> bool:
+def _all_plain(parts: Any, size: int, count: int) -> bool:
     share = size // (count + 1)  # less at each level, so that there are few
-    return share >= _EACH and all(is_plain(part, share) for part in parts)
+    return share >= _MIN_PART and all(is_plain(part, share) for part in parts)
 
 
-def _is_of_a_module(name: object) -> bool:
+def _is_importable(name: object) -> bool:
     return (
-        type(name) is str and name not in _MAIN and all(module.__name__ != name for module in importable.strangers())
+        type(name) is str
+        and name not in _MAIN
+        and all(module.__name__ != name for module in importable.unimportable_modules())
     )

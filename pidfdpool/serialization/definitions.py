@@ -22,104 +22,104 @@ if TYPE_CHECKING:
     from pidfdpool.serialization.namespaces import Key
 
 
-def name_of_home(module: str) -> str:
+def canonical_name(module: str) -> str:
     """Return the one name by which a module goes in payloads: a script that is run again is still `__main__`."""
     if module == "__mp_main__" and sys.modules.get(module) is sys.modules.get("__main__"):
         return "__main__"
     return module
 
 
-def home_of(names: dict[str, Any]) -> str | None:
+def module_of_globals(names: dict[str, Any]) -> str | None:
     """Return the module whose globals these are, if it travels by value."""
     module = names.get("__name__")
     if not isinstance(module, str):
         return None
-    module = name_of_home(module)
-    if names is namespaces.spaces.get(module):  # this process is a worker, with a pool of its own
+    module = canonical_name(module)
+    if names is namespaces.globals_by_module.get(module):  # this process is a worker, with a pool of its own
         return module
     found = sys.modules.get(module)
-    return module if getattr(found, "__dict__", None) is names and _goes_by_value(found, module) else None
+    return module if getattr(found, "__dict__", None) is names and _travels_by_value(found, module) else None
 
 
 def globals_of(module: str) -> dict[str, Any] | None:
     """Return the globals of a module, if it travels by value."""
-    module = name_of_home(module)
+    module = canonical_name(module)
     found = sys.modules.get(module)
-    if found is not None and _goes_by_value(found, module):
+    if found is not None and _travels_by_value(found, module):
         return vars(found)
-    return namespaces.spaces.get(module)
+    return namespaces.globals_by_module.get(module)
 
 
 def key_of(value: Any, module: str) -> Key:
     """Return the name of a function or class that `origin_of` has found."""
-    return name_of_home(module), value.__qualname__
+    return canonical_name(module), value.__qualname__
 
 
-def _goes_by_value(found: Any, module: str) -> bool:
+def _travels_by_value(found: Any, module: str) -> bool:
     if module == "__main__":
         return True
     registered = internals._PICKLE_BY_VALUE_MODULES
     return module in registered or (bool(registered) and internals._is_registered_pickle_by_value(found))
 
 
-def origin_of(value: Any, module: Any) -> dict[str, Any] | None:
+def defining_globals(value: Any, module: Any) -> dict[str, Any] | None:
     """Return the globals in which this function or class has its own name, if its module travels by value."""
     name = getattr(value, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(name, str):
         return None
-    module = name_of_home(module)
+    module = canonical_name(module)
     found = sys.modules.get(module)
     names: dict[str, Any] | None = getattr(found, "__dict__", None)
-    if names is not None and names.get(name) is value and _goes_by_value(found, module):
+    if names is not None and names.get(name) is value and _travels_by_value(found, module):
         return names
-    names = namespaces.spaces.get(module)
+    names = namespaces.globals_by_module.get(module)
     return names if names is not None and names.get(name) is value else None
 
 
-def owner_of(value: Any, module: Any) -> type | None:
+def defining_class(value: Any, module: Any) -> type | None:
     """Return the class in which this method or class is defined, if that has its own name in such a module."""
     name = getattr(value, "__qualname__", None)
     root, _, rest = name.partition(".") if isinstance(name, str) else ("", "", "")
     if not rest or not isinstance(module, str):
         return None
-    module = name_of_home(module)
+    module = canonical_name(module)
     candidates: list[dict[str, Any]] = [
         getattr(sys.modules.get(module), "__dict__", {}),
-        namespaces.spaces.get(module, {}),
+        namespaces.globals_by_module.get(module, {}),
     ]
     for names in candidates:
         owner = names.get(root)
-        if isinstance(owner, type) and namespaces.member(owner, rest) is value:
-            return owner if origin_of(owner, owner.__module__) is names else None
+        if isinstance(owner, type) and namespaces.class_member(owner, rest) is value:
+            return owner if defining_globals(owner, owner.__module__) is names else None
     return None
 
 
-_numbers = itertools.count(1)
-_tokens: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+_next_id = itertools.count(1)
+_ids: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 _sent: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
-def token_for(value: Any) -> int:
+def id_of(value: Any) -> int:
     """Return the number of a definition."""
-    token = _tokens.get(value)
-    if token is None:
-        token = _tokens.setdefault(value, next(_numbers))
-        _sent[token] = value
-    return token
+    number = _ids.get(value)
+    if number is None:
+        number = _ids.setdefault(value, next(_next_id))
+        _sent[number] = value
+    return number
 
 
-def note_size(key: Key, value: Any, size: int) -> None:
+def record_size(key: Key, value: Any, size: int) -> None:
     """Take note of how large the pickle of a definition is that has this name, if it is one."""
     kind = type(value)
     if kind is FunctionType or kind is functools._lru_cache_wrapper or issubclass(kind, type):
-        token, names = _tokens.get(value), globals_of(key[0])
-        if token is not None and names is not None:
-            kept_definitions.note(token, key, value, size, names)
+        number, names = _ids.get(value), globals_of(key[0])
+        if number is not None and names is not None:
+            kept_definitions.record(number, key, value, size, names)
 
 
-def own(token: int) -> Any:
+def definition_by_id(number: int) -> Any:
     """Return the function or class of this process that was sent under this number. Named in results."""
-    value = _sent.get(token)
+    value = _sent.get(number)
     if value is None:
         raise pickle.UnpicklingError("it belongs to a definition that is no longer there")
     return value
@@ -130,13 +130,13 @@ def name_in_script(value: Any) -> str | None:
     name = getattr(value, "__qualname__", None)
     if getattr(value, "__module__", None) != "__mp_main__" or not isinstance(name, str):
         return None
-    found: Any = namespaces.spaces.get("__main__", {}).get(name.partition(".")[0])
+    found: Any = namespaces.globals_by_module.get("__main__", {}).get(name.partition(".")[0])
     for part in name.split(".")[1:]:
         found = getattr(found, part, None)
     return name if found is value else None
 
 
-def own_by_name(name: str) -> Any:
+def definition_by_name(name: str) -> Any:
     """Return what has this dotted name in this process's script. Named in results."""
     found: Any = sys.modules["__main__"]
     for part in name.split("."):
