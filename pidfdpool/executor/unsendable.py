@@ -58,6 +58,7 @@ def _named(
 ) -> CallNotSendable | None:
     """Return the error that names the part which cannot be pickled; None: each part can, alone."""
     from pidfdpool.serialization import omitted_globals
+    from pidfdpool.serialization.placeholder import REMEDIES
 
     parts: dict[str, Any] = {}
     if type(function) is Chunk and function.func is not None:
@@ -73,7 +74,7 @@ def _named(
             where = f"{what}, in it {path.removeprefix(', ')}" if path else what
             kind, why = omitted_globals.describe_type(culprit), omitted_globals.reason_of(reason)
             told = f"{where} ({kind}) cannot be sent to a worker: {why}."
-            refused = CallNotSendable(f"{told} {omitted_globals.REMEDIES}")
+            refused = CallNotSendable(f"{told} {REMEDIES}")
             exception_chains.drop_tracebacks(error)
             refused.__cause__ = error
             return refused

@@ -1,21 +1,20 @@
-"""Picklers that put names in the place of what belongs to a script, and note which names these are.
+"""Picklers that replace what belongs to a script by names, and record which names these are.
 
-In the host, on the submitting thread; in a worker for results. `script_calls` makes payloads with it. It imports
-cloudpickle, and is loaded when first needed for that reason.
+In the host they run on the thread that submits, and `script_calls` makes payloads with them; in a worker they pickle
+results. This file imports cloudpickle, so it is loaded only when it is needed.
 
-A function or class that a module has under its own name is pickled as this name, wherever it turns up, and its
-definition is the value of the name; so is an object that reduces to its name, as a singleton may. A function's
-globals are names as well: those that its code mentions. What only its annotations mention is noted apart: nothing
-fails because that cannot travel.
+If a module has a function or class under the object's own name, the object is pickled as that name wherever it
+occurs, and its definition is the value of the name. The same holds for an object whose reduction is its name, as with
+a singleton. The globals that a function's code mentions are names, too. Names that only annotations mention are
+recorded apart: a call does not fail because such a value cannot travel.
 
-This holds for `__main__`, and for modules that are registered with cloudpickle as travelling by value. Functions
-whose globals are not those of a module that is loaded (code that was run by `exec`) have globals of their own in
-each payload.
+This applies to `__main__`, and to modules that are registered with cloudpickle to travel by value. A function whose
+globals are not those of a loaded module (code that `exec` ran) has globals of its own in each payload.
 
-A worker answers with the names of functions and classes, too, or rather with a number for each definition that it
-got: a result neither carries along the globals of its class's methods, nor makes copies of the host's functions.
+A worker also returns names of functions and classes, or rather the id of each definition that it got. So a result
+does not carry the globals of its class's methods, and the host's functions are not copied.
 
-What is remembered here is per process, and right after a fork as well. Any thread.
+State is kept per process, and stays valid after a fork. Any thread.
 """
 
 from __future__ import annotations
@@ -41,34 +40,34 @@ if TYPE_CHECKING:
     from pidfdpool.serialization.picklers import ResourceReducers
 
     BufferCallback = Callable[[pickle.PickleBuffer], bool]
-    Uses = dict[Key, dict[str, Any]]  # which names are used, and the globals that they are in
+    Uses = dict[Key, dict[str, Any]]  # the names that are used, with the globals that they are in
 
 _LRU_CACHE = functools._lru_cache_wrapper
 
 
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """cloudpickle's pickler, but with our reducers, and a table that is heeded."""
+    """cloudpickle's pickler with additional reducers, and a dispatch table that takes effect."""
 
     def __init__(
         self, stream: io.BytesIO, dispatch_table: Mapping[Any, Any], buffer_callback: BufferCallback | None = None
     ) -> None:
-        # cloudpickle's own takes as long as all the rest, to find out the protocol.
+        # cloudpickle's own __init__ finds out the protocol, which takes as long as everything else together.
         _pickle.Pickler.__init__(self, stream, picklers.PROTOCOL, buffer_callback=buffer_callback)
         self.proto = picklers.PROTOCOL
         self.globals_ref: dict[int, dict[str, Any]] = {}
         picklers.with_reducers(self, dispatch_table)
-        self._table = dispatch_table
+        self._dispatch_table = dispatch_table
 
     def reducer_override(self, value: Any) -> Any:
-        """Reduce functions and classes, as cloudpickle does, and leave the rest to the table."""
+        """Reduce functions and classes as cloudpickle does, and leave everything else to the table."""
         if type(value).__module__ == "_ctypes" and isinstance(value, type) and not _is_importable(value):
-            raise _pickle.PicklingError(f"{value.__qualname__} is a type of ctypes, which does not travel by value")
+            raise _pickle.PicklingError(f"{value.__qualname__} is a ctypes type, which cannot be pickled by value")
         return fixed_reduction(super().reducer_override(value), value)
 
     def _reduce_to_name_or_parts(self, value: Any) -> tuple[str | None, Any]:
-        """Return the name that an object reduces to, or None and what else it reduces to."""
+        """Return the name that an object reduces to and None; or None and its other reduction."""
         kind: Any = type(value)
-        if kind in self._table or (
+        if kind in self._dispatch_table or (
             kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
         ):
             return None, NotImplemented
@@ -81,7 +80,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
         return internals._make_function, (code, base, *rest), *self._function_state(function, values, values)
 
     def _function_state(self, function: Any, sent: dict[str, Any], values: dict[str, Any]) -> tuple[Any, ...]:
-        """Return the rest of a function's reduction. sent: globals that are to be set along with it."""
+        """Return the state part of a function's reduction. sent: globals that are to be set along with it."""
         code, closure = function.__code__, function.__closure__
         if closure is not None and reducers.CLASS_NAMES in code.co_freevars:
             at = code.co_freevars.index(reducers.CLASS_NAMES)
@@ -107,11 +106,13 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
 
 
 class CallPickler(ByValuePickler):
-    """Pickles names, and notes which.
+    """Pickles names in the place of what a script defines, and records them.
 
-    used: the names that code uses, hints: those that only annotations mention; each with the globals it is in.
-    named: those used names that stand in the pickle itself.
-    at_home: a function has globals that are a module's in the worker. asks_for_main: code asks for the script itself.
+    used: the names that code uses. hints: the names that only annotations mention. Both with the globals they are in.
+    in_pickle: those used names that occur in the pickle itself.
+    defining: the names whose values are being pickled; they are pickled as values and not as names.
+    has_module_globals: the pickle holds a function whose globals are a module's in the worker.
+    looks_up_main: code in it may look up names of the script that it does not mention as globals.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class CallPickler(ByValuePickler):
         self.defining: Sequence[Key] = ()
 
     def reducer_override(self, value: Any) -> Any:
-        """Put names in the place of functions, classes and other objects that have one."""
+        """Replace functions, classes and other objects that have a name by that name."""
         kind = type(value)
         if kind is not FunctionType and kind is not _LRU_CACHE and not issubclass(kind, type):
             if kind is MethodType:
@@ -139,12 +140,13 @@ class CallPickler(ByValuePickler):
             return reduced if name is None else self._reduce_to_name(value, name)
         module: Any = getattr(value, "__module__", None)
         if module == internals.__name__ or module == namespaces.__name__ or module == reconstructors.__name__:
-            return NotImplemented  # they stand for most of what is not the user's; and cloudpickle thinks it over
+            # these are most of what is not the user's; cloudpickle would examine them at length
+            return NotImplemented
         origin = None if module == "builtins" else definitions.defining_globals(value, module)
         if origin is None:
             if kind is _LRU_CACHE:
                 return _reduce_lru_cache(value)
-            if not self.defining:  # but a class may not be there as a whole while another one is rebuilt
+            if not self.defining:  # while a class is rebuilt, another one may not be complete
                 owner = definitions.defining_class(value, module)
                 if owner is not None:
                     return namespaces.class_member, (owner, value.__qualname__.partition(".")[2])
@@ -170,7 +172,7 @@ class CallPickler(ByValuePickler):
         return namespaces.define, (*key, definitions.id_of(value), make, *arguments), *rest
 
     def _reduce_method(self, method: Any) -> Any:
-        """Have a method found as pickle itself would do it, in an object of a class that has a name."""
+        """Reduce a method to an attribute of its object, as pickle does, if its class has a name."""
         function = method.__func__
         name = getattr(function, "__name__", "")
         owner = definitions.defining_class(function, getattr(function, "__module__", None))
@@ -179,12 +181,12 @@ class CallPickler(ByValuePickler):
         return getattr, (method.__self__, name)
 
     def _reduce_to_name(self, value: Any, name: str) -> Any:
-        """Put the name in the place of an object that says that this is its name in a script."""
+        """Reduce an object to its name in a script, if it says so itself and is found there."""
         module = getattr(value, "__module__", None) or "__main__"
         names = definitions.globals_of(module)
         root, _, path = name.partition(".")
         if names is None or root not in names:
-            return name  # pickle finds it, or says why not
+            return name  # pickle finds it, or raises the right error
         if path:
             owner = names[root]
             return (
@@ -202,11 +204,11 @@ class CallPickler(ByValuePickler):
         return self._reduce_value_of_name(value, key)
 
     def _reduce_value_of_name(self, value: Any, key: Key) -> tuple[Any, ...]:
-        """Reduce what would reduce to its name, because this is to become the value of the name."""
+        """Reduce an object that would reduce to its name, because it is to become the value of that name."""
         kind: Any = type(value)
         if kind.__module__ == "typing" and kind.__name__ == "TypeAliasType":
             stream = io.BytesIO()
-            inner = CallPickler(stream, self._table, self.used, self.hints)
+            inner = CallPickler(stream, self._dispatch_table, self.used, self.hints)
             inner.dump(value.__value__)
             return reconstructors.make_type_alias, (key, value.__type_params__, stream.getvalue())
         if kind.__module__ == "builtins" and kind.__name__ == "sentinel":
@@ -222,12 +224,12 @@ class CallPickler(ByValuePickler):
         )
 
     def _reduce_with_module_globals(self, function: Any, module_name: str) -> tuple[Any, ...]:
-        """Put the globals' module in the place of what is in them."""
+        """Reduce a function whose globals are a module's: the module's name takes their place."""
         names = function.__globals__
         mentioned = globals_used_by(function)
-        noted = self.hints if reducers.is_annotate(function) else self.used
+        recorded = self.hints if reducers.is_annotate(function) else self.used
         for name in mentioned:
-            noted[module_name, name] = names
+            recorded[module_name, name] = names
         self._record_hints(module_name, names, function)
         self.has_module_globals = True
         if module_name == "__main__":
@@ -241,22 +243,22 @@ class CallPickler(ByValuePickler):
         )
 
     def _record_hints(self, module_name: str, names: dict[str, Any], annotated: Any) -> None:
-        """Note what annotations mention that are text, as after `from __future__ import annotations`."""
+        """Record the names in annotations that are text, as after `from __future__ import annotations`."""
         for name in reducers.names_in_annotations(annotated):
             if name in names:
                 self.hints[module_name, name] = names
 
 
 class ResultPickler(ByValuePickler):
-    """Pickles by value, but what has come from the host by the number or the name that it has there."""
+    """Pickles by value, but replaces what came from the host by its id or its name there."""
 
     def reducer_override(self, value: Any) -> Any:
-        """Put numbers and names in the place of what has one."""
+        """Replace objects that have an id or a name in the host."""
         kind = type(value)
         if kind is FunctionType or kind is _LRU_CACHE or issubclass(kind, type):
-            token = namespaces.definition_id_of(value)
-            if token is not None:
-                return definitions.definition_by_id, (token,)
+            number = namespaces.definition_id_of(value)
+            if number is not None:
+                return definitions.definition_by_id, (number,)
             name = definitions.name_in_script(value)
             if name is not None:
                 return definitions.definition_by_name, (name,)
@@ -275,11 +277,11 @@ def _is_importable(kind: type) -> bool:
 
 
 def globals_used_by(function: Any) -> list[str]:
-    """Return the globals that a function's code mentions, as far as they are there."""
+    """Return the globals that a function's code mentions and that exist."""
     code = function.__code__
     mentioned: Any = internals._extract_code_globals(code)
     if reducers.is_annotate(function):
-        # In a class's body such names are looked up in another way, which cloudpickle does not know.
+        # Names are looked up differently in the body of a class, which cloudpickle does not take into account.
         mentioned = {**dict.fromkeys(code.co_names), **mentioned}
     return [name for name in mentioned if name in function.__globals__]
 
@@ -293,9 +295,9 @@ _cached_table: tuple[object, dict[Any, Any]] | None = None
 
 
 def dispatch_table(resources: ResourceReducers | None = None) -> dict[Any, Any]:
-    """Return the reducers of cloudpickle, ours, and those that are registered, in one table.
+    """Return cloudpickle's reducers, ours, and all registered ones, in one table.
 
-    once: where those come from that share something; without it, they raise.
+    resources: takes the place of those reducers that share a resource. Without it, these raise SharesResource.
     """
     global _cached_table  # noqa: PLW0603  per process; to make it twice does no harm
     if resources is not None:
@@ -309,16 +311,16 @@ def dispatch_table(resources: ResourceReducers | None = None) -> dict[Any, Any]:
 
 
 def _merged(registered: dict[Any, Any]) -> dict[Any, Any]:
-    # multiprocessing's ways with methods are for those that are found by name, so cloudpickle's come before them.
+    # multiprocessing's reducers of methods are for methods that are found by name, so cloudpickle's take precedence.
     return {**registered, **cloudpickle.Pickler.dispatch_table.maps[0], **reducers.REDUCERS}
 
 
 def dumps_result(
     value: object, resources: ResourceReducers | None, buffer_callback: BufferCallback | None = None
 ) -> bytes:
-    """Return the payload of what goes from a worker to the host.
+    """Return the payload of a result, from a worker to the host.
 
-    once: see `table`. leave_out: returns False for a large buffer that is not to be in it.
+    resources: see `dispatch_table`. buffer_callback: returns False for a large buffer that stays out of the pickle.
 
     Raises:
         Exception: whatever cannot be pickled.
@@ -329,7 +331,7 @@ def dumps_result(
 def dumps_self_contained(
     value: object, resources: ResourceReducers | None, buffer_callback: BufferCallback | None = None
 ) -> bytes:
-    """Return the payload of what consists of no names, between a host and what was forked from it."""
+    """Return a payload that refers to no names of a script, between a host and what was forked from it."""
     return _dumps(ByValuePickler, value, resources, buffer_callback)
 
 

@@ -1,6 +1,6 @@
-"""Reductions of classes that travel by value: those of cloudpickle, with what they lack.
+"""Reduces classes that travel by value: cloudpickle's reductions, with what they lack.
 
-The picklers of `by_value` call it, in the host on the submitting thread, in a worker for results. Holds no state.
+Called by the picklers of `by_value`: in the host on the thread that submits, in a worker for results. No state.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class DeferToScript(Exception):
-    """This travels by value, but not well: the script had better make it again."""
+    """The object could travel by value, but it is better if the script makes it again."""
 
 
 def has_module_globals(function: Any) -> bool:
@@ -27,9 +27,9 @@ def has_module_globals(function: Any) -> bool:
 
 
 def fixed_reduction(reduced: Any, kind: Any) -> Any:
-    """Return what cloudpickle makes of a class, but with slots that are slots, and the same whenever it is asked.
+    """Return cloudpickle's reduction of a class, corrected: real slots, and the same bytes at each reduction.
 
-    Left out is what comes into a class by being looked at: by copyreg, or as its annotations.
+    It leaves out what comes into a class only by being looked at: copyreg's `__slotnames__`, and annotations.
     """
     if not isinstance(reduced, tuple) or reduced[-1] is not internals._class_setstate:
         return reduced
@@ -40,7 +40,8 @@ def fixed_reduction(reduced: Any, kind: Any) -> Any:
         del names["__annotations__"]
     if make is internals._make_skeleton_class and kind.__qualname__ != kind.__name__:
         arguments[3]["__qualname__"] = kind.__qualname__
-    # Once the class is made it is too late. But typing.NamedTuple, which is no class, has its own way with none.
+    # Slots have to be there when the class is made. typing.NamedTuple, which is not a class, treats empty slots in
+    # its own way.
     bases = arguments[2] if make is internals._make_skeleton_class else ()
     if bases and (names.get("__slots__") or all(isinstance(base, type) for base in bases)) and "__slots__" in names:
         arguments[3]["__slots__"] = names.pop("__slots__")
@@ -50,7 +51,7 @@ def fixed_reduction(reduced: Any, kind: Any) -> Any:
 
 
 def _set_annotations(names: dict[str, Any], kind: Any) -> None:
-    """Put a class's annotations into what it holds, in the way in which they travel (Python 3.14)."""
+    """Put a class's annotations among its contents, in the form in which they travel (Python 3.14)."""
     for name in ("__annotate_func__", "__annotations_cache__", "__classdictcell__"):
         names.pop(name, None)
     held = vars(kind)
@@ -68,14 +69,14 @@ def reduce_class(kind: Any, key: Key) -> tuple[Any, ...]:
         pickle.PicklingError: a type of ctypes.
     """
     if type(kind).__module__ == "_ctypes":
-        raise _pickle.PicklingError(f"{kind.__qualname__} is a type of ctypes, which does not travel by value")
+        raise _pickle.PicklingError(f"{kind.__qualname__} is a ctypes type, which cannot be pickled by value")
     script = scripts.current()
     if script.can_run_again and key[1] in script.names and _has_class_hooks(kind):
-        raise DeferToScript("a metaclass or __init_subclass__ has a part in making it")
+        raise DeferToScript("a metaclass or an __init_subclass__ takes part in making it")
     reduced = fixed_reduction(internals._dynamic_class_reduce(kind), kind)
     if reduced[0] is internals._make_skeleton_class:
         return reconstructors.make_class, *reduced[1:]
-    # Members are made before there is an __init__ that would give them these.
+    # The members are made before there is an __init__ that would give them these attributes.
     attributes = {
         member.name: {name: value for name, value in vars(member).items() if not name.startswith("_")}
         for member in kind
@@ -84,7 +85,7 @@ def reduce_class(kind: Any, key: Key) -> tuple[Any, ...]:
 
 
 def _has_class_hooks(kind: type) -> bool:
-    """Return whether code that is not the standard library's runs when such a class is made."""
+    """Return whether code outside the standard library runs when such a class is made."""
     makers = [type(kind)]
     makers += [base for base in kind.__mro__[1:] if "__init_subclass__" in vars(base)]
     return any(maker.__module__.partition(".")[0] not in sys.stdlib_module_names for maker in makers)

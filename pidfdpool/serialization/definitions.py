@@ -1,7 +1,7 @@
-"""What functions and classes that travel by value are called: their names, and numbers for their definitions.
+"""Finds the names of functions and classes that travel by value, and gives each definition an id.
 
-In the host, for `by_value`; on any thread. A definition keeps its number as long as it lives; `kept_definitions` says
-for how long that is at least.
+In the host, for `by_value`, on any thread; a worker calls it for results. A definition has its id as long as it
+lives; `kept_definitions` says how long that is at least.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def canonical_name(module: str) -> str:
-    """Return the one name by which a module goes in payloads: a script that is run again is still `__main__`."""
+    """Return the name of a module in payloads: a script that is run again is still called `__main__`."""
     if module == "__mp_main__" and sys.modules.get(module) is sys.modules.get("__main__"):
         return "__main__"
     return module
@@ -35,31 +35,31 @@ def module_of_globals(names: dict[str, Any]) -> str | None:
     if not isinstance(module, str):
         return None
     module = canonical_name(module)
-    if names is namespaces.globals_by_module.get(module):  # this process is a worker, with a pool of its own
+    if names is namespaces.globals_by_module.get(module):  # this process is a worker that has a pool of its own
         return module
-    found = sys.modules.get(module)
-    return module if getattr(found, "__dict__", None) is names and _travels_by_value(found, module) else None
+    loaded = sys.modules.get(module)
+    return module if getattr(loaded, "__dict__", None) is names and _travels_by_value(loaded, module) else None
 
 
 def globals_of(module: str) -> dict[str, Any] | None:
     """Return the globals of a module, if it travels by value."""
     module = canonical_name(module)
-    found = sys.modules.get(module)
-    if found is not None and _travels_by_value(found, module):
-        return vars(found)
+    loaded = sys.modules.get(module)
+    if loaded is not None and _travels_by_value(loaded, module):
+        return vars(loaded)
     return namespaces.globals_by_module.get(module)
 
 
 def key_of(value: Any, module: str) -> Key:
-    """Return the name of a function or class that `origin_of` has found."""
+    """Return module and name of a function or class that `defining_globals` has found."""
     return canonical_name(module), value.__qualname__
 
 
-def _travels_by_value(found: Any, module: str) -> bool:
+def _travels_by_value(loaded: Any, module: str) -> bool:
     if module == "__main__":
         return True
     registered = internals._PICKLE_BY_VALUE_MODULES
-    return module in registered or (bool(registered) and internals._is_registered_pickle_by_value(found))
+    return module in registered or (bool(registered) and internals._is_registered_pickle_by_value(loaded))
 
 
 def defining_globals(value: Any, module: Any) -> dict[str, Any] | None:
@@ -68,16 +68,16 @@ def defining_globals(value: Any, module: Any) -> dict[str, Any] | None:
     if not isinstance(module, str) or not isinstance(name, str):
         return None
     module = canonical_name(module)
-    found = sys.modules.get(module)
-    names: dict[str, Any] | None = getattr(found, "__dict__", None)
-    if names is not None and names.get(name) is value and _travels_by_value(found, module):
+    loaded = sys.modules.get(module)
+    names: dict[str, Any] | None = getattr(loaded, "__dict__", None)
+    if names is not None and names.get(name) is value and _travels_by_value(loaded, module):
         return names
     names = namespaces.globals_by_module.get(module)
     return names if names is not None and names.get(name) is value else None
 
 
 def defining_class(value: Any, module: Any) -> type | None:
-    """Return the class in which this method or class is defined, if that has its own name in such a module."""
+    """Return the class that defines this method or class, if that class has its own name in such a module."""
     name = getattr(value, "__qualname__", None)
     root, _, rest = name.partition(".") if isinstance(name, str) else ("", "", "")
     if not rest or not isinstance(module, str):
@@ -100,7 +100,7 @@ _sent: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
 def id_of(value: Any) -> int:
-    """Return the number of a definition."""
+    """Return the id of a definition, a new one if it has none."""
     number = _ids.get(value)
     if number is None:
         number = _ids.setdefault(value, next(_next_id))
@@ -109,7 +109,7 @@ def id_of(value: Any) -> int:
 
 
 def record_size(key: Key, value: Any, size: int) -> None:
-    """Take note of how large the pickle of a definition is that has this name, if it is one."""
+    """Record the size of the pickle of a name's value, if the value is a definition."""
     kind = type(value)
     if kind is FunctionType or kind is functools._lru_cache_wrapper or issubclass(kind, type):
         number, names = _ids.get(value), globals_of(key[0])
@@ -118,27 +118,29 @@ def record_size(key: Key, value: Any, size: int) -> None:
 
 
 def definition_by_id(number: int) -> Any:
-    """Return the function or class of this process that was sent under this number. Named in results."""
+    """Return the function or class of this process that was sent under this id. Called by pickles of results."""
     value = _sent.get(number)
     if value is None:
-        raise pickle.UnpicklingError("it belongs to a definition that is no longer there")
+        raise pickle.UnpicklingError(
+            "it uses a function or class of the script that the host has deleted or defined anew since"
+        )
     return value
 
 
 def name_in_script(value: Any) -> str | None:
-    """Return the dotted name of a function or class that a worker has from running the script again."""
+    """Return the dotted name of a function or class that this worker has from running the script again."""
     name = getattr(value, "__qualname__", None)
     if getattr(value, "__module__", None) != "__mp_main__" or not isinstance(name, str):
         return None
-    found: Any = namespaces.globals_by_module.get("__main__", {}).get(name.partition(".")[0])
+    loaded: Any = namespaces.globals_by_module.get("__main__", {}).get(name.partition(".")[0])
     for part in name.split(".")[1:]:
-        found = getattr(found, part, None)
-    return name if found is value else None
+        loaded = getattr(loaded, part, None)
+    return name if loaded is value else None
 
 
 def definition_by_name(name: str) -> Any:
-    """Return what has this dotted name in this process's script. Named in results."""
-    found: Any = sys.modules["__main__"]
+    """Return what has this dotted name in this process's script. Called by pickles of results."""
+    loaded: Any = sys.modules["__main__"]
     for part in name.split("."):
-        found = getattr(found, part)
-    return found
+        loaded = getattr(loaded, part)
+    return loaded

@@ -1,8 +1,8 @@
-"""Pickles of plain functions, made once and used as long as they hold. In the host; `by_value` asks, on any thread.
+"""Keeps the pickles of plain functions for as long as the functions do not change.
 
-A script submits the same function again and again, and its code is most of what there is to pickle. Nothing is taken
-for granted: the parts of the function that may change are compared each time, and what its globals are now is none
-of its pickle.
+In the host; `script_calls` asks, on any thread. A script submits the same function again and again, and the code is
+most of what has to be pickled. The parts of a function that may change are compared at each use. The values of its
+globals are not part of its pickle.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CONSTANT = frozenset({int, float, complex, bool, str, bytes, type(None)})
 
 
 class CachedFunction:
-    """The pickle of one function."""
+    """The pickle of one function, and what it depends on."""
 
     __slots__ = (
         "__weakref__",
@@ -58,12 +58,12 @@ class CachedFunction:
         self._other_uses = tuple(each for each in used if each not in self._names)
         self._hints = tuple(hints)
         self.looks_up_main = reducers.looks_up_main(self._code)
-        # Which of their submodules are sent along depends on what is loaded.
+        # Which submodules of these modules are sent along depends on which modules are loaded.
         self._modules = self._record_globals(function.__globals__, {})
         self._module_count = len(sys.modules)
 
     def is_valid(self, function: Any) -> bool:
-        """Return whether the pickle is still the function's."""
+        """Return whether the pickle is still that of the function."""
         return self._matches(function) and (not self._modules or len(sys.modules) == self._module_count)
 
     def _matches(self, function: Any) -> bool:
@@ -78,11 +78,11 @@ class CachedFunction:
 
     @property
     def names(self) -> Iterator[str]:
-        """The globals that the code mentions, there or not."""
+        """The globals that the code mentions, whether they exist or not."""
         return (name for _, name in self._names)
 
     def record_uses(self, function: Any, used: Uses, hints: Uses) -> bool:
-        """Note which names the function uses now; return False if the pickle does not hold any more."""
+        """Record the names that the function uses now; return False if the pickle is no longer valid."""
         if not self._matches(function):
             return False
         modules = self._record_globals(function.__globals__, used)
@@ -104,17 +104,17 @@ class CachedFunction:
 
 
 class GlobalsBundle:
-    """All names that a function can reach, and their values, as they travel: as long as none of them has changed.
+    """The pickle of all names that a function can reach, with their values; valid until one of them changes.
 
-    That is told only of what cannot be changed itself: numbers, text, modules, and functions that hold. Functions
-    are not kept alive, nor are the globals, nor their pickles: of functions that call each other each is in the
-    bundle of the other, and would be kept until the collector runs.
+    That is possible only for values that cannot change in place: numbers, text, modules, and functions whose pickle
+    is known. The functions are not kept alive, nor are the globals and the functions' pickles. Functions that call
+    each other are in each other's bundles, and would be kept until the garbage collector runs.
     """
 
     __slots__ = ("_functions", "_values", "data", "needs_script")
 
     def __init__(self, root: Any, names: Sequence[str], data: bytes, needs_script: bool) -> None:
-        """names: all that are reached, `root` being one of them; for each `_can_be_told` is true.
+        """names: all names that are reached, including `root`; `_is_comparable` is true of each value.
 
         data: the pickle of their values.
         """
@@ -134,7 +134,7 @@ class GlobalsBundle:
         self._values += [(name, _MISSING) for name in absent if name not in values]
 
     def is_valid(self, names: dict[str, Any]) -> bool:
-        """Return whether the names still stand for the same."""
+        """Return whether each name still has the same value."""
         for name, value in self._values:
             if names.get(name, _MISSING) is not value:
                 return False
@@ -151,7 +151,7 @@ class GlobalsBundle:
 
 
 def _is_comparable(value: Any) -> bool:
-    """Return whether a value changes only by another one coming in its place, or tells that it has changed."""
+    """Return whether a change of the value can be noticed: it is immutable, or its cached pickle shows the change."""
     kind = type(value)
     return kind in _CONSTANT or kind is ModuleType or (kind is FunctionType and value in _known)
 
@@ -161,7 +161,7 @@ get = _known.get
 
 
 def remember(key: Key, function: Any, data: bytes, used: Uses, hints: Uses) -> CachedFunction | None:
-    """Keep a function's pickle, which used these names, unless something in the function could change unseen."""
+    """Keep a function's pickle, which uses these names, unless a part of the function could change unnoticed."""
     annotations = _annotations_of(function)
     if (
         function.__closure__ is not None
@@ -181,14 +181,14 @@ def remember(key: Key, function: Any, data: bytes, used: Uses, hints: Uses) -> C
 
 
 def bundle_of(root: Any) -> GlobalsBundle | None:
-    """Return the bundle of a function, if all in it is still as it was."""
+    """Return the bundle of a function, if everything in it is unchanged."""
     known = _known.get(root)
     bundle = None if known is None else known.bundle
     return bundle if bundle is not None and bundle.is_valid(root.__globals__) else None
 
 
 def remember_bundle(root: Any, used: Uses, data: bytes, needs_script: bool) -> None:
-    """Keep the pickle of all that a function can reach, if it can be told whether any of it has changed."""
+    """Keep the pickle of all that a function can reach, if a change of any of it can be noticed."""
     known = _known.get(root)
     names = root.__globals__
     if known is None or not all(
@@ -199,6 +199,6 @@ def remember_bundle(root: Any, used: Uses, data: bytes, needs_script: bool) -> N
 
 
 def _annotations_of(function: Any) -> Any:
-    """Return what a function's annotations are made of: a function (Python 3.14), or themselves."""
+    """Return what a function's annotations are made of: a function (Python 3.14), or the annotations themselves."""
     annotate = getattr(function, "__annotate__", None)
     return annotate if annotate is not None else dict(function.__annotations__)

@@ -1,9 +1,11 @@
-"""Pickles what may be large, without copying anything that is.
+"""Pickles objects that may be large, without copying their large parts.
 
-`payload.dumps` copies bytes objects and arrays into one pickle, and what is being written grows and is copied again.
-Here the pickler is given a file that only collects: CPython's hands on large bytes objects as they are.
+`payload.dumps` copies bytes objects and arrays into one pickle, and copies again when the pickle grows. Here the
+pickler writes to an object that only collects the pieces: CPython's pickler passes on large bytes objects as they
+are.
 
-Used in the host by the threads that submit, in a worker by its only thread. No state; runs the objects' own code.
+Called in the host by the threads that submit, and in a worker by its only thread. No state; runs the objects' own
+code.
 """
 
 from __future__ import annotations
@@ -19,20 +21,17 @@ if TYPE_CHECKING:
     from pidfdpool.serialization.picklers import ResourceReducers
     from pidfdpool.transport.framing import Buffer
 
-_MIN_BUFFER = (
-    16 << 10
-)  # bytes of a buffer that is left out of the pickle; for less it is not worth a buffer of its own
+_MIN_BUFFER = 16 << 10  # bytes; a smaller buffer goes into the pickle, because it is not worth a buffer of its own
 _MAX_BUFFERS = 200  # a frame has room for 255 buffers
-_LARGE_OBJECT = 64 << 10  # bytes from which on an object's own do not share a piece with anything else (CPython)
-_FRAMED = 0x80, 0x95  # of the pieces with other things in them: the opcodes PROTO and FRAME
+_LARGE_OBJECT = 64 << 10  # bytes; CPython's pickler passes on objects from this size on as pieces of their own
+_FRAMED = 0x80, 0x95  # the first byte of all other pieces: the opcodes PROTO and FRAME
 
 
 class OutOfBandPickle:
-    """The payload of an object that may be large: in pieces, none of them copied, and valid until they change.
+    """The payload of an object that may be large, in pieces that are not copied; valid until the object changes.
 
-    `pieces` make up the pickle; large bytes objects are among them as they are. `left_out` are the large buffers that
-    are not in it: those of numpy arrays, and of whatever else gives out a pickle.PickleBuffer. `mentions` tells
-    whether a name occurs in the pickle itself.
+    `pieces` together are the pickle; large bytes objects are pieces of it as they are. `out_of_band` are the large
+    buffers outside the pickle: those of numpy arrays, and of everything else that gives out a pickle.PickleBuffer.
     """
 
     def __init__(self, value: object, shared: payload.SharedMain | None = None) -> None:
@@ -43,7 +42,7 @@ class OutOfBandPickle:
         """
         self.pieces: list[Buffer] = []
         self.out_of_band: list[memoryview] = []
-        self.write = self.pieces.append  # what a pickler calls; large bytes objects come by themselves (CPython)
+        self.write = self.pieces.append  # the pickler calls it; CPython's passes large bytes objects separately
         self._fill(value, shared)
 
     def _fill(
@@ -92,19 +91,19 @@ class OutOfBandPickle:
             self._fill(value, shared, resources)
 
     def mentions(self, name: bytes) -> bool:
-        """Return whether the name occurs in the pickle, whatever the objects' own bytes hold."""
+        """Return whether the name occurs in the pickle itself, apart from the contents of large bytes objects."""
         return any(name in piece for piece in self.pieces if len(piece) < _LARGE_OBJECT or piece[0] in _FRAMED)
 
     def buffers(self) -> list[pickle.PickleBuffer]:
-        """Return it as buffers that may be part of another payload, where they need not be copied again."""
+        """Return it as buffers that can be part of another payload without being copied again."""
         pickled: list[Any] = [b"".join(self.pieces), *self.out_of_band]
         return [pickle.PickleBuffer(part) for part in pickled]
 
     def buffer_callback(self, buffer: pickle.PickleBuffer) -> bool:
-        """Return False for a buffer that is left out. For picklers."""
+        """Return False for a buffer that stays out of the pickle. Picklers call it."""
         try:
             raw = buffer.raw()
-        except BufferError:  # it is not contiguous; the pickler says so in its own words
+        except BufferError:  # not contiguous; the pickler raises a better error
             return True
         if raw.nbytes < _MIN_BUFFER or len(self.out_of_band) >= _MAX_BUFFERS:
             return True
@@ -112,7 +111,7 @@ class OutOfBandPickle:
         return False
 
     def _unwrap(self) -> None:
-        """Make large buffers that were not left out, because there were so many, pieces like any other."""
+        """Turn large buffers that were not left out, because there were too many, into ordinary pieces."""
         if len(self.out_of_band) >= _MAX_BUFFERS:
             wrapped = (piece.raw() if isinstance(piece, pickle.PickleBuffer) else piece for piece in self.pieces)
             self.pieces[:] = list(wrapped)

@@ -1,15 +1,16 @@
-"""Objects <-> buffers: how calls, results and exceptions cross between the host and a worker.
+"""Converts calls, results and exceptions to buffers and back: a *payload* is what travels between host and worker.
 
-Used in the host by the submitting thread (dump) and the pool thread (load), in a worker by its only thread, in the
-template never: no object of the user's is rebuilt there. No state, so thread- and fork-safe.
+The host dumps on the thread that submits and loads on the pool thread. A worker does both on its only thread. The
+template loads only what it preloads. The module holds no state, so it is thread-safe and fork-safe.
 
-Plain pickle, protocol 5, comes first because it is fast; it knows what `multiprocessing` has taught its own
-pickler (see `picklers`). cloudpickle takes over, by value, when that fails (lambdas, closures) or when
-the bytes mention `__main__`: a worker has a `__main__` of its own and would look up names in the wrong module.
-A mere string "__main__" costs a little time and does no harm.
+Plain pickle, protocol 5, is tried first because it is fast. It knows the reducers that `multiprocessing` has
+registered (see `picklers`). cloudpickle pickles by value in two cases: plain pickle fails (lambdas, closures), or the
+bytes mention `__main__`. A worker has a `__main__` of its own, so a name of the host's `__main__` would be looked up
+in the wrong module. A mere string "__main__" costs a little time and does no harm.
 
-A payload is a list of buffers: the pickle, and after it whatever large buffers were left out of it (PEP 574). `dumps`
-leaves out nothing and is the quickest for what is small; `serialization.out_of_band` is for what may be large.
+A payload is a list of buffers. The first is the pickle; the others are the large out-of-band buffers (PEP 574).
+`dumps` makes no out-of-band buffers and is the fastest for small objects. `serialization.out_of_band` is for objects
+that may be large.
 """
 
 from __future__ import annotations
@@ -36,28 +37,30 @@ if TYPE_CHECKING:
 CLASS_BY_VALUE = b"_class_setstate"  # in the pickle of a class that travels by value
 
 
-_NEEDS_SCRIPT = HIGHEST_MARK = 1  # the last byte of such payloads, and the largest last byte of any that names are in
+# `namespaces.NEEDS_SCRIPT` and the highest such mark, here so that `namespaces` need not be loaded
+_NEEDS_SCRIPT = HIGHEST_MARK = 1
 
 
 class Sink(Protocol):
-    """What is pickled into, if not into one bytes object: a file for picklers that also takes large buffers."""
+    """A target for picklers that takes the pickle in pieces, and large buffers beside it."""
 
     def write(self, piece: Buffer, /) -> object:
         """Take the next piece of the pickle."""
 
     def buffer_callback(self, buffer: pickle.PickleBuffer, /) -> bool:
-        """Return False for a buffer that is left out of the pickle."""
+        """Return False if the buffer stays out of the pickle (out of band), True if it goes into it."""
 
 
 class SharedMain:
-    """What host and workers have in common of `__main__`, because the template was forked from the host.
+    """The part of `__main__` that host and workers share because the template was forked from the host.
 
-    Only functions and classes that were there at the fork, under the same name, may travel by reference.
+    A function or class may travel by reference only if it was there at the fork, under the same name.
     """
 
     def __init__(self, main: ModuleType | None) -> None:
-        # Identities suffice: a name that is bound to the same id now as then is bound to the same object, unless
-        # that was deleted and another one came to live at its address; so functions and classes are kept alive.
+        # Comparing identities is enough: if a name is bound to the same id now as at the fork, it is bound to the
+        # same object. The exception would be a deleted object whose address another object got; so functions and
+        # classes are kept alive here.
         self._objects = {name: value for name, value in vars(main).items() if callable(value)} if main else {}
 
     def covers(self, value: Any) -> bool:
@@ -71,34 +74,34 @@ class SharedMain:
 
 
 class InheritedMain(SharedMain):
-    """The same seen from a worker: whatever its `__main__` holds came from the host."""
+    """`__main__` in a worker that was forked from the host: everything in it is a copy of the host's."""
 
     def __init__(self) -> None:
         super().__init__(None)
 
     def covers(self, _value: Any) -> bool:
-        """Return True: the worker's own `__main__` is a copy of the host's."""
+        """Return True: the host has everything that this `__main__` holds."""
         return True
 
 
 class ReceivedMain(SharedMain):
-    """The same seen from a worker that is a fresh interpreter: what came from the host is known there by number."""
+    """`__main__` in a worker that is a fresh interpreter: the host knows by id what it has sent there."""
 
     def __init__(self) -> None:
         super().__init__(None)
 
 
 class _NotShared(Exception):
-    """Stops the pickling by reference of something that the other side lacks."""
+    """Ends pickling by reference at an object that the other side does not have."""
 
 
 class _ByReferencePickler(pickle.Pickler):
-    """Pickles by reference, but nothing of `__main__` that is not shared."""
+    """Pickles by reference, and refuses what is in `__main__` but not shared."""
 
     shared: SharedMain
 
     def reducer_override(self, value: Any) -> Any:
-        """Refuse what is not shared; otherwise leave it to pickle."""
+        """Raise for what is not shared; leave everything else to pickle."""
         of_main = getattr(value, "__module__", None) == "__main__" and hasattr(value, "__qualname__")
         if of_main and not self.shared.covers(value):
             raise _NotShared
@@ -106,20 +109,21 @@ class _ByReferencePickler(pickle.Pickler):
 
 
 def dumps(value: object, shared: SharedMain | None = None, resources: ResourceReducers | None = None) -> list[Buffer]:
-    """Return the payload of any object. What the caller does to the object afterwards does not change it.
+    """Return the payload of any object. Later changes to the object do not change the payload.
 
-    once: reducers for an object that shares something with whoever gets it. Default: new ones, if it does.
+    shared: the part of `__main__` that the receiver has too. Default: none; this is the host of a fresh interpreter.
+    resources: reducers for an object that shares a resource with the receiver. Default: new ones, if it does.
 
     Raises:
-        Exception: whatever the object's own reduction raised, pickle.PicklingError and TypeError most often.
+        Exception: whatever the object's own reduction raised, most often pickle.PicklingError and TypeError.
     """
     try:
         data = picklers.dumps(value) if resources is None else resources.dumps(value)
         if picklers.STACK_GLOBAL not in data or (
             len(data) >= plain_data.SEARCHED_BELOW and plain_data.is_plain(value, len(data))
         ):
-            return [data]  # nothing in it is looked up by its name, or by none that matters
-        # What neither name can be in is searched once only.
+            return [data]  # the pickle names no global, or none that matters
+        # If even "main__" is not there, neither of the two names is, and one search was enough.
         if b"main__" not in data or (b"__main__" not in data and b"__mp_main__" not in data):
             unimportable = importable.unimportable_modules()
             return [
@@ -134,8 +138,9 @@ def dumps(value: object, shared: SharedMain | None = None, resources: ResourceRe
         raise
     except picklers.SharesResource:
         shares = True
-    except Exception as error:  # a lambda, a closure, something of __main__: cloudpickle's error is the better one
-        exception_chains.drop_tracebacks(error)  # nobody sees it, and its frames may hold the object, and themselves
+    except Exception as error:  # a lambda, a closure, something of __main__; cloudpickle's error says more
+        # nobody sees this error, and its frames may hold the object and the error itself
+        exception_chains.drop_tracebacks(error)
         shares = False
     if not shares:
         try:
@@ -148,22 +153,23 @@ def dumps(value: object, shared: SharedMain | None = None, resources: ResourceRe
 
 
 def loads(buffers: Sequence[Buffer]) -> Any:
-    """Rebuild the object of a payload. Runs the object's own code: anything may be raised."""
+    """Rebuild the object of a payload. This runs the object's own code, so anything may be raised."""
     data = buffers[0]
     return pickle.loads(data) if data[-1] > HIGHEST_MARK and len(buffers) == 1 else _load(data, buffers[1:])
 
 
 def needs_script(buffers: Sequence[Any]) -> bool:
-    """Return whether only a worker can rebuild this that has what running the host's script again makes."""
+    """Return whether a worker can rebuild this payload only after it has run the host's script again."""
     if type(buffers) is list:
         return bool(buffers[0][-1] == _NEEDS_SCRIPT)
-    # What lies in a segment is not here, but its last byte.
+    # The payload lies in a segment. Its buffers are not here, but its last byte is.
     return bool(getattr(buffers, "last_byte", buffers[0][-1]) == _NEEDS_SCRIPT)
 
 
 def _load(data: Buffer, out_of_band: Sequence[Buffer] = ()) -> Any:
     if data[-1] <= HIGHEST_MARK:
-        # No pickle ends with such a byte, but what `script_calls` has made does. Not every worker gets such.
+        # No pickle ends with such a byte; payloads of `script_calls` do. `namespaces` is loaded only in processes
+        # that get one.
         from pidfdpool.serialization import namespaces
 
         return namespaces.load(data, map(writable, out_of_band))
@@ -173,21 +179,22 @@ def _load(data: Buffer, out_of_band: Sequence[Buffer] = ()) -> Any:
 
 
 def writable(buffer: Buffer) -> Buffer:
-    """Return a buffer that can be written to, copied if it was bytes. One in a segment is writable anyway."""
+    """Return a buffer that can be written to: a copy if it was bytes. One in a segment is writable anyway."""
     return bytearray(buffer) if type(buffer) is bytes else buffer
 
 
 def load_result(buffers: Sequence[Buffer]) -> Any:
-    """Do as `loads`, in the host, whose classes stay as they are.
+    """Rebuild the object of a result in the host, as `loads` does, without changing the host's classes.
 
-    A class that travelled by value comes back with every object of it, together with all that it held in the worker.
-    cloudpickle knows it again, so the object is of the host's own class; but then it sets each of that class's
-    attributes to what came back. What the host did to its class since the submit would be undone, and whatever list
-    or cache it holds be replaced by a copy. No module's class is touched by a result, so this one is not either.
+    A class that travelled by value comes back with every object of it, together with all its attributes in the
+    worker. cloudpickle recognises the class, so the object is of the host's own class; but it then sets every
+    attribute of that class to the value that came back. This would undo what the host did to its class since the
+    submit, and would replace its lists and caches by copies. A result never changes a class of an importable module,
+    so it must not change these classes either.
     """
     data = buffers[0]
-    # What lies in a segment mentions no class that is to be spared: see `out_of_band`. Elsewhere a class is a global,
-    # and its one byte is found, or not, much more quickly than its name.
+    # A payload in a segment contains no class by value: see `out_of_band` and `worker.leased_segments`. In other
+    # payloads a class needs STACK_GLOBAL, and to search for one byte is much quicker than for a name.
     if type(data) is memoryview or picklers.STACK_GLOBAL not in data or CLASS_BY_VALUE not in data:
         return loads(buffers)
     return _load_guarding(buffers[0], buffers[1:])
@@ -198,25 +205,28 @@ def _load_guarding(data: Buffer, out_of_band: Sequence[Buffer] = ()) -> Any:
 
 
 class _GuardingUnpickler(pickle.Unpickler):
-    """Fills the classes that it makes, and leaves those alone that were there before."""
+    """Fills the classes that it makes, and leaves existing classes as they are."""
 
     def __init__(self, stream: io.BytesIO, out_of_band: Sequence[Buffer]) -> None:
         super().__init__(stream, buffers=map(writable, out_of_band))
         self._guard = ClassGuard()
 
     def find_class(self, module: str, name: str) -> Any:
-        """Put `Sparing` in between."""
+        """Find a global; the class guard replaces cloudpickle's functions that make and fill classes."""
         return self._guard.replacement(module, name, super().find_class(module, name))
 
 
 class ClassGuard:
-    """Comes between cloudpickle's own functions and what they do to classes. One for each unpickler."""
+    """Replaces cloudpickle's functions that make and fill classes, so that existing ones stay as they are.
+
+    One for each unpickler.
+    """
 
     def __init__(self) -> None:
         self._existing: set[type] = set()
 
     def replacement(self, module: str, name: str, found: Any) -> Any:
-        """Return what is to be used in the place of what the pickle names."""
+        """Return what the unpickler is to use for the global `name` of `module`, which is `found`."""
         if module == "cloudpickle.cloudpickle":
             if name in ("_make_skeleton_class", "_make_skeleton_enum"):
                 return partial(self._make, found)
@@ -227,7 +237,7 @@ class ClassGuard:
     def _make(self, make: Callable[..., type], *arguments: Any) -> type:
         from cloudpickle import cloudpickle
 
-        # The class's id is followed by `extra` only.
+        # The class's id is the last argument but one; after it comes only `extra`.
         there: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(arguments[-2])
         if there is None:
             return make(*arguments)
@@ -241,7 +251,11 @@ class ClassGuard:
 def dumps_by_reference(
     value: object, shared: SharedMain, resources: ResourceReducers | None = None, sink: Sink | None = None
 ) -> bytes:
-    """Return the pickle of an object, or write it, if nothing in it is the host's alone; raise otherwise."""
+    """Return the pickle of an object, or write it to the sink, if the receiver has all that it refers to.
+
+    Raises:
+        Exception: the object contains something of `__main__` that is not shared, or its reduction failed.
+    """
     stream = io.BytesIO()
     buffer_callback = None if sink is None else sink.buffer_callback
     target = stream if sink is None else sink
@@ -266,9 +280,10 @@ def encoded_name(module: ModuleType) -> bytes:
 def _by_reference_or_value(
     by_reference: bytes, value: object, shared: SharedMain | None, resources: ResourceReducers | None
 ) -> bytes:
-    """Return a pickle which is rebuilt by name where that works, and by value where those modules are not found.
+    """Return a pickle that is rebuilt by reference where that works, and by value where its modules are not found.
 
-    By name comes first, because an initializer, a preload or a fork may have brought the module into the workers.
+    By reference comes first, because an initializer, a preload or a fork may have brought the module into the
+    workers.
     """
     try:
         return picklers.dumps(ReferenceOrValue(by_reference, dumps_by_value(value, shared, resources)))
@@ -277,7 +292,7 @@ def _by_reference_or_value(
 
 
 class ReferenceOrValue:
-    """Two pickles of one object."""
+    """Two pickles of one object: by reference and by value."""
 
     def __init__(self, by_reference: bytes, by_value: bytes) -> None:
         self._pickles = by_reference, by_value
@@ -287,7 +302,7 @@ class ReferenceOrValue:
 
 
 def load_reference_or_value(by_reference: bytes, by_value: bytes, load: Callable[[bytes], Any] = _load) -> Any:
-    """Rebuild one of two pickles of an object: by reference, or by value where its modules are not found."""
+    """Rebuild the first of two pickles, or the second where the modules of the first are not found."""
     try:
         return load(by_reference)
     except (ImportError, AttributeError):
@@ -297,21 +312,21 @@ def load_reference_or_value(by_reference: bytes, by_value: bytes, load: Callable
 def dumps_by_value(
     value: object, shared: SharedMain | None, resources: ResourceReducers | None = None, sink: Sink | None = None
 ) -> bytes:
-    """Return the pickle of an object with what it consists of, or write it, by means of cloudpickle.
+    """Return the pickle of an object by value, made by cloudpickle, or write it to the sink.
 
     Raises:
-        SharesResource: the object shares something, and `resources` is None.
-        Exception: what its own reduction raised.
+        SharesResource: the object shares a resource, and `resources` is None.
+        Exception: whatever its own reduction raised.
     """
     import cloudpickle
 
     for module in importable.unimportable_modules():
-        # For good: other threads may be pickling, too. And whoever else uses cloudpickle in this process could not
-        # send anything of such a module by name either.
-        with suppress(ValueError):  # it is not loaded any more
+        # They stay registered, because other threads may be pickling at the same time. No other user of cloudpickle
+        # in this process could send anything of such a module by name either.
+        with suppress(ValueError):  # it is no longer loaded
             cloudpickle.register_pickle_by_value(module)
-    # In a process that multiprocessing spawned, the user's script is called __mp_main__, and cloudpickle takes
-    # that for a module which any process could import.
+    # In a process that multiprocessing spawned, the user's script is called __mp_main__. cloudpickle takes that for a
+    # module which any process could import.
     script = sys.modules.get("__mp_main__")
     if script is None or script.__name__ in cloudpickle.list_registry_pickle_by_value():
         return _dump_by_value(value, shared, resources, sink)
@@ -343,22 +358,22 @@ def _dump_by_value(
 
 
 def dump_error(error: BaseException, shared: SharedMain | None = None) -> list[Buffer]:
-    """Return the payload of an exception with its traceback as text. Never raises an Exception."""
+    """Return the payload of an exception: its pickle, and its traceback as text. Never raises an Exception."""
     text = exception_chains.format_exception(error)
     try:
         return [dumps(error, shared)[0], text.encode("utf-8", "backslashreplace")]
     except BaseException as failure:
-        told = f"{text}\n(not pickled: {describe.said(failure)})"
+        text = f"{text}\n(the exception could not be pickled: {describe.said(failure)})"
         exception_chains.drop_tracebacks(failure)
-        return [b"", told.encode("utf-8", "backslashreplace")]
+        return [b"", text.encode("utf-8", "backslashreplace")]
 
 
 def load_error(buffers: Sequence[Buffer]) -> BaseException:
     """Rebuild an exception, with the remote traceback as its `__cause__`, as the standard library does.
 
-    One that cannot be rebuilt is replaced by a PayloadError that holds everything there is to know.
+    If it cannot be rebuilt, a PayloadError takes its place, whose text has the remote traceback and the reason.
     """
-    # The standard's own class, so that tools and people who know it recognise what they see.
+    # This is the standard library's own class, so that tools and people who know it recognise what they see.
     from concurrent.futures.process import _RemoteTraceback
 
     from pidfdpool.errors import PayloadError
@@ -371,9 +386,9 @@ def load_error(buffers: Sequence[Buffer]) -> BaseException:
         )
     try:
         error = load_result(buffers[:1])
-        if not issubclass(type(error), BaseException):  # not isinstance, which believes its `__class__`
+        if not issubclass(type(error), BaseException):  # not isinstance, which believes the object's `__class__`
             raise TypeError(f"it was rebuilt as {describe.type_name(error)}, which is not an exception")
     except BaseException as failure:
-        told = f"the exception that the task raised cannot be unpickled ({describe.said(failure)}):\n{text}"
-        return exception_chains.with_cause(PayloadError(told), failure)
+        text = f"the exception that the task raised cannot be unpickled ({describe.said(failure)}):\n{text}"
+        return exception_chains.with_cause(PayloadError(text), failure)
     return exception_chains.with_cause(error, cause)

@@ -1,6 +1,7 @@
-"""What stands in a worker for a global of the script that could not travel.
+"""The object that stands in a worker for a global of the script that could not be sent there.
 
-Nothing is wrong until a task uses it. Then it raises, and says which global of which function it was and what helps.
+`namespaces` makes it, on the worker's only thread. It does no harm until a task uses it. Then it raises
+GlobalNotAvailable, which says which global of which function it was, why it is missing, and what to try.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing import NoReturn
 
+REMEDIES = (
+    "Make it in each worker (initializer=...), or move it into a module that workers import, or have workers inherit "
+    "it (mp_context='fork')."
+)  # what messages advise for a global that cannot travel, or should not
+
 
 class Placeholder:
-    """Raises whatever is done with it, but that it may be passed on, compared by identity and shown."""
+    """Raises on every use. It may only be passed on, compared by identity, and shown by repr()."""
 
     __slots__ = ("_cause", "_message")
 
     def __init__(self, message: str, cause: Exception | None = None) -> None:
-        """why: what to say when it is used. cause: what stood in the way, in this process."""
+        """message: the text of the error that each use raises. cause: the error that stood in the way here."""
         object.__setattr__(self, "_message", message)
         object.__setattr__(self, "_cause", cause)
 
@@ -31,8 +37,8 @@ def _raise_not_available(self: Any, *_arguments: Any, **_keywords: Any) -> NoRet
     raise GlobalNotAvailable(object.__getattribute__(self, "_message")) from object.__getattribute__(self, "_cause")
 
 
-# Whatever the interpreter looks up in the class and not in the object. `__class__` and what comes with it are left
-# alone: debuggers and tracebacks look at those.
+# All special methods that the interpreter looks up in the class and not in the object. `__class__` and what comes
+# with it are left out, because debuggers and tracebacks look at those.
 _BINARY_OPERATORS = (
     "add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "divmod", "pow", "lshift", "rshift", "and",
     "xor", "or",

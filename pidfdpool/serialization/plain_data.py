@@ -1,8 +1,9 @@
-"""Which objects, however large, hold no name of a module: bytes, text and numbers, alone or a few together.
+"""Tells quickly whether an object is plain data: bytes, text and numbers, alone or a few together.
 
-`payload` has to know whether a pickle mentions `__main__`. To search one of 64 KB for that takes ten times as long as
-to make it, most of it being bytes or text. A look at the object itself takes a microsecond, as long as it has few
-parts. No state; runs none of the object's own code.
+The pickle of plain data names no module. `payload` and `out_of_band` ask this on whichever thread pickles, because
+they must know whether a pickle mentions `__main__`. To search a pickle of 64 KB for that takes ten times as long as
+to make it, if most of it is bytes or text. To look at the object itself takes a microsecond, if it has few parts. No
+state; runs none of the object's own code.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-SEARCHED_BELOW = 8 << 10  # bytes of a pickle below which it is searched as quickly
-_MIN_PART = 1 << 10  # bytes for each part of an object that are to be searched rather than looked at
-# Exactly these, no classes over them. What `map` sends is a PickleBuffer, and was looked through before.
+SEARCHED_BELOW = 8 << 10  # bytes of a pickle; a smaller one is searched as quickly
+# bytes; if the parts are smaller on average, searching the pickle is quicker than looking at them
+_MIN_PART = 1 << 10
+# Exactly these types and no subclasses. `map` sends a PickleBuffer, whose contents were examined before.
 _PLAIN_TYPES = frozenset({bytes, bytearray, PickleBuffer, str, int, float, bool, type(None)})
 _Function = type(lambda: None)
 _MAIN = ("__main__", "__mp_main__")
 
 
 def is_plain(value: Any, size: int) -> bool:
-    """Return whether the object certainly holds no name of `__main__`, nor of a module that only this process has.
+    """Return whether the object certainly names nothing of `__main__`, nor of a module that only this process has.
 
-    size: bytes of its pickle. An object with many parts for its size is none of these, because to look at each of
+    size: bytes of its pickle. The answer is False for an object that has many parts for its size: to look at each of
     them would take longer than to search the pickle.
     """
     kind = type(value)
@@ -41,7 +43,7 @@ def is_plain(value: Any, size: int) -> bool:
 
 
 def _all_plain(parts: Any, size: int, count: int) -> bool:
-    share = size // (count + 1)  # less at each level, so that there are few
+    share = size // (count + 1)  # it shrinks with each level, so the number of parts is bounded
     return share >= _MIN_PART and all(is_plain(part, share) for part in parts)
 
 

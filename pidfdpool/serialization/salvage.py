@@ -1,10 +1,11 @@
-"""Rebuilds a list of which some items cannot be rebuilt: those that can be are there, in their places.
+"""Rebuilds a list of which some items fail to unpickle: the other items are in their places.
 
-Calls and results of `map` travel together in one pickle, and the interpreter's unpickler gives up at the first object
-that fails. This one goes on: what depends on such an object is `Lost`, up to the item of the list that it is in, and
-the other items come out as if that had not been there.
+Calls and results of `map` travel together in one pickle, and the interpreter's unpickler stops at the first object
+that fails. This one goes on: everything that depends on the failed object becomes a `FailedItem`, up to the item of
+the list that contains it. All other items are rebuilt as if nothing had failed.
 
-Slow, and only for what has failed before. In host and worker, wherever payloads are rebuilt; runs the objects' code.
+It is slow, and used only after the fast way has failed: in the host for results, in a worker for calls, on the thread
+that unpickles. Runs the objects' own code.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class FailedItem:
-    """Stands for what could not be rebuilt. Raises why, if it is taken for the arguments of a call."""
+    """Takes the place of what could not be rebuilt. Raises the reason if a call uses it as its arguments."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -33,13 +34,13 @@ class FailedItem:
 
 
 def load_items(buffers: Sequence[Buffer], *, in_host: bool) -> list[Any] | None:
-    """Return the list that a payload holds, with `Lost` for each item that fails; None: there is nothing to be had.
+    """Return the list that a payload holds, with a `FailedItem` for each item that fails; None: nothing can be saved.
 
-    in_host: the classes that are there stay as they are, see `payload.load_result`.
+    in_host: existing classes stay as they are, see `payload.load_result`.
 
     Raises:
         NeedsScript: the script has to be run again for it.
-        BaseException: as `payload.loads`, if it is not the items that fail.
+        BaseException: as `payload.loads`, if something other than an item fails.
     """
     data, out_of_band = buffers[0], map(payload.writable, buffers[1:])
     loads = partial(_loads, in_host=in_host)
@@ -57,7 +58,7 @@ def _loads(data: Buffer, buffers: Iterable[Any] = (), *, in_host: bool) -> Any:
 
 
 def _load_reference_or_value(by_name: bytes, by_value: bytes, *, in_host: bool) -> Any:
-    """Do as `payload.load_reference_or_value`, item by item."""
+    """Do the same as `payload.load_reference_or_value`, item by item."""
     made = _loads(by_name, in_host=in_host)
     if type(made) is FailedItem:
         return _loads(by_value, in_host=in_host)
@@ -68,7 +69,7 @@ def _load_reference_or_value(by_name: bytes, by_value: bytes, *, in_host: bool) 
 
 
 class _Unpickler(pickle._Unpickler):
-    """The standard library's unpickler in Python, but each step that may fail leaves `Lost` behind."""
+    """The standard library's unpickler in Python, in which a step that fails leaves a `FailedItem` on the stack."""
 
     stack: list[Any]
     metastack: list[list[Any]]
@@ -87,7 +88,7 @@ class _Unpickler(pickle._Unpickler):
         return self._guard.replacement(module, name, found) if self._in_host else found
 
     def fail(self, base: int, failed: FailedItem, target: Any) -> None:
-        """Have `lost` be the result of a step. base: where that is to lie; target: what it should have changed."""
+        """Make `failed` the result of a step. base: the result's stack position. target: what it would change."""
         del self.stack[base:]
         self.append(failed)
         if target is not None:
@@ -97,7 +98,7 @@ class _Unpickler(pickle._Unpickler):
 
 
 def _guarded(load: Callable[[Any], None], count: int, *, changes: bool) -> Callable[[Any], None]:
-    """Return an opcode's method that takes so many objects. changes: it changes the first of them."""
+    """Guard an opcode's method that takes a fixed number of objects. changes: it changes the first of them."""
 
     def step(self: Any) -> None:
         stack = self.stack
@@ -119,7 +120,7 @@ def _guarded(load: Callable[[Any], None], count: int, *, changes: bool) -> Calla
 
 
 def _guarded_since_mark(load: Callable[[Any], None], *, changes: bool) -> Callable[[Any], None]:
-    """Return the like for one that takes all objects since a mark. changes: what lies below that."""
+    """Guard an opcode's method that takes all objects since a mark. changes: it changes the object below the mark."""
 
     def step(self: Any) -> None:
         items, below = self.stack, self.metastack[-1]
@@ -140,7 +141,7 @@ def _guarded_since_mark(load: Callable[[Any], None], *, changes: bool) -> Callab
 
 
 def _guarded_pop(load: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Return the like for what drops the uppermost object: if that is lost, it was to set the state of the next."""
+    """Guard the opcode that drops the top object. If that failed, it was to set the state of the next one."""
 
     def step(self: Any) -> None:
         failed = _first_failed(self.stack[-1:])

@@ -1,15 +1,15 @@
-"""Payloads of calls by value: the call itself, and a value for each name of a script that it comes to use.
+"""Makes payloads of calls by value: the call itself, and a value for each name of a script that it can reach.
 
-In the host, on the submitting thread; `payload` calls it for what cannot travel by reference. `namespaces` is the
-other side, in the worker.
+In the host, on the thread that submits; `payload` calls it for what cannot travel by reference. `namespaces` does the
+reverse in the worker.
 
-The values of all names that a call can reach are found one after the other, each is pickled for itself, and the
-worker can tell which of them have changed since it last got them. Values that share an object which could be changed
-are pickled together, because they are to share it in the worker, too.
+The values of all names that a call can reach are found one after the other. Each is pickled by itself, so that the
+worker can tell which of them have changed since it last got them. Values that share a mutable object are pickled
+together, because they have to share it in the worker, too.
 
-A value that cannot be pickled is left out. Where the script can be run again, the worker has it from there (see
-`script_module`), and the payload says that it needs that. Elsewhere something stands in its place that raises when a
-task uses it. Only what the call itself consists of has to travel.
+A value that cannot be pickled is omitted. If the script can be run again, the worker gets the value that way (see
+`worker.script_module`), and the payload says that it needs this. Otherwise a placeholder takes its place, which
+raises when a task uses it. Only the parts of the call itself have to be picklable.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ if TYPE_CHECKING:
 
 _SCALARS = frozenset({int, float, complex, bool, str, bytes, type(None), type(Ellipsis)})
 _CONTAINERS = frozenset({list, dict, set, frozenset, tuple, bytearray})
-_MAX_PLAIN_ITEMS = 50  # with more in it, there is no time to be gained
+_MAX_PLAIN_ITEMS = 50  # items; with more of them trying to avoid a full pickler gains nothing
 _MISSING = object()
-_FUNCTION_PATH = re.compile(rb"__main__[:.]\w")  # as text: "__main__:work" is how schedulers store a function
+_FUNCTION_PATH = re.compile(rb"__main__[:.]\w")  # "__main__:work" is how schedulers store a function as text
 
 
 def dumps(value: object, resources: ResourceReducers | None, buffer_callback: BufferCallback | None = None) -> bytes:
     """Return the payload of an object.
 
-    once: where reducers come from that share something; without it, they raise.
-    leave_out: returns False for a large buffer that is not to be in it; the values of names have theirs in any case.
+    resources: takes the place of reducers that share a resource. Without it, these raise SharesResource.
+    buffer_callback: returns False for a large buffer that stays out of the pickle. The values of names keep theirs.
 
     Raises:
         Exception: whatever cannot be pickled in the object itself.
@@ -75,9 +75,9 @@ def dumps(value: object, resources: ResourceReducers | None, buffer_callback: Bu
         return stream.getvalue()
     reachable = _ReachableGlobals(by_value.dispatch_table(), scripts.current())
     if reachable.can_run_again:
-        of_script = pickler.has_module_globals or any(key[0] == "__main__" for key in used)
+        uses_script = pickler.has_module_globals or any(key[0] == "__main__" for key in used)
         reachable.needs_script = (
-            holds_function_path or pickler.looks_up_main or (of_script and reachable.script.changes_process)
+            holds_function_path or pickler.looks_up_main or (uses_script and reachable.script.changes_process)
         )
     data = pickle.dumps(reachable.entries(used, hints, pickler.in_pickle), picklers.PROTOCOL)
     stream.write(data)
@@ -90,7 +90,7 @@ def dumps(value: object, resources: ResourceReducers | None, buffer_callback: Bu
 
 
 def _only_function(used: Uses) -> Any:
-    """Return the function that is all that a call consists of, besides its arguments; None: there is more to it."""
+    """Return the function if it is all that a call uses besides its arguments; None: the call uses more."""
     if len(used) != 1:
         return None
     for (_, name), names in used.items():
@@ -101,7 +101,7 @@ def _only_function(used: Uses) -> Any:
 
 
 class _ModuleReference:
-    """Stands for a module, which is imported by its name."""
+    """Takes the place of a module, which is imported by its name."""
 
     __slots__ = ("_name",)
 
@@ -113,7 +113,7 @@ class _ModuleReference:
 
 
 class _PickledValues:
-    """The pickle of the values of some names, mostly of one."""
+    """The pickle of the values of some names, in most cases of one."""
 
     __slots__ = ("data", "keys", "pickler", "separate_pickles", "values")
 
@@ -124,32 +124,32 @@ class _PickledValues:
         self.values = values
         self.data = data
         self.separate_pickles: tuple[bytes, ...] = (data,)
-        self.pickler = pickler  # None: nothing in there could be changed by whoever shares it
+        self.pickler = pickler  # None: it holds nothing mutable that others might share
 
 
 class _ReachableGlobals:
     """The names that one call can reach, and their values."""
 
-    __slots__ = ("_large", "_parts", "_table", "_uses", "can_run_again", "needs_script", "script")
+    __slots__ = ("_dispatch_table", "_large", "_parts", "_uses", "can_run_again", "needs_script", "script")
 
-    def __init__(self, table: Mapping[Any, Any], script: scripts.Script) -> None:
-        self._table = table
+    def __init__(self, dispatch_table: Mapping[Any, Any], script: scripts.Script) -> None:
+        self._dispatch_table = dispatch_table
         self.script = script
         self.can_run_again = script.can_run_again
         self.needs_script = False
         self._parts: dict[Key, _PickledValues] = {}
         self._uses: dict[Key, Uses] = {}  # by the name whose value uses them
-        self._large: list[tuple[Key, int]] = []  # names whose values are large, and how many bytes these have
+        self._large: list[tuple[Key, int]] = []  # names with large values, and the bytes of these
 
     def entries(self, used: Uses, hints: Uses, call_names: Collection[Key]) -> list[Entry]:
-        """Return names and their values; these use more names, and so on.
+        """Return the names and their values, including all names that these use in turn.
 
-        own: those of which the call itself consists, so that it is no use to send it without them.
+        call_names: those that the call itself consists of; without their values it is useless to send it.
         """
         parts = self._parts
         self._pickle_reachable(used, hints, call_names)
         if hints:
-            # What only annotations mention comes last: nothing fails or is run again for the sake of it.
+            # Names that only annotations mention come last. Nothing fails and no script is run again because of them.
             self._pickle_reachable(
                 {key: names for key, names in hints.items() if key not in used}, {}, (), only_hinted=True
             )
@@ -160,18 +160,18 @@ class _ReachableGlobals:
         if shareable:
             ordered = [parts[key] for key in _dependencies_first(self._uses)]
         if shareable > 1:
-            ordered = _merge_sharing(ordered, self._table)
+            ordered = _merge_sharing(ordered, self._dispatch_table)
         return [(part.keys, part.data, part.separate_pickles) for part in ordered]
 
     def _pickle_reachable(
         self, used: Uses, hints: Uses, call_names: Collection[Key], *, only_hinted: bool = False
     ) -> None:
-        """Pickle the values of names, and of those that these use."""
+        """Pickle the values of names, and of the names that these use."""
         parts, uses = self._parts, self._uses
         keys = list(used)
-        for key in keys:  # which grows meanwhile
+        for key in keys:  # the list grows meanwhile
             value = used[key].get(key[1], _MISSING)
-            if value is _MISSING or key in parts:  # another thread has removed it; or it is there
+            if value is _MISSING or key in parts:  # another thread has removed it, or it is done
                 continue
             more: Uses = {}
             try:
@@ -190,11 +190,11 @@ class _ReachableGlobals:
                     keys.append(each)
 
     def _user_of(self, key: Key) -> str | None:
-        """Return who uses a name: the first that was found."""
+        """Return the name of the first that was found to use this one."""
         return next((user[1] for user, uses in self._uses.items() if key in uses and user != key), None)
 
     def _omitted(self, key: Key, value: Any, error: Exception, *, in_call: bool) -> _PickledValues:
-        """Return what the worker gets in the place of a value. itself: the call consists of that."""
+        """Return what the worker gets instead of a value. in_call: the call itself consists of that value."""
         by_script = self.can_run_again and key[0] == "__main__" and key[1] in self.script.names
         if in_call and not by_script:
             raise error
@@ -210,13 +210,13 @@ class _ReachableGlobals:
             return None
         if not self.can_run_again:
             return self.script.obstacle
-        return f"nothing outside of the script's guard is called {key[1]}"
+        return f"the script does not define {key[1]} outside of its guard"
 
     def _pickle_global(self, key: Key, value: Any, used: Uses, hints: Uses) -> _PickledValues:
         kind: Any = type(value)
         if kind in _SCALARS:
             if kind is int and self.can_run_again and key[1] in self.script.process_local:
-                raise class_reducers.DeferToScript("its value means something in the host's process only")
+                raise class_reducers.DeferToScript("its value is valid in the host's process only")
             return _PickledValues((key,), (value,), self._checked_size(key, pickle.dumps([value], picklers.PROTOCOL)))
         if kind in _CONTAINERS and len(value) <= _MAX_PLAIN_ITEMS:
             return _pickle_plain_container(key, value) or self._pickle_object(key, value, used, hints)
@@ -246,7 +246,7 @@ class _ReachableGlobals:
 
     def _pickle_object(self, key: Key, value: Any, used: Uses, hints: Uses) -> _PickledValues:
         stream = io.BytesIO()
-        pickler = by_value.CallPickler(stream, self._table, used, hints)
+        pickler = by_value.CallPickler(stream, self._dispatch_table, used, hints)
         pickler.defining = (key,)
         pickler.dump([value])
         if pickler.looks_up_main and self.can_run_again:
@@ -257,7 +257,7 @@ class _ReachableGlobals:
 
 
 def _dependencies_first(uses: Mapping[Key, Uses]) -> Iterable[Key]:
-    """Return each name after those that its value uses: code may run while it is rebuilt."""
+    """Return each name after those that its value uses, because code may run while it is rebuilt."""
     ordered: dict[Key, None] = {}
     seen: set[Key] = set()
     for first in uses:
@@ -277,7 +277,7 @@ def _dependencies_first(uses: Mapping[Key, Uses]) -> Iterable[Key]:
 
 
 def _pickle_plain_container(key: Key, value: Any) -> _PickledValues | None:
-    """Return a list, dictionary or the like that holds nothing but plain data, in a fifth of the time."""
+    """Return a container that holds only plain data, in a fifth of the time; None: it holds something else."""
     stream = io.BytesIO()
     pickler = pickle.Pickler(stream, picklers.PROTOCOL)
     try:
@@ -285,51 +285,51 @@ def _pickle_plain_container(key: Key, value: Any) -> _PickledValues | None:
     except Exception:
         return None
     data = stream.getvalue()
-    if picklers.STACK_GLOBAL in data:  # or it is some number or text; what was named is in the memo
+    if picklers.STACK_GLOBAL in data:  # or it is in a number or text; objects that have a name are in the memo
         memo: Any = pickler.memo.copy()
         if not all(type(held) in _CONTAINERS or type(held) in _SCALARS for _, held in memo.values()):
             return None
     return _PickledValues((key,), (value,), data, pickler)
 
 
-def _merge_sharing(parts: Sequence[_PickledValues], table: Mapping[Any, Any]) -> list[_PickledValues]:
-    """Pickle together what shares anything."""
-    first: dict[int, int] = {}  # in which part an object was seen first
-    leader = list(range(len(parts)))  # of the parts that belong together, one
+def _merge_sharing(parts: Sequence[_PickledValues], dispatch_table: Mapping[Any, Any]) -> list[_PickledValues]:
+    """Pickle those values together that share a mutable object."""
+    first: dict[int, int] = {}  # the first part in which an object occurred
+    parent = list(range(len(parts)))  # of each part: a part of the same group, or itself (union-find)
 
     def find(index: int) -> int:
-        while leader[index] != index:
-            index = leader[index]
+        while parent[index] != index:
+            index = parent[index]
         return index
 
     for index, part in enumerate(parts):
         memo: Any = {} if part.pickler is None else part.pickler.memo.copy()
-        # It holds what has been pickled, so no other object can have come to have its id.
+        # The memo keeps all objects that were pickled alive, so their ids are unique.
         for _, value in memo.values():
             if _has_identity(value):
-                leader[find(index)] = find(first.setdefault(id(value), index))
+                parent[find(index)] = find(first.setdefault(id(value), index))
     groups: dict[int, list[_PickledValues]] = {}
     for index, part in enumerate(parts):
         groups.setdefault(find(index), []).append(part)
-    joined = []
+    merged_parts = []
     for group in groups.values():
         if len(group) == 1:
-            joined += group
+            merged_parts += group
             continue
         keys = tuple(part.keys[0] for part in group)
         stream = io.BytesIO()
-        pickler = by_value.CallPickler(stream, table, {}, {})
+        pickler = by_value.CallPickler(stream, dispatch_table, {}, {})
         pickler.defining = keys
         values = [part.values[0] for part in group]
         pickler.dump(values)
-        together = _PickledValues(keys, values, stream.getvalue())
-        together.separate_pickles = tuple(part.data for part in group)
-        joined.append(together)
-    return joined
+        merged = _PickledValues(keys, values, stream.getvalue())
+        merged.separate_pickles = tuple(part.data for part in group)
+        merged_parts.append(merged)
+    return merged_parts
 
 
 def _has_identity(value: Any) -> bool:
-    """Return whether it makes a difference to have a copy. What has a hash of its own is a value."""
+    """Return whether a copy would make a difference. An object with a hash of its own counts as a value."""
     own_hash: Any = type(value).__hash__
     if own_hash is not None and own_hash is not object.__hash__:
         return False
@@ -337,7 +337,7 @@ def _has_identity(value: Any) -> bool:
 
 
 def pickle_value(key: Key, value: Any) -> bytes:
-    """Return what is told of the value of a name, to see whether it has changed. In a worker.
+    """Return the bytes that the host would send for the value of a name. A worker compares them.
 
     Raises:
         Exception: it cannot be pickled.

@@ -1,11 +1,11 @@
-"""What is known of the script that is this process's `__main__`, and whether it may be run once more for workers.
+"""Tells what is known of the script that is this process's `__main__`, and whether it may be run again for workers.
 
-`multiprocessing` runs the script again in each process that it spawns, as a module that is not called `__main__`. A
-script that is meant to be used with processes has its work behind `if __name__ == "__main__":` for that reason. Where
-a script has such a guard, a pool's template can have from it what does not travel by value; see `script_module`.
+`multiprocessing` runs the script again in each process that it spawns, as a module that is not called `__main__`. So
+a script that is meant to be used with processes has its work behind `if __name__ == "__main__":`. If a script has
+such a guard, a pool's template can run it to get what does not travel by value; see `worker.script_module`.
 
-Pure, but for the look at its file. In the host, on the thread that submits; in the template and its workers a script
-is described by what the host has sent.
+Called in the host on the thread that submits. In the template and its workers the host's description is used. The
+only side effect is that the script's file is read.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from typing import Any
 
 STAND_IN = "__pidfdpool_stand_in__"  # in the globals of the module that stands for the script in a worker
-FAILURE = "__pidfdpool_failure__"  # there, too: how running the script again has ended, if that was no good end
+FAILURE = "__pidfdpool_failure__"  # there, too: how running the script again ended, if it failed
 
-# What a statement of a script's may do to the process: names of functions and methods of what it has imported.
+# Beginnings of functions and methods that change the state of the process, if they belong to something imported.
 _SETTERS = (
     "set", "seed", "register", "filter", "simplefilter", "basicConfig", "dictConfig", "fileConfig", "addHandler",
     "addFilter", "captureWarnings", "enable", "disable", "configure", "install", "patch", "use", "init", "signal",
 )  # fmt: skip
 _NOT_SETTERS = frozenset({"setdefault"})
-# Calls whose result means something in this process only, though it is a number.
+# Calls whose result is valid only in this process, though it is a number.
 _PROCESS_LOCAL_CALLS = frozenset({
     "pipe", "pipe2", "open", "dup", "memfd_create", "eventfd", "openpty", "pidfd_open", "timerfd_create", "fileno",
     "getpid", "get_ident", "get_native_id", "id",
@@ -37,7 +37,7 @@ _PROCESS_LOCAL_CALLS = frozenset({
 
 
 class Script:
-    """One script. Its file is read when something is asked that only the file can tell, and then once.
+    """A description of one script. Its file is read once, when something is asked that only the file can tell.
 
     path: its file, or None. module: the name under which `python -m` has run it, or None.
     """
@@ -45,14 +45,14 @@ class Script:
     __slots__ = ("_analysis", "_obstacle", "module", "path")
 
     def __init__(self, path: str | None, module: str | None, obstacle: str = "") -> None:
-        """why_not: why it cannot be run again, if that is known already."""
+        """obstacle: why it cannot be run again, if that is known already."""
         self.path = path
         self.module = module
         self._obstacle = obstacle
         self._analysis: _Analysis | None = None
 
     def as_fields(self) -> tuple[str | None, str | None, str]:
-        """Return plain data, of which `Script(*fields)` makes it again."""
+        """Return plain data from which `Script(*fields)` makes it again."""
         return self.path, self.module, self._obstacle
 
     @property
@@ -67,17 +67,17 @@ class Script:
 
     @property
     def changes_process(self) -> bool:
-        """Whether it changes, outside of its guard, what belongs to the process: the logging, a random generator."""
+        """Whether it changes, outside of its guard, the state of the process: logging, a random generator."""
         return self._read().changes_process
 
     @property
     def process_local(self) -> frozenset[str]:
-        """Those of its names that are assigned numbers which mean something in one process only: descriptors, ids."""
+        """Those of its names whose numbers are valid only in the host's process: descriptors, ids."""
         return self._read().process_local
 
     @property
     def names(self) -> frozenset[str]:
-        """What it defines or assigns outside of its guard."""
+        """The names that it defines or assigns outside of its guard."""
         return self._read().names
 
     def _read(self) -> _Analysis:
@@ -87,7 +87,7 @@ class Script:
 
 
 class _Analysis:
-    """What a script's file tells."""
+    """What the text of a script's file tells."""
 
     __slots__ = ("changes_process", "names", "obstacle", "process_local")
 
@@ -123,19 +123,19 @@ def _analysed(path: str | None) -> _Analysis:
 
 
 class NeedsScript(BaseException):
-    """Ends the rebuilding of a call in a worker: what it needs can only be made by running the script again.
+    """Ends the rebuilding of a call in a worker: it needs a value that only running the script again can make.
 
-    No Exception, so that nobody takes it for a failure of the call.
+    It is not an Exception, so that nobody mistakes it for a failure of the call.
     """
 
 
-ran_again = False  # the script was run again in this process, or in the one that it was forked from
-_known: tuple[object, object, Script] | None = None  # what was found of which `__main__` and file
-received: Script | None = None  # in a template and its workers: what the host has said
+ran_again = False  # the script was run again in this process, or in the one from which it was forked
+_known: tuple[object, object, Script] | None = None  # the last result, for which `__main__` and which file
+received: Script | None = None  # in a template and its workers: the host's description
 
 
 def current() -> Script:
-    """Return what is known of this process's script. Reads its file, once."""
+    """Return what is known of this process's script. Reads the script's file once."""
     global _known  # noqa: PLW0603  per process; to look twice does no harm
     if received is not None:
         return received
@@ -158,12 +158,12 @@ def _described(main: ModuleType | None) -> Script:
     if getattr(spec, "origin", None) is not None:
         path = spec.origin  # type: ignore[union-attr]
     if not isinstance(path, str) or path[:1] + path[-1:] == "<>":  # "<stdin>"
-        return Script(None, None, "there is no script: the code was typed in, or came from elsewhere than a file")
+        return Script(None, None, "there is no script: the code was typed in, or did not come from a file")
     return Script(os.path.abspath(os.path.join(_initial_directory(), path)), module)
 
 
 def _initial_directory() -> str:
-    """Return the directory in which the process began, if that is known: a script's path may be relative to it."""
+    """Return the directory in which the process started, if known: a script's path may be relative to it."""
     began: str | None = getattr(sys.modules.get("multiprocessing.process"), "ORIGINAL_DIR", None)
     if began is not None:
         return began
@@ -174,16 +174,20 @@ def _initial_directory() -> str:
 
 
 def _host_branch(condition: ast.expr) -> str | None:
-    """Return which branch of a condition is the host's alone: "body" or "orelse"; None: it does not tell.
+    """Return which branch of a condition only the host runs: "body" or "orelse"; None: the condition is no guard.
 
-    Scripts ask for `__name__`, for the process's name, or whether it has a parent that multiprocessing knows.
+    Scripts ask for `__name__`, for the process's name, or for its parent process.
     """
     import ast
 
     for node in ast.walk(condition):
         if isinstance(node, ast.Compare):
-            told = {each for side in (node.left, *node.comparators) for each in _identifiers(side)}
-            if told >= {"__name__", "__main__"} or told >= {"name", "MainProcess"} or "parent_process" in told:
+            identifiers = {each for side in (node.left, *node.comparators) for each in _identifiers(side)}
+            if (
+                identifiers >= {"__name__", "__main__"}
+                or identifiers >= {"name", "MainProcess"}
+                or "parent_process" in identifiers
+            ):
                 return "orelse" if isinstance(node.ops[0], ast.NotEq | ast.IsNot) else "body"
     return None
 
@@ -201,7 +205,7 @@ def _identifiers(node: ast.expr) -> Iterator[str]:
 
 
 def _has_guard(tree: ast.Module) -> bool:
-    """Return whether the script tells host and workers apart, at its top or in a function that it calls there."""
+    """Return whether the script tells host and workers apart, at its top level or in a function called there."""
     import ast
 
     called = {
@@ -221,7 +225,7 @@ def _is_guard(statement: ast.stmt) -> bool:
 
 
 def _unguarded_statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements that run whenever the script does, and those in their branches."""
+    """Yield the statements outside of the guard, including those in branches."""
     import ast
 
     for statement in body:
@@ -245,7 +249,7 @@ def _compounds() -> tuple[type[ast.stmt], ...]:
 
 
 def _head_bindings(statement: ast.stmt) -> Iterator[ast.stmt]:
-    """Yield statements that bind the names which the head of a compound one binds: `for x in`, `with a as x`."""
+    """Yield assignments to the names that the head of a compound statement binds: `for x in`, `with a as x`."""
     import ast
 
     heads: list[ast.AST | None] = [getattr(statement, name, None) for name in ("target", "test", "iter", "subject")]
@@ -256,14 +260,14 @@ def _head_bindings(statement: ast.stmt) -> Iterator[ast.stmt]:
     for head in heads:
         for node in ast.walk(head) if head is not None else ():
             name = node.id if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else None
-            # What a pattern captures: MatchAs and MatchStar have a name, MatchMapping a rest.
+            # Names that a pattern captures: MatchAs and MatchStar have a name, MatchMapping has a rest.
             captured = name or getattr(node, "name", None) or getattr(node, "rest", None)
             if isinstance(captured, str):
                 yield ast.Assign([ast.Name(captured, ast.Store())], ast.Constant(None), lineno=statement.lineno)
 
 
 def _bound_names(tree: ast.Module) -> Iterator[str]:
-    """Yield the names that the script binds whenever it runs. Of those in branches, all that may be bound."""
+    """Yield the names that the script binds outside of its guard; of branches, all that may be bound."""
     import ast
 
     for statement in _unguarded_statements(tree.body):
@@ -282,7 +286,7 @@ def _bound_names(tree: ast.Module) -> Iterator[str]:
 
 
 def _star_import_names(star: ast.ImportFrom) -> list[str]:
-    """Return what `from module import *` binds. The module is there, since the script has been run."""
+    """Return what `from module import *` binds. The module is loaded, since the script has been run."""
     from importlib.util import resolve_name
 
     package = getattr(sys.modules.get("__main__"), "__package__", None)
@@ -313,9 +317,9 @@ def _assigned_names(statement: ast.stmt) -> Iterator[str]:
 
 
 def _changes_process(tree: ast.Module, names: dict[str, Any]) -> bool:
-    """Return whether a statement outside of the guard plainly changes something of a module that it has imported.
+    """Return whether a statement outside of the guard clearly changes something in a module that it imported.
 
-    What it prints, writes into files, or does to objects of its own is no reason to run it again.
+    That it prints, writes into files, or changes its own objects is no reason to run it again.
     """
     import ast
 
@@ -345,7 +349,7 @@ def _changes_process(tree: ast.Module, names: dict[str, Any]) -> bool:
 
 
 def _is_user_code(value: object) -> bool:
-    """Return whether a module, or what comes from one, is neither installed nor the standard library's."""
+    """Return whether a module, or what comes from one, is neither installed nor in the standard library."""
     module = sys.modules.get(str(getattr(value, "__module__", None) or getattr(value, "__name__", "")))
     file = getattr(module, "__file__", None)
     if not isinstance(file, str) or getattr(module, "__name__", "").partition(".")[0] in sys.stdlib_module_names:
@@ -354,7 +358,7 @@ def _is_user_code(value: object) -> bool:
 
 
 def _root_name(node: ast.expr) -> str:
-    """Return the name that an expression such as `a.b().c` begins with; empty: it begins otherwise."""
+    """Return the name with which an expression such as `a.b().c` begins; empty: it begins with something else."""
     import ast
 
     while isinstance(node, ast.Attribute | ast.Call):
