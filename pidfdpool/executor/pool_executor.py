@@ -27,7 +27,7 @@ from pidfdpool.loop.outcomes import kept, unfolded
 from pidfdpool.loop.pool import Pool
 from pidfdpool.scheduler.policy import Policy, PoolOptions, check_names
 from pidfdpool.scheduler.states import Phase
-from pidfdpool.template.client import Recipe
+from pidfdpool.template.recipe import Recipe
 from pidfdpool.worker import rebuild_guard
 
 if TYPE_CHECKING:
