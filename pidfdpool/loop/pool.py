@@ -184,7 +184,7 @@ class Pool(Carrying):
                 return True
             if later and number in self.machine.tasks and number not in self.machine.queue:
                 return False  # it may have begun, or be about to, and this is not the moment to find out
-            if number not in self.machine.given and (number not in self.tasks or not future._mark_cancelled()):
+            if number not in self.machine.prefetched and (number not in self.tasks or not future._mark_cancelled()):
                 return False
             if later:
                 self._decide_later(ev.Cancelled(number))
@@ -200,21 +200,21 @@ class Pool(Carrying):
 
     def kill_task(self, number: int) -> None:
         """End a task at once, by killing its worker if it has one."""
-        self.happen(ev.TaskKillAsked(number))
+        self.happen(ev.TaskKillRequested(number))
 
     def resize(self, size: int) -> None:
         """Have so many workers at most."""
-        self.happen(ev.Resized(size))
+        self.happen(ev.ResizeRequested(size))
 
     def shutdown(self, *, cancel: bool) -> None:
         """Accept no more; finish what is there, or cancel what no worker has been given."""
         self.resume_template()
-        self.happen(ev.ShutdownAsked(cancel))
+        self.happen(ev.ShutdownRequested(cancel))
 
     def kill(self, signal: int) -> None:
         """Shut down, cancel what is queued, signal every worker."""
         self.resume_template()
-        self.happen(ev.KillAsked(signal))
+        self.happen(ev.KillRequested(signal))
 
     def join(self) -> None:
         """Wait until everything is gone; not in a signal handler that has interrupted what it would wait for."""
@@ -385,4 +385,4 @@ class Pool(Carrying):
     def spawn_put_off(self) -> None:
         """Ask for the workers that were put off by `decide_death`, and have not been asked for since."""
         if self._spawns:
-            self.happen(ev.Tick(heard_until=0.0))
+            self.happen(ev.Tick(read_until=0.0))

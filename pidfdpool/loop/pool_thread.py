@@ -168,7 +168,7 @@ class PoolThread:
         pool.starter.if_wanted()
         if pool.owner_lost:
             pool.owner_lost = False
-            pool.happen(ev.ShutdownAsked())
+            pool.happen(ev.ShutdownRequested())
         if pool.template is not None and pool.template.end.early_frames:
             with pool.poller.serving:
                 frames, pool.template.end.early_frames = pool.template.end.early_frames, []
@@ -204,7 +204,7 @@ class PoolThread:
             self._reads_all = False
         with pool.poller.serving:
             self._bury_overdue(now)
-        pool.happen(ev.Tick(heard_until=now))
+        pool.happen(ev.Tick(read_until=now))
 
     # ---- workers -------------------------------------------------------------------------------------------
 
@@ -231,7 +231,7 @@ class PoolThread:
         if fault is not None:
             responses.reject(self._pool, link, fault)
         elif not frames and not link.reading and link.ended_at is None:
-            self._pool.happen(ev.HungUp(link.slot, link.generation))
+            self._pool.happen(ev.ChannelClosed(link.slot, link.generation))
 
     def _on_worker_exit(self, link: WorkerLink, _mask: int) -> None:
         """Note that a worker's pidfd is readable: it has ended, and has said all that it will ever say."""
@@ -325,7 +325,7 @@ class PoolThread:
                 self._bury(mine, mine.status)
             elif frame.kind == framing.PRELOAD_FAILED:
                 pool.cause = told_error(frame.buffers)
-                self._lose_template(ev.TemplateHopeless(f"the preload failed: {describe.repr_of(pool.cause)}"))
+                self._lose_template(ev.TemplateUnusable(f"the preload failed: {describe.repr_of(pool.cause)}"))
 
     def _on_evidence(self, template: TemplateLink, frame: Frame, link: WorkerLink | None) -> None:
         fd = template.channel.descriptor()
@@ -372,11 +372,11 @@ class PoolThread:
         status = template.handle.exit_status() if template.handle is not None else None
         reason = f"the template (pid {template.end.pid}) ended: {status}"
         if self._pool.recipe.fork and not asked:
-            self._lose_template(ev.TemplateHopeless(f"{reason}. It was forked from the host, which forks only once."))
+            self._lose_template(ev.TemplateUnusable(f"{reason}. It was forked from the host, which forks only once."))
         else:
             self._lose_template(ev.TemplateLost(reason))
 
-    def _lose_template(self, event: ev.TemplateLost | ev.TemplateHopeless) -> None:
+    def _lose_template(self, event: ev.TemplateLost | ev.TemplateUnusable) -> None:
         pool = self._pool
         with pool.lock:
             template, pool.template = pool.template, None

@@ -55,7 +55,7 @@ def reject(pool: Pool, link: WorkerLink, fault: framing.WireError) -> None:
     message = "worker %d (pid %s) wrote %s; it is killed"
     journal.write(_log, logging.WARNING, message, link.slot, link.name[2], fault)
     link.stop_reading()
-    pool.happen(ev.Babbled(link.slot, link.generation, str(fault)))
+    pool.happen(ev.ProtocolViolated(link.slot, link.generation, str(fault)))
 
 
 def _is_about_segments(frame: Frame) -> bool:

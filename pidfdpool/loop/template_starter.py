@@ -96,11 +96,11 @@ class Starter:
         """Return whether it is for the caller to call `first`."""
         pool = self._pool
         if pool._interrupted:
-            pool.happen(ev.Prestarted(count))  # later
+            pool.happen(ev.PrestartRequested(count))  # later
             return False
         with pool.lock:
             pool.check_open()
-            resolutions = pool.decide_guarded(ev.Prestarted(count))
+            resolutions = pool.decide_guarded(ev.PrestartRequested(count))
             first = self.claim_first()
         pool.leading.run(resolutions)
         return first
@@ -114,7 +114,7 @@ class Starter:
             try:
                 while True:
                     pool.check_open()
-                    states = pool.machine.states
+                    states = pool.machine.counts
                     ready = states[State.IDLE] + states[State.BUSY]
                     on_the_way = states[State.STARTING] or pool.machine.template is Template.STARTING or pool._put_off
                     if ready >= min(count, pool.machine.size) or not (may_wait and (on_the_way or not ready)):
@@ -199,14 +199,14 @@ def try_start(
     except client.NotSendable as error:
         cause = error.__cause__
         reason = f"the initializer or preload cannot be sent to workers: {describe.repr_of(cause)}"
-        return None, ev.TemplateHopeless(reason), cause if isinstance(cause, Exception) else error
+        return None, ev.TemplateUnusable(reason), cause if isinstance(cause, Exception) else error
     except TemplateError as error:
-        return None, ev.TemplateHopeless(f"the template cannot be started: {error}"), error
+        return None, ev.TemplateUnusable(f"the template cannot be started: {error}"), error
     except OSError as error:
         if error.errno not in _ADVICE:
             return None, ev.TemplateLost(f"it could not be started: {error}"), None
         reason = f"the template cannot be started: {error}. {_ADVICE[error.errno]}"
-        return None, ev.TemplateHopeless(reason), error
+        return None, ev.TemplateUnusable(reason), error
 
 
 def check_startable() -> None:
