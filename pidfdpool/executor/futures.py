@@ -150,7 +150,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         if self._has_callbacks():
             return timeout
         began = time.monotonic()
-        pool.leading.wait(self, timeout)
+        pool.leadership.wait(self, timeout)
         return None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
 
     def done(self) -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pidfdpool.executor.adaptive_map import Guided
     from pidfdpool.executor.pool_executor import PidfdPoolExecutor
-    from pidfdpool.loop.outcomes import Recipient
+    from pidfdpool.loop.task import Recipient
     from pidfdpool.scheduler.policy import Policy, TaskOptions
     from pidfdpool.serialization.payload import SharedMain
 

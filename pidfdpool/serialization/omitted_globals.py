@@ -23,7 +23,7 @@ REMEDIES = (
     "(mp_context='fork')."
 )
 
-_HOME = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _warned: set[Key] = set()  # names that were warned of, in this process
 
 

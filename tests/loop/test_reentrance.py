@@ -209,7 +209,7 @@ def test_a_result_that_waits_for_another_one_while_it_is_rebuilt_is_refused(pool
 
 
 def test_a_handler_that_has_interrupted_a_decision_does_not_wait_for_itself(pool, held):
-    with pool._pool.lock:  # as a handler finds it that comes amid a decision of its own thread's
+    with pool._pool.core.lock:  # as a handler finds it that comes amid a decision of its own thread's
         assert refused(held) == "RuntimeError"
     held.release.touch()
     assert held.result(20) == "value"
@@ -225,7 +225,7 @@ def test_shutdown_waits_for_a_start_in_another_thread(way):
     futures = []
     thread = threading.Thread(target=lambda: futures.append(pool.submit(calls.sleep, 0.1, "done")))
     thread.start()
-    while pool._pool is None or not pool._pool.tasks:
+    while pool._pool is None or not pool._pool.core.tasks:
         pass
     pool.shutdown(wait=True)
     thread.join()
