@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pidfdpool.loop.links import TemplateLink, WorkerLink
     from pidfdpool.loop.resolutions import Context, Resolution
     from pidfdpool.scheduler.policy import Policy
-    from pidfdpool.template.client import Recipe
+    from pidfdpool.template.recipe import Recipe
 
 
 class Decisions:

@@ -36,15 +36,15 @@ class TemplateEvents:
         assert link.end.handle is not None
         link.watch_channel(self.on_channel)
         link.watch_exit(link.end.handle, self.on_exit)
-        if link.end.early:
+        if link.end.early_frames:
             self._core.poller.wake()
 
     def handle_early_frames(self) -> None:
         """Take what the template said before it was watched."""
         template = self._core.template
-        if template is not None and template.end.early:
+        if template is not None and template.end.early_frames:
             with self._core.poller.serving:
-                frames, template.end.early = template.end.early, []
+                frames, template.end.early_frames = template.end.early_frames, []
                 self.handle_frames(template, frames)
 
     def on_channel(self, _mask: int) -> None:
