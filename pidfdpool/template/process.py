@@ -183,7 +183,7 @@ def _prepare(channel: Channel, boot: Boot, host_fd: int) -> bool:
     except BaseException as error:
         from pidfdpool.worker import tracebacks
 
-        buffers = payload.dump_error(tracebacks.cut(error), payload.Arrived())
+        buffers = payload.dump_error(tracebacks.cut(error), payload.ReceivedMain())
         channel.send(framing.encode(framing.PRELOAD_FAILED, buffers=buffers))
         return False
     hygiene.flush_output()

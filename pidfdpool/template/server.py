@@ -90,7 +90,7 @@ class Server:
                 # that have ended are looked for, so that a number that is reused within one batch cannot mislead.
                 callbacks.get(fd, self._on_worker_exit)()
         self._kill_remaining()
-        if self._boot.has_preload or scripts.ran:  # otherwise nobody can have registered exit functions
+        if self._boot.has_preload or scripts.ran_again:  # otherwise nobody can have registered exit functions
             # From here on this process does not watch the host any more.
             lifeline.signal_me_at_end(self._lifeline_fd, signal.SIGKILL)
             atexit._run_exitfuncs()

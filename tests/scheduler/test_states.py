@@ -303,5 +303,5 @@ def test_every_rule_names_a_method_and_no_two_rules_overlap():
 
 
 def test_the_documentation_shows_the_table_as_it_is():
-    page = Path(__file__).parents[2] / "docs" / "design.md"
+    page = Path(__file__).parents[2] / "docs" / "architecture.md"
     assert render_rules() in page.read_text()
