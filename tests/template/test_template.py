@@ -231,11 +231,13 @@ def test_a_worker_has_nothing_open_of_the_templates_and_of_other_workers():
     with PidfdPoolExecutor(3) as pool:
         pool.prestart()
         template = open_descriptors(pool._pool.core.template.end.pid)
-        doorbell = {name for name in template.values() if list(template.values()).count(name) == 2 and "pipe" in name}
-        assert len(doorbell) == 1
+        sigchld_pipe = {
+            name for name in template.values() if list(template.values()).count(name) == 2 and "pipe" in name
+        }
+        assert len(sigchld_pipe) == 1
         for worker in pool.workers():
             names = list(open_descriptors(worker.pid).values())
-            assert not doorbell & set(names)
+            assert not sigchld_pipe & set(names)
             assert not {"anon_inode:[pidfd]", "anon_inode:[eventpoll]"} & set(names)
             assert sum("socket:" in name for name in names) == 1
             assert names.count("anon_inode:[eventfd]") == 1
