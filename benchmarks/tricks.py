@@ -137,12 +137,14 @@ TRICKS = tuple(
             patches=(Patch("pidfdpool.executor.futures", "Future.__init__", _make_all),),
         ),
         Trick(
-            "kept-picklers", "picklers used again", patches=(Patch("pidfdpool.serialization.picklers", "_SMALL", -1),)
+            "kept-picklers",
+            "picklers used again",
+            patches=(Patch("pidfdpool.serialization.picklers", "_MAX_KEPT", -1),),
         ),
         Trick(
             "plain",
             "passing over what is plain",
-            patches=(Patch("pidfdpool.serialization.plain", "is_plain", _never),),
+            patches=(Patch("pidfdpool.serialization.plain_data", "is_plain", _never),),
         ),
         Trick(
             "direct-writes",

@@ -13,11 +13,16 @@ import signal
 import threading
 import time
 import weakref
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, process
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from multiprocessing.context import BaseContext
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack
 
+import pidfdpool
 from pidfdpool import checks
+from pidfdpool.deaths import Death
 from pidfdpool.executor import arguments, lifecycle
 from pidfdpool.executor.futures import Future
 from pidfdpool.executor.unsendable import explained
@@ -25,23 +30,15 @@ from pidfdpool.loop import death_reports, held_arguments, snapshots
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.loop.outcomes import kept, unfolded
 from pidfdpool.loop.pool import Pool
-from pidfdpool.scheduler.policy import Policy, PoolOptions, check_names
+from pidfdpool.loop.snapshots import Stats, WorkerInfo
+from pidfdpool.scheduler.policy import Policy, PoolOptions, TaskOptions, check_names
 from pidfdpool.scheduler.states import Phase
 from pidfdpool.template.client import Recipe
 from pidfdpool.worker import rebuild_guard
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-    from multiprocessing.context import BaseContext
-    from types import TracebackType
-    from typing import Unpack
-
-    from pidfdpool.deaths import Death
     from pidfdpool.executor.adaptive_map import Guided
-    from pidfdpool.executor.options import Options
     from pidfdpool.loop.outcomes import Recipient
-    from pidfdpool.loop.snapshots import Stats, WorkerInfo
-    from pidfdpool.scheduler.policy import TaskOptions
     from pidfdpool.serialization import payload
 
 P = ParamSpec("P")
@@ -211,7 +208,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
 
     # ---- beyond the standard -------------------------------------------------------------------------------
 
-    def options(self, **options: Unpack[TaskOptions]) -> Options:
+    def options(self, **options: Unpack[TaskOptions]) -> pidfdpool.Options:
         """Return a view of this pool for tasks under other rules: `pool.options(timeout=5).submit(fn, x)`.
 
         Raises:
@@ -318,7 +315,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         """Return the pool's numbers at this moment. Cheap; any thread."""
         lifecycle.notice_fork()
         pool = self._pool
-        return snapshots.Stats(size=self._max_workers) if pool is None else snapshots.stats(pool)
+        return Stats(size=self._max_workers) if pool is None else snapshots.stats(pool)
 
     def workers(self) -> tuple[WorkerInfo, ...]:
         """Return the pool's workers at this moment, by slot. Cheap enough to be called each second; any thread."""
@@ -397,5 +394,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         self._maps.clear()
 
 
+arguments.list_options(PidfdPoolExecutor.__init__, PoolOptions, Policy)
+arguments.list_options(PidfdPoolExecutor.options, TaskOptions)
 _OWN_SUBMIT = PidfdPoolExecutor.submit
 ProcessPoolExecutor = PidfdPoolExecutor

@@ -58,6 +58,7 @@ def _named(
 ) -> CallNotSendable | None:
     """Return the error that names the part which cannot be pickled; None: each part can, alone."""
     from pidfdpool.serialization import omitted_globals
+    from pidfdpool.serialization.placeholder import REMEDIES
 
     parts: dict[str, Any] = {}
     if type(function) is Chunk and function.func is not None:
@@ -71,9 +72,9 @@ def _named(
         if reason is not None:
             path, culprit, reason = _narrowed("", value, reason, shared, _DEEPEST)
             where = f"{what}, in it {path.removeprefix(', ')}" if path else what
-            kind, why = omitted_globals.kind_of(culprit), omitted_globals.said(reason)
+            kind, why = omitted_globals.describe_type(culprit), omitted_globals.reason_of(reason)
             told = f"{where} ({kind}) cannot be sent to a worker: {why}."
-            refused = CallNotSendable(f"{told} {omitted_globals.REMEDIES}")
+            refused = CallNotSendable(f"{told} {REMEDIES}")
             exception_chains.drop_tracebacks(error)
             refused.__cause__ = error
             return refused
@@ -83,9 +84,9 @@ def _named(
 def _told_as_text(error: Exception) -> Exception:
     from concurrent.futures.process import _RemoteTraceback
 
-    text = payload._formatted(error)
+    text = exception_chains.format_exception(error)
     exception_chains.drop_tracebacks(error)
-    payload._caused(error, _RemoteTraceback(f'\n"""\n{text}"""'))  # type: ignore[arg-type]
+    exception_chains.with_cause(error, _RemoteTraceback(f'\n"""\n{text}"""'))  # type: ignore[arg-type]
     return error
 
 
@@ -127,11 +128,11 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
                 continue
         yield from ((f", its default {index}", part) for index, part in enumerate(value.__defaults__ or (), 1))
         yield from ((f", its default {name!r}", part) for name, part in (value.__kwdefaults__ or {}).items())
-        from pidfdpool.serialization import by_value, origins
+        from pidfdpool.serialization import by_value, definitions
 
-        if origins.home_of(value.__globals__) is None:  # they travel along with it, see `by_value`
+        if definitions.module_of_globals(value.__globals__) is None:  # they travel along with it, see `by_value`
             names = value.__globals__
-            yield from ((f", its global {name!r}", names[name]) for name in by_value.globals_of(value)[:_MOST])
+            yield from ((f", its global {name!r}", names[name]) for name in by_value.globals_used_by(value)[:_MOST])
     elif not isinstance(value, type):
         held = getattr(value, "__dict__", None)
         if type(held) is dict:

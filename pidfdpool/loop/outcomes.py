@@ -104,7 +104,7 @@ class Task:
         self.what = what  # the function, or its name; or which calls of a map
         self.policy = policy
         self.held = held  # what lives for as long as the task; see `held_arguments`
-        self.definitions = kept_definitions.held() if kept_definitions.large else None  # the same
+        self.definitions = kept_definitions.definitions_for_task() if kept_definitions.large else None  # the same
         self.begun = False
         self.attempt = 0
         self.deaths: tuple[Death, ...] = ()

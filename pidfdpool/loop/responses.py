@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pidfdpool.loop.links import WorkerLink
     from pidfdpool.loop.outcomes import Task
     from pidfdpool.loop.pool import Pool
+    from pidfdpool.loop.resolutions import Resolution
     from pidfdpool.transport.framing import Frame
 
 OUTCOMES = (framing.RESULT, framing.ERROR)
@@ -89,7 +90,11 @@ def _take_answers(pool: Pool, link: WorkerLink, frames: list[Frame], at: int) ->
             taken.append(task)
         pool.finished += count
         goes_on = pool.machine.slots[slot].state is State.BUSY
-        resolutions = pool.decide(ev.Answered(slot, generation)) if goes_on else pool.line.places and pool.line.fill()
+        resolutions: list[Resolution] = []
+        if goes_on:
+            resolutions = pool.decide(ev.Answered(slot, generation))
+        elif pool.line.places:
+            resolutions = pool.line.fill()
     told, leads = 0, pool.leading.is_serving
     try:
         for task in taken:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pidfdpool.scheduler.states import State
 from pidfdpool.serialization import payload
-from pidfdpool.serialization.out_of_band import Apart
+from pidfdpool.serialization.out_of_band import OutOfBandPickle
 from pidfdpool.transport import framing
 from pidfdpool.transport.segments import THRESHOLD, layout, memory
 from pidfdpool.transport.segments.arena import CALL, RESULT, Arena, Segment
@@ -162,15 +162,15 @@ class Lender:
         Raises:
             Exception: as there.
         """
-        apart = Apart(value, shared)
-        plan = layout.Layout(apart.pieces, apart.left_out)
+        large = OutOfBandPickle(value, shared)
+        plan = layout.Layout(large.pieces, large.out_of_band)
         self.expecting = _PATIENCE if plan.size >= THRESHOLD else max(0, self.expecting - 1)
         staged = self._staged_now(plan) if plan.size >= THRESHOLD else None
         if staged is not None:
             return staged
-        pickled, *left_out = plan.buffers()
+        pickled, *out_of_band = plan.buffers()
         # Copied, because the caller may change them from now on.
-        copied: list[Buffer] = [pickled, *map(bytes, left_out)]
+        copied: list[Buffer] = [pickled, *map(bytes, out_of_band)]
         return Unstaged(copied) if plan.size >= THRESHOLD else copied
 
     def _staged_now(self, plan: layout.Layout) -> Staged | None:
@@ -319,17 +319,17 @@ class Lender:
         if segment is None or segment.shared is None or layout.number_of(reference) != segment.number:
             raise framing.WireError("of a result in a segment that was not lent to it")
         try:
-            pickled, *left_out = layout.parts(reference, memoryview(segment.shared))
+            pickled, *out_of_band = layout.parts(reference, memoryview(segment.shared))
         except ValueError:
             raise framing.WireError("of a result that is larger than the segment that was lent to it") from None
-        if not left_out:
+        if not out_of_band:
             return _Read(loan, pickled)
         try:
             if len(self._looked_at) >= _MOST_LOOKED_AT:
                 raise OSError
             mapping = memory.map_file(segment.fileno(), segment.size, memory.PRIVATE)
         except OSError:
-            return [bytearray(part) for part in (pickled, *left_out)]
+            return [bytearray(part) for part in (pickled, *out_of_band)]
         mapping.when_gone = self.arena.hold(segment, self._looked_at)
         loan.segment = None
         return [*layout.parts(reference, memoryview(mapping))]

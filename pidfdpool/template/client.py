@@ -86,8 +86,8 @@ class Recipe:
             for buffers in (call, initializer):
                 if buffers is not None and payload.needs_script(buffers):
                     self.runs_script = True
-        if picklers.handed_over:
-            picklers.take_handed_over()  # it stays, for each template that is to come
+        if picklers.shared_resources:
+            picklers.pop_shared_resources()  # it stays, for each template that is to come
         from multiprocessing import process
 
         me = process.current_process()
@@ -106,7 +106,7 @@ class Recipe:
             spin=self.spin,
             script=None if self.fork else scripts.current().as_fields(),
             runs_script=self.runs_script and not self.fork,
-            preparation=None if self.fork else preparation.captured(),
+            preparation=None if self.fork else preparation.capture(),
         )
         return boot, fds
 

@@ -187,7 +187,7 @@ class Template:
         except BaseException as error:
             from pidfdpool.worker import tracebacks
 
-            told = payload.dump_error(tracebacks.cut(error), payload.Arrived())
+            told = payload.dump_error(tracebacks.cut(error), payload.ReceivedMain())
             self._channel.send(framing.encode(framing.PRELOAD_FAILED, buffers=told))
             return False
         hygiene.flush_output()
@@ -226,7 +226,7 @@ class Template:
                 # the dead are looked for, so that a number reused within one batch cannot mislead.
                 callbacks.get(fd, self._bury_the_dead)()
         self._sweep_out()
-        if self._boot.preloads or scripts.ran:  # otherwise nobody has registered any
+        if self._boot.preloads or scripts.ran_again:  # otherwise nobody has registered any
             lifeline.signal_me(self._lifeline, signal.SIGKILL)  # this process looks at nothing any more
             atexit._run_exitfuncs()
             hygiene.flush_output()

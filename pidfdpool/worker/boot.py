@@ -114,7 +114,7 @@ class Boot:
         In the template. Raises whatever they raise.
         """
         if self.preparation is not None:
-            preparation.release(self.preparation)
+            preparation.restore(self.preparation)
         for name in self.preload:
             __import__(name)
         if self.runs_script:
@@ -147,5 +147,5 @@ class Boot:
             from pidfdpool.worker import rebuild_guard
 
             with rebuild_guard.during(rebuild_guard.INITIALIZER):
-                function, arguments = inherited.release(self._initializer, self._descriptors)
+                function, arguments = inherited.restore(self._initializer, self._descriptors)
         function(*arguments)

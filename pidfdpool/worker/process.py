@@ -63,7 +63,7 @@ class Worker:
         self._boot = boot
         self._host_fd = host_fd
         self._pid = os.getpid()
-        self._shared = payload.AllShared() if boot.forked else payload.Arrived()
+        self._shared = payload.InheritedMain() if boot.forked else payload.ReceivedMain()
         self._line: deque[Frame] = deque()  # what was read and is to be done: tasks, and at last to leave
         self._tokens = its_tokens
         self._spin = Spin(boot.spin)
@@ -189,7 +189,7 @@ class Worker:
         while line:
             if line[0].kind == framing.LEAVE:
                 return False
-            if line[0].slot & framing.NEEDS_SCRIPT and not scripts.ran:
+            if line[0].slot & framing.NEEDS_SCRIPT and not scripts.ran_again:
                 self._send(framing.encode(framing.OUTDATED))
                 return False
             if self._unwell and line[-1].kind != framing.LEAVE:
@@ -303,7 +303,7 @@ class Worker:
             note.doing = None
             self._leave_if_forked()
             kind, buffers = framing.ERROR, tracebacks.told(error, self._shared)
-        if picklers.handed_over:
+        if picklers.shared_resources:
             self._handing.note()
         hygiene.flush_output()
         return kind, buffers

@@ -30,9 +30,9 @@ def test_the_inherited_executor_works_in_the_child_with_processes_of_its_own(poo
     assert pool.submit(os.getppid).result() == template
 
 
-def test_futures_that_were_pending_fail_in_the_child_with_a_clear_error(pool):
-    pending = pool.submit(calls.sleep, 0.3, "value")
-    queued = [pool.submit(calls.sleep, 0.01, "value") for _ in range(5)]
+def test_futures_that_were_pending_fail_in_the_child_with_a_clear_error(pool, tmp_path):
+    paths = [str(tmp_path / str(number)) for number in range(6)]
+    pending, *queued = (pool.submit(calls.run_until, path, str(tmp_path / "release"), "value") for path in paths)
     called = []
     pending.add_done_callback(lambda _: called.append(os.getpid()))
 
@@ -43,6 +43,7 @@ def test_futures_that_were_pending_fail_in_the_child_with_a_clear_error(pool):
         assert not called, "the callback belongs to the parent"
 
     assert in_forked_child(child) == "ok"
+    (tmp_path / "release").touch()
     assert pending.result() == "value"
     assert [future.result() for future in queued] == ["value"] * 5
     assert called == [os.getpid()]
@@ -182,9 +183,10 @@ def guards(pool):
 
 
 @pytest.mark.parametrize("fork", [os.fork, unseen_fork])
-def test_a_guard_that_another_thread_holds_stops_nobody_in_the_child(pool, fork):
+def test_a_guard_that_another_thread_holds_stops_nobody_in_the_child(pool, fork, tmp_path):
     """Neither at a fork that Python is told of nor at another one, whatever the child does with the copies."""
-    futures = [pool.submit(calls.sleep, 0.3) for _ in range(3)]
+    release = tmp_path / "release"
+    futures = [pool.submit(calls.wait_for, str(release)) for _ in range(3)]
     results = pool.map(calls.sleep, [0.001] * 200)
     held = guards(pool)
     inner = pool._pool
@@ -208,6 +210,7 @@ def test_a_guard_that_another_thread_holds_stops_nobody_in_the_child(pool, fork)
 
     with Held(*held.values()):
         assert in_forked_child(child, fork) == "ok"
+    release.touch()
     assert pool.submit(calls.double, 1).result(20) == 2
     assert len(list(results)) == 200
 

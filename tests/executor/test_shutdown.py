@@ -29,11 +29,13 @@ def test_shutdown_without_waiting_finishes_too(way):
     assert [future.result(timeout=20) for future in futures] == list(range(10))
 
 
-def test_shutdown_with_cancel_futures_cancels_what_no_worker_has(way):
+def test_shutdown_with_cancel_futures_cancels_what_no_worker_has(way, tmp_path):
     pool = PidfdPoolExecutor(1, mp_context=way)
-    running = pool.submit(calls.sleep, 0.3, "done")
+    release = tmp_path / "release"
+    running = pool.submit(calls.run_until, str(tmp_path / "runs"), str(release), "done")
     eventually(running.running, "the task runs")
     queued = [pool.submit(calls.sleep, 0.3) for _ in range(10)]
+    queued[-1].add_done_callback(lambda _: release.touch())
     pool.shutdown(cancel_futures=True)
     assert running.result(timeout=0) == "done"
     assert all(future.cancelled() for future in queued)
@@ -61,6 +63,7 @@ def test_submit_after_shutdown_is_refused_in_the_standards_words(way):
     pool.shutdown()
 
 
+@pytest.mark.usefixtures("sure_of_deaths")
 @pytest.mark.parametrize(
     ("method", "number"), [("terminate_workers", signal.SIGTERM), ("kill_workers", signal.SIGKILL)]
 )
@@ -90,14 +93,16 @@ def test_workers_that_are_still_starting_can_be_killed(way):
     pool.shutdown()
 
 
-def test_a_queued_task_can_be_cancelled_until_a_worker_has_it(way):
+def test_a_queued_task_can_be_cancelled_until_a_worker_has_it(way, tmp_path):
     with PidfdPoolExecutor(1, mp_context=way) as pool:
-        running = pool.submit(calls.sleep, 0.2, "done")
+        release = tmp_path / "release"
+        running = pool.submit(calls.run_until, str(tmp_path / "runs"), str(release), "done")
         eventually(running.running, "the task runs")
         queued = [pool.submit(calls.double, number) for number in range(10)]
         assert not running.cancel()
         assert all(future.cancel() for future in queued[::2])
         assert concurrent.futures.wait(queued[::2], timeout=0).done == set(queued[::2])
+        release.touch()
         assert [future.result() for future in queued[1::2]] == [2, 6, 10, 14, 18]
         assert running.result() == "done"
 

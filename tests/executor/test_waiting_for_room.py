@@ -255,6 +255,27 @@ def test_leaving_the_line_costs_no_memory():
         asyncio.run(main(pool))
 
 
+def test_who_begins_to_wait_while_an_answer_is_told_is_none_of_what_is_to_be_told(full, tmp_path):
+    """Guards against looking into the line without the lock, in which another thread may stand by then."""
+    begun, release = tmp_path / "begun", tmp_path / "another release"
+    callers = []
+
+    def others_come(_):
+        callers.append(Caller(full.submit, calls.run_until, str(begun), str(release), "took the room"))
+        eventually(begun.exists, "it runs")
+        callers.append(Caller(full.submit, calls.double, 2))
+        eventually(lambda: full._pool.line.places, "submit waits")
+
+    full.holding.add_done_callback(others_come)
+    full.release.touch()
+    eventually(lambda: len(callers) == 2 and callers[1].is_blocked(), "both have come")
+    release.touch()
+    for caller, result in zip(callers, ("took the room", 4), strict=True):
+        caller.join(20)
+        assert caller.error is None
+        assert caller.result.result(20) == result
+
+
 # ---- being refused -----------------------------------------------------------------------------------------
 
 
@@ -354,7 +375,7 @@ def test_who_waits_in_the_first_moments_can_be_interrupted(tmp_path):
 
         def interrupt():
             (tmp_path / "preload").touch()
-            eventually((tmp_path / "runs").exists, "the other's task runs", seconds=30)
+            eventually((tmp_path / "runs").exists, "the other's task runs")
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
             eventually(lambda: interrupted, "KeyboardInterrupt")
 

@@ -13,6 +13,7 @@ from pidfdpool import PidfdPoolExecutor, WorkerCrashed
 from pidfdpool.transport import framing
 from tests import calls, hostile
 from tests.conditions import eventually, run_python
+from tests.pace import seem_quick
 
 GIB = 1 << 30
 
@@ -115,6 +116,7 @@ def test_frames_that_no_loop_writes_cost_only_the_worker_that_writes_them(pool):
         assert "something wrote into its channel" in str(error), what
 
 
+@pytest.mark.usefixtures("sure_of_deaths")
 def test_what_was_written_before_counts_and_the_log_says_what_came(caplog):
     with PidfdPoolExecutor(1) as pool, caplog.at_level(logging.WARNING, "pidfdpool"):
         before = pool.submit(calls.double, 21)
@@ -202,9 +204,10 @@ def test_a_template_that_closes_its_channel_or_writes_into_it_is_killed(tmp_path
 
 
 def send_ahead(pool, count: int) -> None:
-    """Have what waits sent to the worker, though it is little."""
+    """Have what waits sent to the worker, though it is little, and however slow the tasks before were."""
+    seem_quick(pool)
     pool.resize(1)  # any decision will do
-    assert len(pool._pool.machine.given) == count
+    eventually(lambda: len(pool._pool.machine.given) == count, "it is ahead")
 
 
 # ---- tokens -------------------------------------------------------------------------------------------------------
@@ -282,7 +285,7 @@ def test_a_cancel_behind_a_task_that_has_a_segment_leaves_that_one_its_segment(t
         assert held.result(timeout=30) == "held"
         assert [len(future.result(timeout=30)) for future in ahead[:2]] == [1 << 20] * 2
         assert pool.workers()[0].pid == worker, "it was not killed"
-        assert not account.lent
+        eventually(lambda: not account.lent, "what was lent is back")
 
 
 # ---- what a dead worker leaves ------------------------------------------------------------------------------------

@@ -11,12 +11,14 @@ from pidfdpool import PidfdPoolExecutor, PoolBroken
 from pidfdpool.loop import responses
 from tests import calls
 from tests.conditions import eventually
+from tests.pace import seem_quick
 
 
 @pytest.fixture
 def pool():
     with PidfdPoolExecutor(1, prefetch=10.0) as pool:
         pool.submit(calls.double, 0).result()
+        seem_quick(pool)
         yield pool
 
 

@@ -13,7 +13,7 @@ import pytest
 from pidfdpool import PidfdPoolExecutor, WorkerCrashed
 from pidfdpool.loop import leader as leading_module
 from pidfdpool.loop.leader import Leading
-from tests import calls
+from tests import calling_back, calls
 from tests.conditions import eventually, run_python
 
 
@@ -36,7 +36,7 @@ class Waiting:
                 time.sleep(0.001)
             return leads(pool)
 
-        eventually(starts_to_lead, "it leads", seconds=30)
+        eventually(starts_to_lead, "it leads")
 
     def _wait(self, future, timeout):
         try:
@@ -120,8 +120,7 @@ def test_a_timeout_is_kept(pool, held):
 
 def test_a_timeout_is_kept_though_the_pool_thread_is_in_a_callback(pool, held):
     entered, leave = threading.Event(), threading.Event()
-    slow = pool.submit(calls.double, 1)
-    slow.add_done_callback(lambda _: (entered.set(), leave.wait(20)))
+    calling_back.submit(pool, lambda _: (entered.set(), leave.wait(20)))
     assert entered.wait(20)
     try:
         began = time.monotonic()
@@ -144,7 +143,7 @@ def test_a_deadline_that_passes_ends_the_wait(tmp_path):
     with PidfdPoolExecutor(1) as pool:
         holding = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "release"))
         eventually((tmp_path / "runs").exists, "it runs")
-        waiting = Waiting(pool, pool.options(deadline=0.5).submit(calls.double, 1))
+        waiting = Waiting(pool, pool.options(deadline=2.0).submit(calls.double, 1))
         assert waiting.end() == "DeadlineExceeded"
         assert not holding.done()
         (tmp_path / "release").touch()

@@ -17,6 +17,7 @@ from pidfdpool.pidfd import Pidfd
 from pidfdpool.transport.segments import THRESHOLD, arena
 from tests import calls, large
 from tests.conditions import eventually, in_forked_child, run_python
+from tests.pace import seem_quick
 
 numpy = pytest.importorskip("numpy")
 
@@ -300,12 +301,13 @@ def test_the_same_memory_is_used_again_and_again(pool):
     assert len(arena_of(pool).segments.keys() | numbers) <= len(numbers) + 2
 
 
-def test_cancelled_and_dropped_tasks_give_their_segments_back(pool):
+def test_cancelled_and_dropped_tasks_give_their_segments_back(pool, tmp_path):
     warm(pool)
-    gate = [pool.submit(large.time.sleep, 0.3) for _ in range(2)]
+    gate = [pool.submit(large.wait_for, str(tmp_path / "gate")) for _ in range(2)]
     waiting = [pool.submit(large.echo, b"x" * MB) for _ in range(20)]
     assert all(future.cancel() for future in waiting[10:])
     del waiting[:10]
+    (tmp_path / "gate").touch()
     for future in gate:
         future.result()
     del gate, future
@@ -320,6 +322,7 @@ def test_a_cancel_behind_a_task_that_borrowed_a_segment_costs_nobody_anything(tm
     with PidfdPoolExecutor(1, prefetch=60.0) as pool:
         for _ in range(20):
             pool.submit(large.make, MB).result()  # quick tasks of this name have large results
+        seem_quick(pool)
         holding = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "release"))
         eventually((tmp_path / "runs").exists, "it runs")
         first, second, last = (pool.submit(large.make, MB + n) for n in range(3))

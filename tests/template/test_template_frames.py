@@ -259,7 +259,7 @@ def test_what_a_task_starts_is_spared_if_it_says_so(bench):
     after = bench.call(worker, start, "session")[1]
     kill(bench.call(worker, os.getpid)[1])
     gone = lambda: not any(is_alive(pid) or is_zombie(pid) for pid in (before, after))  # noqa: E731
-    eventually(gone, "those not spared are gone", seconds=5)
+    eventually(gone, "those not spared are gone")
     assert is_alive(spared)
     kill(spared)
 

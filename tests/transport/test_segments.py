@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from pidfdpool.serialization import payload
-from pidfdpool.serialization.out_of_band import Apart
+from pidfdpool.serialization.out_of_band import OutOfBandPickle
 from pidfdpool.transport.segments import arena, layout, memory
 from pidfdpool.transport.segments.arena import CALL, RESULT, Arena
 from tests.conditions import eventually, run_python
@@ -366,37 +366,37 @@ class _Large:
 
 def test_large_bytes_are_pieces_by_themselves_and_large_buffers_are_left_out():
     data, large = b"x" * MB, _Large(MB)
-    apart = Apart([data, large, 5])
-    assert any(piece is data for piece in apart.pieces)
-    assert [part.nbytes for part in apart.left_out] == [MB]
-    one, other, five = payload.loads([b"".join(apart.pieces), *apart.left_out])
+    pickled = OutOfBandPickle([data, large, 5])
+    assert any(piece is data for piece in pickled.pieces)
+    assert [part.nbytes for part in pickled.out_of_band] == [MB]
+    one, other, five = payload.loads([b"".join(pickled.pieces), *pickled.out_of_band])
     assert (one, five) == (data, 5)
     other.content[0] = 7
     assert large.content[0] == 7, "it is the same memory here"
 
 
 def test_small_buffers_stay_in_the_pickle():
-    apart = Apart([_Large(10), _Large(1000)])
-    assert not apart.left_out
-    assert [len(it.content) for it in payload.loads([b"".join(apart.pieces)])] == [10, 1000]
+    pickled = OutOfBandPickle([_Large(10), _Large(1000)])
+    assert not pickled.out_of_band
+    assert [len(it.content) for it in payload.loads([b"".join(pickled.pieces)])] == [10, 1000]
 
 
 def test_more_large_buffers_than_a_frame_has_room_for_are_carried_too():
-    apart = Apart([_Large(100_000) for _ in range(300)])
-    assert len(apart.left_out) < 250
-    assert len(payload.loads([b"".join(apart.pieces), *apart.left_out])) == 300
+    pickled = OutOfBandPickle([_Large(100_000) for _ in range(300)])
+    assert len(pickled.out_of_band) < 250
+    assert len(payload.loads([b"".join(pickled.pieces), *pickled.out_of_band])) == 300
 
 
 def test_names_are_looked_for_in_the_pickle_and_not_in_what_objects_hold():
-    assert not Apart(b"__main__" * 100_000).mentions(b"__main__")
-    assert Apart(["__main__", b"x" * MB]).mentions(b"__main__")
-    assert Apart([b"x" * MB, "__main__"]).mentions(b"__main__")
-    assert Apart([["y" * 60_000] * 1, "__main__", b"x" * MB, ["z" * 90_000]]).mentions(b"__main__")
+    assert not OutOfBandPickle(b"__main__" * 100_000).mentions(b"__main__")
+    assert OutOfBandPickle(["__main__", b"x" * MB]).mentions(b"__main__")
+    assert OutOfBandPickle([b"x" * MB, "__main__"]).mentions(b"__main__")
+    assert OutOfBandPickle([["y" * 60_000] * 1, "__main__", b"x" * MB, ["z" * 90_000]]).mentions(b"__main__")
 
 
 def test_what_pickle_cannot_do_is_done_by_value():
     data = _Large(MB)
-    function = payload.loads([b"".join((it := Apart(lambda: data)).pieces), *it.left_out])
+    function = payload.loads([b"".join((it := OutOfBandPickle(lambda: data)).pieces), *it.out_of_band])
     assert function().content == data.content
 
 
