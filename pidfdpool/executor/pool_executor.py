@@ -33,7 +33,7 @@ from pidfdpool.loop.pool import Pool
 from pidfdpool.loop.snapshots import Stats, WorkerInfo
 from pidfdpool.scheduler.policy import Policy, PoolOptions, TaskOptions, check_names
 from pidfdpool.scheduler.states import Phase
-from pidfdpool.template.client import Recipe
+from pidfdpool.template.recipe import Recipe
 from pidfdpool.worker import rebuild_guard
 
 if TYPE_CHECKING:

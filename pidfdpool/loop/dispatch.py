@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pidfdpool.loop.segment_leases import Lender
     from pidfdpool.loop.template_starter import Starter
     from pidfdpool.scheduler.machine import Machine
-    from pidfdpool.template.client import Recipe
+    from pidfdpool.template.recipe import Recipe
     from pidfdpool.transport.framing import Buffer
 
 _log = logging.getLogger("pidfdpool.tasks")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pidfdpool.loop.poller import Poller, Watch
     from pidfdpool.pidfd import ExitStatus, ProcessHandle
     from pidfdpool.process.native import Socket
-    from pidfdpool.template.client import HostEnd
+    from pidfdpool.template.connection import TemplateConnection
     from pidfdpool.transport.framing import Buffer, Frame
 
 T = TypeVar("T")
@@ -283,7 +283,7 @@ class WorkerLink(Link):
 class TemplateLink(Link):
     """The template, from its greeting until it is lost."""
 
-    def __init__(self, end: HostEnd, poller: Poller) -> None:
+    def __init__(self, end: TemplateConnection, poller: Poller) -> None:
         super().__init__(end.channel, poller)
         self.end = end
 
@@ -334,7 +334,7 @@ class TemplateLink(Link):
                     self.handle.send_signal(signal.SIGKILL)
                     return
             self.channel.hang_up()
-            self.end.cut_lifeline()
+            self.end.close_lifeline()
 
     def close(self) -> None:
         """Forget and close everything. In the pool thread, under the lock."""

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pidfdpool.loop.resolutions import Context, Resolution
     from pidfdpool.scheduler.policy import Policy
     from pidfdpool.scheduler.states import Slot
-    from pidfdpool.template.client import Recipe
+    from pidfdpool.template.recipe import Recipe
     from pidfdpool.transport.framing import Buffer
 
 

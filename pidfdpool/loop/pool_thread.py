@@ -130,7 +130,7 @@ class PoolThread:
         assert link.end.handle is not None
         link.watch_channel(self._on_template_channel)
         link.watch_exit(link.end.handle, self._on_template_exit)
-        if link.end.early:
+        if link.end.early_frames:
             self._pool.poller.wake()
 
     # ---- the thread ----------------------------------------------------------------------------------------
@@ -169,9 +169,9 @@ class PoolThread:
         if pool.owner_lost:
             pool.owner_lost = False
             pool.happen(ev.ShutdownAsked())
-        if pool.template is not None and pool.template.end.early:
+        if pool.template is not None and pool.template.end.early_frames:
             with pool.poller.serving:
-                frames, pool.template.end.early = pool.template.end.early, []
+                frames, pool.template.end.early_frames = pool.template.end.early_frames, []
                 self._serve_template_frames(pool.template, frames)
         now = time.monotonic()
         with pool.lock:

@@ -22,7 +22,9 @@ from pidfdpool.template import client
 if TYPE_CHECKING:
     from pidfdpool.loop.pool import Pool
     from pidfdpool.loop.pool_thread import PoolThread
-    from pidfdpool.template.client import HostEnd, Recipe, SignalMask
+    from pidfdpool.template.client import SignalMask
+    from pidfdpool.template.connection import TemplateConnection
+    from pidfdpool.template.recipe import Recipe
 
 _NO_PROGRAM = (
     "This process cannot start that program. If it has changed its root directory or its user, make the first submit "
@@ -179,11 +181,13 @@ class Starter:
                 resolutions = pool.decide_guarded(event)
         finally:
             if end is not None:
-                end.see_launcher_off()  # not before, because the first workers can be forked meanwhile
+                end.reap_launcher()  # not before, because the first workers can be forked meanwhile
         pool.leading.run(resolutions)
 
 
-def try_start(recipe: Recipe, mask: SignalMask = None) -> tuple[HostEnd | None, ev.Event, Exception | None]:
+def try_start(
+    recipe: Recipe, mask: SignalMask = None
+) -> tuple[TemplateConnection | None, ev.Event, Exception | None]:
     """Return the host's end of a new template or None; what happened; and, where no other would do, the cause.
 
     What is raised here was raised by a handler of the host's, which a signal has had run in the middle.

@@ -16,7 +16,7 @@ import pytest
 
 import pidfdpool
 from pidfdpool.serialization import payload
-from pidfdpool.template import client
+from pidfdpool.template import client, recipe
 from pidfdpool.transport import black_box, framing, tokens
 from pidfdpool.transport import channel as channels
 from tests import calls
@@ -31,9 +31,9 @@ class Bench:
 
     def __init__(self, way, **options):
         options = {"preload": (), "preload_call": None, "initializer": None, **options}
-        self.end = client.start(client.Recipe(way="fork" if way == "fork" else "exec", **options))
-        self.end.see_launcher_off()
-        self.frames = list(self.end.early)
+        self.end = client.start(recipe.Recipe(way="fork" if way == "fork" else "exec", **options))
+        self.end.reap_launcher()
+        self.frames = list(self.end.early_frames)
         self.opened = {}
         self.channels = []
         self.all_tokens = []
