@@ -32,7 +32,7 @@ from pidfdpool.loop.pool import Pool
 from pidfdpool.loop.snapshots import Stats, WorkerInfo
 from pidfdpool.loop.task import nameable, unwrapped
 from pidfdpool.scheduler.policy import Policy, PoolOptions, TaskOptions, check_names
-from pidfdpool.scheduler.states import Phase
+from pidfdpool.scheduler.states import Phase, State
 from pidfdpool.template.recipe import Recipe
 from pidfdpool.worker import rebuild_guard
 
@@ -203,8 +203,16 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         return False
 
     def __repr__(self) -> str:
-        state = "shut down" if self._shut_down else "idle" if self._pool is None else "started"
-        return f"<{type(self).__name__} max_workers={self._max_workers} {state}>"
+        """Tell the state, the workers and the pending tasks. Takes no lock."""
+        try:
+            pool, size, busy, pending = self._pool, self._max_workers, 0, 0
+            state = "shut down" if self._shut_down else "not started" if pool is None else "open"
+        except AttributeError:  # the constructor has failed
+            return f"<{type(self).__name__} not initialized>"
+        if pool is not None:
+            busy, pending = pool.machine.states[State.BUSY], len(pool.machine.tasks)
+            state = "broken" if pool.machine.broken is not None else state
+        return f"<{type(self).__name__} {state}, {busy} of {size} workers busy, {pending} tasks pending>"
 
     # ---- beyond the standard -------------------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ def test_a_pool_that_is_shut_down_starts_nothing(way):
     pool.shutdown()
     with pytest.raises(RuntimeError, match="after shutdown"):
         pool.prestart()
-    assert repr(pool).endswith("shut down>")
+    assert "shut down" in repr(pool)
 
 
 def test_a_shutdown_meanwhile_ends_the_waiting(way, tmp_path):
@@ -201,7 +201,7 @@ def test_arguments_are_checked_before_anything_starts(way, arguments, error, mes
     with PidfdPoolExecutor(2, mp_context=way) as pool:
         with pytest.raises(error, match=message):
             pool.prestart(**arguments)
-        assert repr(pool).endswith("idle>")
+        assert "not started" in repr(pool)
 
 
 def test_a_wait_is_not_needed_when_all_are_there(way):

@@ -318,7 +318,7 @@ def test_cancelled_and_dropped_tasks_give_their_segments_back(pool, tmp_path):
 
 
 def test_a_cancel_behind_a_task_that_borrowed_a_segment_costs_nobody_anything(tmp_path):
-    """What tasks ahead were leased for their results comes back with those that are taken back, and with no others."""
+    """What tasks ahead were leased for their results comes back with those taken back, and with no others."""
     with PidfdPoolExecutor(1, prefetch=60.0) as pool:
         for _ in range(20):
             pool.submit(large.make, MB).result()  # quick tasks of this name have large results
