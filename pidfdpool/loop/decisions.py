@@ -50,8 +50,7 @@ class Decisions:
         self.lock = native.reentrant_lock()
         self.readiness = threading.Condition(self.lock)  # for who waits for workers to be ready
         self.awaited = 0  # threads that wait for that, see `TemplateStarter.prestart`
-        self.machine = Machine(policy)
-        self.machine.size = size
+        self.machine = Machine(policy, size)
         self.recipe = recipe
         self.poller = Poller()
         self.closed = False

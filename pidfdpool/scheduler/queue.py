@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Waiting:
+class TaskQueue:
     """Tasks by priority, the highest first; within one, first come, first served. Removing is as cheap as adding."""
 
     def __init__(self) -> None:
