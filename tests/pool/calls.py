@@ -141,6 +141,16 @@ def wait_for(path: str, seconds: float = 30.0) -> None:
         time.sleep(0.002)
 
 
+def append_and_stay(log: str, release: str, number: int, held: int, failing: int | None = None) -> int:
+    """Append which call this is to a file; then stay until it is released, or fail, or return the number."""
+    append(log, number)
+    if number == held:
+        wait_for(release)
+    if number == failing:
+        raise LookupError(number)
+    return number
+
+
 def run_until(started: str, release: str, value: object = None) -> object:
     """Say that this runs, and go on until it is let go."""
     note(started)
