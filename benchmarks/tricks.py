@@ -94,8 +94,8 @@ def _nobody(*_: Any) -> None:
     return None
 
 
-def _later(pool: Any) -> bool:
-    return pool._thread.started and not pool._thread.is_current
+def _later(core: Any) -> bool:
+    return core.thread.started and not core.thread.does_its_work
 
 
 def _make_all(future: Any) -> None:
@@ -110,7 +110,7 @@ def _wake_for_each(mailbox: Any, waiter: Any, result: Any, error: BaseException 
 
 _SCHEDULER = "pidfdpool.scheduler"
 _FAST_PATH = f"{_SCHEDULER}.fast_path"
-_POOL = "pidfdpool.loop.pool"
+_DECISIONS = "pidfdpool.loop.decisions"
 
 TRICKS = tuple(
     trick
@@ -154,10 +154,10 @@ TRICKS = tuple(
             "writes by who submits",
             patches=(
                 Patch(_FAST_PATH, "FastPath.hand_over", _nobody),
-                Patch(_POOL, "Pool._decides_later", property(_later)),
+                Patch(_DECISIONS, "Decisions.defers", property(_later)),
             ),
         ),
-        Trick("leader", "the leader", patches=(Patch(_POOL, "Pool.may_be_led", property(_never)),)),
+        Trick("leader", "the leader", patches=(Patch(_DECISIONS, "Decisions.may_lead", property(_never)),)),
         Trick("spinning", "spinning", {"spin": 0}),
         Trick(
             "leaders-spinning",
