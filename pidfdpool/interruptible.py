@@ -32,6 +32,8 @@ T = TypeVar("T")
 # a function of C's, as the one that raises KeyboardInterrupt. Told by types: objects may compare as they like.
 NO_FUNCTION = {int, type(None), type(len)}
 _handler_of, _SIGALRM = native.get_signal, native.signal.SIGALRM  # asked with each task
+_SIGINT = native.signal.SIGINT
+_OTHERS = tuple(native.signal.valid_signals() - {_SIGINT})
 STEPS = (0.01, 0.05, 0.25, 1.25)  # seconds
 
 
@@ -46,6 +48,15 @@ def ends_the_program(error: BaseException) -> bool:
     Such a one is on its way to whom it concerns, wherever it comes up: KeyboardInterrupt, SystemExit.
     """
     return not issubclass(type(error), Exception) and in_handlers_thread()
+
+
+def handlers_are_called() -> bool:
+    """Return whether functions of the host's are called when signals come, or any when a timer's does."""
+    # Asked with each wait for a result. Where none but SIGINT's is a function, this takes 1.2 us; all types take 1.7.
+    if not any(map(callable, map(_handler_of, _OTHERS))):
+        return type(_handler_of(_SIGINT)) not in NO_FUNCTION
+    kinds = map(type, map(_handler_of, (*_OTHERS, _SIGINT)))
+    return callable(_handler_of(_SIGALRM)) or not NO_FUNCTION.issuperset(kinds)
 
 
 def by_raising() -> bool:

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from pidfdpool.loop.resolving import Resolution
 
 
-_SIGNALS = tuple(signal.valid_signals())
 _INTERRUPTS = (signal.SIGINT,)
 SHORT = interruptible.STEPS[0]
 LEAVING = 1.0  # seconds that a leader gets to leave when there is nothing left to wait for
@@ -58,13 +57,13 @@ class Leading:
         self._pool = pool
         self._spin = LearnedSpin(spin)
         self._left: deque[Resolution] = deque()  # for the pool thread
-        self._serving: int | None = None  # the leader's thread, while it serves
+        self.serving: int | None = None  # the leader's thread, while it serves
         self._over = False  # the pool thread has ended
 
     @property
     def is_serving(self) -> bool:
         """Whether the caller is the leader, amid serving."""
-        return self._serving == threading.get_ident()
+        return self.serving == threading.get_ident()
 
     def is_held_up(self, future: Recipient) -> bool:
         """Return whether the leader must leave telling this one to the pool thread, by `run`."""
@@ -114,23 +113,35 @@ class Leading:
                 self._left.popleft()()
 
     def wait(self, future: Future[Any], timeout: float | None) -> None:
-        """Lead until the future is done, or for so many seconds; return at once if that cannot be."""
+        """Lead until the future is done, or for so many seconds; return at once if that cannot be.
+
+        Raises:
+            RuntimeError: without a timeout, the caller would wait for itself.
+        """
         pool = self._pool
-        poller, me = pool.poller, threading.get_ident()
-        leader = poller.leader
-        if not pool.may_be_led:
+        if pool.is_at_work_here:
+            if timeout is not None:
+                return
+            raise RuntimeError(
+                "waiting for this result would never end: the caller (a callback, a signal handler, code that runs "
+                "while a result is rebuilt) is in the middle of the work that brings it. Give a timeout, or wait in "
+                "another thread."
+            )
+        if not pool.may_be_led or future._has_callbacks():
             return
+        poller, me = pool.poller, threading.get_ident()
+        leader, handles = poller.leader, interruptible.in_handlers_thread()
         if leader.get(None) == me:  # something has interrupted this thread's own wait: a debugger, for instance
             try:
-                handles = interruptible.in_handlers_thread()
                 self._lead(future, timeout, blocks=handles, alone=True)
             finally:
                 poller.wake_leader()  # to look again: it may have been woken meanwhile, and that was used up here
             return
         if poller.is_served or _is_deep():
             return
-        handles = interruptible.in_handlers_thread()
-        if handles and _host_handles_signals():
+        if handles and (native.is_interactive() or interruptible.handlers_are_called()):
+            return
+        if not handles and interruptible.is_usual_here():
             return
         give_back, leave = poller.follow, leader.pop
         try:
@@ -195,11 +206,11 @@ class Leading:
         pool = self._pool
         try:
             with pool.poller.serving:
-                self._serving = threading.get_ident()
+                self.serving = threading.get_ident()
                 try:
                     pool.poller.serve(ready)
                 finally:
-                    self._serving = None
+                    self.serving = None
         except BaseException as error:
             pool.fail(error)
             raise
@@ -231,8 +242,3 @@ def _is_deep() -> bool:
     except ValueError:
         return False
     return True
-
-
-def _host_handles_signals() -> bool:
-    """Return whether functions of the host's are called when signals come."""
-    return not interruptible.NO_FUNCTION.issuperset(map(type, map(signal.getsignal, _SIGNALS)))

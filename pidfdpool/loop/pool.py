@@ -295,20 +295,13 @@ class Pool(Carrying):
 
     @property
     def may_be_led(self) -> bool:
-        """Whether the caller, who waits for a future, may read the channels meanwhile."""
-        thread = self._thread
-        return thread.started and not (
-            self.poller.among_greenlets or thread.is_current or self._interrupted or interruptible.is_usual_here()
-        )
+        """Whether threads that wait for futures may read the channels meanwhile."""
+        return self._thread.started and not self.poller.among_greenlets
 
-    def check_may_wait(self) -> None:
-        """Raise RuntimeError if the caller is amid the work that brings results: it would wait for itself."""
-        if self._thread.is_current or self._interrupted:
-            raise RuntimeError(
-                "waiting for this result would never end: the caller (a callback, a signal handler, code that runs "
-                "while a result is rebuilt) is in the middle of the work that brings it. Give a timeout, or wait in "
-                "another thread."
-            )
+    @property
+    def is_at_work_here(self) -> bool:
+        """Whether the caller is amid the work that brings results."""
+        return self._thread.is_current or self._interrupted
 
     def catch_up(self) -> None:
         """Decide what was put off, and call what is not for the leader to call. In the pool thread."""

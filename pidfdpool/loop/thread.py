@@ -24,6 +24,7 @@ from pidfdpool import events as ev
 from pidfdpool.loop import ending, hearing
 from pidfdpool.loop.links import ORPHAN_GRACE
 from pidfdpool.loop.outcomes import told_error
+from pidfdpool.loop.poller import WRITE
 from pidfdpool.pidfd import ExitStatus
 from pidfdpool.rules import Template
 
@@ -100,7 +101,7 @@ class PoolThread:
     @property
     def is_current(self) -> bool:
         """Whether the caller runs in this thread, or does its work."""
-        return self.is_itself or self._pool.leading.is_serving
+        return threading.get_ident() in (self._ident, self._pool.leading.serving)
 
     def join(self) -> None:
         """Wait until the thread has ended; at once if it was never started, or is the caller."""
@@ -207,12 +208,13 @@ class PoolThread:
 
     # ---- workers -------------------------------------------------------------------------------------------
 
-    def on_channel(self, link: WorkerLink, _mask: int) -> None:
+    def on_channel(self, link: WorkerLink, mask: int) -> None:
         """Serve a worker's channel. In the pool thread or the leader."""
         if not self._pool.leading.is_serving:
             self._pool.leading.catch_up()  # what the leader has left comes before what is read now
-        with self._pool.lock:
-            link.flush()
+        if mask & WRITE:
+            with self._pool.lock:
+                link.flush()
         if self._reads_all:
             link.read_all(partial(self._serve_worker, link))
         else:
@@ -287,12 +289,13 @@ class PoolThread:
 
     # ---- the template --------------------------------------------------------------------------------------
 
-    def _on_template_channel(self, _mask: int) -> None:
+    def _on_template_channel(self, mask: int) -> None:
         template = self._pool.template
         if template is None:
             return
-        with self._pool.lock:
-            template.flush()
+        if mask & WRITE:
+            with self._pool.lock:
+                template.flush()
         if self._reads_all:
             template.read_all(partial(self._serve_template, template))
         else:
