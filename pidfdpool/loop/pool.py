@@ -122,13 +122,13 @@ class Pool(Carrying):
             return False
         if interruptible.by_raising() and self._decides_later:  # the first says no most cheaply, for each task
             return False
-        number = task.number
+        number, heavy = task.number, task.heavy
         try:
             with self.lock:
                 machine, now = self.machine, time.monotonic()
                 slot = None
-                if not machine.enqueue(number, now, task.heavy):
-                    slot = machine.hand_over(number, now, task.heavy)
+                if not machine.enqueue(number, now, heavy):
+                    slot = machine.hand_over(number, now, heavy)
                     if slot is None:
                         return False
                 self.submitted += 1
