@@ -301,7 +301,7 @@ class Pool(Carrying):
     @property
     def is_at_work_here(self) -> bool:
         """Whether the caller is amid the work that brings results."""
-        return self._thread.is_current or self._interrupted
+        return self.lock._is_owned() or self._thread.is_current
 
     def catch_up(self) -> None:
         """Decide what was put off, and call what is not for the leader to call. In the pool thread."""

@@ -87,7 +87,7 @@ class Machine(WorkerRules):
         most = self._may_wait
         if most is None:
             most = self._may_wait = self._queues_up_to()
-        if len(self.queue) >= most:
+        if len(self.queue.priority_of) >= most:
             return False
         self.tasks[number] = Task(self.policy, now, heavy)
         self.queue.add(number, self.policy.priority)

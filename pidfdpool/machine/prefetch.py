@@ -125,7 +125,7 @@ class PrefetchRules(TaskRules):
             self.phase is Phase.OPEN
             and self.policy.sends_ahead
             and self.policy.idle_timeout is None
-            and not (self.queue or self.given or self.retiring)
+            and not (self.queue.priority_of or self.given or self.retiring)
         )
 
     # ---- taking back ---------------------------------------------------------------------------------------
