@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 
 def identify(_: object = None) -> tuple[int, int]:
@@ -139,6 +141,25 @@ def wait_for(path: str, seconds: float = 30.0) -> None:
         if time.monotonic() > deadline:
             raise AssertionError(f"nobody made {path}")
         time.sleep(0.002)
+
+
+def call_when_gone(path: str, function: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """Call the function when the file does not exist any more."""
+    deadline = time.monotonic() + seconds
+    while os.path.exists(path):
+        assert time.monotonic() < deadline, f"nobody removed {path}"
+        time.sleep(0.002)
+    return function()
+
+
+def append_and_stay(log: str, release: str, number: int, held: int, failing: int | None = None) -> int:
+    """Append which call this is to a file; then stay until it is released, or fail, or return the number."""
+    append(log, number)
+    if number == held:
+        wait_for(release)
+    if number == failing:
+        raise LookupError(number)
+    return number
 
 
 def run_until(started: str, release: str, value: object = None) -> object:

@@ -106,7 +106,7 @@ def leftovers(*, shared_memory: bool = True):
         return {what: items for what, items in found.items() if items}
 
     try:
-        eventually(lambda: not left(), "nothing is left of the test", seconds=5.0)
+        eventually(lambda: not left(), "nothing is left of the test", seconds=20.0)
     except AssertionError:
         pytest.fail(f"left behind by the test: {left()}")
 
@@ -123,6 +123,12 @@ def pool(way):
     with PidfdPoolExecutor(2, mp_context=way) as pool:
         pool.submit(calls.double, 1).result()
         yield pool
+
+
+@pytest.fixture
+def sure_of_deaths(monkeypatch):
+    """Have futures wait for the end of a worker that was killed; else they are told after 0.2 s without its death."""
+    monkeypatch.setattr("pidfdpool.scheduler.workers.GIVE_UP_AFTER", 30.0)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pidfdpool.loop import process_usage, stacks
 from pidfdpool.loop.death_reports import Evidence
 from pidfdpool.loop.poller import READ, WRITE
 from pidfdpool.loop.progress import Progress
-from pidfdpool.loop.segment_leases import Account
+from pidfdpool.loop.segment_account import SegmentAccount
 from pidfdpool.loop.worker_stderr import Stderr
 from pidfdpool.pidfd import Pidfd, PidfdDenied
 from pidfdpool.process import journal, native
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pidfdpool.loop.poller import Poller, Watch
     from pidfdpool.pidfd import ExitStatus, ProcessHandle
     from pidfdpool.process.native import Socket
-    from pidfdpool.template.client import HostEnd
+    from pidfdpool.template.connection import TemplateConnection
     from pidfdpool.transport.framing import Buffer, Frame
 
 T = TypeVar("T")
@@ -73,9 +73,7 @@ class Link:
             self._poller.change(self._channel_watch, READ | WRITE)
 
     def flush(self) -> None:
-        """Send on what is unsent."""
-        if not self.channel.unsent:
-            return
+        """Send on what is unsent; wait no longer for the channel to take more if nothing is, whoever has sent it."""
         try:
             done = self.channel.flush()
         except OSError:
@@ -153,7 +151,7 @@ class WorkerLink(Link):
         self.name: tuple[int, int, int | None] = (slot, generation, None)
         self.progress = Progress(its_tokens)
         self.ready_early = False  # READY came before the template's SPAWNED, on its other channel
-        self.account = Account()  # of segments
+        self.account = SegmentAccount()
         self.status: ExitStatus | None = None  # as the template reported it
         self.ended_at: float | None = None  # when its pidfd became readable
         self.report_within = REPORT_GRACE
@@ -283,7 +281,7 @@ class WorkerLink(Link):
 class TemplateLink(Link):
     """The template, from its greeting until it is lost."""
 
-    def __init__(self, end: HostEnd, poller: Poller) -> None:
+    def __init__(self, end: TemplateConnection, poller: Poller) -> None:
         super().__init__(end.channel, poller)
         self.end = end
 
@@ -334,7 +332,7 @@ class TemplateLink(Link):
                     self.handle.send_signal(signal.SIGKILL)
                     return
             self.channel.hang_up()
-            self.end.cut_lifeline()
+            self.end.close_lifeline()
 
     def close(self) -> None:
         """Forget and close everything. In the pool thread, under the lock."""

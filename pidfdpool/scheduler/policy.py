@@ -264,7 +264,7 @@ class Policy:
 
     @property
     def of_workers(self) -> dict[str, Any]:
-        """What workers themselves have to know, as `template.client.Recipe` takes it."""
+        """What workers themselves have to know, as `template.recipe.Recipe` takes it."""
         return {
             "watch_memory": self.max_memory_per_child is not None,
             "capture_stderr": self.capture_stderr,

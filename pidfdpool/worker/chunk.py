@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import chain, compress, repeat, starmap
 
 from pidfdpool.serialization import exception_chains, payload, picklers, scripts
-from pidfdpool.serialization.out_of_band import Apart
+from pidfdpool.serialization.out_of_band import OutOfBandPickle
 from pidfdpool.transport import black_box
 from pidfdpool.worker import rebuild_guard, tracebacks
 
@@ -134,20 +134,20 @@ def call_all(function: Buffer, calls: Sequence[Buffer], starred: bool) -> _Told:
     began = time.perf_counter()
     failure = _make(function_, calls_, starred, results)
     took = time.perf_counter() - began
-    apart: Apart | None = None
+    pickled: OutOfBandPickle | None = None
     try:
-        apart = Apart(results, shared)
+        pickled = OutOfBandPickle(results, shared)
     except Exception as error:
         exception_chains.drop_tracebacks(error)
-    if apart is None:  # not in a handler: the traceback is to tell of the one result that does not pickle
+    if pickled is None:  # not in a handler: the traceback is to tell of the one result that does not pickle
         return *_what_pickles(results, failure), took
-    if picklers.handed_over:
+    if picklers.shared_resources:
         # What is shared is there for as long as this worker is, and who made the map may take its time. So these
         # are rebuilt when they come.
-        picklers.take_back(picklers.take_handed_over())
+        picklers.close_unfetched(picklers.pop_shared_resources())
         return (results,), failure, took
-    buffers: list[Any] = apart.buffers()
-    if apart.mentions(payload.MADE_BY_VALUE):
+    buffers: list[Any] = pickled.buffers()
+    if pickled.mentions(payload.CLASS_BY_VALUE):
         buffers[0] = bytes(buffers[0])  # what spares the host's classes looks at bytes only
     return buffers, failure, took
 
@@ -165,10 +165,10 @@ def _rebuilt(calls: Sequence[Buffer], starred: bool) -> tuple[Sequence[Any], boo
     except BaseException:
         from pidfdpool.serialization import salvage
 
-        rest = salvage.each(calls, in_host=False)
+        rest = salvage.load_items(calls, in_host=False)
         if rest is None:
             raise
-        return rest if starred else [call if type(call) is salvage.Lost else (call,) for call in rest], True
+        return rest if starred else [call if type(call) is salvage.FailedItem else (call,) for call in rest], True
 
 
 def _make(function: Any, calls: Sequence[Any], starred: bool, results: list[Any]) -> list[Buffer] | None:

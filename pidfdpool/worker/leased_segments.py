@@ -13,7 +13,7 @@ import os
 
 from pidfdpool.process import native
 from pidfdpool.serialization import payload
-from pidfdpool.serialization.out_of_band import Apart
+from pidfdpool.serialization.out_of_band import OutOfBandPickle
 from pidfdpool.transport import framing
 from pidfdpool.transport.segments import THRESHOLD, layout, memory
 from pidfdpool.transport.segments.arena import CALL
@@ -96,10 +96,10 @@ class Borrowing:
             Exception: as `payload.dumps`.
         """
         assert self._loan is not None
-        apart = Apart(result, shared)
-        plan = layout.Layout(apart.pieces, apart.left_out)
+        pickled = OutOfBandPickle(result, shared)
+        plan = layout.Layout(pickled.pieces, pickled.out_of_band)
         mapping = self._mapped[self._loan]
-        if THRESHOLD <= plan.size <= len(mapping) and not apart.mentions(payload.MADE_BY_VALUE):
+        if THRESHOLD <= plan.size <= len(mapping) and not pickled.mentions(payload.CLASS_BY_VALUE):
             with memoryview(mapping) as whole:
                 plan.write(whole)
             self._flags |= framing.TAKEN

@@ -11,7 +11,10 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from pidfdpool import PidfdPoolExecutor
+from tests import calling_back
 from tests.conditions import MARK, eventually, marked, processes_of_this_run, run_python
 from tests.executor import faults
 
@@ -94,9 +97,8 @@ def by_submit(pool, place, fault):
     told = []
     try:
         if place == "callback":
-            future = pool.submit(faults.call, 0)
             host = os.getpid()
-            future.add_done_callback(lambda _: faults.commit(fault, host))
+            future = calling_back.submit(pool, lambda _: faults.commit(fault, host))
         else:
             future = pool.submit(faults.call, faults.argument(place, fault))
         future.add_done_callback(told.append)
@@ -182,7 +184,7 @@ def problem(pool, cell):
     others = [pool.submit(faults.call, number) for number in range(4)]
     # Bounded by time where it would hang in a worker. In the host nothing but its own patience bounds it.
     hangs = fault == "hang"
-    view = pool.options(timeout=1.0) if hangs and place not in IN_HOST else pool
+    view = pool.options(timeout=2.0) if hangs and place not in IN_HOST else pool
     if hangs and place in IN_HOST:
         faults.STARTED.clear()
         faults.RELEASE.clear()
@@ -218,6 +220,7 @@ def release(pool, place):
     faults.RELEASE.set()
 
 
+@pytest.mark.timeout(150)
 def test_a_fault_is_that_of_one_call(way, caplog):
     caplog.set_level("CRITICAL")
     cells = [cell for cell in CELLS if expected(*cell) != "host"]
@@ -249,9 +252,10 @@ for place, fault, interface in CELLS:
 """
 
 
+@pytest.mark.timeout(150)
 def test_a_host_that_crashes_leaves_nothing(way):
     environment = marked("faults")
     ran = run_python(HOSTS, way, env=environment, timeout=120)
     ends = [line.rpartition(": ")[2] for line in ran.stdout.splitlines()]
     assert ends == ["-9"] * 12, ran
-    eventually(lambda: not processes_of_this_run(environment[MARK]), "all processes are gone", seconds=30)
+    eventually(lambda: not processes_of_this_run(environment[MARK]), "all processes are gone")

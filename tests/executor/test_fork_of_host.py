@@ -30,9 +30,9 @@ def test_the_inherited_executor_works_in_the_child_with_processes_of_its_own(poo
     assert pool.submit(os.getppid).result() == template
 
 
-def test_futures_that_were_pending_fail_in_the_child_with_a_clear_error(pool):
-    pending = pool.submit(calls.sleep, 0.3, "value")
-    queued = [pool.submit(calls.sleep, 0.01, "value") for _ in range(5)]
+def test_futures_that_were_pending_fail_in_the_child_with_a_clear_error(pool, tmp_path):
+    paths = [str(tmp_path / str(number)) for number in range(6)]
+    pending, *queued = (pool.submit(calls.run_until, path, str(tmp_path / "release"), "value") for path in paths)
     called = []
     pending.add_done_callback(lambda _: called.append(os.getpid()))
 
@@ -43,6 +43,7 @@ def test_futures_that_were_pending_fail_in_the_child_with_a_clear_error(pool):
         assert not called, "the callback belongs to the parent"
 
     assert in_forked_child(child) == "ok"
+    (tmp_path / "release").touch()
     assert pending.result() == "value"
     assert [future.result() for future in queued] == ["value"] * 5
     assert called == [os.getpid()]
@@ -119,13 +120,13 @@ def test_the_childs_collector_waits_for_no_thread_that_was_not_copied(pool, fork
     held, done = threading.Event(), threading.Event()
 
     def hold():
-        with inner.poller._wake_lock:
+        with inner.core.poller._wake_lock:
             held.set()
             done.wait()
 
     def child():
         inner._owner_is_lost(None)
-        inner.poller.__del__()
+        inner.core.poller.__del__()
 
     thread = threading.Thread(target=hold)
     thread.start()
@@ -167,24 +168,25 @@ def guards(pool):
     """Return every lock of ours that another thread may hold at a fork, whatever it is doing."""
     inner = pool._pool
     (guided,) = pool._maps
-    arena = inner.lender.arena
+    arena = inner.leases.arena
     return {  # in the order in which they are taken
-        "of who serves": inner.poller.serving,
+        "of who serves": inner.core.poller.serving,
         "of the map": guided._lock,
         "of the executor": pool._lock,
         "of all pools": lifecycle._guard,
         "of who notices a fork": lifecycle._noticing.setdefault(os.getpid(), threading.RLock()),
         "of a future": pool.submit(calls.sleep, 0.5)._condition,
-        "of the pool": inner.lock,
+        "of the pool": inner.core.lock,
         "of the segments": arena._lock,
-        "of who wakes": inner.poller._wake_lock,
+        "of who wakes": inner.core.poller._wake_lock,
     }
 
 
 @pytest.mark.parametrize("fork", [os.fork, unseen_fork])
-def test_a_guard_that_another_thread_holds_stops_nobody_in_the_child(pool, fork):
+def test_a_guard_that_another_thread_holds_stops_nobody_in_the_child(pool, fork, tmp_path):
     """Neither at a fork that Python is told of nor at another one, whatever the child does with the copies."""
-    futures = [pool.submit(calls.sleep, 0.3) for _ in range(3)]
+    release = tmp_path / "release"
+    futures = [pool.submit(calls.wait_for, str(release)) for _ in range(3)]
     results = pool.map(calls.sleep, [0.001] * 200)
     held = guards(pool)
     inner = pool._pool
@@ -200,14 +202,15 @@ def test_a_guard_that_another_thread_holds_stops_nobody_in_the_child(pool, fork)
             assert another.submit(calls.double, 2).result(20) == 4
         assert pool.submit(calls.double, 3).result(20) == 6
         assert list(pool.map(calls.double, range(3), timeout=20)) == [0, 2, 4]
-        inner.happen(events.ShutdownAsked())
-        inner.poller.wake()
-        inner.lender.abandon_in_forked_child()
+        inner.core.handle(events.ShutdownAsked())
+        inner.core.poller.wake()
+        inner.leases.abandon_in_forked_child()
         pool.shutdown()
         lifecycle._at_exit()
 
     with Held(*held.values()):
         assert in_forked_child(child, fork) == "ok"
+    release.touch()
     assert pool.submit(calls.double, 1).result(20) == 2
     assert len(list(results)) == 200
 
@@ -268,7 +271,7 @@ def test_a_child_that_is_forked_while_the_executors_locks_are_held_uses_it():
         assert pool.submit(calls.double, 1).result(20) == 2
 
         def hold():
-            with pool._lock, pool._pool.lock:
+            with pool._lock, pool._pool.core.lock:
                 held.set()
                 give_back.wait(20)
 

@@ -17,7 +17,7 @@ import pytest
 
 from pidfdpool import PidfdPoolExecutor
 from pidfdpool.executor.futures import Future
-from tests import calls
+from tests import calling_back, calls
 from tests.conditions import ROOT, eventually, marked, processes_of_this_run, run_python
 
 PRELUDE = """
@@ -124,7 +124,7 @@ def test_one_ctrl_c_ends_the_program_and_everything_of_it(way, situation):
     os.close(theirs)
     try:
         read_until(ours, b"begun")
-        eventually(lambda: sleeps(program.pid), "it waits for its tasks", seconds=20)
+        eventually(lambda: sleeps(program.pid), "it waits for its tasks")
         os.write(ours, b"\x03")
         output = read_rest(ours).decode()
         assert program.wait(20) in (-signal.SIGINT, 1, 0)
@@ -205,7 +205,7 @@ def test_what_is_put_off_is_decided_in_its_order(monkeypatch, tmp_path):
 
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
     with PidfdPoolExecutor(1) as pool:
-        pool.submit(abs, 0).add_done_callback(hold_up)
+        calling_back.submit(pool, hold_up)
         assert begun.wait(20)
         futures = [pool.submit(calls.append, str(tmp_path / "ran"), number) for number in range(5)]
         go_on.set()
@@ -264,7 +264,5 @@ def test_a_callback_that_exits_ends_nothing_in_the_pool_thread(pool):
     def leave(_):
         raise SystemExit
 
-    slow = pool.submit(time.sleep, 0.2)
-    slow.add_done_callback(leave)
-    assert slow.result(20) is None
+    assert calling_back.submit(pool, leave).result(20) == 0
     assert pool.submit(abs, -1).result(20) == 1

@@ -27,6 +27,7 @@ def begin(pool, tmp_path, name="task"):
     return future, int(open(path).read())
 
 
+@pytest.mark.usefixtures("sure_of_deaths")
 def test_killing_a_running_task_ends_its_worker(way, tmp_path):
     with PidfdPoolExecutor(1, mp_context=way) as pool:
         future, pid = begin(pool, tmp_path)
@@ -82,6 +83,7 @@ def test_killing_what_is_done_does_nothing(way):
     assert done.kill() is False
 
 
+@pytest.mark.usefixtures("sure_of_deaths")
 def test_any_thread_may_kill_and_several_may_at_once(way, tmp_path):
     with PidfdPoolExecutor(2, mp_context=way) as pool:
         future, _ = begin(pool, tmp_path)

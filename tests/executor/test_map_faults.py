@@ -335,7 +335,7 @@ def test_of_very_many_calls_it_is_told_between_which_it_was():
 
 
 def test_a_call_that_takes_too_long_is_named_too(pool):
-    view = pool.options(timeout=1.0, grace=0.1)
+    view = pool.options(timeout=2.0, grace=0.1)
     results = view.map(calls.double_or_hang, [1, 2, 3, 4], [3] * 4, chunksize=4)
     _, error = taken(results)
     assert isinstance(error, TaskTimeout)

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from pidfdpool import PayloadError, PidfdPoolExecutor, ProcessPoolExecutor, WorkerCrashed
-from tests import calls
+from tests import calling_back, calls
 from tests.conditions import eventually
 
 
@@ -202,15 +202,12 @@ def test_asyncio_awaits_our_futures(pool):
 
 def test_a_callback_that_raises_anything_hurts_nobody(pool):
     order = []
-    future = pool.submit(calls.sleep, 0.05)
 
     def bad(_):
         order.append("bad")
         raise SystemExit
 
-    future.add_done_callback(bad)
-    future.add_done_callback(lambda _: order.append("good"))
-    future.result()
+    calling_back.submit(pool, bad, lambda _: order.append("good")).result()
     assert pool.submit(calls.double, 2).result() == 4
     assert order == ["bad", "good"]
 

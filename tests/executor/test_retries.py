@@ -68,7 +68,7 @@ def test_a_crash_is_not_tried_again_where_only_exceptions_are(way, tmp_path):
 
 def test_a_timeout_is_tried_again_where_it_was_named(way, tmp_path):
     named, unnamed = str(tmp_path / "named"), str(tmp_path / "unnamed")
-    with PidfdPoolExecutor(2, mp_context=way, timeout=0.3, grace=0.1, retries=1, retry_backoff=0.0) as pool:
+    with PidfdPoolExecutor(2, mp_context=way, timeout=1.0, grace=0.1, retries=1, retry_backoff=0.0) as pool:
         again = pool.options(retry_on=TaskTimeout).submit(calls.fail_until, named, 2, "hang")
         never = pool.submit(calls.fail_until, unnamed, 2, "hang")
         assert again.result(timeout=20) == 2

@@ -29,11 +29,13 @@ def test_shutdown_without_waiting_finishes_too(way):
     assert [future.result(timeout=20) for future in futures] == list(range(10))
 
 
-def test_shutdown_with_cancel_futures_cancels_what_no_worker_has(way):
+def test_shutdown_with_cancel_futures_cancels_what_no_worker_has(way, tmp_path):
     pool = PidfdPoolExecutor(1, mp_context=way)
-    running = pool.submit(calls.sleep, 0.3, "done")
+    release = tmp_path / "release"
+    running = pool.submit(calls.run_until, str(tmp_path / "runs"), str(release), "done")
     eventually(running.running, "the task runs")
     queued = [pool.submit(calls.sleep, 0.3) for _ in range(10)]
+    queued[-1].add_done_callback(lambda _: release.touch())
     pool.shutdown(cancel_futures=True)
     assert running.result(timeout=0) == "done"
     assert all(future.cancelled() for future in queued)
@@ -61,6 +63,7 @@ def test_submit_after_shutdown_is_refused_in_the_standards_words(way):
     pool.shutdown()
 
 
+@pytest.mark.usefixtures("sure_of_deaths")
 @pytest.mark.parametrize(
     ("method", "number"), [("terminate_workers", signal.SIGTERM), ("kill_workers", signal.SIGKILL)]
 )
@@ -90,14 +93,16 @@ def test_workers_that_are_still_starting_can_be_killed(way):
     pool.shutdown()
 
 
-def test_a_queued_task_can_be_cancelled_until_a_worker_has_it(way):
+def test_a_queued_task_can_be_cancelled_until_a_worker_has_it(way, tmp_path):
     with PidfdPoolExecutor(1, mp_context=way) as pool:
-        running = pool.submit(calls.sleep, 0.2, "done")
+        release = tmp_path / "release"
+        running = pool.submit(calls.run_until, str(tmp_path / "runs"), str(release), "done")
         eventually(running.running, "the task runs")
         queued = [pool.submit(calls.double, number) for number in range(10)]
         assert not running.cancel()
         assert all(future.cancel() for future in queued[::2])
         assert concurrent.futures.wait(queued[::2], timeout=0).done == set(queued[::2])
+        release.touch()
         assert [future.result() for future in queued[1::2]] == [2, 6, 10, 14, 18]
         assert running.result() == "done"
 
@@ -123,7 +128,7 @@ def test_an_executor_that_is_collected_finishes_its_tasks_and_ends(way):
     pool = PidfdPoolExecutor(2, mp_context=way)
     futures = [pool.submit(calls.sleep, 0.02, number) for number in range(10)]
     template = pool.submit(os.getppid).result()
-    thread = pool._pool._thread._thread
+    thread = pool._pool.core.thread._thread
     del pool
     gc.collect()
     assert [future.result(timeout=20) for future in futures] == list(range(10))
@@ -136,7 +141,7 @@ def test_an_executor_in_a_cycle_is_collected_too():
     pool = PidfdPoolExecutor(1)
     pool.cycle = pool
     assert pool.submit(calls.double, 2).result() == 4
-    thread = pool._pool._thread._thread
+    thread = pool._pool.core.thread._thread
     del pool
     eventually(lambda: gc.collect() is not None and not thread.is_alive(), "the thread ends")
 

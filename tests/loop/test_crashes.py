@@ -19,6 +19,7 @@ from pidfdpool.pidfd import Pidfd
 from pidfdpool.transport import channel as channels
 from tests import calls
 from tests.conditions import children, eventually, is_alive, is_zombie
+from tests.pace import seem_quick
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT])
@@ -135,8 +136,8 @@ def test_all_that_a_worker_wrote_before_its_death_is_read(monkeypatch, tmp_path)
         go_on.wait(20)
 
     with PidfdPoolExecutor(1, prefetch=60.0) as pool:
-        for _ in range(20):
-            pid = pool.submit(os.getpid).result()  # it is known how quick tasks are, so others are sent ahead
+        pid = pool.submit(os.getpid).result()
+        seem_quick(pool)  # so others are sent ahead
         monkeypatch.setattr(channels, "_CHUNK", 64)
         first = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "release"))
         first.add_done_callback(hold_up)

@@ -27,6 +27,7 @@ def causes(deaths):
     return [death.cause for death in deaths]
 
 
+@pytest.mark.usefixtures("sure_of_deaths")
 def test_each_death_is_told_exactly_once(way, tmp_path):
     deaths = []
     with PidfdPoolExecutor(2, mp_context=way, max_tasks_per_child=20) as pool:
@@ -270,8 +271,9 @@ def test_the_cause_of_a_failed_retry_says_it_of_each_attempt(way):
     assert_caused(error, *(f"Process {death.pid} terminated abruptly with exit code 3" for death in (first, second)))
 
 
+@pytest.mark.usefixtures("sure_of_deaths")
 def test_the_cause_of_a_timeout_says_that_the_pool_ended_the_process(way):
-    with PidfdPoolExecutor(1, mp_context=way, timeout=0.3, grace=0.1) as pool:
+    with PidfdPoolExecutor(1, mp_context=way, timeout=1.0, grace=1.0) as pool:
         error = pool.submit(time.sleep, 60).exception(timeout=20)
     how = f"exit code -15 (killed by SIGTERM, {Cause.TIMEOUT.value})"
     assert_caused(error, f"Process {error.pid} was ended by the pool with {how}", "Its Python stack")

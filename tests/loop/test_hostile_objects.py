@@ -16,7 +16,7 @@ import pytest
 from pidfdpool import PayloadError, PidfdPoolExecutor, PoolBroken, WorkerCrashed
 from pidfdpool.loop import stacks
 from pidfdpool.serialization import payload
-from tests import calls
+from tests import calling_back, calls
 from tests import hostile_objects as hostile
 from tests.conditions import eventually
 from tests.hostile_objects import Refusal
@@ -130,10 +130,8 @@ def test_callbacks_and_subscribers_may_raise_whatever_they_like(pool, caplog):
         pool.subscribe(lambda _death, kind=kind: hostile.raise_now(kind))
     pool.subscribe(told.append)
     for number in range(3):
-        future = pool.submit(calls.die) if number == 1 else pool.submit(calls.double, number)
-        for kind in KINDS:
-            future.add_done_callback(lambda _future, kind=kind: hostile.raise_now(kind))
-        future.add_done_callback(told.append)
+        raising = [lambda _future, kind=kind: hostile.raise_now(kind) for kind in KINDS]
+        future = calling_back.submit(pool, *raising, told.append, then=calls.die if number == 1 else int)
         assert not wait([future], 30).not_done
     eventually(lambda: len(told) == 4, "the last of them is called each time")
     assert pool.submit(calls.double, 21).result(30) == 42
@@ -239,7 +237,7 @@ class Box:
         return unpack, (pickle.dumps(self.inner),)
 
     def __eq__(self, other):
-        return payload.picklers.pickled(self) == payload.picklers.pickled(other)
+        return payload.picklers.dumps(self) == payload.picklers.dumps(other)
 
     __hash__ = None
 

@@ -44,7 +44,7 @@ def test_work_for_the_longest_time_may_be_sent_ahead():
         assert len(pool.submit(calls.double, b"x" * 200_000).result(timeout=60)) == 400_000
 
 
-def test_whoever_waits_may_do_so_for_any_number_of_seconds():
+def test_whoever_waits_may_do_so_for_any_number_of_seconds(tmp_path):
     with PidfdPoolExecutor(1) as pool:
         for long in (DAYS, LONGEST, math.inf, 10**400, fractions.Fraction(10**12, 3)):
             assert pool.submit(calls.sleep, 0.01, 5).result(timeout=long) == 5
@@ -59,16 +59,17 @@ def test_whoever_waits_may_do_so_for_any_number_of_seconds():
         future.add_done_callback(str)
         assert future.result(timeout=LONGEST) == 5
         with pytest.raises(TimeoutError):
-            pool.submit(calls.sleep, 0.2, 5).result(timeout=-math.inf)
+            pool.submit(calls.wait_for, str(tmp_path / "release")).result(timeout=-math.inf)
+        (tmp_path / "release").touch()
 
 
 async def _amapped(pool):
     return [result async for result in pool.amap(calls.double, [1, 2], timeout=LONGEST)]
 
 
-def test_what_nobody_can_wait_for_is_refused_with_name_and_value():
+def test_what_nobody_can_wait_for_is_refused_with_name_and_value(tmp_path):
     with PidfdPoolExecutor(1) as pool:
-        future = pool.submit(calls.sleep, 0.5, 5)
+        future = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "release"), 5)
         for wait in (future.result, future.exception, lambda timeout: pool.map(calls.double, [1], timeout=timeout)):
             with pytest.raises(ValueError, match="timeout must be a number of seconds, or None, not nan"):
                 wait(timeout=math.nan)
@@ -76,6 +77,7 @@ def test_what_nobody_can_wait_for_is_refused_with_name_and_value():
                 wait(timeout="5")
         with pytest.raises(ValueError, match="timeout must be .* not inf"):
             pool.prestart(timeout=math.inf)
+        (tmp_path / "release").touch()
         assert future.result(timeout=60) == 5
 
 

@@ -30,7 +30,7 @@ def sleeps():
 
 def take_a_signal(waits, over):
     waits.wait()
-    eventually(lambda: all(sleeps() for _ in range(5)), "the main thread sleeps", seconds=20)
+    eventually(lambda: all(sleeps() for _ in range(5)), "the main thread sleeps")
     signal.pthread_kill(threading.get_ident(), signal.SIGINT)
     if not over.wait(10):
         os.write(1, b"it was missed")

@@ -229,7 +229,7 @@ def test_there_is_one_thread_and_it_sleeps(way):
         pool.prestart()
         (thread,) = set(os.listdir("/proc/self/task")) - before
         pids = [worker.pid for worker in pool.workers()]
-        pids.append(pool._pool.template.end.pid)
+        pids.append(pool._pool.core.template.end.pid)
         assert [len(os.listdir(f"/proc/{pid}/task")) for pid in pids] == [1, 1, 1]
 
         def switches() -> list[str]:

@@ -495,7 +495,7 @@ def test_a_function_as_a_result_leaves_the_hosts_globals_alone(main, run, pool):
     """)
     assert ask(pool, main.make)() == 2
     assert main.number == 1
-    assert "number" not in namespaces.spaces.get("__main__", {})
+    assert "number" not in namespaces.globals_by_module.get("__main__", {})
 
 
 def test_an_error_of_the_initializer_or_the_preload_is_of_the_hosts_class(main, run):
@@ -512,7 +512,7 @@ def test_an_error_of_the_initializer_or_the_preload_is_of_the_hosts_class(main, 
 
 def test_what_cannot_be_pickled_under_a_name_is_told(main, run, pool):
     run("import threading\nlock = threading.Lock()\ndef use():\n    return lock\ndef other():\n    return 1")
-    with pytest.raises(GlobalNotAvailable, match=r"global 'lock' \(_thread.lock\), which use uses, cannot be sent"):
+    with pytest.raises(GlobalNotAvailable, match=r"global 'lock' \(_thread.lock\), used by 'use', cannot be sent"):
         ask(pool, main.use)
     assert ask(pool, main.other) == 1
 

@@ -44,7 +44,7 @@ import asyncio, concurrent.futures, email.mime.text, http.server, json, logging.
 import multiprocessing.shared_memory, unittest.mock, xml.etree.ElementTree, zoneinfo
 import cloudpickle, hypothesis, pytest
 from pidfdpool.serialization import importable
-print(findable.strangers())
+print(importable.unimportable_modules())
 """
     )
     assert (done.stdout, done.stderr) == ("()\n", "")
@@ -52,7 +52,7 @@ print(findable.strangers())
 
 def test_a_module_that_was_loaded_from_a_file_is_not(monkeypatch, tmp_path):
     module = load("a_script_of_a_test", tmp_path / "script.py", monkeypatch)
-    assert module in importable.strangers()
+    assert module in importable.unimportable_modules()
 
 
 def test_its_functions_and_classes_go_to_workers_and_come_back(way, monkeypatch, tmp_path):

@@ -6,7 +6,7 @@ import sys
 import types
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pidfdpool import PayloadError
@@ -19,11 +19,13 @@ plain = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(plain)
 def test_plain_data_comes_back_equal(value):
     assert payload.loads(payload.dumps(value)) == value
 
 
+@settings(deadline=None)
 @given(plain)
 def test_data_that_mentions_main_comes_back_equal_too(value):
     assert payload.loads(payload.dumps(("__main__", value))) == ("__main__", value)

@@ -13,12 +13,12 @@ import traceback
 import pytest
 
 from pidfdpool import GlobalNotAvailable
-from pidfdpool.serialization.placeholder import Unavailable
+from pidfdpool.serialization.placeholder import Placeholder
 
 
 @pytest.fixture
 def gone():
-    return Unavailable("the global 'x' could not travel", ValueError("because"))
+    return Placeholder("the global 'x' could not travel", ValueError("because"))
 
 
 async def _await(value):
@@ -163,14 +163,14 @@ def test_each_use_tells_what_it_was(gone, use):
 
 
 def test_having_it_is_no_use(gone):
-    other = Unavailable("another")
+    other = Placeholder("another")
     held = {"a": gone, "b": [gone]}
     assert held["a"] is gone
     assert gone is not other
     assert (lambda x: x)(gone) is gone
     assert id(gone) == id(held["b"][0])
-    assert type(gone) is Unavailable
-    assert isinstance(gone, Unavailable)
+    assert type(gone) is Placeholder
+    assert isinstance(gone, Placeholder)
     assert [gone].count(gone) == 1, "the same object is found without being asked"
 
 
@@ -188,5 +188,5 @@ def test_it_can_be_shown(gone):
 
 def test_without_a_cause():
     with pytest.raises(GlobalNotAvailable) as caught:
-        Unavailable("why")()
+        Placeholder("why")()
     assert caught.value.__cause__ is None

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from pidfdpool.serialization import payload, salvage
-from pidfdpool.serialization.out_of_band import Apart
+from pidfdpool.serialization.out_of_band import OutOfBandPickle
 from pidfdpool.serialization.scripts import NeedsScript
 
 
@@ -70,12 +70,12 @@ def _need_script(*_):
 
 
 def rebuilt(items, buffers=None):
-    return salvage.each(buffers or payload.dumps(items), in_host=True)
+    return salvage.load_items(buffers or payload.dumps(items), in_host=True)
 
 
 def lost(items):
     """Return where something is lost, and why."""
-    return {at: type(item.error) for at, item in enumerate(items) if type(item) is salvage.Lost}
+    return {at: type(item.error) for at, item in enumerate(items) if type(item) is salvage.FailedItem}
 
 
 @pytest.mark.parametrize(
@@ -150,9 +150,9 @@ def test_sets_and_dictionaries_whose_members_have_no_hash():
 
 def test_large_buffers_stay_with_their_items():
     items = [b"x", pickle.PickleBuffer(b"a" * 50_000), Refuses(), pickle.PickleBuffer(bytearray(b"b" * 50_000))]
-    buffers = [bytes(buffer) for buffer in Apart(items).buffers()]
+    buffers = [bytes(buffer) for buffer in OutOfBandPickle(items).buffers()]
     assert len(buffers) == 3
-    made = salvage.each(buffers, in_host=True)
+    made = salvage.load_items(buffers, in_host=True)
     assert lost(made) == {2: ValueError}
     assert [bytes(made[at]) for at in (0, 1, 3)] == [b"x", b"a" * 50_000, b"b" * 50_000]
 
@@ -160,10 +160,10 @@ def test_large_buffers_stay_with_their_items():
 def test_a_class_that_is_not_found_is_taken_by_value():
     """Where workers could not import a module, its objects come in two ways, and each item in one that works."""
     by_name = pickle.dumps([1, Holds(a=1), Refuses()], 5).replace(
-        b"tests.serialization.test_salvage", b"tests.rooms.none_salvage"
+        b"tests.serialization.test_salvage", b"tests.serialization.none_salvage"
     )
     by_value = pickle.dumps([1, "by value", Refuses()], 5)
-    either = pickle.dumps(payload._Either(by_name, by_value), 5)
+    either = pickle.dumps(payload.ReferenceOrValue(by_name, by_value), 5)
     made = rebuilt(None, [either])
     assert made[:2] == [1, "by value"]
     assert lost(made) == {2: ValueError}

@@ -184,10 +184,10 @@ def test_nothing_is_left_of_a_host_that_is_killed_while_it_runs(tmp_path):
     """
     mark = marked("again")
     with start(tmp_path, text + guarded("pool.submit(locked, 1).result()"), env=mark) as host:
-        eventually((tmp_path / "again").exists, "the script runs again", seconds=30)
+        eventually((tmp_path / "again").exists, "the script runs again")
         assert len(processes_of_this_run(mark[MARK])) >= 2
         host.send_signal(signal.SIGKILL)
-        eventually(lambda: not processes_of_this_run(mark[MARK]), "nothing is left", seconds=5)
+        eventually(lambda: not processes_of_this_run(mark[MARK]), "nothing is left")
 
 
 def test_the_host_is_not_the_one_that_runs_it(tmp_path):

@@ -77,7 +77,7 @@ pool.shutdown()
 """
     first, kind, *told, last = run_loudly(tmp_path, text)
     assert (first, kind, last) == ("1 2", "GlobalNotAvailable", "[1, 2] 0")
-    for part in ("'LATE'", "_thread.lock", "which late uses", "cannot pickle", "has no `if __name__", "initializer="):
+    for part in ("'LATE'", "_thread.lock", "used by 'late'", "cannot pickle", "has no `if __name__", "initializer="):
         assert part in " ".join(told)
     assert runs(tmp_path) == ["__main__"]
 
@@ -104,7 +104,7 @@ if __name__ == "__main__":
 """,
     )
     assert lines[0] == "GlobalNotAvailable"
-    assert "nothing outside of the script's guard is called LATE" in lines[1]
+    assert "the script does not define LATE outside of its guard" in lines[1]
     assert lines[-1] == "early"
 
 

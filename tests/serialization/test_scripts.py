@@ -47,7 +47,7 @@ def script(tmp_path):
 )
 def test_a_guard_of_each_spelling(script, guard):
     assert script(guard).can_run_again
-    assert script(guard).why_not == ""
+    assert script(guard).obstacle == ""
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_guard_of_each_spelling(script, guard):
 )
 def test_without_a_guard_it_is_never_run_again(script, text):
     assert not script(text).can_run_again
-    assert "has no `if __name__" in script(text).why_not
+    assert "has no `if __name__" in script(text).obstacle
 
 
 def test_what_is_behind_the_guard_does_not_count(script):
@@ -79,7 +79,7 @@ def test_what_is_behind_the_guard_does_not_count(script):
         other = 1
     """)
     assert found.names == {"random", "outside", "other"}
-    assert not found.sets_up
+    assert not found.changes_process
 
 
 # ---- names -----------------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_names_that_a_star_import_binds(script):
     ],
 )
 def test_what_sets_up_the_process(script, text):
-    assert script(text + GUARD).sets_up
+    assert script(text + GUARD).changes_process
 
 
 @pytest.mark.parametrize(
@@ -172,19 +172,19 @@ def test_what_sets_up_the_process(script, text):
     ],
 )
 def test_what_does_not(script, text):
-    assert not script(text + GUARD).sets_up
+    assert not script(text + GUARD).changes_process
 
 
 def test_a_logger_of_the_scripts_own_is_set_up(script, monkeypatch):
     main = types.ModuleType("__main__")
     main.log = logging.getLogger("a.test")
     monkeypatch.setitem(sys.modules, "__main__", main)
-    assert script("import logging\nlog = logging.getLogger('a.test')\nlog.setLevel(10)" + GUARD).sets_up
+    assert script("import logging\nlog = logging.getLogger('a.test')\nlog.setLevel(10)" + GUARD).changes_process
 
 
 def test_numbers_that_mean_something_in_one_process_only(script):
     found = script("import os\na, b = os.pipe()\nc = os.getpid()\nd = 5\ne = len('x')" + GUARD)
-    assert found.of_process == {"a", "b", "c"}
+    assert found.process_local == {"a", "b", "c"}
 
 
 # ---- files -----------------------------------------------------------------------------------------------------
@@ -195,14 +195,14 @@ def test_numbers_that_mean_something_in_one_process_only(script):
 )
 def test_a_file_that_is_no_python(script, text):
     assert not script(text).can_run_again
-    assert "cannot be read as Python" in script(text).why_not
+    assert "cannot be read as Python" in script(text).obstacle
     assert script(text).names == frozenset()
 
 
 def test_a_file_that_is_not_there(tmp_path):
     found = scripts.Script(str(tmp_path / "gone.py"), None)
     assert not found.can_run_again
-    assert "FileNotFoundError" in found.why_not
+    assert "FileNotFoundError" in found.obstacle
     assert not scripts.Script(str(tmp_path), None).can_run_again
 
 
@@ -259,14 +259,14 @@ def test_a_module_that_was_run_by_its_name(main, tmp_path):
 def test_the_main_of_a_package_is_not_run_again(main, name):
     main.__spec__ = ModuleSpec(name, None, origin="/somewhere/__main__.py")
     assert not scripts.current().can_run_again
-    assert "__main__ of a package" in scripts.current().why_not
+    assert "__main__ of a package" in scripts.current().obstacle
 
 
 @pytest.mark.parametrize("file", [None, "<stdin>"])
 def test_without_a_file_there_is_no_script(main, file):
     main.__file__ = file
     assert not scripts.current().can_run_again
-    assert "typed in" in scripts.current().why_not
+    assert "typed in" in scripts.current().obstacle
 
 
 def test_without_a_main_there_is_no_script(monkeypatch):

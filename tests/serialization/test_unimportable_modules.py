@@ -93,7 +93,7 @@ def test_what_cannot_travel_by_value_is_told(module):
     module.STARTED = sys.stdout  # which no pickler takes along
     exec("def use():\n    return STARTED.name", module.__dict__)
     with PidfdPoolExecutor(1) as pool:
-        named = f"^the global 'STARTED' of module '{module.__name__}' .*, which use uses, cannot be sent"
+        named = f"^the global 'STARTED' of module '{module.__name__}' .*, used by 'use', cannot be sent"
         with pytest.raises(GlobalNotAvailable, match=named):
             pool.submit(module.use).result(timeout=20)
         assert pool.submit(module.double, 2).result(timeout=20) == 4

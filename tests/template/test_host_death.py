@@ -43,8 +43,8 @@ def test_a_killed_host_takes_everything_with_it(way, number, tmp_path):
         host.send_signal(number)
         host.wait()
         gone = lambda: not [w for w in workers if os.path.exists(f"/proc/{w}") and _is_running(w)]  # noqa: E731
-        eventually(gone, "workers are gone", seconds=5)
-        eventually(lambda: not processes_of_this_run(mark), "everything is gone", seconds=5)
+        eventually(gone, "workers are gone")
+        eventually(lambda: not processes_of_this_run(mark), "everything is gone")
 
 
 def _is_running(pid):
@@ -58,8 +58,8 @@ def test_a_host_that_ends_without_saying_so_takes_everything_with_it(way, end, t
     environment = marked("host-end")
     run_python(HOST, way, str(tmp_path), end, env=environment)
     workers = [int((tmp_path / kind).read_text()) for kind in ("sleep", "spin", "regex")]
-    eventually(lambda: not any(map(_is_running, workers)), "workers are gone", seconds=5)
-    eventually(lambda: not processes_of_this_run(environment["PIDFDPOOL_TEST_RUN"]), "all is gone", seconds=5)
+    eventually(lambda: not any(map(_is_running, workers)), "workers are gone")
+    eventually(lambda: not processes_of_this_run(environment["PIDFDPOOL_TEST_RUN"]), "all is gone")
 
 
 def test_a_forked_child_of_the_host_that_lives_on_keeps_nothing_alive(way, tmp_path):
@@ -80,7 +80,7 @@ def test_a_forked_child_of_the_host_that_lives_on_keeps_nothing_alive(way, tmp_p
         worker, child = map(int, host.stdout.readline().split())
         host.kill()
         host.wait()
-        eventually(lambda: not _is_running(worker), "the worker is gone", seconds=5)
+        eventually(lambda: not _is_running(worker), "the worker is gone")
         assert _is_running(child)
         from pidfdpool.pidfd import Pidfd
 
@@ -106,4 +106,4 @@ def test_a_host_that_dies_during_the_preload_takes_the_template_with_it(way, tmp
         template = int(eventually(lambda: path.exists() and path.read_text(), "the preload runs"))
         host.kill()
         host.wait()
-        eventually(lambda: not _is_running(template), "the template is gone", seconds=5)
+        eventually(lambda: not _is_running(template), "the template is gone")

@@ -253,9 +253,9 @@ OTHERS = {
 }
 AMONG_OTHERS = """
     from pidfdpool import PoolBroken
-    from pidfdpool.template import client, handshake
-    client.PATIENCE = 1.0  # an interpreter may be slow to start, but not for ever
-    handshake.LEAVING = 0.1
+    from pidfdpool.template import client, connection
+    client.CANDIDATE_TIMEOUT = 5.0  # an interpreter may be slow to start, but not for ever
+    connection.LAUNCHER_EXIT_TIMEOUT = 1.0
     sys.executable = ""
     sys.base_prefix = sys.prefix
     sys.exec_prefix, sys.prefix = {folders!r}
@@ -297,7 +297,7 @@ def test_where_none_of_them_answers_the_error_tells_what_each_did(others, start_
     ends, stays, is_another, cannot_be_run = {others[1]!r}
     for part in (
         f"{{ends}}, started as the pool's template, ended before it was ready: exited with code 3",
-        f"{{stays}} did not start a template within 1 s",
+        f"{{stays}} did not start a template within 5 s",
         f"{{is_another}} is a Python of another version",
         f"{{cannot_be_run}}: Exec format error",
         "multiprocessing.set_executable()",

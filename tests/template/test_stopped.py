@@ -51,7 +51,7 @@ def test_nothing_outlives_the_host_beside_a_stopped_template(way, stopped, tmp_p
         host.kill()
         host.wait()
         mark = environment["PIDFDPOOL_TEST_RUN"]
-        eventually(lambda: not processes_of_this_run(mark), "everything is gone", seconds=5)
+        eventually(lambda: not processes_of_this_run(mark), "everything is gone")
 
 
 def hold_the_template():
@@ -91,7 +91,7 @@ def test_a_worker_sees_the_hosts_end_by_itself(way, tmp_path):
         host.kill()
         host.wait()
         # One of these is the tracer; when it is gone the template goes on, and sees to the rest.
-        eventually(lambda: not any(map(is_alive, workers)), "the workers are gone", seconds=5)
+        eventually(lambda: not any(map(is_alive, workers)), "the workers are gone")
         if refused != "None":
             pytest.skip(f"ptrace: {refused}")
 

@@ -16,7 +16,7 @@ import pytest
 
 import pidfdpool
 from pidfdpool.serialization import payload
-from pidfdpool.template import client
+from pidfdpool.template import client, recipe
 from pidfdpool.transport import black_box, framing, tokens
 from pidfdpool.transport import channel as channels
 from tests import calls
@@ -31,9 +31,9 @@ class Bench:
 
     def __init__(self, way, **options):
         options = {"preload": (), "preload_call": None, "initializer": None, **options}
-        self.end = client.start(client.Recipe(way="fork" if way == "fork" else "exec", **options))
-        self.end.see_launcher_off()
-        self.frames = list(self.end.early)
+        self.end = client.start(recipe.Recipe(way="fork" if way == "fork" else "exec", **options))
+        self.end.reap_launcher()
+        self.frames = list(self.end.early_frames)
         self.opened = {}
         self.channels = []
         self.all_tokens = []
@@ -259,7 +259,7 @@ def test_what_a_task_starts_is_spared_if_it_says_so(bench):
     after = bench.call(worker, start, "session")[1]
     kill(bench.call(worker, os.getpid)[1])
     gone = lambda: not any(is_alive(pid) or is_zombie(pid) for pid in (before, after))  # noqa: E731
-    eventually(gone, "those not spared are gone", seconds=5)
+    eventually(gone, "those not spared are gone")
     assert is_alive(spared)
     kill(spared)
 
@@ -269,7 +269,7 @@ def leave_descriptors(count):
     last = max(int(name) for name in os.listdir("/proc/self/fd"))
     while os.dup(1) < last:
         pass
-    serving = 3  # the doorbell's two ends and the epoll
+    serving = 3  # the SIGCHLD pipe's two ends and the epoll
     limit = len(os.listdir("/proc/self/fd")) - 1 + serving + count
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 

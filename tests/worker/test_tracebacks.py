@@ -178,7 +178,7 @@ def test_the_stack_of_each_thread_is_told(stack_of):
 def test_a_task_without_a_frame_is_told_by_the_frame_that_calls_it(way):
     with PidfdPoolExecutor(1, mp_context=way) as pool:
         pool.submit(abs, -1).result(timeout=20)
-        error = pool.options(timeout=1, grace=0.5).submit(time.sleep, 60).exception(timeout=20)
+        error = pool.options(timeout=1, grace=1).submit(time.sleep, 60).exception(timeout=20)
     assert type(error) is TaskTimeout
     lines = error.stack.splitlines()
     assert lines[1] == NO_FRAME

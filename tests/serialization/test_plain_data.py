@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 
 from pidfdpool.serialization import importable, payload
-from pidfdpool.serialization.plain import LONG, is_plain
+from pidfdpool.serialization.plain_data import SEARCHED_BELOW, is_plain
 from tests.conditions import run_python
 
 LARGE = bytes(range(250)) * 260
@@ -72,7 +72,7 @@ def test_functions_of_main_and_of_modules_that_nobody_finds_are_not_plain(monkey
     lost = types.ModuleType("made_up_by_a_test")
     exec("def found(): pass\ndef here(): pass", vars(lost))
     monkeypatch.setitem(sys.modules, "made_up_by_a_test", lost)
-    assert lost in importable.strangers()
+    assert lost in importable.unimportable_modules()
     for module in ("__main__", "__mp_main__", "made_up_by_a_test", None):
         lost.here.__module__ = module
         assert not seen_call(lost.here)
@@ -95,7 +95,7 @@ def test_no_depth_is_too_deep():
     assert not seen(around)
 
 
-@pytest.mark.parametrize("size", [10, LONG, 5 * LONG, 20 * LONG])
+@pytest.mark.parametrize("size", [10, SEARCHED_BELOW, 5 * SEARCHED_BELOW, 20 * SEARCHED_BELOW])
 def test_functions_of_main_travel_by_value_beside_large_data(size):
     code = f"""
 def first(data):
