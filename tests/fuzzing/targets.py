@@ -1,7 +1,7 @@
-"""What is fuzzed: everything that one process decodes of what another one wrote. Each raises what is not clean.
+"""The targets of the fuzzer: everything that one process decodes of what another one wrote.
 
-A target gets the means to draw an input, and decodes it. What may come of that is a value or a clean error; memory is
-bounded by what was received. `size` is how many bytes that was.
+A target gets a source of randomness, draws an input and decodes it. The outcome must be a value or a clean error, and
+memory must be bounded by what was received; otherwise the target raises. It returns the bytes of its input.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def decoded(draw: random.Random, side: str, seal: bytes) -> tuple[list[framing.F
 
 
 def frames(draw: random.Random) -> int:
-    """Decode frames of every side, by its grammar: what comes through has what its kind needs."""
+    """Decode frames of every side by its grammar: what is accepted has what its kind needs."""
     side = draw.choice(list(_KINDS))
     came, size = decoded(draw, side, draw.choice(inputs.SEALS))
     for frame in came:
@@ -101,7 +101,7 @@ def outcomes_status(value: int) -> None:
 
 
 class _Host:
-    """As much of a pool as is needed to take a worker's answers."""
+    """The part of a pool that takes a worker's answers."""
 
     def __init__(self) -> None:
         self.lock = contextlib.nullcontext()
@@ -135,7 +135,7 @@ def be_told(frame: framing.Frame) -> None:
 
 
 def answers(draw: random.Random) -> int:
-    """Take answers of a worker, with segments or without, up to the futures: each is told something."""
+    """Take a worker's answers, with segments or without, up to the futures: each is resolved."""
     if not _host:
         _host.append(_Host())
     host = _host[0]
@@ -192,7 +192,7 @@ _box: list[int] = []
 
 
 def black_box(draw: random.Random) -> int:
-    """Read a black box, whatever was written there."""
+    """Read a black box with any contents."""
     if not _box:
         _box.append(blackbox.create())
     fd = _box[0]
@@ -232,7 +232,7 @@ _ends: list[int] = []  # of its tokens and its box
 
 
 def counts(draw: random.Random) -> int:
-    """Count tokens that nobody sent, beside notes of what has begun: no more is believed than was sent."""
+    """Count tokens that nobody sent, beside records of what has begun: no more is believed than was sent."""
     if not _progress:
         ours, theirs = tokens.pair()
         _ends.extend((theirs, blackbox.create()))
@@ -261,7 +261,7 @@ def counts(draw: random.Random) -> int:
 
 
 def layouts(draw: random.Random) -> int:
-    """Open references to what lies in a segment: its parts lie in there, or it is refused."""
+    """Open references to a segment: their parts lie in it, or they are refused."""
     room = memoryview(bytearray(4096))
     parts = [draw.choice((0, 1, 63, 64, 65, 1000, 5000, inputs.number(draw, 64))) for _ in range(draw.randrange(6))]
     reference = inputs.damaged(draw, struct.pack(f"<Q{len(parts)}Q", inputs.number(draw, 64), *parts))
@@ -280,7 +280,7 @@ _SEEDS = [bytes(payload.dumps(value)[0]) for value in _PLAIN]
 
 
 def payload_of(draw: random.Random) -> bytes:
-    """Return a pickle, a damaged one, one with the trailer of calls by value, or bytes that are none."""
+    """Return a pickle, a damaged one, one with the trailer of calls by value, or bytes that are no pickle."""
     data = draw.choice(_SEEDS)
     if draw.random() < 0.6:
         data = inputs.damaged(draw, data)
@@ -290,7 +290,7 @@ def payload_of(draw: random.Random) -> bytes:
 
 
 def payloads(draw: random.Random) -> int:
-    """Rebuild pickles as results and as exceptions: a value, or an error that says so."""
+    """Rebuild pickles as results and as exceptions: the outcome is a value, or an error that says so."""
     data, text = payload_of(draw), draw.randbytes(draw.randrange(20))
     for kind, buffers in ((framing.RESULT, [data]), (framing.RESULT, [data, text]), (framing.ERROR, [data, text])):
         be_told(framing.Frame(kind, 0, 0, 1, buffers))
@@ -303,7 +303,7 @@ TARGETS: dict[str, Callable[[random.Random], int]] = {
 
 
 def close() -> None:
-    """Let go of what the targets have made for all of their inputs."""
+    """Close what the targets have made for all of their inputs."""
     for host in _host:
         host.lender.close()
     for progress in _progress:

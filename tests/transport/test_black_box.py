@@ -1,4 +1,4 @@
-"""The black box: what a process leaves behind for who looks at it after its death."""
+"""The black box: what can be read of a process after its death."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def hold_the_gil_in_a_regex():
 
 @pytest.fixture
 def start(box):
-    """Give the test a function that starts children, and see them dead however the test ends."""
+    """Give the test a function that starts children; all are dead at the end, however the test ends."""
     started = []
 
     def start(body):
@@ -43,7 +43,7 @@ def start(box):
 
 
 def fork(box, body):
-    """Run body in a forked child that records its stacks; return the child's handle once it says that it runs."""
+    """Run body in a forked child that records its stacks; return the child's handle when it reports that it runs."""
     read, write = os.pipe()
     pid = os.fork()
     if not pid:
@@ -69,17 +69,17 @@ def finish(child):
 
 
 def wait_until_it_is_deep_in_there(child):
-    """Wait until the regular expression is all that the child does.
+    """Wait until the child runs nothing but the regular expression.
 
-    faulthandler walks frames of Python's at whatever point the signal comes. Where one is only being made or left, it
-    may trip over it (seen once with CPython 3.13, as a SIGSEGV).
+    faulthandler walks the frames at whatever point the signal comes. If a frame is being made or left, it may crash
+    (seen once with CPython 3.13, as a SIGSEGV).
     """
     eventually(
         lambda: sum(map(int, open(f"/proc/{child.pid}/stat").read().split()[13:15])) > 5, "it computes for 60 ms"
     )
 
 
-def test_a_new_box_tells_nothing(box):
+def test_a_new_box_is_empty(box):
     assert black_box.last_beat(box) is None
     assert black_box.stack(box) is None
     assert not os.get_inheritable(box)
@@ -96,7 +96,7 @@ def test_a_heartbeat_is_read_back_through_another_descriptor(box):
         os.close(other)
 
 
-def test_a_box_that_cannot_be_read_tells_nothing():
+def test_an_unreadable_box_counts_as_empty():
     read, write = os.pipe()
     os.close(write)
     try:
@@ -118,7 +118,7 @@ def test_sigterm_writes_the_stack_of_a_process_whose_gil_is_held_and_still_kills
     assert "hold_the_gil_in_a_regex" in black_box.stack(box)
 
 
-def test_a_stopped_process_that_is_sent_both_signals_at_once_still_tells(box, start):
+def test_a_stopped_process_that_gets_both_signals_at_once_writes_its_stack(box, start):
     def body(ready):
         ready()
         hold_the_gil_in_a_regex()
@@ -131,7 +131,7 @@ def test_a_stopped_process_that_is_sent_both_signals_at_once_still_tells(box, st
     assert "most recent call first" in black_box.stack(box)
 
 
-def test_a_process_that_ignores_sigterm_is_asked_by_the_other_signal(box, start):
+def test_a_process_that_ignores_sigterm_writes_its_stack_at_the_other_signal(box, start):
     def body(ready):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ready()
@@ -141,9 +141,9 @@ def test_a_process_that_ignores_sigterm_is_asked_by_the_other_signal(box, start)
     child.send_signal(signal.SIGTERM)
 
     def asked():
-        # A signal that comes while the interpreter enters a function finds a stack that is cut off there.
+        # If the signal comes while the interpreter enters a function, the stack is cut off there.
         child.send_signal(black_box.STACK_SIGNAL)
-        # A process that lives on may be in the middle of writing; the last line is that of the outermost frame.
+        # A process that lives on may still be writing; the last line is that of the outermost frame.
         return "<module>" in (black_box.stack(box) or "")
 
     eventually(asked, "the stack is written")
@@ -165,13 +165,13 @@ def test_a_heartbeat_does_not_move_where_stacks_are_written(box, start):
     assert black_box.stack(box).count("most recent call first") == 2
 
 
-def test_of_a_long_stack_the_end_is_returned(box):
+def test_the_end_of_a_long_stack_is_returned(box):
     os.pwrite(box, b"x" * 100 + b"the end", black_box.STACK_AT)
     assert black_box.stack(box, 10) == "xxxthe end"
     assert black_box.stack(box) == "x" * 100 + "the end"
 
 
-def test_a_forked_child_that_forgets_leaves_the_box_alone_and_dies_as_usual(box, start):
+def test_a_forked_child_that_stops_recording_leaves_the_box_alone_and_dies_as_usual(box, start):
     def body(ready):
         black_box.forget_stacks()
         ready()
@@ -183,12 +183,12 @@ def test_a_forked_child_that_forgets_leaves_the_box_alone_and_dies_as_usual(box,
     assert black_box.stack(box) is None
 
 
-def test_forgetting_leaves_a_handler_of_the_tasks_in_place(box, start):
+def test_stopping_to_record_leaves_a_tasks_handler_in_place(box, start):
     def body(ready):
         signal.signal(signal.SIGTERM, lambda *_: os._exit(3))
         black_box.forget_stacks()
         ready()
-        while True:  # a signal just before one long wait would be seen by nobody
+        while True:  # a signal just before one long wait would not be noticed
             time.sleep(0.05)
 
     child = start(body)

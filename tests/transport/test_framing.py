@@ -1,4 +1,4 @@
-"""Frames survive any stream, whatever pieces it delivers them in."""
+"""Frames are decoded from a stream unchanged, in whatever pieces it delivers them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def as_tuples(decoded):
 
 
 @given(frames, st.lists(st.integers(1, 50), min_size=1))
-def test_any_frames_in_any_pieces_come_out_as_they_went_in(frames, sizes):
+def test_frames_in_any_pieces_are_decoded_unchanged(frames, sizes):
     stream = b"".join(bytes(piece) for frame in frames for piece in framing.encode(*frame))
     decoder, decoded, position, turn = framing.Decoder(), [], 0, 0
     while position < len(stream):
@@ -47,7 +47,7 @@ def test_any_frames_in_any_pieces_come_out_as_they_went_in(frames, sizes):
 
 
 @given(st.binary(min_size=16))
-def test_garbage_is_refused_or_is_a_frame_but_nothing_worse(data):
+def test_garbage_is_refused_or_decoded_without_other_errors(data):
     decoder = framing.Decoder()
     if data[0] in framing._KINDS:
         data = b"\xff" + data[1:]
@@ -80,7 +80,7 @@ def test_descriptors_come_out_in_the_order_of_their_frames(ends, tmp_path):
     assert got == [(number, str(tmp_path / str(number)), False) for number in range(20)]
 
 
-def test_a_descriptor_that_this_process_has_no_number_for_keeps_its_place(ends, tmp_path):
+def test_a_descriptor_that_was_dropped_keeps_its_place(ends, tmp_path):
     import resource
 
     ours, theirs = ends
@@ -109,7 +109,7 @@ def test_a_descriptor_that_this_process_has_no_number_for_keeps_its_place(ends, 
     os.close(kept)
 
 
-def test_posting_never_waits_and_flushing_finishes(ends):
+def test_send_nowait_never_waits_and_flush_finishes(ends):
     ours, theirs = ends
     payload = os.urandom(3_000_000)
     ours.post(framing.encode(framing.TASK, value=1, buffers=[payload, b"", b"end"]))
@@ -122,7 +122,7 @@ def test_posting_never_waits_and_flushing_finishes(ends):
     assert not ours.unsent
 
 
-def test_the_end_of_a_channel_tells_whether_all_was_read(ends):
+def test_the_end_of_a_channel_shows_whether_all_was_read(ends):
     ours, theirs = ends
     ours.post(framing.encode(framing.STOP))
     theirs.receive()

@@ -1,4 +1,4 @@
-"""Segments by themselves: memory that is made, found, given back and let go of, without any process."""
+"""Segments by themselves, without any process: memory, layout, and the arena that allocates and frees them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def made(woken):
 
 
 def use(arena, role=CALL, size=MB):
-    """Return a segment as a lender takes one."""
+    """Return a segment as the pool takes one."""
     return arena.take(role, size) or arena.make(role, size)
 
 
@@ -100,7 +100,7 @@ def test_a_mapping_keeps_no_descriptor_and_outlives_the_file():
     assert bytes(view) == b"abc"
 
 
-def test_what_is_written_to_a_private_mapping_is_seen_there_only_until_it_shows_the_file_again():
+def test_private_pages_are_visible_only_there_until_they_are_discarded():
     fd = memory.create(MB)
     shared, private = memory.map_file(fd, MB, memory.SHARED), memory.map_file(fd, MB, memory.PRIVATE)
     os.close(fd)
@@ -116,7 +116,7 @@ def test_what_is_written_to_a_private_mapping_is_seen_there_only_until_it_shows_
 
 
 @pytest.mark.parametrize("refused", [False, True])
-def test_pages_are_dropped_only_where_one_was_written_to(monkeypatch, refused):
+def test_pages_are_discarded_only_if_one_was_written_to(monkeypatch, refused):
     fd = memory.create(MB)
     private = memory.map_file(fd, MB, memory.PRIVATE)
     os.close(fd)
@@ -129,7 +129,7 @@ def test_pages_are_dropped_only_where_one_was_written_to(monkeypatch, refused):
     assert memory._may_differ(private, MB)
 
 
-def test_a_view_is_noticed_and_so_is_a_part_of_one():
+def test_a_view_and_a_part_of_one_are_noticed():
     fd = memory.create(MB)
     mapping = memory.map_file(fd, MB, memory.PRIVATE)
     os.close(fd)
@@ -143,7 +143,7 @@ def test_a_view_is_noticed_and_so_is_a_part_of_one():
     assert len(mapping) == MB
 
 
-def test_a_mapping_tells_when_its_last_view_is_gone():
+def test_a_mapping_reports_when_its_last_view_is_gone():
     fd = memory.create(MB)
     mapping = memory.map_file(fd, MB, memory.PRIVATE)
     os.close(fd)
@@ -160,7 +160,7 @@ def test_a_mapping_tells_when_its_last_view_is_gone():
 
 
 @pytest.mark.parametrize("sizes", [(5,), (0,), (100, 64, 1), (1, 0, 70_000)])
-def test_what_is_laid_out_is_found_again(sizes):
+def test_parts_are_found_where_the_layout_put_them(sizes):
     parts = [bytes([n + 1]) * size for n, size in enumerate(sizes)]
     plan = layout.Layout([parts[0][:2], parts[0][2:]], parts[1:])
     room = bytearray(plan.size)
@@ -176,7 +176,7 @@ def test_what_is_laid_out_is_found_again(sizes):
 # ---- arena -----------------------------------------------------------------------------------------------------
 
 
-def test_a_segment_that_came_back_is_taken_again(made):
+def test_a_released_segment_is_taken_again(made):
     segment = use(made)
     assert made.take(CALL, MB) is None
     made.give_back(segment)
@@ -186,7 +186,7 @@ def test_a_segment_that_came_back_is_taken_again(made):
     assert made.take(CALL, MB - 5000) is segment
 
 
-def test_the_last_one_that_came_back_is_the_first_one_taken(made):
+def test_the_segment_released_last_is_taken_first(made):
     segments = [use(made) for _ in range(3)]
     for segment in segments:
         made.give_back(segment)
@@ -199,7 +199,7 @@ def test_little_is_wasted(size):
     assert arena.rounded(size) % memory.PAGE == 0
 
 
-def test_the_bound_is_kept(made):
+def test_the_limit_is_kept(made):
     segments = [use(made) for _ in range(8)]
     assert made.used == 8 * MB
     assert use(made, size=4096) is None
@@ -248,7 +248,7 @@ def test_there_are_never_too_many(woken):
 
 
 @pytest.mark.parametrize("why", ["spoilt", "readers"])
-def test_what_somebody_may_look_at_is_not_used_again(made, why):
+def test_a_segment_that_may_be_read_is_not_reused(made, why):
     segment = use(made)
     setattr(segment, why, 1)
     made.give_back(segment)
@@ -257,7 +257,7 @@ def test_what_somebody_may_look_at_is_not_used_again(made, why):
     assert segment.number in made.let_go
 
 
-def test_what_is_held_during_a_fork_is_not_used_again(made):
+def test_a_segment_held_during_a_fork_is_not_reused(made):
     segment, other = use(made, RESULT), use(made, RESULT)
     release, later = made.hold(segment, set()), made.hold(other, set())
     later()
@@ -267,7 +267,7 @@ def test_what_is_held_during_a_fork_is_not_used_again(made):
     assert use(made, RESULT) not in (segment, other)
 
 
-def test_idle_segments_are_let_go_of_and_nothing_is_waited_for_after_that(made, woken):
+def test_idle_segments_are_freed_and_then_nothing_is_awaited(made, woken):
     first, second = use(made), use(made, RESULT)
     assert made.rest(0.0) is None
     made.give_back(first)
@@ -280,7 +280,7 @@ def test_idle_segments_are_let_go_of_and_nothing_is_waited_for_after_that(made, 
     assert (len(made), made.used) == (0, 0)
 
 
-def test_the_memory_of_idle_segments_is_free_though_others_have_them_mapped(made):
+def test_the_memory_of_idle_segments_is_freed_although_others_have_them_mapped(made):
     segment = use(made)
     fd = segment.duplicate()
     mapped = memory.map_file(fd, segment.size, memory.PRIVATE)
@@ -309,13 +309,13 @@ def test_no_descriptor_left_is_no_error(made):
     assert use(made) is not None
 
 
-def test_who_interrupts_the_arena_itself_gets_nothing_and_does_not_hang(made):
+def test_a_signal_handler_that_interrupts_the_arena_does_not_hang(made):
     with made._lock:
         assert made.take(CALL, MB) is None
         assert made.make(CALL, MB) is None
 
 
-def test_after_the_end_nothing_is_made_and_what_comes_back_is_closed(made):
+def test_a_closed_arena_allocates_nothing_and_closes_released_segments(made):
     segment = use(made)
     made.close()
     assert segment.fileno() == -1
