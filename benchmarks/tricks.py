@@ -94,8 +94,8 @@ def _nobody(*_: Any) -> None:
     return None
 
 
-def _later(pool: Any) -> bool:
-    return pool._thread.started and not pool._thread.is_current
+def _later(core: Any) -> bool:
+    return core.thread.started and not core.thread.does_its_work
 
 
 def _make_all(future: Any) -> None:
@@ -108,8 +108,8 @@ def _wake_for_each(mailbox: Any, waiter: Any, result: Any, error: BaseException 
     waiter.get_loop().call_soon_threadsafe(mailbox._deliver)
 
 
-_MACHINE = "pidfdpool.scheduler"
-_POOL = "pidfdpool.loop.pool"
+_MACHINE = "pidfdpool.scheduler.machine"
+_DECISIONS = "pidfdpool.loop.decisions"
 
 TRICKS = tuple(
     trick
@@ -120,7 +120,9 @@ TRICKS = tuple(
             "taking back for idle workers",
             patches=(Patch(_MACHINE, "Machine._share_out", _nobody),),
         ),
-        Trick("tasks-in-lots", "small tasks sent in lots", patches=(Patch(f"{_MACHINE}.prefetch", "LOT", 0),)),
+        Trick(
+            "tasks-in-lots", "small tasks sent in lots", patches=(Patch("pidfdpool.scheduler.prefetch", "LOT", 0),)
+        ),
         Trick(
             "tasks-in-one-write",
             "many tasks in one write",
@@ -151,10 +153,10 @@ TRICKS = tuple(
             "writes by who submits",
             patches=(
                 Patch(_MACHINE, "Machine.hand_over", _nobody),
-                Patch(_POOL, "Pool._decides_later", property(_later)),
+                Patch(_DECISIONS, "Decisions.defers", property(_later)),
             ),
         ),
-        Trick("leader", "the leader", patches=(Patch(_POOL, "Pool.may_be_led", property(_never)),)),
+        Trick("leader", "the leader", patches=(Patch(_DECISIONS, "Decisions.may_lead", property(_never)),)),
         Trick("spinning", "spinning", {"spin": 0}),
         Trick(
             "leaders-spinning",

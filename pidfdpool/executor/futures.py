@@ -8,18 +8,15 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from pidfdpool import checks
 from pidfdpool.executor import lifecycle
-from pidfdpool.process import interruptible, journal
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pidfdpool.loop.poller import Poller
-    from pidfdpool.loop.pool import Pool
+from pidfdpool.loop.poller import Poller
+from pidfdpool.loop.pool import Pool
+from pidfdpool.process import describe, interruptible, journal
 
 T = TypeVar("T")
 
@@ -150,7 +147,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         if self._has_callbacks():
             return timeout
         began = time.monotonic()
-        pool.leading.wait(self, timeout)
+        pool.leadership.wait(self, timeout)
         return None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
 
     def done(self) -> bool:
@@ -225,6 +222,26 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             self.set_running_or_notify_cancel()
         self._invoke_callbacks()
         return True
+
+    def __repr__(self) -> str:
+        """Tell state, outcome, task and worker. Takes no lock.
+
+        The name of the function is told until the task is done. After that nobody remembers it.
+        """
+        state = self._state
+        outcome = ""
+        if state == _FINISHED:
+            failed = self._exception is not None
+            outcome = f" {'raised' if failed else 'returned'} "
+            outcome += describe.type_name(self._exception if failed else self._result)
+        told = [f"state={state.partition('_')[0].lower()}{outcome}"]
+        pool, ran_in = self._pool, self._ran_in
+        if self._number:
+            task = None if pool is None else pool.core.tasks.get(self._number)
+            told.append(f"task {self._number}{f' ({task.label})' if task is not None else ''}")
+        if ran_in is not None:
+            told.append(f"attempt {self._attempt} in worker {ran_in[0]} (pid {ran_in[2]})")
+        return f"<{type(self).__name__} at {id(self):#x} {', '.join(told)}>"
 
     def __reduce_ex__(self, _protocol: object) -> NoReturn:
         """Refuse to be copied and pickled, as the standard's does: nobody would tell a copy anything."""

@@ -83,7 +83,7 @@ class Worker:
         prctl.set_name(f"pidfd-worker{self._slot}")
         # A tool that is in each process's bootstrap begins and ends there, and does not expect to have begun before.
         (exiting.forget if identity.bootstrap_is_replaced() else exiting.begin)()
-        identity.assume(f"PidfdPoolWorker-{self._slot}", (self._slot + 1,), self._boot, self._host_fd)
+        identity.become_process(f"PidfdPoolWorker-{self._slot}", (self._slot + 1,), self._boot, self._host_fd)
         return identity.run(self._work)
 
     def _work(self) -> int:

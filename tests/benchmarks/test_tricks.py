@@ -94,9 +94,15 @@ def test_what_is_replaced_is_what_the_pool_calls():
     ("patch", "message"),
     [
         (Patch("pidfdpool.no_such", "name", 0), "pidfdpool.no_such has no name"),
-        (Patch("pidfdpool.scheduler", "Machine.no_such", print), "pidfdpool.scheduler has no Machine.no_such"),
-        (Patch("pidfdpool.scheduler", "NoSuch.may_nap", print), "pidfdpool.scheduler has no NoSuch.may_nap"),
-        (Patch("pidfdpool.loop.pool", "Pool.may_be_led", print), "is a property now, not a function"),
+        (
+            Patch("pidfdpool.scheduler.machine", "Machine.no_such", print),
+            "pidfdpool.scheduler.machine has no Machine.no_such",
+        ),
+        (
+            Patch("pidfdpool.scheduler.machine", "NoSuch.may_nap", print),
+            "pidfdpool.scheduler.machine has no NoSuch.may_nap",
+        ),
+        (Patch("pidfdpool.loop.decisions", "Decisions.may_lead", print), "is a property now, not a function"),
         (Patch("pidfdpool.scheduler.prefetch", "LOT", 1.0), "is a int now, not a float"),
     ],
 )

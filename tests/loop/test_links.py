@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from types import SimpleNamespace
 
-from pidfdpool.loop import segment_leases
 from pidfdpool.loop.links import WorkerLink
 from pidfdpool.loop.poller import Poller
+from pidfdpool.loop.segment_account import ResultLease, SegmentAccount, TaskSegments
 from pidfdpool.transport import channel as channels
 from pidfdpool.transport import tokens
 
@@ -61,9 +61,9 @@ class Arena:
 
 def test_what_a_dead_worker_was_lent_is_not_used_again():
     """A process that its task started may have it mapped."""
-    arena, account = Arena(), segment_leases.Account()
+    arena, account = Arena(), SegmentAccount()
     call, loan = SimpleNamespace(spoilt=False), SimpleNamespace(spoilt=False)
-    account.lent[1] = segment_leases._Lent(call, segment_leases._Loan(arena, loan), None)
+    account.leased[1] = TaskSegments(call, ResultLease(arena, loan), None)
     account.close()
     assert (call.spoilt, loan.spoilt) == (True, True)
     assert arena.back == [loan]
