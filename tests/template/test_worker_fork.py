@@ -52,7 +52,7 @@ def test_a_forker_needs_no_template(boot):
             assert select.select([channel.fileno()], [], [], 20)[0], "the worker is ready"
             frames += channel.receive_now()
         assert [frame.kind for frame in frames] == [framing.READY]
-        channel.post(framing.encode(framing.LEAVE))
+        channel.send_nowait(framing.encode(framing.EXIT))
         assert worker.handle.wait(20)
         assert worker.handle.exit_status().code == 0
     finally:

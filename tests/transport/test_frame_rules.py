@@ -26,12 +26,12 @@ RIGHT = [
     ("worker", framing.READY, [], {}),
     ("worker", framing.RESULT, [4], {"value": 1}),
     ("worker", framing.RESULT, [4] * 255, {"value": 1}),
-    ("worker", framing.RESULT, [16], {"value": 1, "slot": framing.TAKEN}),
+    ("worker", framing.RESULT, [16], {"value": 1, "slot": framing.RESULT_IN_SEGMENT}),
     ("worker", framing.ERROR, [4, 4], {"value": 1}),
     ("worker", framing.INITIALIZER_FAILED, [4, 4], {}),
     ("worker", framing.UNHEALTHY, [4], {}),
     ("worker", framing.DROPPED, [], {"value": 1}),
-    ("worker", framing.UNSEEN, [], {"value": 1}),
+    ("worker", framing.CALL_NOT_RECEIVED, [], {"value": 1}),
     ("worker", framing.OUTDATED, [], {"value": 1}),
     ("template", framing.LAUNCHED, [], {"value": 1}),
     ("template", framing.HELLO, [], {"value": 1}),
@@ -40,22 +40,27 @@ RIGHT = [
     ("template", framing.SPAWNED, [], {"value": 1}),
     ("template", framing.SPAWN_FAILED, [], {"value": 11}),
     ("template", framing.DIED, [16], {"value": 9}),
-    ("template", framing.BLACKBOX, [], {}),
+    ("template", framing.BLACK_BOX, [], {}),
     ("template", framing.STDERR, [], {}),
     ("to worker", framing.TASK, [4], {"value": 1}),
     ("to worker", framing.TASK, [4, 8], {"value": 1, "slot": DEADLINE}),
-    ("to worker", framing.TASK, [16, 8, 8], {"value": 1, "slot": DEADLINE | framing.WITH_LOAN | framing.IN_SEGMENT}),
-    ("to worker", framing.LEAVE, [], {}),
-    ("to worker", framing.SEGMENT, [], {"value": 1, "slot": 1}),
-    ("to worker", framing.FORGET, [], {"value": 1}),
-    ("to worker", framing.DESCRIPTORS, [], {}),
+    (
+        "to worker",
+        framing.TASK,
+        [16, 8, 8],
+        {"value": 1, "slot": DEADLINE | framing.HAS_LEASE | framing.CALL_IN_SEGMENT},
+    ),
+    ("to worker", framing.EXIT, [], {}),
+    ("to worker", framing.MAP_SEGMENT, [], {"value": 1, "slot": 1}),
+    ("to worker", framing.UNMAP_SEGMENT, [], {"value": 1}),
+    ("to worker", framing.EXPECT_DESCRIPTORS, [], {}),
     ("to template", framing.BOOT, [4, 4, 4], {}),
     ("to template", framing.SPAWN, [], {"value": 1}),
     ("to template", framing.SIGNAL, [], {"value": 9}),
     ("to template", framing.STOP, [], {}),
-    ("to template", framing.INHERIT, [], {}),
+    ("to template", framing.INHERITED, [], {}),
     ("to template", framing.TOKENS, [], {}),
-    ("to template", framing.SCRIPT, [], {}),
+    ("to template", framing.RUN_SCRIPT, [], {}),
 ]
 
 
@@ -101,11 +106,11 @@ def test_a_wrong_number_of_buffers_is_refused_as_soon_as_it_is_known():
         ("worker", framing.RESULT, [(1 << 64) - 1, 1], {"value": 1}),
         ("worker", framing.RESULT, [1 << 45, 1 << 45, 1 << 45], {"value": 1}),
         ("worker", framing.RESULT, [1], {"value": -1}),
-        ("worker", framing.RESULT, [17], {"value": 1, "slot": framing.TAKEN}),
-        ("worker", framing.RESULT, [8], {"value": 1, "slot": framing.TAKEN}),
-        ("worker", framing.RESULT, [8 * 300], {"value": 1, "slot": framing.TAKEN}),
-        ("worker", framing.RESULT, [16, 16], {"value": 1, "slot": framing.TAKEN}),
-        ("worker", framing.ERROR, [16, 1], {"value": 1, "slot": framing.TAKEN}),
+        ("worker", framing.RESULT, [17], {"value": 1, "slot": framing.RESULT_IN_SEGMENT}),
+        ("worker", framing.RESULT, [8], {"value": 1, "slot": framing.RESULT_IN_SEGMENT}),
+        ("worker", framing.RESULT, [8 * 300], {"value": 1, "slot": framing.RESULT_IN_SEGMENT}),
+        ("worker", framing.RESULT, [16, 16], {"value": 1, "slot": framing.RESULT_IN_SEGMENT}),
+        ("worker", framing.ERROR, [16, 1], {"value": 1, "slot": framing.RESULT_IN_SEGMENT}),
         ("worker", framing.UNHEALTHY, [MB], {}),
         ("worker", framing.DROPPED, [], {"value": 0}),
         ("worker", framing.DROPPED, [], {"value": -5}),
@@ -117,8 +122,8 @@ def test_a_wrong_number_of_buffers_is_refused_as_soon_as_it_is_known():
         ("to worker", framing.TASK, [1], {"value": 0}),
         ("to worker", framing.TASK, [8], {"value": 1, "slot": DEADLINE}),
         ("to worker", framing.TASK, [1, 7], {"value": 1, "slot": DEADLINE}),
-        ("to worker", framing.TASK, [9], {"value": 1, "slot": framing.IN_SEGMENT}),
-        ("to worker", framing.SEGMENT, [], {"value": 1, "slot": 2}),
+        ("to worker", framing.TASK, [9], {"value": 1, "slot": framing.CALL_IN_SEGMENT}),
+        ("to worker", framing.MAP_SEGMENT, [], {"value": 1, "slot": 2}),
         ("to template", framing.SIGNAL, [], {"value": 4000}),
     ],
 )
@@ -171,7 +176,7 @@ def test_a_buffer_without_memory_is_skipped(monkeypatch, size):
             frames += decoder.filled(len(piece))
         at += len(piece)
     assert [one.kind for one in frames] == [framing.ERROR, framing.READY]
-    assert type(frames[0].buffers) is framing.Lost
+    assert type(frames[0].buffers) is framing.MissingBuffers
     assert (frames[0].value, frames[0].buffers.size, list(frames[0].buffers)) == (7, size + 100, [])
 
 
@@ -181,7 +186,7 @@ def test_a_buffer_without_memory_drops_the_whole_frames_buffers():
     decoder.feed(head + b"a" * 100 + b"b" * 10)
     assert decoder._frame.buffers == [b"a" * 100]
     decoder._lose(decoder._frame)
-    decoder._body = framing._SINK
+    decoder._body = framing._DISCARDED
     left = 2 * MB - 10
     while left:
         count = len(decoder.wanted())
