@@ -108,7 +108,8 @@ def _wake_for_each(mailbox: Any, waiter: Any, result: Any, error: BaseException 
     waiter.get_loop().call_soon_threadsafe(mailbox._deliver)
 
 
-_MACHINE = "pidfdpool.scheduler.machine"
+_SCHEDULER = "pidfdpool.scheduler"
+_FAST_PATH = f"{_SCHEDULER}.fast_path"
 _DECISIONS = "pidfdpool.loop.decisions"
 
 TRICKS = tuple(
@@ -118,10 +119,10 @@ TRICKS = tuple(
         Trick(
             "taking-back",
             "taking back for idle workers",
-            patches=(Patch(_MACHINE, "Machine._share_out", _nobody),),
+            patches=(Patch(f"{_SCHEDULER}.prefetch", "Prefetcher.rebalance", _nobody),),
         ),
         Trick(
-            "tasks-in-lots", "small tasks sent in lots", patches=(Patch("pidfdpool.scheduler.prefetch", "LOT", 0),)
+            "tasks-in-lots", "small tasks sent in lots", patches=(Patch(f"{_SCHEDULER}.prefetch", "MAX_BATCH", 0),)
         ),
         Trick(
             "tasks-in-one-write",
@@ -152,7 +153,7 @@ TRICKS = tuple(
             "direct-writes",
             "writes by who submits",
             patches=(
-                Patch(_MACHINE, "Machine.hand_over", _nobody),
+                Patch(_FAST_PATH, "FastPath.hand_over", _nobody),
                 Patch(_DECISIONS, "Decisions.defers", property(_later)),
             ),
         ),
@@ -167,9 +168,9 @@ TRICKS = tuple(
             "short-ways",
             "the short ways",
             patches=(
-                Patch(_MACHINE, "Machine.enqueue", _never),
-                Patch(_MACHINE, "Machine.hand_over", _nobody),
-                Patch(_MACHINE, "Machine.take_answers", _never),
+                Patch(_FAST_PATH, "FastPath.enqueue", _never),
+                Patch(_FAST_PATH, "FastPath.hand_over", _nobody),
+                Patch(_FAST_PATH, "FastPath.take_answers", _never),
             ),
         ),
         Trick("chunks", "chunks of map", patches=(Patch("pidfdpool.executor.mapping", "is_guided", _never),)),

@@ -73,9 +73,7 @@ class Link:
             self._poller.change(self._channel_watch, READ | WRITE)
 
     def flush(self) -> None:
-        """Send on what is unsent."""
-        if not self.channel.has_unsent:
-            return
+        """Send on what is unsent; wait no longer for the channel to take more if nothing is, whoever has sent it."""
         try:
             done = self.channel.flush()
         except OSError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pidfdpool.loop.links import ORPHAN_GRACE
 from pidfdpool.loop.outcomes import load_error
+from pidfdpool.loop.poller import WRITE
 from pidfdpool.pidfd import ExitStatus
 from pidfdpool.process import describe, native
 from pidfdpool.scheduler import events as ev
@@ -47,13 +48,14 @@ class TemplateEvents:
                 frames, template.end.early_frames = template.end.early_frames, []
                 self.handle_frames(template, frames)
 
-    def on_channel(self, _mask: int) -> None:
+    def on_channel(self, mask: int) -> None:
         """Serve the template's channel."""
         template = self._core.template
         if template is None:
             return
-        with self._core.lock:
-            template.flush()
+        if mask & WRITE:
+            with self._core.lock:
+                template.flush()
         if self._workers.reads_all:
             template.read_all(partial(self._serve, template))
         else:

@@ -41,7 +41,7 @@ class Held:
     def is_known_to_be_quick(self):
         for _ in range(20):
             self.pool.submit(calls.double, 1).result()
-        return machine_of(self.pool)._pace < 0.0004  # of which more than AHEAD are a millisecond
+        return machine_of(self.pool).prefetcher.pace < 0.0004  # of which more than AHEAD are a millisecond
 
     def hold(self, name):
         path = str(self.folder / name)

@@ -50,7 +50,7 @@ def test_a_forker_needs_no_template(boot):
         frames = []
         while not frames:
             assert select.select([channel.fileno()], [], [], 20)[0], "the worker is ready"
-            frames += channel.receive_now()
+            frames += channel.receive_nowait()
         assert [frame.kind for frame in frames] == [framing.READY]
         channel.send_nowait(framing.encode(framing.EXIT))
         assert worker.handle.wait(20)
