@@ -49,7 +49,7 @@ class _Run:
         calls, marks = self._calls, _cleared()
         if marks is None:
             return chain.from_iterable(self._slices(lambda _note: 0))
-        if len(calls) > black_box.MARKS:
+        if len(calls) > black_box.MAX_MARKS:
             return chain.from_iterable(self._slices(marks.write))
         self._current = iter(calls)
         return compress(self._current, map(marks.write, repeat(_NOTE)))  # in C: 20 to 50 ns for each
@@ -91,7 +91,7 @@ def _cleared() -> mmap | None:
 
 def _step(count: int) -> int:
     """Return how many of so many calls are made from one note to the next."""
-    return 1 if count <= black_box.MARKS else -(-count // _NOTES)
+    return 1 if count <= black_box.MAX_MARKS else -(-count // _NOTES)
 
 
 def calls_at(notes: int, count: int) -> tuple[int, int] | None:
