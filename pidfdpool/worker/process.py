@@ -25,7 +25,7 @@ from pidfdpool.transport import black_box, frame_rules, framing, tokens
 from pidfdpool.transport.black_box import BEGUN, HEARD, NEXT, TAKEN_BACK
 from pidfdpool.transport.channel import Channel
 from pidfdpool.worker import chunk, context, handover, identity, rebuild_guard, script_module, tracebacks
-from pidfdpool.worker.leased_segments import Borrowing
+from pidfdpool.worker.leased_segments import LeasedSegments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Worker:
         mark: Mark,
     ) -> None:
         self._channel = Channel(end, frame_rules.TO_WORKER, seals=seal)
-        self._segments = Borrowing(self._channel)
+        self._segments = LeasedSegments(self._channel)
         self._sending = native.lock()
         self._unsaid: deque[str] = deque()  # reasons why this worker is not well
         self._unwell = False  # there was one: no further task is begun
@@ -72,7 +72,7 @@ class Worker:
         self._passed = 0  # the first of the tasks that were taken back, once they are passed over
         self._mark = mark
         self._statm: int | None = None
-        self._handing = handover.Handing()
+        self._handover = handover.Handover()
         # Held open until this process ends: the box, and in the fallback the sign of life.
         self._held = [its_tokens, box] if sentinel is None else [its_tokens, box, sentinel]
         # A process that a task forks must not hold the channel: the host would not see that the worker closed it.
@@ -91,9 +91,9 @@ class Worker:
         hygiene.start_faulthandler()
         with suppress(Exception):  # without it a stack is missing one day, and nothing else
             black_box.record_stacks(self._box)
-        self._mark.put_on()
+        self._mark.set()
         context.install(self._beat, self._report)
-        chunk.shared, chunk.box = self._shared, self._box
+        chunk.shared_main, chunk.black_box_fd = self._shared, self._box
         if self._boot.watch_memory:
             with suppress(OSError):
                 self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
@@ -106,7 +106,7 @@ class Worker:
                 self._read(self._spin.wait(self._look, self._channel.receive))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             pass  # the host has no use for us any more
-        self._handing.see_fetched(self._channel.fileno())
+        self._handover.wait_until_fetched(self._channel.fileno())
         exiting.run()
         return 0
 
@@ -144,7 +144,7 @@ class Worker:
             return 0
         try:
             pages, shared = (int(field) * _PAGE_KIB for field in os.pread(self._statm, 128, 0).split()[1:3])
-            return min(pages - min(shared, self._segments.mapped >> 10), _MOST_KIB)
+            return min(pages - min(shared, self._segments.mapped_bytes >> 10), _MOST_KIB)
         except (OSError, ValueError, IndexError):
             return 0
 
@@ -181,7 +181,7 @@ class Worker:
             if frame.kind <= framing.LEAVE:
                 self._line.append(frame)
             else:
-                self._segments.take(frame)
+                self._segments.handle_frame(frame)
 
     def _work_off(self) -> bool:
         """Do what was read so far; return whether there is to be more."""
@@ -233,7 +233,7 @@ class Worker:
             kind, buffers = self._run_task(frame)
         told = framing.ticks(time.monotonic() - began)
         if self._segments.active:
-            told |= self._segments.answer()
+            told |= self._segments.end_task()
         elif frame.slot & framing.ABOUT_SEGMENTS:
             told |= framing.ANSWERED
         self._send(framing.encode(kind, told, self._memory(), frame.value, buffers))
@@ -265,16 +265,16 @@ class Worker:
             return self._refuse(frame.buffers.size)
         deadline = framing.DEADLINE.unpack(frame.buffers.pop())[0] if frame.slot & framing.HAS_DEADLINE else None
         spare = frame.slot & framing.SPARE_DESCENDANTS
-        if frame.slot & framing.ABOUT_SEGMENTS and not self._segments.open(frame):
+        if frame.slot & framing.ABOUT_SEGMENTS and not self._segments.begin_task(frame):
             return framing.UNSEEN, []
         context.enter(frame.value, frame.generation, deadline)
         if spare:
-            self._mark.take_off()
+            self._mark.remove()
         try:
             return self._outcome(frame)
         finally:
             if spare:
-                self._mark.put_on()
+                self._mark.set()
             context.leave()
 
     def _refuse(self, size: int) -> tuple[int, list[Buffer]]:
@@ -284,27 +284,27 @@ class Worker:
 
     def _outcome(self, frame: Frame) -> tuple[int, list[Buffer]]:
         """Run the call and return the kind and the buffers to answer with. Holds on to nothing of the task's."""
-        note = rebuild_guard.note
+        state = rebuild_guard.state
         try:
-            note.bystanders = rebuild_guard.other_threads() if count_threads() else ()
-            note.doing = rebuild_guard.CALL
+            state.unrelated_threads = rebuild_guard.other_threads() if count_threads() else ()
+            state.activity = rebuild_guard.CALL
             function, arguments, keywords = payload.loads(frame.buffers)
-            note.doing = None
+            state.activity = None
             frame.buffers.clear()
             result = function(*arguments, **keywords)
             del function, arguments, keywords
             self._leave_if_forked()
-            dump = self._segments.dump if self._segments.lends else payload.dumps
+            dump = self._segments.dump_result if self._segments.has_result_segment else payload.dumps
             kind, buffers = framing.RESULT, dump(result, self._shared)
         except scripts.NeedsScript:  # raised while the call is rebuilt, so nothing of it has run
-            note.doing = None
+            state.activity = None
             return framing.OUTDATED, []
         except BaseException as error:
-            note.doing = None
+            state.activity = None
             self._leave_if_forked()
-            kind, buffers = framing.ERROR, tracebacks.told(error, self._shared)
+            kind, buffers = framing.ERROR, tracebacks.dump_error(error, self._shared)
         if picklers.shared_resources:
-            self._handing.note()
+            self._handover.add_shared()
         hygiene.flush_output()
         return kind, buffers
 
