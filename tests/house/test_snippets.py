@@ -6,6 +6,7 @@ compared; "..." there stands for anything. Commands are run in a folder that hol
 
 from __future__ import annotations
 
+import ast
 import gzip
 import json
 import os
@@ -48,8 +49,8 @@ PYTHON = [example for example in EXAMPLES if example.block.language == "python"]
 COMMANDS = [example for example in EXAMPLES if example.block.language in ("", "sh")]
 OTHERS = {"text", "ini"}  # drawings and outputs; settings of coverage.py, which tests/worker/test_coverage.py uses
 
-# Programs that need what the tests' own requirements do not bring: these are compiled, and run if it is installed.
-NEEDS: dict[str, str] = {}
+# Libraries beyond the tests' own requirements. A program that imports one is only compiled where it is missing.
+NEEDS: dict[str, str] = {}  # the name of the module: why a page uses it
 # Commands that are not run here, and why.
 NOT_RUN = {
     "python3 -m venv": "it installs from the network; the usual run begins in the same way",
@@ -94,11 +95,19 @@ def assert_printed(said: str, printed: str) -> None:
     )
 
 
+def imported_by(code: str) -> set[str]:
+    """Return the outermost names of the modules that a program imports."""
+    nodes = list(ast.walk(ast.parse(code)))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.partition(".")[0] for name in names}
+
+
 @pytest.mark.parametrize("example", PYTHON, ids=[example.name for example in PYTHON])
 def test_a_program_runs_as_it_is_printed(example, tmp_path):
     compile(example.block.text, example.name, "exec")
-    if example.name in NEEDS:
-        pytest.importorskip(NEEDS[example.name])
+    for module in imported_by(example.block.text) & set(NEEDS):
+        pytest.importorskip(module)
     path = tmp_path / "example.py"
     path.write_text(example.block.text)
     printed = run([sys.executable, str(path)], tmp_path)
@@ -141,7 +150,7 @@ def test_no_reason_for_not_running_something_is_out_of_date():
     commands = [command for example in COMMANDS for command in commands_of(example)]
     for beginning in NOT_RUN:
         assert any(command.startswith(beginning) for command in commands), beginning
-    assert set(NEEDS) <= {example.name for example in PYTHON}
+    assert set(NEEDS) <= set().union(*(imported_by(example.block.text) for example in PYTHON))
 
 
 def test_files_that_commands_name_are_there():
