@@ -297,7 +297,7 @@ def opened(outcome: tuple[Any, list[Buffer] | None, float]) -> tuple[list[Any], 
     if type(results) is tuple:  # they were rebuilt when they came
         return results[0], None if failure is None else payload.load_error(failure)
     try:
-        made = outcomes.rebuilt(results)
+        made = outcomes.load_result(results)
     except PayloadError:
         from pidfdpool.serialization import salvage
 
@@ -305,7 +305,7 @@ def opened(outcome: tuple[Any, list[Buffer] | None, float]) -> tuple[list[Any], 
         at = next((at for at, result in enumerate(rest or ()) if type(result) is salvage.FailedItem), None)
         if rest is None or at is None:
             raise
-        return rest[:at], outcomes.unreadable(rest[at].error)
+        return rest[:at], outcomes.unreadable_result(rest[at].error)
     return made, None if failure is None else payload.load_error(failure)
 
 

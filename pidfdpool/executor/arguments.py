@@ -15,7 +15,6 @@ from pidfdpool import checks
 from pidfdpool.scheduler.policy import MOST_WORKERS
 
 if TYPE_CHECKING:
-    import inspect
     from collections.abc import Callable
 
 _WAYS = {"fork": "fork", "spawn": "exec", "forkserver": "exec"}
@@ -147,7 +146,7 @@ class _LazySignature:
     def __init__(self, *made_of: Any) -> None:
         self._made_of = made_of
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         return type(self._signature())
 
@@ -161,17 +160,17 @@ class _LazySignature:
         return str(self._signature())
 
     def __eq__(self, other: object) -> bool:
-        return self._signature() == other
+        return bool(self._signature() == other)
 
     def __hash__(self) -> int:
         return hash(self._signature())
 
-    def _signature(self) -> inspect.Signature:
+    def _signature(self) -> Any:
         import inspect
         from typing import get_type_hints
 
         function, options, defaults = self._made_of
-        made: inspect.Signature = function.__signature__
+        made: Any = function.__signature__
         if made is not self:  # it was made before
             return made
         # A copy, because `inspect` would find this object at the function.

@@ -19,7 +19,7 @@ from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
     from pidfdpool.executor.adaptive_map import Guided
-    from pidfdpool.loop.outcomes import Recipient
+    from pidfdpool.loop.task import Recipient
     from pidfdpool.serialization.payload import SharedMain
 
 P = ParamSpec("P")

@@ -18,6 +18,7 @@ from pidfdpool.serialization import exception_chains, payload
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+_REDUCE: Any = object.__reduce_ex__
 _DEEPEST = 6  # levels of containers and attributes
 _MOST = 100  # parts of each that are tried
 # What pickle and its like raise for what they cannot do. Anything else was raised by an object's own code.
@@ -133,7 +134,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         if definitions.module_of_globals(value.__globals__) is None:  # they travel along with it, see `by_value`
             names = value.__globals__
             yield from ((f", its global {name!r}", names[name]) for name in by_value.globals_used_by(value)[:_MOST])
-    elif not isinstance(value, type):
+    elif not isinstance(value, type) and kind.__reduce_ex__ is _REDUCE:  # otherwise its class says what is pickled
         held = getattr(value, "__dict__", None)
         if type(held) is dict:
             yield from ((f".{name}", part) for name, part in list(held.items())[:_MOST])

@@ -16,7 +16,7 @@ from pidfdpool.loop import process_usage, stacks
 from pidfdpool.loop.death_reports import Evidence
 from pidfdpool.loop.poller import READ, WRITE
 from pidfdpool.loop.progress import Progress
-from pidfdpool.loop.segment_leases import Account
+from pidfdpool.loop.segment_account import SegmentAccount
 from pidfdpool.loop.worker_stderr import Stderr
 from pidfdpool.pidfd import Pidfd, PidfdDenied
 from pidfdpool.process import journal, native
@@ -73,9 +73,7 @@ class Link:
             self._poller.change(self._channel_watch, READ | WRITE)
 
     def flush(self) -> None:
-        """Send on what is unsent."""
-        if not self.channel.unsent:
-            return
+        """Send on what is unsent; wait no longer for the channel to take more if nothing is, whoever has sent it."""
         try:
             done = self.channel.flush()
         except OSError:
@@ -153,7 +151,7 @@ class WorkerLink(Link):
         self.name: tuple[int, int, int | None] = (slot, generation, None)
         self.progress = Progress(its_tokens)
         self.ready_early = False  # READY came before the template's SPAWNED, on its other channel
-        self.account = Account()  # of segments
+        self.account = SegmentAccount()
         self.status: ExitStatus | None = None  # as the template reported it
         self.ended_at: float | None = None  # when its pidfd became readable
         self.report_within = REPORT_GRACE

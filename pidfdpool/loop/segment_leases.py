@@ -1,4 +1,4 @@
-"""The host's end of segments: which payload goes into one, who was lent which, and when it is free again.
+"""The host's end of segments: which payload goes into one, which worker has which, and when it is free again.
 
     a call      `stage`, in the thread that submits, writes a large one into a segment; a `Staged` payload takes its
                 place in the task, and gives the segment back when the task is gone, however that came. One that will
@@ -7,7 +7,7 @@
     sending     `post`, with the pool's lock, hands the worker what it has not met: a SEGMENT frame with the
                 descriptor, then the task.
     a result    that is large is remembered by the task's name (`_learn`); the next task of that name is sent with a
-                loan, a segment into which the worker may write its result.
+                lease of a segment into which the worker may write its result.
     an answer   `settle` settles what the task had: a segment that somebody in the worker still looks at is not used
                 again.
 
@@ -20,21 +20,24 @@ from __future__ import annotations
 import os
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from pidfdpool.loop.segment_account import ResultLease, TaskSegments
 from pidfdpool.scheduler.states import State
 from pidfdpool.serialization import payload
 from pidfdpool.serialization.out_of_band import OutOfBandPickle
 from pidfdpool.transport import framing
 from pidfdpool.transport.segments import THRESHOLD, layout, memory
 from pidfdpool.transport.segments.arena import CALL, RESULT, Arena, Segment
+from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pidfdpool.loop.backpressure import Admission
     from pidfdpool.loop.links import WorkerLink
-    from pidfdpool.loop.outcomes import Task
-    from pidfdpool.loop.pool import Pool
+    from pidfdpool.loop.task import Task
+    from pidfdpool.scheduler.machine import Machine
     from pidfdpool.transport.framing import Buffer, Frame
 
 _PATIENCE = 32  # payloads in a row that may be small before large ones are expected no more
@@ -43,7 +46,20 @@ _SOON = 4  # tasks for each worker: so many wait for a moment only
 _LATE = 4 << 20  # bytes that are copied while the pool's lock is held, at most; it takes about half a millisecond
 _MOST_LOOKED_AT = 1024  # results in segments, at a time: a process may have 65530 mappings (vm.max_map_count)
 
-_lenders: weakref.WeakSet[Lender] = weakref.WeakSet()
+_all: weakref.WeakSet[SegmentLeases] = weakref.WeakSet()
+
+
+class _Pool(Protocol):
+    """What the leases need of their pool."""
+
+    lock: Any
+    machine: Machine
+    tasks: dict[int, Task]
+    workers: dict[int, WorkerLink]
+    admission: Admission
+
+    def wake_pool_thread(self) -> None:
+        """Have the pool thread look for something to do. Any thread, at any point; needs no lock."""
 
 
 class Staged(list["Buffer"]):
@@ -69,72 +85,25 @@ class Unstaged(list["Buffer"]):
     """The payload of a large call for which there was no segment; there may be one when it is sent."""
 
 
-class _Loan:
-    """A segment for a result. It is given back when this is gone, unless it was taken out."""
-
-    __slots__ = ("_arena", "segment")
-
-    def __init__(self, arena: Arena, segment: Segment) -> None:
-        self._arena = arena
-        self.segment: Segment | None = segment
-
-    def __del__(self) -> None:
-        if self.segment is not None:
-            self._arena.give_back(self.segment)
-
-
-class _Lent(NamedTuple):
-    """What a worker has for one task."""
-
-    call: Segment | None
-    loan: _Loan | None
-    deadline: float | None
-
-
-class Account:
-    """What one worker was told of segments. With the pool's lock."""
-
-    __slots__ = ("lent", "met", "told")
-
-    def __init__(self) -> None:
-        self.told = False  # that descriptors are coming
-        self.met: dict[int, int] = {}  # numbers and sizes of the segments that it has mapped
-        self.lent: dict[int, _Lent] = {}  # by task
-
-    def close(self) -> None:
-        """Settle with a worker that is dead, or will not be heard any more."""
-        for call, loan, _ in self.lent.values():
-            for segment in (call, None if loan is None else loan.segment):
-                if segment is not None:
-                    segment.spoilt = True
-        self.lent.clear()
-        self.met.clear()
-
-    @property
-    def mapped(self) -> int:
-        """The bytes of segments that the worker has mapped: they are the pool's, though they count as resident."""
-        return sum(self.met.values())
-
-
 class _Read(list["Buffer"]):
-    """The payload of a result that is to be copied out of its segment, which is lent until this is gone."""
+    """The payload of a result that is to be copied out of its segment, which is leased until this is gone."""
 
-    def __init__(self, loan: _Loan, part: memoryview) -> None:
+    def __init__(self, lease: ResultLease, part: memoryview) -> None:
         super().__init__((part,))
-        self._loan = loan
+        self._lease = lease
 
 
-class Lender:
-    """What a pool has of segments. The caller holds the pool's lock, except where it says otherwise."""
+class SegmentLeases:
+    """The segments of one pool. The caller holds the pool's lock, except where it says otherwise."""
 
-    def __init__(self, pool: Pool, limit: int) -> None:
+    def __init__(self, pool: _Pool, limit: int) -> None:
         """limit: bytes; 0: there are to be no segments."""
         self._pool = pool
-        self.arena = Arena(limit, pool.wake_unless_awake)
+        self.arena = Arena(limit, pool.wake_pool_thread)
         self._looked_at: set[int] = set()  # numbers of the results that lie in segments and are in the user's hands
         self.expecting = 0  # so many calls are still taken for large ones before they are looked at
         self.sizes: dict[str, tuple[int, int]] = {}  # by a task's name: bytes of its results, and as `expecting`
-        _lenders.add(self)
+        _all.add(self)
 
     # ---- calls ---------------------------------------------------------------------------------------------
 
@@ -176,7 +145,7 @@ class Lender:
     def _staged_now(self, plan: layout.Layout) -> Staged | None:
         """Stage a call in the thread that submits, unless it will wait for long: memory in use should be at work."""
         pool = self._pool
-        if plan.size <= _LATE and len(pool.tasks) + len(pool.line.places) >= _SOON * pool.machine.size:
+        if plan.size <= _LATE and len(pool.tasks) + len(pool.admission.waiting) >= _SOON * pool.machine.size:
             return None
         return self._staged(plan, self.arena.take(CALL, plan.size) or self.arena.make(CALL, plan.size))
 
@@ -211,67 +180,68 @@ class Lender:
         account, buffers, call = link.account, task.buffers, None
         flags = 0
         if type(buffers) is Staged:
-            if self._meet(link, buffers.segment):
+            if self._announce(link, buffers.segment):
                 flags, call = framing.IN_SEGMENT, buffers.segment
             else:
                 buffers = buffers.carried()
-        loan = self._loan(link, task.name)
-        if loan is not None and loan.segment is not None:
+        lease = self._result_lease(link, task.name)
+        if lease is not None and lease.segment is not None:
             flags |= framing.WITH_LOAN
-            buffers = [*buffers, framing.LOAN.pack(loan.segment.number)]
+            buffers = [*buffers, framing.LOAN.pack(lease.segment.number)]
         if call is not None:
             call.readers += 1
         if flags:
-            account.lent[task.number] = _Lent(call, loan, deadline)
+            account.leased[task.number] = TaskSegments(call, lease, deadline)
         link.post(task.frame(attempt, deadline, flags, buffers))
 
-    def _loan(self, link: WorkerLink, name: str) -> _Loan | None:
+    def _result_lease(self, link: WorkerLink, name: str) -> ResultLease | None:
         """Return a segment for the result of a task of this name, if it is known for large ones."""
         size, _ = self.sizes.get(name, (0, 0))
         segment = self.arena.take(RESULT, size) if size else None
         if segment is None:
             return None
-        loan = _Loan(self.arena, segment)
-        return loan if self._meet(link, segment) else None
+        lease = ResultLease(self.arena, segment)
+        return lease if self._announce(link, segment) else None
 
-    def _meet(self, link: WorkerLink, segment: Segment) -> bool:
+    def _announce(self, link: WorkerLink, segment: Segment) -> bool:
         """Have the worker map a segment; return whether it has, or will have."""
         account = link.account
-        if segment.number in account.met:
+        if segment.number in account.mapped_sizes:
             return True
         pages = segment.size // memory.PAGE
         announcement = framing.encode(framing.SEGMENT, segment.role, pages, segment.number)
-        for frame in (announcement,) if account.told else (framing.encode(framing.DESCRIPTORS), announcement):
+        first = () if account.expects_descriptors else (framing.encode(framing.DESCRIPTORS),)
+        for frame in (*first, announcement):
             try:
                 fd = segment.duplicate()
             except OSError:
                 return False
             link.post(frame, fd)
-            account.told = True
-        account.met[segment.number] = segment.size
+            account.expects_descriptors = True
+        account.mapped_sizes[segment.number] = segment.size
         return True
 
     def take_back(self, link: WorkerLink, number: int) -> None:
         """Settle a task that was sent to the worker and that it certainly will not begin."""
-        lent = link.account.lent.pop(number, None)
-        if lent is not None and lent.call is not None:
-            lent.call.readers -= 1
+        leased = link.account.leased.pop(number, None)
+        if leased is not None and leased.call is not None:
+            leased.call.readers -= 1
 
-    def carry(self, link: WorkerLink, number: int) -> None:
+    def resend_without_segment(self, link: WorkerLink, number: int) -> None:
         """Send a call anew, without its segment, which did not reach the worker: it had no descriptor left.
 
         In the pool thread, without the lock.
         """
         with self._pool.lock, suppress(OSError):  # the worker is gone, which its pidfd tells
-            lent = link.account.lent.get(number)
-            if lent is None:
+            leased = link.account.leased.get(number)
+            if leased is None:
                 return
-            if lent.call is not None:
-                link.account.met.pop(lent.call.number, None)
+            if leased.call is not None:
+                link.account.mapped_sizes.pop(leased.call.number, None)
             self.take_back(link, number)
             task = self._pool.tasks.get(number)
             if task is not None and type(task.buffers) is Staged:
-                link.post(task.frame(max(1, task.attempt), lent.deadline, 0, task.buffers.carried()))
+                link.post(task.frame(max(1, task.attempt), leased.deadline, 0, task.buffers.carried()))
 
     # ---- answers -------------------------------------------------------------------------------------------
 
@@ -294,28 +264,28 @@ class Lender:
     def _settle(self, link: WorkerLink, frame: Frame) -> int:
         """Return the size of a result in a segment; 0: it is not in one."""
         account = link.account
-        lent = account.lent.pop(frame.value, None)
-        loan = None if lent is None else lent.loan
-        if lent is not None and lent.call is not None:
-            lent.call.readers -= 1
-            lent.call.spoilt = lent.call.spoilt or not frame.slot & framing.RETURNED
-        if frame.slot & framing.MISSED and loan is not None and loan.segment is not None:
-            account.met.pop(loan.segment.number, None)
+        leased = account.leased.pop(frame.value, None)
+        lease = None if leased is None else leased.result
+        if leased is not None and leased.call is not None:
+            leased.call.readers -= 1
+            leased.call.spoilt = leased.call.spoilt or not frame.slot & framing.RETURNED
+        if frame.slot & framing.MISSED and lease is not None and lease.segment is not None:
+            account.mapped_sizes.pop(lease.segment.number, None)
         if not frame.slot & framing.TAKEN:
             return 0
-        if loan is None:
+        if lease is None:
             raise framing.WireError("of a result in a segment that was not lent to it")
         reference = frame.buffers[0]
         size = layout.size_of(reference)
         try:
-            frame.buffers = self._opened(loan, reference)
+            frame.buffers = self._opened(lease, reference)
         except MemoryError:
             frame.buffers = framing.Lost(size)
         return size
 
-    def _opened(self, loan: _Loan, reference: Buffer) -> list[Buffer]:
+    def _opened(self, lease: ResultLease, reference: Buffer) -> list[Buffer]:
         """Return the buffers of a result in a segment, which is free when nobody looks at them any more."""
-        segment = loan.segment
+        segment = lease.segment
         if segment is None or segment.shared is None or layout.number_of(reference) != segment.number:
             raise framing.WireError("of a result in a segment that was not lent to it")
         try:
@@ -323,7 +293,7 @@ class Lender:
         except ValueError:
             raise framing.WireError("of a result that is larger than the segment that was lent to it") from None
         if not out_of_band:
-            return _Read(loan, pickled)
+            return _Read(lease, pickled)
         try:
             if len(self._looked_at) >= _MOST_LOOKED_AT:
                 raise OSError
@@ -331,7 +301,7 @@ class Lender:
         except OSError:
             return [bytearray(part) for part in (pickled, *out_of_band)]
         mapping.when_gone = self.arena.hold(segment, self._looked_at)
-        loan.segment = None
+        lease.segment = None
         return [*layout.parts(reference, memoryview(mapping))]
 
     def _learn(self, name: str, kind: int, size: int) -> None:
@@ -352,7 +322,7 @@ class Lender:
 
     # ---- the pool's life -----------------------------------------------------------------------------------
 
-    def rest(self, now: float, deadline: float | None) -> float | None:
+    def release_idle(self, now: float, deadline: float | None) -> float | None:
         """Let go of what is idle; return when to look again, if that is before the deadline. In the pool thread.
 
         There is nothing to do while `arena` has neither segments nor anything that was let go of.
@@ -371,11 +341,11 @@ class Lender:
         """
         let_go = self.arena.let_go
         for link in links:
-            for number in let_go & link.account.met.keys():
-                del link.account.met[number]
+            for number in let_go & link.account.mapped_sizes.keys():
+                del link.account.mapped_sizes[number]
                 with suppress(OSError):  # it is gone
                     link.post(framing.encode(framing.FORGET, value=number))
-        still_mapped: set[int] = set().union(*(link.account.met for link in self._pool.workers.values()))
+        still_mapped: set[int] = set().union(*(link.account.mapped_sizes for link in self._pool.workers.values()))
         let_go &= still_mapped
 
     def close(self) -> None:
@@ -389,8 +359,8 @@ class Lender:
 
 
 def _note_fork() -> None:
-    for lender in list(_lenders):
-        lender.arena.forked()
+    for leases in list(_all):
+        leases.arena.forked()
 
 
 # Before, for what is let go of meanwhile by other threads, and after, for what they got meanwhile.

@@ -101,56 +101,108 @@ class Task:
 
 
 class Rule(NamedTuple):
-    """One row of the table: in these states the event is taken by this method of Machine."""
+    """One row of the table: in these states the event is taken by this method of a part of the machine."""
 
     event: type[Any]
     states: tuple[State, ...]
     then: str
-    method: str
+    handler: str
     why: str
 
 
 _S = State
 
 RULES: tuple[Rule, ...] = (
-    Rule(ev.Spawned, (_S.STARTING, _S.STOPPING), "same", "_spawned", "its pid is known"),
-    Rule(ev.SpawnFailed, (_S.STARTING, _S.STOPPING), "DEAD", "_spawn_failed", "try again after a pause"),
-    Rule(ev.Ready, (_S.STARTING,), "IDLE", "_ready", "it may be given a task; STOPPING if it is unhealthy already"),
-    Rule(ev.Ready, (_S.STOPPING,), "same", "_ignore", "it will read that it is to leave"),
-    Rule(ev.InitializerFailed, (_S.STARTING,), "same", "_initializer_failed", "no worker would do better: break"),
-    Rule(ev.InitializerFailed, (_S.STOPPING,), "same", "_ignore", "it is leaving anyway"),
+    Rule(ev.Spawned, (_S.STARTING, _S.STOPPING), "same", "workers.on_spawned", "its pid is known"),
+    Rule(ev.SpawnFailed, (_S.STARTING, _S.STOPPING), "DEAD", "workers.on_spawn_failed", "try again after a pause"),
+    Rule(
+        ev.Ready,
+        (_S.STARTING,),
+        "IDLE",
+        "workers.on_ready",
+        "it may be given a task; STOPPING if it is unhealthy already",
+    ),
+    Rule(ev.Ready, (_S.STOPPING,), "same", "workers.ignore", "it will read that it is to leave"),
+    Rule(
+        ev.InitializerFailed,
+        (_S.STARTING,),
+        "same",
+        "workers.on_initializer_failed",
+        "no worker would do better: break",
+    ),
+    Rule(ev.InitializerFailed, (_S.STOPPING,), "same", "workers.ignore", "it is leaving anyway"),
     Rule(
         ev.Finished,
         (_S.BUSY,),
         "IDLE",
-        "_finished",
+        "workers.on_finished",
         "deliver, or try again; BUSY if another task is ahead; STOPPING if it is to be replaced, or was being killed",
     ),
-    Rule(ev.Finished, (_S.STOPPING,), "same", "_ignore", "too late: whoever waited for it was told"),
-    Rule(ev.Answered, (_S.BUSY,), "same", "_answered", "it has begun the next task; send it more"),
-    Rule(ev.TakenBack, (_S.BUSY, _S.STOPPING), "same", "_taken_back", "back to the queue's head, or withdrawn"),
-    Rule(ev.Dropped, (_S.BUSY,), "IDLE", "_dropped", "BUSY as long as it runs a task; then it may be sent more"),
-    Rule(ev.Dropped, (_S.STOPPING,), "same", "_ignore", "it gets nothing more"),
-    Rule(ev.SendRefused, (_S.BUSY,), "STOPPING", "_send_refused", "the task never ran: back to the queue's head"),
-    Rule(ev.Declined, (_S.BUSY,), "IDLE", "_declined", "the task was cancelled at the last moment; it never ran"),
-    Rule(ev.Babbled, (_S.STARTING, _S.IDLE, _S.BUSY, _S.STOPPING), "same", "_babbled", "SIGKILL"),
-    Rule(ev.HungUp, (_S.STARTING, _S.IDLE, _S.BUSY), "same", "_hung_up", "SIGKILL, if it has not ended in a moment"),
-    Rule(ev.HungUp, (_S.STOPPING,), "same", "_ignore", "it is leaving anyway"),
-    Rule(ev.Unhealthy, (_S.STARTING, _S.BUSY), "same", "_unhealthy", "no task after this one; replace it"),
-    Rule(ev.Unhealthy, (_S.IDLE,), "STOPPING", "_unhealthy", "replace it"),
-    Rule(ev.Unhealthy, (_S.STOPPING,), "same", "_ignore", "it is leaving anyway"),
-    Rule(ev.Outdated, (_S.STARTING, _S.IDLE), "STOPPING", "_outdated", "replace it"),
+    Rule(ev.Finished, (_S.STOPPING,), "same", "workers.ignore", "too late: whoever waited for it was told"),
+    Rule(ev.Answered, (_S.BUSY,), "same", "workers.on_answered", "it has begun the next task; send it more"),
     Rule(
-        ev.Outdated, (_S.BUSY,), "STOPPING", "_outdated", "its task never ran: back to the queue's head; replace it"
+        ev.TakenBack,
+        (_S.BUSY, _S.STOPPING),
+        "same",
+        "workers.on_taken_back",
+        "back to the queue's head, or withdrawn",
     ),
-    Rule(ev.Outdated, (_S.STOPPING,), "same", "_ignore", "it is leaving anyway"),
-    Rule(ev.LastBeat, (_S.BUSY,), "same", "_last_beat", "wait on, or SIGTERM, grace, SIGKILL"),
-    Rule(ev.LastBeat, (_S.STARTING, _S.IDLE, _S.STOPPING), "same", "_ignore", "its task is over"),
-    Rule(ev.MemoryFound, (_S.BUSY,), "same", "_memory_found", "SIGKILL if it is too much"),
-    Rule(ev.MemoryFound, (_S.STARTING, _S.IDLE, _S.STOPPING), "same", "_ignore", "its task is over"),
-    Rule(ev.Died, (_S.BUSY,), "DEAD", "_died", "fail its task or try it again; requeue what never began; refill"),
-    Rule(ev.Died, (_S.STARTING, _S.IDLE), "DEAD", "_died", "refill, after a pause if it died young"),
-    Rule(ev.Died, (_S.STOPPING,), "DEAD", "_died", "as asked; refill if it was not replaced before"),
+    Rule(
+        ev.Dropped,
+        (_S.BUSY,),
+        "IDLE",
+        "workers.on_dropped",
+        "BUSY as long as it runs a task; then it may be sent more",
+    ),
+    Rule(ev.Dropped, (_S.STOPPING,), "same", "workers.ignore", "it gets nothing more"),
+    Rule(
+        ev.SendRefused,
+        (_S.BUSY,),
+        "STOPPING",
+        "workers.on_send_refused",
+        "the task never ran: back to the queue's head",
+    ),
+    Rule(
+        ev.Declined,
+        (_S.BUSY,),
+        "IDLE",
+        "workers.on_declined",
+        "the task was cancelled at the last moment; it never ran",
+    ),
+    Rule(ev.Babbled, (_S.STARTING, _S.IDLE, _S.BUSY, _S.STOPPING), "same", "workers.on_babbled", "SIGKILL"),
+    Rule(
+        ev.HungUp,
+        (_S.STARTING, _S.IDLE, _S.BUSY),
+        "same",
+        "workers.on_hung_up",
+        "SIGKILL, if it has not ended in a moment",
+    ),
+    Rule(ev.HungUp, (_S.STOPPING,), "same", "workers.ignore", "it is leaving anyway"),
+    Rule(ev.Unhealthy, (_S.STARTING, _S.BUSY), "same", "workers.on_unhealthy", "no task after this one; replace it"),
+    Rule(ev.Unhealthy, (_S.IDLE,), "STOPPING", "workers.on_unhealthy", "replace it"),
+    Rule(ev.Unhealthy, (_S.STOPPING,), "same", "workers.ignore", "it is leaving anyway"),
+    Rule(ev.Outdated, (_S.STARTING, _S.IDLE), "STOPPING", "workers.on_outdated", "replace it"),
+    Rule(
+        ev.Outdated,
+        (_S.BUSY,),
+        "STOPPING",
+        "workers.on_outdated",
+        "its task never ran: back to the queue's head; replace it",
+    ),
+    Rule(ev.Outdated, (_S.STOPPING,), "same", "workers.ignore", "it is leaving anyway"),
+    Rule(ev.LastBeat, (_S.BUSY,), "same", "limits.on_last_beat", "wait on, or SIGTERM, grace, SIGKILL"),
+    Rule(ev.LastBeat, (_S.STARTING, _S.IDLE, _S.STOPPING), "same", "workers.ignore", "its task is over"),
+    Rule(ev.MemoryFound, (_S.BUSY,), "same", "limits.on_memory_found", "SIGKILL if it is too much"),
+    Rule(ev.MemoryFound, (_S.STARTING, _S.IDLE, _S.STOPPING), "same", "workers.ignore", "its task is over"),
+    Rule(
+        ev.Died,
+        (_S.BUSY,),
+        "DEAD",
+        "workers.on_died",
+        "fail its task or try it again; requeue what never began; refill",
+    ),
+    Rule(ev.Died, (_S.STARTING, _S.IDLE), "DEAD", "workers.on_died", "refill, after a pause if it died young"),
+    Rule(ev.Died, (_S.STOPPING,), "DEAD", "workers.on_died", "as asked; refill if it was not replaced before"),
 )
 
 
@@ -161,8 +213,3 @@ def render_rules() -> str:
         states = ", ".join(state.value for state in rule.states)
         lines.append(f"| {rule.event.__name__} | {states} | {rule.then} | {rule.why} |")
     return "\n".join(lines)
-
-
-TABLE: dict[tuple[type[Any], State], str] = {
-    (rule.event, state): rule.method for rule in RULES for state in rule.states
-}

@@ -30,6 +30,8 @@ class Timer(enum.IntEnum):
 
 Key: TypeAlias = tuple[Timer, int]
 
+_OF_WORKERS = [timer for timer in Timer if timer < Timer.DEADLINE]
+
 
 class Timers:
     """Moments by key. What was set anew or cancelled stays in the heap until it comes up, and is passed over."""
@@ -50,6 +52,16 @@ class Timers:
         """Wait no longer under these keys; some may not be set."""
         for key in keys:
             self._at.pop(key, None)
+
+    def cancel_task_limits(self, generation: int) -> None:
+        """Limit the time of a worker's task no longer."""
+        self._at.pop((Timer.TIMEOUT, generation), None)
+        self._at.pop((Timer.HEARTBEAT, generation), None)
+
+    def cancel_worker(self, generation: int) -> None:
+        """Wait no longer for anything of a worker."""
+        for timer in _OF_WORKERS:
+            self._at.pop((timer, generation), None)
 
     def __contains__(self, key: Key) -> bool:
         return key in self._at

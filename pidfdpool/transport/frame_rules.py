@@ -1,8 +1,8 @@
-"""Which frames may come from a worker, from the template, and from the host. Pure data.
+"""The frames that may come from a worker, from the template, and from the host. Pure data.
 
-A worker runs code of the user's, which can write into any descriptor. So the host checks kind, number and length of
-buffers before it keeps anything of a frame, and whoever handles a frame may rely on what is checked here. The two
-other directions are checked in the same way: a host's own code, and a preload, can write into a wrong descriptor too.
+A worker runs the user's code, which can write into any descriptor. So the host checks kind, number and length of the
+buffers before it keeps anything of a frame, and whoever handles a frame may rely on these checks. The other two
+directions are checked in the same way: code of the host's, and a preload, can also write into a wrong descriptor.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-LONGEST_TEXT = 1 << 16  # bytes of the reason why a worker is not well
-_MOST_PARTS = 256  # of a payload in a segment: the pickle, and 255 buffers at most
-_MOST_AT_A_TIME = 1 << 31  # tasks, and whatever else is counted
+LONGEST_TEXT = 1 << 16  # bytes of the reason why a worker is unhealthy
+_MOST_PARTS = 256  # of a payload in a segment: the pickle, and at most 255 buffers
+_MOST_AT_A_TIME = 1 << 31  # of tasks and of everything else that is counted
 _NUMBER = 8  # bytes of each number in a reference
 
 
 def _is_reference(length: int) -> bool:
-    """Return whether so many bytes can name a payload in a segment: its number, and a length for each part."""
+    """Return whether so many bytes can be a reference: a segment's number, and a length for each part."""
     return not length % _NUMBER and 2 <= length // _NUMBER <= 1 + _MOST_PARTS
 
 

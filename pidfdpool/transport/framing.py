@@ -285,54 +285,62 @@ class Decoder:
             WireError: these bytes are no frame; the stream cannot be used any more. Where frames were complete before
                 them, these are returned, and `fault` is set.
         """
+        if self.fault is not None:
+            raise self.fault
         frames: list[Frame] = []
-        try:
-            if self.fault is not None:
-                raise self.fault
-            self._cut(self._rest + data if self._rest else data, frames)
-        except WireError as error:
-            self.fault = error
-            if not frames:
-                raise
-        return frames
-
-    def _cut(self, data: bytes, frames: list[Frame]) -> None:
-        """Append the frames that are complete, and keep the rest."""
-        of_one, seal, usual, special = self._of_one, self._seal, self._grammar.usual, self._grammar.special
-        least = of_one.size
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        grammar, seal, unpack = self._grammar, self._seal, self._of_one.unpack_from
+        usual, special, least = grammar.usual, grammar.special, self._of_one.size
         position, end = 0, len(data)
         while True:
-            frame = self._frame
-            if frame is None:
+            if self._frame is None:
+                while end - position >= least:
+                    mark, kind, count, slot, generation, value, length = unpack(data, position)
+                    body = position + least
+                    after = body + length
+                    if kind != usual or count != 1 or mark != seal or slot & special or after > end:
+                        break
+                    frames.append(Frame(kind, slot, generation, value, [data[body:after]]))
+                    position = after
                 if position == end:
-                    break
-                if end - position >= least:
-                    mark, kind, count, slot, generation, value, length = of_one.unpack_from(data, position)
-                    if kind == usual and count == 1 and mark == seal and not slot & special:
-                        body = position + least
-                        if end - body >= length:
-                            position = body + length
-                            frames.append(Frame(kind, slot, generation, value, [data[body:position]]))
-                            continue
-                body = self._begin(data, position)
-                if not body:
-                    break
-                position = body
-                frame = self._frame
-                assert frame is not None
-            while self._lengths:
-                length = self._lengths.pop()
-                if end - position < length:
-                    self._length, self._filled = length, end - position
-                    self._body = self._memory(frame, data[position:])
-                    self._rest = b""
-                    return
-                if type(frame.buffers) is list:
-                    frame.buffers.append(data[position : position + length])
-                position += length
+                    return frames
+            try:
+                frame, position = self._cut(data, position)
+            except WireError as error:
+                self.fault = error
+                if not frames:
+                    raise
+                return frames
+            if frame is None:
+                return frames
             frames.append(frame)
-            self._frame = None
-        self._rest = data[position:]
+
+    def _cut(self, data: bytes, position: int) -> tuple[Frame | None, int]:
+        """Return the frame at this place, or the one that was begun, and its end. None: it has not come whole yet.
+
+        Raises:
+            WireError: as `feed`.
+        """
+        if self._frame is None:
+            body = self._begin(data, position)
+            if not body:
+                self._rest = data[position:]
+                return None, position
+            position = body
+        frame = self._frame
+        assert frame is not None
+        while self._lengths:
+            length = self._lengths.pop()
+            if len(data) - position < length:
+                self._length, self._filled = length, len(data) - position
+                self._body = self._memory(frame, data[position:])
+                return None, position
+            if type(frame.buffers) is list:
+                frame.buffers.append(data[position : position + length])
+            position += length
+        self._frame = None
+        return frame, position
 
     def _begin(self, data: bytes, position: int) -> int:
         """Begin a frame and return where its buffers begin; 0 if too little has come for that.

@@ -101,7 +101,7 @@ class Boot:
         return boot
 
     @property
-    def preloads(self) -> bool:
+    def has_preload(self) -> bool:
         """Whether there is anything of the user's to run in the template."""
         runs = self.preload or self.runs_script
         return bool(runs) or self._preload_call is not None or self.preparation is not None

@@ -83,7 +83,7 @@ class Worker:
         prctl.set_name(f"pidfd-worker{self._slot}")
         # A tool that is in each process's bootstrap begins and ends there, and does not expect to have begun before.
         (exiting.forget if identity.bootstrap_is_replaced() else exiting.begin)()
-        identity.assume(f"PidfdPoolWorker-{self._slot}", (self._slot + 1,), self._boot, self._host_fd)
+        identity.become_process(f"PidfdPoolWorker-{self._slot}", (self._slot + 1,), self._boot, self._host_fd)
         return identity.run(self._work)
 
     def _work(self) -> int:
@@ -115,7 +115,8 @@ class Worker:
     def _send(self, pieces: list[Buffer]) -> None:
         with self._sending:
             self._channel.send(pieces)
-        self._say_unsaid()
+        if self._unsaid:
+            self._say_unsaid()
 
     def _report(self, reason: str) -> None:
         """Say that this worker is not well: now, or as soon as the frame that is being written is complete."""
@@ -139,9 +140,8 @@ class Worker:
             black_box.beat(self._box, time.monotonic())
 
     def _memory(self) -> int:
-        """Return this process's resident memory in KiB; 0: not watched, or not known."""
-        if self._statm is None:
-            return 0
+        """Return this process's resident memory in KiB; 0: not known."""
+        assert self._statm is not None
         try:
             pages, shared = (int(field) * _PAGE_KIB for field in os.pread(self._statm, 128, 0).split()[1:3])
             return min(pages - min(shared, self._segments.mapped >> 10), _MOST_KIB)
@@ -187,9 +187,10 @@ class Worker:
         """Do what was read so far; return whether there is to be more."""
         line, notes = self._line, self._notes
         while line:
-            if line[0].kind == framing.LEAVE:
+            frame = line[0]
+            if frame.kind == framing.LEAVE:
                 return False
-            if line[0].slot & framing.NEEDS_SCRIPT and not scripts.ran_again:
+            if frame.slot & framing.NEEDS_SCRIPT and not scripts.ran_again:
                 self._send(framing.encode(framing.OUTDATED))
                 return False
             if self._unwell and line[-1].kind != framing.LEAVE:
@@ -201,13 +202,14 @@ class Worker:
                 if stolen:
                     raise RuntimeError("a task has taken tokens of this worker's, which only its loop may take")
             else:
-                notes[NEXT] = number = line[0].value
+                notes[NEXT] = number = frame.value
                 # Looked at after that: the host takes back first, and looks then what is at hand.
                 if notes[TAKEN_BACK] and self._is_taken_back(number):
                     self._drop()
                     continue
                 notes[BEGUN] = number
-                self._answer(line.popleft())
+                line.popleft()
+                self._answer(frame)
                 if self._outdated:
                     return False
         return True
@@ -236,7 +238,8 @@ class Worker:
             told |= self._segments.answer()
         elif frame.slot & framing.ABOUT_SEGMENTS:
             told |= framing.ANSWERED
-        self._send(framing.encode(kind, told, self._memory(), frame.value, buffers))
+        memory = 0 if self._statm is None else self._memory()
+        self._send(framing.encode(kind, told, memory, frame.value, buffers))
 
     def _sent_anew(self, number: int) -> Frame:
         """Return the frame of a task when it has come for the second time, behind others that wait."""
@@ -293,7 +296,8 @@ class Worker:
             frame.buffers.clear()
             result = function(*arguments, **keywords)
             del function, arguments, keywords
-            self._leave_if_forked()
+            if os.getpid() != self._pid:
+                self._leave()
             dump = self._segments.dump if self._segments.lends else payload.dumps
             kind, buffers = framing.RESULT, dump(result, self._shared)
         except scripts.NeedsScript:  # raised while the call is rebuilt, so nothing of it has run
@@ -301,18 +305,18 @@ class Worker:
             return framing.OUTDATED, []
         except BaseException as error:
             note.doing = None
-            self._leave_if_forked()
+            if os.getpid() != self._pid:
+                self._leave()
             kind, buffers = framing.ERROR, tracebacks.told(error, self._shared)
         if picklers.shared_resources:
             self._handing.note()
         hygiene.flush_output()
         return kind, buffers
 
-    def _leave_if_forked(self) -> None:
+    def _leave(self) -> None:
         """End a process that a task forked and that came back out of the task: it is no worker."""
-        if os.getpid() != self._pid:
-            hygiene.flush_output()
-            os._exit(0)
+        hygiene.flush_output()
+        os._exit(0)
 
     def _close_in_forked_child(self) -> None:
         context.forget()

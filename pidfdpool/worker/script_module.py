@@ -14,7 +14,6 @@ On the only thread of a template or worker; never in the host.
 from __future__ import annotations
 
 import sys
-from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 from pidfdpool.process import native
@@ -23,7 +22,10 @@ from pidfdpool.worker import rebuild_guard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
     from typing import Any
+else:
+    ModuleSpec = type(sys.__spec__)  # `importlib.machinery` loads `warnings`, which template and workers do not need
 
 _real: list[ModuleType] = []  # what was `__main__` before; kept, because it holds the code that runs this process
 

@@ -11,6 +11,8 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from pidfdpool import PidfdPoolExecutor
 from tests import calling_back
 from tests.conditions import MARK, eventually, marked, processes_of_this_run, run_python
@@ -218,6 +220,7 @@ def release(pool, place):
     faults.RELEASE.set()
 
 
+@pytest.mark.timeout(150)
 def test_a_fault_is_that_of_one_call(way, caplog):
     caplog.set_level("CRITICAL")
     cells = [cell for cell in CELLS if expected(*cell) != "host"]
@@ -249,6 +252,7 @@ for place, fault, interface in CELLS:
 """
 
 
+@pytest.mark.timeout(150)
 def test_a_host_that_crashes_leaves_nothing(way):
     environment = marked("faults")
     ran = run_python(HOSTS, way, env=environment, timeout=120)

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from pidfdpool.loop import outcomes, segment_leases, stacks
 from pidfdpool.loop.progress import Progress
 from pidfdpool.loop.responses import OUTCOMES
+from pidfdpool.loop.segment_account import ResultLease, SegmentAccount, TaskSegments
 from pidfdpool.scheduler.machine import Machine
 from pidfdpool.scheduler.policy import Policy
 from pidfdpool.serialization import payload
@@ -108,19 +109,19 @@ class _Host:
         self.tasks = {number: SimpleNamespace(name="task", number=number) for number in range(1, 4)}
         self.machine = Machine(Policy(max_workers=1))
         self.workers: dict[int, object] = {}
-        self.lender = segment_leases.Lender.__new__(segment_leases.Lender)
-        self.lender._pool = self
-        self.lender.arena = Arena(4 << 20)
-        self.lender._looked_at = set()
-        self.lender.sizes = {}
-        self.account = segment_leases.Account()
+        self.leases = segment_leases.SegmentLeases.__new__(segment_leases.SegmentLeases)
+        self.leases._pool = self
+        self.leases.arena = Arena(4 << 20)
+        self.leases._looked_at = set()
+        self.leases.sizes = {}
+        self.account = SegmentAccount()
 
     def lend(self) -> None:
         """Have each task lent a segment for its result."""
         for number in self.tasks:
-            segment = self.lender.arena.take(RESULT, 100_000) or self.lender.arena.make(RESULT, 100_000)
-            loan = None if segment is None else segment_leases._Loan(self.lender.arena, segment)
-            self.account.lent[number] = segment_leases._Lent(None, loan, None)
+            segment = self.leases.arena.take(RESULT, 100_000) or self.leases.arena.make(RESULT, 100_000)
+            lease = None if segment is None else ResultLease(self.leases.arena, segment)
+            self.account.leased[number] = TaskSegments(None, lease, None)
 
 
 _host: list[_Host] = []
@@ -128,7 +129,7 @@ _host: list[_Host] = []
 
 def be_told(frame: framing.Frame) -> None:
     """Take an outcome as a future is told it."""
-    result, error = outcomes.told(frame)
+    result, error = outcomes.load(frame)
     check(error is None or (result is None and isinstance(error, BaseException)), "neither a result nor an error")
     check(not frame.buffers, "its buffers are kept")
     str(error)
@@ -141,7 +142,7 @@ def answers(draw: random.Random) -> int:
     host = _host[0]
     host.lend()
     numbers = {
-        n: lent.loan.segment.number for n, lent in host.account.lent.items() if lent.loan and lent.loan.segment
+        n: had.result.segment.number for n, had in host.account.leased.items() if had.result and had.result.segment
     }
     number = draw.randrange(1, 4)
     parts = [draw.choice((0, 10, 1000, 50_000, 99_000, inputs.number(draw, 64))) for _ in range(draw.randrange(1, 4))]
@@ -156,11 +157,11 @@ def answers(draw: random.Random) -> int:
     link = SimpleNamespace(account=host.account)
     try:
         for frame in framing.Decoder(inputs.GRAMMARS["a worker to the host"]).feed(raw):
-            host.lender.settle(link, frame)
+            host.leases.settle(link, frame)
             be_told(frame)
     except framing.WireError as error:
         check(str(error), "a fault without words")
-    host.account.lent.clear()
+    host.account.leased.clear()
     return len(raw)
 
 
@@ -305,7 +306,7 @@ TARGETS: dict[str, Callable[[random.Random], int]] = {
 def close() -> None:
     """Let go of what the targets have made for all of their inputs."""
     for host in _host:
-        host.lender.close()
+        host.leases.close()
     for progress in _progress:
         progress.close()
     for fd in (*_box, *_ends):

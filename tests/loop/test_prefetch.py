@@ -41,7 +41,7 @@ class Held:
     def is_known_to_be_quick(self):
         for _ in range(20):
             self.pool.submit(calls.double, 1).result()
-        return machine_of(self.pool)._pace < 0.0004  # of which more than AHEAD are a millisecond
+        return machine_of(self.pool).prefetcher.pace < 0.0004  # of which more than AHEAD are a millisecond
 
     def hold(self, name):
         path = str(self.folder / name)
@@ -108,7 +108,7 @@ def test_a_task_that_has_begun_behind_another_cannot_be_cancelled(held, tmp_path
     path = str(tmp_path / "second")
     second = held.pool.submit(calls.run_until, path, f"{path}.release", "second")
     held.submit_ahead()
-    with held.pool._pool.poller.serving:  # nobody takes answers meanwhile
+    with held.pool._pool.core.poller.serving:  # nobody takes answers meanwhile
         held.release()
         eventually(lambda: os.path.exists(path), "it runs")
         assert second._number in machine_of(held.pool).given, "for all that the host knows"
@@ -133,7 +133,7 @@ def test_killing_a_task_that_has_ended_unnoticed_hits_none_behind_it(held, tmp_p
     second = held.pool.submit(calls.run_until, path, f"{path}.release", "second")
     held.submit_ahead()
     [holding] = held.holding
-    with held.pool._pool.poller.serving:  # nobody takes answers meanwhile
+    with held.pool._pool.core.poller.serving:  # nobody takes answers meanwhile
         held.release()
         eventually(lambda: os.path.exists(path), "the next one runs")
         assert holding.kill()

@@ -77,7 +77,7 @@ def crash(machine: Machine, now: float) -> list:
 
 
 def replace(machine: Machine, now: float) -> list:
-    slot = next(slot for slot in machine.slots if slot.generation == machine._generations)
+    slot = next(slot for slot in machine.slots if slot.generation == machine.workforce._last_generation)
     return get_ready(machine, slot.index, slot.generation, now)
 
 

@@ -177,7 +177,7 @@ class Life:
 
     def template_acts(self) -> None:
         world = self.world
-        if world.template == "up" and not world.machine.booted:
+        if world.template == "up" and not world.machine.state.template_booted:
             world.happen(ev.TemplateBooted())
         elif world.template == "up" and self.draw.random() < 0.5:
             world.lose_template()

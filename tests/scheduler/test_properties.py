@@ -214,7 +214,7 @@ class Drive(RuleBasedStateMachine):
 
     @running
     @rule()
-    @precondition(lambda self: self.world.template == "up" and not self.machine.booted)
+    @precondition(lambda self: self.world.template == "up" and not self.machine.state.template_booted)
     def template_boots(self):
         self.world.happen(ev.TemplateBooted())
 

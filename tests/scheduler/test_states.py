@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from pidfdpool.scheduler import actions as do
 from pidfdpool.scheduler import events as ev
 from pidfdpool.scheduler.machine import Machine
 from pidfdpool.scheduler.policy import Policy
-from pidfdpool.scheduler.pool_state import END_AFTER_HANGING_UP
 from pidfdpool.scheduler.states import RULES, Phase, State, Template, render_rules
+from pidfdpool.scheduler.workers import EXIT_AFTER_HANG_UP
 from tests.scheduler.driving import ENDED, KILLED, started
 
 
@@ -146,15 +147,15 @@ def test_young_deaths_that_are_far_apart_break_nothing():
 
 def test_a_finished_task_forgives_young_deaths():
     machine = started(2)
-    assert machine._streak == 0
+    assert machine.restart_limiter.streak == 0
     machine.decide(ev.Died(0, 1, KILLED), 0.5)
-    assert machine._streak == 0, "it had finished a task: not young"
+    assert machine.restart_limiter.streak == 0, "it had finished a task: not young"
     machine.decide(ev.Spawned(0, 3, 100), 0.5)
     machine.decide(ev.Died(0, 3, KILLED), 0.5)
-    assert machine._streak == 1
+    assert machine.restart_limiter.streak == 1
     machine.decide(ev.Submitted(5), 0.6)
     machine.decide(ev.Finished(1, 2, 5), 0.7)
-    assert machine._streak == 0
+    assert machine.restart_limiter.streak == 0
 
 
 def test_a_fork_that_fails_breaks_nothing_while_others_work():
@@ -262,8 +263,8 @@ def test_a_worker_whose_channel_is_closed_is_killed_if_it_does_not_end(state):
     slot = machine.slots[0]
     assert slot.state is state
     assert machine.decide(ev.HungUp(0, slot.generation), 2.0) == []
-    assert machine.deadline() == pytest.approx(2.0 + END_AFTER_HANGING_UP)
-    assert machine.decide(ev.Tick(), 2.0 + END_AFTER_HANGING_UP) == [do.Signal(0, slot.generation, 9)]
+    assert machine.deadline() == pytest.approx(2.0 + EXIT_AFTER_HANG_UP)
+    assert machine.decide(ev.Tick(), 2.0 + EXIT_AFTER_HANG_UP) == [do.Signal(0, slot.generation, 9)]
     actions = machine.decide(ev.Died(0, slot.generation, KILLED), 3.0)
     assert actions[0].cause is Cause.HUNG_UP
     if state is State.BUSY:
@@ -294,9 +295,9 @@ def test_news_of_a_buried_worker_changes_nothing():
 
 
 def test_every_rule_names_a_method_and_no_two_rules_overlap():
-    seen = set()
+    machine, seen = Machine(Policy(1)), set()
     for rule in RULES:
-        assert callable(getattr(Machine, rule.method))
+        assert callable(attrgetter(rule.handler)(machine))
         for state in rule.states:
             assert (rule.event, state) not in seen
             seen.add((rule.event, state))

@@ -458,10 +458,10 @@ class World:
         assert set(machine.tasks) - unanswered == set(self.tasks) - done - unanswered, "a task is lost"
         living = [slot for slot in machine.slots if slot.state is not State.DEAD]
         assert {slot.index for slot in living} == set(self.workers)
-        assert machine.active == sum(slot.counted for slot in living)
+        assert machine.workforce.active == sum(slot.counted for slot in living)
         idle = [slot.index for slot in living if slot.state is State.IDLE]
         busy = [slot for slot in living if slot.state is State.BUSY]
-        assert sorted(machine._idle) == idle
+        assert sorted(machine.workforce.idle) == idle
         if machine.phase in (Phase.OPEN, Phase.DRAINING):
             assert not (idle and machine.queue and len(busy) < machine.size), "a worker idles while a task waits"
         self.check_clocks()
@@ -474,11 +474,11 @@ class World:
     def check_clocks(self) -> None:
         """No clock of a task goes on when the task is over: it would hit the worker's next one."""
         machine = self.machine
-        for timer, whose in machine._timers._at:
+        for timer, whose in machine.timers._at:
             if timer in (Timer.DEADLINE, Timer.RETRY):
                 assert whose in machine.tasks, f"{timer!r} of a task that is over"
             elif timer in (Timer.TIMEOUT, Timer.HEARTBEAT):
-                task = machine._by_generation[whose].task
+                task = machine.workforce.by_generation[whose].task
                 assert task is not None, f"{timer!r} without a task"
                 policy = self.tasks[task].policy
                 limit = policy.timeout if timer is Timer.TIMEOUT else policy.heartbeat_timeout

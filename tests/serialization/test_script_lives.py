@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.conditions import run_python
+
+pytestmark = pytest.mark.timeout(150)
 
 
 def run(code):

@@ -269,7 +269,7 @@ def leave_descriptors(count):
     last = max(int(name) for name in os.listdir("/proc/self/fd"))
     while os.dup(1) < last:
         pass
-    serving = 3  # the doorbell's two ends and the epoll
+    serving = 3  # the SIGCHLD pipe's two ends and the epoll
     limit = len(os.listdir("/proc/self/fd")) - 1 + serving + count
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 

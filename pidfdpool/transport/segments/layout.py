@@ -1,6 +1,7 @@
-"""How a payload lies in a segment: the pickle first, then each buffer that was left out of it, aligned.
+"""Says where the parts of a payload lie in a segment: first the pickle, then each out-of-band buffer, aligned.
 
-A *reference* names it: the segment's number and the length of each part. It takes the payload's place in a frame.
+A *reference* names such a payload: the segment's number and the length of each part. It takes the payload's place in
+a frame. Pure; used at both ends, on any thread.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
 
     from pidfdpool.transport.framing import Buffer
 
-_ALIGNMENT = 64  # a cache line, and enough for whatever an array holds
+_ALIGNMENT = 64  # bytes: a cache line, and enough for any array
 _NUMBER = struct.Struct("<Q")
 
 
 class Layout:
-    """Where the parts of one payload go: the pieces of its pickle, what was left out. `size`: all of it, in bytes."""
+    """The places of one payload's parts: the pieces of its pickle, the out-of-band buffers. `size`: bytes of all."""
 
     __slots__ = ("_at", "_left_out", "_lengths", "_pieces", "size")
 
@@ -44,11 +45,11 @@ class Layout:
         return self._pieces[-1][-1]
 
     def reference(self, number: int) -> bytes:
-        """Return what names it in a segment of this number."""
+        """Return the reference to it in a segment of this number."""
         return struct.pack(f"<Q{len(self._lengths)}Q", number, *self._lengths)
 
     def buffers(self) -> list[Buffer]:
-        """Return it as buffers for a frame. Only the pieces of the pickle are copied, if there are several."""
+        """Return it as buffers for a frame. The pieces of the pickle are copied if there are several."""
         return [b"".join(self._pieces), *self._left_out]
 
 
@@ -59,16 +60,16 @@ def number_of(reference: Buffer) -> int:
 
 
 def size_of(reference: Buffer) -> int:
-    """Return the size of the payload that a reference names, in bytes."""
+    """Return the size in bytes of the payload that a reference names."""
     lengths = _lengths(reference)
     return _places(lengths)[-1] + lengths[-1]
 
 
 def parts(reference: Buffer, memory: memoryview) -> list[memoryview]:
-    """Return the views of a payload's parts in the memory of its segment.
+    """Return views of a payload's parts in the memory of its segment.
 
     Raises:
-        ValueError: it does not lie in there.
+        ValueError: it exceeds the segment.
     """
     lengths = _lengths(reference)
     places = _places(lengths)
