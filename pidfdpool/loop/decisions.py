@@ -99,11 +99,13 @@ class Decisions:
 
     @property
     def may_lead(self) -> bool:
-        """Whether the caller, who waits for a future, may read the channels meanwhile."""
-        thread = self.thread
-        return thread.started and not (
-            self.poller.among_greenlets or thread.does_its_work or self.is_reentered or interruptible.is_usual_here()
-        )
+        """Whether threads that wait for futures may read the channels meanwhile."""
+        return self.thread.started and not self.poller.among_greenlets
+
+    @property
+    def is_at_work_here(self) -> bool:
+        """Whether the caller is amid the work that brings results."""
+        return self.lock._is_owned() or self.thread.does_its_work
 
     def defer(self, event: ev.Event) -> None:
         """Have the pool thread decide upon an event. From any thread, at any time."""

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from pidfdpool.loop.outbox import Outbox
     from pidfdpool.loop.poller import Poller
 
-_SIGNALS = tuple(signal.valid_signals())
 _INTERRUPTS = (signal.SIGINT,)
 SHORT = interruptible.STEPS[0]
 LEAVING = 1.0  # seconds that a leader gets to leave when there is nothing left to wait for
@@ -51,7 +50,11 @@ class _Pool(Protocol):
 
     @property
     def may_lead(self) -> bool:
-        """Whether the caller, who waits for a future, may read the channels meanwhile."""
+        """Whether threads that wait for futures may read the channels meanwhile."""
+
+    @property
+    def is_at_work_here(self) -> bool:
+        """Whether the caller is amid the work that brings results."""
 
     def fail(self, error: BaseException) -> None:
         """Break the pool, because something was left half done."""
@@ -65,6 +68,9 @@ class _Future(Protocol):
     def done(self) -> bool:
         """Return whether there is nothing to wait for any more."""
 
+    def _has_callbacks(self) -> bool:
+        """Return whether resolving it calls something of the user's."""
+
 
 class Leadership:
     """Who leads in one pool. Thread-safe."""
@@ -77,23 +83,35 @@ class Leadership:
         self._over = False  # the pool thread has ended
 
     def wait(self, future: _Future, timeout: float | None) -> None:
-        """Lead until the future is done, or for `timeout` seconds at most. Return at once if nobody may lead here."""
+        """Lead until the future is done, or for `timeout` seconds at most. Return at once if nobody may lead here.
+
+        Raises:
+            RuntimeError: without a timeout, the caller would wait for itself.
+        """
         pool = self._pool
-        poller, me = pool.poller, threading.get_ident()
-        leader = poller.leader
-        if not pool.may_lead:
+        if pool.is_at_work_here:
+            if timeout is not None:
+                return
+            raise RuntimeError(
+                "waiting for this result would never end: the caller (a callback, a signal handler, code that runs "
+                "while a result is rebuilt) is in the middle of the work that brings it. Give a timeout, or wait in "
+                "another thread."
+            )
+        if not pool.may_lead or future._has_callbacks():
             return
+        poller, me = pool.poller, threading.get_ident()
+        leader, handles = poller.leader, interruptible.in_handlers_thread()
         if leader.get(None) == me:  # something has interrupted this thread's own wait: a debugger, for instance
             try:
-                handles = interruptible.in_handlers_thread()
                 self._lead(future, timeout, blocks=handles, alone=True)
             finally:
                 poller.wake_leader()  # to look again: it may have been woken meanwhile, and that was used up here
             return
         if poller.is_served or _is_deep():
             return
-        handles = interruptible.in_handlers_thread()
-        if handles and _host_handles_signals():
+        if handles and (native.is_interactive() or interruptible.handlers_are_called()):
+            return
+        if not handles and interruptible.is_usual_here():
             return
         give_back, leave = poller.follow, leader.pop
         try:
@@ -194,8 +212,3 @@ def _is_deep() -> bool:
     except ValueError:
         return False
     return True
-
-
-def _host_handles_signals() -> bool:
-    """Return whether functions of the host's are called when signals come."""
-    return not interruptible.NO_FUNCTION.issuperset(map(type, map(signal.getsignal, _SIGNALS)))

@@ -100,13 +100,13 @@ class Pool:
             return False
         if interruptible.by_raising() and core.defers:  # the first says no most cheaply, for each task
             return False
-        number = task.number
+        number, heavy = task.number, task.heavy
         try:
             with core.lock:
                 machine, now = self.machine, time.monotonic()
                 slot = None
-                if not machine.enqueue(number, now, task.heavy):
-                    slot = machine.hand_over(number, now, task.heavy)
+                if not machine.enqueue(number, now, heavy):
+                    slot = machine.hand_over(number, now, heavy)
                     if slot is None:
                         return False
                 core.submitted += 1
@@ -191,15 +191,6 @@ class Pool:
     def check_open(self) -> None:
         """Raise if no task is accepted; the answer may be stale."""
         self.core.check_open()
-
-    def check_may_wait(self) -> None:
-        """Raise RuntimeError if the caller is amid the work that brings results: it would wait for itself."""
-        if self.core.thread.does_its_work or self.core.is_reentered:
-            raise RuntimeError(
-                "waiting for this result would never end: the caller (a callback, a signal handler, code that runs "
-                "while a result is rebuilt) is in the middle of the work that brings it. Give a timeout, or wait in "
-                "another thread."
-            )
 
     # ---- the pool's life -----------------------------------------------------------------------------------
 

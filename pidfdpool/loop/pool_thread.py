@@ -71,7 +71,7 @@ class PoolThread:
     @property
     def does_its_work(self) -> bool:
         """Whether the caller runs in this thread, or is the leader, who does its work."""
-        return self.is_current or self._outbox.in_leader
+        return threading.get_ident() in (self._ident, self._outbox.leader)
 
     def note_end(self) -> None:
         """Let those go on who wait for the end. In this thread, as the last thing that it does."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pidfdpool.loop.links import ORPHAN_GRACE
 from pidfdpool.loop.outcomes import load_error
+from pidfdpool.loop.poller import WRITE
 from pidfdpool.pidfd import ExitStatus
 from pidfdpool.process import describe, native
 from pidfdpool.scheduler import events as ev
@@ -47,13 +48,14 @@ class TemplateEvents:
                 frames, template.end.early_frames = template.end.early_frames, []
                 self.handle_frames(template, frames)
 
-    def on_channel(self, _mask: int) -> None:
+    def on_channel(self, mask: int) -> None:
         """Serve the template's channel."""
         template = self._core.template
         if template is None:
             return
-        with self._core.lock:
-            template.flush()
+        if mask & WRITE:
+            with self._core.lock:
+                template.flush()
         if self._workers.reads_all:
             template.read_all(partial(self._serve, template))
         else:
@@ -69,7 +71,7 @@ class TemplateEvents:
         for frame in frames:
             link = core.workers.get(frame.slot)
             mine = link if link is not None and link.generation == frame.generation else None
-            if frame.kind in (framing.BLACKBOX, framing.STDERR):
+            if frame.kind in (framing.BLACK_BOX, framing.STDERR):
                 self._on_evidence(template, frame, mine)
             elif frame.kind == framing.SPAWNED:
                 self._on_spawned(template, frame, mine)
@@ -89,19 +91,19 @@ class TemplateEvents:
                 self._lose_template(ev.TemplateUnusable(f"the preload failed: {describe.repr_of(cause)}"))
 
     def _on_evidence(self, template: TemplateLink, frame: Frame, link: WorkerLink | None) -> None:
-        fd = template.channel.descriptor()
+        fd = template.channel.next_descriptor()
         if fd is None:
             return  # no descriptor number was left: there will be the less to tell
         if link is None:
             native.close(fd)
-        elif frame.kind == framing.BLACKBOX:
+        elif frame.kind == framing.BLACK_BOX:
             link.take_blackbox(fd)
         else:
             with self._core.lock:
                 link.take_stderr(fd)
 
     def _on_spawned(self, template: TemplateLink, frame: Frame, link: WorkerLink | None) -> None:
-        fd = template.channel.descriptor()
+        fd = template.channel.next_descriptor()
         if fd is None or link is None:
             # Without its descriptor the worker cannot be watched; it leaves when its channel closes.
             with self._core.lock:

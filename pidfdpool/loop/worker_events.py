@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pidfdpool.loop import responses
+from pidfdpool.loop.poller import WRITE
 from pidfdpool.pidfd import ExitStatus
 from pidfdpool.scheduler import events as ev
 from pidfdpool.transport import framing
@@ -31,12 +32,13 @@ class WorkerEvents:
         self.unreported: list[WorkerLink] = []  # ended, but the template has not reported how
         self.reads_all = False  # each channel that is ready, not once but to its end
 
-    def on_channel(self, link: WorkerLink, _mask: int) -> None:
+    def on_channel(self, link: WorkerLink, mask: int) -> None:
         """Serve a worker's channel. In the pool thread or the leader."""
         if not self._outbox.in_leader:
             self._outbox.run_left()  # what the leader has left comes before what is read now
-        with self._core.lock:
-            link.flush()
+        if mask & WRITE:
+            with self._core.lock:
+                link.flush()
         if self.reads_all:
             link.read_all(partial(self._serve_worker, link))
         else:

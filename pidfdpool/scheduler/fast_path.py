@@ -58,7 +58,7 @@ class FastPath:
         if limit is None:
             limit = self.queue_limit = self._prefetcher.queue_limit()
         queue, state = self._queue, self._state
-        if len(queue) >= limit:
+        if len(queue.priority_of) >= limit:
             return False
         policy = state.policy
         state.tasks[number] = Task(policy, now, heavy)
@@ -131,5 +131,5 @@ class FastPath:
             state.phase is Phase.OPEN
             and policy.sends_ahead
             and policy.idle_timeout is None
-            and not (self._queue or state.prefetched or self._workforce.retiring)
+            and not (self._queue.priority_of or state.prefetched or self._workforce.retiring)
         )
