@@ -94,8 +94,8 @@ def _nobody(*_: Any) -> None:
     return None
 
 
-def _later(pool: Any) -> bool:
-    return pool._thread.started and not pool._thread.is_current
+def _later(core: Any) -> bool:
+    return core.thread.started and not core.thread.does_its_work
 
 
 def _make_all(future: Any) -> None:
@@ -108,8 +108,9 @@ def _wake_for_each(mailbox: Any, waiter: Any, result: Any, error: BaseException 
     waiter.get_loop().call_soon_threadsafe(mailbox._deliver)
 
 
-_MACHINE = "pidfdpool.scheduler"
-_POOL = "pidfdpool.loop.pool"
+_SCHEDULER = "pidfdpool.scheduler"
+_FAST_PATH = f"{_SCHEDULER}.fast_path"
+_DECISIONS = "pidfdpool.loop.decisions"
 
 TRICKS = tuple(
     trick
@@ -118,9 +119,11 @@ TRICKS = tuple(
         Trick(
             "taking-back",
             "taking back for idle workers",
-            patches=(Patch(_MACHINE, "Machine._share_out", _nobody),),
+            patches=(Patch(f"{_SCHEDULER}.prefetch", "Prefetcher.rebalance", _nobody),),
         ),
-        Trick("tasks-in-lots", "small tasks sent in lots", patches=(Patch(f"{_MACHINE}.prefetch", "LOT", 0),)),
+        Trick(
+            "tasks-in-lots", "small tasks sent in lots", patches=(Patch(f"{_SCHEDULER}.prefetch", "MAX_BATCH", 0),)
+        ),
         Trick(
             "tasks-in-one-write",
             "many tasks in one write",
@@ -129,7 +132,7 @@ TRICKS = tuple(
         Trick(
             "answers-in-one-read",
             "many answers in one read",
-            patches=(Patch("pidfdpool.transport.channel", "_CHUNK", 64),),
+            patches=(Patch("pidfdpool.transport.channel", "_READ_SIZE", 64),),
         ),
         Trick(
             "lean-futures",
@@ -137,22 +140,24 @@ TRICKS = tuple(
             patches=(Patch("pidfdpool.executor.futures", "Future.__init__", _make_all),),
         ),
         Trick(
-            "kept-picklers", "picklers used again", patches=(Patch("pidfdpool.serialization.picklers", "_SMALL", -1),)
+            "kept-picklers",
+            "picklers used again",
+            patches=(Patch("pidfdpool.serialization.picklers", "_MAX_KEPT", -1),),
         ),
         Trick(
             "plain",
             "passing over what is plain",
-            patches=(Patch("pidfdpool.serialization.plain", "is_plain", _never),),
+            patches=(Patch("pidfdpool.serialization.plain_data", "is_plain", _never),),
         ),
         Trick(
             "direct-writes",
             "writes by who submits",
             patches=(
-                Patch(_MACHINE, "Machine.hand_over", _nobody),
-                Patch(_POOL, "Pool._decides_later", property(_later)),
+                Patch(_FAST_PATH, "FastPath.hand_over", _nobody),
+                Patch(_DECISIONS, "Decisions.defers", property(_later)),
             ),
         ),
-        Trick("leader", "the leader", patches=(Patch(_POOL, "Pool.may_be_led", property(_never)),)),
+        Trick("leader", "the leader", patches=(Patch(_DECISIONS, "Decisions.may_lead", property(_never)),)),
         Trick("spinning", "spinning", {"spin": 0}),
         Trick(
             "leaders-spinning",
@@ -163,9 +168,9 @@ TRICKS = tuple(
             "short-ways",
             "the short ways",
             patches=(
-                Patch(_MACHINE, "Machine.enqueue", _never),
-                Patch(_MACHINE, "Machine.hand_over", _nobody),
-                Patch(_MACHINE, "Machine.take_answers", _never),
+                Patch(_FAST_PATH, "FastPath.enqueue", _never),
+                Patch(_FAST_PATH, "FastPath.hand_over", _nobody),
+                Patch(_FAST_PATH, "FastPath.take_answers", _never),
             ),
         ),
         Trick("chunks", "chunks of map", patches=(Patch("pidfdpool.executor.mapping", "is_guided", _never),)),

@@ -2,7 +2,8 @@
 
 The names below are loaded on first use (PEP 562): the template process imports this package too, and must not
 pay for the host's half of it. For the same reason TYPE_CHECKING is not imported in what template and workers load:
-`typing` takes as long to load as everything else there. Type checkers know the name.
+`typing` takes as long to load as everything else there. Type checkers know the name. Its value is written as `bool()`
+and not as `False` for jedi, which completes names in editors: that skips a block if it knows that it never runs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if sys.platform != "linux":
         name=__name__,
     )
 
-TYPE_CHECKING = False
+TYPE_CHECKING = bool()  # noqa: UP018
 if TYPE_CHECKING:
     from concurrent.futures import ALL_COMPLETED as ALL_COMPLETED
     from concurrent.futures import FIRST_COMPLETED as FIRST_COMPLETED
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from pidfdpool.executor.options import Options
     from pidfdpool.executor.pool_executor import PidfdPoolExecutor, ProcessPoolExecutor
     from pidfdpool.loop.snapshots import Stats, WorkerInfo
-    from pidfdpool.scheduler.policy import Policy
+    from pidfdpool.scheduler.policy import Policy, PoolOptions, TaskOptions
     from pidfdpool.worker.context import CurrentTask, current_task, heartbeat, unhealthy
 
 _HOME = {
@@ -79,10 +80,12 @@ _HOME = {
     "PoisonTask": "errors",
     "Policy": "scheduler.policy",
     "PoolBroken": "errors",
+    "PoolOptions": "scheduler.policy",
     "ProcessPoolExecutor": "executor.pool_executor",
     "QueueFull": "errors",
     "Stats": "loop.snapshots",
     "TaskKilled": "errors",
+    "TaskOptions": "scheduler.policy",
     "TaskTimeout": "errors",
     "TemplateError": "errors",
     "WorkerCrashed": "errors",
@@ -125,10 +128,12 @@ __all__ = [
     "PoisonTask",
     "Policy",
     "PoolBroken",
+    "PoolOptions",
     "ProcessPoolExecutor",
     "QueueFull",
     "Stats",
     "TaskKilled",
+    "TaskOptions",
     "TaskTimeout",
     "TemplateError",
     "WorkerCrashed",

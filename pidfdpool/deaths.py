@@ -6,12 +6,9 @@ It holds what was observed and nothing that was guessed. It survives pickling, b
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
 
+from pidfdpool.pidfd import ExitStatus
 from pidfdpool.records import dataclass, field
-
-if TYPE_CHECKING:
-    from pidfdpool.pidfd import ExitStatus
 
 
 class Cause(enum.Enum):

@@ -11,9 +11,8 @@ import signal
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from pidfdpool.deaths import Death
-    from pidfdpool.pidfd import ExitStatus
+from pidfdpool.deaths import Death
+from pidfdpool.pidfd import ExitStatus
 
 _CRASHES_IN_NATIVE_CODE = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
 
@@ -91,9 +90,27 @@ class _Ended(Exception):
             short calls it may be known only between which the worker was.
         task_id: counts the pool's tasks, from 1.
         attempt: the attempt that failed, 1 for the first.
+        slot, generation, pid, exit_status, uptime, tasks_done, peak_rss, stack, stderr: those of `death`; None
+            without one.
     """
 
-    chunk: object  # the task's, see `chunks.describe`
+    death: Death | None
+    deaths: tuple[Death, ...]
+    task: str
+    task_id: int
+    attempt: int
+    told: str
+    chunk: object  # the task's, see `loop.chunk_calls.describe`
+    # Of the last death; found by __getattr__.
+    slot: int | None
+    generation: int | None
+    pid: int | None
+    exit_status: ExitStatus | None
+    uptime: float | None
+    tasks_done: int | None
+    peak_rss: int | None
+    stack: str | None
+    stderr: tuple[str, ...] | None
 
     def __init__(self, told: str, *, task: str, task_id: int, attempt: int, deaths: tuple[Death, ...] = ()) -> None:
         self.deaths = deaths
@@ -105,12 +122,13 @@ class _Ended(Exception):
         super().__init__(told)
         self.__cause__ = cause_of(deaths)
 
-    def __getattr__(self, name: str) -> Any:
-        # What is known of the last death is also found on the error itself: error.pid, error.exit_status, ...
-        death = self.__dict__.get("death")
-        if name in _OF_DEATH:
-            return None if death is None else getattr(death, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    if not TYPE_CHECKING:  # which then finds fault with attributes that are not declared above
+
+        def __getattr__(self, name: str) -> Any:
+            death = self.__dict__.get("death")
+            if name in _OF_DEATH:
+                return None if death is None else getattr(death, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild from the fields: BaseException's own way would call the class with the message."""

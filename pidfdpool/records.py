@@ -10,6 +10,8 @@ Type checkers see the real thing. Pure; any thread.
 
 from __future__ import annotations
 
+import sys
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ else:
                 "__match_args__": names,
                 "__dataclass_fields__": _Fields(),
                 "_defaults": defaults,
-                "__init__": _first_init,
+                "__init__": _Constructor(),
                 "__repr__": _repr,
             }
             if eq:
@@ -84,38 +86,60 @@ class _Fields:
         return kind.__dataclass_fields__
 
 
-def _first_init(self: Any, *args: Any, **kwargs: Any) -> None:
-    kind = type(self)
-    kind.__init__ = _constructor(kind)
-    kind.__init__(self, *args, **kwargs)
+class _Constructor:
+    """Stands for __init__, and is replaced by it when somebody asks: the first object, or who reads its signature."""
+
+    def __get__(self, record: Any, kind: type[Any]) -> Any:
+        if isinstance(record, type):  # `inspect` looks the class itself up, as if it were an object
+            kind = record
+        kind.__init__ = _constructor(kind)
+        return kind.__init__ if record is None else MethodType(kind.__init__, record)
+
+
+class _Factory:
+    """Stands for a default that is made anew for each object."""
+
+    def __repr__(self) -> str:
+        return "<factory>"
+
+
+_FACTORY = _Factory()
+_NO_WORDS = str.maketrans("[]|,.()", "       ")
 
 
 def _constructor(kind: type[Any]) -> Any:
     """Return the function that sets the fields. By the slots' own descriptors, which a frozen class still obeys."""
-    known: dict[str, Any] = {}
-    signature, body = [], []
+    annotations = {name: kind.__annotations__[name] for name in kind.__match_args__}
+    of_module = getattr(sys.modules.get(kind.__module__), "__dict__", {})
+    # The names of the annotations, for `typing.get_type_hints`, and what the function itself uses. As its globals,
+    # not as its closure, and not the module's: an object with seven fields took 40 ns (8 %) longer.
+    words = " ".join(map(str, annotations.values())).translate(_NO_WORDS).split()
+    known: dict[str, Any] = {word: of_module[word] for word in words if word in of_module}
+    parameters, body = [], []
     for name in kind.__match_args__:
         known[f"_set_{name}"] = getattr(kind, name).__set__
         value = name
         if name not in kind._defaults:
-            signature.append(name)
+            parameters.append(name)
         elif isinstance(kind._defaults[name], _Made):
             known[f"_make_{name}"] = kind._defaults[name].make
-            known["_missing"] = _Fields
-            signature.append(f"{name}=_missing")
+            known["_missing"] = _FACTORY
+            parameters.append(f"{name}=_missing")
             value = f"_make_{name}() if {name} is _missing else {name}"
         else:
             known[f"_default_{name}"] = kind._defaults[name]
-            signature.append(f"{name}=_default_{name}")
+            parameters.append(f"{name}=_default_{name}")
         body.append(f"    _set_{name}(self, {value})\n")
     if hasattr(kind, "__post_init__"):
         body.append("    self.__post_init__()\n")
-    source = f"def __init__({', '.join(['self', *signature])}):\n{''.join(body) or '    pass'}"
+    source = f"def __init__({', '.join(['self', *parameters])}):\n{''.join(body) or '    pass'}"
     # Compiled apart: text that is run makes CPython forget that it is about to end by Ctrl-C (pythonrun.c,
     # run_eval_code_obj), and some classes have their first object at a program's end.
     exec(compile(source, f"<{kind.__qualname__}.__init__>", "exec"), known)
     init = known["__init__"]
     init.__qualname__ = f"{kind.__qualname__}.__init__"
+    init.__module__ = kind.__module__
+    init.__annotations__ = annotations | {"return": None}
     return init
 
 

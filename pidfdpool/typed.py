@@ -18,7 +18,11 @@ else:
     class TypedDict:
         """Describes keyword arguments. `__annotations__` names those of the bases, too, as with the real one."""
 
-        def __init_subclass__(cls, *, total: bool) -> None:
+        def __new__(cls, *args: object, **kwargs: object) -> dict[str, object]:
+            """Make a dictionary, as the real one does."""
+            return dict(*args, **kwargs)
+
+        def __init_subclass__(cls, *, total: bool = True) -> None:
             inherited = {
                 key: of for base in cls.__bases__ for key, of in vars(base).get("__annotations__", {}).items()
             }

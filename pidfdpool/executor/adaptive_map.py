@@ -31,7 +31,7 @@ from pidfdpool.loop import chunk_calls, outcomes
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.process import describe, interruptible
 from pidfdpool.serialization import kept_definitions, payload
-from pidfdpool.serialization.out_of_band import Apart
+from pidfdpool.serialization.out_of_band import OutOfBandPickle
 from pidfdpool.typed import Protocol
 from pidfdpool.worker.chunk import call_all
 
@@ -114,7 +114,7 @@ class Guided:
         self._pace = Pace(workers)
         try:
             self._function = payload.dumps(function, self._shared)[0]
-            self._held = kept_definitions.held()
+            self._held = kept_definitions.definitions_for_task()
         except Exception as error:
             self._enter(Refused(self._explained(error, ())))
             self.halt(None)
@@ -183,7 +183,7 @@ class Guided:
         """Submit some calls as one task. first: which call of the map is the first of them."""
         assert self._submitter is not None
         try:
-            buffers = Apart(calls, self._shared).buffers()
+            buffers = OutOfBandPickle(calls, self._shared).buffers()
         except Exception as error:
             if len(calls) == 1:
                 self._enter(Refused(self._explained(error, calls[0] if self._starred else (calls[0],))))
@@ -297,15 +297,15 @@ def opened(outcome: tuple[Any, list[Buffer] | None, float]) -> tuple[list[Any], 
     if type(results) is tuple:  # they were rebuilt when they came
         return results[0], None if failure is None else payload.load_error(failure)
     try:
-        made = outcomes.rebuilt(results)
+        made = outcomes.load_result(results)
     except PayloadError:
         from pidfdpool.serialization import salvage
 
-        rest = salvage.each(results, in_host=True)
-        at = next((at for at, result in enumerate(rest or ()) if type(result) is salvage.Lost), None)
+        rest = salvage.load_items(results, in_host=True)
+        at = next((at for at, result in enumerate(rest or ()) if type(result) is salvage.FailedItem), None)
         if rest is None or at is None:
             raise
-        return rest[:at], outcomes.unreadable(rest[at].error)
+        return rest[:at], outcomes.unreadable_result(rest[at].error)
     return made, None if failure is None else payload.load_error(failure)
 
 

@@ -1,10 +1,14 @@
-"""What the executor's constructor accepts, and what becomes of it. Called by whoever makes or resizes an executor."""
+"""What the executor's constructor accepts, and what becomes of it. Called by whoever makes or resizes an executor.
+
+And what `inspect.signature` and `help` tell of functions that take options (`list_options`).
+"""
 
 from __future__ import annotations
 
 import operator
 import os
 from itertools import chain
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import checks
@@ -119,3 +123,80 @@ def _iterated(name: str, value: Any, wanted: str) -> tuple[Any, ...]:
     except TypeError:
         raise TypeError(f"{name} must be {wanted}, not {checks.shown(value)}") from None
     return tuple(chain(items))  # which asks for no length: that may lie
+
+
+def list_options(function: Any, options: type[Any], defaults: type[Any] | None = None) -> None:
+    """Have the signature of a function list its options one by one, in the place of `**options`.
+
+    Args:
+        function: the one that takes them.
+        options: the TypedDict that names them, with their types.
+        defaults: the class whose constructor has their defaults. None: an option that is not given stays as it is.
+    """
+    function.__signature__ = _LazySignature(function, options, defaults)
+
+
+class _LazySignature:
+    """Is put in the place of an `inspect.Signature`, which is made when somebody looks at it.
+
+    Loading `inspect` would take half as long as importing the pool. What `inspect` asks of such an attribute is
+    whether it is an instance of Signature, which an object answers by its `__class__`.
+    """
+
+    def __init__(self, *made_of: Any) -> None:
+        self._made_of = made_of
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return type(self._signature())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._signature(), name)
+
+    def __repr__(self) -> str:
+        return repr(self._signature())
+
+    def __str__(self) -> str:
+        return str(self._signature())
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self._signature() == other)
+
+    def __hash__(self) -> int:
+        return hash(self._signature())
+
+    def _signature(self) -> Any:
+        import inspect
+        from typing import get_type_hints
+
+        function, options, defaults = self._made_of
+        made: Any = function.__signature__
+        if made is not self:  # it was made before
+            return made
+        # A copy, because `inspect` would find this object at the function.
+        plain = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+        plain.__kwdefaults__, plain.__annotations__ = function.__kwdefaults__, function.__annotations__
+        signature = inspect.signature(plain, eval_str=True)
+        known = {} if defaults is None else inspect.signature(defaults).parameters
+        parameters = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        parameters += [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=kind,
+                default=known[name].default if known else UNCHANGED,
+            )
+            for name, kind in get_type_hints(options).items()
+        ]
+        function.__signature__ = signature.replace(parameters=parameters)
+        return function.__signature__
+
+
+class _Unchanged:
+    """Stands for the default of an option that stays as it is."""
+
+    def __repr__(self) -> str:
+        return "<unchanged>"
+
+
+UNCHANGED = _Unchanged()

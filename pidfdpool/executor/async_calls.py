@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from pidfdpool.loop.outcomes import Recipient, WorkerName
     from pidfdpool.loop.pool import Pool
+    from pidfdpool.loop.task import Recipient, WorkerName
     from pidfdpool.scheduler.policy import Policy
 
 

@@ -89,9 +89,12 @@ async def _outcome(future: Future[Any], deadline: float | None) -> Any:
     left = None if deadline is None else max(0.0, deadline - time.monotonic())
     try:
         return await asyncio.wait_for(asyncio.wrap_future(future), left)
-    except Exception as error:
+    except BaseException as error:  # GeneratorExit, too, of which asyncio tells no future
+        future.cancel()
         chunk_calls.describe(error)
         raise
+    finally:
+        del future  # an exception's traceback holds this frame, and the future holds the exception
 
 
 class Feed:

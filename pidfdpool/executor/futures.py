@@ -8,18 +8,15 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from pidfdpool import checks
 from pidfdpool.executor import lifecycle
-from pidfdpool.process import interruptible, journal
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pidfdpool.loop.poller import Poller
-    from pidfdpool.loop.pool import Pool
+from pidfdpool.loop.poller import Poller
+from pidfdpool.loop.pool import Pool
+from pidfdpool.process import describe, interruptible, journal
 
 T = TypeVar("T")
 
@@ -51,6 +48,7 @@ class _WhenAsked:
 
 _NOBODY_WAITS: Any = object()  # in the place of a condition
 _PENDING, _RUNNING, _CANCELLED, _FINISHED = "PENDING", "RUNNING", "CANCELLED", "FINISHED"
+_UNDONE = (_PENDING, _RUNNING)
 
 
 class Future(concurrent.futures.Future[T], Generic[T]):
@@ -83,17 +81,21 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     def __init__(self) -> None:
         """Make a future that waits. The base class's fields come when they are asked for."""
 
-    @property
-    def _condition(self) -> interruptible.Condition:  # type: ignore[override]
-        """What the base class locks and waits with."""
-        made = self._own_condition
-        if made is None:
-            made = self.__dict__.setdefault("_own_condition", interruptible.Condition())  # one step: all get the same
-        if made is _NOBODY_WAITS:
-            while not self.done():
-                time.sleep(0)  # another thread is about to set the state
-            made = self._own_condition = interruptible.Condition()
-        return made
+    if not TYPE_CHECKING:  # for type checkers it stays an attribute, which as_completed() asks for
+
+        @property
+        def _condition(self) -> interruptible.Condition:
+            """What the base class locks and waits with."""
+            made = self._own_condition
+            if made is None:
+                made = self.__dict__.setdefault(
+                    "_own_condition", interruptible.Condition()
+                )  # one step: all get the same
+            if made is _NOBODY_WAITS:
+                while not self.done():
+                    time.sleep(0)  # another thread is about to set the state
+                made = self._own_condition = interruptible.Condition()
+            return made
 
     @property
     def worker(self) -> WorkerName | None:
@@ -118,7 +120,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
                 handler, or while a result was rebuilt, amid the very work that brings results.
         """
         try:
-            if not self.done():
+            if self._state in _UNDONE:
                 self._wait(timeout if timeout is None else checks.wait("timeout", timeout))
             if self._state != _FINISHED:
                 super().exception(0)  # raises what there is to raise; its result would ask whether an error is true
@@ -135,27 +137,20 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         return super().exception(0)
 
     def _wait(self, timeout: float | None) -> None:
-        """Wait until the future is done, or for so many seconds."""
-        left = self._lead(timeout)
-        if not self.done():
-            interruptible.wait(self.done, self._condition, left)
-
-    def _lead(self, timeout: float | None) -> float | None:
-        """Wait for the outcome by reading the channels, if possible; return how long to wait in the ordinary way."""
+        """Wait until the future is done, or for so many seconds; by reading the channels, if possible."""
         pool = self._pool
-        if pool is None or (timeout is not None and timeout <= 0):
-            return timeout
-        if timeout is None:
-            pool.check_may_wait()
-        if self._has_callbacks():
-            return timeout
-        began = time.monotonic()
-        pool.leading.wait(self, timeout)
-        return None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
+        if pool is not None and (timeout is None or timeout > 0):
+            began = time.monotonic()
+            pool.leadership.wait(self, timeout)
+            if self._state not in _UNDONE:
+                return
+            if timeout is not None:
+                timeout = max(0.0, timeout - (time.monotonic() - began))
+        interruptible.wait(self.done, self._condition, timeout)
 
     def done(self) -> bool:
         """Return whether the future is resolved or cancelled."""
-        return self._state not in (_PENDING, _RUNNING)
+        return self._state not in _UNDONE
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
         """Have fn(self) called when the future is done; at once if it is. As in the base class."""
@@ -226,6 +221,24 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         self._invoke_callbacks()
         return True
 
+    def __repr__(self) -> str:
+        """Tell state, outcome, task and worker. Takes no lock.
+
+        The name of the function is told until the task is done. After that nobody remembers it.
+        """
+        told = [f"state={self._state.partition('_')[0].lower()}"]
+        if self._state == _FINISHED:
+            failed = self._exception is not None
+            outcome = describe.type_name(self._exception if failed else self._result)
+            told[0] += f" {'raised' if failed else 'returned'} {outcome}"
+        pool, ran_in = self._pool, self._ran_in
+        if self._number:
+            task = None if pool is None else pool.core.tasks.get(self._number)
+            told.append(f"task {self._number}{f' ({task.label})' if task is not None else ''}")
+        if ran_in is not None:
+            told.append(f"attempt {self._attempt} in worker {ran_in[0]} (pid {ran_in[2]})")
+        return f"<{type(self).__name__} at {id(self):#x} {', '.join(told)}>"
+
     def __reduce_ex__(self, _protocol: object) -> NoReturn:
         """Refuse to be copied and pickled, as the standard's does: nobody would tell a copy anything."""
         raise TypeError(
@@ -273,7 +286,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     def _resolve(self, result: T | None, error: BaseException | None) -> None:
         """Set the outcome, and tell who waits. Whoever was interrupted in this may do it again."""
         self._pool = None
-        if self._state not in (_PENDING, _RUNNING) or self._cancel_kills:
+        if self._state not in _UNDONE or self._cancel_kills:
             self._resolve_if_wanted(result, error)
             return
         condition = self.__dict__.setdefault("_own_condition", _NOBODY_WAITS)

@@ -21,12 +21,23 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.process import native
+from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
-    from pidfdpool.executor.pool_executor import PidfdPoolExecutor
     from pidfdpool.loop.pool import Pool
 
-_executors: weakref.WeakSet[PidfdPoolExecutor] = weakref.WeakSet()
+
+class Executor(Protocol):
+    """What an executor does at the two moments."""
+
+    def _finish_maps(self, *, cancel: bool) -> None:
+        """Submit the remaining calls of every map, or cancel them: soon nothing can be submitted any more."""
+
+    def _forget_pool_of_parent(self) -> None:
+        """Drop the copy of the parent's pool, in a forked child."""
+
+
+_executors: weakref.WeakSet[Executor] = weakref.WeakSet()
 # A pool outlives its executor while tasks are left; its thread is joined all the same.
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 # Of the pools: one that is made in a thread while the interpreter exits is not missed. Reentrant, because a signal
@@ -38,7 +49,7 @@ _process = os.getpid()  # whose pools these are
 _noticing: dict[int, Any] = {}
 
 
-def add_executor(executor: PidfdPoolExecutor) -> None:
+def add_executor(executor: Executor) -> None:
     """Have the executor's pool let go of in forked children."""
     _executors.add(executor)
 

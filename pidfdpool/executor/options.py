@@ -6,37 +6,53 @@ threads and refined again. It does not own the pool: it cannot shut it down, and
 
 from __future__ import annotations
 
+import concurrent.futures
 import weakref
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, Unpack
 
-from pidfdpool.executor import async_calls, async_map, mapping
+from pidfdpool import checks
+from pidfdpool.executor import arguments, async_calls, async_map, mapping
 from pidfdpool.executor.futures import Future
+from pidfdpool.scheduler.policy import Policy, TaskOptions
+from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-    from typing import Unpack
-
     from pidfdpool.executor.adaptive_map import Guided
-    from pidfdpool.executor.pool_executor import PidfdPoolExecutor
-    from pidfdpool.loop.outcomes import Recipient
-    from pidfdpool.scheduler.policy import Policy, TaskOptions
+    from pidfdpool.loop.task import Recipient
     from pidfdpool.serialization.payload import SharedMain
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Options:
+class Executor(async_calls.Executor, Protocol):
+    """What a view needs of its executor."""
+
+    _policy: Policy
+
+    def _note_map(self, guided: Guided) -> tuple[int, SharedMain | None]:
+        """As `adaptive_map.Submitter` does."""
+
+
+class Options(concurrent.futures.Executor):
     """The same pool, with other options for what is submitted through this view. Made by `options()`.
 
-    Thread-safe. In a forked child it works as the executor does: with a pool of the child's own.
+    An executor, for whatever takes one: `loop.run_in_executor(pool.options(timeout=5), fn)`. Thread-safe. In a forked
+    child it works as the pool's own executor does: with a pool of the child's own.
     """
 
     __slots__ = ("_executor", "_policy")
 
-    def __init__(self, executor: PidfdPoolExecutor, policy: Policy) -> None:
-        self._executor = executor
-        self._policy = policy
+    _executor: Executor
+    _policy: Policy
+
+    def __init__(self, executor: Executor, policy: Policy) -> None:
+        object.__setattr__(self, "_executor", executor)
+        object.__setattr__(self, "_policy", policy)
+
+    def __setattr__(self, name: str, _value: object) -> NoReturn:
+        raise AttributeError(f"cannot set {name!r}: a view of a pool does not change. Make another with options()")
 
     def options(self, **options: Unpack[TaskOptions]) -> Options:
         """Return a further refined view. Options that are not given stay as they are here.
@@ -90,6 +106,9 @@ class Options:
         """As the executor's map_unordered, under these options, each of which is about a whole chunk of calls."""
         return mapping.unordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Do nothing: a view does not own the pool. Shut down the executor that it was made of."""
+
     def _submit_for(
         self, recipient: Recipient, policy: Policy, fn: Any, args: Any, kwargs: Any, *, wait: bool
     ) -> None:
@@ -111,13 +130,24 @@ class Options:
         return find
 
     def __repr__(self) -> str:
-        ours, theirs = self._policy, self._executor._policy
-        changed = [f"{name}={getattr(ours, name)!r}" for name in ours.__slots__ if _differs(name, ours, theirs)]
-        return f"<options({', '.join(changed)}) of {self._executor!r}>"
+        """Tell the rules that differ from the executor's. Takes no lock."""
+        try:
+            ours, theirs = self._policy, self._executor._policy
+            changed = [
+                name for name in TaskOptions.__annotations__ if _differs(getattr(ours, name), getattr(theirs, name))
+            ]
+            rules = ", ".join(f"{name}={checks.shown(getattr(ours, name))}" for name in changed)
+            return f"<options({rules}) of {self._executor!r}>"
+        except AttributeError:
+            return f"<{type(self).__name__} not initialized>"
 
 
 _OWN_SUBMIT = Options.submit
+arguments.list_options(Options.options, TaskOptions)
 
 
-def _differs(name: str, one: Policy, other: Policy) -> bool:
-    return bool(getattr(one, name) != getattr(other, name))
+def _differs(one: object, other: object) -> bool:
+    try:
+        return bool(one != other)
+    except Exception:  # raised by the metaclass of an exception that is to be retried
+        return True

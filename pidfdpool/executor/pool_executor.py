@@ -13,35 +13,32 @@ import signal
 import threading
 import time
 import weakref
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, process
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from multiprocessing.context import BaseContext
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack
 
+import pidfdpool
 from pidfdpool import checks
+from pidfdpool.deaths import Death
 from pidfdpool.executor import arguments, lifecycle
 from pidfdpool.executor.futures import Future
 from pidfdpool.executor.unsendable import explained
 from pidfdpool.loop import death_reports, held_arguments, snapshots
 from pidfdpool.loop.chunk_calls import Chunk
-from pidfdpool.loop.outcomes import kept, unfolded
 from pidfdpool.loop.pool import Pool
-from pidfdpool.scheduler.policy import Policy, PoolOptions, check_names
-from pidfdpool.scheduler.states import Phase
-from pidfdpool.template.client import Recipe
+from pidfdpool.loop.snapshots import Stats, WorkerInfo
+from pidfdpool.loop.task import nameable, unwrapped
+from pidfdpool.scheduler.policy import Policy, PoolOptions, TaskOptions, check_names
+from pidfdpool.scheduler.states import Phase, State
+from pidfdpool.template.recipe import Recipe
 from pidfdpool.worker import rebuild_guard
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-    from multiprocessing.context import BaseContext
-    from types import TracebackType
-    from typing import Unpack
-
-    from pidfdpool.deaths import Death
     from pidfdpool.executor.adaptive_map import Guided
-    from pidfdpool.executor.options import Options
-    from pidfdpool.loop.outcomes import Recipient
-    from pidfdpool.loop.snapshots import Stats, WorkerInfo
-    from pidfdpool.scheduler.policy import TaskOptions
+    from pidfdpool.loop.task import Recipient
     from pidfdpool.serialization import payload
 
 P = ParamSpec("P")
@@ -206,12 +203,20 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         return False
 
     def __repr__(self) -> str:
-        state = "shut down" if self._shut_down else "idle" if self._pool is None else "started"
-        return f"<{type(self).__name__} max_workers={self._max_workers} {state}>"
+        """Tell the state, the workers and the pending tasks. Takes no lock."""
+        try:
+            pool, size, busy, pending = self._pool, self._max_workers, 0, 0
+            state = "shut down" if self._shut_down else "not started" if pool is None else "open"
+        except AttributeError:  # the constructor has failed
+            return f"<{type(self).__name__} not initialized>"
+        if pool is not None:
+            busy, pending = pool.machine.counts[State.BUSY], len(pool.machine.tasks)
+            state = "broken" if pool.machine.broken is not None else state
+        return f"<{type(self).__name__} {state}, {busy} of {size} workers busy, {pending} tasks pending>"
 
     # ---- beyond the standard -------------------------------------------------------------------------------
 
-    def options(self, **options: Unpack[TaskOptions]) -> Options:
+    def options(self, **options: Unpack[TaskOptions]) -> pidfdpool.Options:
         """Return a view of this pool for tasks under other rules: `pool.options(timeout=5).submit(fn, x)`.
 
         Raises:
@@ -318,13 +323,13 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         """Return the pool's numbers at this moment. Cheap; any thread."""
         lifecycle.notice_fork()
         pool = self._pool
-        return snapshots.Stats(size=self._max_workers) if pool is None else snapshots.stats(pool)
+        return Stats(size=self._max_workers) if pool is None else snapshots.stats(pool.core)
 
     def workers(self) -> tuple[WorkerInfo, ...]:
         """Return the pool's workers at this moment, by slot. Cheap enough to be called each second; any thread."""
         lifecycle.notice_fork()
         pool = self._pool
-        return () if pool is None else snapshots.workers(pool, time.monotonic())
+        return () if pool is None else snapshots.workers(pool.core, time.monotonic())
 
     # ---- the pool behind it --------------------------------------------------------------------------------
 
@@ -338,14 +343,14 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         *,
         wait: bool,
     ) -> None:
-        pool, call = self._open_pool(), unfolded(fn, args, kwargs) if type(fn) is Chunk else (fn, args, kwargs)
+        pool, call = self._open_pool(), unwrapped(fn, args, kwargs) if type(fn) is Chunk else (fn, args, kwargs)
         try:
-            buffers = pool.lender.pickled(call, pool.recipe.shared_main)
+            buffers = pool.leases.pickled(call, pool.recipe.shared_main)
         except Exception as error:  # anything else is not about the call: Ctrl-C, a handler that ends the program
             recipient._begin()
             recipient._resolve(None, explained(error, fn, args, kwargs, pool.recipe.shared_main))
             return
-        pool.submit(recipient, buffers, kept(fn), policy, held_arguments.held(call, buffers), wait=wait)
+        pool.submit(recipient, buffers, nameable(fn), policy, held_arguments.held(call, buffers), wait=wait)
 
     def _sizes_chunks(self) -> bool:
         return self._policy.sizes_chunks and getattr(self.submit, "__func__", None) is _OWN_SUBMIT
@@ -371,7 +376,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
             return pool
         with self._lock:
             pool = self._pool
-            if pool is not None and pool.stillborn:
+            if pool is not None and pool.starter.stillborn:
                 pool = self._pool = None
             if pool is not None and pool.machine.broken is not None:
                 pool.check_open()
@@ -385,7 +390,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
                     raise RuntimeError("cannot schedule new futures after shutdown")
                 lifecycle.add_pool(pool)
                 self._pool = pool
-                pool.live_as_long_as(self)
+                pool.shut_down_with(self)
         return pool
 
     def _forget_pool_of_parent(self) -> None:
@@ -397,5 +402,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         self._maps.clear()
 
 
+arguments.list_options(PidfdPoolExecutor.__init__, PoolOptions, Policy)
+arguments.list_options(PidfdPoolExecutor.options, TaskOptions)
 _OWN_SUBMIT = PidfdPoolExecutor.submit
 ProcessPoolExecutor = PidfdPoolExecutor

@@ -18,6 +18,7 @@ from pidfdpool.serialization import exception_chains, payload
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+_REDUCE: Any = object.__reduce_ex__
 _DEEPEST = 6  # levels of containers and attributes
 _MOST = 100  # parts of each that are tried
 # What pickle and its like raise for what they cannot do. Anything else was raised by an object's own code.
@@ -58,6 +59,7 @@ def _named(
 ) -> CallNotSendable | None:
     """Return the error that names the part which cannot be pickled; None: each part can, alone."""
     from pidfdpool.serialization import omitted_globals
+    from pidfdpool.serialization.placeholder import REMEDIES
 
     parts: dict[str, Any] = {}
     if type(function) is Chunk and function.func is not None:
@@ -71,9 +73,9 @@ def _named(
         if reason is not None:
             path, culprit, reason = _narrowed("", value, reason, shared, _DEEPEST)
             where = f"{what}, in it {path.removeprefix(', ')}" if path else what
-            kind, why = omitted_globals.kind_of(culprit), omitted_globals.said(reason)
+            kind, why = omitted_globals.describe_type(culprit), omitted_globals.reason_of(reason)
             told = f"{where} ({kind}) cannot be sent to a worker: {why}."
-            refused = CallNotSendable(f"{told} {omitted_globals.REMEDIES}")
+            refused = CallNotSendable(f"{told} {REMEDIES}")
             exception_chains.drop_tracebacks(error)
             refused.__cause__ = error
             return refused
@@ -83,9 +85,9 @@ def _named(
 def _told_as_text(error: Exception) -> Exception:
     from concurrent.futures.process import _RemoteTraceback
 
-    text = payload._formatted(error)
+    text = exception_chains.format_exception(error)
     exception_chains.drop_tracebacks(error)
-    payload._caused(error, _RemoteTraceback(f'\n"""\n{text}"""'))  # type: ignore[arg-type]
+    exception_chains.with_cause(error, _RemoteTraceback(f'\n"""\n{text}"""'))  # type: ignore[arg-type]
     return error
 
 
@@ -127,12 +129,12 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
                 continue
         yield from ((f", its default {index}", part) for index, part in enumerate(value.__defaults__ or (), 1))
         yield from ((f", its default {name!r}", part) for name, part in (value.__kwdefaults__ or {}).items())
-        from pidfdpool.serialization import by_value, origins
+        from pidfdpool.serialization import by_value, definitions
 
-        if origins.home_of(value.__globals__) is None:  # they travel along with it, see `by_value`
+        if definitions.module_of_globals(value.__globals__) is None:  # they travel along with it, see `by_value`
             names = value.__globals__
-            yield from ((f", its global {name!r}", names[name]) for name in by_value.globals_of(value)[:_MOST])
-    elif not isinstance(value, type):
+            yield from ((f", its global {name!r}", names[name]) for name in by_value.globals_used_by(value)[:_MOST])
+    elif not isinstance(value, type) and kind.__reduce_ex__ is _REDUCE:  # otherwise its class says what is pickled
         held = getattr(value, "__dict__", None)
         if type(held) is dict:
             yield from ((f".{name}", part) for name, part in list(held.items())[:_MOST])

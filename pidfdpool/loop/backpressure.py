@@ -1,12 +1,12 @@
-"""The line of those who wait for room: until fewer than `max_pending` tasks are pending.
+"""Backpressure: tasks that wait until fewer than `max_pending` tasks are pending.
 
-It is the tasks that stand in line, complete as they will be sent. Whoever makes room, by taking an outcome say, takes
-the next of them in at once, under the same hold of the pool's lock. So there is no room while somebody waits; nobody
-is promised room who may have left by then; and a task is either in the line, where it can be withdrawn, or accepted.
-Who waits in an event loop is not even woken: the outcome comes, sooner or later.
+What waits is the task itself, complete as it will be sent. Whoever makes room, by taking an outcome say, accepts the
+next task at once, while it still holds the pool's lock. So there is no room while a task waits. Nobody is promised
+room who may have left by then. And a task either waits, and can be withdrawn, or is accepted. A caller in an event
+loop is not woken at all: the outcome comes, sooner or later.
 
-A thread that is to wait, because `submit` returns when the task is accepted, waits at a gate of its own: a lock that
-is released when the task leaves the line. It is woken once, and holds nothing meanwhile.
+A thread that has to wait, because `submit` returns when the task is accepted, waits at a gate of its own: a lock that
+is released when the task waits no longer. It is woken once, and holds nothing meanwhile.
 """
 
 from __future__ import annotations
@@ -15,23 +15,40 @@ import threading
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
-from pidfdpool.loop import outcomes
-from pidfdpool.loop.resolutions import Telling, owe
+from pidfdpool.loop import task_errors
+from pidfdpool.loop.resolutions import Delivery, set_aside
 from pidfdpool.process import interruptible
 from pidfdpool.scheduler import events as ev
 from pidfdpool.scheduler.states import Phase
+from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
-    from pidfdpool.loop.outcomes import Task
-    from pidfdpool.loop.pool import Pool
     from pidfdpool.loop.pool_thread import PoolThread
-    from pidfdpool.loop.resolutions import Resolution
+    from pidfdpool.loop.resolutions import Context, Resolution
+    from pidfdpool.loop.task import Task
+    from pidfdpool.scheduler.machine import Machine
 
-_FEW = 64  # numbers of tasks that have left the line may be left in the order
+_FEW = 64  # numbers of tasks that wait no longer may be left in the order
 
 
-class Place:
-    """Where a task stands: it may have to wait in the line, or not."""
+class _Pool(Protocol):
+    """What admission needs of its pool."""
+
+    machine: Machine
+    tasks: dict[int, Task]
+    undelivered: dict[int, Task]
+    submitted: int
+    thread: PoolThread
+
+    def decide(self, event: ev.Event, context: Context = None) -> list[Resolution]:
+        """Take an event and carry out what follows; return what to run without the lock."""
+
+    def refusal(self) -> Exception | None:
+        """Return why no task is accepted; None: they are."""
+
+
+class Waiter:
+    """A task that may have to wait until it is accepted, and the thread that waits with it."""
 
     __slots__ = ("blocks", "entered", "error", "gate", "task")
 
@@ -39,7 +56,7 @@ class Place:
         """blocks: whether a thread waits along with the task."""
         self.task = task
         self.blocks = blocks
-        self.entered = False  # the line, ever
+        self.entered = False  # it has had to wait, ever
         self.error: Exception | None = None  # why the task was refused
         self.gate: threading.Lock | None = None  # where a thread waits; None: it need not, or no longer
 
@@ -51,56 +68,58 @@ class Place:
             gate.release()
 
 
-class Line:
-    """Those of one pool. The caller of every method has the pool's lock, except where it says otherwise.
+class Admission:
+    """Accepts the tasks of one pool. The caller of every method has the pool's lock, unless it says otherwise.
 
     The main thread may be interrupted by a handler that raises, at a prompt as a matter of course. So each change
-    that must not be lost is one call of a C function, and a number in the order that has no place means nothing.
+    that must not be lost is one call of a C function, and a number in the order that does not wait means nothing.
     """
 
-    def __init__(self, pool: Pool, thread: PoolThread) -> None:
+    # What recipients take for their pool, by which they cancel and kill tasks. Set before the first submit.
+    owner: object
+
+    def __init__(self, pool: _Pool) -> None:
         self._pool = pool
-        self._thread = thread
-        self.places: dict[int, Place] = {}  # by the number of the task
+        self.waiting: dict[int, Waiter] = {}  # by the number of the task
         self._order: list[tuple[int, int]] = []  # a heap: the higher priority first, then who came first
 
-    def taken_in(self, task: Task) -> ev.Submitted:
-        """Take an accepted task into the pool; return what is to be decided about."""
+    def accept(self, task: Task) -> ev.Submitted:
+        """Add a task to the pool; return the event that is to be decided about."""
         pool, policy = self._pool, task.policy
         pool.submitted += 1
         pool.tasks[task.number] = task
-        task.future._attach(pool, task.number, policy.cancel_kills)
+        task.future._attach(self.owner, task.number, policy.cancel_kills)
         return ev.Submitted(task.number, None if policy is pool.machine.policy else policy, task.heavy)
 
-    def enter_unless_room(self, place: Place) -> bool:
+    def must_wait(self, waiter: Waiter) -> bool:
         """Have the task wait, if there is no room for it; return whether it has to.
 
         Raises:
             QueueFull: it may not.
         """
-        pool, task = self._pool, place.task
+        pool, task = self._pool, waiter.task
         most = task.policy.max_pending
         if most is None or len(pool.tasks) < most:
             return False
         if not task.policy.block:
-            raise outcomes.refused(len(pool.tasks), most)
-        if self._thread.is_current:
+            raise task_errors.queue_full_error(len(pool.tasks), most)
+        if pool.thread.does_its_work:
             return False  # a callback that waited would wait for itself: only its thread makes room
-        task.future._attach(pool, task.number, task.policy.cancel_kills)
-        place.entered = True
-        if place.blocks:
-            place.gate = threading.Lock()
-            place.gate.acquire()
-        self.places[task.number] = place
+        task.future._attach(self.owner, task.number, task.policy.cancel_kills)
+        waiter.entered = True
+        if waiter.blocks:
+            waiter.gate = threading.Lock()
+            waiter.gate.acquire()
+        self.waiting[task.number] = waiter
         heappush(self._order, (-task.policy.priority, task.number))
         return True
 
     def withdraw(self, number: int) -> bool:
-        """Have a task wait no longer, and never run; return whether it was in the line."""
-        if self.places.pop(number, None) is None:
+        """Have a task wait no longer, and never run; return whether it was waiting."""
+        if self.waiting.pop(number, None) is None:
             return False
-        if len(self._order) > 2 * len(self.places) + _FEW:
-            self._order = sorted(key for key in self._order if key[1] in self.places)
+        if len(self._order) > 2 * len(self.waiting) + _FEW:
+            self._order = sorted(key for key in self._order if key[1] in self.waiting)
         return True
 
     def next(self) -> ev.Submitted | None:
@@ -109,54 +128,54 @@ class Line:
         most = pool.machine.policy.max_pending
         while self._order and most is not None and len(pool.tasks) < most and pool.machine.phase is Phase.OPEN:
             number = self._order[0][1]
-            place = self.places.get(number)
-            wanted = place is not None and (place.blocks or place.task.future._is_wanted())
-            if place is not None and wanted:
+            waiter = self.waiting.get(number)
+            wanted = waiter is not None and (waiter.blocks or waiter.task.future._is_wanted())
+            if waiter is not None and wanted:
                 # It is in both for a moment, and never in neither: an interrupted decision fails what is in either.
-                accepted = self.taken_in(place.task)
-                self.places.pop(number, None)
+                accepted = self.accept(waiter.task)
+                self.waiting.pop(number, None)
                 heappop(self._order)
-                place.leave()
+                waiter.leave()
                 return accepted
-            self.places.pop(number, None)
+            self.waiting.pop(number, None)
             heappop(self._order)
         return None
 
     def fill(self) -> list[Resolution]:
         """Accept as many as there is room for; return what is to be run without the lock."""
-        accepted = self.next() if self.places else None
+        accepted = self.next() if self.waiting else None
         return [] if accepted is None else self._pool.decide(accepted)
 
     def refuse_all(self) -> list[Resolution]:
         """Refuse all tasks, because the pool accepts no more; return what tells those that wait in event loops."""
         pool = self._pool
         told: list[Resolution] = []
-        for number, place in list(self.places.items()):
+        for number, waiter in list(self.waiting.items()):
             if number in pool.tasks:
                 continue  # accepting it was interrupted
             error = pool.refusal()
-            self.places.pop(number, None)
-            place.leave(error)
-            if not place.blocks:
-                owe(pool.untold, place.task, error)
-                told.append(Telling(pool.untold, place.task))
+            self.waiting.pop(number, None)
+            waiter.leave(error)
+            if not waiter.blocks:
+                set_aside(pool.undelivered, waiter.task, error)
+                told.append(Delivery(pool.undelivered, waiter.task))
         return told
 
-    def wait(self, place: Place) -> None:
+    def wait(self, waiter: Waiter) -> None:
         """Wait until a task that had to wait is accepted. Without the lock.
 
         Raises:
             PoolBroken, RuntimeError: it was refused.
         """
-        gate = place.gate
+        gate = waiter.gate
         if gate is not None:
             interruptible.acquire(gate)
-        if place.error is not None:
-            raise place.error
+        if waiter.error is not None:
+            raise waiter.error
 
     def abandon_in_forked_child(self) -> dict[int, Task]:
         """Let go in a process that was forked; return the tasks, whose recipients are still to be told."""
-        places, self.places = self.places, {}
-        for place in places.values():
-            place.leave(outcomes.inherited())  # a signal handler may have forked amid its thread's wait
-        return {number: place.task for number, place in places.items()}
+        waiters, self.waiting = self.waiting, {}
+        for waiter in waiters.values():
+            waiter.leave(task_errors.inherited_error())  # a signal handler may have forked amid its thread's wait
+        return {number: waiter.task for number, waiter in waiters.items()}

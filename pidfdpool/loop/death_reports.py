@@ -1,7 +1,7 @@
-"""Collects what is known of each worker's death, and tells it: to the log, to subscribers, to the errors.
+"""Collects what is known of each worker's death, and reports it: to the log, to subscribers, in errors.
 
-`Evidence` is what the pool thread found when it buried the worker. `record` adds to it what the machine knows; it is
-called under the pool's lock, `tell` without it, because it runs code of the user's.
+`Evidence` is what the pool thread found when the worker had ended. `record` adds what the machine knows; it is called
+under the pool's lock. `publish` is called without it, because it runs code of the user's.
 """
 
 from __future__ import annotations
@@ -22,18 +22,14 @@ if TYPE_CHECKING:
 
     from pidfdpool.scheduler import actions as do
 
-MOST_TOLD = 1000  # deaths of which an error tells, before the one that broke the pool
+MOST_IN_ERRORS = 1000  # deaths that an error lists, before the one that broke the pool
 
 _log = logging.getLogger("pidfdpool.deaths")
-# The errors tell of deaths, too: nobody who has not set up logging is to find them on standard error.
+# Errors report deaths, too. So a program that has not set up logging does not find them on standard error as well.
 _log.addHandler(logging.NullHandler())
 
-_TOLD = (
-    Cause.START,
-    Cause.TEMPLATE,
-    Cause.BABBLE,
-    Cause.HUNG_UP,
-)  # in errors, beside those not asked for
+# In errors, beside those that nobody asked for.
+_IN_ERRORS = (Cause.START, Cause.TEMPLATE, Cause.BABBLE, Cause.HUNG_UP)
 
 
 class Evidence(NamedTuple):
@@ -46,8 +42,8 @@ class Evidence(NamedTuple):
     marks: int = 0  # of the calls of a chunk that were begun, see `worker.chunk`
 
 
-class Witness:
-    """The deaths of one pool."""
+class DeathReports:
+    """The deaths of one pool's workers."""
 
     def __init__(self, subscribers: list[Callable[[Death], object]], remembered: int) -> None:
         self.recent: deque[Death] = deque(maxlen=remembered)
@@ -55,14 +51,14 @@ class Witness:
         self._memory = MemoryEvents()
         self._events: dict[str, int] | None = None  # what the memory's counters said, for the next record
 
-    def look(self) -> None:
+    def read_memory_events(self) -> None:
         """Read the memory's counters for the next record, if that was not done yet. The caller holds the lock."""
         if self._events is None:
             self._events = self._memory.risen()
 
-    def record(self, report: do.Report, evidence: Evidence, task: str | None) -> Death:
+    def record(self, report: do.ReportDeath, evidence: Evidence, task: str | None) -> Death:
         """Return the record of a death. The caller holds the pool's lock."""
-        self.look()
+        self.read_memory_events()
         events, self._events = self._events or {}, None
         death = Death(
             slot=report.slot,
@@ -84,11 +80,11 @@ class Witness:
             detail=report.detail,
             ended_at=time.time(),
         )
-        if death.cause.unasked or death.cause in _TOLD:
+        if death.cause.unasked or death.cause in _IN_ERRORS:
             self.recent.append(death)
         return death
 
-    def tell(self, death: Death) -> None:
+    def publish(self, death: Death) -> None:
         """Log a death and call the subscribers. In whichever thread noticed it, without the lock."""
         level = logging.DEBUG if death.expected else logging.WARNING
         journal.write(_log, level, "%s", death, extra={"death": death})
@@ -106,7 +102,7 @@ def subscribe(
     """Add a subscriber; return what removes it again."""
     if not callable(callback):
         raise TypeError(f"callback must be a callable, not {describe.repr_of(callback)}")
-    subscription = partial(callback)  # an object of our own: what equals what is not for the callback to say
+    subscription = partial(callback)  # an object of our own, so that no `__eq__` of the callback's is asked
     subscribers.append(subscription)
 
     def unsubscribe() -> None:

@@ -1,4 +1,4 @@
-"""Carries out what the machine has decided about processes: writes to workers and to the template.
+"""Carries out what the machine has decided about processes: it writes to workers and to the template.
 
 Under the pool's lock, in whichever thread has decided. Nothing here waits.
 """
@@ -13,7 +13,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.loop.links import WorkerLink
-from pidfdpool.loop.resolutions import Resolving
 from pidfdpool.process import journal
 from pidfdpool.scheduler import actions as do
 from pidfdpool.scheduler import events as ev
@@ -23,16 +22,12 @@ from pidfdpool.transport import framing, tokens
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pidfdpool.loop.death_reports import Witness
     from pidfdpool.loop.links import TemplateLink
-    from pidfdpool.loop.outcomes import Task
     from pidfdpool.loop.poller import Poller
-    from pidfdpool.loop.pool_thread import PoolThread
-    from pidfdpool.loop.resolutions import Resolution
-    from pidfdpool.loop.segment_leases import Lender
-    from pidfdpool.loop.template_starter import Starter
+    from pidfdpool.loop.resolutions import Resolution, Resolver
+    from pidfdpool.loop.segment_leases import SegmentLeases
+    from pidfdpool.loop.task import Task
     from pidfdpool.scheduler.machine import Machine
-    from pidfdpool.template.client import Recipe
     from pidfdpool.transport.framing import Buffer
 
 _log = logging.getLogger("pidfdpool.tasks")
@@ -41,50 +36,59 @@ AT_ONCE = 256  # tasks in one write: a gathering write takes 1024 pieces (IOV_MA
 SMALL = 1 << 16  # bytes that are sooner copied together than gathered
 
 
-class Carrying(Resolving):
-    """The processes of a pool. The caller of every method holds the pool's lock, unless it takes that itself."""
+class Dispatcher:
+    """The processes of a pool. The caller of every method holds the pool's lock."""
 
-    lender: Lender
-    machine: Machine
-    poller: Poller
-    recipe: Recipe
-    starter: Starter
-    closed: bool
-    lock: Any
-    _thread: PoolThread
+    # Called when a worker's channel is ready, with its link and the mask of events; set before anything is started.
+    on_channel: Callable[[WorkerLink, int], None]
 
-    def __init__(self, witness: Witness) -> None:
-        super().__init__(witness)
-        self.workers: dict[int, WorkerLink] = {}  # by slot
+    def __init__(
+        self,
+        machine: Machine,
+        resolver: Resolver,
+        poller: Poller,
+        leases: SegmentLeases,
+        workers: dict[int, WorkerLink],
+    ) -> None:
+        self._machine = machine
+        self._resolver = resolver
+        self._tasks = resolver.tasks
+        self._poller = poller
+        self._leases = leases
+        self.workers = workers  # by slot
         self.template: TemplateLink | None = None
-        self._puts_off_spawns = False
-        self._spawns: list[do.Spawn] = []  # that were put off
-        # Each returns what comes of it: an event that follows, or what is to be run without the lock.
-        self._carry_out: dict[type[Any], Callable[[Any], ev.Event | Resolution | None]] = {
-            do.Send: self._send,
+        self.defers_spawns = False
+        self.deferred_spawns: list[do.Spawn] = []
+        # Each returns what comes of it: an event that follows, or what is to run without the lock.
+        self.handlers: dict[type[Any], Callable[[Any], ev.Event | Resolution | None]] = {
+            do.Send: self.send,
             do.Prefetch: self._prefetch,
             do.TakeBack: self._take_back,
-            do.Began: self._began,
+            do.MarkBegun: self._began,
             do.Spawn: self._spawn,
             do.Stop: self._stop,
             do.Signal: self._signal,
-            do.AskStack: self._ask_stack,
+            do.DumpStack: self._ask_stack,
             do.CheckHeartbeat: self._check_heartbeat,
             do.CheckMemory: self._check_memory,
-            do.StartTemplate: self._start_template,
             do.KillTemplate: self._kill_template,
             do.StopTemplate: self._stop_template,
-            do.Close: self._close,
         }
 
-    def _send(self, action: do.Send) -> ev.Event | None:
-        task = self.tasks[action.task]
+    def spawn_deferred(self) -> list[ev.Event]:
+        """Ask for the workers that were put off; return what has failed at once."""
+        spawns, self.deferred_spawns = self.deferred_spawns, []
+        return [failure for spawn in spawns if (failure := self._spawn(spawn)) is not None]
+
+    def send(self, action: do.Send) -> ev.Event | None:
+        """Send an attempt of a task to a worker; return what follows if it did not get there."""
+        task = self._tasks[action.task]
         link = self.workers[action.slot]
         if not task.begun:
             if not task.future._begin():
-                del self.tasks[action.task]
-                self.cancelled += 1
-                return ev.Declined(action.slot, action.generation, action.task)
+                del self._tasks[action.task]
+                self._resolver.cancelled += 1
+                return ev.SendSkipped(action.slot, action.generation, action.task)
             task.begun = True
         task.attempt = action.attempt
         if action.attempt > 1:
@@ -95,7 +99,7 @@ class Carrying(Resolving):
             if self._is_plain(task):
                 link.post(task.frame(action.attempt, action.deadline))
             else:
-                self.lender.post(link, task, action.attempt, action.deadline)
+                self._leases.post(link, task, action.attempt, action.deadline)
         except OSError as error:
             if isinstance(error, TimeoutError):
                 raise  # no socket says so, but a signal handler may
@@ -104,7 +108,7 @@ class Carrying(Resolving):
 
     def _is_plain(self, task: Task) -> bool:
         """Return whether the task has nothing to do with segments."""
-        return not task.heavy and not (self.lender.sizes and task.name in self.lender.sizes)
+        return not task.heavy and not (self._leases.sizes and task.name in self._leases.sizes)
 
     def _prefetch(self, action: do.Prefetch) -> None:
         link = self.workers[action.slot]
@@ -113,7 +117,7 @@ class Carrying(Resolving):
         link.progress.put_tokens(len(action.tasks))
         with suppress(ConnectionError):  # it is dying: its tokens tell that none of these has begun
             for number in action.tasks:
-                task = self.tasks[number]
+                task = self._tasks[number]
                 plain = self._is_plain(task)
                 if pieces and (count == AT_ONCE or not plain):
                     link.post(_joined(pieces))
@@ -122,29 +126,29 @@ class Carrying(Resolving):
                     pieces += task.frame(1, None)
                     count += 1
                 else:
-                    self.lender.post(link, task, 1, None)
+                    self._leases.post(link, task, 1, None)
             if pieces:
                 link.post(_joined(pieces))
 
     def _take_back(self, action: do.TakeBack) -> ev.Event:
         link = self.workers[action.slot]
-        ahead = self.machine.slots[action.slot].ahead
+        ahead = self._machine.slots[action.slot].ahead
         last = list(islice(reversed(ahead), action.count))[::-1]
         count = link.progress.take_back(last)
-        if link.account.lent and count:
+        if link.account.leased and count:
             for number in last[-count:]:
-                self.lender.take_back(link, number)
+                self._leases.take_back(link, number)
         return ev.TakenBack(action.slot, action.generation, count)
 
-    def _began(self, action: do.Began) -> None:
-        task = self.tasks[action.task]
+    def _began(self, action: do.MarkBegun) -> None:
+        task = self._tasks[action.task]
         task.begun, task.attempt = True, 1
         task.future._begin()
         task.future._note_attempt(self.workers[action.slot].name, 1, time.time())
 
     def _spawn(self, action: do.Spawn) -> ev.Event | None:
-        if self._puts_off_spawns:
-            self._spawns.append(action)
+        if self.defers_spawns:
+            self.deferred_spawns.append(action)
             return None
         assert self.template is not None
         try:
@@ -157,9 +161,9 @@ class Carrying(Resolving):
             ours.close()
             theirs.close()
             return ev.SpawnFailed(action.slot, action.generation, f"eventfd: {error}")
-        link = WorkerLink(action.slot, action.generation, ours, our_tokens, self.poller)
+        link = WorkerLink(action.slot, action.generation, ours, our_tokens, self._poller)
         self.workers[action.slot] = link
-        link.watch_channel(partial(self._thread.on_channel, link))
+        link.watch_channel(partial(self.on_channel, link))
         self.template.tell(framing.encode(framing.TOKENS, action.slot, action.generation), its_tokens)
         self.template.tell(framing.encode(framing.SPAWN, action.slot, action.generation, link.seal), theirs.detach())
         return None
@@ -174,15 +178,15 @@ class Carrying(Resolving):
         if action.slot in self.workers:
             self.workers[action.slot].signal(action.signal)
 
-    def _ask_stack(self, action: do.AskStack) -> None:
+    def _ask_stack(self, action: do.DumpStack) -> None:
         if action.slot in self.workers:
             self.workers[action.slot].ask_stack()
 
     def _check_heartbeat(self, action: do.CheckHeartbeat) -> ev.Event:
-        return ev.LastBeat(action.slot, action.generation, self.workers[action.slot].last_beat())
+        return ev.LastHeartbeat(action.slot, action.generation, self.workers[action.slot].last_beat())
 
     def _check_memory(self, action: do.CheckMemory) -> ev.Event:
-        return ev.MemoryFound(action.slot, action.generation, self.workers[action.slot].memory())
+        return ev.MemoryMeasured(action.slot, action.generation, self.workers[action.slot].memory())
 
     def _kill_template(self, _action: do.KillTemplate) -> Resolution:
         assert self.template is not None
@@ -190,39 +194,10 @@ class Carrying(Resolving):
         message = "the template (pid %s) does not answer and is killed"
         return partial(journal.write, _log, logging.WARNING, message, self.template.end.pid)
 
-    def resume_template(self) -> None:
-        """Let the template go on if somebody has stopped it: the pool is to end, and may need it for that.
-
-        Takes the lock.
-        """
-        with self.lock:
-            if self.template is not None:
-                self.template.resume()
-
-    def want_script(self) -> None:
-        """Have this pool's templates run the script again: the one that is there, before it forks the next worker.
-
-        Takes the lock.
-        """
-        with self.lock:
-            self.recipe.runs_script = True
-            if self.template is not None:
-                self.template.want_script()
-
-    def _start_template(self, _action: do.StartTemplate) -> None:
-        # Not here, where the lock is held: starting takes as long as an interpreter takes to start.
-        self.starter.wanted = True
-        if self._thread.started:
-            self.poller.wake()
-
     def _stop_template(self, _action: do.StopTemplate) -> None:
         assert self.template is not None
         self.template.resume()
         self.template.tell(framing.encode(framing.STOP))
-
-    def _close(self, _action: do.Close) -> None:
-        self.closed = True
-        self.poller.wake()
 
 
 def _joined(pieces: list[Buffer]) -> list[Buffer]:

@@ -41,12 +41,12 @@ class Shared:
         self._shared = shared
 
     def __del__(self) -> None:
-        picklers.take_back(self._shared)
+        picklers.close_unfetched(self._shared)
 
 
 def held(call: Call, buffers: list[Buffer]) -> object:
     """Return what is to be held of a call whose payload was just made by this thread; None: nothing."""
-    if picklers.handed_over and (shared := picklers.take_handed_over()):
+    if picklers.shared_resources and (shared := picklers.pop_shared_resources()):
         return Shared(call, shared)
     function, arguments, keywords = call
     if not keywords and type(function) in _PLAIN and _PLAIN.issuperset(map(type, arguments)):
@@ -62,5 +62,5 @@ def _has_followers(value: object) -> bool:
 
 def let_go() -> None:
     """Take back what this thread has shared in attempts that came to nothing."""
-    if picklers.handed_over:
-        picklers.take_back(picklers.take_handed_over())
+    if picklers.shared_resources:
+        picklers.close_unfetched(picklers.pop_shared_resources())

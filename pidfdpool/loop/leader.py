@@ -25,112 +25,93 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import deque
-from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pidfdpool.loop.resolutions import Telling
 from pidfdpool.process import interruptible, native
 from pidfdpool.process.native import signal
 from pidfdpool.process.spinning import LearnedSpin
+from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from pidfdpool.loop.outbox import Outbox
+    from pidfdpool.loop.poller import Poller
 
-    from pidfdpool.executor.futures import Future
-    from pidfdpool.loop.outcomes import Recipient
-    from pidfdpool.loop.pool import Pool
-    from pidfdpool.loop.resolutions import Resolution
-
-
-_SIGNALS = tuple(signal.valid_signals())
 _INTERRUPTS = (signal.SIGINT,)
 SHORT = interruptible.STEPS[0]
 LEAVING = 1.0  # seconds that a leader gets to leave when there is nothing left to wait for
 
 
-class Leading:
-    """Who leads in one pool. Thread-safe."""
+class _Pool(Protocol):
+    """What the leadership needs of its pool."""
 
-    def __init__(self, pool: Pool, spin: float) -> None:
-        """spin: seconds that the leader may look for an answer before it sleeps; see `spinning`."""
-        self._pool = pool
-        self._spin = LearnedSpin(spin)
-        self._left: deque[Resolution] = deque()  # for the pool thread
-        self._serving: int | None = None  # the leader's thread, while it serves
-        self._over = False  # the pool thread has ended
+    poller: Poller
+    closed: bool
 
     @property
-    def is_serving(self) -> bool:
-        """Whether the caller is the leader, amid serving."""
-        return self._serving == threading.get_ident()
+    def may_lead(self) -> bool:
+        """Whether threads that wait for futures may read the channels meanwhile."""
 
-    def is_held_up(self, future: Recipient) -> bool:
-        """Return whether the leader must leave telling this one to the pool thread, by `run`."""
-        return bool(self._left) or future._has_callbacks()
+    @property
+    def is_at_work_here(self) -> bool:
+        """Whether the caller is amid the work that brings results."""
 
-    def run(self, resolutions: Sequence[Resolution]) -> None:
-        """Run resolutions, without the pool's lock. What cannot be run here is left to the pool thread.
+    def fail(self, error: BaseException) -> None:
+        """Break the pool, because something was left half done."""
 
-        That is what the leader must not run; and what comes behind one that raises, because a signal handler did.
+
+class _Future(Protocol):
+    """What the leader needs of the future that it waits for."""
+
+    _leader: Poller | None
+
+    def done(self) -> bool:
+        """Return whether there is nothing to wait for any more."""
+
+    def _has_callbacks(self) -> bool:
+        """Return whether resolving it calls something of the user's."""
+
+
+class Leadership:
+    """Who leads in one pool. Thread-safe."""
+
+    def __init__(self, pool: _Pool, outbox: Outbox, spin: float) -> None:
+        """spin: seconds that the leader may look for an answer before it sleeps; see `spinning`."""
+        self._pool = pool
+        self._outbox = outbox
+        self._spin = LearnedSpin(spin)
+        self._over = False  # the pool thread has ended
+
+    def wait(self, future: _Future, timeout: float | None) -> None:
+        """Lead until the future is done, or for `timeout` seconds at most. Return at once if nobody may lead here.
+
+        Raises:
+            RuntimeError: without a timeout, the caller would wait for itself.
         """
-        if not resolutions:
-            return
-        done, leads = 0, self.is_serving
-        try:
-            for resolution in resolutions:
-                if leads and (not isinstance(resolution, Telling) or self.is_held_up(resolution.future)):
-                    break
-                resolution()
-                done += 1
-        finally:
-            if done < len(resolutions):
-                self.leave(resolutions[done:])
-
-    def leave(self, resolutions: Sequence[Resolution]) -> None:
-        """Have resolutions run by the pool thread; at once, if it has ended. From any thread."""
-        self._left.extend(resolutions)
-        if self._pool.closed:
-            self.finish()
-        else:
-            self._pool.poller.wake()
-
-    def catch_up(self) -> None:
-        """Run what was left. In the pool thread."""
-        while True:
-            try:
-                resolution = self._left[0]
-            except IndexError:
-                return
-            resolution()
-            with suppress(ValueError):  # at the pool's end another thread may be at them, too: see `leave`
-                self._left.remove(resolution)  # not before: what comes after it must not overtake it
-
-    def finish(self) -> None:
-        """Run what was left, whatever becomes of each: there is nobody to leave it to any more."""
-        while self._left:
-            with suppress(BaseException):
-                self._left.popleft()()
-
-    def wait(self, future: Future[Any], timeout: float | None) -> None:
-        """Lead until the future is done, or for so many seconds; return at once if that cannot be."""
         pool = self._pool
-        poller, me = pool.poller, threading.get_ident()
-        leader = poller.leader
-        if not pool.may_be_led:
+        if pool.is_at_work_here:
+            if timeout is not None:
+                return
+            raise RuntimeError(
+                "waiting for this result would never end: the caller (a callback, a signal handler, code that runs "
+                "while a result is rebuilt) is in the middle of the work that brings it. Give a timeout, or wait in "
+                "another thread."
+            )
+        if not pool.may_lead or future._has_callbacks():
             return
+        poller, me = pool.poller, threading.get_ident()
+        leader, handles = poller.leader, interruptible.in_handlers_thread()
         if leader.get(None) == me:  # something has interrupted this thread's own wait: a debugger, for instance
             try:
-                handles = interruptible.in_handlers_thread()
                 self._lead(future, timeout, blocks=handles, alone=True)
             finally:
                 poller.wake_leader()  # to look again: it may have been woken meanwhile, and that was used up here
             return
         if poller.is_served or _is_deep():
             return
-        handles = interruptible.in_handlers_thread()
-        if handles and _host_handles_signals():
+        if handles and (native.is_interactive() or interruptible.handlers_are_called()):
+            return
+        if not handles and interruptible.is_usual_here():
             return
         give_back, leave = poller.follow, leader.pop
         try:
@@ -147,7 +128,7 @@ class Leading:
             if self._over:
                 poller.close()
 
-    def _lead(self, future: Future[Any], timeout: float | None, *, blocks: bool, alone: bool = False) -> None:
+    def _lead(self, future: _Future, timeout: float | None, *, blocks: bool, alone: bool = False) -> None:
         """Lead as long as there is a reason to.
 
         blocks: whether interrupts would come in this thread, and have to wait while it serves. alone: the channels
@@ -170,7 +151,7 @@ class Leading:
                 if poller.is_served and not alone:
                     break  # the pool thread is at it, and may be for long: in a callback, say
                 self._serve(ready) if blocks else self._serve_guarded(ready)
-            if (self._left and not alone) or over:
+            if (self._outbox.left and not alone) or over:
                 break  # at the deadline what has come is read, and nothing is waited for
             if steps is None and not ready:  # most waits are over before it would be of use
                 steps = interruptible.Steps(None, blocks)
@@ -192,14 +173,14 @@ class Leading:
                 change_mask(signal.SIG_UNBLOCK, _INTERRUPTS)
 
     def _serve_guarded(self, ready: list[tuple[int, int]]) -> None:
-        pool = self._pool
+        pool, outbox = self._pool, self._outbox
         try:
             with pool.poller.serving:
-                self._serving = threading.get_ident()
+                outbox.leader = threading.get_ident()
                 try:
                     pool.poller.serve(ready)
                 finally:
-                    self._serving = None
+                    outbox.leader = None
         except BaseException as error:
             pool.fail(error)
             raise
@@ -231,8 +212,3 @@ def _is_deep() -> bool:
     except ValueError:
         return False
     return True
-
-
-def _host_handles_signals() -> bool:
-    """Return whether functions of the host's are called when signals come."""
-    return not interruptible.NO_FUNCTION.issuperset(map(type, map(signal.getsignal, _SIGNALS)))

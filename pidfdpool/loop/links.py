@@ -16,7 +16,7 @@ from pidfdpool.loop import process_usage, stacks
 from pidfdpool.loop.death_reports import Evidence
 from pidfdpool.loop.poller import READ, WRITE
 from pidfdpool.loop.progress import Progress
-from pidfdpool.loop.segment_leases import Account
+from pidfdpool.loop.segment_account import SegmentAccount
 from pidfdpool.loop.worker_stderr import Stderr
 from pidfdpool.pidfd import Pidfd, PidfdDenied
 from pidfdpool.process import journal, native
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pidfdpool.loop.poller import Poller, Watch
     from pidfdpool.pidfd import ExitStatus, ProcessHandle
     from pidfdpool.process.native import Socket
-    from pidfdpool.template.client import HostEnd
+    from pidfdpool.template.connection import TemplateConnection
     from pidfdpool.transport.framing import Buffer, Frame
 
 T = TypeVar("T")
@@ -68,14 +68,12 @@ class Link:
 
     def post(self, pieces: list[Buffer], descriptor: int | None = None) -> None:
         """Send without waiting. Raises OSError if the process is gone and nothing was sent."""
-        self.channel.post(pieces, descriptor)
-        if self.channel.unsent and self._channel_watch is not None:
+        self.channel.send_nowait(pieces, descriptor)
+        if self.channel.has_unsent and self._channel_watch is not None:
             self._poller.change(self._channel_watch, READ | WRITE)
 
     def flush(self) -> None:
-        """Send on what is unsent."""
-        if not self.channel.unsent:
-            return
+        """Send on what is unsent; wait no longer for the channel to take more if nothing is, whoever has sent it."""
         try:
             done = self.channel.flush()
         except OSError:
@@ -90,7 +88,7 @@ class Link:
             WireError: somebody else wrote into the channel.
         """
         try:
-            return self.channel.receive_now()
+            return self.channel.receive_nowait()
         except BlockingIOError:
             return []
         except (EOFError, OSError):
@@ -99,7 +97,7 @@ class Link:
 
     def read_all(self, serve: Callable[[], None]) -> None:
         """Serve the channel until all is read that it holds at this moment; what comes later may go on for ever."""
-        goal = self.channel.received + self.channel.unread(FIONREAD)
+        goal = self.channel.received + self.channel.unread_bytes(FIONREAD)
         while self.reading:
             before = self.channel.received
             serve()
@@ -153,7 +151,7 @@ class WorkerLink(Link):
         self.name: tuple[int, int, int | None] = (slot, generation, None)
         self.progress = Progress(its_tokens)
         self.ready_early = False  # READY came before the template's SPAWNED, on its other channel
-        self.account = Account()  # of segments
+        self.account = SegmentAccount()
         self.status: ExitStatus | None = None  # as the template reported it
         self.ended_at: float | None = None  # when its pidfd became readable
         self.report_within = REPORT_GRACE
@@ -179,7 +177,7 @@ class WorkerLink(Link):
     def leave(self) -> None:
         """Tell the worker to leave; if it is dying anyway, that will be noticed."""
         with suppress(OSError):
-            self.post(framing.encode(framing.LEAVE))
+            self.post(framing.encode(framing.EXIT))
             self.resume()
 
     def signal(self, number: int) -> None:
@@ -221,7 +219,7 @@ class WorkerLink(Link):
 
     def last_beat(self) -> float | None:
         """Return when the worker gave its last heartbeat, as time.monotonic() tells it; None: never."""
-        return None if self._blackbox is None else black_box.last_beat(self._blackbox)
+        return None if self._blackbox is None else black_box.last_heartbeat(self._blackbox)
 
     def usage_now(self) -> tuple[int | None, float | None]:
         """Return the resident memory in bytes and the processor time in seconds, if the worker is alive."""
@@ -255,7 +253,7 @@ class WorkerLink(Link):
             self._stderr.read()
             lines = self._stderr.last_lines()
         box = self._blackbox
-        stack, marks = (None, 0) if box is None else (black_box.stack(box), black_box.marks(box))
+        stack, marks = (None, 0) if box is None else (black_box.read_stack(box), black_box.count_marks(box))
         peak, cpu_time = self.usage or (None, None)
         return Evidence(peak, cpu_time, lines, stack and stacks.told(stack), marks)
 
@@ -283,7 +281,7 @@ class WorkerLink(Link):
 class TemplateLink(Link):
     """The template, from its greeting until it is lost."""
 
-    def __init__(self, end: HostEnd, poller: Poller) -> None:
+    def __init__(self, end: TemplateConnection, poller: Poller) -> None:
         super().__init__(end.channel, poller)
         self.end = end
 
@@ -321,7 +319,7 @@ class TemplateLink(Link):
         """Have the script run again, unless this was the first that the template was told to do."""
         if not self.end.runs_script:
             self.end.runs_script = True
-            self.tell(framing.encode(framing.SCRIPT))
+            self.tell(framing.encode(framing.RUN_SCRIPT))
 
     def kill(self) -> None:
         """Kill a template that does not answer.
@@ -333,8 +331,8 @@ class TemplateLink(Link):
                 with suppress(PidfdDenied):
                     self.handle.send_signal(signal.SIGKILL)
                     return
-            self.channel.hang_up()
-            self.end.cut_lifeline()
+            self.channel.shut_down()
+            self.end.close_lifeline()
 
     def close(self) -> None:
         """Forget and close everything. In the pool thread, under the lock."""

@@ -1,9 +1,9 @@
-"""What futures are told when the machine has decided, and what is counted and reported of it.
+"""What becomes of tasks when the machine has decided: futures to be resolved, counts, and reports of deaths.
 
-Each action leads to a *resolution*: what is to be run when the pool's lock has been released, because it runs pickles
-and callbacks of the user's. For a task that is: to tell its future. From the decision on until that is done, the task
-is in `untold`; and whoever has taken resolutions to run and cannot go on leaves them to the pool thread
-(`Leading.run`). So no future is lost in between, whatever the user's code does.
+Each action leads to a *resolution*: a callable that is to run when the pool's lock has been released, because it runs
+pickles and callbacks of the user's. For a task that is the `Delivery` of its outcome. From the decision on until the
+future is resolved, the task is in `undelivered`. Whoever has taken resolutions and cannot run them all leaves the
+rest to the pool thread (`Outbox.run`). So no future is lost in between, whatever the user's code does.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.errors import PoolBroken, cause_of
-from pidfdpool.loop import outcomes
+from pidfdpool.loop import outcomes, task_errors
 from pidfdpool.loop.chunk_calls import Chunk
-from pidfdpool.loop.death_reports import Evidence, Witness
-from pidfdpool.loop.outcomes import Outcome, Recipient, Task
+from pidfdpool.loop.death_reports import DeathReports, Evidence
+from pidfdpool.loop.outcomes import Outcome
 from pidfdpool.process import journal
 from pidfdpool.scheduler import actions as do
 from pidfdpool.transport.framing import Frame
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from pidfdpool.deaths import Death
-    from pidfdpool.loop.outcomes import Verdict
+    from pidfdpool.loop.task import Recipient, Task, Verdict
     from pidfdpool.transport.framing import Buffer
 
     Resolution: TypeAlias = Callable[[], None]
@@ -35,77 +35,77 @@ if TYPE_CHECKING:
 _log = logging.getLogger("pidfdpool.tasks")
 
 
-class Resolving:
-    """The tasks of a pool. The caller of every method holds the pool's lock."""
+class Resolver:
+    """The tasks of a pool, and what becomes of them. The caller of every method holds the pool's lock."""
 
-    def __init__(self, witness: Witness) -> None:
+    def __init__(self, deaths: DeathReports) -> None:
         self.tasks: dict[int, Task] = {}
-        # Taken out of `tasks`, and about to be told: rebuilding a result takes as long as it takes, and a process
-        # that is forked meanwhile must find these futures, too, because nobody else in there will resolve them.
-        self.untold: dict[int, Task] = {}
+        # Taken out of `tasks`, their futures not yet resolved. Rebuilding a result takes as long as it takes. A
+        # process that is forked meanwhile must find these futures, too: nobody else in there will resolve them.
+        self.undelivered: dict[int, Task] = {}
         self.finished = self.failed = self.cancelled = self.crashes = 0  # ever
         self.cause: BaseException | None = None  # of the break
         # The last deaths that an error told of, and its cause: shared, for there may be as many errors as tasks.
         self._deaths_told: tuple[tuple[Death, ...], Exception | None] = (), None
-        self.witness = witness
-        self._resolve: dict[type[Any], Callable[[Any, Any], Resolution]] = {
+        self.deaths = deaths
+        self.handlers: dict[type[Any], Callable[[Any, Any], Resolution]] = {
             do.Deliver: self._deliver,
-            do.Withdraw: self._withdraw,
+            do.Cancel: self._withdraw,
             do.Fail: self._fail,
             do.Expire: self._expire,
             do.Retry: self._retry,
             do.FailBroken: self._fail_broken,
-            do.Report: self._report,
+            do.ReportDeath: self._report,
         }
 
     def _deliver(self, action: do.Deliver, outcome: Outcome) -> Resolution:
         self.finished += 1
-        return self._telling(action.task, outcome)
+        return self._delivery(action.task, outcome)
 
-    def _withdraw(self, action: do.Withdraw, _context: Context) -> Resolution:
+    def _withdraw(self, action: do.Cancel, _context: Context) -> Resolution:
         self.cancelled += 1
         self.tasks[action.task].future._mark_cancelled()  # now: who asks when the lock is released is to see it
-        return self._telling(action.task, None)
+        return self._delivery(action.task, None)
 
     def _fail(self, action: do.Fail, _context: Context) -> Resolution:
-        return self.failing(action.task, outcomes.failed(self.tasks[action.task], action.cause))
+        return self.failing(action.task, task_errors.attempt_error(self.tasks[action.task], action.cause))
 
     def _expire(self, action: do.Expire, _context: Context) -> Resolution:
-        return self.failing(action.task, outcomes.expired(self.tasks[action.task]))
+        return self.failing(action.task, task_errors.deadline_error(self.tasks[action.task]))
 
     def _fail_broken(self, action: do.FailBroken, _context: Context) -> Resolution:
         return self.failing(action.task, self.broken_error(action.reason))
 
     def failing(self, number: int, error: BaseException) -> Resolution:
-        """Take a task out, and return what tells its future of the error."""
+        """Take a task out, and return what resolves its future with the error."""
         self.failed += 1
-        return self._telling(number, error)
+        return self._delivery(number, error)
 
-    def _telling(self, number: int, verdict: Verdict) -> Resolution:
+    def _delivery(self, number: int, verdict: Verdict) -> Resolution:
         task = self.tasks.pop(number)
-        owe(self.untold, task, verdict)
-        return Telling(self.untold, task)
+        set_aside(self.undelivered, task, verdict)
+        return Delivery(self.undelivered, task)
 
     def _retry(self, action: do.Retry, _context: Context) -> Resolution:
         message = "task %d (%s) is tried again, attempt %d, after %.3g s"
         name = self.tasks[action.task].label
         return partial(journal.write, _log, logging.INFO, message, action.task, name, action.attempt, action.pause)
 
-    def _report(self, action: do.Report, evidence: Evidence | None) -> Resolution:
+    def _report(self, action: do.ReportDeath, evidence: Evidence | None) -> Resolution:
         task = self.tasks.get(action.task) if action.task is not None else None
         evidence = evidence or Evidence()
         if task is not None and type(task.what) is Chunk:
             task.what.narrow(evidence.marks)
-        death = self.witness.record(action, evidence, task.label if task is not None else None)
+        death = self.deaths.record(action, evidence, task.label if task is not None else None)
         self.crashes += death.cause.unasked
         if task is not None:
             task.deaths = (*task.deaths, death)
-        return partial(self.witness.tell, death)
+        return partial(self.deaths.publish, death)
 
     def broken_error(self, reason: str) -> PoolBroken:
         """Return a new instance of the error that tells why the pool is broken."""
         error = PoolBroken(f"the pool is broken and runs no more tasks: {reason}")
-        error.deaths = deaths = tuple(self.witness.recent)
+        error.deaths = deaths = tuple(self.deaths.recent)
         if self.cause is not None:
             error.__cause__ = self.cause
             return error
@@ -118,43 +118,43 @@ class Resolving:
 NO_BUFFERS: list[Buffer] = []
 
 
-class Telling:
+class Delivery:
     """The resolution of one future."""
 
-    __slots__ = ("_task", "_untold")
+    __slots__ = ("_task", "_undelivered")
 
-    def __init__(self, untold: dict[int, Task], task: Task) -> None:
-        self._untold = untold
+    def __init__(self, undelivered: dict[int, Task], task: Task) -> None:
+        self._undelivered = undelivered
         self._task = task
 
     @property
     def future(self) -> Recipient:
-        """Who is told."""
+        """Who is resolved."""
         return self._task.future
 
     def __call__(self) -> None:
-        """Tell it."""
-        tell(self._untold, self._task)
+        """Resolve it."""
+        deliver(self._undelivered, self._task)
 
 
-def owe(untold: dict[int, Task], task: Task, verdict: Verdict) -> None:
-    """Note what a task's future is to be told. The task is out of `tasks`; the caller holds the pool's lock.
+def set_aside(undelivered: dict[int, Task], task: Task, verdict: Verdict) -> None:
+    """Note what a task's future is to be resolved with. It is out of `tasks`; the caller holds the pool's lock.
 
     The task itself is kept until then, because only without the lock may what it holds of the user's be let go of.
     """
     task.verdict = verdict
     task.buffers = NO_BUFFERS  # its call's segment is wanted for those that are sent now
-    untold[task.number] = task
+    undelivered[task.number] = task
 
 
-def tell(untold: dict[int, Task], task: Task) -> None:
-    """Tell a future what became of its task: the one place where that is done. Without the lock.
+def deliver(undelivered: dict[int, Task], task: Task) -> None:
+    """Resolve a task's future: the one place where that is done. Without the lock.
 
-    Pickles and callbacks of the user's run in here, and do what they like: the future is told that it failed if it
-    cannot be told how it ended. What is raised here comes from elsewhere (a signal handler in the main thread); then
-    the task is still in `untold`, and this may be called again.
+    Pickles and callbacks of the user's run in here, and do what they like. If the outcome cannot be rebuilt, the
+    future gets that error. What is raised here comes from elsewhere (a signal handler in the main thread); then the
+    task is still in `undelivered`, and this may be called again.
     """
-    if task.number not in untold:
+    if task.number not in undelivered:
         return
     verdict, future = task.verdict, task.future
     kind = type(verdict)
@@ -162,7 +162,7 @@ def tell(untold: dict[int, Task], task: Task) -> None:
         result: Any = None
         error: BaseException | None
         try:
-            result, error = outcomes.told(verdict)  # type: ignore[arg-type]
+            result, error = outcomes.load(verdict)  # type: ignore[arg-type]
         except BaseException as failure:  # there is no memory left even to say that there is none
             error = failure
         future._resolve(result, error)
@@ -170,4 +170,4 @@ def tell(untold: dict[int, Task], task: Task) -> None:
         future._resolve_cancelled()
     else:
         future._resolve(None, verdict)  # type: ignore[arg-type]
-    untold.pop(task.number, None)
+    undelivered.pop(task.number, None)

@@ -1,4 +1,4 @@
-"""The host's end of segments: which payload goes into one, who was lent which, and when it is free again.
+"""The host's end of segments: which payload goes into one, which worker has which, and when it is free again.
 
     a call      `stage`, in the thread that submits, writes a large one into a segment; a `Staged` payload takes its
                 place in the task, and gives the segment back when the task is gone, however that came. One that will
@@ -7,7 +7,7 @@
     sending     `post`, with the pool's lock, hands the worker what it has not met: a SEGMENT frame with the
                 descriptor, then the task.
     a result    that is large is remembered by the task's name (`_learn`); the next task of that name is sent with a
-                loan, a segment into which the worker may write its result.
+                lease of a segment into which the worker may write its result.
     an answer   `settle` settles what the task had: a segment that somebody in the worker still looks at is not used
                 again.
 
@@ -20,21 +20,24 @@ from __future__ import annotations
 import os
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from pidfdpool.loop.segment_account import ResultLease, TaskSegments
 from pidfdpool.scheduler.states import State
 from pidfdpool.serialization import payload
-from pidfdpool.serialization.out_of_band import Apart
+from pidfdpool.serialization.out_of_band import OutOfBandPickle
 from pidfdpool.transport import framing
 from pidfdpool.transport.segments import THRESHOLD, layout, memory
 from pidfdpool.transport.segments.arena import CALL, RESULT, Arena, Segment
+from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pidfdpool.loop.backpressure import Admission
     from pidfdpool.loop.links import WorkerLink
-    from pidfdpool.loop.outcomes import Task
-    from pidfdpool.loop.pool import Pool
+    from pidfdpool.loop.task import Task
+    from pidfdpool.scheduler.machine import Machine
     from pidfdpool.transport.framing import Buffer, Frame
 
 _PATIENCE = 32  # payloads in a row that may be small before large ones are expected no more
@@ -43,7 +46,20 @@ _SOON = 4  # tasks for each worker: so many wait for a moment only
 _LATE = 4 << 20  # bytes that are copied while the pool's lock is held, at most; it takes about half a millisecond
 _MOST_LOOKED_AT = 1024  # results in segments, at a time: a process may have 65530 mappings (vm.max_map_count)
 
-_lenders: weakref.WeakSet[Lender] = weakref.WeakSet()
+_all: weakref.WeakSet[SegmentLeases] = weakref.WeakSet()
+
+
+class _Pool(Protocol):
+    """What the leases need of their pool."""
+
+    lock: Any
+    machine: Machine
+    tasks: dict[int, Task]
+    workers: dict[int, WorkerLink]
+    admission: Admission
+
+    def wake_pool_thread(self) -> None:
+        """Have the pool thread look for something to do. Any thread, at any point; needs no lock."""
 
 
 class Staged(list["Buffer"]):
@@ -58,83 +74,36 @@ class Staged(list["Buffer"]):
     def carried(self) -> list[Buffer]:
         """Return the payload itself, to be sent from where it lies: nothing else is ever written there."""
         assert self.segment.shared is not None
-        self.segment.spoilt = True
+        self.segment.not_reusable = True
         return [*layout.parts(self[0], memoryview(self.segment.shared))]
 
     def __del__(self) -> None:
-        self.arena.give_back(self.segment)
+        self.arena.release(self.segment)
 
 
 class Unstaged(list["Buffer"]):
     """The payload of a large call for which there was no segment; there may be one when it is sent."""
 
 
-class _Loan:
-    """A segment for a result. It is given back when this is gone, unless it was taken out."""
-
-    __slots__ = ("_arena", "segment")
-
-    def __init__(self, arena: Arena, segment: Segment) -> None:
-        self._arena = arena
-        self.segment: Segment | None = segment
-
-    def __del__(self) -> None:
-        if self.segment is not None:
-            self._arena.give_back(self.segment)
-
-
-class _Lent(NamedTuple):
-    """What a worker has for one task."""
-
-    call: Segment | None
-    loan: _Loan | None
-    deadline: float | None
-
-
-class Account:
-    """What one worker was told of segments. With the pool's lock."""
-
-    __slots__ = ("lent", "met", "told")
-
-    def __init__(self) -> None:
-        self.told = False  # that descriptors are coming
-        self.met: dict[int, int] = {}  # numbers and sizes of the segments that it has mapped
-        self.lent: dict[int, _Lent] = {}  # by task
-
-    def close(self) -> None:
-        """Settle with a worker that is dead, or will not be heard any more."""
-        for call, loan, _ in self.lent.values():
-            for segment in (call, None if loan is None else loan.segment):
-                if segment is not None:
-                    segment.spoilt = True
-        self.lent.clear()
-        self.met.clear()
-
-    @property
-    def mapped(self) -> int:
-        """The bytes of segments that the worker has mapped: they are the pool's, though they count as resident."""
-        return sum(self.met.values())
-
-
 class _Read(list["Buffer"]):
-    """The payload of a result that is to be copied out of its segment, which is lent until this is gone."""
+    """The payload of a result that is to be copied out of its segment, which is leased until this is gone."""
 
-    def __init__(self, loan: _Loan, part: memoryview) -> None:
+    def __init__(self, lease: ResultLease, part: memoryview) -> None:
         super().__init__((part,))
-        self._loan = loan
+        self._lease = lease
 
 
-class Lender:
-    """What a pool has of segments. The caller holds the pool's lock, except where it says otherwise."""
+class SegmentLeases:
+    """The segments of one pool. The caller holds the pool's lock, except where it says otherwise."""
 
-    def __init__(self, pool: Pool, limit: int) -> None:
+    def __init__(self, pool: _Pool, limit: int) -> None:
         """limit: bytes; 0: there are to be no segments."""
         self._pool = pool
-        self.arena = Arena(limit, pool.wake_unless_awake)
+        self.arena = Arena(limit, pool.wake_pool_thread)
         self._looked_at: set[int] = set()  # numbers of the results that lie in segments and are in the user's hands
         self.expecting = 0  # so many calls are still taken for large ones before they are looked at
         self.sizes: dict[str, tuple[int, int]] = {}  # by a task's name: bytes of its results, and as `expecting`
-        _lenders.add(self)
+        _all.add(self)
 
     # ---- calls ---------------------------------------------------------------------------------------------
 
@@ -162,32 +131,32 @@ class Lender:
         Raises:
             Exception: as there.
         """
-        apart = Apart(value, shared)
-        plan = layout.Layout(apart.pieces, apart.left_out)
+        large = OutOfBandPickle(value, shared)
+        plan = layout.Layout(large.pieces, large.out_of_band)
         self.expecting = _PATIENCE if plan.size >= THRESHOLD else max(0, self.expecting - 1)
         staged = self._staged_now(plan) if plan.size >= THRESHOLD else None
         if staged is not None:
             return staged
-        pickled, *left_out = plan.buffers()
+        pickled, *out_of_band = plan.buffers()
         # Copied, because the caller may change them from now on.
-        copied: list[Buffer] = [pickled, *map(bytes, left_out)]
+        copied: list[Buffer] = [pickled, *map(bytes, out_of_band)]
         return Unstaged(copied) if plan.size >= THRESHOLD else copied
 
     def _staged_now(self, plan: layout.Layout) -> Staged | None:
         """Stage a call in the thread that submits, unless it will wait for long: memory in use should be at work."""
         pool = self._pool
-        if plan.size <= _LATE and len(pool.tasks) + len(pool.line.places) >= _SOON * pool.machine.size:
+        if plan.size <= _LATE and len(pool.tasks) + len(pool.admission.waiting) >= _SOON * pool.machine.size:
             return None
-        return self._staged(plan, self.arena.take(CALL, plan.size) or self.arena.make(CALL, plan.size))
+        return self._staged(plan, self.arena.take_free(CALL, plan.size) or self.arena.allocate(CALL, plan.size))
 
     def _staged_late(self, buffers: list[Buffer]) -> Staged | None:
         """Stage a call that has waited, in the moment in which it is sent."""
         plan = layout.Layout(buffers[:1], buffers[1:])
         if plan.size > _LATE:
             return None
-        segment = self.arena.take(CALL, plan.size)
+        segment = self.arena.take_free(CALL, plan.size)
         if segment is None and len(self.arena.segments) < _SOON * self._pool.machine.size:
-            segment = self.arena.make(CALL, plan.size)
+            segment = self.arena.allocate(CALL, plan.size)
         return self._staged(plan, segment)
 
     def _staged(self, plan: layout.Layout, segment: Segment | None) -> Staged | None:
@@ -204,74 +173,75 @@ class Lender:
         Raises:
             OSError: the worker is gone.
         """
-        if self.arena.let_go:
+        if self.arena.to_unmap:
             self._tell_let_go((link,))
         if type(task.buffers) is Unstaged:
             task.buffers = self._staged_late(task.buffers) or list(task.buffers)
         account, buffers, call = link.account, task.buffers, None
         flags = 0
         if type(buffers) is Staged:
-            if self._meet(link, buffers.segment):
-                flags, call = framing.IN_SEGMENT, buffers.segment
+            if self._announce(link, buffers.segment):
+                flags, call = framing.CALL_IN_SEGMENT, buffers.segment
             else:
                 buffers = buffers.carried()
-        loan = self._loan(link, task.name)
-        if loan is not None and loan.segment is not None:
-            flags |= framing.WITH_LOAN
-            buffers = [*buffers, framing.LOAN.pack(loan.segment.number)]
+        lease = self._result_lease(link, task.name)
+        if lease is not None and lease.segment is not None:
+            flags |= framing.HAS_LEASE
+            buffers = [*buffers, framing.LEASE.pack(lease.segment.number)]
         if call is not None:
             call.readers += 1
         if flags:
-            account.lent[task.number] = _Lent(call, loan, deadline)
+            account.leased[task.number] = TaskSegments(call, lease, deadline)
         link.post(task.frame(attempt, deadline, flags, buffers))
 
-    def _loan(self, link: WorkerLink, name: str) -> _Loan | None:
+    def _result_lease(self, link: WorkerLink, name: str) -> ResultLease | None:
         """Return a segment for the result of a task of this name, if it is known for large ones."""
         size, _ = self.sizes.get(name, (0, 0))
-        segment = self.arena.take(RESULT, size) if size else None
+        segment = self.arena.take_free(RESULT, size) if size else None
         if segment is None:
             return None
-        loan = _Loan(self.arena, segment)
-        return loan if self._meet(link, segment) else None
+        lease = ResultLease(self.arena, segment)
+        return lease if self._announce(link, segment) else None
 
-    def _meet(self, link: WorkerLink, segment: Segment) -> bool:
+    def _announce(self, link: WorkerLink, segment: Segment) -> bool:
         """Have the worker map a segment; return whether it has, or will have."""
         account = link.account
-        if segment.number in account.met:
+        if segment.number in account.mapped_sizes:
             return True
         pages = segment.size // memory.PAGE
-        announcement = framing.encode(framing.SEGMENT, segment.role, pages, segment.number)
-        for frame in (announcement,) if account.told else (framing.encode(framing.DESCRIPTORS), announcement):
+        announcement = framing.encode(framing.MAP_SEGMENT, segment.role, pages, segment.number)
+        first = () if account.expects_descriptors else (framing.encode(framing.EXPECT_DESCRIPTORS),)
+        for frame in (*first, announcement):
             try:
                 fd = segment.duplicate()
             except OSError:
                 return False
             link.post(frame, fd)
-            account.told = True
-        account.met[segment.number] = segment.size
+            account.expects_descriptors = True
+        account.mapped_sizes[segment.number] = segment.size
         return True
 
     def take_back(self, link: WorkerLink, number: int) -> None:
         """Settle a task that was sent to the worker and that it certainly will not begin."""
-        lent = link.account.lent.pop(number, None)
-        if lent is not None and lent.call is not None:
-            lent.call.readers -= 1
+        leased = link.account.leased.pop(number, None)
+        if leased is not None and leased.call is not None:
+            leased.call.readers -= 1
 
-    def carry(self, link: WorkerLink, number: int) -> None:
+    def resend_without_segment(self, link: WorkerLink, number: int) -> None:
         """Send a call anew, without its segment, which did not reach the worker: it had no descriptor left.
 
         In the pool thread, without the lock.
         """
         with self._pool.lock, suppress(OSError):  # the worker is gone, which its pidfd tells
-            lent = link.account.lent.get(number)
-            if lent is None:
+            leased = link.account.leased.get(number)
+            if leased is None:
                 return
-            if lent.call is not None:
-                link.account.met.pop(lent.call.number, None)
+            if leased.call is not None:
+                link.account.mapped_sizes.pop(leased.call.number, None)
             self.take_back(link, number)
             task = self._pool.tasks.get(number)
             if task is not None and type(task.buffers) is Staged:
-                link.post(task.frame(max(1, task.attempt), lent.deadline, 0, task.buffers.carried()))
+                link.post(task.frame(max(1, task.attempt), leased.deadline, 0, task.buffers.carried()))
 
     # ---- answers -------------------------------------------------------------------------------------------
 
@@ -284,7 +254,7 @@ class Lender:
             WireError: the worker's loop cannot have written that.
         """
         size = sum(map(len, frame.buffers))
-        if frame.slot & framing.ABOUT_BORROWED:
+        if frame.slot & framing.SEGMENT_FLAGS:
             with self._pool.lock:
                 size = self._settle(link, frame) or size
         task = self._pool.tasks.get(frame.value)
@@ -294,44 +264,44 @@ class Lender:
     def _settle(self, link: WorkerLink, frame: Frame) -> int:
         """Return the size of a result in a segment; 0: it is not in one."""
         account = link.account
-        lent = account.lent.pop(frame.value, None)
-        loan = None if lent is None else lent.loan
-        if lent is not None and lent.call is not None:
-            lent.call.readers -= 1
-            lent.call.spoilt = lent.call.spoilt or not frame.slot & framing.RETURNED
-        if frame.slot & framing.MISSED and loan is not None and loan.segment is not None:
-            account.met.pop(loan.segment.number, None)
-        if not frame.slot & framing.TAKEN:
+        leased = account.leased.pop(frame.value, None)
+        lease = None if leased is None else leased.result
+        if leased is not None and leased.call is not None:
+            leased.call.readers -= 1
+            leased.call.not_reusable = leased.call.not_reusable or not frame.slot & framing.CALL_SEGMENT_FREE
+        if frame.slot & framing.LEASE_NOT_RECEIVED and lease is not None and lease.segment is not None:
+            account.mapped_sizes.pop(lease.segment.number, None)
+        if not frame.slot & framing.RESULT_IN_SEGMENT:
             return 0
-        if loan is None:
+        if lease is None:
             raise framing.WireError("of a result in a segment that was not lent to it")
         reference = frame.buffers[0]
         size = layout.size_of(reference)
         try:
-            frame.buffers = self._opened(loan, reference)
+            frame.buffers = self._opened(lease, reference)
         except MemoryError:
-            frame.buffers = framing.Lost(size)
+            frame.buffers = framing.MissingBuffers(size)
         return size
 
-    def _opened(self, loan: _Loan, reference: Buffer) -> list[Buffer]:
+    def _opened(self, lease: ResultLease, reference: Buffer) -> list[Buffer]:
         """Return the buffers of a result in a segment, which is free when nobody looks at them any more."""
-        segment = loan.segment
+        segment = lease.segment
         if segment is None or segment.shared is None or layout.number_of(reference) != segment.number:
             raise framing.WireError("of a result in a segment that was not lent to it")
         try:
-            pickled, *left_out = layout.parts(reference, memoryview(segment.shared))
+            pickled, *out_of_band = layout.parts(reference, memoryview(segment.shared))
         except ValueError:
             raise framing.WireError("of a result that is larger than the segment that was lent to it") from None
-        if not left_out:
-            return _Read(loan, pickled)
+        if not out_of_band:
+            return _Read(lease, pickled)
         try:
             if len(self._looked_at) >= _MOST_LOOKED_AT:
                 raise OSError
             mapping = memory.map_file(segment.fileno(), segment.size, memory.PRIVATE)
         except OSError:
-            return [bytearray(part) for part in (pickled, *left_out)]
-        mapping.when_gone = self.arena.hold(segment, self._looked_at)
-        loan.segment = None
+            return [bytearray(part) for part in (pickled, *out_of_band)]
+        mapping.when_unmapped = self.arena.hold(segment, self._looked_at)
+        lease.segment = None
         return [*layout.parts(reference, memoryview(mapping))]
 
     def _learn(self, name: str, kind: int, size: int) -> None:
@@ -344,7 +314,7 @@ class Lender:
                 self.sizes.clear()
             wanted = max(size, before - before // 8)
             self.sizes[name] = wanted, _PATIENCE
-            self.arena.provide(RESULT, wanted)
+            self.arena.prepare(RESULT, wanted)
         elif patience:
             self.sizes[name] = before, patience - 1
         else:
@@ -352,13 +322,13 @@ class Lender:
 
     # ---- the pool's life -----------------------------------------------------------------------------------
 
-    def rest(self, now: float, deadline: float | None) -> float | None:
+    def release_idle(self, now: float, deadline: float | None) -> float | None:
         """Let go of what is idle; return when to look again, if that is before the deadline. In the pool thread.
 
         There is nothing to do while `arena` has neither segments nor anything that was let go of.
         """
-        due = self.arena.rest(now)
-        if self.arena.let_go:
+        due = self.arena.free_idle(now)
+        if self.arena.to_unmap:
             idle = (slot for slot in self._pool.machine.slots if slot.state is State.IDLE)
             self._tell_let_go([self._pool.workers[slot.index] for slot in idle if slot.index in self._pool.workers])
         return due if deadline is None else deadline if due is None else min(due, deadline)
@@ -369,14 +339,14 @@ class Lender:
         They have no task: one that died in the middle of a task, with anything unread behind it, would be taken for
         one that never read the task.
         """
-        let_go = self.arena.let_go
+        to_unmap = self.arena.to_unmap
         for link in links:
-            for number in let_go & link.account.met.keys():
-                del link.account.met[number]
+            for number in to_unmap & link.account.mapped_sizes.keys():
+                del link.account.mapped_sizes[number]
                 with suppress(OSError):  # it is gone
-                    link.post(framing.encode(framing.FORGET, value=number))
-        still_mapped: set[int] = set().union(*(link.account.met for link in self._pool.workers.values()))
-        let_go &= still_mapped
+                    link.post(framing.encode(framing.UNMAP_SEGMENT, value=number))
+        still_mapped: set[int] = set().union(*(link.account.mapped_sizes for link in self._pool.workers.values()))
+        to_unmap &= still_mapped
 
     def close(self) -> None:
         """Let go of everything but what users look at."""
@@ -389,8 +359,8 @@ class Lender:
 
 
 def _note_fork() -> None:
-    for lender in list(_lenders):
-        lender.arena.forked()
+    for leases in list(_all):
+        leases.arena.note_fork()
 
 
 # Before, for what is let go of meanwhile by other threads, and after, for what they got meanwhile.

@@ -12,7 +12,7 @@ from pidfdpool.records import dataclass
 from pidfdpool.scheduler.states import State
 
 if TYPE_CHECKING:
-    from pidfdpool.loop.pool import Pool
+    from pidfdpool.loop.decisions import Decisions
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,42 +85,42 @@ class Stats:
     restarts: int = 0
 
 
-def stats(pool: Pool) -> Stats:
+def stats(core: Decisions) -> Stats:
     """Return the pool's numbers."""
-    machine = pool.machine
-    with pool.lock:
+    machine, resolver = core.machine, core.resolver
+    with core.lock:
         return Stats(
             state=machine.phase.value,
             broken=machine.broken,
             size=machine.size,
             level=machine.level,
-            starting=machine.states[State.STARTING],
-            idle=machine.states[State.IDLE],
-            busy=machine.states[State.BUSY],
-            stopping=machine.states[State.STOPPING],
-            submitted=pool.submitted,
+            starting=machine.counts[State.STARTING],
+            idle=machine.counts[State.IDLE],
+            busy=machine.counts[State.BUSY],
+            stopping=machine.counts[State.STOPPING],
+            submitted=core.submitted,
             pending=len(machine.tasks),
             running=len(machine.running),
-            queued=len(machine.queue) + len(machine.given),
-            delayed=len(machine.tasks) - len(machine.running) - len(machine.queue) - len(machine.given),
-            finished=pool.finished,
-            failed=pool.failed,
-            cancelled=pool.cancelled,
+            queued=len(machine.queue) + len(machine.prefetched),
+            delayed=len(machine.tasks) - len(machine.running) - len(machine.queue) - len(machine.prefetched),
+            finished=resolver.finished,
+            failed=resolver.failed,
+            cancelled=resolver.cancelled,
             retries=machine.retries,
             deaths=machine.deaths,
-            crashes=pool.crashes,
+            crashes=resolver.crashes,
             restarts=machine.restarts,
         )
 
 
-def workers(pool: Pool, now: float) -> tuple[WorkerInfo, ...]:
+def workers(core: Decisions, now: float) -> tuple[WorkerInfo, ...]:
     """Return the pool's workers, by slot. now: time.monotonic()."""
     found = []
-    with pool.lock:
-        for slot in pool.machine.slots:
+    with core.lock:
+        for slot in core.machine.slots:
             if slot.state is State.DEAD:
                 continue
-            task = pool.tasks.get(slot.task) if slot.task is not None else None
+            task = core.tasks.get(slot.task) if slot.task is not None else None
             fields = {
                 "slot": slot.index,
                 "generation": slot.generation,
@@ -131,10 +131,10 @@ def workers(pool: Pool, now: float) -> tuple[WorkerInfo, ...]:
                 "attempt": task.attempt if task is not None else 0,
                 "task_age": now - slot.busy_since if task is not None else None,
                 "tasks_done": slot.tasks_done,
-                "age": now - slot.asked_at,
-                "retiring": slot.retires_for.value if slot.retires_for is not None else None,
+                "age": now - slot.requested_at,
+                "retiring": slot.retire_cause.value if slot.retire_cause is not None else None,
             }
-            found.append((fields, pool.workers.get(slot.index)))
+            found.append((fields, core.workers.get(slot.index)))
     infos = []
     for fields, link in found:
         rss, cpu_time = (None, None) if link is None else link.usage_now()

@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from pidfdpool.errors import TemplateError
+from pidfdpool.loop import teardown
 from pidfdpool.loop.links import TemplateLink
 from pidfdpool.process import describe, hygiene, interruptible, native
 from pidfdpool.scheduler import events as ev
@@ -20,9 +21,11 @@ from pidfdpool.scheduler.states import State, Template
 from pidfdpool.template import client
 
 if TYPE_CHECKING:
-    from pidfdpool.loop.pool import Pool
-    from pidfdpool.loop.pool_thread import PoolThread
-    from pidfdpool.template.client import HostEnd, Recipe, SignalMask
+    from pidfdpool.loop.decisions import Decisions
+    from pidfdpool.loop.template_events import TemplateEvents
+    from pidfdpool.template.client import SignalMask
+    from pidfdpool.template.connection import TemplateConnection
+    from pidfdpool.template.recipe import Recipe
 
 _NO_PROGRAM = (
     "This process cannot start that program. If it has changed its root directory or its user, make the first submit "
@@ -45,32 +48,33 @@ _ADVICE = {
 }
 
 
-class Starter:
-    """What a pool's templates, and its thread, are started by."""
+class TemplateStarter:
+    """Starts the templates of one pool, and its thread."""
 
-    def __init__(self, pool: Pool, thread: PoolThread) -> None:
-        self._pool = pool
-        self._thread = thread
-        self.wanted = False  # the machine has asked for a template; guarded by the pool's lock, as the next one is
-        self._by: int | None = None  # the thread of the user's that is at the first start
+    def __init__(self, core: Decisions, template_events: TemplateEvents) -> None:
+        self._core = core
+        self._thread = core.thread
+        self._template_events = template_events
+        self.stillborn = False  # the pool is closed because its thread could not be started
+        self._by: int | None = None  # the user's thread that is at the first start; guarded by the pool's lock
         self._first_over = interruptible.Event()
 
-    def if_wanted(self) -> None:
+    def start_if_wanted(self) -> None:
         """Start a template if the machine has asked for one. In the pool thread."""
-        with self._pool.lock:
+        with self._core.lock:
             if not self._claim():
                 return
         self._start()
 
     def claim_first(self) -> bool:
-        """Return whether it is for the caller to call `first`. The caller has the lock, and all signals blocked."""
+        """Return whether the caller is to call `start_first`. It has the lock, and all signals blocked."""
         if self._thread.started or self._by is not None:
             return False
         self._by = threading.get_ident()
         self._first_over.clear()  # set by one that found no thread to be had
         return True
 
-    def wait(self) -> None:
+    def wait_for_first(self) -> None:
         """Wait until a first start that is under way in another thread is over."""
         if self._by not in (None, threading.get_ident()):
             self._first_over.wait()
@@ -87,44 +91,45 @@ class Starter:
         began = time.monotonic()
         with hygiene.signals_blocked() if not self._thread.started else nullcontext() as mask:
             if self._ask_for(count):
-                self.first(None, mask)
+                self.start_first(None, mask)
         return self._await(count, 0.0 if not wait else timeout and timeout - (time.monotonic() - began))
 
     def _ask_for(self, count: int) -> bool:
-        """Return whether it is for the caller to call `first`."""
-        pool = self._pool
-        if pool._interrupted:
-            pool.happen(ev.Prestarted(count))  # later
+        """Return whether it is for the caller to call `start_first`."""
+        core = self._core
+        if core.is_reentered:
+            core.defer(ev.PrestartRequested(count))
             return False
-        with pool.lock:
-            pool.check_open()
-            resolutions = pool.decide_guarded(ev.Prestarted(count))
+        with core.lock:
+            core.check_open()
+            resolutions = core.decide_guarded(ev.PrestartRequested(count))
             first = self.claim_first()
-        pool.leading.run(resolutions)
+        core.outbox.run(resolutions)
         return first
 
     def _await(self, count: int, timeout: float | None) -> int:
-        pool = self._pool
-        may_wait = not pool._interrupted and not self._thread.is_current
+        core = self._core
+        may_wait = not core.is_reentered and not self._thread.does_its_work
         steps = interruptible.Steps(timeout)
-        with pool.lock:
-            pool.awaited += 1
+        with core.lock:
+            core.awaited += 1
             try:
                 while True:
-                    pool.check_open()
-                    states = pool.machine.states
+                    core.check_open()
+                    states = core.machine.counts
                     ready = states[State.IDLE] + states[State.BUSY]
-                    on_the_way = states[State.STARTING] or pool.machine.template is Template.STARTING or pool._put_off
-                    if ready >= min(count, pool.machine.size) or not (may_wait and (on_the_way or not ready)):
+                    starting = states[State.STARTING] or core.machine.template is Template.STARTING
+                    on_the_way = starting or core.has_deferred
+                    if ready >= min(count, core.machine.size) or not (may_wait and (on_the_way or not ready)):
                         return ready
                     left = steps.next()
                     if left is not None and left <= 0:
                         return ready
-                    pool.readiness.wait(left)
+                    core.readiness.wait(left)
             finally:
-                pool.awaited -= 1
+                core.awaited -= 1
 
-    def first(self, number: int | None, mask: SignalMask) -> None:
+    def start_first(self, number: int | None, mask: SignalMask) -> None:
         """Start the first template and the pool thread. number: the task submitted.
 
         A handler of the host's that raised between two steps would leave a pool without a thread, which nothing ever
@@ -137,17 +142,17 @@ class Starter:
             RuntimeError: there can be no more threads. The next submit tries again.
             BaseException: a handler raised it.
         """
-        with self._pool.lock:
+        with self._core.lock:
             wanted = self._claim()
         try:
             try:
                 if wanted:
                     self._start_interruptible(mask)
             finally:
-                self._thread.start_or_end()
+                self._start_thread_or_end()
         except BaseException:
             if number is not None:
-                self._pool.withdraw(number)  # whoever submitted gets no future, so the task must not run
+                self._core.handle(ev.Cancelled(number))  # whoever submitted gets no future, so the task must not run
             raise
         finally:
             self._by = None
@@ -155,35 +160,54 @@ class Starter:
 
     def _claim(self) -> bool:
         """Return whether a start is wanted, and make it the caller's to do. The caller has the lock."""
-        wanted, self.wanted = self.wanted, False
+        wanted, self._core.template_wanted = self._core.template_wanted, False
         return wanted
 
     def _start_interruptible(self, mask: SignalMask) -> None:
         try:
             self._start(mask)
         except BaseException:
-            self._pool.happen(ev.TemplateLost("its start was interrupted"))
+            self._core.handle(ev.TemplateLost("its start was interrupted"))
             raise
 
     def _start(self, mask: SignalMask = None) -> None:
-        pool = self._pool
-        end, event, cause = try_start(pool.recipe, mask)
+        core = self._core
+        end, event, cause = try_start(core.recipe, mask)
         try:
-            with pool.lock:
-                pool.cause = cause or pool.cause
+            with core.lock:
+                core.resolver.cause = cause or core.resolver.cause
                 if end is not None:
-                    pool.template = TemplateLink(end, pool.poller)
-                    self._thread.serve_template(pool.template)
-                    if pool.recipe.runs_script:
-                        pool.template.want_script()  # somebody has come to need it since the start began
-                resolutions = pool.decide_guarded(event)
+                    template = core.dispatcher.template = TemplateLink(end, core.poller)
+                    self._template_events.watch(template)
+                    if core.recipe.runs_script:
+                        template.want_script()  # somebody has come to need it since the start began
+                resolutions = core.decide_guarded(event)
         finally:
             if end is not None:
-                end.see_launcher_off()  # not before, because the first workers can be forked meanwhile
-        pool.leading.run(resolutions)
+                end.reap_launcher()  # not before, because the first workers can be forked meanwhile
+        core.outbox.run(resolutions)
+
+    def _start_thread_or_end(self) -> None:
+        """Start the pool thread; if there can be none, end the pool, for nobody would ever resolve a future.
+
+        Futures that other threads have got meanwhile fail, and the template leaves. The caller has not got the lock.
+
+        Raises:
+            RuntimeError: the system allows no further thread.
+        """
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self.stillborn = True
+            teardown.fail_everything(self._core, error)
+            with self._core.lock:
+                teardown.close_everything(self._core)
+            raise
 
 
-def try_start(recipe: Recipe, mask: SignalMask = None) -> tuple[HostEnd | None, ev.Event, Exception | None]:
+def try_start(
+    recipe: Recipe, mask: SignalMask = None
+) -> tuple[TemplateConnection | None, ev.Event, Exception | None]:
     """Return the host's end of a new template or None; what happened; and, where no other would do, the cause.
 
     What is raised here was raised by a handler of the host's, which a signal has had run in the middle.
@@ -195,14 +219,14 @@ def try_start(recipe: Recipe, mask: SignalMask = None) -> tuple[HostEnd | None, 
     except client.NotSendable as error:
         cause = error.__cause__
         reason = f"the initializer or preload cannot be sent to workers: {describe.repr_of(cause)}"
-        return None, ev.TemplateHopeless(reason), cause if isinstance(cause, Exception) else error
+        return None, ev.TemplateUnusable(reason), cause if isinstance(cause, Exception) else error
     except TemplateError as error:
-        return None, ev.TemplateHopeless(f"the template cannot be started: {error}"), error
+        return None, ev.TemplateUnusable(f"the template cannot be started: {error}"), error
     except OSError as error:
         if error.errno not in _ADVICE:
             return None, ev.TemplateLost(f"it could not be started: {error}"), None
         reason = f"the template cannot be started: {error}. {_ADVICE[error.errno]}"
-        return None, ev.TemplateHopeless(reason), error
+        return None, ev.TemplateUnusable(reason), error
 
 
 def check_startable() -> None:

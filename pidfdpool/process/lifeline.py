@@ -18,7 +18,7 @@ from contextlib import suppress
 from pidfdpool.process import native
 
 
-def signal_me(fd: int, number: int) -> None:
+def signal_me_at_end(fd: int, number: int) -> None:
     """Have this process sent a signal when the lifeline ends. Nothing happens where the kernel refuses it.
 
     fd: its read end; no other process may have asked for a signal through the same open file description.
@@ -29,7 +29,7 @@ def signal_me(fd: int, number: int) -> None:
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
 
 
-def end_me_with(fd: int) -> int | None:
+def kill_me_at_end(fd: int) -> int | None:
     """Have this process killed when the lifeline ends, or at once if it has ended.
 
     Return a read end of this process's own, which is readable then; None: no such can be had.
@@ -38,7 +38,7 @@ def end_me_with(fd: int) -> int | None:
         own = native.above_stdio(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError:  # no /proc, or no descriptor left
         return None
-    signal_me(own, native.signal.SIGKILL)
+    signal_me_at_end(own, native.signal.SIGKILL)
     poller = native.poll()
     poller.register(own, select.POLLIN)
     if poller.poll(0):

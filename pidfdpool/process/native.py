@@ -42,6 +42,7 @@ LONGEST_WAIT = 1_000_000.0
 
 _BuiltinFunction = type(len)
 _names_in_sys = vars(sys)
+_is_told_to_be_interactive = bool(sys.flags.interactive)  # by -i
 
 _second: dict[str, ModuleType] = {}
 
@@ -250,7 +251,7 @@ def in_subinterpreter() -> bool:
 def is_interactive() -> bool:
     """Return whether this interpreter serves a prompt or a notebook."""
     # Asked with each task, and hasattr takes its time to find nothing.
-    return "ps1" in _names_in_sys or bool(sys.flags.interactive)
+    return "ps1" in _names_in_sys or _is_told_to_be_interactive
 
 
 def sleep(seconds: float) -> None:

@@ -7,16 +7,14 @@ with the name and the value of what is wrong.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 from pidfdpool import checks, records
 from pidfdpool.deaths import Cause
 from pidfdpool.errors import HeartbeatLost, MemoryExceeded, TaskTimeout, WorkerCrashed
 from pidfdpool.records import dataclass, field
 from pidfdpool.typed import TypedDict
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 OnCrash = Literal["isolate", "break"]
 RetryOn = type[BaseException] | tuple[type[BaseException], ...]
@@ -266,7 +264,7 @@ class Policy:
 
     @property
     def of_workers(self) -> dict[str, Any]:
-        """What workers themselves have to know, as `template.client.Recipe` takes it."""
+        """What workers themselves have to know, as `template.recipe.Recipe` takes it."""
         return {
             "watch_memory": self.max_memory_per_child is not None,
             "capture_stderr": self.capture_stderr,

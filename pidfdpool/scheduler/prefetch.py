@@ -1,22 +1,22 @@
-"""Which tasks are sent to a worker before it asks, and how they come back. Pure; see the room's docstring.
+"""Which tasks are sent to a worker before it asks, and which are taken back. Pure; see the room's docstring.
 
-A worker that is given its next task only when the last one is answered stands still in between: for a wake-up of the
-host, and in a host that computes for as long as that keeps the interpreter's lock. So behind the task that it runs a
-worker is sent others *ahead*, as many as take `prefetch` seconds at the pace that was measured. By time, not by
-number: a hundred tasks of 10 us are nothing, two of a second are one too many.
+A worker that is given its next task only when the last one is answered is idle in between: until the host has woken
+up, and in a host that computes in Python until the pool thread gets the interpreter's lock. So behind the task that
+it runs a worker is sent others *ahead*, as many as take `prefetch` seconds at the measured pace. The limit is a time
+and not a number: a hundred tasks of 10 us are nothing, two of a second are one too many.
 
-What is ahead is not begun, and all promises hold as if it still stood in the queue:
+What is ahead has not begun, and all promises hold as if it were still in the queue:
 
-  - It is *taken back* as soon as another worker has nothing to do, when it is cancelled, when one of a higher
-    priority comes, when its worker is to leave, or to be killed for the task that it runs. The worker takes a token
-    before it begins a task, the host takes the token back; whoever has it decides, so none is both begun and taken
-    back.
-  - What was taken back is still in the worker's channel. The worker drops it, and says so; until then it is sent
+  - It is *taken back* as soon as another worker has nothing to do, when it is cancelled, when a task of a higher
+    priority comes, when its worker is to leave, or is to be killed for the task that it runs. The worker takes a
+    token before it begins a task, and the host takes the token back. Whoever has the token decides, so no task is
+    both begun and taken back.
+  - What was taken back is still in the worker's channel. The worker drops it, and says so. Until then it is sent
     nothing more.
   - Tokens that are left when a worker dies tell how many of its tasks never began. Those run elsewhere.
-  - Of tasks whose calls are large one at a time is ahead, because memory in use should be at work.
-  - Tasks that are limited by time, and all tasks of a pool that counts or measures each of them, are not sent ahead,
-    and nothing is sent ahead while the pool may still start another worker.
+  - Of tasks whose calls are large only one at a time is ahead, because memory in use should be at work.
+  - Tasks with a limit of time, and all tasks of a pool that counts or measures each of them, are not sent ahead.
+    Nothing is sent ahead while the pool may still start another worker.
 """
 
 from __future__ import annotations
@@ -25,78 +25,99 @@ from typing import TYPE_CHECKING
 
 from pidfdpool.scheduler import actions as do
 from pidfdpool.scheduler.states import Phase, State
-from pidfdpool.scheduler.tasks import TaskRules
 from pidfdpool.scheduler.timers import Timer
 
 if TYPE_CHECKING:
+    from pidfdpool.scheduler.commands import Commands
+    from pidfdpool.scheduler.pool_state import PoolState
+    from pidfdpool.scheduler.queue import TaskQueue
     from pidfdpool.scheduler.states import Slot
+    from pidfdpool.scheduler.timers import Timers
+    from pidfdpool.scheduler.workforce import Workforce
 
-MOST = 1000  # tasks ahead of a worker
-PLENTY = 0.01  # seconds of work ahead to which none is added: a host that computes may not look again for 5 ms
-ENOUGH = 0.001  # seconds of work ahead for which a submit need not look: the next answer is reason enough
-LITTLE = 0.0005  # seconds of work that may wait until there is more of it to send, while all workers run something
-LOT = 64  # tasks that are more than that, however small they are
+MAX_AHEAD = 1000  # tasks ahead of a worker
+# Seconds of work. A worker that has more ahead is sent nothing: a host that computes may not look again for 5 ms.
+REFILL_BELOW = 0.01
+# Seconds of work. While every worker has more ahead, a submit need not look: the next answer will be soon enough.
+SUBMIT_REFILLS_BELOW = 0.001
+# Seconds of work that may wait in the queue until there is more of it to send, while all workers are busy.
+BATCH_SECONDS = 0.0005
+MAX_BATCH = 64  # tasks that are more than that, however small they are
 UNBOUNDED = 1 << 62  # tasks
-WORTH = 0.001  # seconds that another worker must be behind, so that taking tasks back from it is worth the while
+WORTH_MOVING = 0.001  # seconds that another worker must be behind, so that tasks are taken back from it
 
 
-class PrefetchRules(TaskRules):
-    """The rules about tasks that are ahead."""
+class Prefetcher:
+    """Keeps busy workers supplied, and moves tasks from those that are behind to those that are idle.
+
+    Attributes:
+        pace: seconds that a task takes, as a moving average; None until a task has finished.
+    """
+
+    def __init__(
+        self, state: PoolState, queue: TaskQueue, timers: Timers, workforce: Workforce, commands: Commands
+    ) -> None:
+        self._state, self._queue, self._timers, self._workforce = state, queue, timers, workforce
+        self._commands = commands
+        self.pace: float | None = None
+        self._lowest_ahead = 0  # the lowest priority of a task that is ahead, if one is
+
+    def note_pace(self, seconds: float) -> None:
+        """Learn from a task that took so long."""
+        self.pace = seconds if self.pace is None else self.pace + (seconds - self.pace) / 8
 
     # ---- sending ahead -------------------------------------------------------------------------------------
 
-    def _note_pace(self, seconds: float) -> None:
-        """Learn from a task that took so long."""
-        self._pace = seconds if self._pace is None else self._pace + (seconds - self._pace) / 8
-
-    def _sends_ahead(self) -> bool:
+    def _is_possible(self) -> bool:
         """Return whether anything may be sent ahead now: the pool is as large as it can be, its pace is known."""
         return (
-            self.policy.sends_ahead
-            and self._pace is not None
-            and self.active >= self.size
-            and not self.states[State.STARTING]
+            self._state.policy.sends_ahead
+            and self.pace is not None
+            and self._workforce.active >= self._state.size
+            and not self._workforce.counts[State.STARTING]
         )
 
-    def _may_take(self, seconds: float) -> int:
+    def _tasks_in(self, seconds: float) -> int:
         """Return how many tasks take so long."""
-        assert self._pace is not None
-        return MOST if seconds >= MOST * self._pace else int(seconds / self._pace)
+        assert self.pace is not None
+        return MAX_AHEAD if seconds >= MAX_AHEAD * self.pace else int(seconds / self.pace)
 
     def _most_and(self, seconds: float) -> tuple[int, int]:
         """Return how many tasks may be ahead of a worker, and how many take so long, if so many may be."""
-        most = self._may_take(self.policy.prefetch)
-        return most, min(most, max(1, self._may_take(seconds)))
+        most = self._tasks_in(self._state.policy.prefetch)
+        return most, min(most, max(1, self._tasks_in(seconds)))
 
-    def _takes_more(self, slot: Slot, enough: int) -> bool:
-        """Return whether tasks may be sent ahead of this worker, and are needed there."""
+    def _is_short(self, slot: Slot, enough: int) -> bool:
+        """Return whether tasks may be sent ahead of this worker, and it has fewer than enough."""
+        tasks = self._state.tasks
         return (
             slot.state is State.BUSY
             and not slot.leaving
             and not slot.to_drop
-            and not slot.recalled
+            and not slot.recall_pending
             and slot.cause is None
             and len(slot.ahead) < enough
-            and slot.task in self.tasks
-            and self.tasks[slot.task].policy.sends_ahead
+            and slot.task in tasks
+            and tasks[slot.task].policy.sends_ahead
         )
 
-    def _send_ahead(self) -> None:
-        """Send waiting tasks ahead of every worker that is short of them."""
-        if not self._sends_ahead():
+    def send_ahead(self) -> None:
+        """Send queued tasks ahead of every worker that is short of them."""
+        if not self._is_possible():
             return
-        most, enough = self._most_and(PLENTY)
-        short = [slot for slot in self._by_generation.values() if self._takes_more(slot, enough)]
+        most, enough = self._most_and(REFILL_BELOW)
+        short = [slot for slot in self._workforce.workers() if self._is_short(slot, enough)]
         short.sort(key=lambda slot: len(slot.ahead))
         for index, slot in enumerate(short):
-            # An even share of what waits, so that the first to be served does not get it all.
-            share = -(-len(self.queue) // (len(short) - index))
+            # An even share of the queue, so that the first worker does not get all of it.
+            share = -(-len(self._queue) // (len(short) - index))
             self._top_up(slot, min(most, share + len(slot.ahead)))
 
     def _top_up(self, slot: Slot, most: int) -> None:
-        """Send waiting tasks ahead of a worker until there are so many."""
+        """Send queued tasks ahead of a worker until there are so many."""
         numbers: list[int] = []
-        queue, tasks, given, ahead, index = self.queue, self.tasks, self.given, slot.ahead, slot.index
+        queue, tasks, prefetched = self._queue, self._state.tasks, self._state.prefetched
+        ahead, index = slot.ahead, slot.index
         for _ in range(min(len(queue), most - len(ahead))):
             number = queue.pop()
             task = tasks[number]
@@ -104,82 +125,63 @@ class PrefetchRules(TaskRules):
             if task.begun or not policy.sends_ahead or (task.heavy and ahead):
                 queue.add(number, policy.priority, first=True)
                 break
-            if not given or policy.priority < self._ahead_floor:
-                self._ahead_floor = policy.priority
+            if not prefetched or policy.priority < self._lowest_ahead:
+                self._lowest_ahead = policy.priority
             ahead.append(number)
             numbers.append(number)
-            given[number] = index
+            prefetched[number] = index
         if numbers:
-            self._actions.append(do.Prefetch(slot.index, slot.generation, tuple(numbers)))
+            self._state.actions.append(do.Prefetch(slot.index, slot.generation, tuple(numbers)))
 
-    def _promote(self, slot: Slot, now: float) -> None:
-        """Note that a worker has begun the first of the tasks ahead, since it has answered the one before."""
-        number = slot.ahead.popleft()
-        del self.given[number]
-        self._start_on(number, self.tasks[number], slot, now)
+    def queue_limit(self) -> int:
+        """Return how many tasks of the pool's own policy may wait before a further one is a reason to decide.
 
-    @property
-    def _is_quiet(self) -> bool:
-        """Whether a task may be taken or answered without a look at anybody but its worker."""
-        return (
-            self.phase is Phase.OPEN
-            and self.policy.sends_ahead
-            and self.policy.idle_timeout is None
-            and not (self.queue or self.given or self.retiring)
-        )
+        Where every worker runs something, its answer will be such a reason in any case. Who submits many small tasks
+        need not send each of them alone: a system call takes as long as such a task, and gives up the interpreter's
+        lock.
+        """
+        state, workforce = self._state, self._workforce
+        if state.phase is not Phase.OPEN or workforce.idle or state.policy.deadline is not None:
+            return 0
+        if state.size > workforce.active or (state.prefetched and state.policy.priority > self._lowest_ahead):
+            return 0
+        if not self._is_possible():
+            return UNBOUNDED
+        _, enough = self._most_and(SUBMIT_REFILLS_BELOW)
+        if not any(self._is_short(slot, enough) for slot in workforce.workers()):
+            return UNBOUNDED
+        return min(MAX_BATCH, self._tasks_in(BATCH_SECONDS))
 
     # ---- taking back ---------------------------------------------------------------------------------------
 
-    def _return(self, slot: Slot, count: int) -> None:
-        """Put the last of the tasks ahead of a worker back to the head of the queue, or withdraw them."""
-        for _ in range(min(count, len(slot.ahead))):
-            number = slot.ahead.pop()
-            del self.given[number]
-            if number in self.withdrawn or self.withdrawing:
-                self.withdrawn.discard(number)
-                self._forget(number)
-                self._actions.append(do.Withdraw(number))
-            else:
-                self.queue.add(number, self.tasks[number].policy.priority, first=True)
+    def make_way(self, priority: int) -> None:
+        """Have everything taken back, if a task of this priority is more urgent than some that are ahead."""
+        if self._state.prefetched and priority > self._lowest_ahead:
+            self._commands.recall_all()
 
-    # ---- keeping all of them busy --------------------------------------------------------------------------
+    def recall_task(self, number: int) -> None:
+        """Have a task taken back that is ahead of a worker, and with it those behind."""
+        slot = self._workforce.slots[self._state.prefetched[number]]
+        self._commands.recall(slot, len(slot.ahead) - slot.ahead.index(number))
 
-    def _share_out(self, now: float) -> None:
-        """Give idle workers a part of what is ahead of the others, for which nothing waits in the queue."""
-        workers = self._by_generation.values()
-        behind = [slot for slot in workers if slot.ahead and not slot.asked_back and not slot.recalled]
-        if not behind or self._pace is None:
+    def rebalance(self, now: float) -> None:
+        """Take back a part of what is ahead of the worker that is furthest behind, for workers that are idle.
+
+        The queue is empty. TakenBack puts the tasks there.
+        """
+        workers = self._workforce.workers()
+        behind = [slot for slot in workers if slot.ahead and not slot.rebalanced and not slot.recall_pending]
+        if not behind or self.pace is None:
             return
-        pace = self._pace
+        pace = self.pace
         slot = max(behind, key=lambda slot: len(slot.ahead) * pace + now - slot.busy_since)
-        long = max(WORTH, 2 * pace)
+        long = max(WORTH_MOVING, 2 * pace)
         if now - slot.busy_since >= long:
             count = len(slot.ahead)  # what it runs takes long, whatever was measured before
-        elif len(slot.ahead) * pace >= WORTH:
+        elif len(slot.ahead) * pace >= WORTH_MOVING:
             count = -(-len(slot.ahead) // 2)
         else:
             self._timers.set((Timer.BALANCE, 0), now + long)
             return
-        slot.asked_back = True
-        self._recall(slot, count)
-
-    def _balance(self, _pool: int, now: float) -> None:
-        """Look again, which `_settle` does after every event."""
-
-    def _queues_up_to(self) -> int:
-        """Return how many tasks of the pool's own policy may wait before a further one is a reason to decide.
-
-        Where every worker runs something, its answer will be such a reason in any case. Whoever submits many small
-        tasks need not send each of them by itself: a system call takes as long as the task, and lets go of the
-        interpreter's lock.
-        """
-        if self.phase is not Phase.OPEN or self._idle or self.policy.deadline is not None:
-            return 0
-        if self.size > self.active or (self.given and self.policy.priority > self._ahead_floor):
-            return 0
-        if not self._sends_ahead():
-            return UNBOUNDED
-        _, enough = self._most_and(ENOUGH)
-        if not any(self._takes_more(slot, enough) for slot in self._by_generation.values()):
-            return UNBOUNDED
-        return min(LOT, self._may_take(LITTLE))
+        slot.rebalanced = True
+        self._commands.recall(slot, count)

@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Waiting:
+class TaskQueue:
     """Tasks by priority, the highest first; within one, first come, first served. Removing is as cheap as adding."""
 
     def __init__(self) -> None:
         self._lines: dict[int, OrderedDict[int, None]] = {}
         self._priorities: list[int] = []  # of the lines that exist, ascending
-        self._priority_of: dict[int, int] = {}
+        self.priority_of: dict[int, int] = {}  # by task; to be looked at where the length is asked for each task
 
     def add(self, task: int, priority: int, *, first: bool = False) -> None:
         """Put a task at the end of its line; first: at the beginning, because it had its turn already."""
@@ -25,7 +25,7 @@ class Waiting:
             line = self._lines[priority] = OrderedDict()
             bisect.insort(self._priorities, priority)
         line[task] = None
-        self._priority_of[task] = priority
+        self.priority_of[task] = priority
         if first:
             line.move_to_end(task, last=False)
 
@@ -38,14 +38,14 @@ class Waiting:
         priority = self._priorities[-1]
         line = self._lines[priority]
         task, _ = line.popitem(last=False)
-        del self._priority_of[task]
+        del self.priority_of[task]
         if not line:
             self._close(priority)
         return task
 
     def remove(self, task: int) -> None:
         """Take out a task, wherever it stands."""
-        priority = self._priority_of.pop(task)
+        priority = self.priority_of.pop(task)
         line = self._lines[priority]
         del line[task]
         if not line:
@@ -60,10 +60,10 @@ class Waiting:
         self.__init__()  # type: ignore[misc]
 
     def __contains__(self, task: int) -> bool:
-        return task in self._priority_of
+        return task in self.priority_of
 
     def __len__(self) -> int:
-        return len(self._priority_of)
+        return len(self.priority_of)
 
     def __iter__(self) -> Iterator[int]:
         for priority in reversed(self._priorities):

@@ -1,4 +1,4 @@
-"""What becomes of one task, from its acceptance to the last word on it. Pure; see the room's docstring."""
+"""What becomes of one task, from its acceptance until it is resolved. Pure; see the room's docstring."""
 
 from __future__ import annotations
 
@@ -6,148 +6,200 @@ from typing import TYPE_CHECKING
 
 from pidfdpool.deaths import Cause
 from pidfdpool.scheduler import actions as do
-from pidfdpool.scheduler.pool_state import Knowledge
 from pidfdpool.scheduler.states import Phase, Task
 from pidfdpool.scheduler.timers import Timer
 
 if TYPE_CHECKING:
     from pidfdpool.scheduler import events as ev
+    from pidfdpool.scheduler.commands import Commands
+    from pidfdpool.scheduler.pool_state import PoolState
+    from pidfdpool.scheduler.prefetch import Prefetcher
+    from pidfdpool.scheduler.queue import TaskQueue
     from pidfdpool.scheduler.states import Slot
+    from pidfdpool.scheduler.timers import Timers
 
 
-class TaskRules(Knowledge):
-    """The rules about tasks."""
+class TaskRules:
+    """Accepts tasks, begins their attempts, and decides what follows an attempt.
 
-    def _submitted(self, event: ev.Submitted, now: float) -> None:
-        if self.phase is not Phase.OPEN:
+    Attributes:
+        cancelling: every task that comes back from ahead of a worker is cancelled.
+        cancelled_ahead: tasks that were cancelled while they were ahead of a worker. Each is cancelled if it comes
+            back, and runs if it does not.
+    """
+
+    def __init__(
+        self, state: PoolState, queue: TaskQueue, timers: Timers, commands: Commands, prefetcher: Prefetcher
+    ) -> None:
+        self._state, self._queue, self._timers = state, queue, timers
+        self._commands, self._prefetcher = commands, prefetcher
+        self.cancelling = False
+        self.cancelled_ahead: set[int] = set()
+
+    # ---- what the caller asks for --------------------------------------------------------------------------
+
+    def on_submitted(self, event: ev.Submitted, now: float) -> None:
+        """Accept a task."""
+        state = self._state
+        if state.phase is not Phase.OPEN:
             # The caller checks first; a task that slips through between its check and this call must not hang.
-            self._actions.append(do.FailBroken(event.task, self.broken or "the pool is shut down"))
+            state.actions.append(do.FailBroken(event.task, state.broken or "the pool is shut down"))
             return
-        policy = event.policy or self.policy
-        task = self.tasks[event.task] = Task(policy, now, event.heavy)
-        self.queue.add(event.task, policy.priority)
-        self._overtake(policy.priority)
+        policy = event.policy or state.policy
+        task = state.tasks[event.task] = Task(policy, now, event.heavy)
+        self._queue.add(event.task, policy.priority)
+        self._prefetcher.make_way(policy.priority)
         if task.start_by is not None:
             self._timers.set((Timer.DEADLINE, event.task), task.start_by)
 
-    def _cancelled(self, event: ev.Cancelled, _now: float) -> None:
+    def on_cancelled(self, event: ev.Cancelled, _now: float) -> None:
+        """Cancel a task that is queued, or that is ahead of a worker and can be taken back."""
         number = event.task
-        if number in self.queue:
-            self._forget(number)
-            self._actions.append(do.Withdraw(number))
-        elif number in self.given:
-            self.withdrawn.add(number)
-            self._recall_from(number)
+        if number in self._queue:
+            self.forget(number)
+            self._state.actions.append(do.Cancel(number))
+        elif number in self._state.prefetched:
+            self.cancelled_ahead.add(number)
+            self._prefetcher.recall_task(number)
 
-    def _recall_from(self, number: int) -> None:
-        """Have a task taken back that is ahead of a worker, and with it those behind."""
-        slot = self.slots[self.given[number]]
-        self._recall(slot, len(slot.ahead) - slot.ahead.index(number))
-
-    def _withdraw_waiting(self) -> None:
-        """Cancel what no worker has begun; one that waits again was told to have begun, so it is failed."""
-        self.withdrawing = True
-        self._recall_all()
-        waiting = [number for number in self.tasks if number not in self.running and number not in self.given]
+    def cancel_unbegun(self) -> None:
+        """Cancel every task that no worker has begun. One between two attempts fails: its future was told to run."""
+        state = self._state
+        self.cancelling = True
+        self._commands.recall_all()
+        waiting = [number for number in state.tasks if number not in state.running and number not in state.prefetched]
         for number in waiting:
-            begun = self.tasks[number].begun
-            self._forget(number)
-            self._actions.append(do.Fail(number, Cause.SHUTDOWN) if begun else do.Withdraw(number))
+            begun = state.tasks[number].begun
+            self.forget(number)
+            state.actions.append(do.Fail(number, Cause.SHUTDOWN) if begun else do.Cancel(number))
 
-    def _start_on(self, number: int, task: Task, slot: Slot, now: float) -> None:
-        """Note that a worker begins an attempt, for all that is known."""
+    # ---- attempts begin ------------------------------------------------------------------------------------
+
+    def start(self, number: int, task: Task, slot: Slot, now: float) -> None:
+        """Note that a worker begins an attempt, as far as is known."""
         task.attempt += 1
         task.begun = True
         slot.task = number
         slot.busy_since = now
-        slot.asked_back = False
-        self.running[number] = slot.index
+        slot.rebalanced = False
+        self._state.running[number] = slot.index
 
-    def _begin(self, number: int, slot: Slot, now: float) -> None:
-        """Give a task that was taken from the queue to a worker."""
-        task = self.tasks[number]
+    def start_and_send(self, number: int, slot: Slot, now: float) -> None:
+        """Send a task that was taken from the queue to a worker."""
+        task = self._state.tasks[number]
         policy = task.policy
-        self._start_on(number, task, slot, now)
+        self.start(number, task, slot, now)
         deadline = task.start_by
         if policy.timeout is not None:
             deadline = now + policy.timeout
             self._timers.set((Timer.TIMEOUT, slot.generation), deadline)
         if policy.heartbeat_timeout is not None:
             self._timers.set((Timer.HEARTBEAT, slot.generation), now + policy.heartbeat_timeout)
-        self._actions.append(do.Send(slot.index, slot.generation, number, task.attempt, deadline))
+        self._state.actions.append(do.Send(slot.index, slot.generation, number, task.attempt, deadline))
 
-    def _requeue(self, slot: Slot, now: float) -> None:
-        """Put a task back that was handed to a worker and never ran there; it did not use up an attempt."""
+    def start_next_ahead(self, slot: Slot, now: float) -> None:
+        """Note that a worker has begun the first of the tasks ahead, since it has answered the one before."""
+        number = slot.ahead.popleft()
+        del self._state.prefetched[number]
+        self.start(number, self._state.tasks[number], slot, now)
+
+    # ---- attempts that never were --------------------------------------------------------------------------
+
+    def requeue(self, slot: Slot, now: float) -> None:
+        """Put a task back that was sent to a worker and never ran there. It did not use up an attempt."""
         number = slot.task
-        if number is None or self.killing or self.running.pop(number, None) is None:
+        if number is None or self._state.killing or self._state.running.pop(number, None) is None:
             return
         slot.task = None
-        task = self.tasks[number]
+        task = self._state.tasks[number]
         task.attempt -= 1
-        if self._is_too_late(task, now):
-            self._expire(number)
+        if self.is_too_late(task, now):
+            self.expire(number)
         else:
-            self.queue.add(number, task.policy.priority, first=True)
+            self._queue.add(number, task.policy.priority, first=True)
+
+    def requeue_ahead(self, slot: Slot, count: int) -> None:
+        """Put the last `count` of the tasks ahead of a worker back to the head of the queue, or cancel them."""
+        state = self._state
+        for _ in range(min(count, len(slot.ahead))):
+            number = slot.ahead.pop()
+            del state.prefetched[number]
+            if number in self.cancelled_ahead or self.cancelling:
+                self.cancelled_ahead.discard(number)
+                self.forget(number)
+                state.actions.append(do.Cancel(number))
+            else:
+                self._queue.add(number, state.tasks[number].policy.priority, first=True)
+
+    # ---- the deadline --------------------------------------------------------------------------------------
 
     @staticmethod
-    def _is_too_late(task: Task, now: float) -> bool:
+    def is_too_late(task: Task, now: float) -> bool:
         """Return whether a task that waits must not be begun any more."""
         return task.start_by is not None and now >= task.start_by and not task.attempt
 
-    def _deadline_passed(self, number: int, now: float) -> None:
-        if number in self.queue and self._is_too_late(self.tasks[number], now):
-            self._expire(number)
+    def on_deadline(self, number: int, now: float) -> None:
+        """Fail a task whose deadline has passed, if no worker was given it."""
+        if number in self._queue and self.is_too_late(self._state.tasks[number], now):
+            self.expire(number)
 
-    def _expire(self, number: int) -> None:
-        self._forget(number)
-        self._actions.append(do.Expire(number))
+    def expire(self, number: int) -> None:
+        """Fail a task because its deadline has passed."""
+        self.forget(number)
+        self._state.actions.append(do.Expire(number))
 
-    def _take_from(self, slot: Slot) -> int | None:
-        """Take the task out of a worker, if its outcome still matters."""
+    # ---- attempts end --------------------------------------------------------------------------------------
+
+    def detach(self, slot: Slot) -> int | None:
+        """Take the task out of a worker and return its number, or None if its outcome does not matter any more."""
         number, slot.task = slot.task, None
-        if number is None or self.running.pop(number, None) is None:
+        if number is None or self._state.running.pop(number, None) is None:
             return None
-        self._stop_clocks(slot)
+        self._timers.cancel_task_limits(slot.generation)
         return number
 
-    def _attempt_lost(self, number: int, cause: Cause, now: float) -> None:
+    def attempt_lost(self, number: int, cause: Cause, now: float) -> None:
         """Try a task again whose worker died or was killed, or fail it."""
-        task = self.tasks[number]
+        task = self._state.tasks[number]
         task.deaths += 1
         poison = task.policy.poison_after is not None and task.deaths >= task.policy.poison_after
-        if not poison and task.policy.retries_after(cause) and self._grants_another(task):
-            self._try_again(number, now)
+        if not poison and task.policy.retries_after(cause) and self.may_retry(task):
+            self.retry(number, now)
         else:
-            self._forget(number)
-            self._actions.append(do.Fail(number, cause))
+            self.forget(number)
+            self._state.actions.append(do.Fail(number, cause))
 
-    def _grants_another(self, task: Task) -> bool:
-        return not (self.killing or task.unwanted) and self.broken is None and task.attempt <= task.policy.retries
+    def may_retry(self, task: Task) -> bool:
+        """Return whether the task has another attempt left."""
+        state = self._state
+        return (
+            not (state.killing or task.kill_requested)
+            and state.broken is None
+            and task.attempt <= task.policy.retries
+        )
 
-    def _try_again(self, number: int, now: float) -> None:
-        task = self.tasks[number]
-        self.retries += 1
+    def retry(self, number: int, now: float) -> None:
+        """Queue a task for its next attempt, at once or after a pause."""
+        state = self._state
+        task = state.tasks[number]
+        state.retries += 1
         pause = task.policy.retry_pause(task.attempt)
-        self._actions.append(do.Retry(number, task.attempt + 1, pause))
+        state.actions.append(do.Retry(number, task.attempt + 1, pause))
         if pause:
             self._timers.set((Timer.RETRY, number), now + pause)
         else:
-            self.queue.add(number, task.policy.priority)
+            self._queue.add(number, task.policy.priority)
 
-    def _pause_over(self, number: int, _now: float) -> None:
-        priority = self.tasks[number].policy.priority
-        self.queue.add(number, priority)
-        self._overtake(priority)
+    def on_retry_due(self, number: int, _now: float) -> None:
+        """Queue a task whose pause between two attempts is over."""
+        priority = self._state.tasks[number].policy.priority
+        self._queue.add(number, priority)
+        self._prefetcher.make_way(priority)
 
-    def _overtake(self, priority: int) -> None:
-        """Make way for a task that is more urgent than some that are ahead."""
-        if self.given and priority > self._ahead_floor:
-            self._recall_all()
-
-    def _forget(self, number: int) -> None:
-        """Strike a task off, wherever it waits; an action with the last word on it follows."""
-        if number in self.queue:
-            self.queue.remove(number)
-        task = self.tasks.pop(number)
+    def forget(self, number: int) -> None:
+        """Remove a task from wherever it waits. The caller adds the action that resolves it."""
+        if number in self._queue:
+            self._queue.remove(number)
+        task = self._state.tasks.pop(number)
         if task.start_by is not None or task.attempt:
             self._timers.cancel((Timer.DEADLINE, number), (Timer.RETRY, number))

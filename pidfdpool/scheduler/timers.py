@@ -20,7 +20,7 @@ class Timer(enum.IntEnum):
     IDLE = 8  # worker: it was idle for too long
     FORK = 9  # worker: the template should have forked it
     START = 10  # worker: it should be ready
-    HANG_UP = 11  # worker: its channel is closed, so it should have ended
+    EXIT = 11  # worker: its channel is closed, so it should have ended
     DEADLINE = 12  # task: it has waited for too long
     RETRY = 13  # task: its pause is over
     MEMORY = 14  # pool: look at the workers' memory
@@ -29,6 +29,8 @@ class Timer(enum.IntEnum):
 
 
 Key: TypeAlias = tuple[Timer, int]
+
+_OF_WORKERS = [timer for timer in Timer if timer < Timer.DEADLINE]
 
 
 class Timers:
@@ -50,6 +52,16 @@ class Timers:
         """Wait no longer under these keys; some may not be set."""
         for key in keys:
             self._at.pop(key, None)
+
+    def cancel_task_limits(self, generation: int) -> None:
+        """Limit the time of a worker's task no longer."""
+        self._at.pop((Timer.TIMEOUT, generation), None)
+        self._at.pop((Timer.HEARTBEAT, generation), None)
+
+    def cancel_worker(self, generation: int) -> None:
+        """Wait no longer for anything of a worker."""
+        for timer in _OF_WORKERS:
+            self._at.pop((timer, generation), None)
 
     def __contains__(self, key: Key) -> bool:
         return key in self._at

@@ -1,12 +1,10 @@
-"""What happens to one worker, and when one has to go. Pure; see the room's docstring.
+"""What happens to one worker, from its fork to its death. Pure; see the room's docstring.
 
-A worker goes in one of three ways:
+A worker ends in one of three ways:
 
-    it is *condemned*   because of its task: it ran too long, fell silent, took too much memory, or is to be killed.
-                        SIGTERM, then SIGKILL after the task's grace, or SIGKILL at once. The task's outcome is that,
-                        unless its result was written before.
-    it is *retired*     because of itself: age, memory, its share of tasks, its own word. A replacement is started,
-                        and it leaves when that is ready; or after the task it has, where it may run no other.
+    it is *terminated*  because of its task (`limits`).
+    it is *retired*     because of itself: age, memory, its number of tasks, its own word. A replacement is started,
+                        and the worker leaves when that is ready; or after its task, if it may run no other.
     it *dies*           for reasons of its own.
 """
 
@@ -16,378 +14,312 @@ from typing import TYPE_CHECKING, Any
 
 from pidfdpool.deaths import Cause
 from pidfdpool.scheduler import actions as do
-from pidfdpool.scheduler.policy import STACK_TIME
-from pidfdpool.scheduler.pool_state import SIGKILL, SIGTERM
-from pidfdpool.scheduler.prefetch import PrefetchRules
-from pidfdpool.scheduler.states import TABLE, Phase, Slot, State, Template
+from pidfdpool.scheduler.commands import SIGKILL
+from pidfdpool.scheduler.limits import BY_TASK, cause_for_task
+from pidfdpool.scheduler.states import Phase, Slot, State, Template
 from pidfdpool.scheduler.timers import Timer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pidfdpool.scheduler import events as ev
+    from pidfdpool.scheduler.breaker import Breaker
+    from pidfdpool.scheduler.commands import Commands
+    from pidfdpool.scheduler.limits import TaskLimits
+    from pidfdpool.scheduler.pool_state import PoolState
+    from pidfdpool.scheduler.prefetch import Prefetcher
+    from pidfdpool.scheduler.queue import TaskQueue
+    from pidfdpool.scheduler.restart_limits import RestartLimiter
+    from pidfdpool.scheduler.tasks import TaskRules
+    from pidfdpool.scheduler.timers import Timers
+    from pidfdpool.scheduler.workforce import Workforce
 
-CONDEMNED = (Cause.TIMEOUT, Cause.HEARTBEAT, Cause.MEMORY, Cause.KILL)  # causes that the task has a part in
-GIVE_UP_AFTER = 0.2  # seconds from SIGKILL; a process in the kernel's hands (uninterruptible sleep) takes longer
+EXIT_AFTER_CLOSE = 0.2  # seconds; the kernel closes the channel of a process that ends a moment before its end
 
 
-class WorkerRules(PrefetchRules):
-    """The rules about workers; `rules.RULES` names them."""
+class WorkerRules:
+    """The rules about workers. `states.RULES` says which method takes an event in which state."""
 
-    def _worker_event(self, event: Any, now: float) -> None:
-        slot = self._by_generation.get(event.generation)
-        if slot is None or slot.index != event.slot:
-            return  # late news of a worker that is buried
-        method = TABLE.get((type(event), slot.state))
-        if method is None:
-            # Only a task that writes into the worker's channel can make a worker speak out of turn. Whatever it
-            # says next cannot be trusted either.
-            self._distrust(slot)
-            return
-        getattr(self, method)(slot, event, now)
+    def __init__(
+        self,
+        state: PoolState,
+        queue: TaskQueue,
+        timers: Timers,
+        workforce: Workforce,
+        commands: Commands,
+        limiter: RestartLimiter,
+        breaker: Breaker,
+        prefetcher: Prefetcher,
+        tasks: TaskRules,
+        limits: TaskLimits,
+    ) -> None:
+        self._state, self._queue, self._timers, self._workforce = state, queue, timers, workforce
+        self._commands, self._limiter, self._breaker = commands, limiter, breaker
+        self._prefetcher, self._tasks, self._limits = prefetcher, tasks, limits
 
-    def _ignore(self, _slot: Slot, _event: Any, _now: float) -> None:
+    def ignore(self, _slot: Slot, _event: Any, _now: float) -> None:
         """Take an event that changes nothing."""
 
-    # ---- birth ---------------------------------------------------------------------------------------------
+    # ---- the start -----------------------------------------------------------------------------------------
 
-    def _spawned(self, slot: Slot, event: ev.Spawned, now: float) -> None:
+    def on_spawned(self, slot: Slot, event: ev.Spawned, now: float) -> None:
+        """Note the pid of a worker that was forked."""
         slot.pid = event.pid
-        self._barren_since = None
+        self._limiter.worker_started()
         self._timers.cancel((Timer.FORK, slot.generation))
-        if self.policy.start_timeout is not None and slot.state is State.STARTING:
-            self._timers.set((Timer.START, slot.generation), now + self.policy.start_timeout)
+        start_timeout = self._state.policy.start_timeout
+        if start_timeout is not None and slot.state is State.STARTING:
+            self._timers.set((Timer.START, slot.generation), now + start_timeout)
 
-    def _fork_overdue(self, _slot: Slot, _now: float) -> None:
-        if self.template is Template.UP:
-            self.template = Template.STUCK
-            self._actions.append(do.KillTemplate())
+    def on_fork_overdue(self, _slot: Slot, _now: float) -> None:
+        """Kill the template, which does not fork."""
+        if self._state.template is Template.UP:
+            self._state.template = Template.STUCK
+            self._state.actions.append(do.KillTemplate())
 
-    def _start_overdue(self, slot: Slot, _now: float) -> None:
+    def on_start_overdue(self, slot: Slot, _now: float) -> None:
+        """Kill a worker that takes too long to get ready."""
         if slot.state is State.STARTING:
             slot.cause = slot.cause or Cause.START
-            self._signal(slot, SIGKILL)
+            self._commands.signal(slot, SIGKILL)
 
-    def _spawn_failed(self, slot: Slot, event: ev.SpawnFailed, now: float) -> None:
-        self._bury(slot)
+    def on_spawn_failed(self, slot: Slot, event: ev.SpawnFailed, now: float) -> None:
+        """Give up a worker that could not be forked."""
+        self._workforce.vacate(slot)
         # With other workers alive the pool goes on with those: a process limit is no reason to break it.
-        self._not_started(f"no worker could be started: {event.reason}", now, fatal=not self.alive)
-        if self.retiring:  # one of those that wait for a replacement makes room for it
-            self._retire_now(self.retiring[0], now)
+        fatal = not self._workforce.alive
+        self._breaker.failed_start(f"no worker could be started: {event.reason}", now, fatal=fatal)
+        if self._workforce.retiring:  # one of those that wait for a replacement makes room for it
+            self._commands.retire_first(now)
 
-    def _ready(self, slot: Slot, _event: ev.Ready, now: float) -> None:
+    def on_ready(self, slot: Slot, _event: ev.Ready, now: float) -> None:
+        """Take a worker into service."""
         slot.ready_at = now
         self._timers.cancel((Timer.START, slot.generation))
         if slot.leaving:
-            self._stop(slot, now, slot.retires_for or Cause.UNHEALTHY)
-            self._died_young(f"worker {slot.index} (pid {slot.pid}) said that it is unhealthy: {slot.detail}", now)
+            self._commands.stop(slot, now, slot.retire_cause or Cause.UNHEALTHY)
+            reason = f"worker {slot.index} (pid {slot.pid}) said that it is unhealthy: {slot.detail}"
+            self._breaker.young_death(reason, now)
             return
-        if self.policy.max_age is not None:
-            self._timers.set((Timer.AGE, slot.generation), now + self.policy.max_age)
-        self._rest(slot, now)
+        max_age = self._state.policy.max_age
+        if max_age is not None:
+            self._timers.set((Timer.AGE, slot.generation), now + max_age)
+        self.rest(slot, now)
 
-    def _initializer_failed(self, slot: Slot, event: ev.InitializerFailed, _now: float) -> None:
+    def on_initializer_failed(self, slot: Slot, event: ev.InitializerFailed, now: float) -> None:
+        """Break the pool: the initializer would raise in the next worker, too."""
         slot.cause = slot.cause or Cause.BROKEN
-        self._break(f"the initializer raised in a worker: {event.reason}")
+        self._breaker.break_pool(f"the initializer raised in a worker: {event.reason}", now)
 
     # ---- work ----------------------------------------------------------------------------------------------
 
-    def _rest(self, slot: Slot, now: float) -> None:
-        self._move(slot, State.IDLE)
-        if self.policy.idle_timeout is not None:
-            self._timers.set((Timer.IDLE, slot.generation), now + self.policy.idle_timeout)
+    def rest(self, slot: Slot, now: float) -> None:
+        """Note that a worker has nothing to do."""
+        self._workforce.move(slot, State.IDLE)
+        idle_timeout = self._state.policy.idle_timeout
+        if idle_timeout is not None:
+            self._timers.set((Timer.IDLE, slot.generation), now + idle_timeout)
 
-    def _give(self, slot: Slot, now: float) -> None:
-        """Give the next waiting task to an idle worker."""
-        limit = self.policy.max_tasks_per_child
-        if self.policy.idle_timeout is not None:
+    def hand_out(self, now: float) -> None:
+        """Give queued tasks to idle workers, as far as more tasks may run."""
+        queue, workforce, tasks = self._queue, self._workforce, self._tasks
+        while queue and workforce.idle and workforce.counts[State.BUSY] < self._state.size:
+            number = queue.next()
+            if tasks.is_too_late(self._state.tasks[number], now):  # its timer has not been looked at yet
+                tasks.expire(number)
+            else:
+                self._give_next(workforce.slots[workforce.idle[-1]], now)
+
+    def _give_next(self, slot: Slot, now: float) -> None:
+        """Give the next queued task to an idle worker."""
+        policy = self._state.policy
+        if policy.idle_timeout is not None:
             self._timers.cancel((Timer.IDLE, slot.generation))
-        self._move(slot, State.BUSY)
+        self._workforce.move(slot, State.BUSY)
+        limit = policy.max_tasks_per_child
         if limit is not None and slot.tasks_done + 1 >= limit:
-            self._retire(slot, Cause.TASKS, now, at_once=True)
-        if self.policy.hard_memory_per_child is not None and (Timer.MEMORY, 0) not in self._timers:
-            self._timers.set((Timer.MEMORY, 0), now + self.policy.memory_interval)
-        self._begin(self.queue.pop(), slot, now)
+            self._commands.retire(slot, Cause.TASKS, now, at_once=True)
+        if policy.hard_memory_per_child is not None:
+            self._limits.watch_memory(now)
+        self._tasks.start_and_send(self._queue.pop(), slot, now)
 
-    def _finished(self, slot: Slot, event: ev.Finished, now: float) -> None:
+    def on_finished(self, slot: Slot, event: ev.Finished, now: float) -> None:
+        """Take the outcome of a worker's task."""
         if slot.task != event.task:
-            self._distrust(slot)
+            self._commands.kill_for_violation(slot)
             return
         slot.tasks_done += 1
-        self._forgive()
+        self._limiter.task_finished()
         if event.seconds is not None:
-            self._note_pace(event.seconds)
-        number = self._take_from(slot)
+            self._prefetcher.note_pace(event.seconds)
+        number = self._tasks.detach(slot)
         if number is not None:
             self._take_outcome(number, slot, event, now)
-        if slot.cause in CONDEMNED:  # it may do as SIGTERM told it, and SIGKILL is on its way
-            self._actions.append(do.Stop(slot.index, slot.generation))
-            self._move(slot, State.STOPPING)
+        if slot.cause in BY_TASK:  # it may end, as SIGTERM told it to, and SIGKILL is on its way
+            self._state.actions.append(do.Stop(slot.index, slot.generation))
+            self._workforce.move(slot, State.STOPPING)
             return
-        self._move_on(slot, now)
-        most = self.policy.max_memory_per_child
+        self._go_on(slot, now)
+        most = self._state.policy.max_memory_per_child
         if most is not None and event.memory > most:
-            self._retire(slot, Cause.RETIRED, now)
-
-    def _move_on(self, slot: Slot, now: float) -> None:
-        """See what a worker does that has answered its task."""
-        if slot.ahead:
-            self._promote(slot, now)
-            self._began(slot, now)
-        elif slot.leaving:
-            self._stop(slot, now, slot.retires_for or Cause.UNHEALTHY)
-        elif not slot.to_drop:
-            self._rest(slot, now)
-
-    def take_answers(self, index: int, generation: int, answers: Sequence[tuple[int, float]], now: float) -> int:
-        """Take outcomes of a worker's tasks, in their order, by the short way: return how many went this way.
-
-        So do those after which nothing follows but that they are delivered: no clock runs for the task, and the
-        worker has another one ahead and there is nothing to say against its going on, or nothing waits anywhere. For
-        those behind them nothing has happened yet, and `Finished` is to be decided about. If any were taken, and the
-        worker is still busy, Answered has to follow.
-
-        Args:
-            index, generation: which worker.
-            answers: the tasks, and the seconds that each of them took.
-            now: the time.
-        """
-        slot = self.slots[index]
-        first = number = slot.task
-        if slot.generation != generation or slot.cause is not None or first is None or first not in self.running:
-            return 0
-        tasks, given, ahead, taken = self.tasks, self.given, slot.ahead, 0
-        for answered, seconds in answers:
-            if answered != number or not tasks[answered].policy.sends_ahead:
-                break
-            if not ahead and (slot.leaving or slot.to_drop or not self._is_quiet):
-                break
-            self._note_pace(seconds)
-            del tasks[answered]
-            taken += 1
-            number = ahead.popleft() if ahead else None
-            if number is None:
-                break
-            del given[number]
-        if taken:
-            slot.tasks_done += taken
-            self._forgive()
-            del self.running[first]
-            if number is None:
-                slot.task = None
-                self._rest(slot, now)
-                self._may_wait = None
-            else:
-                self._start_on(number, tasks[number], slot, now)
-        return taken
-
-    def _answered(self, slot: Slot, _event: ev.Answered, now: float) -> None:
-        self._began(slot, now)
-
-    def _began(self, slot: Slot, now: float) -> None:
-        """Note that the worker has come to the task that now runs, and see whether it lacks others behind it."""
-        assert slot.task is not None
-        self._actions.append(do.Began(slot.index, slot.generation, slot.task))
-        if self.tasks[slot.task].unwanted:
-            self._ask_to_kill(slot.task, slot, now)
+            self._commands.retire(slot, Cause.RETIRED, now)
 
     def _take_outcome(self, number: int, slot: Slot, event: ev.Finished, now: float) -> None:
-        if event.failed and slot.cause in CONDEMNED:
-            self._attempt_lost(number, slot.cause, now)  # it raised because SIGTERM made it
-        elif event.failed and event.retryable and self._grants_another(self.tasks[number]):
-            self._try_again(number, now)
+        tasks = self._tasks
+        if event.failed and slot.cause in BY_TASK:
+            tasks.attempt_lost(number, slot.cause, now)  # it raised because SIGTERM made it
+        elif event.failed and event.retryable and tasks.may_retry(self._state.tasks[number]):
+            tasks.retry(number, now)
         else:
-            self._forget(number)
-            self._actions.append(do.Deliver(number))
+            tasks.forget(number)
+            self._state.actions.append(do.Deliver(number))
 
-    def _send_refused(self, slot: Slot, _event: ev.SendRefused, now: float) -> None:
-        self._requeue(slot, now)
-        self._stop_clocks(slot)
-        slot.cause = slot.cause or (Cause.TEMPLATE if slot.doomed else Cause.REFUSED)
-        self._expect_end(slot, now)
+    def _go_on(self, slot: Slot, now: float) -> None:
+        """Decide what a worker does next that has answered its task."""
+        if slot.ahead:
+            self._tasks.start_next_ahead(slot, now)
+            self._note_begun(slot, now)
+        elif slot.leaving:
+            self._commands.stop(slot, now, slot.retire_cause or Cause.UNHEALTHY)
+        elif not slot.to_drop:
+            self.rest(slot, now)
 
-    def _outdated(self, slot: Slot, _event: ev.Outdated, now: float) -> None:
-        self._return(slot, len(slot.ahead))  # it begins none of these, and they come behind its task
-        if slot.cause in CONDEMNED:  # too late for its task: the signal that is on its way was for that
-            self._move(slot, State.STOPPING)
+    def on_answered(self, slot: Slot, _event: ev.Answered, now: float) -> None:
+        """Note that the worker has begun the task behind those whose outcomes were taken."""
+        self._note_begun(slot, now)
+
+    def _note_begun(self, slot: Slot, now: float) -> None:
+        assert slot.task is not None
+        self._state.actions.append(do.MarkBegun(slot.index, slot.generation, slot.task))
+        if self._state.tasks[slot.task].kill_requested:
+            self._limits.request_kill(slot.task, slot, now)
+
+    def on_send_refused(self, slot: Slot, _event: ev.SendRefused, now: float) -> None:
+        """Queue a task again that a worker could not be sent, and expect the worker to end."""
+        self._tasks.requeue(slot, now)
+        self._timers.cancel_task_limits(slot.generation)
+        slot.cause = slot.cause or (Cause.TEMPLATE if slot.end_expected else Cause.REFUSED)
+        self._commands.expect_exit(slot, now)
+
+    def on_send_skipped(self, slot: Slot, event: ev.SendSkipped, now: float) -> None:
+        """Forget a task that turned out to be cancelled just before it was sent."""
+        self._tasks.detach(slot)
+        if event.task in self._state.tasks:
+            self._tasks.forget(event.task)
+        self._go_on(slot, now)
+
+    def on_outdated(self, slot: Slot, _event: ev.Outdated, now: float) -> None:
+        """Queue all tasks of a worker again that lacks what the next one needs of the script. It leaves."""
+        self._tasks.requeue_ahead(slot, len(slot.ahead))  # it begins none of these, and they come behind its task
+        if slot.cause in BY_TASK:  # too late for its task: the signal that is on its way was for that
+            self._workforce.move(slot, State.STOPPING)
             return
-        self._requeue(slot, now)
-        self._stop_clocks(slot)
-        slot.cause = slot.cause or (Cause.TEMPLATE if slot.doomed else Cause.SCRIPT)
-        self._discount(slot)
-        self._expect_end(slot, now)
+        self._tasks.requeue(slot, now)
+        self._timers.cancel_task_limits(slot.generation)
+        slot.cause = slot.cause or (Cause.TEMPLATE if slot.end_expected else Cause.SCRIPT)
+        self._workforce.uncount(slot)
+        self._commands.expect_exit(slot, now)
 
-    def _declined(self, slot: Slot, event: ev.Declined, now: float) -> None:
-        self._take_from(slot)
-        if event.task in self.tasks:
-            self._forget(event.task)
-        self._move_on(slot, now)
+    # ---- tasks that were ahead -----------------------------------------------------------------------------
 
-    # ---- what was sent ahead of its task ----------------------------------------------------------------------
-
-    def _taken_back(self, slot: Slot, event: ev.TakenBack, now: float) -> None:
-        slot.recalled = False
+    def on_taken_back(self, slot: Slot, event: ev.TakenBack, now: float) -> None:
+        """Queue the tasks again that were taken back."""
+        tasks = self._tasks
+        slot.recall_pending = False
         slot.to_drop += event.count
-        self._return(slot, event.count)
-        self.withdrawn.difference_update(slot.ahead)  # they have begun, and nobody can tell them from running ones
-        if slot.kill_for is not None:
-            self._kill_if_alone(slot, now)
-        if event.count and (slot.leaving or self.withdrawing):
-            self._recall(slot)  # if less than all was asked back
+        tasks.requeue_ahead(slot, event.count)
+        tasks.cancelled_ahead.difference_update(slot.ahead)  # these have begun, so it is too late to cancel them
+        if slot.kill_requested_for is not None:
+            self._limits.kill_if_alone(slot, now)
+        if event.count and (slot.leaving or tasks.cancelling):
+            self._commands.recall(slot)  # if less than all was asked back
 
-    def _dropped(self, slot: Slot, event: ev.Dropped, now: float) -> None:
+    def on_dropped(self, slot: Slot, event: ev.Dropped, now: float) -> None:
+        """Note that a worker has passed over tasks that were taken back."""
         if event.count > slot.to_drop:
             slot.detail = slot.detail or "it passed over tasks that nobody had taken back"
-            self._distrust(slot)
+            self._commands.kill_for_violation(slot)
             return
         slot.to_drop -= event.count
         if not slot.to_drop and slot.task is None:
-            self._move_on(slot, now)
+            self._go_on(slot, now)
 
-    def _ask_to_kill(self, number: int, slot: Slot, now: float) -> None:
-        """Have a worker killed for a task that it has, as soon as that certainly hits no other."""
-        slot.kill_for = number
-        self.tasks[number].unwanted = True
-        if slot.ahead:
-            self._recall(slot)
-        else:
-            self._kill_if_alone(slot, now)
+    # ---- leaving -------------------------------------------------------------------------------------------
 
-    def _kill_if_alone(self, slot: Slot, now: float) -> None:
-        """Kill the worker if the task runs, and nothing that is ahead has begun.
-
-        What is still ahead when all of it was to be taken back has begun, and so the task before it has ended: its
-        outcome is in the channel. If it is the one that is ahead which is to be killed, its turn is about to come.
-        """
-        number, slot.kill_for = slot.kill_for, None
-        if number is not None and number in self.queue:
-            self._forget(number)
-            self._actions.append(do.Fail(number, Cause.KILL))
-        elif number == slot.task and number in self.running and not slot.ahead:
-            self._condemn(slot, Cause.KILL, now)
-
-    # ---- being condemned -----------------------------------------------------------------------------------
-
-    def _condemn(self, slot: Slot, cause: Cause, now: float) -> None:
-        """End a worker because of its task."""
-        gently = cause in (Cause.TIMEOUT, Cause.HEARTBEAT)
-        if slot.state is not State.BUSY or (slot.cause is not None and gently):
-            return
-        # The caller's word stands above all others: after it there is no other attempt.
-        slot.cause = cause if cause is Cause.KILL else slot.cause or cause
-        slot.doomed = True
-        self._retire(slot, cause, now, at_once=True)
-        self._stop_clocks(slot)
-        if not gently or slot.task not in self.tasks:
-            self._kill(slot, now)
-            return
-        # SIGTERM makes the worker write its stack and, unless the task has another mind, end. Who does not end is
-        # asked for its stack once more, and killed.
-        self._signal(slot, SIGTERM)
-        grace = self.tasks[slot.task].policy.time_to_die
-        self._timers.set((Timer.KILL, slot.generation), now + grace)
-        if grace >= 2 * STACK_TIME:
-            self._timers.set((Timer.STACK, slot.generation), now + grace - STACK_TIME)
-
-    def _kill(self, slot: Slot, now: float) -> None:
-        self._timers.cancel((Timer.STACK, slot.generation), (Timer.KILL, slot.generation))
-        self._signal(slot, SIGKILL)
-        if (Timer.GIVE_UP, slot.generation) not in self._timers:  # more reasons to kill it win it no time
-            self._timers.set((Timer.GIVE_UP, slot.generation), now + GIVE_UP_AFTER)
-
-    def _ask_stack(self, slot: Slot, _now: float) -> None:
-        self._actions.append(do.AskStack(slot.index, slot.generation))
-
-    def _give_up(self, slot: Slot, now: float) -> None:
-        """Tell who waits for the task, though the process has not ended yet: it will never run user code again."""
-        number = self._take_from(slot)
-        if number is not None:
-            self._move(slot, State.STOPPING)
-            self._attempt_lost(number, _as_the_task_sees(slot.cause), now)
-
-    def _timed_out(self, slot: Slot, now: float) -> None:
-        self._condemn(slot, Cause.TIMEOUT, now)
-
-    def _ask_heartbeat(self, slot: Slot, _now: float) -> None:
-        self._actions.append(do.CheckHeartbeat(slot.index, slot.generation))
-
-    def _last_beat(self, slot: Slot, event: ev.LastBeat, now: float) -> None:
-        task = self.tasks.get(slot.task) if slot.task is not None else None
-        if task is None or task.policy.heartbeat_timeout is None:
-            return
-        due = max(event.at or 0.0, slot.busy_since) + task.policy.heartbeat_timeout
-        if now >= due:
-            self._condemn(slot, Cause.HEARTBEAT, now)
-        else:
-            self._timers.set((Timer.HEARTBEAT, slot.generation), due)
-
-    def _memory_found(self, slot: Slot, event: ev.MemoryFound, now: float) -> None:
-        most = self.policy.hard_memory_per_child
-        if most is not None and event.memory > most:
-            self._condemn(slot, Cause.MEMORY, now)
-
-    # ---- being replaced ------------------------------------------------------------------------------------
-
-    def _unhealthy(self, slot: Slot, event: ev.Unhealthy, now: float) -> None:
+    def on_unhealthy(self, slot: Slot, event: ev.Unhealthy, now: float) -> None:
+        """Replace a worker that asked for it."""
         slot.detail = event.reason
-        self._retire(slot, Cause.UNHEALTHY, now, at_once=True)
+        self._commands.retire(slot, Cause.UNHEALTHY, now, at_once=True)
 
-    def _too_old(self, slot: Slot, now: float) -> None:
-        self._retire(slot, Cause.AGE, now)
+    def on_too_old(self, slot: Slot, now: float) -> None:
+        """Replace a worker because of its age."""
+        self._commands.retire(slot, Cause.AGE, now)
 
-    def _idle_too_long(self, slot: Slot, now: float) -> None:
-        if slot.state is State.IDLE and slot.counted and self.level > self.policy.min_workers:
-            self.level -= 1
-            self._stop(slot, now, Cause.IDLE)
+    def on_idle_too_long(self, slot: Slot, now: float) -> None:
+        """End a worker that nobody needs, unless the pool is to keep it."""
+        state = self._state
+        if slot.state is State.IDLE and slot.counted and state.level > state.policy.min_workers:
+            state.level -= 1
+            self._commands.stop(slot, now, Cause.IDLE)
 
-    def _stop_overdue(self, slot: Slot, _now: float) -> None:
-        self._signal(slot, SIGKILL)
+    def on_stop_overdue(self, slot: Slot, _now: float) -> None:
+        """Kill a worker that should have left."""
+        self._commands.signal(slot, SIGKILL)
+
+    def on_protocol_violated(self, slot: Slot, event: ev.ProtocolViolated, _now: float) -> None:
+        """Kill a worker that wrote what no worker's loop writes."""
+        slot.detail = slot.detail or event.detail
+        self._commands.kill_for_violation(slot)
+
+    def on_channel_closed(self, slot: Slot, _event: ev.ChannelClosed, now: float) -> None:
+        """Expect a worker to end whose end of the channel is closed."""
+        self._timers.set((Timer.EXIT, slot.generation), now + EXIT_AFTER_CLOSE)
+
+    def on_exit_overdue(self, slot: Slot, _now: float) -> None:
+        """Kill a worker whose channel is closed, and that has not ended."""
+        slot.cause = slot.cause or Cause.HUNG_UP
+        self._commands.signal(slot, SIGKILL)
 
     # ---- death ---------------------------------------------------------------------------------------------
 
-    def _died(self, slot: Slot, event: ev.Died, now: float) -> None:
+    def on_died(self, slot: Slot, event: ev.Died, now: float) -> None:
+        """Decide about a death: report it, queue or fail its tasks, and look whether it died young."""
+        state, tasks = self._state, self._tasks
         most = len(slot.ahead)
-        self._return(slot, min(event.unbegun, most))
+        tasks.requeue_ahead(slot, min(event.unbegun, most))
         # More than it was sent cannot be left: its task has put tokens down itself, and so has begun.
-        if event.unbegun == most + 1 and slot.cause not in CONDEMNED:
-            self._requeue(slot, now)
-        cause = slot.cause or (Cause.TEMPLATE if slot.doomed else Cause.CRASH)
+        if event.unbegun == most + 1 and slot.cause not in BY_TASK:
+            tasks.requeue(slot, now)
+        cause = slot.cause or (Cause.TEMPLATE if slot.end_expected else Cause.CRASH)
         tasks_done = slot.tasks_done
-        green = slot.ready_at is None or now - slot.ready_at < self.policy.young_age
-        lost = self._take_from(slot)
-        torn = list(slot.ahead)  # none, unless not all was heard of what it wrote: who knows whether they ran
-        self.deaths += 1
-        self._actions.append(
-            do.Report(
+        is_new = slot.ready_at is None or now - slot.ready_at < state.policy.young_age
+        lost = tasks.detach(slot)
+        unknown = list(slot.ahead)  # empty, unless something that it wrote was not read: these may have run
+        state.deaths += 1
+        state.actions.append(
+            do.ReportDeath(
                 slot=slot.index,
                 generation=slot.generation,
                 pid=slot.pid,
                 cause=cause,
                 status=event.status,
-                uptime=now - slot.asked_at,
+                uptime=now - slot.requested_at,
                 tasks_done=tasks_done,
                 task=lost,
-                attempt=self.tasks[lost].attempt if lost is not None else 0,
+                attempt=state.tasks[lost].attempt if lost is not None else 0,
                 detail=slot.detail,
             )
         )
-        told = f"worker {slot.index} (pid {slot.pid}) ended: {event.status}"
-        self._bury(slot)
+        reason = f"worker {slot.index} (pid {slot.pid}) ended: {event.status}"
+        self._workforce.vacate(slot)
         if lost is not None:
-            self._attempt_lost(lost, _as_the_task_sees(cause), now)
-        for number in torn:
-            del self.given[number]
-            self.tasks[number].attempt += 1
-            self._attempt_lost(number, Cause.CRASH, now)
-        if self.phase is Phase.CLOSING:
+            tasks.attempt_lost(lost, cause_for_task(cause), now)
+        for number in unknown:
+            del state.prefetched[number]
+            state.tasks[number].attempt += 1
+            tasks.attempt_lost(number, Cause.CRASH, now)
+        if state.phase is Phase.CLOSING:
             return
-        young = green and lost is None and tasks_done == 0
-        if self.policy.on_crash == "break" and (cause.unasked or (lost is not None and cause is Cause.TEMPLATE)):
-            self._break(f"{told}; on_crash='break' makes every crash break the pool")
+        young = is_new and lost is None and tasks_done == 0
+        if state.policy.on_crash == "break" and (cause.unasked or (lost is not None and cause is Cause.TEMPLATE)):
+            self._breaker.break_pool(f"{reason}; on_crash='break' makes every crash break the pool", now)
         elif young and (cause.unasked or cause in (Cause.START, Cause.BABBLE, Cause.HUNG_UP)):
-            self._died_young(f"{told}, because {cause.value}" if cause is Cause.START else told, now)
-
-
-def _as_the_task_sees(cause: Cause | None) -> Cause:
-    """Return why its worker ended: whatever the task has no part in is a crash to it."""
-    return cause if cause in CONDEMNED else Cause.CRASH
+            self._breaker.young_death(f"{reason}, because {cause.value}" if cause is Cause.START else reason, now)

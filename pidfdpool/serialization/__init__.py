@@ -1,8 +1,8 @@
-"""Calls, results and exceptions <-> buffers.
+"""Converts calls, results and exceptions to buffers and back.
 
-It owns what travels by reference and what by value, the names and values of scripts in a worker, what
-`multiprocessing` may share, and which large buffers are left out of a pickle.
+The room owns the decision what travels by reference and what by value, the names and values of scripts in a worker,
+the `multiprocessing` objects that workers inherit, and the large buffers outside of a pickle.
 
-Called in the host by whoever submits or resolves, and in workers by their loop; on any thread, without a lock of the
-pool's. It knows nothing of channels, tasks or workers.
+It is called in the host by the threads that submit or resolve, and in a worker by its only thread; always without the
+pool's lock. It must not know channels, tasks or workers.
 """

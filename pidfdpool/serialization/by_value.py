@@ -1,21 +1,20 @@
-"""Picklers that put names in the place of what belongs to a script, and note which names these are.
+"""Picklers that replace what belongs to a script by names, and record which names these are.
 
-In the host, on the submitting thread; in a worker for results. `script_calls` makes payloads with it. It imports
-cloudpickle, and is loaded when first needed for that reason.
+In the host they run on the thread that submits, and `script_calls` makes payloads with them; in a worker they pickle
+results. This file imports cloudpickle, so it is loaded only when it is needed.
 
-A function or class that a module has under its own name is pickled as this name, wherever it turns up, and its
-definition is the value of the name; so is an object that reduces to its name, as a singleton may. A function's
-globals are names as well: those that its code mentions. What only its annotations mention is noted apart: nothing
-fails because that cannot travel.
+If a module has a function or class under the object's own name, the object is pickled as that name wherever it
+occurs, and its definition is the value of the name. The same holds for an object whose reduction is its name, as with
+a singleton. The globals that a function's code mentions are names, too. Names that only annotations mention are
+recorded apart: a call does not fail because such a value cannot travel.
 
-This holds for `__main__`, and for modules that are registered with cloudpickle as travelling by value. Functions
-whose globals are not those of a module that is loaded (code that was run by `exec`) have globals of their own in
-each payload.
+This applies to `__main__`, and to modules that are registered with cloudpickle to travel by value. A function whose
+globals are not those of a loaded module (code that `exec` ran) has globals of its own in each payload.
 
-A worker answers with the names of functions and classes, too, or rather with a number for each definition that it
-got: a result neither carries along the globals of its class's methods, nor makes copies of the host's functions.
+A worker also returns names of functions and classes, or rather the id of each definition that it got. So a result
+does not carry the globals of its class's methods, and the host's functions are not copied.
 
-What is remembered here is per process, and right after a fork as well. Any thread.
+State is kept per process, and stays valid after a fork. Any thread.
 """
 
 from __future__ import annotations
@@ -24,52 +23,51 @@ import _pickle
 import copyreg
 import functools
 import io
-import sys
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 from cloudpickle import cloudpickle as internals
 
-from pidfdpool.serialization import namespaces, origins, picklers, reconstructors, reducers, scripts
+from pidfdpool.serialization import definitions, namespaces, picklers, reconstructors, reducers
+from pidfdpool.serialization.class_reducers import fixed_reduction, has_module_globals, reduce_class
 
 if TYPE_CHECKING:
     import pickle
     from collections.abc import Callable, Mapping, Sequence
 
     from pidfdpool.serialization.namespaces import Key
+    from pidfdpool.serialization.picklers import ResourceReducers
 
-    LeaveOut = Callable[[pickle.PickleBuffer], bool]
-    Uses = dict[Key, dict[str, Any]]  # which names are used, and the globals that they are in
+    BufferCallback = Callable[[pickle.PickleBuffer], bool]
+    Uses = dict[Key, dict[str, Any]]  # the names that are used, with the globals that they are in
 
-_CACHED = functools._lru_cache_wrapper
-
-
-class LeftToScript(Exception):
-    """This travels by value, but not well: the script had better make it again."""
+_LRU_CACHE = functools._lru_cache_wrapper
 
 
-class ByValue(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """cloudpickle's pickler, but with our reducers, and a table that is heeded."""
+class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    """cloudpickle's pickler with additional reducers, and a dispatch table that takes effect."""
 
-    def __init__(self, stream: io.BytesIO, table: Mapping[Any, Any], leave_out: LeaveOut | None = None) -> None:
-        # cloudpickle's own takes as long as all the rest, to find out the protocol.
-        _pickle.Pickler.__init__(self, stream, picklers.PROTOCOL, buffer_callback=leave_out)
+    def __init__(
+        self, stream: io.BytesIO, dispatch_table: Mapping[Any, Any], buffer_callback: BufferCallback | None = None
+    ) -> None:
+        # cloudpickle's own __init__ finds out the protocol, which takes as long as everything else together.
+        _pickle.Pickler.__init__(self, stream, picklers.PROTOCOL, buffer_callback=buffer_callback)
         self.proto = picklers.PROTOCOL
         self.globals_ref: dict[int, dict[str, Any]] = {}
-        picklers.taught(self, table)
-        self._table = table
+        picklers.with_reducers(self, dispatch_table)
+        self._dispatch_table = dispatch_table
 
     def reducer_override(self, value: Any) -> Any:
-        """Reduce functions and classes, as cloudpickle does, and leave the rest to the table."""
+        """Reduce functions and classes as cloudpickle does, and leave everything else to the table."""
         if type(value).__module__ == "_ctypes" and isinstance(value, type) and not _is_importable(value):
-            raise _pickle.PicklingError(f"{value.__qualname__} is a type of ctypes, which does not travel by value")
-        return _mended(super().reducer_override(value), value)
+            raise _pickle.PicklingError(f"{value.__qualname__} is a ctypes type, which cannot be pickled by value")
+        return fixed_reduction(super().reducer_override(value), value)
 
-    def _named_by_itself(self, value: Any) -> tuple[str | None, Any]:
-        """Return the name that an object reduces to, or None and what else it reduces to."""
+    def _reduce_to_name_or_parts(self, value: Any) -> tuple[str | None, Any]:
+        """Return the name that an object reduces to and None; or None and its other reduction."""
         kind: Any = type(value)
-        if kind in self._table or (
+        if kind in self._dispatch_table or (
             kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
         ):
             return None, NotImplemented
@@ -78,16 +76,16 @@ class ByValue(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
 
     def _dynamic_function_reduce(self, function: Any) -> tuple[Any, ...]:
         code, base, *rest = self._function_getnewargs(function)
-        values = {name: function.__globals__[name] for name in globals_of(function)}
-        return internals._make_function, (code, base, *rest), *self._state_of(function, values, values)
+        values = {name: function.__globals__[name] for name in globals_used_by(function)}
+        return internals._make_function, (code, base, *rest), *self._function_state(function, values, values)
 
-    def _state_of(self, function: Any, sent: dict[str, Any], values: dict[str, Any]) -> tuple[Any, ...]:
-        """Return the rest of a function's reduction. sent: globals that are to be set along with it."""
+    def _function_state(self, function: Any, sent: dict[str, Any], values: dict[str, Any]) -> tuple[Any, ...]:
+        """Return the state part of a function's reduction. sent: globals that are to be set along with it."""
         code, closure = function.__code__, function.__closure__
         if closure is not None and reducers.CLASS_NAMES in code.co_freevars:
             at = code.co_freevars.index(reducers.CLASS_NAMES)
             closure = (*closure[:at], reducers.names_for_annotations(closure[at], code), *closure[at + 1 :])
-        annotations, annotated = reducers.annotations_of(function, _is_at_home)
+        annotations, annotated = reducers.annotations_of(function, has_module_globals)
         inside = [] if closure is None else list(map(internals._get_cell_contents, closure))
         slots: dict[str, Any] = {
             "__name__": function.__name__,
@@ -107,271 +105,242 @@ class ByValue(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
         return (dict(vars(function)), slots), None, None, internals._function_setstate
 
 
-class NotingPickler(ByValue):
-    """Pickles names, and notes which.
+class CallPickler(ByValuePickler):
+    """Pickles names in the place of what a script defines, and records them.
 
-    used: the names that code uses, hints: those that only annotations mention; each with the globals it is in.
-    named: those used names that stand in the pickle itself.
-    at_home: a function has globals that are a module's in the worker. asks_for_main: code asks for the script itself.
+    used: the names that code uses. hints: the names that only annotations mention. Both with the globals they are in.
+    in_pickle: those used names that occur in the pickle itself.
+    defining: the names whose values are being pickled; they are pickled as values and not as names.
+    has_module_globals: the pickle holds a function whose globals are a module's in the worker.
+    looks_up_main: code in it may look up names of the script that it does not mention as globals.
     """
 
     def __init__(
-        self, stream: io.BytesIO, table: Mapping[Any, Any], used: Uses, hints: Uses, leave_out: LeaveOut | None = None
+        self,
+        stream: io.BytesIO,
+        dispatch_table: Mapping[Any, Any],
+        used: Uses,
+        hints: Uses,
+        buffer_callback: BufferCallback | None = None,
     ) -> None:
-        super().__init__(stream, table, leave_out)
+        super().__init__(stream, dispatch_table, buffer_callback)
         self.used = used
         self.hints = hints
-        self.named: set[Key] = set()
-        self.at_home = self.asks_for_main = False
+        self.in_pickle: set[Key] = set()
+        self.has_module_globals = self.looks_up_main = False
         self.defining: Sequence[Key] = ()
 
     def reducer_override(self, value: Any) -> Any:
-        """Put names in the place of functions, classes and other objects that have one."""
+        """Replace functions, classes and other objects that have a name by that name."""
         kind = type(value)
-        if kind is not FunctionType and kind is not _CACHED and not issubclass(kind, type):
+        if kind is not FunctionType and kind is not _LRU_CACHE and not issubclass(kind, type):
             if kind is MethodType:
                 return NotImplemented if self.defining else self._reduce_method(value)
-            name, reduced = self._named_by_itself(value)
-            return reduced if name is None else self._reduce_named(value, name)
+            name, reduced = self._reduce_to_name_or_parts(value)
+            return reduced if name is None else self._reduce_to_name(value, name)
         module: Any = getattr(value, "__module__", None)
         if module == internals.__name__ or module == namespaces.__name__ or module == reconstructors.__name__:
-            return NotImplemented  # they stand for most of what is not the user's; and cloudpickle thinks it over
-        origin = None if module == "builtins" else origins.origin_of(value, module)
+            # these are most of what is not the user's; cloudpickle would examine them at length
+            return NotImplemented
+        origin = None if module == "builtins" else definitions.defining_globals(value, module)
         if origin is None:
-            if kind is _CACHED:
-                return _reduce_cached(value)
-            if not self.defining:  # but a class may not be there as a whole while another one is rebuilt
-                owner = origins.owner_of(value, module)
+            if kind is _LRU_CACHE:
+                return _reduce_lru_cache(value)
+            if not self.defining:  # while a class is rebuilt, another one may not be complete
+                owner = definitions.defining_class(value, module)
                 if owner is not None:
-                    return namespaces.member, (owner, value.__qualname__.partition(".")[2])
-            home = origins.home_of(value.__globals__) if kind is FunctionType else None
-            return super().reducer_override(value) if home is None else self._reduce_at_home(value, home)
-        key = origins.key_of(value, module)
+                    return namespaces.class_member, (owner, value.__qualname__.partition(".")[2])
+            module_name = definitions.module_of_globals(value.__globals__) if kind is FunctionType else None
+            return (
+                super().reducer_override(value)
+                if module_name is None
+                else self._reduce_with_module_globals(value, module_name)
+            )
+        key = definitions.key_of(value, module)
         if key not in self.defining:
             self.used[key] = origin
-            self.named.add(key)
-            return namespaces.named, key
+            self.in_pickle.add(key)
+            return namespaces.lookup, key
         if kind is FunctionType:
             reduced = self._dynamic_function_reduce(value)
-        elif kind is _CACHED:
-            reduced = _reduce_cached(value)
+        elif kind is _LRU_CACHE:
+            reduced = _reduce_lru_cache(value)
         else:
-            reduced = _reduce_class(value, key)
-            self._note_annotations(key[0], origin, value)
+            reduced = reduce_class(value, key)
+            self._record_hints(key[0], origin, value)
         make, arguments, *rest = reduced
-        return namespaces.define, (*key, origins.token_for(value), make, *arguments), *rest
+        return namespaces.define, (*key, definitions.id_of(value), make, *arguments), *rest
 
     def _reduce_method(self, method: Any) -> Any:
-        """Have a method found as pickle itself would do it, in an object of a class that has a name."""
+        """Reduce a method to an attribute of its object, as pickle does, if its class has a name."""
         function = method.__func__
         name = getattr(function, "__name__", "")
-        owner = origins.owner_of(function, getattr(function, "__module__", None))
+        owner = definitions.defining_class(function, getattr(function, "__module__", None))
         if owner is None or getattr(method.__self__, name, None) != method:
             return NotImplemented
         return getattr, (method.__self__, name)
 
-    def _reduce_named(self, value: Any, name: str) -> Any:
-        """Put the name in the place of an object that says that this is its name in a script."""
+    def _reduce_to_name(self, value: Any, name: str) -> Any:
+        """Reduce an object to its name in a script, if it says so itself and is found there."""
         module = getattr(value, "__module__", None) or "__main__"
-        names = origins.globals_of(module)
+        names = definitions.globals_of(module)
         root, _, path = name.partition(".")
         if names is None or root not in names:
-            return name  # pickle finds it, or says why not
+            return name  # pickle finds it, or raises the right error
         if path:
             owner = names[root]
             return (
-                (reconstructors.attribute, (owner, path)) if reconstructors.attribute(owner, path) is value else name
+                (reconstructors.get_attribute, (owner, path))
+                if reconstructors.get_attribute(owner, path) is value
+                else name
             )
         if names[root] is not value:
             return name
-        key = origins.name_of_home(module), name
+        key = definitions.canonical_name(module), name
         if key not in self.defining:
             self.used[key] = names
-            self.named.add(key)
-            return namespaces.named, key
-        return self._reduce_by_value(value, key)
+            self.in_pickle.add(key)
+            return namespaces.lookup, key
+        return self._reduce_value_of_name(value, key)
 
-    def _reduce_by_value(self, value: Any, key: Key) -> tuple[Any, ...]:
-        """Reduce what would reduce to its name, because this is to become the value of the name."""
+    def _reduce_value_of_name(self, value: Any, key: Key) -> tuple[Any, ...]:
+        """Reduce an object that would reduce to its name, because it is to become the value of that name."""
         kind: Any = type(value)
         if kind.__module__ == "typing" and kind.__name__ == "TypeAliasType":
             stream = io.BytesIO()
-            inner = NotingPickler(stream, self._table, self.used, self.hints)
+            inner = CallPickler(stream, self._dispatch_table, self.used, self.hints)
             inner.dump(value.__value__)
-            return reconstructors.type_alias, (key, value.__type_params__, stream.getvalue())
+            return reconstructors.make_type_alias, (key, value.__type_params__, stream.getvalue())
         if kind.__module__ == "builtins" and kind.__name__ == "sentinel":
-            return reconstructors.sentinel, (key, repr(value))
+            return reconstructors.make_sentinel, (key, repr(value))
         return copyreg.__newobj__, (kind,), value.__getstate__()  # type: ignore[attr-defined]
 
     def _dynamic_function_reduce(self, function: Any) -> tuple[Any, ...]:
-        home = origins.home_of(function.__globals__)
-        return super()._dynamic_function_reduce(function) if home is None else self._reduce_at_home(function, home)
+        module_name = definitions.module_of_globals(function.__globals__)
+        return (
+            super()._dynamic_function_reduce(function)
+            if module_name is None
+            else self._reduce_with_module_globals(function, module_name)
+        )
 
-    def _reduce_at_home(self, function: Any, home: str) -> tuple[Any, ...]:
-        """Put the globals' module in the place of what is in them."""
+    def _reduce_with_module_globals(self, function: Any, module_name: str) -> tuple[Any, ...]:
+        """Reduce a function whose globals are a module's: the module's name takes their place."""
         names = function.__globals__
-        mentioned = globals_of(function)
-        noted = self.hints if reducers.is_annotate(function) else self.used
+        mentioned = globals_used_by(function)
+        recorded = self.hints if reducers.is_annotate(function) else self.used
         for name in mentioned:
-            noted[home, name] = names
-        self._note_annotations(home, names, function)
-        self.at_home = True
-        if home == "__main__":
-            self.asks_for_main = self.asks_for_main or reducers.asks_for_main(function.__code__)
+            recorded[module_name, name] = names
+        self._record_hints(module_name, names, function)
+        self.has_module_globals = True
+        if module_name == "__main__":
+            self.looks_up_main = self.looks_up_main or reducers.looks_up_main(function.__code__)
         code, base, _, _, closure = self._function_getnewargs(function)
-        arguments = home, code, base, closure
-        return namespaces.make_function, arguments, *self._state_of(function, {}, {n: names[n] for n in mentioned})
+        arguments = module_name, code, base, closure
+        return (
+            namespaces.make_function,
+            arguments,
+            *self._function_state(function, {}, {n: names[n] for n in mentioned}),
+        )
 
-    def _note_annotations(self, home: str, names: dict[str, Any], annotated: Any) -> None:
-        """Note what annotations mention that are text, as after `from __future__ import annotations`."""
+    def _record_hints(self, module_name: str, names: dict[str, Any], annotated: Any) -> None:
+        """Record the names in annotations that are text, as after `from __future__ import annotations`."""
         for name in reducers.names_in_annotations(annotated):
             if name in names:
-                self.hints[home, name] = names
+                self.hints[module_name, name] = names
 
 
-class ReturningPickler(ByValue):
-    """Pickles by value, but what has come from the host by the number or the name that it has there."""
+class ResultPickler(ByValuePickler):
+    """Pickles by value, but replaces what came from the host by its id or its name there."""
 
     def reducer_override(self, value: Any) -> Any:
-        """Put numbers and names in the place of what has one."""
+        """Replace objects that have an id or a name in the host."""
         kind = type(value)
-        if kind is FunctionType or kind is _CACHED or issubclass(kind, type):
-            token = namespaces.token_of(value)
-            if token is not None:
-                return origins.own, (token,)
-            name = origins.name_in_script(value)
+        if kind is FunctionType or kind is _LRU_CACHE or issubclass(kind, type):
+            number = namespaces.definition_id_of(value)
+            if number is not None:
+                return definitions.definition_by_id, (number,)
+            name = definitions.name_in_script(value)
             if name is not None:
-                return origins.own_by_name, (name,)
+                return definitions.definition_by_name, (name,)
             return super().reducer_override(value)
-        name, reduced = self._named_by_itself(value)
+        name, reduced = self._reduce_to_name_or_parts(value)
         if name is None:
             return reduced
-        names = namespaces.spaces.get(origins.name_of_home(getattr(value, "__module__", None) or "__main__"), {})
-        return (origins.own_by_name, (name,)) if names.get(name) is value else name
+        names = namespaces.globals_by_module.get(
+            definitions.canonical_name(getattr(value, "__module__", None) or "__main__"), {}
+        )
+        return (definitions.definition_by_name, (name,)) if names.get(name) is value else name
 
 
 def _is_importable(kind: type) -> bool:
     return internals._should_pickle_by_reference(kind)  # type: ignore[no-any-return]
 
 
-def _is_at_home(function: Any) -> bool:
-    return origins.home_of(function.__globals__) is not None
-
-
-def globals_of(function: Any) -> list[str]:
-    """Return the globals that a function's code mentions, as far as they are there."""
+def globals_used_by(function: Any) -> list[str]:
+    """Return the globals that a function's code mentions and that exist."""
     code = function.__code__
     mentioned: Any = internals._extract_code_globals(code)
     if reducers.is_annotate(function):
-        # In a class's body such names are looked up in another way, which cloudpickle does not know.
+        # Names are looked up differently in the body of a class, which cloudpickle does not take into account.
         mentioned = {**dict.fromkeys(code.co_names), **mentioned}
     return [name for name in mentioned if name in function.__globals__]
 
 
-def _mended(reduced: Any, kind: Any) -> Any:
-    """Return what cloudpickle makes of a class, but with slots that are slots, and the same whenever it is asked.
-
-    Left out is what comes into a class by being looked at: by copyreg, or as its annotations.
-    """
-    if not isinstance(reduced, tuple) or reduced[-1] is not internals._class_setstate:
-        return reduced
-    make, arguments, state = reduced[:3]
-    names = state[0]
-    names.pop("__slotnames__", None)
-    if names.get("__annotations__") == {}:
-        del names["__annotations__"]
-    if make is internals._make_skeleton_class and kind.__qualname__ != kind.__name__:
-        arguments[3]["__qualname__"] = kind.__qualname__
-    # Once the class is made it is too late. But typing.NamedTuple, which is no class, has its own way with none.
-    bases = arguments[2] if make is internals._make_skeleton_class else ()
-    if bases and (names.get("__slots__") or all(isinstance(base, type) for base in bases)) and "__slots__" in names:
-        arguments[3]["__slots__"] = names.pop("__slots__")
-    if sys.version_info >= (3, 14):
-        _annotate(names, kind)
-    return reduced
-
-
-def _annotate(names: dict[str, Any], kind: Any) -> None:
-    """Put a class's annotations into what it holds, in the way in which they travel (Python 3.14)."""
-    for name in ("__annotate_func__", "__annotations_cache__", "__classdictcell__"):
-        names.pop(name, None)
-    held = vars(kind)
-    if "__annotations__" not in names and ("__annotate_func__" in held or "__annotations_cache__" in held):
-        name, annotations = reducers.annotations_of(kind, _is_at_home)
-        if annotations:
-            names[name] = annotations
-
-
-def _reduce_class(kind: Any, key: Key) -> tuple[Any, ...]:
-    if type(kind).__module__ == "_ctypes":
-        raise _pickle.PicklingError(f"{kind.__qualname__} is a type of ctypes, which does not travel by value")
-    script = scripts.current()
-    if script.can_run_again and key[1] in script.names and _minds_being_made_again(kind):
-        raise LeftToScript("a metaclass or __init_subclass__ has a part in making it")
-    reduced = _mended(internals._dynamic_class_reduce(kind), kind)
-    if reduced[0] is internals._make_skeleton_class:
-        return reconstructors.make_class, *reduced[1:]
-    # Members are made before there is an __init__ that would give them these.
-    attributes = {
-        member.name: {name: value for name, value in vars(member).items() if not name.startswith("_")}
-        for member in kind
-    }
-    return *reduced[:2], (reduced[2], attributes), None, None, namespaces.fill_enum
-
-
-def _minds_being_made_again(kind: type) -> bool:
-    """Return whether code that is not the standard library's runs when such a class is made."""
-    makers = [type(kind)]
-    makers += [base for base in kind.__mro__[1:] if "__init_subclass__" in vars(base)]
-    return any(maker.__module__.partition(".")[0] not in sys.stdlib_module_names for maker in makers)
-
-
-def _reduce_cached(value: Any) -> tuple[Any, ...]:
+def _reduce_lru_cache(value: Any) -> tuple[Any, ...]:
     parameters = value.cache_parameters()
-    return namespaces.cached, (value.__wrapped__, parameters["maxsize"], parameters["typed"])
+    return namespaces.lru_cache, (value.__wrapped__, parameters["maxsize"], parameters["typed"])
 
 
-_tables: tuple[object, dict[Any, Any]] | None = None
+_cached_table: tuple[object, dict[Any, Any]] | None = None
 
 
-def table(once: picklers.Once | None = None) -> dict[Any, Any]:
-    """Return the reducers of cloudpickle, ours, and those that are registered, in one table.
+def dispatch_table(resources: ResourceReducers | None = None) -> dict[Any, Any]:
+    """Return cloudpickle's reducers, ours, and all registered ones, in one table.
 
-    once: where those come from that share something; without it, they raise.
+    resources: takes the place of those reducers that share a resource. Without it, these raise SharesResource.
     """
-    global _tables  # noqa: PLW0603  per process; to make it twice does no harm
-    if once is not None:
-        return _over(once.table)
-    extra = picklers.table()
+    global _cached_table  # noqa: PLW0603  per process; to make it twice does no harm
+    if resources is not None:
+        return _merged(resources.dispatch_table)
+    extra = picklers.dispatch_table()
     source = dict(copyreg.dispatch_table) if extra is None else extra
-    known = _tables
+    known = _cached_table
     if known is None or (known[0] is not source and known[0] != source):
-        known = _tables = source, _over(source)
+        known = _cached_table = source, _merged(source)
     return known[1]
 
 
-def _over(registered: dict[Any, Any]) -> dict[Any, Any]:
-    # multiprocessing's ways with methods are for those that are found by name, so cloudpickle's come before them.
+def _merged(registered: dict[Any, Any]) -> dict[Any, Any]:
+    # multiprocessing's reducers of methods are for methods that are found by name, so cloudpickle's take precedence.
     return {**registered, **cloudpickle.Pickler.dispatch_table.maps[0], **reducers.REDUCERS}
 
 
-def dumps_result(value: object, once: picklers.Once | None, leave_out: LeaveOut | None = None) -> bytes:
-    """Return the payload of what goes from a worker to the host.
+def dumps_result(
+    value: object, resources: ResourceReducers | None, buffer_callback: BufferCallback | None = None
+) -> bytes:
+    """Return the payload of a result, from a worker to the host.
 
-    once: see `table`. leave_out: returns False for a large buffer that is not to be in it.
+    resources: see `dispatch_table`. buffer_callback: returns False for a large buffer that stays out of the pickle.
 
     Raises:
         Exception: whatever cannot be pickled.
     """
-    return _dumped(ReturningPickler, value, once, leave_out)
+    return _dumps(ResultPickler, value, resources, buffer_callback)
 
 
-def dumps_whole(value: object, once: picklers.Once | None, leave_out: LeaveOut | None = None) -> bytes:
-    """Return the payload of what consists of no names, between a host and what was forked from it."""
-    return _dumped(ByValue, value, once, leave_out)
+def dumps_self_contained(
+    value: object, resources: ResourceReducers | None, buffer_callback: BufferCallback | None = None
+) -> bytes:
+    """Return a payload that refers to no names of a script, between a host and what was forked from it."""
+    return _dumps(ByValuePickler, value, resources, buffer_callback)
 
 
-def _dumped(kind: type[ByValue], value: object, once: picklers.Once | None, leave_out: LeaveOut | None) -> bytes:
+def _dumps(
+    kind: type[ByValuePickler],
+    value: object,
+    resources: ResourceReducers | None,
+    buffer_callback: BufferCallback | None,
+) -> bytes:
     stream = io.BytesIO()
-    kind(stream, table(once), leave_out).dump(value)
+    kind(stream, dispatch_table(resources), buffer_callback).dump(value)
     return stream.getvalue()

@@ -1,12 +1,12 @@
-"""Which modules of this process a fresh interpreter would not find by their names.
+"""Finds the loaded modules that a fresh interpreter could not import by their names.
 
-A function is pickled as the name of its module and its own, and a worker imports that module. But some modules were
+A function is pickled as its module's name and its own name, and a worker imports that module. But some modules were
 never imported by name: a test module under pytest's importlib mode, a script that `runpy` or a server has run from
-its file, a module that was made on the fly. A worker would say ModuleNotFoundError, so `payload` sends what belongs
-to them by value, too.
+its file, a module that was made at run time. A worker would raise ModuleNotFoundError. So `payload` also sends the
+contents of such modules by value.
 
-In doubt a module can be found, and all is as in the standard library. No state but what is known of the names that
-were looked at; thread- and fork-safe, because looking twice does no harm.
+In doubt a module counts as importable, and is treated as in the standard library. Called on any thread. The only
+state is what was found out about each module name. Thread-safe and fork-safe, because to look twice does no harm.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-_found: dict[str, bool] = {"__main__": True, "__mp_main__": True}  # payload knows about these two
-_strangers: tuple[ModuleType, ...] = ()
-_modules_then: tuple[int, str | None] | None = None
+_importable: dict[str, bool] = {"__main__": True, "__mp_main__": True}  # `payload` handles these two itself
+_unimportable: tuple[ModuleType, ...] = ()
+_modules_seen: tuple[int, str | None] | None = None
 
 
-def strangers() -> tuple[ModuleType, ...]:
-    """Return the loaded modules that no other process would find. Cheap, unless modules were loaded since."""
-    global _modules_then, _strangers  # noqa: PLW0603  the last look, per process
+def unimportable_modules() -> tuple[ModuleType, ...]:
+    """Return the loaded modules that no other process could import. Cheap, unless modules were loaded since."""
+    global _modules_seen, _unimportable  # noqa: PLW0603  the last result, per process
     try:
-        # How many there are, and which came last: one may have come in the place of another.
+        # The number of modules, and which was loaded last: one module may have replaced another.
         now = len(sys.modules), next(reversed(sys.modules), None)
     except RuntimeError:
         now = None  # another thread is importing
-    if now is None or now != _modules_then:
-        _modules_then = now
-        _strangers = tuple(_look())
-    return _strangers
+    if now is None or now != _modules_seen:
+        _modules_seen = now
+        _unimportable = tuple(_find_unimportable())
+    return _unimportable
 
 
-def _look() -> list[ModuleType]:
+def _find_unimportable() -> list[ModuleType]:
     places = set(sys.path)
     found = []
-    # Parents before what is in them.
+    # A package comes before what is in it.
     for name, module in sorted(sys.modules.copy().items()):
-        if name not in _found:
-            parent = _found.get(name.rpartition(".")[0], True)
-            _found[name] = parent and (_is_at_home(name, module, places) or _is_found(name))
-        if not _found[name]:
+        if name not in _importable:
+            parent = _importable.get(name.rpartition(".")[0], True)
+            _importable[name] = parent and (_is_where_expected(name, module, places) or _can_be_found(name))
+        if not _importable[name]:
             found.append(module)
     return found
 
 
-def _names(module: object) -> dict[str, Any]:
-    """Return what a module holds, without waking one that loads itself at the first look."""
+def _dict_of(module: object) -> dict[str, Any]:
+    """Return a module's dictionary, without triggering a lazy module that loads itself at attribute access."""
     try:
         names = object.__getattribute__(module, "__dict__")
     except AttributeError:
@@ -60,37 +60,39 @@ def _names(module: object) -> dict[str, Any]:
     return names if isinstance(names, dict) else {}
 
 
-def _is_at_home(name: str, module: object, places: set[str]) -> bool:
-    """Return whether the module plainly is where its name says. That is most of them, and takes a microsecond."""
-    names = _names(module)
+def _is_where_expected(name: str, module: object, places: set[str]) -> bool:
+    """Return whether the module is where its name says. This is quick (a microsecond), and true of most modules."""
+    names = _dict_of(module)
     path = names.get("__path__")
-    # Where Python code ran there are builtins, and a package has a path. What has neither was made by native code,
-    # whose affair it is. And what goes by another name here than its own is pickled by its own.
+    # A module in which Python code ran has `__builtins__`, and a package has a path. A module with neither was made
+    # by native code, which is responsible for it. And a module that is registered under another name than its own is
+    # pickled by its own name.
     if ("__builtins__" not in names and path is None) or names.get("__name__") != name:
         return True
     origin = getattr(names.get("__spec__"), "origin", None)
     if origin in ("built-in", "frozen"):
         return True
     parent = name.rpartition(".")[0]
-    around = _path(parent) or () if parent else places
+    around = _search_path_of(parent) or () if parent else places
     if path is not None:
         return any(os.path.dirname(folder) in around for folder in path)
     return isinstance(origin, str) and os.path.dirname(origin) in around
 
 
-def _path(package: str) -> Any:
-    # Asked in the plain way, because it may be a proxy; it has been loaded, or there would be nothing in it.
+def _search_path_of(package: str) -> Any:
+    # An ordinary attribute access, because the package may be a proxy. It is loaded already, or nothing could be in
+    # it.
     return getattr(sys.modules.get(package), "__path__", None)
 
 
-def _is_found(name: str) -> bool:
-    """Return whether the import system would find a module of this name, were it not loaded."""
+def _can_be_found(name: str) -> bool:
+    """Return whether the import system would find a module of this name if it were not loaded."""
     parent = name.rpartition(".")[0]
-    path = _path(parent) if parent else None
+    path = _search_path_of(parent) if parent else None
     if parent and path is None:
-        # It lies in no package. Its parent, which is imported first, makes it, perhaps; unless it came from a file.
-        return getattr(_names(sys.modules.get(name)).get("__spec__"), "origin", None) is None
+        # The parent is not a package. Importing the parent may make this module, unless the module came from a file.
+        return getattr(_dict_of(sys.modules.get(name)).get("__spec__"), "origin", None) is None
     try:
         return any(finder.find_spec(name, path) is not None for finder in sys.meta_path)
-    except Exception:  # a finder of the host's, with a mind of its own
+    except Exception:  # a finder of the host's or of a library's
         return True

@@ -1,10 +1,11 @@
-"""What workers are to inherit: locks, queues, events, shared values and pipe ends of `multiprocessing`.
+"""Sends workers what they can get only at their start: `multiprocessing` locks, queues, events, values, pipe ends.
 
-Such objects refuse to be pickled except while a process is being started, because they need descriptors to be
-handed over with the bytes. `capture` plays that moment in the host, `release` undoes it in a worker. In between the
-bytes are opaque, and the descriptors are kept open by host and template, for the workers that are yet to come.
+Such objects refuse to be pickled, except while a process is being started, because their descriptors have to be
+handed over together with the bytes. `capture` imitates that moment in the host, on the thread that submits; `restore`
+rebuilds the objects in a worker. In between nobody looks into the bytes, and host and template keep the descriptors
+open for workers that start later.
 
-Where the template is forked from the host nothing of this is needed: objects are inherited as they are.
+Where the template is forked from the host none of this is needed: such objects are inherited as they are.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class NeedsFork(Exception):
-    """An object can be shared by forking from the process that made it, and in no other way."""
+    """An object can be shared only by a fork of the process that made it."""
 
 
 class _Descriptor:
-    """Stands for a descriptor inside the bytes; multiprocessing's rebuilders call `detach`."""
+    """Stands for a descriptor in the pickle. multiprocessing's rebuilders call `detach`."""
 
     received: Sequence[int] = ()
 
@@ -37,12 +38,12 @@ class _Descriptor:
         self.index = index
 
     def detach(self) -> int:
-        """Return the descriptor's number in this worker, whose property it now is."""
+        """Return the descriptor's number in this worker, which owns it from now on."""
         return _Descriptor.received[self.index]
 
 
-class _Capturing:
-    """Looks to multiprocessing like a process that is being started, and collects descriptors."""
+class _CapturingPopen:
+    """Imitates multiprocessing's object for a process that is being started, and collects descriptors."""
 
     DupFd = _Descriptor
 
@@ -50,22 +51,22 @@ class _Capturing:
         self.descriptors: list[int] = []
 
     def duplicate_for_child(self, fd: int) -> int:
-        """Keep a copy of the descriptor and return its place in the list."""
+        """Keep a duplicate of the descriptor and return its index."""
         self.descriptors.append(os.dup(fd))
         return len(self.descriptors) - 1
 
 
 def capture(value: object) -> tuple[list[Buffer], list[int]]:
-    """Return the payload of value and the descriptors it needs, which the caller owns.
+    """Return the payload of value, and the descriptors that it needs, which the caller then owns.
 
     Raises:
-        NeedsFork: it holds a multiprocessing object that was made for the "fork" start method.
-        Exception: it cannot be pickled.
+        NeedsFork: the value holds a multiprocessing object that was made for the "fork" start method.
+        Exception: the value cannot be pickled.
     """
     context = sys.modules.get("multiprocessing.context")
     if context is None:
         return payload.dumps(value), []
-    capturing = _Capturing()
+    capturing = _CapturingPopen()
     before = context.get_spawning_popen()
     context.set_spawning_popen(capturing)
     try:
@@ -73,7 +74,7 @@ def capture(value: object) -> tuple[list[Buffer], list[int]]:
     except BaseException as error:
         for fd in capturing.descriptors:
             native.close(fd)
-        # CPython's own words; it has no type of its own for this (multiprocessing/synchronize.py, SemLock).
+        # CPython raises a plain RuntimeError with this text (multiprocessing/synchronize.py, SemLock).
         if isinstance(error, RuntimeError) and "fork context" in str(error):
             raise NeedsFork(str(error)) from error
         raise
@@ -85,14 +86,14 @@ def descriptors_of(values: Iterable[object]) -> set[int]:
     """Return the descriptors of those values that have one: sockets, files, pipe ends."""
     found = set()
     for value in values:
-        with suppress(Exception):  # it is closed, or what it calls `fileno` is something else
+        with suppress(Exception):  # it is closed, or its `fileno` is something else
             fd: Any = value.fileno()  # type: ignore[attr-defined]
             if isinstance(fd, int):
                 found.add(fd)
     return found
 
 
-def release(buffers: Sequence[Buffer], descriptors: Sequence[int]) -> Any:
-    """Rebuild the value in a worker. Once per process: it gives the descriptors away."""
+def restore(buffers: Sequence[Buffer], descriptors: Sequence[int]) -> Any:
+    """Rebuild the value in a worker. Only once per process, because the value takes over the descriptors."""
     _Descriptor.received = descriptors
     return payload.loads(buffers)

@@ -1,35 +1,37 @@
-"""Pickles what may be large, without copying anything that is.
+"""Pickles objects that may be large, without copying their large parts.
 
-`payload.dumps` copies bytes objects and arrays into one pickle, and what is being written grows and is copied again.
-Here the pickler is given a file that only collects: CPython's hands on large bytes objects as they are.
+`payload.dumps` copies bytes objects and arrays into one pickle, and copies again when the pickle grows. Here the
+pickler writes to an object that only collects the pieces: CPython's pickler passes on large bytes objects as they
+are.
 
-Used in the host by the threads that submit, in a worker by its only thread. No state; runs the objects' own code.
+Called in the host by the threads that submit, and in a worker by its only thread. No state; runs the objects' own
+code.
 """
 
 from __future__ import annotations
 
 import _pickle as pickle
 
-from pidfdpool.serialization import exception_chains, importable, payload, picklers, plain
+from pidfdpool.serialization import exception_chains, importable, payload, picklers, plain_data
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pidfdpool.serialization.picklers import ResourceReducers
     from pidfdpool.transport.framing import Buffer
 
-_LEFT_OUT = 16 << 10  # bytes of a buffer that is left out of the pickle; for less it is not worth a buffer of its own
-_MOST_LEFT_OUT = 200  # a frame has room for 255 buffers
-_LARGE_OBJECT = 64 << 10  # bytes from which on an object's own do not share a piece with anything else (CPython)
-_BEGINNINGS = 0x80, 0x95  # of the pieces with other things in them: the opcodes PROTO and FRAME
+_MIN_BUFFER = 16 << 10  # bytes; a smaller buffer goes into the pickle, because it is not worth a buffer of its own
+_MAX_BUFFERS = 200  # a frame has room for 255 buffers
+_LARGE_OBJECT = 64 << 10  # bytes; CPython's pickler passes on objects from this size on as pieces of their own
+_FRAMED = 0x80, 0x95  # the first byte of all other pieces: the opcodes PROTO and FRAME
 
 
-class Apart:
-    """The payload of an object that may be large: in pieces, none of them copied, and valid until they change.
+class OutOfBandPickle:
+    """The payload of an object that may be large, in pieces that are not copied; valid until the object changes.
 
-    `pieces` make up the pickle; large bytes objects are among them as they are. `left_out` are the large buffers that
-    are not in it: those of numpy arrays, and of whatever else gives out a pickle.PickleBuffer. `mentions` tells
-    whether a name occurs in the pickle itself.
+    `pieces` together are the pickle; large bytes objects are pieces of it as they are. `out_of_band` are the large
+    buffers outside the pickle: those of numpy arrays, and of everything else that gives out a pickle.PickleBuffer.
     """
 
     def __init__(self, value: object, shared: payload.SharedMain | None = None) -> None:
@@ -39,28 +41,32 @@ class Apart:
             Exception: as `payload.dumps`.
         """
         self.pieces: list[Buffer] = []
-        self.left_out: list[memoryview] = []
-        self.write = self.pieces.append  # what a pickler calls; large bytes objects come by themselves (CPython)
+        self.out_of_band: list[memoryview] = []
+        self.write = self.pieces.append  # the pickler calls it; CPython's passes large bytes objects separately
         self._fill(value, shared)
 
-    def _fill(self, value: object, shared: payload.SharedMain | None, once: picklers.Once | None = None) -> None:
+    def _fill(
+        self, value: object, shared: payload.SharedMain | None, resources: ResourceReducers | None = None
+    ) -> None:
         try:
-            table = picklers.table() if once is None else once.table
-            pickler = pickle.Pickler(self, picklers.PROTOCOL, buffer_callback=self.leave_out)
-            picklers.taught(pickler, table).dump(value)
+            dispatch_table = picklers.dispatch_table() if resources is None else resources.dispatch_table
+            pickler = pickle.Pickler(self, picklers.PROTOCOL, buffer_callback=self.buffer_callback)
+            picklers.with_reducers(pickler, dispatch_table).dump(value)
             self._unwrap()
-            if plain.is_plain(value, sum(map(len, self.pieces))):
+            if plain_data.is_plain(value, sum(map(len, self.pieces))):
                 return
             by_name = not (self.mentions(b"__main__") or self.mentions(b"__mp_main__"))
-            if by_name and not any(self.mentions(payload._encoded(module)) for module in importable.strangers()):
+            if by_name and not any(
+                self.mentions(payload.encoded_name(module)) for module in importable.unimportable_modules()
+            ):
                 return
             if by_name:
-                self._begin_anew()
-                self.pieces.extend(payload.dumps(value, shared, once))
+                self._reset()
+                self.pieces.extend(payload.dumps(value, shared, resources))
                 return
-            if shared is not None and not isinstance(shared, payload.Arrived):
-                self._begin_anew()
-                payload.pickled_by_reference(value, shared, once, into=self)
+            if shared is not None and not isinstance(shared, payload.ReceivedMain):
+                self._reset()
+                payload.dumps_by_reference(value, shared, resources, sink=self)
                 self._unwrap()
                 return
             shares = False
@@ -71,45 +77,45 @@ class Apart:
         except Exception as error:
             exception_chains.drop_tracebacks(error)
             shares = False
-        self._begin_anew()
+        self._reset()
         if not shares:
             try:
-                payload._cloudpickled(value, shared, once, into=self)
+                payload.dumps_by_value(value, shared, resources, sink=self)
                 self._unwrap()
                 return
             except picklers.SharesResource:
-                if once is not None:
+                if resources is not None:
                     raise
-            self._begin_anew()
-        with picklers.Once() as once:
-            self._fill(value, shared, once)
+            self._reset()
+        with picklers.ResourceReducers() as resources:
+            self._fill(value, shared, resources)
 
     def mentions(self, name: bytes) -> bool:
-        """Return whether the name occurs in the pickle, whatever the objects' own bytes hold."""
-        return any(name in piece for piece in self.pieces if len(piece) < _LARGE_OBJECT or piece[0] in _BEGINNINGS)
+        """Return whether the name occurs in the pickle itself, apart from the contents of large bytes objects."""
+        return any(name in piece for piece in self.pieces if len(piece) < _LARGE_OBJECT or piece[0] in _FRAMED)
 
     def buffers(self) -> list[pickle.PickleBuffer]:
-        """Return it as buffers that may be part of another payload, where they need not be copied again."""
-        pickled: list[Any] = [b"".join(self.pieces), *self.left_out]
+        """Return it as buffers that can be part of another payload without being copied again."""
+        pickled: list[Any] = [b"".join(self.pieces), *self.out_of_band]
         return [pickle.PickleBuffer(part) for part in pickled]
 
-    def leave_out(self, buffer: pickle.PickleBuffer) -> bool:
-        """Return False for a buffer that is left out. For picklers."""
+    def buffer_callback(self, buffer: pickle.PickleBuffer) -> bool:
+        """Return False for a buffer that stays out of the pickle. Picklers call it."""
         try:
             raw = buffer.raw()
-        except BufferError:  # it is not contiguous; the pickler says so in its own words
+        except BufferError:  # not contiguous; the pickler raises a better error
             return True
-        if raw.nbytes < _LEFT_OUT or len(self.left_out) >= _MOST_LEFT_OUT:
+        if raw.nbytes < _MIN_BUFFER or len(self.out_of_band) >= _MAX_BUFFERS:
             return True
-        self.left_out.append(raw)
+        self.out_of_band.append(raw)
         return False
 
     def _unwrap(self) -> None:
-        """Make large buffers that were not left out, because there were so many, pieces like any other."""
-        if len(self.left_out) >= _MOST_LEFT_OUT:
+        """Turn large buffers that were not left out, because there were too many, into ordinary pieces."""
+        if len(self.out_of_band) >= _MAX_BUFFERS:
             wrapped = (piece.raw() if isinstance(piece, pickle.PickleBuffer) else piece for piece in self.pieces)
             self.pieces[:] = list(wrapped)
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self.pieces.clear()
-        self.left_out.clear()
+        self.out_of_band.clear()

@@ -1,15 +1,16 @@
-"""Objects <-> buffers: how calls, results and exceptions cross between the host and a worker.
+"""Converts calls, results and exceptions to buffers and back: a *payload* is what travels between host and worker.
 
-Used in the host by the submitting thread (dump) and the pool thread (load), in a worker by its only thread, in the
-template never: no object of the user's is rebuilt there. No state, so thread- and fork-safe.
+The host dumps on the thread that submits and loads on the pool thread. A worker does both on its only thread. The
+template loads only what it preloads. The module holds no state, so it is thread-safe and fork-safe.
 
-Plain pickle, protocol 5, comes first because it is fast; it knows what `multiprocessing` has taught its own
-pickler (see `picklers`). cloudpickle takes over, by value, when that fails (lambdas, closures) or when
-the bytes mention `__main__`: a worker has a `__main__` of its own and would look up names in the wrong module.
-A mere string "__main__" costs a little time and does no harm.
+Plain pickle, protocol 5, is tried first because it is fast. It knows the reducers that `multiprocessing` has
+registered (see `picklers`). cloudpickle pickles by value in two cases: plain pickle fails (lambdas, closures), or the
+bytes mention `__main__`. A worker has a `__main__` of its own, so a name of the host's `__main__` would be looked up
+in the wrong module. A mere string "__main__" costs a little time and does no harm.
 
-A payload is a list of buffers: the pickle, and after it whatever large buffers were left out of it (PEP 574). `dumps`
-leaves out nothing and is the quickest for what is small; `serialization.out_of_band` is for what may be large.
+A payload is a list of buffers. The first is the pickle; the others are the large out-of-band buffers (PEP 574).
+`dumps` makes no out-of-band buffers and is the fastest for small objects. `serialization.out_of_band` is for objects
+that may be large.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from contextlib import suppress
 from functools import partial
 
 from pidfdpool.process import describe
-from pidfdpool.serialization import exception_chains, importable, picklers, plain
+from pidfdpool.serialization import exception_chains, importable, picklers, plain_data
 from pidfdpool.typed import Protocol
 
 TYPE_CHECKING = False
@@ -30,33 +31,36 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from pidfdpool.serialization.picklers import ResourceReducers
     from pidfdpool.transport.framing import Buffer
 
-MADE_BY_VALUE = b"_class_setstate"  # in the pickle of a class that travels by value
+CLASS_BY_VALUE = b"_class_setstate"  # in the pickle of a class that travels by value
 
 
-_NEEDS_SCRIPT = _BY_NAMING = 1  # the last byte of such payloads, and the largest last byte of any that names are in
+# `namespaces.NEEDS_SCRIPT` and the highest such mark, here so that `namespaces` need not be loaded
+_NEEDS_SCRIPT = HIGHEST_MARK = 1
 
 
 class Sink(Protocol):
-    """What is pickled into, if not into one bytes object: a file for picklers that also takes large buffers."""
+    """A target for picklers that takes the pickle in pieces, and large buffers beside it."""
 
     def write(self, piece: Buffer, /) -> object:
         """Take the next piece of the pickle."""
 
-    def leave_out(self, buffer: pickle.PickleBuffer, /) -> bool:
-        """Return False for a buffer that is left out of the pickle."""
+    def buffer_callback(self, buffer: pickle.PickleBuffer, /) -> bool:
+        """Return False if the buffer stays out of the pickle (out of band), True if it goes into it."""
 
 
 class SharedMain:
-    """What host and workers have in common of `__main__`, because the template was forked from the host.
+    """The part of `__main__` that host and workers share because the template was forked from the host.
 
-    Only functions and classes that were there at the fork, under the same name, may travel by reference.
+    A function or class may travel by reference only if it was there at the fork, under the same name.
     """
 
     def __init__(self, main: ModuleType | None) -> None:
-        # Identities suffice: a name that is bound to the same id now as then is bound to the same object, unless
-        # that was deleted and another one came to live at its address; so functions and classes are kept alive.
+        # Comparing identities is enough: if a name is bound to the same id now as at the fork, it is bound to the
+        # same object. The exception would be a deleted object whose address another object got; so functions and
+        # classes are kept alive here.
         self._objects = {name: value for name, value in vars(main).items() if callable(value)} if main else {}
 
     def covers(self, value: Any) -> bool:
@@ -69,255 +73,284 @@ class SharedMain:
         return bool(rest) or found is value
 
 
-class AllShared(SharedMain):
-    """The same seen from a worker: whatever its `__main__` holds came from the host."""
+class InheritedMain(SharedMain):
+    """`__main__` in a worker that was forked from the host: everything in it is a copy of the host's."""
 
     def __init__(self) -> None:
         super().__init__(None)
 
     def covers(self, _value: Any) -> bool:
-        """Return True: the worker's own `__main__` is a copy of the host's."""
+        """Return True: the host has everything that this `__main__` holds."""
         return True
 
 
-class Arrived(SharedMain):
-    """The same seen from a worker that is a fresh interpreter: what came from the host is known there by number."""
+class ReceivedMain(SharedMain):
+    """`__main__` in a worker that is a fresh interpreter: the host knows by id what it has sent there."""
 
     def __init__(self) -> None:
         super().__init__(None)
 
 
-class _MainIsNotShared(Exception):
-    """Stops the pickling by reference of something that the other side lacks."""
+class _NotShared(Exception):
+    """Ends pickling by reference at an object that the other side does not have."""
 
 
-class _CheckingPickler(pickle.Pickler):
-    """Pickles by reference, but nothing of `__main__` that is not shared."""
+class _ByReferencePickler(pickle.Pickler):
+    """Pickles by reference, and refuses what is in `__main__` but not shared."""
 
     shared: SharedMain
 
     def reducer_override(self, value: Any) -> Any:
-        """Refuse what is not shared; otherwise leave it to pickle."""
+        """Raise for what is not shared; leave everything else to pickle."""
         of_main = getattr(value, "__module__", None) == "__main__" and hasattr(value, "__qualname__")
         if of_main and not self.shared.covers(value):
-            raise _MainIsNotShared
+            raise _NotShared
         return NotImplemented
 
 
-def dumps(value: object, shared: SharedMain | None = None, once: picklers.Once | None = None) -> list[Buffer]:
-    """Return the payload of any object. What the caller does to the object afterwards does not change it.
+def dumps(value: object, shared: SharedMain | None = None, resources: ResourceReducers | None = None) -> list[Buffer]:
+    """Return the payload of any object. Later changes to the object do not change the payload.
 
-    once: reducers for an object that shares something with whoever gets it. Default: new ones, if it does.
+    shared: the part of `__main__` that the receiver has too. Default: none; this is the host of a fresh interpreter.
+    resources: reducers for an object that shares a resource with the receiver. Default: new ones, if it does.
 
     Raises:
-        Exception: whatever the object's own reduction raised, pickle.PicklingError and TypeError most often.
+        Exception: whatever the object's own reduction raised, most often pickle.PicklingError and TypeError.
     """
     try:
-        data = picklers.pickled(value) if once is None else once.pickled(value)
-        if picklers.STACK_GLOBAL not in data or (len(data) >= plain.LONG and plain.is_plain(value, len(data))):
-            return [data]  # nothing in it is looked up by its name, or by none that matters
-        # What neither name can be in is searched once only.
+        data = picklers.dumps(value) if resources is None else resources.dumps(value)
+        if picklers.STACK_GLOBAL not in data or (
+            len(data) >= plain_data.SEARCHED_BELOW and plain_data.is_plain(value, len(data))
+        ):
+            return [data]  # the pickle names no global, or none that matters
+        # If even "main__" is not there, neither of the two names is, and one search was enough.
         if b"main__" not in data or (b"__main__" not in data and b"__mp_main__" not in data):
-            strangers = importable.strangers()
+            unimportable = importable.unimportable_modules()
             return [
-                _by_name_or_value(data, value, shared, once) if strangers and _mentions(data, strangers) else data
+                _by_reference_or_value(data, value, shared, resources)
+                if unimportable and _mentions_any(data, unimportable)
+                else data
             ]
-        if shared is not None and not isinstance(shared, Arrived):
-            return [pickled_by_reference(value, shared, once)]
+        if shared is not None and not isinstance(shared, ReceivedMain):
+            return [dumps_by_reference(value, shared, resources)]
         shares = False
     except MemoryError:
         raise
     except picklers.SharesResource:
         shares = True
-    except Exception as error:  # a lambda, a closure, something of __main__: cloudpickle's error is the better one
-        exception_chains.drop_tracebacks(error)  # nobody sees it, and its frames may hold the object, and themselves
+    except Exception as error:  # a lambda, a closure, something of __main__; cloudpickle's error says more
+        # nobody sees this error, and its frames may hold the object and the error itself
+        exception_chains.drop_tracebacks(error)
         shares = False
     if not shares:
         try:
-            return [_cloudpickled(value, shared, once)]
+            return [dumps_by_value(value, shared, resources)]
         except picklers.SharesResource:
-            if once is not None:
+            if resources is not None:
                 raise
-    with picklers.Once() as once:
-        return dumps(value, shared, once)
+    with picklers.ResourceReducers() as resources:
+        return dumps(value, shared, resources)
 
 
 def loads(buffers: Sequence[Buffer]) -> Any:
-    """Rebuild the object of a payload. Runs the object's own code: anything may be raised."""
+    """Rebuild the object of a payload. This runs the object's own code, so anything may be raised."""
     data = buffers[0]
-    return pickle.loads(data) if data[-1] > _BY_NAMING and len(buffers) == 1 else _load(data, buffers[1:])
+    return pickle.loads(data) if data[-1] > HIGHEST_MARK and len(buffers) == 1 else _load(data, buffers[1:])
 
 
 def needs_script(buffers: Sequence[Any]) -> bool:
-    """Return whether only a worker can rebuild this that has what running the host's script again makes."""
+    """Return whether a worker can rebuild this payload only after it has run the host's script again."""
     if type(buffers) is list:
         return bool(buffers[0][-1] == _NEEDS_SCRIPT)
-    # What lies in a segment is not here, but its last byte.
+    # The payload lies in a segment. Its buffers are not here, but its last byte is.
     return bool(getattr(buffers, "last_byte", buffers[0][-1]) == _NEEDS_SCRIPT)
 
 
-def _load(data: Buffer, left_out: Sequence[Buffer] = ()) -> Any:
-    if data[-1] <= _BY_NAMING:
-        # No pickle ends with such a byte, but what `script_calls` has made does. Not every worker gets such.
+def _load(data: Buffer, out_of_band: Sequence[Buffer] = ()) -> Any:
+    if data[-1] <= HIGHEST_MARK:
+        # No pickle ends with such a byte; payloads of `script_calls` do. `namespaces` is loaded only in processes
+        # that get one.
         from pidfdpool.serialization import namespaces
 
-        return namespaces.load(data, map(_writable, left_out))
-    if not left_out:
+        return namespaces.load(data, map(writable, out_of_band))
+    if not out_of_band:
         return pickle.loads(data)
-    return pickle.loads(data, buffers=map(_writable, left_out))
+    return pickle.loads(data, buffers=map(writable, out_of_band))
 
 
-def _writable(buffer: Buffer) -> Buffer:
-    # What came over a channel may be a slice of what was read. In a segment it is writable anyway.
+def writable(buffer: Buffer) -> Buffer:
+    """Return a buffer that can be written to: a copy if it was bytes. One in a segment is writable anyway."""
     return bytearray(buffer) if type(buffer) is bytes else buffer
 
 
 def load_result(buffers: Sequence[Buffer]) -> Any:
-    """Do as `loads`, in the host, whose classes stay as they are.
+    """Rebuild the object of a result in the host, as `loads` does, without changing the host's classes.
 
-    A class that travelled by value comes back with every object of it, together with all that it held in the worker.
-    cloudpickle knows it again, so the object is of the host's own class; but then it sets each of that class's
-    attributes to what came back. What the host did to its class since the submit would be undone, and whatever list
-    or cache it holds be replaced by a copy. No module's class is touched by a result, so this one is not either.
+    A class that travelled by value comes back with every object of it, together with all its attributes in the
+    worker. cloudpickle recognises the class, so the object is of the host's own class; but it then sets every
+    attribute of that class to the value that came back. This would undo what the host did to its class since the
+    submit, and would replace its lists and caches by copies. A result never changes a class of an importable module,
+    so it must not change these classes either.
     """
     data = buffers[0]
-    # What lies in a segment mentions no class that is to be spared: see `out_of_band`. Elsewhere a class is a global,
-    # and its one byte is found, or not, much more quickly than its name.
-    if type(data) is memoryview or picklers.STACK_GLOBAL not in data or MADE_BY_VALUE not in data:
+    # A payload in a segment contains no class by value: see `out_of_band` and `worker.leased_segments`. In other
+    # payloads a class needs STACK_GLOBAL, and to search for one byte is much quicker than for a name.
+    if type(data) is memoryview or picklers.STACK_GLOBAL not in data or CLASS_BY_VALUE not in data:
         return loads(buffers)
-    return _load_sparingly(buffers[0], buffers[1:])
+    return _load_guarding(buffers[0], buffers[1:])
 
 
-def _load_sparingly(data: Buffer, left_out: Sequence[Buffer] = ()) -> Any:
-    return _SparingUnpickler(io.BytesIO(data), left_out).load()
+def _load_guarding(data: Buffer, out_of_band: Sequence[Buffer] = ()) -> Any:
+    return _GuardingUnpickler(io.BytesIO(data), out_of_band).load()
 
 
-class _SparingUnpickler(pickle.Unpickler):
-    """Fills the classes that it makes, and leaves those alone that were there before."""
+class _GuardingUnpickler(pickle.Unpickler):
+    """Fills the classes that it makes, and leaves existing classes as they are."""
 
-    def __init__(self, stream: io.BytesIO, left_out: Sequence[Buffer]) -> None:
-        super().__init__(stream, buffers=map(_writable, left_out))
-        self._sparing = Sparing()
+    def __init__(self, stream: io.BytesIO, out_of_band: Sequence[Buffer]) -> None:
+        super().__init__(stream, buffers=map(writable, out_of_band))
+        self._guard = ClassGuard()
 
     def find_class(self, module: str, name: str) -> Any:
-        """Put `Sparing` in between."""
-        return self._sparing.instead_of(module, name, super().find_class(module, name))
+        """Find a global; the class guard replaces cloudpickle's functions that make and fill classes."""
+        return self._guard.replacement(module, name, super().find_class(module, name))
 
 
-class Sparing:
-    """Comes between cloudpickle's own functions and what they do to classes. One for each unpickler."""
+class ClassGuard:
+    """Replaces cloudpickle's functions that make and fill classes, so that existing ones stay as they are.
+
+    One for each unpickler.
+    """
 
     def __init__(self) -> None:
-        self._spared: set[type] = set()
+        self._existing: set[type] = set()
 
-    def instead_of(self, module: str, name: str, found: Any) -> Any:
-        """Return what is to be used in the place of what the pickle names."""
+    def replacement(self, module: str, name: str, found: Any) -> Any:
+        """Return what the unpickler is to use for the global `name` of `module`, which is `found`."""
         if module == "cloudpickle.cloudpickle":
             if name in ("_make_skeleton_class", "_make_skeleton_enum"):
                 return partial(self._make, found)
             if name == "_class_setstate":
                 return partial(self._fill, found)
-        return partial(_load_either, load=_load_sparingly) if found is _load_either else found
+        return partial(load_reference_or_value, load=_load_guarding) if found is load_reference_or_value else found
 
     def _make(self, make: Callable[..., type], *arguments: Any) -> type:
         from cloudpickle import cloudpickle
 
-        # The class's id is followed by `extra` only.
+        # The class's id is the last argument but one; after it comes only `extra`.
         there: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(arguments[-2])
         if there is None:
             return make(*arguments)
-        self._spared.add(there)
+        self._existing.add(there)
         return there
 
     def _fill(self, fill: Callable[[type, Any], type], kind: type, state: Any) -> type:
-        return kind if kind in self._spared else fill(kind, state)
+        return kind if kind in self._existing else fill(kind, state)
 
 
-def pickled_by_reference(
-    value: object, shared: SharedMain, once: picklers.Once | None = None, into: Sink | None = None
+def dumps_by_reference(
+    value: object, shared: SharedMain, resources: ResourceReducers | None = None, sink: Sink | None = None
 ) -> bytes:
-    """Return the pickle of an object, or write it, if nothing in it is the host's alone; raise otherwise."""
+    """Return the pickle of an object, or write it to the sink, if the receiver has all that it refers to.
+
+    Raises:
+        Exception: the object contains something of `__main__` that is not shared, or its reduction failed.
+    """
     stream = io.BytesIO()
-    leave_out = None if into is None else into.leave_out
-    target = stream if into is None else into
-    table = picklers.table() if once is None else once.table
-    pickler = picklers.taught(_CheckingPickler(target, picklers.PROTOCOL, buffer_callback=leave_out), table)
+    buffer_callback = None if sink is None else sink.buffer_callback
+    target = stream if sink is None else sink
+    dispatch_table = picklers.dispatch_table() if resources is None else resources.dispatch_table
+    pickler = picklers.with_reducers(
+        _ByReferencePickler(target, picklers.PROTOCOL, buffer_callback=buffer_callback), dispatch_table
+    )
     pickler.shared = shared
     pickler.dump(value)
     return stream.getvalue()
 
 
-def _mentions(data: bytes, modules: tuple[ModuleType, ...]) -> bool:
-    return any(_encoded(module) in data for module in modules)
+def _mentions_any(data: bytes, modules: tuple[ModuleType, ...]) -> bool:
+    return any(encoded_name(module) in data for module in modules)
 
 
-def _encoded(module: ModuleType) -> bytes:
+def encoded_name(module: ModuleType) -> bytes:
+    """Return a module's name as it stands in a pickle."""
     return module.__name__.encode("utf-8", "replace")
 
 
-def _by_name_or_value(by_name: bytes, value: object, shared: SharedMain | None, once: picklers.Once | None) -> bytes:
-    """Return a pickle which is rebuilt by name where that works, and by value where those modules are not found.
+def _by_reference_or_value(
+    by_reference: bytes, value: object, shared: SharedMain | None, resources: ResourceReducers | None
+) -> bytes:
+    """Return a pickle that is rebuilt by reference where that works, and by value where its modules are not found.
 
-    By name comes first, because an initializer, a preload or a fork may have brought the module into the workers.
+    By reference comes first, because an initializer, a preload or a fork may have brought the module into the
+    workers.
     """
     try:
-        return picklers.pickled(_Either(by_name, _cloudpickled(value, shared, once)))
+        return picklers.dumps(ReferenceOrValue(by_reference, dumps_by_value(value, shared, resources)))
     except Exception:
-        return by_name
+        return by_reference
 
 
-class _Either:
-    """Two pickles of one object."""
+class ReferenceOrValue:
+    """Two pickles of one object: by reference and by value."""
 
-    def __init__(self, by_name: bytes, by_value: bytes) -> None:
-        self._pickles = by_name, by_value
+    def __init__(self, by_reference: bytes, by_value: bytes) -> None:
+        self._pickles = by_reference, by_value
 
     def __reduce__(self) -> tuple[Callable[[bytes, bytes], Any], tuple[bytes, bytes]]:
-        return _load_either, self._pickles
+        return load_reference_or_value, self._pickles
 
 
-def _load_either(by_name: bytes, by_value: bytes, load: Callable[[bytes], Any] = _load) -> Any:
+def load_reference_or_value(by_reference: bytes, by_value: bytes, load: Callable[[bytes], Any] = _load) -> Any:
+    """Rebuild the first of two pickles, or the second where the modules of the first are not found."""
     try:
-        return load(by_name)
+        return load(by_reference)
     except (ImportError, AttributeError):
         return load(by_value)
 
 
-def _cloudpickled(
-    value: object, shared: SharedMain | None, once: picklers.Once | None = None, into: Sink | None = None
+def dumps_by_value(
+    value: object, shared: SharedMain | None, resources: ResourceReducers | None = None, sink: Sink | None = None
 ) -> bytes:
+    """Return the pickle of an object by value, made by cloudpickle, or write it to the sink.
+
+    Raises:
+        SharesResource: the object shares a resource, and `resources` is None.
+        Exception: whatever its own reduction raised.
+    """
     import cloudpickle
 
-    for module in importable.strangers():
-        # For good: other threads may be pickling, too. And whoever else uses cloudpickle in this process could not
-        # send anything of such a module by name either.
-        with suppress(ValueError):  # it is not loaded any more
+    for module in importable.unimportable_modules():
+        # They stay registered, because other threads may be pickling at the same time. No other user of cloudpickle
+        # in this process could send anything of such a module by name either.
+        with suppress(ValueError):  # it is no longer loaded
             cloudpickle.register_pickle_by_value(module)
-    # In a process that multiprocessing spawned, the user's script is called __mp_main__, and cloudpickle takes
-    # that for a module which any process could import.
+    # In a process that multiprocessing spawned, the user's script is called __mp_main__. cloudpickle takes that for a
+    # module which any process could import.
     script = sys.modules.get("__mp_main__")
     if script is None or script.__name__ in cloudpickle.list_registry_pickle_by_value():
-        return _by_value(value, shared, once, into)
+        return _dump_by_value(value, shared, resources, sink)
     cloudpickle.register_pickle_by_value(script)
     try:
-        return _by_value(value, shared, once, into)
+        return _dump_by_value(value, shared, resources, sink)
     finally:
         cloudpickle.unregister_pickle_by_value(script)
 
 
-def _by_value(value: object, shared: SharedMain | None, once: picklers.Once | None, into: Sink | None) -> bytes:
-    from pidfdpool.serialization import by_value as naming
-    from pidfdpool.serialization import script_calls
+def _dump_by_value(
+    value: object, shared: SharedMain | None, resources: ResourceReducers | None, sink: Sink | None
+) -> bytes:
+    from pidfdpool.serialization import by_value, script_calls
 
-    leave_out = None if into is None else into.leave_out
+    buffer_callback = None if sink is None else sink.buffer_callback
     if shared is None:
-        data = script_calls.dumps(value, once, leave_out)
-    elif isinstance(shared, Arrived):
-        data = naming.dumps_result(value, once, leave_out)
+        data = script_calls.dumps(value, resources, buffer_callback)
+    elif isinstance(shared, ReceivedMain):
+        data = by_value.dumps_result(value, resources, buffer_callback)
     else:
-        data = naming.dumps_whole(value, once, leave_out)
-    if into is not None:
-        into.write(data)
+        data = by_value.dumps_self_contained(value, resources, buffer_callback)
+    if sink is not None:
+        sink.write(data)
     return data
 
 
@@ -325,22 +358,22 @@ def _by_value(value: object, shared: SharedMain | None, once: picklers.Once | No
 
 
 def dump_error(error: BaseException, shared: SharedMain | None = None) -> list[Buffer]:
-    """Return the payload of an exception with its traceback as text. Never raises an Exception."""
-    text = _formatted(error)
+    """Return the payload of an exception: its pickle, and its traceback as text. Never raises an Exception."""
+    text = exception_chains.format_exception(error)
     try:
         return [dumps(error, shared)[0], text.encode("utf-8", "backslashreplace")]
     except BaseException as failure:
-        told = f"{text}\n(not pickled: {describe.said(failure)})"
+        text = f"{text}\n(the exception could not be pickled: {describe.said(failure)})"
         exception_chains.drop_tracebacks(failure)
-        return [b"", told.encode("utf-8", "backslashreplace")]
+        return [b"", text.encode("utf-8", "backslashreplace")]
 
 
 def load_error(buffers: Sequence[Buffer]) -> BaseException:
     """Rebuild an exception, with the remote traceback as its `__cause__`, as the standard library does.
 
-    One that cannot be rebuilt is replaced by a PayloadError that holds everything there is to know.
+    If it cannot be rebuilt, a PayloadError takes its place, whose text has the remote traceback and the reason.
     """
-    # The standard's own class, so that tools and people who know it recognise what they see.
+    # This is the standard library's own class, so that tools and people who know it recognise what they see.
     from concurrent.futures.process import _RemoteTraceback
 
     from pidfdpool.errors import PayloadError
@@ -348,30 +381,14 @@ def load_error(buffers: Sequence[Buffer]) -> BaseException:
     data, text = buffers[0], bytes(buffers[1]).decode("utf-8", "replace")
     cause: BaseException = _RemoteTraceback(text)  # type: ignore[arg-type]
     if not data:
-        return _caused(PayloadError(f"the exception that the task raised cannot be pickled:\n{text}"), cause)
+        return exception_chains.with_cause(
+            PayloadError(f"the exception that the task raised cannot be pickled:\n{text}"), cause
+        )
     try:
         error = load_result(buffers[:1])
-        if not issubclass(type(error), BaseException):  # not isinstance, which believes its `__class__`
+        if not issubclass(type(error), BaseException):  # not isinstance, which believes the object's `__class__`
             raise TypeError(f"it was rebuilt as {describe.type_name(error)}, which is not an exception")
     except BaseException as failure:
-        told = f"the exception that the task raised cannot be unpickled ({describe.said(failure)}):\n{text}"
-        return _caused(PayloadError(told), failure)
-    return _caused(error, cause)
-
-
-def _caused(error: BaseException, cause: BaseException) -> BaseException:
-    # Not by plain assignment: a frozen dataclass, say, refuses to be assigned to.
-    BaseException.__dict__["__cause__"].__set__(error, cause)
-    return error
-
-
-def _formatted(error: BaseException) -> str:
-    import traceback
-
-    # Not by attribute access, which may be the user's own code.
-    trace = BaseException.__dict__["__traceback__"].__get__(error)
-    try:
-        return "".join(traceback.format_exception(type(error), error, trace))
-    except BaseException:  # one of its attributes, or of its causes, raises: what is its own can be told all the same
-        stack = "".join(traceback.format_tb(trace))
-        return f"Traceback (most recent call last):\n{stack}{describe.said(error)}\n"
+        text = f"the exception that the task raised cannot be unpickled ({describe.said(failure)}):\n{text}"
+        return exception_chains.with_cause(PayloadError(text), failure)
+    return exception_chains.with_cause(error, cause)

@@ -1,11 +1,12 @@
-"""Picklers that also know what `multiprocessing` has taught its own: connections, sockets, locks, whatever registers.
+"""Picklers that know the reducers which `multiprocessing` and other libraries have registered.
 
-Where multiprocessing is loaded, which it is in every host, `pickle.dumps` will not do: a pickler of one's own needs
-the table of those reducers. To make one, and something for it to write into, takes longer than to pickle a small
-call. So picklers are kept and used again.
+multiprocessing has reducers for connections, sockets, locks and more, in a table of its own. Once it is loaded, which
+it is in every host, `pickle.dumps` is not enough: only a pickler object can be given that table. To make a pickler,
+and a stream for it to write to, takes longer than to pickle a small call. So picklers are kept and used again.
 
-Any thread, and any code that interrupts one, takes a pickler for itself; both steps, taking and putting back, are
-atomic. One that has failed is not put back: nobody knows what it is in the middle of.
+Called by `payload` and `out_of_band` on any thread. Each thread, and any code that interrupts one, takes a pickler
+for itself; taking and putting back are atomic steps. A pickler that has failed is not put back, because its state is
+not known.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
     P = TypeVar("P", bound=pickle.Pickler)
 
 PROTOCOL = 5
-STACK_GLOBAL = b"\x93"  # since protocol 4 the only way in which a pickle names a global (pickletools.dis)
-_REPEATABLE = 3  # parts of a reduced object; behind these come iterators, which can be read once
-_SMALL = 4096  # bytes; after more than that a pickler's memory would be larger than what is mostly needed
+STACK_GLOBAL = b"\x93"  # since protocol 4 the only opcode by which a pickle names a global (pickletools.dis)
+_MAX_REUSED_PARTS = 3  # of a reduced object's tuple; the parts after these are iterators, which can be read only once
+_MAX_KEPT = 4096  # bytes of a pickle; after a larger one the pickler's memory would be larger than most calls need
 
 
-# Reducers of multiprocessing's that do nothing but to look at the object, by module and name.
-_HARMLESS = frozenset(
+# multiprocessing's reducers that only look at the object and have no effect, by module and name.
+_WITHOUT_EFFECT = frozenset(
     {
         ("multiprocessing.reduction", "_reduce_method"),
         ("multiprocessing.reduction", "_reduce_method_descriptor"),
@@ -45,137 +46,140 @@ _HARMLESS = frozenset(
 
 
 class SharesResource(pickle.PicklingError):
-    """An object that each pickle shares anew: a socket, a connection, a tensor."""
+    """Each pickle of this object shares something anew: a socket, a connection, a tensor."""
 
 
-def _refuse(value: object) -> Any:
+def _raise_shares_resource(value: object) -> Any:
     raise SharesResource(
-        f"cannot pickle {type(value).__qualname__!r} object here: each time that it is pickled a descriptor, or the "
-        "like, is shared anew; pass it as an argument"
+        f"cannot pickle {type(value).__qualname__!r} object in a global: each pickle would share its descriptor, or "
+        "something similar, once more; pass it as an argument instead"
     )
 
 
-class _Reducers:
-    """multiprocessing's reducers over copyreg's, in one table, and picklers that go by it.
+class _Tables:
+    """One table with copyreg's reducers and, taking precedence, multiprocessing's; and idle picklers that use it.
 
-    table: all of them.
-    harmless: those that may be called for nothing. The others raise SharesResource.
+    dispatch_table: all reducers.
+    sharing: those that share a resource each time.
+    without_effect: all, but those that share a resource are replaced by one that raises SharesResource.
     """
 
     def __init__(self, extra: Table) -> None:
-        self._extra = extra  # live, as copyreg's
-        self._seen = dict(extra), dict(copyreg.dispatch_table)
-        self.table: Table = {**copyreg.dispatch_table, **extra}
-        self.sharing: Table = {kind: reduce for kind, reduce in extra.items() if not _is_harmless(reduce)}
-        self.harmless: Table = {**self.table, **dict.fromkeys(self.sharing, _refuse)}
-        self._kept: list[tuple[pickle.Pickler, io.BytesIO]] = []
+        self._extra = extra  # multiprocessing's own dictionary, which may still change, as copyreg's may
+        self._snapshot = dict(extra), dict(copyreg.dispatch_table)
+        self.dispatch_table: Table = {**copyreg.dispatch_table, **extra}
+        self.sharing: Table = {kind: reduce for kind, reduce in extra.items() if not _is_without_effect(reduce)}
+        self.without_effect: Table = {**self.dispatch_table, **dict.fromkeys(self.sharing, _raise_shares_resource)}
+        self._idle: list[tuple[pickle.Pickler, io.BytesIO]] = []
 
-    def are_up_to_date(self) -> bool:
-        """Return whether nobody has registered anything since."""
-        extra, registered = self._seen
+    def is_current(self) -> bool:
+        """Return whether nobody has registered a reducer since the tables were made."""
+        extra, registered = self._snapshot
         return extra == self._extra and registered == copyreg.dispatch_table
 
-    def pickled(self, value: object) -> bytes:
+    def dumps(self, value: object) -> bytes:
         """Return the pickle of an object."""
         try:
-            pickler, stream = pair = self._kept.pop()
+            pickler, stream = pair = self._idle.pop()
         except IndexError:
             stream = io.BytesIO()
             pickler = pickle.Pickler(stream, PROTOCOL)
-            pickler.dispatch_table = self.harmless
+            pickler.dispatch_table = self.without_effect
             pair = pickler, stream
         pickler.dump(value)
         data = stream.getvalue()
-        if len(data) <= _SMALL:
+        if len(data) <= _MAX_KEPT:
             pickler.clear_memo()
             stream.seek(0)
             stream.truncate()
-            self._kept.append(pair)
+            self._idle.append(pair)
         return data
 
 
-_reducers: _Reducers | None = None
+_tables: _Tables | None = None
 
 
-def _current() -> _Reducers | None:
-    global _reducers  # noqa: PLW0603  what was last seen, per process
-    reducers = _reducers
-    if reducers is None or not reducers.are_up_to_date():
+def _current_tables() -> _Tables | None:
+    global _tables  # noqa: PLW0603  the newest tables, per process
+    reducers = _tables
+    if reducers is None or not reducers.is_current():
         reduction: Any = sys.modules.get("multiprocessing.reduction")
         if reduction is None:
             return None
-        reducers = _reducers = _Reducers(reduction.ForkingPickler._extra_reducers)
+        reducers = _tables = _Tables(reduction.ForkingPickler._extra_reducers)
     return reducers
 
 
-def _is_harmless(reduce: Any) -> bool:
-    return (getattr(reduce, "__module__", None), getattr(reduce, "__qualname__", None)) in _HARMLESS
+def _is_without_effect(reduce: Any) -> bool:
+    return (getattr(reduce, "__module__", None), getattr(reduce, "__qualname__", None)) in _WITHOUT_EFFECT
 
 
-def table() -> Table | None:
-    """Return reducers that may be called for nothing, for a pickler of one's own; None: the ordinary ones will do.
+def dispatch_table() -> Table | None:
+    """Return reducers without side effects, for a pickler of the caller's; None: pickle's own are enough.
 
-    For the types of other reducers there are some that raise SharesResource.
+    For types whose reducers share a resource the table has reducers that raise SharesResource.
     """
-    reducers = _current()
-    return None if reducers is None else reducers.harmless
+    reducers = _current_tables()
+    return None if reducers is None else reducers.without_effect
 
 
-def taught(pickler: P, reducers: Mapping[Any, Any] | None) -> P:
-    """Return the pickler, which goes by these reducers from now on. None: it stays as it is."""
+def with_reducers(pickler: P, reducers: Mapping[Any, Any] | None) -> P:
+    """Give a pickler these reducers, and return it. None: the pickler stays as it is."""
     if reducers is not None:
-        # By assignment a class with an attribute of that name (cloudpickle's) would keep it from the pickler.
+        # A plain assignment would not reach the pickler if its class has an attribute of that name, as cloudpickle's
+        # has.
         pickle.Pickler.dispatch_table.__set__(pickler, reducers)  # type: ignore[attr-defined]
     return pickler
 
 
-def pickled(value: object) -> bytes:
-    """Return the pickle of any object that shares nothing with whoever gets it.
+def dumps(value: object) -> bytes:
+    """Return the pickle of any object that shares no resource with the receiver.
 
     Raises:
-        SharesResource: it does; see `Once`.
+        SharesResource: the object shares one; see `ResourceReducers`.
         Exception: whatever its own reduction raised.
     """
-    reducers = _current()
-    return pickle.dumps(value, PROTOCOL) if reducers is None else reducers.pickled(value)
+    reducers = _current_tables()
+    return pickle.dumps(value, PROTOCOL) if reducers is None else reducers.dumps(value)
 
 
-handed_over: dict[int, list[Any]] = {}  # by thread: what it has shared since it last asked, see `take_handed_over`
+shared_resources: dict[int, list[Any]] = {}  # by thread: what was shared since the last `pop_shared_resources`
 
 
-class Once:
-    """All reducers, for what is delivered once, in whichever of several ways it can be pickled in the end.
+class ResourceReducers:
+    """All reducers, for an object that is sent once, even if several ways to pickle it have to be tried.
 
-    To reduce a socket, a connection or a tensor has an effect: multiprocessing duplicates a descriptor, and keeps it
-    until somebody has fetched it. So each of these is reduced once, however often it is pickled. As a context
-    manager it takes that back if an exception is raised. One per payload, for one thread.
+    To reduce a socket, a connection or a tensor has a side effect: multiprocessing duplicates a descriptor, and keeps
+    the duplicate until somebody fetches it. So each of these objects is reduced only once, however often it is
+    pickled. Used as a context manager; if an exception leaves it, the duplicates are closed. One per payload, on one
+    thread.
     """
 
     def __init__(self) -> None:
         self._reduced: dict[int, tuple[object, Any]] = {}
-        self.table: Table = dict(copyreg.dispatch_table)
-        reducers = _current()
+        self.dispatch_table: Table = dict(copyreg.dispatch_table)
+        reducers = _current_tables()
         if reducers is not None:
             own = {kind: partial(self._reduce, reduce) for kind, reduce in reducers.sharing.items()}
-            self.table = {**reducers.table, **own}
+            self.dispatch_table = {**reducers.dispatch_table, **own}
 
-    def __enter__(self) -> Once:
+    def __enter__(self) -> ResourceReducers:
         """Return itself."""
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        """Close what nobody is going to fetch, if there was an exception; otherwise note what is to be fetched."""
+        """Close the duplicates if there was an exception; otherwise note that they wait to be fetched."""
         shared = [reduced for _object, reduced in self._reduced.values()]
         self._reduced.clear()
         if kind is not None:
-            take_back(shared)
+            close_unfetched(shared)
         else:
-            handed_over.setdefault(get_ident(), []).extend(shared)
+            shared_resources.setdefault(get_ident(), []).extend(shared)
 
-    def pickled(self, value: object) -> bytes:
-        """Do as the function of that name, whatever the object shares."""
+    def dumps(self, value: object) -> bytes:
+        """Return the pickle of any object, also of one that shares resources."""
         stream = io.BytesIO()
-        taught(pickle.Pickler(stream, PROTOCOL), self.table).dump(value)
+        with_reducers(pickle.Pickler(stream, PROTOCOL), self.dispatch_table).dump(value)
         return stream.getvalue()
 
     def _reduce(self, reduce: Any, value: object) -> Any:
@@ -183,34 +187,34 @@ class Once:
         if known is not None:
             return known[1]
         reduced = reduce(value)
-        if type(reduced) is tuple and len(reduced) <= _REPEATABLE:
-            self._reduced[id(value)] = value, reduced  # the object, so that no other one comes to have its id
+        if type(reduced) is tuple and len(reduced) <= _MAX_REUSED_PARTS:
+            self._reduced[id(value)] = value, reduced  # the object is kept, so that no other object gets its id
         return reduced
 
 
-def take_handed_over() -> list[Any]:
-    """Return what this thread has shared since it last asked. For who first looks whether `handed_over` is empty."""
-    return handed_over.pop(get_ident(), [])
+def pop_shared_resources() -> list[Any]:
+    """Return what this thread has shared since the last call. Ask first whether `shared_resources` is empty."""
+    return shared_resources.pop(get_ident(), [])
 
 
-def take_back(shared: Any) -> None:
-    """Have multiprocessing close the duplicates in what reducers returned (multiprocessing/resource_sharer.py).
+def close_unfetched(shared: Any) -> None:
+    """Have multiprocessing close those duplicates that nobody has fetched (multiprocessing/resource_sharer.py).
 
-    Its own thread takes them out of the same dictionary in the same way, so each is closed once. Those that were
-    fetched are not there any more.
+    multiprocessing's own thread takes a duplicate out of the same dictionary in the same way when it is fetched. So
+    each duplicate is closed once, and those that were fetched are no longer there.
     """
-    for key, cache in _keys(shared):
+    for key, cache in _cache_entries(shared):
         with suppress(KeyError):
             _, close = cache.pop(key)
             close()
 
 
-def is_fetched(shared: Any) -> bool:
-    """Return whether all that reducers have shared was fetched."""
-    return all(key not in cache for key, cache in _keys(shared))
+def are_fetched(shared: Any) -> bool:
+    """Return whether everything that these reductions shared was fetched."""
+    return all(key not in cache for key, cache in _cache_entries(shared))
 
 
-def _keys(shared: Any) -> Iterator[tuple[int, dict[int, Any]]]:
+def _cache_entries(shared: Any) -> Iterator[tuple[int, dict[int, Any]]]:
     sharing: Any = sys.modules.get("multiprocessing.resource_sharer")
     if sharing is None:
         return
@@ -220,5 +224,5 @@ def _keys(shared: Any) -> Iterator[tuple[int, dict[int, Any]]]:
         if type(part) in (tuple, list):
             waiting.extend(part)
         elif isinstance(part, sharing.DupFd):
-            with suppress(AttributeError):  # these are private names
+            with suppress(AttributeError):  # private names, which a later Python may not have
                 yield part._id[1], sharing._resource_sharer._cache

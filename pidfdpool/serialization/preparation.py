@@ -1,10 +1,11 @@
-"""What other people's tools add to the data by which multiprocessing prepares a spawned process.
+"""Carries other tools' additions to multiprocessing's preparation data from the host to the template.
 
-A tool that is to be in each process (a coverage tool, a tracer) puts an object of its own among the data that
-`multiprocessing.spawn.get_preparation_data` returns: when the new process unpickles that, the object sets up the tool
-there. Here the template unpickles it, and its workers inherit what was set up.
+A coverage tool or a tracer that wants to run in every process replaces `multiprocessing.spawn.get_preparation_data`,
+and puts an object of its own into what that returns. When the new process unpickles that object, the tool is set up
+there. Here the template unpickles it, and its workers inherit the result.
 
-`captured` runs in the host, and only takes time if there is such a tool; `release` in a template of the exec way.
+`capture` runs in the host on the thread that submits, and takes time only if there is such a tool. `restore` runs in
+a template that is a fresh interpreter.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# multiprocessing's own, which a template is told in its own way (multiprocessing/spawn.py).
+# multiprocessing's own data, which reaches a template in another way (multiprocessing/spawn.py).
 _KNOWN = frozenset(
     {
         "authkey", "dir", "init_main_from_name", "init_main_from_path", "log_level", "log_to_stderr", "name",
@@ -29,15 +30,15 @@ _KNOWN = frozenset(
 
 
 def is_replaced(function: object, module: object) -> bool:
-    """Return whether something else has been put in the place of a module's own function."""
+    """Return whether somebody has put something else in the place of a module's own function."""
     return type(function) is not FunctionType or function.__globals__ is not vars(module)
 
 
-def captured() -> bytes | None:
-    """Return what somebody has added, pickled; None: nobody has added anything.
+def capture() -> bytes | None:
+    """Return the pickle of what tools have added; None: they have added nothing.
 
     Raises:
-        Exception: what is added cannot be made or pickled.
+        Exception: the addition cannot be made or pickled.
     """
     spawn: Any = sys.modules.get("multiprocessing.spawn")
     if spawn is None or not is_replaced(spawn.get_preparation_data, spawn):
@@ -47,6 +48,6 @@ def captured() -> bytes | None:
     return _pickle.dumps(added, picklers.PROTOCOL) if added else None
 
 
-def release(pickled: bytes) -> None:
-    """Have what was added set itself up."""
+def restore(pickled: bytes) -> None:
+    """Unpickle the additions, which sets up their tools in this process."""
     _pickle.loads(pickled)

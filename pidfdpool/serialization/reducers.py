@@ -1,14 +1,14 @@
-"""Reducers for what belongs to a script and neither pickle nor cloudpickle carries as it is.
+"""Reducers for objects of a script that neither pickle nor cloudpickle can send unchanged.
 
-Pure, but for what is remembered of source files; any thread. Used by the picklers of `by_value`, in host and worker;
-`reconstructors` holds the functions that the reductions name, for the other side.
+The picklers of `by_value` use them, in host and worker, on any thread. The only state is what is known of source
+files. `reconstructors` has the functions that rebuild the objects.
 
-- Code keeps its file name, so that tracebacks name the script. Where the source is no file (a notebook's cell, a
+- Code keeps its file name, so that tracebacks name the script. If the source is not in a file (a notebook's cell, a
   prompt), its text travels along.
-- Annotations travel unevaluated where Python keeps them so (PEP 649, Python 3.14): they may name what only type
+- Annotations travel unevaluated where Python keeps them so (PEP 649, Python 3.14): they may use names that only type
   checkers import, or import something lazily.
 - A lazy import (PEP 810, Python 3.15) arrives as a lazy import.
-- Type parameters and NewTypes are the same object wherever they turn up, as classes are.
+- Type parameters and NewTypes keep their identity, as classes do.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     Reducer = Callable[[Any], Any]
 
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
-CLASS_NAMES = "__classdict__"  # the free variable through which annotations see the names of their class's body
-_SOURCES_KEPT = 1000  # files that were looked for; notebooks have as many as they have cells
+CLASS_NAMES = "__classdict__"  # the free variable by which annotations reach the names of their class's body
+_SOURCES_KEPT = 1000  # file names; notebooks have one for each cell
 
 
 # ---- code ------------------------------------------------------------------------------------------------------
@@ -50,36 +50,36 @@ _code_fields = operator.attrgetter(
 
 
 def reduce_code(code: types.CodeType) -> tuple[Any, ...]:
-    """Reduce code to the arguments of `types.CodeType`, with its source if no file holds that."""
+    """Reduce code to the arguments of `types.CodeType`, with its source if that is not in a file."""
     fields = _code_fields(code)
     source = _source_of(code)
     if source is None:
         return types.CodeType, fields
-    return reconstructors.code_with_source, (source, *fields)
+    return reconstructors.make_code_with_source, (source, *fields)
 
 
-_LOOKS_UP = frozenset({"__main__", "globals", "eval", "exec"})
+_LOOKUPS = frozenset({"__main__", "globals", "eval", "exec"})
 
 
 @functools.lru_cache(512)
-def asks_for_main(code: types.CodeType) -> bool:
-    """Return whether code may come to use names of the script that it does not mention as globals."""
-    mentioned: dict[str, None] = internals._extract_code_globals(code)  # those of code within it, too
-    return not _LOOKS_UP.isdisjoint(mentioned) or _looks_at_main(code, "__name__" in mentioned)
+def looks_up_main(code: types.CodeType) -> bool:
+    """Return whether code may use names of the script that it does not mention as globals."""
+    mentioned: dict[str, None] = internals._extract_code_globals(code)  # also those of nested code
+    return not _LOOKUPS.isdisjoint(mentioned) or _mentions_main(code, "__name__" in mentioned)
 
 
-def _looks_at_main(code: types.CodeType, knows_name: bool) -> bool:
-    """Return whether code imports `__main__`, or asks for it or for subclasses. knows_name: of its own module."""
+def _mentions_main(code: types.CodeType, uses_own_name: bool) -> bool:
+    """Return whether code mentions `__main__`, or asks for subclasses. uses_own_name: it also reads `__name__`."""
     names, constants = code.co_names, code.co_consts
     if "__main__" in names or "__main__" in constants or "__subclasses__" in names:
         return True
-    if knows_name and "modules" in names:  # sys.modules[__name__]
+    if uses_own_name and "modules" in names:  # sys.modules[__name__]
         return True
-    return any(_looks_at_main(inner, knows_name) for inner in constants if isinstance(inner, types.CodeType))
+    return any(_mentions_main(inner, uses_own_name) for inner in constants if isinstance(inner, types.CodeType))
 
 
 _files: dict[str, bool] = {}  # whether there is a file of this name
-_sources: dict[str, str] = {}  # one object for each source, which a pickle then holds once
+_sources: dict[str, str] = {}  # one object for each source, so that a pickle holds it only once
 
 
 def _source_of(code: types.CodeType) -> str | None:
@@ -92,9 +92,9 @@ def _source_of(code: types.CodeType) -> str | None:
     if is_file:
         return None
     try:
-        of_code = getattr(linecache, "_getlines_from_code", None)  # Python 3.13: a prompt's and -c's sources
+        of_code = getattr(linecache, "_getlines_from_code", None)  # Python 3.13: sources of a prompt and of -c
         lines = (of_code(code) if of_code is not None else None) or linecache.getlines(name)
-    except Exception:  # a loader of the host's
+    except Exception:  # a loader of the host's has failed
         return None
     if not lines:
         return None
@@ -110,22 +110,22 @@ def _source_of(code: types.CodeType) -> str | None:
 
 
 def is_annotate(function: types.FunctionType) -> bool:
-    """Return whether Python has made this function of somebody's annotations (PEP 649)."""
+    """Return whether Python itself has made this function from annotations (PEP 649)."""
     return function.__name__ == "__annotate__" and sys.version_info >= (3, 14)
 
 
 def annotations_of(value: Any, travels_by_value: Callable[[Any], bool]) -> tuple[str, Any]:
-    """Return the attribute of a function or class in which its annotations travel, and the value of that.
+    """Return the attribute in which the annotations of a function or class travel, and its value.
 
-    Evaluates nothing where Python has not done so, unless a library has made the annotations.
+    Evaluates nothing that Python has not evaluated, unless a library has made the annotations.
 
-    travels_by_value: tells whether a function's globals are those of a module that is not imported in a worker.
+    travels_by_value: tells whether a function's globals are those of a module that workers do not import.
     """
     if sys.version_info < (3, 14):
         return "__annotations__", value.__annotations__
     annotate = value.__annotate__
     if annotate is None:
-        return "__annotations__", value.__annotations__  # assigned
+        return "__annotations__", value.__annotations__  # they were assigned
     if isinstance(annotate, types.FunctionType) and travels_by_value(annotate):
         return "__annotate__", annotate
     import annotationlib  # type: ignore[import-not-found, unused-ignore]
@@ -134,7 +134,7 @@ def annotations_of(value: Any, travels_by_value: Callable[[Any], bool]) -> tuple
 
 
 def names_in_annotations(value: Any) -> Iterator[str]:
-    """Yield what may be names in those annotations of a function or class that are text. Evaluates nothing."""
+    """Yield possible names in those annotations of a function or class that are text. Evaluates nothing."""
     texts: Iterable[Any]
     annotate = getattr(value, "__annotate__", None)
     if annotate is not None:
@@ -149,33 +149,33 @@ def names_in_annotations(value: Any) -> Iterator[str]:
 
 
 def names_for_annotations(cell: types.CellType, code: types.CodeType) -> types.CellType:
-    """Return a cell that holds what the annotations use of their class's body, and not all of it."""
+    """Return a cell with those names of the class's body that the annotations use, instead of all of them."""
     try:
         body = cell.cell_contents
-    except ValueError:  # empty
+    except ValueError:  # an empty cell
         return cell
     return types.CellType({name: body[name] for name in code.co_names if name in body})
 
 
 def _reduce_forward_reference(reference: Any) -> tuple[Any, ...]:
-    """Reduce what stands for an annotation that could not be evaluated; the globals stay where they are."""
+    """Reduce an annotation that could not be evaluated; its globals are not sent."""
     names = reference.__globals__
-    home = names.get("__name__") if isinstance(names, dict) else reference.__forward_module__
+    module_name = names.get("__name__") if isinstance(names, dict) else reference.__forward_module__
     details = reference.__owner__, reference.__forward_is_class__, reference.__extra_names__
-    return reconstructors.forward_reference, (reference.__forward_arg__, home, *details)
+    return reconstructors.make_forward_reference, (reference.__forward_arg__, module_name, *details)
 
 
 # ---- imports, type parameters, and the like ----------------------------------------------------------------------
 
 
 def _reduce_lazy_import(lazy: Any) -> tuple[Any, ...]:
-    parts = gc.get_referents(lazy)  # the one way to look at it without importing
+    parts = gc.get_referents(lazy)  # the only way to look at it without importing
     is_attribute = not any(isinstance(part, dict) for part in parts)
-    return reconstructors.lazy_import, (_lazy_name(lazy), is_attribute)
+    return reconstructors.make_lazy_import, (_lazy_name(lazy), is_attribute)
 
 
 def _lazy_name(lazy: Any) -> str:
-    """Return the dotted name of what would be imported."""
+    """Return the dotted name of the module or attribute that would be imported."""
     parts = gc.get_referents(lazy)
     name = next(part for part in parts if type(part) is str)
     around = next((part for part in parts if type(part) is type(lazy)), None)
@@ -200,28 +200,28 @@ def _reduce_type_parameter(parameter: Any) -> Any:
         details["default"] = parameter.__default__
     arguments = parameter.__name__, *getattr(parameter, "__constraints__", ())
     made_of = type(parameter), parameter.__module__, arguments, details
-    return reconstructors.type_parameter, (*made_of, internals._get_or_create_tracker_id(parameter))
+    return reconstructors.make_type_parameter, (*made_of, internals._get_or_create_tracker_id(parameter))
 
 
 def _reduce_new_type(new_type: Any) -> Any:
     if _is_importable(new_type):
         return new_type.__qualname__
     arguments = new_type.__qualname__, new_type.__module__, new_type.__supertype__
-    return reconstructors.new_type, (*arguments, internals._get_or_create_tracker_id(new_type))
+    return reconstructors.make_new_type, (*arguments, internals._get_or_create_tracker_id(new_type))
 
 
 def _reduce_logger(logger: Any) -> tuple[Any, ...]:
-    # A script that is run again calls itself __mp_main__, and so does the logger that it has set up.
+    # A script that is run again is called __mp_main__, and so is the logger that it has set up.
     first, dot, rest = logger.name.partition(".")
-    return reconstructors.logger, (("__main__" if first == "__mp_main__" else first) + dot + rest,)
+    return reconstructors.get_logger, (("__main__" if first == "__mp_main__" else first) + dot + rest,)
 
 
 def _reduce_cached_property(value: Any) -> tuple[Any, ...]:
-    return reconstructors.cached_property, (value.func, value.attrname)
+    return reconstructors.make_cached_property, (value.func, value.attrname)
 
 
 def _reduce_partial_method(value: Any) -> tuple[Any, ...]:
-    return reconstructors.partial_method, (value.func, value.args, value.keywords)
+    return reconstructors.make_partial_method, (value.func, value.args, value.keywords)
 
 
 def _own_reducers() -> Iterable[tuple[type, Reducer]]:
@@ -230,8 +230,8 @@ def _own_reducers() -> Iterable[tuple[type, Reducer]]:
     for kind in (typing.TypeVar, typing.ParamSpec, typing.TypeVarTuple):
         yield kind, _reduce_type_parameter
     yield typing.NewType, _reduce_new_type
-    yield functools.cached_property, _reduce_cached_property  # which holds a lock until Python 3.12
-    yield functools.partialmethod, _reduce_partial_method  # whose own way has failed since Python 3.14
+    yield functools.cached_property, _reduce_cached_property  # it holds a lock before Python 3.12
+    yield functools.partialmethod, _reduce_partial_method  # its own reduction has failed since Python 3.14
     if sys.version_info >= (3, 14):
         import annotationlib  # type: ignore[import-not-found, unused-ignore]
 

@@ -1,15 +1,15 @@
-"""Payloads of calls by value: the call itself, and a value for each name of a script that it comes to use.
+"""Makes payloads of calls by value: the call itself, and a value for each name of a script that it can reach.
 
-In the host, on the submitting thread; `payload` calls it for what cannot travel by reference. `namespaces` is the
-other side, in the worker.
+In the host, on the thread that submits; `payload` calls it for what cannot travel by reference. `namespaces` does the
+reverse in the worker.
 
-The values of all names that a call can reach are found one after the other, each is pickled for itself, and the
-worker can tell which of them have changed since it last got them. Values that share an object which could be changed
-are pickled together, because they are to share it in the worker, too.
+The values of all names that a call can reach are found one after the other. Each is pickled by itself, so that the
+worker can tell which of them have changed since it last got them. Values that share a mutable object are pickled
+together, because they have to share it in the worker, too.
 
-A value that cannot be pickled is left out. Where the script can be run again, the worker has it from there (see
-`script_module`), and the payload says that it needs that. Elsewhere something stands in its place that raises when a
-task uses it. Only what the call itself consists of has to travel.
+A value that cannot be pickled is omitted. If the script can be run again, the worker gets the value that way (see
+`worker.script_module`), and the payload says that it needs this. Otherwise a placeholder takes its place, which
+raises when a task uses it. Only the parts of the call itself have to be picklable.
 """
 
 from __future__ import annotations
@@ -23,26 +23,36 @@ from typing import TYPE_CHECKING, Any
 
 from cloudpickle import cloudpickle as internals
 
-from pidfdpool.serialization import by_value, function_cache, namespaces, omitted_globals, origins, picklers, scripts
+from pidfdpool.serialization import (
+    by_value,
+    class_reducers,
+    definitions,
+    function_cache,
+    namespaces,
+    omitted_globals,
+    picklers,
+    scripts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from pidfdpool.serialization.by_value import LeaveOut, Uses
+    from pidfdpool.serialization.by_value import BufferCallback, Uses
     from pidfdpool.serialization.namespaces import Entry, Key
+    from pidfdpool.serialization.picklers import ResourceReducers
 
 _SCALARS = frozenset({int, float, complex, bool, str, bytes, type(None), type(Ellipsis)})
 _CONTAINERS = frozenset({list, dict, set, frozenset, tuple, bytearray})
-_FEW = 50  # with more in it, there is no time to be gained
+_MAX_PLAIN_ITEMS = 50  # items; with more of them trying to avoid a full pickler gains nothing
 _MISSING = object()
-_NAMES_A_JOB = re.compile(rb"__main__[:.]\w")  # as text: "__main__:work" is how schedulers store a function
+_FUNCTION_PATH = re.compile(rb"__main__[:.]\w")  # "__main__:work" is how schedulers store a function as text
 
 
-def dumps(value: object, once: picklers.Once | None, leave_out: LeaveOut | None = None) -> bytes:
+def dumps(value: object, resources: ResourceReducers | None, buffer_callback: BufferCallback | None = None) -> bytes:
     """Return the payload of an object.
 
-    once: where reducers come from that share something; without it, they raise.
-    leave_out: returns False for a large buffer that is not to be in it; the values of names have theirs in any case.
+    resources: takes the place of reducers that share a resource. Without it, these raise SharesResource.
+    buffer_callback: returns False for a large buffer that stays out of the pickle. The values of names keep theirs.
 
     Raises:
         Exception: whatever cannot be pickled in the object itself.
@@ -50,33 +60,37 @@ def dumps(value: object, once: picklers.Once | None, leave_out: LeaveOut | None 
     stream = io.BytesIO()
     used: Uses = {}
     hints: Uses = {}
-    pickler = by_value.NotingPickler(stream, by_value.table(once), used, hints, leave_out)
+    pickler = by_value.CallPickler(stream, by_value.dispatch_table(resources), used, hints, buffer_callback)
     pickler.dump(value)
-    names_a_job = not used and _NAMES_A_JOB.search(stream.getbuffer()) is not None
-    if not (used or hints or pickler.at_home or names_a_job):
+    holds_function_path = not used and _FUNCTION_PATH.search(stream.getbuffer()) is not None
+    if not (used or hints or pickler.has_module_globals or holds_function_path):
         return stream.getvalue()
     begin = stream.tell()
-    root = _function_of(used) if not hints and not pickler.asks_for_main else None
+    root = _only_function(used) if not hints and not pickler.looks_up_main else None
     bundle = None if root is None else function_cache.bundle_of(root)
     if bundle is not None:
         stream.write(bundle.data)
-        mark = namespaces.NEEDS_SCRIPT if bundle.needs_script else namespaces.MARK
+        mark = namespaces.NEEDS_SCRIPT if bundle.needs_script else namespaces.WITH_GLOBALS
         stream.write(namespaces.TRAILER.pack(begin, mark))
         return stream.getvalue()
-    found = _Found(by_value.table(), scripts.current())
-    if found.can_run_again:
-        of_script = pickler.at_home or any(key[0] == "__main__" for key in used)
-        found.needs_script = names_a_job or pickler.asks_for_main or (of_script and found.script.sets_up)
-    data = pickle.dumps(found.entries(used, hints, pickler.named), picklers.PROTOCOL)
+    reachable = _ReachableGlobals(by_value.dispatch_table(), scripts.current())
+    if reachable.can_run_again:
+        uses_script = pickler.has_module_globals or any(key[0] == "__main__" for key in used)
+        reachable.needs_script = (
+            holds_function_path or pickler.looks_up_main or (uses_script and reachable.script.changes_process)
+        )
+    data = pickle.dumps(reachable.entries(used, hints, pickler.in_pickle), picklers.PROTOCOL)
     stream.write(data)
     if root is not None and not hints:
-        function_cache.remember_bundle(root, used, data, found.needs_script)
-    stream.write(namespaces.TRAILER.pack(begin, namespaces.NEEDS_SCRIPT if found.needs_script else namespaces.MARK))
+        function_cache.remember_bundle(root, used, data, reachable.needs_script)
+    stream.write(
+        namespaces.TRAILER.pack(begin, namespaces.NEEDS_SCRIPT if reachable.needs_script else namespaces.WITH_GLOBALS)
+    )
     return stream.getvalue()
 
 
-def _function_of(used: Uses) -> Any:
-    """Return the function that is all that a call consists of, besides its arguments; None: there is more to it."""
+def _only_function(used: Uses) -> Any:
+    """Return the function if it is all that a call uses besides its arguments; None: the call uses more."""
     if len(used) != 1:
         return None
     for (_, name), names in used.items():
@@ -86,8 +100,8 @@ def _function_of(used: Uses) -> Any:
     return None
 
 
-class _Module:
-    """Stands for a module, which is imported by its name."""
+class _ModuleReference:
+    """Takes the place of a module, which is imported by its name."""
 
     __slots__ = ("_name",)
 
@@ -98,10 +112,10 @@ class _Module:
         return internals.subimport, (self._name,)
 
 
-class _Part:
-    """The pickle of the values of some names, mostly of one."""
+class _PickledValues:
+    """The pickle of the values of some names, in most cases of one."""
 
-    __slots__ = ("alone", "data", "keys", "pickler", "values")
+    __slots__ = ("data", "keys", "pickler", "separate_pickles", "values")
 
     def __init__(
         self, keys: tuple[Key, ...], values: Sequence[Any], data: bytes, pickler: pickle.Pickler | None = None
@@ -109,61 +123,65 @@ class _Part:
         self.keys = keys
         self.values = values
         self.data = data
-        self.alone: tuple[bytes, ...] = (data,)
-        self.pickler = pickler  # None: nothing in there could be changed by whoever shares it
+        self.separate_pickles: tuple[bytes, ...] = (data,)
+        self.pickler = pickler  # None: it holds nothing mutable that others might share
 
 
-class _Found:
+class _ReachableGlobals:
     """The names that one call can reach, and their values."""
 
-    __slots__ = ("_large", "_parts", "_table", "_uses", "can_run_again", "needs_script", "script")
+    __slots__ = ("_dispatch_table", "_large", "_parts", "_uses", "can_run_again", "needs_script", "script")
 
-    def __init__(self, table: Mapping[Any, Any], script: scripts.Script) -> None:
-        self._table = table
+    def __init__(self, dispatch_table: Mapping[Any, Any], script: scripts.Script) -> None:
+        self._dispatch_table = dispatch_table
         self.script = script
         self.can_run_again = script.can_run_again
         self.needs_script = False
-        self._parts: dict[Key, _Part] = {}
+        self._parts: dict[Key, _PickledValues] = {}
         self._uses: dict[Key, Uses] = {}  # by the name whose value uses them
-        self._large: list[tuple[Key, int]] = []  # names whose values are large, and how many bytes these have
+        self._large: list[tuple[Key, int]] = []  # names with large values, and the bytes of these
 
-    def entries(self, used: Uses, hints: Uses, own: Collection[Key]) -> list[Entry]:
-        """Return names and their values; these use more names, and so on.
+    def entries(self, used: Uses, hints: Uses, call_names: Collection[Key]) -> list[Entry]:
+        """Return the names and their values, including all names that these use in turn.
 
-        own: those of which the call itself consists, so that it is no use to send it without them.
+        call_names: those that the call itself consists of; without their values it is useless to send it.
         """
         parts = self._parts
-        self._follow(used, hints, own)
+        self._pickle_reachable(used, hints, call_names)
         if hints:
-            # What only annotations mention comes last: nothing fails or is run again for the sake of it.
-            self._follow({key: names for key, names in hints.items() if key not in used}, {}, (), only_hinted=True)
+            # Names that only annotations mention come last. Nothing fails and no script is run again because of them.
+            self._pickle_reachable(
+                {key: names for key, names in hints.items() if key not in used}, {}, (), only_hinted=True
+            )
         for key, size in self._large:
-            omitted_globals.warn_of_large(key, size, self._user_of(key))
+            omitted_globals.warn_about_large(key, size, self._user_of(key))
         ordered = list(parts.values())
         shareable = sum([part.pickler is not None for part in ordered])
         if shareable:
-            ordered = [parts[key] for key in _users_last(self._uses)]
+            ordered = [parts[key] for key in _dependencies_first(self._uses)]
         if shareable > 1:
-            ordered = _joined(ordered, self._table)
-        return [(part.keys, part.data, part.alone) for part in ordered]
+            ordered = _merge_sharing(ordered, self._dispatch_table)
+        return [(part.keys, part.data, part.separate_pickles) for part in ordered]
 
-    def _follow(self, used: Uses, hints: Uses, own: Collection[Key], *, only_hinted: bool = False) -> None:
-        """Pickle the values of names, and of those that these use."""
+    def _pickle_reachable(
+        self, used: Uses, hints: Uses, call_names: Collection[Key], *, only_hinted: bool = False
+    ) -> None:
+        """Pickle the values of names, and of the names that these use."""
         parts, uses = self._parts, self._uses
         keys = list(used)
-        for key in keys:  # which grows meanwhile
+        for key in keys:  # the list grows meanwhile
             value = used[key].get(key[1], _MISSING)
-            if value is _MISSING or key in parts:  # another thread has removed it; or it is there
+            if value is _MISSING or key in parts:  # another thread has removed it, or it is done
                 continue
             more: Uses = {}
             try:
-                parts[key] = self._part(key, value, more, hints)
+                parts[key] = self._pickle_global(key, value, more, hints)
             except MemoryError:
                 raise
             except Exception as error:
                 if not only_hinted:
                     uses[key] = {}
-                    parts[key] = self._left_out(key, value, error, itself=key in own)
+                    parts[key] = self._omitted(key, value, error, in_call=key in call_names)
                 continue
             uses[key] = more
             for each, names in more.items():
@@ -172,72 +190,74 @@ class _Found:
                     keys.append(each)
 
     def _user_of(self, key: Key) -> str | None:
-        """Return who uses a name: the first that was found."""
+        """Return the name of the first that was found to use this one."""
         return next((user[1] for user, uses in self._uses.items() if key in uses and user != key), None)
 
-    def _left_out(self, key: Key, value: Any, error: Exception, *, itself: bool) -> _Part:
-        """Return what the worker gets in the place of a value. itself: the call consists of that."""
+    def _omitted(self, key: Key, value: Any, error: Exception, *, in_call: bool) -> _PickledValues:
+        """Return what the worker gets instead of a value. in_call: the call itself consists of that value."""
         by_script = self.can_run_again and key[0] == "__main__" and key[1] in self.script.names
-        if itself and not by_script:
+        if in_call and not by_script:
             raise error
         self.needs_script = self.needs_script or by_script
-        why = omitted_globals.Why(
-            key, omitted_globals.kind_of(value), self._user_of(key), omitted_globals.said(error)
+        why = omitted_globals.Omission(
+            key, omitted_globals.describe_type(value), self._user_of(key), omitted_globals.reason_of(error)
         )
-        stand_in = omitted_globals.LeftOut(key, why.told(None if by_script else self._why_not_by_script(key)))
-        return _Part((key,), (value,), pickle.dumps([stand_in], picklers.PROTOCOL))
+        stand_in = omitted_globals.OmittedValue(key, why.message(None if by_script else self._script_obstacle(key)))
+        return _PickledValues((key,), (value,), pickle.dumps([stand_in], picklers.PROTOCOL))
 
-    def _why_not_by_script(self, key: Key) -> str | None:
+    def _script_obstacle(self, key: Key) -> str | None:
         if key[0] != "__main__":
             return None
         if not self.can_run_again:
-            return self.script.why_not
-        return f"nothing outside of the script's guard is called {key[1]}"
+            return self.script.obstacle
+        return f"the script does not define {key[1]} outside of its guard"
 
-    def _part(self, key: Key, value: Any, used: Uses, hints: Uses) -> _Part:
+    def _pickle_global(self, key: Key, value: Any, used: Uses, hints: Uses) -> _PickledValues:
         kind: Any = type(value)
         if kind in _SCALARS:
-            if kind is int and self.can_run_again and key[1] in self.script.of_process:
-                raise by_value.LeftToScript("its value means something in the host's process only")
-            return _Part((key,), (value,), self._noticed(key, pickle.dumps([value], picklers.PROTOCOL)))
-        if kind in _CONTAINERS and len(value) <= _FEW:
-            return _plain(key, value) or self._pickled(key, value, used, hints)
+            if kind is int and self.can_run_again and key[1] in self.script.process_local:
+                raise class_reducers.DeferToScript("its value is valid in the host's process only")
+            return _PickledValues((key,), (value,), self._checked_size(key, pickle.dumps([value], picklers.PROTOCOL)))
+        if kind in _CONTAINERS and len(value) <= _MAX_PLAIN_ITEMS:
+            return _pickle_plain_container(key, value) or self._pickle_object(key, value, used, hints)
         if kind is ModuleType and not internals._PICKLE_BY_VALUE_MODULES and value.__name__ in sys.modules:
             self.needs_script = self.needs_script or (value.__name__ == "__main__" and self.can_run_again)
-            return _Part((key,), (value,), pickle.dumps([_Module(value.__name__)], picklers.PROTOCOL))
+            return _PickledValues(
+                (key,), (value,), pickle.dumps([_ModuleReference(value.__name__)], picklers.PROTOCOL)
+            )
         if kind is not FunctionType:
-            return self._pickled(key, value, used, hints)
+            return self._pickle_object(key, value, used, hints)
         known = function_cache.get(value)
-        if known is None or known.key != key or not known.note_uses(value, used, hints):
-            part = self._pickled(key, value, used, hints)
-            if origins.origin_of(value, key[0]) is not value.__globals__ or value.__qualname__ != key[1]:
+        if known is None or known.key != key or not known.record_uses(value, used, hints):
+            part = self._pickle_object(key, value, used, hints)
+            if definitions.defining_globals(value, key[0]) is not value.__globals__ or value.__qualname__ != key[1]:
                 return part
             known = function_cache.remember(key, value, part.data, used, hints)
             if known is None:
                 return part
-        if known.asks_for_main and self.can_run_again and key[0] == "__main__":
+        if known.looks_up_main and self.can_run_again and key[0] == "__main__":
             self.needs_script = True
-        return _Part((key,), (value,), known.data)
+        return _PickledValues((key,), (value,), known.data)
 
-    def _noticed(self, key: Key, data: bytes) -> bytes:
+    def _checked_size(self, key: Key, data: bytes) -> bytes:
         if len(data) >= omitted_globals.LARGE:
             self._large.append((key, len(data)))
         return data
 
-    def _pickled(self, key: Key, value: Any, used: Uses, hints: Uses) -> _Part:
+    def _pickle_object(self, key: Key, value: Any, used: Uses, hints: Uses) -> _PickledValues:
         stream = io.BytesIO()
-        pickler = by_value.NotingPickler(stream, self._table, used, hints)
+        pickler = by_value.CallPickler(stream, self._dispatch_table, used, hints)
         pickler.defining = (key,)
         pickler.dump([value])
-        if pickler.asks_for_main and self.can_run_again:
+        if pickler.looks_up_main and self.can_run_again:
             self.needs_script = True
         data = stream.getvalue()
-        origins.note_size(key, value, len(data))
-        return _Part((key,), [value], self._noticed(key, data), pickler)
+        definitions.record_size(key, value, len(data))
+        return _PickledValues((key,), [value], self._checked_size(key, data), pickler)
 
 
-def _users_last(uses: Mapping[Key, Uses]) -> Iterable[Key]:
-    """Return each name after those that its value uses: code may run while it is rebuilt."""
+def _dependencies_first(uses: Mapping[Key, Uses]) -> Iterable[Key]:
+    """Return each name after those that its value uses, because code may run while it is rebuilt."""
     ordered: dict[Key, None] = {}
     seen: set[Key] = set()
     for first in uses:
@@ -256,8 +276,8 @@ def _users_last(uses: Mapping[Key, Uses]) -> Iterable[Key]:
     return ordered
 
 
-def _plain(key: Key, value: Any) -> _Part | None:
-    """Return a list, dictionary or the like that holds nothing but plain data, in a fifth of the time."""
+def _pickle_plain_container(key: Key, value: Any) -> _PickledValues | None:
+    """Return a container that holds only plain data, in a fifth of the time; None: it holds something else."""
     stream = io.BytesIO()
     pickler = pickle.Pickler(stream, picklers.PROTOCOL)
     try:
@@ -265,61 +285,61 @@ def _plain(key: Key, value: Any) -> _Part | None:
     except Exception:
         return None
     data = stream.getvalue()
-    if picklers.STACK_GLOBAL in data:  # or it is some number or text; what was named is in the memo
+    if picklers.STACK_GLOBAL in data:  # or it is in a number or text; objects that have a name are in the memo
         memo: Any = pickler.memo.copy()
         if not all(type(held) in _CONTAINERS or type(held) in _SCALARS for _, held in memo.values()):
             return None
-    return _Part((key,), (value,), data, pickler)
+    return _PickledValues((key,), (value,), data, pickler)
 
 
-def _joined(parts: Sequence[_Part], table: Mapping[Any, Any]) -> list[_Part]:
-    """Pickle together what shares anything."""
-    first: dict[int, int] = {}  # in which part an object was seen first
-    leader = list(range(len(parts)))  # of the parts that belong together, one
+def _merge_sharing(parts: Sequence[_PickledValues], dispatch_table: Mapping[Any, Any]) -> list[_PickledValues]:
+    """Pickle those values together that share a mutable object."""
+    first: dict[int, int] = {}  # the first part in which an object occurred
+    parent = list(range(len(parts)))  # of each part: a part of the same group, or itself (union-find)
 
     def find(index: int) -> int:
-        while leader[index] != index:
-            index = leader[index]
+        while parent[index] != index:
+            index = parent[index]
         return index
 
     for index, part in enumerate(parts):
         memo: Any = {} if part.pickler is None else part.pickler.memo.copy()
-        # It holds what has been pickled, so no other object can have come to have its id.
+        # The memo keeps all objects that were pickled alive, so their ids are unique.
         for _, value in memo.values():
-            if _could_be_changed(value):
-                leader[find(index)] = find(first.setdefault(id(value), index))
-    groups: dict[int, list[_Part]] = {}
+            if _has_identity(value):
+                parent[find(index)] = find(first.setdefault(id(value), index))
+    groups: dict[int, list[_PickledValues]] = {}
     for index, part in enumerate(parts):
         groups.setdefault(find(index), []).append(part)
-    joined = []
+    merged_parts = []
     for group in groups.values():
         if len(group) == 1:
-            joined += group
+            merged_parts += group
             continue
         keys = tuple(part.keys[0] for part in group)
         stream = io.BytesIO()
-        pickler = by_value.NotingPickler(stream, table, {}, {})
+        pickler = by_value.CallPickler(stream, dispatch_table, {}, {})
         pickler.defining = keys
         values = [part.values[0] for part in group]
         pickler.dump(values)
-        together = _Part(keys, values, stream.getvalue())
-        together.alone = tuple(part.data for part in group)
-        joined.append(together)
-    return joined
+        merged = _PickledValues(keys, values, stream.getvalue())
+        merged.separate_pickles = tuple(part.data for part in group)
+        merged_parts.append(merged)
+    return merged_parts
 
 
-def _could_be_changed(value: Any) -> bool:
-    """Return whether it makes a difference to have a copy. What has a hash of its own is a value."""
+def _has_identity(value: Any) -> bool:
+    """Return whether a copy would make a difference. An object with a hash of its own counts as a value."""
     own_hash: Any = type(value).__hash__
     if own_hash is not None and own_hash is not object.__hash__:
         return False
     return not isinstance(value, FunctionType | ModuleType | type)
 
 
-def pickled_alone(key: Key, value: Any) -> bytes:
-    """Return what is told of the value of a name, to see whether it has changed. In a worker.
+def pickle_value(key: Key, value: Any) -> bytes:
+    """Return the bytes that the host would send for the value of a name. A worker compares them.
 
     Raises:
         Exception: it cannot be pickled.
     """
-    return _Found(by_value.table(), scripts.current())._part(key, value, {}, {}).data
+    return _ReachableGlobals(by_value.dispatch_table(), scripts.current())._pickle_global(key, value, {}, {}).data

@@ -1,6 +1,7 @@
-"""Waiting in the host for a template to say hello, and for the end of the launcher, which was the host's child.
+"""Waits in the host until a new template has sent HELLO, and cleans up after a start that failed.
 
-Called by `client`. What has been started may be no Python at all: then it ends, or stays silent, and is ended.
+Called by `client`, in the host, on the thread that starts the template. The program that was started may be no Python
+at all. Then it exits, or stays silent and is killed.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pidfdpool.pidfd import ExitStatus, Pidfd, SentinelHandle
-from pidfdpool.pidfd.sentinel import reap as reap_child
 from pidfdpool.process import hygiene, interruptible, native
-from pidfdpool.template.interpreter import Unfit
+from pidfdpool.template import connection as connections
+from pidfdpool.template.interpreter import UnusableInterpreter
 from pidfdpool.template.launch import OTHER_PYTHON
 from pidfdpool.transport import framing
 from pidfdpool.worker.boot import PIDFD
@@ -25,80 +26,81 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from pidfdpool.pidfd import ProcessHandle
-    from pidfdpool.template.client import HostEnd
-
-LEAVING = 5.0  # seconds that a launcher has for its end, which takes it a millisecond
+    from pidfdpool.template.connection import TemplateConnection
 
 
 class Launcher:
-    """What was started to be a launcher.
+    """The process that was started to be a launcher.
 
-    program: what it runs, for people.
-    patience: seconds that it has to bring the template up.
+    program: what it runs, for messages.
+    start_timeout: seconds that it has to bring the template up.
     leads_group: whether it leads a process group of its own.
     """
 
-    def __init__(self, program: str, patience: float, *, leads_group: bool = False) -> None:
+    def __init__(self, program: str, start_timeout: float, *, leads_group: bool = False) -> None:
         self.program = program
-        self.patience = patience
+        self.start_timeout = start_timeout
         self.leads_group = leads_group
-        self.pid = 0  # until there is one
+        self.pid = 0  # until it is started
 
 
-def shake_hands(link: HostEnd, launcher: Launcher, mask: AbstractSet[int]) -> None:
-    """Wait until the template has said hello. Called with all signals blocked; lets all but `mask` interrupt this.
+def wait_for_template(connection: TemplateConnection, launcher: Launcher, mask: AbstractSet[int]) -> None:
+    """Wait until the template has sent HELLO. Called with all signals blocked; only `mask` stays blocked meanwhile.
 
     Raises:
-        Unfit: the program ended, stayed silent, or said what no template says. Then it is reaped.
-        OSError: there can be no template, whatever the program. Then the launcher is reaped, too.
-        BaseException: a handler raised it. Then the launcher is reaped, too.
+        UnusableInterpreter: the program exited, stayed silent, or wrote what no template writes. It is reaped.
+        OSError: there can be no template, whatever the program. The launcher is reaped.
+        BaseException: a signal handler raised it. The launcher is reaped.
     """
-    named = _named(launcher.pid)
+    handle = _open_pidfd(launcher.pid)
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        _await_hello(link, launcher.program, launcher.patience)
+        _receive_hello(connection, launcher)
     except (EOFError, ConnectionResetError) as error:
-        status = _end(link, launcher, named) or ExitStatus.UNKNOWN
+        status = _end_launcher(connection, launcher, handle) or ExitStatus.UNKNOWN
         if status.code == OTHER_PYTHON:
-            raise Unfit(f"{launcher.program} is a Python of another version") from error
-        told = f"{launcher.program}, started as the pool's template, ended before it was ready: {status}"
-        raise Unfit(told) from error
+            raise UnusableInterpreter(f"{launcher.program} is a Python of another version") from error
+        problem = f"{launcher.program}, started as the pool's template, ended before it was ready: {status}"
+        raise UnusableInterpreter(problem) from error
     except framing.WireError as error:
-        _end(link, launcher, named)
-        raise Unfit(f"{launcher.program}, started as the pool's template, said what no template says") from error
+        _end_launcher(connection, launcher, handle)
+        problem = f"{launcher.program}, started as the pool's template, did not speak the template's protocol"
+        raise UnusableInterpreter(problem) from error
     except BaseException:
-        _end(link, launcher, named)
+        _end_launcher(connection, launcher, handle)
         raise
     finally:
-        if named is not None:
-            named.close()
+        if handle is not None:
+            handle.close()
 
 
-def _await_hello(link: HostEnd, program: str, patience: float) -> None:
-    steps = interruptible.Steps(patience)
+def _receive_hello(connection: TemplateConnection, launcher: Launcher) -> None:
+    steps = interruptible.Steps(launcher.start_timeout)
     poller = native.poll()
-    poller.register(link.channel.fileno(), select.POLLIN)
-    while link.handle is None:
+    poller.register(connection.channel.fileno(), select.POLLIN)
+    while connection.handle is None:
         seconds = steps.next()
         assert seconds is not None
         if not poller.poll(max(0.0, seconds) * 1000):
             if seconds > 0:
                 continue
-            raise Unfit(f"{program} did not start a template within {patience:g} s")
-        for frame in link.channel.receive_now():
+            problem = f"{launcher.program} did not start a template within {launcher.start_timeout:g} s"
+            raise UnusableInterpreter(problem)
+        for frame in connection.channel.receive_nowait():
             if frame.kind == framing.SPAWN_FAILED:
-                raise OSError(frame.value, f"{program} could not fork the template: {os.strerror(frame.value)}")
+                problem = f"{launcher.program} could not fork the template: {os.strerror(frame.value)}"
+                raise OSError(frame.value, problem)
             if frame.kind not in (framing.LAUNCHED, framing.HELLO):
-                link.early.append(frame)
+                connection.early_frames.append(frame)
                 continue
-            fd = link.channel.descriptor()
+            fd = connection.channel.next_descriptor()
             if fd is None:
                 raise OSError(errno.EMFILE, "no descriptor number left for the template's pidfd")
-            handle = _handle(link.handles, fd, frame.value)
+            handle = _handle(connection.handles, fd, frame.value)
             if frame.kind == framing.LAUNCHED:
-                link.launcher = handle
+                connection.launcher = handle
             else:
-                link.handle = handle
+                connection.handle = handle
 
 
 def _handle(handles: str, fd: int, pid: int) -> ProcessHandle:
@@ -108,55 +110,34 @@ def _handle(handles: str, fd: int, pid: int) -> ProcessHandle:
 
 
 def _cannot_signal(_number: int, _group: bool) -> None:
-    raise AssertionError("the template and the launcher are told to leave, never signalled")
+    raise AssertionError("without pidfds, template and launcher are asked to exit, and never signalled")
 
 
-def _named(launcher: int) -> ProcessHandle | None:
-    """Return a handle of a launcher that may never speak; None: it is gone, or there is no pidfd to be had."""
+def _open_pidfd(launcher: int) -> ProcessHandle | None:
+    """Return a handle of a launcher that may never write anything; None: it is gone, or there are no pidfds."""
     with suppress(OSError):
         return Pidfd.open(launcher)
     return None
 
 
-def _end(link: HostEnd, launcher: Launcher, named: ProcessHandle | None) -> ExitStatus | None:
-    """See the end of a start that came to nothing, and return how the launcher ended. No handler interrupts this.
+def _end_launcher(
+    connection: TemplateConnection, launcher: Launcher, handle: ProcessHandle | None
+) -> ExitStatus | None:
+    """End the launcher of a start that failed, reap it, and return how it ended. No signal handler interrupts this.
 
-    A launcher leaves when it sees that nobody listens any more. The host must not be left with a child, so anything
-    else is killed, where it has a pidfd.
+    A launcher exits when it sees that its channel is closed. The host must not be left with a child, so any other
+    program is killed, where it has a pidfd.
     """
-    passing, link.launcher = link.launcher, None
+    announced, connection.launcher = connection.launcher, None
     with hygiene.signals_blocked():
-        link.channel.close()
-        if passing is not None:
-            passing.close()
-        if named is None:
-            return _reap_by_number(launcher.pid, time.monotonic() + LEAVING)
-        if not named.wait(LEAVING):
+        connection.channel.close()
+        if announced is not None:
+            announced.close()
+        timeout = connections.LAUNCHER_EXIT_TIMEOUT
+        if handle is None:
+            return connections.reap_by_number(launcher.pid, time.monotonic() + timeout)
+        if not handle.wait(timeout):
             with suppress(OSError):
-                named.send_signal(signal.SIGKILL, group=launcher.leads_group)
-            named.wait(LEAVING)
-        return named.exit_status()
-
-
-def reap(launcher: ProcessHandle, deadline: float) -> None:
-    """Wait for the end of a launcher whose template has said hello, and reap it if nobody else has."""
-    poller = native.poll()
-    poller.register(launcher.fileno(), select.POLLIN)
-    poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
-    if isinstance(launcher, Pidfd):
-        launcher.exit_status()
-    else:
-        _reap_by_number(launcher.pid, deadline)  # its pipe closes a little before it can be waited for
-
-
-def _reap_by_number(launcher: int, deadline: float) -> ExitStatus:
-    """Reap a child that has no pidfd. While it is not reaped, its number is its own."""
-    while time.monotonic() < deadline:
-        try:
-            status = reap_child(launcher)
-        except ChildProcessError:  # somebody else has reaped it
-            break
-        if status is not None:
-            return status
-        native.sleep(0.001)
-    return ExitStatus.UNKNOWN
+                handle.send_signal(signal.SIGKILL, group=launcher.leads_group)
+            handle.wait(timeout)
+        return handle.exit_status()

@@ -1,6 +1,7 @@
-"""The two ways in which the launcher comes into being: a fresh interpreter, or a fork of the host.
+"""Starts the launcher in one of two ways: in a fresh interpreter (`spawn`), or as a fork of the host (`fork`).
 
-Called by `client`, in the host; what is forked runs on in `process`. Both return the launcher's number.
+Called by `client`, in the host, on the thread that starts a template. Both return the launcher's pid. The launcher
+continues in `process`: `main` after a spawn, `launch` after a fork.
 """
 
 from __future__ import annotations
@@ -22,15 +23,16 @@ from pidfdpool.transport import framing
 
 if TYPE_CHECKING:
     from pidfdpool.process.native import Socket
-    from pidfdpool.template.client import HostEnd
+    from pidfdpool.template.connection import TemplateConnection
     from pidfdpool.worker.boot import Boot
 
-OTHER_PYTHON = 62  # the exit code of an interpreter that is of another version than the host
+OTHER_PYTHON = 62  # the exit code of an interpreter whose version is not the host's
 
-# The version comes first: another one fails somewhere in these modules, with an error that tells nothing.
-# The host's sys.path comes as arguments, so that the very same pidfdpool is found, whatever is installed or lies in
-# the current directory. Its own place comes last, for a host that found it in another way: by a hook, or relative to
-# a directory that it has left. While modules are loaded, garbage collections only take time.
+# The version is checked first: an interpreter of another version would fail somewhere in these modules, with an error
+# that explains nothing. The host's sys.path comes as arguments, so that the same pidfdpool is found, whatever is
+# installed or lies in the current directory. The folder of this package is added at the end, for a host that found it
+# in another way: by an import hook, or relative to a directory that it has left. Garbage collections are off while
+# modules are loaded, because they would find nothing.
 _LAUNCHER = (
     f"import sys; sys.implementation.cache_tag == {sys.implementation.cache_tag!r} or sys.exit({OTHER_PYTHON}); "
     "import gc; gc.disable(); sys.path[:] = sys.argv[7:] + sys.argv[6:7]; "
@@ -43,14 +45,16 @@ def _current_directory() -> str | None:
     try:
         return os.getcwd()
     except OSError:
-        return None  # it is gone
+        return None  # it was removed
 
 
-# Where the host was when it loaded this, or multiprocessing, which takes a note of it, too.
-_began_in: str | None = getattr(sys.modules.get("multiprocessing.process"), "ORIGINAL_DIR", _current_directory())
+# The directory in which the host loaded this module, or multiprocessing, which stores it as well.
+_initial_directory: str | None = getattr(
+    sys.modules.get("multiprocessing.process"), "ORIGINAL_DIR", _current_directory()
+)
 
 
-# What launcher, template and workers import for themselves, and what they use if the host has it; see
+# Modules that launcher, template and workers import, and modules that they use if the host has loaded them; see
 # `_finish_imports`.
 _IMPORTED_AFTER_A_FORK = ("atexit", "fcntl", "pidfdpool.template.preimports")
 _USED_IF_LOADED = ("cloudpickle", "concurrent.futures.process", "multiprocessing.reduction", "multiprocessing.util")
@@ -59,9 +63,10 @@ _USED_IF_LOADED = ("cloudpickle", "concurrent.futures.process", "multiprocessing
 def spawn(program: str, fds: tuple[int, int, int], handles: str, seal: int) -> int:
     """Start the launcher in a fresh interpreter, with the host's interpreter options.
 
-    fds: its end of the channel; what is readable when the host is gone; the read end of the lifeline.
+    fds: the template's end of the channel; a descriptor that is readable once the host is gone; the read end of the
+        lifeline.
     """
-    # dup2 onto another number is what drops close-on-exec in the new process, and only there.
+    # dup2 onto another number drops close-on-exec in the new process, and only there.
     given = dict(enumerate(fds, start=max(fds) + 1))
     start = partial(
         native.posix_spawn,
@@ -72,19 +77,19 @@ def spawn(program: str, fds: tuple[int, int, int], handles: str, seal: int) -> i
         setsigmask=(),
         setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
     )
-    # Ctrl-C in the host's terminal is not for us.
+    # A process group of its own, so that Ctrl-C in the host's terminal does not signal the launcher.
     try:
         return start(setpgroup=0)
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
-    return start(setsid=True)  # if it was not setpgid that a sandbox has refused, this fails, too
+    return start(setsid=True)  # fails as well, if the sandbox has refused another call than setpgid
 
 
 def _streams() -> list[tuple[int, int, str, int, int]]:
-    """Return what puts /dev/null where a standard stream is closed.
+    """Return the actions that open /dev/null in place of each standard stream that is closed.
 
-    Not only the first code of ours could come too late: a .pth file may load what keeps a descriptor.
+    It must be done before the interpreter starts: a .pth file may load a module that keeps a descriptor open.
     """
     modes = {0: os.O_RDONLY, 1: os.O_WRONLY, 2: os.O_WRONLY}
     if not os.access(os.devnull, os.R_OK | os.W_OK):
@@ -93,11 +98,11 @@ def _streams() -> list[tuple[int, int, str, int, int]]:
 
 
 def _options() -> list[str]:
-    """Return the options that this interpreter was started with, for another one."""
+    """Return the options of this interpreter's command line, for the new one."""
     from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
 
     options: list[str] = _args_from_interpreter_flags()
-    # CPython's list lacks what newer -X options there are, and those of the user's own.
+    # CPython's list lacks newer -X options, and those that the user has invented.
     for name, value in sys._xoptions.items():
         option = name if value is True else f"{name}={value}"
         if not any(known == name or known.startswith(f"{name}=") for known in options):
@@ -106,13 +111,13 @@ def _options() -> list[str]:
         options += "--check-hash-based-pycs", _imp.check_hash_based_pycs
     if _is_unbuffered():
         options.append("-u")
-    # -P: the launcher puts the host's path in place of its own. CPython 3.13.0 remembers the '' of -c all the same
-    # and, where that directory is gone, fails each look-up of a name that a module lacks with a SystemError.
+    # -P: the launcher replaces its sys.path by the host's. Without -P CPython 3.13.0 still remembers the '' of -c.
+    # Where that directory is gone, each look-up of a name that a module lacks fails with a SystemError.
     return [*options, "-P"]
 
 
 def _is_unbuffered() -> bool:
-    """Return whether this interpreter was started with -u, of which sys.flags tells nothing."""
+    """Return whether this interpreter was started with -u. sys.flags has no field for it."""
     for stream in (sys.__stdout__, sys.__stderr__):
         with suppress(ValueError):  # the program has detached its buffer
             if isinstance(getattr(stream, "buffer", None), io.FileIO):
@@ -121,45 +126,48 @@ def _is_unbuffered() -> bool:
 
 
 def _paths() -> list[str]:
-    """Return where workers look for modules: where the host does, and did.
+    """Return the sys.path of workers: the host's, with the host's initial directory before each relative entry.
 
-    A relative entry, such as the '' of a prompt or a notebook, means the directory that the host is in. If that is
-    another one by now (os.chdir), modules which the host has long imported are no longer there, and no worker would
-    find them. So the directory in which it began comes first, as with the standard library's spawned workers.
+    A relative entry, such as the '' of a prompt or a notebook, means the host's current directory. If the host has
+    changed it since (os.chdir), modules that the host imported earlier are no longer there, and no worker would find
+    them. So the initial directory comes first, as with the standard library's spawned workers.
     """
     paths: list[str] = []
     for path in sys.path:
         if isinstance(path, str):
-            if _began_in is not None and not os.path.isabs(path):
-                paths.append(os.path.join(_began_in, path) if path else _began_in)
+            if _initial_directory is not None and not os.path.isabs(path):
+                paths.append(os.path.join(_initial_directory, path) if path else _initial_directory)
             paths.append(path)
     return paths
 
 
-def fork(theirs: Socket, host: int, lifeline: int, boot: Boot, link: HostEnd, handed_over: set[int]) -> int:
+def fork(
+    theirs: Socket, host: int, lifeline: int, boot: Boot, connection: TemplateConnection, kept_fds: set[int]
+) -> int:
     """Fork the launcher from the host: the one fork of the host for this pool.
 
-    handed_over: descriptors that workers are to keep, though they are connections.
+    host: a descriptor that is readable once the host is gone. lifeline: the read end.
+    kept_fds: descriptors that workers keep although they are connections.
     """
     _finish_imports()
     hygiene.flush_output()
     withheld: list[str] = []
-    run = partial(_fork_here, theirs, host, lifeline, boot, link, handed_over, withheld)
-    # Where threads are greenlets, all of this thread's would be copied, too, and the first task that lets others run
-    # would run them, in a worker. A new thread has none, and it is the only one that the new process gets.
+    run = partial(_fork_in_this_thread, theirs, host, lifeline, boot, connection, kept_fds, withheld)
+    # Where threads are greenlets, all greenlets of this thread would be copied. The first task that lets others run
+    # would run them in a worker. A new thread has none, and it is the only thread that the new process gets.
     pid: int = native.run_in_fresh_thread(run) if native.threads_are_greenlets() else run()
     for text in withheld:
-        # Warnings may be errors here, or be shown by code of the host's that raises whatever it likes.
+        # Warnings may be errors here, or may be shown by code of the host's that raises anything.
         with suppress(BaseException):
             warnings.warn(text, DeprecationWarning, stacklevel=1)
     return pid
 
 
 def _finish_imports() -> None:
-    """Import what the new processes are going to.
+    """Import the modules that the new processes are going to import.
 
-    A module that another thread is just importing is locked. The copy of that lock in a forked process is never
-    released, and an import of the module would wait for it: here it can be waited for, there it cannot.
+    While a thread imports a module, the module is locked. In a forked process the copy of that lock is never
+    released, and an import of the module would wait for ever. Here, in the host, the lock can be waited for.
     """
     for name in _IMPORTED_AFTER_A_FORK:
         import_module(name)
@@ -168,13 +176,13 @@ def _finish_imports() -> None:
             import_module(name)
 
 
-def _fork_here(
+def _fork_in_this_thread(
     theirs: Socket,
     host: int,
     lifeline: int,
     boot: Boot,
-    link: HostEnd,
-    handed_over: set[int],
+    connection: TemplateConnection,
+    kept_fds: set[int],
     withheld: list[str],
 ) -> int:
     with hygiene.signals_blocked(), hygiene.untraced():
@@ -185,13 +193,15 @@ def _fork_here(
             hygiene.stop_tracing()
             from pidfdpool.template.process import launch
 
-            leave = partial(_leave_host, link, handed_over)
-            launch(theirs.detach(), host, lifeline, boot.handles, framing.seal_of(link.seal), boot, leave)
+            close_copies = partial(_close_copies, connection, kept_fds)
+            launch(
+                theirs.detach(), host, lifeline, boot.handles, framing.seal_of(connection.seal), boot, close_copies
+            )
         finally:
             os._exit(1)
 
 
-def _leave_host(link: HostEnd, handed_over: set[int]) -> None:
-    """Give up, in the template, the copies of what is the host's alone."""
-    link.close()
-    hygiene.give_up_connections(keep=handed_over)
+def _close_copies(connection: TemplateConnection, kept_fds: set[int]) -> None:
+    """Close, in the template, the copies of the host's connections."""
+    connection.close()
+    hygiene.give_up_connections(keep=kept_fds)

@@ -1,7 +1,7 @@
-"""All that a template and its workers load in any case, in one import.
+"""Imports all modules that a template and its workers load in any case. Importing this file does it.
 
-A host whose template is to be forked from it imports this when the executor is made: by the first submit it may have
-moved to where no file of Python's can be read any more, into a chroot(2) or to another user.
+A host whose template is to be forked from it imports this when the executor is made. By the first submit the host may
+have called chroot(2), or changed its user, and no file of Python's can be read any more.
 """
 
 from __future__ import annotations
@@ -21,4 +21,4 @@ import pidfdpool.template.reaper
 import pidfdpool.worker.process  # noqa: F401
 from pidfdpool.process import native
 
-native.load_ctypes()  # prctl
+native.load_ctypes()  # prctl needs it

@@ -1,7 +1,8 @@
-"""What the template does about deaths: it kills what a worker leaves behind, reaps it, and reports how it died.
+"""Handles deaths in the template: it kills what a dead worker left behind, reaps the worker, and reports its status.
 
-On the template's only thread. Loaded when the first workers are there: until then nobody can have died, and they need
-not wait for it. Not later than that either: the files of this package may be replaced while the template runs.
+Called by `server`, on the template's only thread. Loaded right after the first workers were forked: until then nobody
+can have died, and the workers need not wait for it. It is not loaded later, because the files of this package may be
+replaced while the template runs.
 """
 
 from __future__ import annotations
@@ -20,78 +21,83 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pidfdpool.template.birth import WorkerProcess
+    from pidfdpool.template.worker_fork import WorkerProcess
     from pidfdpool.transport.framing import Buffer
 
-LAST_SWEEP = 0.5  # seconds to wait, at the end, for what was killed to be dead and to show its own children
+EXIT_TIMEOUT = 0.5  # seconds to wait, at the end, until what was killed is dead and its own children were adopted
 
 
-class Undertaker:
-    """Whatever dies below this process comes to it.
+class Reaper:
+    """Reaps all children of this process: workers, and orphans that it has adopted.
 
-    workers: the template's, by pid; the dead are taken out here.
-    doorbell: a pipe that is readable when SIGCHLD came.
+    workers: the template's, by pid. Dead workers are removed from it here.
+    sigchld_pipe: readable when SIGCHLD has come.
+    send: sends a frame to the host.
+    own_mark: the mark of this process, if the host of the pool is itself in a worker.
     """
 
     def __init__(
         self,
         workers: dict[int, WorkerProcess],
         epoll: select.epoll,
-        doorbell: int,
-        tell: Callable[[list[Buffer]], None],
+        sigchld_pipe: int,
+        send: Callable[[list[Buffer]], None],
         own_mark: int | None,
     ) -> None:
         self._workers = workers
         self._epoll = epoll
-        self._doorbell = doorbell
-        self._tell = tell
+        self._sigchld_pipe = sigchld_pipe
+        self._send = send
         self._own_mark = own_mark
-        self._strays = False  # whether there was something to kill when we last looked
+        self._killed_orphans = False  # whether the last look found orphans
 
     def kill_workers(self) -> None:
         """Kill every worker with its process group."""
         for worker in self._workers.values():
             descendants.kill_group(worker.handle)
 
-    def bury_the_dead(self) -> None:
-        """Bury every worker that has ended."""
+    def reap_workers(self) -> None:
+        """Reap and report every worker that has ended."""
         self._reap_all()  # one call finds them, however many workers there are
-        # What a thread of the preload's has waited for is not found so.
+        # It does not find a worker that a thread of the preload's has waited for.
         for worker in list(self._workers.values()):
             if not worker.handle.alive():
-                self._bury(worker)
+                self._reap_worker(worker)
 
-    def _bury(self, worker: WorkerProcess) -> None:
-        # While the worker is a zombie its number, and with it the group's, cannot be taken by anybody else.
+    def _reap_worker(self, worker: WorkerProcess) -> None:
+        # While the worker is a zombie, no other process can get its number, or a group with that number.
         descendants.kill_group(worker.handle)
         pid = worker.handle.pid
         try:
-            reaped, status, spent = _reap(worker)
-            told = framing.encode(framing.DIED, worker.slot, worker.generation, status, [framing.USAGE.pack(*spent)])
+            reaped, status, usage = _wait_for(worker)
+            report = framing.encode(
+                framing.DIED, worker.slot, worker.generation, status, [framing.USAGE.pack(*usage)]
+            )
         except ChildProcessError:
-            # A thread of the preload's took it. Nothing is said: in a moment the host calls the status unknown.
-            reaped, told = pid, None
+            # A thread of the preload's has reaped it. No report is sent: in a moment the host takes the status as
+            # unknown.
+            reaped, report = pid, None
         with suppress(OSError):
             self._epoll.unregister(worker.handle.fileno())
         if not reaped:
-            return  # readable but not yet waitable (a tracer has it); the doorbell rings when it is
-        # The handle does not know that the number is free now; nothing is ever sent through it again.
+            return  # readable but not yet waitable (a tracer has it); SIGCHLD comes when it is
+        # The handle does not know that the number is free now. Nothing is ever sent through it again.
         del self._workers[pid]
         worker.handle.close()
-        if told is not None:
-            self._tell(told)
+        if report is not None:
+            self._send(report)
 
-    def answer(self) -> None:
-        """Reap whatever is dead, and kill what it leaves behind. Every death of a child's leads here."""
+    def on_sigchld(self) -> None:
+        """Reap every child that is dead, and kill what it left behind. Called after every death of a child."""
         with suppress(BlockingIOError):
-            while os.read(self._doorbell, 4096):
+            while os.read(self._sigchld_pipe, 4096):
                 pass
         self._reap_all()
         marks = {self._own_mark, *(worker.mark for worker in self._workers.values())}
-        self._strays = descendants.kill_strays(self._workers, marks)
+        self._killed_orphans = descendants.kill_orphans(self._workers, marks)
 
     def _reap_all(self) -> None:
-        """Look before reaping, because a worker's status must not be lost."""
+        """Look at each dead child before it is reaped, because a worker's status must not be lost."""
         with suppress(ChildProcessError):
             while True:
                 try:
@@ -105,43 +111,48 @@ class Undertaker:
                     return
                 worker = self._workers.get(dead.si_pid)
                 if worker is not None:
-                    self._bury(worker)
+                    self._reap_worker(worker)
                     if dead.si_pid in self._workers:
                         return
                 else:
                     os.waitid(os.P_PID, dead.si_pid, os.WEXITED | os.WNOHANG)
 
     def _reap_each(self) -> None:
-        """Do the same where waitid is refused, and nobody can look before reaping."""
+        """Do the same where waitid is refused, and it is not possible to look before reaping."""
         for worker in list(self._workers.values()):
             if not worker.handle.alive():
-                self._bury(worker)
+                self._reap_worker(worker)
         for pid in descendants.children():
             if pid not in self._workers:
                 with suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
 
-    def sweep_out(self) -> None:
-        """See the workers dead, and all that they leave; for no longer than the end may take."""
-        deadline = time.monotonic() + LAST_SWEEP
+    def kill_remaining(self) -> None:
+        """Wait until the workers are dead, and kill what they left behind. Takes `EXIT_TIMEOUT` at most."""
+        deadline = time.monotonic() + EXIT_TIMEOUT
         poller = native.poll()
-        poller.register(self._doorbell, select.POLLIN)
+        poller.register(self._sigchld_pipe, select.POLLIN)
         while True:
-            self.answer()
+            self.on_sigchld()
             left = deadline - time.monotonic()
-            if left <= 0 or not (self._workers or self._strays):
+            if left <= 0 or not (self._workers or self._killed_orphans):
                 return
             poller.poll(left * 1000)
 
 
-def _reap(worker: WorkerProcess) -> tuple[int, int, tuple[int, float]]:
-    """Return the number that was reaped, or 0; the wait status; the peak of its memory and its processor time."""
+def _wait_for(worker: WorkerProcess) -> tuple[int, int, tuple[int, float]]:
+    """Reap a worker if it has ended.
+
+    Return the pid that was reaped, or 0; the wait status; and its peak memory in bytes with its processor time in
+    seconds.
+    """
     try:
-        pid, status, usage = os.wait4(worker.handle.pid, os.WNOHANG)  # its own child's number; pidfds tell no usage
+        # By number, which is safe for an unreaped child. A pidfd does not tell the usage.
+        pid, status, usage = os.wait4(worker.handle.pid, os.WNOHANG)
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
-        ended = worker.handle.exit_status()
-        told = None if ended is None else ended.to_wait_status()
-        return (0, 0, (0, 0.0)) if told is None else (worker.handle.pid, told, (0, 0.0))
+        exit_status = worker.handle.exit_status()
+        known = None if exit_status is None else exit_status.to_wait_status()
+        return (0, 0, (0, 0.0)) if known is None else (worker.handle.pid, known, (0, 0.0))
     return pid, status, (usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime)

@@ -1,8 +1,8 @@
-"""Bytes between processes: frames, channels, tokens, the black box, and segments of shared memory.
+"""Carries bytes between processes: frames, channels, tokens, the black box, and segments of shared memory.
 
-It owns the layout of everything that one process writes and another one reads, and checks what it reads before it
-believes it.
+The room owns the layout of everything that one process writes and another one reads, and checks what it reads before
+anybody relies on it.
 
-Called at both ends, by the thread that reads or writes there; the caller keeps others away. Nothing here pickles, and
-nothing knows what a payload means.
+It is called at both ends, by the thread that reads or writes there; the caller makes sure that no other thread does
+so at the same time. It never pickles, and must not know what a payload means.
 """

@@ -1,12 +1,12 @@
-"""One end of a channel: a stream socket that carries frames and, beside some of them, a file descriptor.
+"""One end of a channel: a stream socket that carries frames and, with some of them, a file descriptor.
 
-The host's ends never block: what the kernel does not take at once waits in `_unsent`, and the pool thread sends
-it on when the socket can take more. The template and the workers use the blocking calls; they have nothing else
-to do meanwhile. A Channel is not thread-safe: in the host, writing happens under the pool's lock and reading in
-the pool thread only.
+The host's ends never block: what the kernel does not take at once waits in `_unsent`, and the pool thread sends it
+when the socket can take more. The template and the workers use the blocking calls, because they have nothing else to
+do meanwhile. A Channel is not thread-safe: the host writes under the pool's lock, and reads on the thread that serves
+(the pool thread, or a leader).
 
-Descriptors ride on the first byte of their frame (SCM_RIGHTS, unix(7)). The kernel never merges the bytes of two
-writes in one read when both carry descriptors, so the descriptors come out in the order of their frames.
+A descriptor travels with the first byte of its frame (SCM_RIGHTS, unix(7)). If two writes both carry descriptors, the
+kernel never returns their bytes from one read, so descriptors arrive in the order of their frames.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from pidfdpool.process.native import Socket
     from pidfdpool.transport.framing import Buffer, Frame, Grammar
 
-_CHUNK = 1 << 16
-_MOST_UNREAD = 1 << 18  # bytes: a channel holds no more
-_SMALL = 1 << 12  # bytes of a buffer that is sooner copied than gathered
+_READ_SIZE = 1 << 16
+_MAX_UNREAD = 1 << 18  # bytes; a channel holds at most so many
+_MAX_JOINED = 1 << 12  # bytes of a buffer; a smaller one is copied into one write with the header, which is quicker
 _FD = Struct("@i")
 _FD_SPACE = _socket.CMSG_SPACE(_FD.size)
 _DONTWAIT = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
@@ -39,7 +39,7 @@ _CLOEXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
 def pair() -> tuple[Socket, Socket]:
     """Return the two ends of a new channel, close-on-exec and with numbers above 2.
 
-    A host may have closed its standard streams. An end with such a number would be written to by whatever prints.
+    A host may have closed its standard streams. If an end had the number of one, every print would write to it.
     """
     ends = native.socketpair()
     if ends[0].fileno() > 2 and ends[1].fileno() > 2:
@@ -62,40 +62,40 @@ class Channel:
     ) -> None:
         """Take over the socket.
 
-        grammar: what the other end may write. descriptors: whether some may come beside it.
-        seals: what this end puts before each frame that it sends by `send`; sealed: what the other end does.
+        grammar: the frames that the other end may send. descriptors: whether descriptors may come with them.
+        seals: the bytes before each frame that this end sends by `send`. sealed: those that the other end sends.
         """
         self._sock = sock
         self._decoder = framing.Decoder(grammar, sealed)
         self._seal = seals
-        self._takes_descriptors = descriptors
+        self._accepts_descriptors = descriptors
         self._descriptors: deque[int | None] = deque()
         self._unsent: deque[tuple[Buffer, int | None]] = deque()
-        self.received = 0  # bytes, ever
+        self.received = 0  # bytes since the start
 
     def fileno(self) -> int:
         """Return the socket's descriptor; -1 once closed."""
         return self._sock.fileno()
 
-    def unread(self, request: int) -> int:
-        """Return how many bytes it holds for whoever reads it next.
+    def unread_bytes(self, request: int) -> int:
+        """Return how many bytes can be read now.
 
-        request: termios.FIONREAD, of a caller that has long loaded that module. Now it may no longer be found.
+        request: termios.FIONREAD, from a caller that loaded that module early. Now it may no longer be importable.
         """
         try:
             return int.from_bytes(fcntl.ioctl(self._sock.fileno(), request, bytes(4)), sys.byteorder)
         except OSError:  # a sandbox does not allow it
-            return _MOST_UNREAD
+            return _MAX_UNREAD
 
-    def take_descriptors(self) -> None:
-        """Receive descriptors from now on. Until then it is not asked for them, which saves half a microsecond.
+    def accept_descriptors(self) -> None:
+        """Receive descriptors from now on. Until then reads do not ask for them, which saves half a microsecond each.
 
-        What must not come before this is a descriptor that is needed. A read without room for descriptors drops those
-        that come with what it reads, but it ends there: whatever else has arrived is left for the next read
+        No descriptor that is needed may come before this call. A read without room for descriptors drops those that
+        come with what it reads. But it also ends there: everything that arrived later is left for the next read
         (net/unix/af_unix.c, unix_stream_read_generic). So the other end first sends one frame with a descriptor that
-        nobody needs, upon which this end calls this.
+        nobody needs, and this end makes this call when it gets that frame.
         """
-        self._takes_descriptors = True
+        self._accepts_descriptors = True
 
     # ---- receiving -----------------------------------------------------------------------------------------
 
@@ -103,10 +103,10 @@ class Channel:
         """Read once and return the frames that are now complete, perhaps none.
 
         Raises:
-            EOFError: the other end is closed and everything it wrote has been read.
-            ConnectionResetError: as EOFError, and it never read all that was written to it (unix(7)).
-            BlockingIOError: nothing there, for a non-blocking read.
-            WireError: not a frame; see also `fault`.
+            EOFError: the other end is closed, and everything it wrote has been read.
+            ConnectionResetError: as EOFError, and it did not read all that was written to it (unix(7)).
+            BlockingIOError: nothing has come, for a non-blocking read.
+            WireError: it is not a frame; see also `fault`.
         """
         memory = self._decoder.wanted()
         if memory is not None:
@@ -116,7 +116,9 @@ class Channel:
                 raise EOFError
             self.received += count
             return self._decoder.filled(count)
-        data = self._receive_with_descriptors(flags) if self._takes_descriptors else self._sock.recv(_CHUNK, flags)
+        data = (
+            self._receive_with_descriptors(flags) if self._accepts_descriptors else self._sock.recv(_READ_SIZE, flags)
+        )
         if not data:
             raise EOFError
         self.received += len(data)
@@ -124,37 +126,37 @@ class Channel:
 
     @property
     def fault(self) -> framing.WireError | None:
-        """What came behind the frames that were received last, and is none; None: nothing so far."""
+        """The error that follows the frames received last; None: there is none so far."""
         return self._decoder.fault
 
-    def receive_now(self) -> list[Frame]:
-        """Do as `receive`, without waiting."""
+    def receive_nowait(self) -> list[Frame]:
+        """Do the same as `receive`, without waiting."""
         return self.receive(_DONTWAIT)
 
     def _receive_with_descriptors(self, flags: int) -> bytes:
-        data, ancillary, answered, _ = self._sock.recvmsg(_CHUNK, _FD_SPACE, flags | _CLOEXEC)
+        data, ancillary, answered, _ = self._sock.recvmsg(_READ_SIZE, _FD_SPACE, flags | _CLOEXEC)
         for level, kind, content in ancillary:
             if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
                 for (fd,) in _FD.iter_unpack(content[: len(content) - len(content) % _FD.size]):
                     self._descriptors.append(native.above_stdio(fd))
         if answered & _socket.MSG_CTRUNC and not ancillary:
-            # This process has no descriptor number left, and the kernel dropped the one that came. Its place is
-            # kept, or every later frame would be given its predecessor's.
+            # This process has no descriptor number left, and the kernel dropped the descriptor. Its place is kept;
+            # otherwise every later frame would get the descriptor of its predecessor.
             self._descriptors.append(None)
         return data
 
-    def descriptor(self) -> int | None:
-        """Return the descriptor that came with the oldest frame not yet asked for; None if it was lost."""
+    def next_descriptor(self) -> int | None:
+        """Return the descriptor that came with the oldest frame not yet asked for; None: it was lost."""
         return self._descriptors.popleft() if self._descriptors else None
 
     # ---- sending -------------------------------------------------------------------------------------------
 
     @property
-    def unsent(self) -> bool:
-        """Whether something waits for the socket to take more."""
+    def has_unsent(self) -> bool:
+        """Whether something waits until the socket can take more."""
         return bool(self._unsent)
 
-    def post(self, pieces: Sequence[Buffer], descriptor: int | None = None) -> None:
+    def send_nowait(self, pieces: Sequence[Buffer], descriptor: int | None = None) -> None:
         """Send without waiting, or keep what cannot be sent yet. The descriptor is owned and closed here.
 
         Raises:
@@ -178,10 +180,10 @@ class Channel:
         self.flush()
 
     def flush(self) -> bool:
-        """Send on what is unsent as far as it goes without waiting; return whether nothing is left."""
+        """Send as much of the unsent bytes as possible without waiting; return whether all are sent."""
         while self._unsent:
             piece, descriptor = self._unsent[0]
-            ancillary = [] if descriptor is None else [_rights(descriptor)]
+            ancillary = [] if descriptor is None else [_scm_rights(descriptor)]
             try:
                 sent = self._sock.sendmsg((piece,), ancillary, _DONTWAIT)
             except BlockingIOError:
@@ -190,18 +192,18 @@ class Channel:
                 self._unsent.popleft()
             else:
                 self._unsent[0] = (memoryview(piece)[sent:], None)
-            # Only now that it is no longer noted down: a process forked in between must not close it again.
+            # Only after its entry is removed: a process that is forked between the two must not close it again.
             if descriptor is not None:
                 native.close(descriptor)
         return True
 
     def send(self, pieces: Sequence[Buffer], descriptor: int | None = None) -> None:
-        """Send all of one frame, waiting as long as it takes. The descriptor stays the caller's."""
-        if descriptor is None and len(pieces) == 2 and len(pieces[1]) <= _SMALL:
+        """Send all of one frame, and wait as long as that takes. The caller still owns the descriptor."""
+        if descriptor is None and len(pieces) == 2 and len(pieces[1]) <= _MAX_JOINED:
             self._sock.sendall(b"".join((self._seal, pieces[0], pieces[1])), _socket.MSG_NOSIGNAL)
             return
         pieces = [self._seal + bytes(pieces[0]), *pieces[1:]]
-        ancillary = [] if descriptor is None else [_rights(descriptor)]
+        ancillary = [] if descriptor is None else [_scm_rights(descriptor)]
         sent = self._sock.sendmsg(pieces, ancillary, _socket.MSG_NOSIGNAL)
         for piece in pieces:
             if sent >= len(piece):
@@ -210,12 +212,12 @@ class Channel:
                 self._sock.sendall(memoryview(piece)[sent:], _socket.MSG_NOSIGNAL)
                 sent = 0
 
-    def hang_up(self) -> None:
-        """End the conversation, without closing the descriptor: both ends read an end of file."""
+    def shut_down(self) -> None:
+        """Shut the connection down without closing the descriptor: both ends read an end of file."""
         self._sock.shutdown(_socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close the socket and every descriptor that was received or not yet sent. Idempotent."""
+        """Close the socket, and every descriptor that was received or not yet sent. Idempotent."""
         self._sock.close()
         left = [descriptor for _, descriptor in self._unsent]
         self._unsent.clear()
@@ -226,5 +228,5 @@ class Channel:
                 native.close(descriptor)
 
 
-def _rights(descriptor: int) -> tuple[int, int, bytes]:
+def _scm_rights(descriptor: int) -> tuple[int, int, bytes]:
     return _socket.SOL_SOCKET, _socket.SCM_RIGHTS, _FD.pack(descriptor)

@@ -101,7 +101,7 @@ class Boot:
         return boot
 
     @property
-    def preloads(self) -> bool:
+    def has_preload(self) -> bool:
         """Whether there is anything of the user's to run in the template."""
         runs = self.preload or self.runs_script
         return bool(runs) or self._preload_call is not None or self.preparation is not None
@@ -114,7 +114,7 @@ class Boot:
         In the template. Raises whatever they raise.
         """
         if self.preparation is not None:
-            preparation.release(self.preparation)
+            preparation.restore(self.preparation)
         for name in self.preload:
             __import__(name)
         if self.runs_script:
@@ -147,5 +147,5 @@ class Boot:
             from pidfdpool.worker import rebuild_guard
 
             with rebuild_guard.during(rebuild_guard.INITIALIZER):
-                function, arguments = inherited.release(self._initializer, self._descriptors)
+                function, arguments = inherited.restore(self._initializer, self._descriptors)
         function(*arguments)

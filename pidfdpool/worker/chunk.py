@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import chain, compress, repeat, starmap
 
 from pidfdpool.serialization import exception_chains, payload, picklers, scripts
-from pidfdpool.serialization.out_of_band import Apart
+from pidfdpool.serialization.out_of_band import OutOfBandPickle
 from pidfdpool.transport import black_box
 from pidfdpool.worker import rebuild_guard, tracebacks
 
@@ -49,7 +49,7 @@ class _Run:
         calls, marks = self._calls, _cleared()
         if marks is None:
             return chain.from_iterable(self._slices(lambda _note: 0))
-        if len(calls) > black_box.MARKS:
+        if len(calls) > black_box.MAX_MARKS:
             return chain.from_iterable(self._slices(marks.write))
         self._current = iter(calls)
         return compress(self._current, map(marks.write, repeat(_NOTE)))  # in C: 20 to 50 ns for each
@@ -91,7 +91,7 @@ def _cleared() -> mmap | None:
 
 def _step(count: int) -> int:
     """Return how many of so many calls are made from one note to the next."""
-    return 1 if count <= black_box.MARKS else -(-count // _NOTES)
+    return 1 if count <= black_box.MAX_MARKS else -(-count // _NOTES)
 
 
 def calls_at(notes: int, count: int) -> tuple[int, int] | None:
@@ -134,20 +134,20 @@ def call_all(function: Buffer, calls: Sequence[Buffer], starred: bool) -> _Told:
     began = time.perf_counter()
     failure = _make(function_, calls_, starred, results)
     took = time.perf_counter() - began
-    apart: Apart | None = None
+    pickled: OutOfBandPickle | None = None
     try:
-        apart = Apart(results, shared)
+        pickled = OutOfBandPickle(results, shared)
     except Exception as error:
         exception_chains.drop_tracebacks(error)
-    if apart is None:  # not in a handler: the traceback is to tell of the one result that does not pickle
+    if pickled is None:  # not in a handler: the traceback is to tell of the one result that does not pickle
         return *_what_pickles(results, failure), took
-    if picklers.handed_over:
+    if picklers.shared_resources:
         # What is shared is there for as long as this worker is, and who made the map may take its time. So these
         # are rebuilt when they come.
-        picklers.take_back(picklers.take_handed_over())
+        picklers.close_unfetched(picklers.pop_shared_resources())
         return (results,), failure, took
-    buffers: list[Any] = apart.buffers()
-    if apart.mentions(payload.MADE_BY_VALUE):
+    buffers: list[Any] = pickled.buffers()
+    if pickled.mentions(payload.CLASS_BY_VALUE):
         buffers[0] = bytes(buffers[0])  # what spares the host's classes looks at bytes only
     return buffers, failure, took
 
@@ -165,10 +165,10 @@ def _rebuilt(calls: Sequence[Buffer], starred: bool) -> tuple[Sequence[Any], boo
     except BaseException:
         from pidfdpool.serialization import salvage
 
-        rest = salvage.each(calls, in_host=False)
+        rest = salvage.load_items(calls, in_host=False)
         if rest is None:
             raise
-        return rest if starred else [call if type(call) is salvage.Lost else (call,) for call in rest], True
+        return rest if starred else [call if type(call) is salvage.FailedItem else (call,) for call in rest], True
 
 
 def _make(function: Any, calls: Sequence[Any], starred: bool, results: list[Any]) -> list[Buffer] | None:

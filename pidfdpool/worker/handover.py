@@ -27,13 +27,13 @@ class Handing:
     def __init__(self) -> None:
         self._waiting: list[Any] = []
         self._began = False
-        picklers.handed_over.clear()  # of the process that this one was forked from
+        picklers.shared_resources.clear()  # of the process that this one was forked from
 
     def note(self) -> None:
         """Note what the result that was just pickled shares. For who first looks whether there is anything."""
         self._began = True
-        waiting = [shared for shared in self._waiting if not picklers.is_fetched(shared)]
-        self._waiting = waiting + picklers.take_handed_over()
+        waiting = [shared for shared in self._waiting if not picklers.are_fetched(shared)]
+        self._waiting = waiting + picklers.pop_shared_resources()
 
     def see_fetched(self, channel: int) -> None:
         """Wait until all of it is fetched, or there is nobody left who would. channel: its descriptor."""
@@ -42,7 +42,7 @@ class Handing:
         deadline = time.monotonic() + PATIENCE
         poller = native.poll()
         poller.register(channel, 0)  # its end is told all the same
-        while not picklers.is_fetched(self._waiting) and time.monotonic() < deadline:
+        while not picklers.are_fetched(self._waiting) and time.monotonic() < deadline:
             if poller.poll(_LOOK):
                 return
         sharing: Any = sys.modules.get("multiprocessing.resource_sharer")

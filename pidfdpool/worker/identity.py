@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 TEMPLATE = "PidfdPoolTemplate"
 
 
-def assume(name: str, place: tuple[int, ...], boot: Boot, host_fd: int) -> None:
+def become_process(name: str, place: tuple[int, ...], boot: Boot, host_fd: int) -> None:
     """Make this process known to its own multiprocessing, now or later.
 
     place: its number among the host's processes, if it is a worker. host_fd: readable once the host is gone.
@@ -66,7 +66,10 @@ def bootstrap_is_replaced() -> bool:
 
 
 def run(work: Callable[[], int]) -> int:
-    """Return work(), done within multiprocessing's bootstrap if that is replaced. What its own does, `assume` has."""
+    """Return work(), called within multiprocessing's bootstrap if a tool has replaced that.
+
+    The original bootstrap is not called, because `become_process` has done its work.
+    """
     if not bootstrap_is_replaced():
         return work()
     process: Any = sys.modules["multiprocessing.process"]

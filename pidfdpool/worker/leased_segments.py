@@ -13,7 +13,7 @@ import os
 
 from pidfdpool.process import native
 from pidfdpool.serialization import payload
-from pidfdpool.serialization.out_of_band import Apart
+from pidfdpool.serialization.out_of_band import OutOfBandPickle
 from pidfdpool.transport import framing
 from pidfdpool.transport.segments import THRESHOLD, layout, memory
 from pidfdpool.transport.segments.arena import CALL
@@ -47,14 +47,14 @@ class Borrowing:
 
     def take(self, frame: Frame) -> None:
         """Map a segment, or unmap one; before the first, get ready to receive them."""
-        if frame.kind == framing.DESCRIPTORS:
-            self._channel.take_descriptors()
+        if frame.kind == framing.EXPECT_DESCRIPTORS:
+            self._channel.accept_descriptors()
             os.register_at_fork(after_in_parent=self._note_fork)
             return
-        if frame.kind == framing.FORGET:
+        if frame.kind == framing.UNMAP_SEGMENT:
             self._mapped.pop(frame.value, None)
             return
-        fd = self._channel.descriptor()
+        fd = self._channel.next_descriptor()
         if fd is None:
             return  # none was left; the task that needs it will not find it
         try:
@@ -73,8 +73,8 @@ class Borrowing:
 
         Return False if its segment did not get here, so that it cannot be run.
         """
-        loan = framing.LOAN.unpack(frame.buffers.pop())[0] if frame.slot & framing.WITH_LOAN else None
-        if frame.slot & framing.IN_SEGMENT:
+        loan = framing.LEASE.unpack(frame.buffers.pop())[0] if frame.slot & framing.HAS_LEASE else None
+        if frame.slot & framing.CALL_IN_SEGMENT:
             reference = frame.buffers[0]
             number = layout.number_of(reference)
             mapping = self._mapped.get(number)
@@ -83,7 +83,11 @@ class Borrowing:
             frame.buffers[:] = layout.parts(reference, memoryview(mapping))
             self._call = number
             self._seen = len(frame.buffers) > 1
-        self._flags = framing.ANSWERED if loan is None or loan in self._mapped else framing.ANSWERED | framing.MISSED
+        self._flags = (
+            framing.HAS_SEGMENT_FLAGS
+            if loan is None or loan in self._mapped
+            else framing.HAS_SEGMENT_FLAGS | framing.LEASE_NOT_RECEIVED
+        )
         self._loan = loan if loan in self._mapped else None
         self.lends = self._loan is not None
         self.active = True
@@ -96,13 +100,13 @@ class Borrowing:
             Exception: as `payload.dumps`.
         """
         assert self._loan is not None
-        apart = Apart(result, shared)
-        plan = layout.Layout(apart.pieces, apart.left_out)
+        pickled = OutOfBandPickle(result, shared)
+        plan = layout.Layout(pickled.pieces, pickled.out_of_band)
         mapping = self._mapped[self._loan]
-        if THRESHOLD <= plan.size <= len(mapping) and not apart.mentions(payload.MADE_BY_VALUE):
+        if THRESHOLD <= plan.size <= len(mapping) and not pickled.mentions(payload.CLASS_BY_VALUE):
             with memoryview(mapping) as whole:
                 plan.write(whole)
-            self._flags |= framing.TAKEN
+            self._flags |= framing.RESULT_IN_SEGMENT
             return [plan.reference(self._loan)]
         return plan.buffers()
 
@@ -113,18 +117,18 @@ class Borrowing:
         self._loan = None
         self.active = self.lends = False
         if number is not None and self._is_free(number):
-            flags |= framing.RETURNED
+            flags |= framing.CALL_SEGMENT_FREE
         self._seen = self._forked = False
         return flags
 
     def _is_free(self, number: int) -> bool:
         """Return whether the call's segment may be used again; otherwise it is left to those who look at it."""
         mapping = self._mapped[number]
-        if self._seen and (self._forked or memory.is_seen(mapping)):
+        if self._seen and (self._forked or memory.has_views(mapping)):
             del self._mapped[number]
             return False
         if self._seen:
-            memory.see_file(mapping, len(mapping))
+            memory.discard_private_pages(mapping, len(mapping))
         return True
 
     def _note_fork(self) -> None:

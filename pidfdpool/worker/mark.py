@@ -24,14 +24,14 @@ _SIGN = 0x2B1D  # 14 bits
 _RANDOM_BITS, _GENERATION_BITS = 24, 24  # 62 in all, so that no interface takes it for a negative number
 
 
-def family() -> int:
+def random_prefix() -> int:
     """Return the random part of one template's marks, so that those of nested pools differ."""
     return int.from_bytes(os.urandom(_RANDOM_BITS // 8))
 
 
-def make(family: int, generation: int) -> int:
+def make(prefix: int, generation: int) -> int:
     """Return the mark of one worker of a template."""
-    number = (_SIGN << _RANDOM_BITS | family) << _GENERATION_BITS
+    number = (_SIGN << _RANDOM_BITS | prefix) << _GENERATION_BITS
     return number | generation & (1 << _GENERATION_BITS) - 1
 
 

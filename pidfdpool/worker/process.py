@@ -22,7 +22,7 @@ from pidfdpool.process import exiting, hygiene, native
 from pidfdpool.process.spinning import Spin
 from pidfdpool.serialization import payload, picklers, scripts
 from pidfdpool.transport import black_box, frame_rules, framing, tokens
-from pidfdpool.transport.black_box import BEGUN, HEARD, NEXT, TAKEN_BACK
+from pidfdpool.transport.black_box import ANNOUNCED, CLAIMED, LAST_BEGUN, TAKEN_BACK_FROM
 from pidfdpool.transport.channel import Channel
 from pidfdpool.worker import chunk, context, handover, identity, rebuild_guard, script_module, tracebacks
 from pidfdpool.worker.leased_segments import Borrowing
@@ -63,12 +63,12 @@ class Worker:
         self._boot = boot
         self._host_fd = host_fd
         self._pid = os.getpid()
-        self._shared = payload.AllShared() if boot.forked else payload.Arrived()
+        self._shared = payload.InheritedMain() if boot.forked else payload.ReceivedMain()
         self._line: deque[Frame] = deque()  # what was read and is to be done: tasks, and at last to leave
         self._tokens = its_tokens
         self._spin = Spin(boot.spin)
         self._box = box
-        self._notes = black_box.share(box)  # what the host is to know of this process when it is dead
+        self._notes = black_box.map_words(box)  # what the host is to know of this process when it is dead
         self._passed = 0  # the first of the tasks that were taken back, once they are passed over
         self._mark = mark
         self._statm: int | None = None
@@ -83,7 +83,7 @@ class Worker:
         prctl.set_name(f"pidfd-worker{self._slot}")
         # A tool that is in each process's bootstrap begins and ends there, and does not expect to have begun before.
         (exiting.forget if identity.bootstrap_is_replaced() else exiting.begin)()
-        identity.assume(f"PidfdPoolWorker-{self._slot}", (self._slot + 1,), self._boot, self._host_fd)
+        identity.become_process(f"PidfdPoolWorker-{self._slot}", (self._slot + 1,), self._boot, self._host_fd)
         return identity.run(self._work)
 
     def _work(self) -> int:
@@ -115,7 +115,8 @@ class Worker:
     def _send(self, pieces: list[Buffer]) -> None:
         with self._sending:
             self._channel.send(pieces)
-        self._say_unsaid()
+        if self._unsaid:
+            self._say_unsaid()
 
     def _report(self, reason: str) -> None:
         """Say that this worker is not well: now, or as soon as the frame that is being written is complete."""
@@ -136,12 +137,11 @@ class Worker:
 
     def _beat(self) -> None:
         with suppress(OSError):  # the task has closed what is not its own
-            black_box.beat(self._box, time.monotonic())
+            black_box.record_heartbeat(self._box, time.monotonic())
 
     def _memory(self) -> int:
-        """Return this process's resident memory in KiB; 0: not watched, or not known."""
-        if self._statm is None:
-            return 0
+        """Return this process's resident memory in KiB; 0: not known."""
+        assert self._statm is not None
         try:
             pages, shared = (int(field) * _PAGE_KIB for field in os.pread(self._statm, 128, 0).split()[1:3])
             return min(pages - min(shared, self._segments.mapped >> 10), _MOST_KIB)
@@ -171,14 +171,14 @@ class Worker:
 
     def _look(self) -> list[Frame]:
         try:
-            return self._channel.receive_now()
+            return self._channel.receive_nowait()
         except BlockingIOError:
             return []
 
     def _read(self, frames: list[Frame]) -> None:
         """Take what was read: tasks and the word to leave in their order, what is about segments at once."""
         for frame in frames:
-            if frame.kind <= framing.LEAVE:
+            if frame.kind <= framing.EXIT:
                 self._line.append(frame)
             else:
                 self._segments.take(frame)
@@ -187,34 +187,36 @@ class Worker:
         """Do what was read so far; return whether there is to be more."""
         line, notes = self._line, self._notes
         while line:
-            if line[0].kind == framing.LEAVE:
+            frame = line[0]
+            if frame.kind == framing.EXIT:
                 return False
-            if line[0].slot & framing.NEEDS_SCRIPT and not scripts.ran:
+            if frame.slot & framing.NEEDS_SCRIPT and not scripts.ran_again:
                 self._send(framing.encode(framing.OUTDATED))
                 return False
-            if self._unwell and line[-1].kind != framing.LEAVE:
+            if self._unwell and line[-1].kind != framing.EXIT:
                 self._read(self._channel.receive())  # the host has been told: it takes these back, and sends LEAVE
             elif not tokens.take(self._tokens):
                 # Looked at before the host hears of it and sends others.
-                stolen = notes[HEARD] and not notes[TAKEN_BACK]
+                stolen = notes[ANNOUNCED] and not notes[TAKEN_BACK_FROM]
                 self._drop()
                 if stolen:
                     raise RuntimeError("a task has taken tokens of this worker's, which only its loop may take")
             else:
-                notes[NEXT] = number = line[0].value
+                notes[CLAIMED] = number = frame.value
                 # Looked at after that: the host takes back first, and looks then what is at hand.
-                if notes[TAKEN_BACK] and self._is_taken_back(number):
+                if notes[TAKEN_BACK_FROM] and self._is_taken_back(number):
                     self._drop()
                     continue
-                notes[BEGUN] = number
-                self._answer(line.popleft())
+                notes[LAST_BEGUN] = number
+                line.popleft()
+                self._answer(frame)
                 if self._outdated:
                     return False
         return True
 
     def _is_taken_back(self, number: int) -> bool:
         """Return whether a task for which there is a token was taken back: some task has put tokens down itself."""
-        first = self._notes[TAKEN_BACK]
+        first = self._notes[TAKEN_BACK_FROM]
         # So were those behind it, also those that are still to be read.
         self._passed = first if number == first or self._passed == first else 0
         return bool(self._passed)
@@ -227,16 +229,17 @@ class Worker:
             self._send(framing.encode(kind, value=1))
             self._outdated = True
             return
-        if kind == framing.UNSEEN:
+        if kind == framing.CALL_NOT_RECEIVED:
             self._send(framing.encode(kind, value=frame.value))
             frame = self._sent_anew(frame.value)
             kind, buffers = self._run_task(frame)
-        told = framing.ticks(time.monotonic() - began)
+        told = framing.encode_duration(time.monotonic() - began)
         if self._segments.active:
             told |= self._segments.answer()
-        elif frame.slot & framing.ABOUT_SEGMENTS:
-            told |= framing.ANSWERED
-        self._send(framing.encode(kind, told, self._memory(), frame.value, buffers))
+        elif frame.slot & framing.USES_SEGMENTS:
+            told |= framing.HAS_SEGMENT_FLAGS
+        memory = 0 if self._statm is None else self._memory()
+        self._send(framing.encode(kind, told, memory, frame.value, buffers))
 
     def _sent_anew(self, number: int) -> Frame:
         """Return the frame of a task when it has come for the second time, behind others that wait."""
@@ -261,12 +264,12 @@ class Worker:
 
     def _run_task(self, frame: Frame) -> tuple[int, list[Buffer]]:
         """Run a task as its flags say, and return its outcome."""
-        if type(frame.buffers) is framing.Lost:
+        if type(frame.buffers) is framing.MissingBuffers:
             return self._refuse(frame.buffers.size)
         deadline = framing.DEADLINE.unpack(frame.buffers.pop())[0] if frame.slot & framing.HAS_DEADLINE else None
         spare = frame.slot & framing.SPARE_DESCENDANTS
-        if frame.slot & framing.ABOUT_SEGMENTS and not self._segments.open(frame):
-            return framing.UNSEEN, []
+        if frame.slot & framing.USES_SEGMENTS and not self._segments.open(frame):
+            return framing.CALL_NOT_RECEIVED, []
         context.enter(frame.value, frame.generation, deadline)
         if spare:
             self._mark.take_off()
@@ -293,7 +296,8 @@ class Worker:
             frame.buffers.clear()
             result = function(*arguments, **keywords)
             del function, arguments, keywords
-            self._leave_if_forked()
+            if os.getpid() != self._pid:
+                self._leave()
             dump = self._segments.dump if self._segments.lends else payload.dumps
             kind, buffers = framing.RESULT, dump(result, self._shared)
         except scripts.NeedsScript:  # raised while the call is rebuilt, so nothing of it has run
@@ -301,18 +305,18 @@ class Worker:
             return framing.OUTDATED, []
         except BaseException as error:
             note.doing = None
-            self._leave_if_forked()
+            if os.getpid() != self._pid:
+                self._leave()
             kind, buffers = framing.ERROR, tracebacks.told(error, self._shared)
-        if picklers.handed_over:
+        if picklers.shared_resources:
             self._handing.note()
         hygiene.flush_output()
         return kind, buffers
 
-    def _leave_if_forked(self) -> None:
+    def _leave(self) -> None:
         """End a process that a task forked and that came back out of the task: it is no worker."""
-        if os.getpid() != self._pid:
-            hygiene.flush_output()
-            os._exit(0)
+        hygiene.flush_output()
+        os._exit(0)
 
     def _close_in_forked_child(self) -> None:
         context.forget()
@@ -323,7 +327,7 @@ class Worker:
         self._channel.close()
         # Before its box is closed: a signal's stack would go into whatever has that number next.
         with suppress(Exception):
-            black_box.forget_stacks()
+            black_box.stop_recording_stacks()
         for fd in self._held:
             with suppress(OSError):
                 native.close(fd)

@@ -14,7 +14,6 @@ On the only thread of a template or worker; never in the host.
 from __future__ import annotations
 
 import sys
-from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 from pidfdpool.process import native
@@ -23,7 +22,10 @@ from pidfdpool.worker import rebuild_guard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
     from typing import Any
+else:
+    ModuleSpec = type(sys.__spec__)  # `importlib.machinery` loads `warnings`, which template and workers do not need
 
 _real: list[ModuleType] = []  # what was `__main__` before; kept, because it holds the code that runs this process
 
@@ -46,17 +48,17 @@ class StandIn(ModuleType):
     def __getattr__(self, name: str) -> Any:
         """Run the script for a name that only it can tell."""
         script = scripts.current()
-        if not name.startswith("__") and script.can_run_again and name in script.names and not scripts.ran:
+        if not name.startswith("__") and script.can_run_again and name in script.names and not scripts.ran_again:
             _run_late(self)
             if name in vars(self):
                 return vars(self)[name]
-        hint = f" ({script.why_not})" if script.why_not else ""
+        hint = f" ({script.obstacle})" if script.obstacle else ""
         raise AttributeError(f"module '__main__' has no attribute {name!r} in this worker{hint}")
 
 
 def install(script: scripts.Script) -> None:
     """Put the stand-in in the place of this process's own `__main__`."""
-    scripts.described = script
+    scripts.received = script
     module = StandIn("__main__")
     names = vars(module)
     names[scripts.STAND_IN] = True
@@ -75,19 +77,19 @@ def run_script() -> None:
     What it raises is kept for those who ask for what it did not come to make.
     """
     module = sys.modules["__main__"]
-    if scripts.ran or not isinstance(module, StandIn):
+    if scripts.ran_again or not isinstance(module, StandIn):
         return
-    scripts.ran = True
+    scripts.ran_again = True
     from pidfdpool.serialization import namespaces, script_calls
 
-    names = namespaces.namespace("__main__")
+    names = namespaces.module_globals("__main__")
     before = _handlers()
     _run_into(names)
     for number, handler in _handlers().items():
         if handler is not before[number]:
             _signals[number] = handler
             native.set_signal(number, before[number])  # the template has handlers of its own
-    namespaces.take_over_script("__main__", script_calls.pickled_alone)
+    namespaces.adopt_script_globals("__main__", script_calls.pickle_value)
 
 
 def keep_signals() -> None:
@@ -109,7 +111,7 @@ def _handlers() -> dict[int, Any]:
 
 def _run_late(module: ModuleType) -> None:
     """Run the script beside what there is of it already, which stays as it is."""
-    scripts.ran = True
+    scripts.ran_again = True
     names: dict[str, Any] = dict(vars(ModuleType("__main__")))
     _run_into(names)
     for name, value in names.items():

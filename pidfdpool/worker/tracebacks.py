@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pidfdpool.transport.framing import Buffer
 
-_LOOP = ("pidfdpool.worker.", "pidfdpool.template.process")
+_LOOP = ("pidfdpool.worker.", "pidfdpool.template.")
 
 
 def told(error: BaseException, shared: payload.SharedMain | None) -> list[Buffer]:

@@ -96,8 +96,8 @@ def test_what_is_replaced_is_what_the_pool_calls():
         (Patch("pidfdpool.no_such", "name", 0), "pidfdpool.no_such has no name"),
         (Patch("pidfdpool.scheduler", "Machine.no_such", print), "pidfdpool.scheduler has no Machine.no_such"),
         (Patch("pidfdpool.scheduler", "NoSuch.may_nap", print), "pidfdpool.scheduler has no NoSuch.may_nap"),
-        (Patch("pidfdpool.loop.pool", "Pool.may_be_led", print), "is a property now, not a function"),
-        (Patch("pidfdpool.scheduler.prefetch", "LOT", 1.0), "is a int now, not a float"),
+        (Patch("pidfdpool.loop.decisions", "Decisions.may_lead", print), "is a property now, not a function"),
+        (Patch("pidfdpool.scheduler.prefetch", "MAX_BATCH", 1.0), "is a int now, not a float"),
     ],
 )
 def test_a_name_that_is_gone_or_has_changed_its_kind_is_an_error(patch, message):

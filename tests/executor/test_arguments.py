@@ -133,11 +133,11 @@ def test_an_executor_that_only_a_map_knows_of_finishes_it():
 
 def test_repr_tells_the_state():
     pool = PidfdPoolExecutor(2)
-    assert repr(pool) == "<PidfdPoolExecutor max_workers=2 idle>"
+    assert repr(pool) == "<PidfdPoolExecutor not started, 0 of 2 workers busy, 0 tasks pending>"
     pool.submit(calls.double, 1).result()
-    assert repr(pool) == "<PidfdPoolExecutor max_workers=2 started>"
+    assert repr(pool) == "<PidfdPoolExecutor open, 0 of 2 workers busy, 0 tasks pending>"
     pool.shutdown()
-    assert repr(pool) == "<PidfdPoolExecutor max_workers=2 shut down>"
+    assert repr(pool) == "<PidfdPoolExecutor shut down, 0 of 2 workers busy, 0 tasks pending>"
 
 
 def test_10_000_tasks_and_20_pools_leave_no_trace():

@@ -170,7 +170,7 @@ def test_a_large_global_is_told_of_once_and_at_the_users_line(main, recwarn):
         assert [pool.submit(main.around).result(20) for _ in range(3)] == [150_000] * 3
     (warning,) = [each for each in recwarn if each.category is LargeGlobalWarning]
     assert warning.filename == __file__
-    for part in ("'TABLE'", "which large uses", "MB"):
+    for part in ("'TABLE'", "used by 'large'", "MB"):
         assert part in str(warning.message)
 
 

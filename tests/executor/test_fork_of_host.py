@@ -120,13 +120,13 @@ def test_the_childs_collector_waits_for_no_thread_that_was_not_copied(pool, fork
     held, done = threading.Event(), threading.Event()
 
     def hold():
-        with inner.poller._wake_lock:
+        with inner.core.poller._wake_lock:
             held.set()
             done.wait()
 
     def child():
         inner._owner_is_lost(None)
-        inner.poller.__del__()
+        inner.core.poller.__del__()
 
     thread = threading.Thread(target=hold)
     thread.start()
@@ -168,17 +168,17 @@ def guards(pool):
     """Return every lock of ours that another thread may hold at a fork, whatever it is doing."""
     inner = pool._pool
     (guided,) = pool._maps
-    arena = inner.lender.arena
+    arena = inner.leases.arena
     return {  # in the order in which they are taken
-        "of who serves": inner.poller.serving,
+        "of who serves": inner.core.poller.serving,
         "of the map": guided._lock,
         "of the executor": pool._lock,
         "of all pools": lifecycle._guard,
         "of who notices a fork": lifecycle._noticing.setdefault(os.getpid(), threading.RLock()),
         "of a future": pool.submit(calls.sleep, 0.5)._condition,
-        "of the pool": inner.lock,
+        "of the pool": inner.core.lock,
         "of the segments": arena._lock,
-        "of who wakes": inner.poller._wake_lock,
+        "of who wakes": inner.core.poller._wake_lock,
     }
 
 
@@ -202,9 +202,9 @@ def test_a_guard_that_another_thread_holds_stops_nobody_in_the_child(pool, fork,
             assert another.submit(calls.double, 2).result(20) == 4
         assert pool.submit(calls.double, 3).result(20) == 6
         assert list(pool.map(calls.double, range(3), timeout=20)) == [0, 2, 4]
-        inner.happen(events.ShutdownAsked())
-        inner.poller.wake()
-        inner.lender.abandon_in_forked_child()
+        inner.core.handle(events.ShutdownRequested())
+        inner.core.poller.wake()
+        inner.leases.abandon_in_forked_child()
         pool.shutdown()
         lifecycle._at_exit()
 
@@ -271,7 +271,7 @@ def test_a_child_that_is_forked_while_the_executors_locks_are_held_uses_it():
         assert pool.submit(calls.double, 1).result(20) == 2
 
         def hold():
-            with pool._lock, pool._pool.lock:
+            with pool._lock, pool._pool.core.lock:
                 held.set()
                 give_back.wait(20)
 

@@ -128,7 +128,7 @@ def test_an_executor_that_is_collected_finishes_its_tasks_and_ends(way):
     pool = PidfdPoolExecutor(2, mp_context=way)
     futures = [pool.submit(calls.sleep, 0.02, number) for number in range(10)]
     template = pool.submit(os.getppid).result()
-    thread = pool._pool._thread._thread
+    thread = pool._pool.core.thread._thread
     del pool
     gc.collect()
     assert [future.result(timeout=20) for future in futures] == list(range(10))
@@ -141,7 +141,7 @@ def test_an_executor_in_a_cycle_is_collected_too():
     pool = PidfdPoolExecutor(1)
     pool.cycle = pool
     assert pool.submit(calls.double, 2).result() == 4
-    thread = pool._pool._thread._thread
+    thread = pool._pool.core.thread._thread
     del pool
     eventually(lambda: gc.collect() is not None and not thread.is_alive(), "the thread ends")
 

@@ -223,7 +223,7 @@ class Chaos:
         return self.chance.choice(futures[:6] if self.chance.random() < 0.5 else futures)
 
     def signal_one(self, number):
-        template = self.pool._pool.template if self.pool._pool else None
+        template = self.pool._pool.core.template if self.pool._pool else None
         if template is None or template.handle is None:
             return
         try:
@@ -292,7 +292,7 @@ def test_chaos_at_full_load_resolves_every_future_once_with_the_right_value_or_e
         print(chaos.number, "tasks", dict(chaos.outcomes), pool.stats())
         eventually(lambda: len(chaos.told) == chaos.listened_to, "every future has called back")
         assert set(chaos.told.values()) == {1}
-        template = pool._pool.template
+        template = pool._pool.core.template
         if template is not None and template.handle is not None:
             pid = template.handle.pid
             eventually(lambda: not any(map(is_zombie, children(pid))), "no zombie is left")

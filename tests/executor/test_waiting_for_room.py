@@ -176,11 +176,11 @@ def test_threads_and_loops_take_turns_and_the_more_urgent_go_first(full, tmp_pat
 
     def in_loop(name, pool=full):
         callers.append(Caller(asyncio.run, pool.run(calls.append, ran, name)))
-        eventually(lambda: len(full._pool.line.places) == len(callers), "the loop's call waits")
+        eventually(lambda: len(full._pool.core.admission.waiting) == len(callers), "the loop's call waits")
 
     def in_thread(name):
         callers.append(Caller(full.submit, calls.append, ran, name))
-        eventually(lambda: len(full._pool.line.places) == len(callers), "submit waits")
+        eventually(lambda: len(full._pool.core.admission.waiting) == len(callers), "submit waits")
 
     for turn in range(3):
         in_loop(f"loop-{turn}")
@@ -230,7 +230,7 @@ def test_large_calls_wait_without_segments_of_their_own(full):
     async def main():
         document = b"x" * (1 << 18)
         waiting = await begin(*(full.run(len, document + bytes([n])) for n in range(40)))
-        assert len(full._pool.lender.arena.segments) < 10
+        assert len(full._pool.leases.arena.segments) < 10
         waiting.pop().cancel()
         full.release.touch()
         assert await asyncio.gather(*waiting) == [(1 << 18) + 1] * 39
@@ -247,7 +247,7 @@ def test_leaving_the_line_costs_no_memory():
             (waiting,) = await begin(pool.run(calls.double, 1))
             waiting.cancel()
             await outcomes_of([waiting])
-        assert len(pool._pool.line._order) < 200
+        assert len(pool._pool.core.admission._order) < 200
         pool.kill_workers()
         await outcomes_of([first])
 
@@ -264,7 +264,7 @@ def test_who_begins_to_wait_while_an_answer_is_told_is_none_of_what_is_to_be_tol
         callers.append(Caller(full.submit, calls.run_until, str(begun), str(release), "took the room"))
         eventually(begun.exists, "it runs")
         callers.append(Caller(full.submit, calls.double, 2))
-        eventually(lambda: full._pool.line.places, "submit waits")
+        eventually(lambda: full._pool.core.admission.waiting, "submit waits")
 
     full.holding.add_done_callback(others_come)
     full.release.touch()
@@ -314,8 +314,8 @@ def end_by_failure(pool):
     def fail():
         raise ZeroDivisionError("a fault of the pool's")
 
-    pool._pool.starter.if_wanted = fail
-    pool._pool.poller.wake()
+    pool._pool.starter.start_if_wanted = fail
+    pool._pool.core.poller.wake()
 
 
 @pytest.mark.parametrize(

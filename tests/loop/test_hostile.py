@@ -102,8 +102,8 @@ SEALED = {
     "DROPPED of fewer": {"kind": framing.DROPPED, "value": -5},
     "DROPPED of more": {"kind": framing.DROPPED, "value": 7},
     "OUTDATED with a buffer": {"kind": framing.OUTDATED, "buffers": [b"a"]},
-    "UNSEEN of no task": {"kind": framing.UNSEEN, "value": -1},
-    "a request of the host's": {"kind": framing.LEAVE},
+    "CALL_NOT_RECEIVED of no task": {"kind": framing.CALL_NOT_RECEIVED, "value": -1},
+    "a request of the host's": {"kind": framing.EXIT},
     "a word of the template's": {"kind": framing.SPAWNED, "value": 1},
     "a kind that there is not": {"kind": 99},
 }
@@ -137,7 +137,7 @@ def test_a_result_and_what_follows_it_in_one_read_are_told_apart(tmp_path):
         held.add_done_callback(lambda _: None)
         eventually((tmp_path / "runs").exists, "it runs")
         # The answer and the nonsense are read together, because nobody reads until both are there.
-        with pool._pool.poller.serving:
+        with pool._pool.core.poller.serving:
             (tmp_path / "go").touch()
             calls.wait_for(str(tmp_path / "go"))
             eventually(lambda: unread(pool) > 16 + 8, "both are written")
@@ -153,7 +153,7 @@ def unread(pool) -> int:
     import termios
 
     count = array.array("i", [0])
-    fcntl.ioctl(pool._pool.workers[0].channel.fileno(), termios.FIONREAD, count)
+    fcntl.ioctl(pool._pool.core.workers[0].channel.fileno(), termios.FIONREAD, count)
     return count[0]
 
 
@@ -207,7 +207,7 @@ def send_ahead(pool, count: int) -> None:
     """Have what waits sent to the worker, though it is little, and however slow the tasks before were."""
     seem_quick(pool)
     pool.resize(1)  # any decision will do
-    eventually(lambda: len(pool._pool.machine.given) == count, "it is ahead")
+    eventually(lambda: len(pool._pool.machine.prefetched) == count, "it is ahead")
 
 
 # ---- tokens -------------------------------------------------------------------------------------------------------
@@ -278,14 +278,14 @@ def test_a_cancel_behind_a_task_that_has_a_segment_leaves_that_one_its_segment(t
         ahead = [pool.submit(hostile.make_bytes, 1 << 20) for _ in range(3)]
         eventually((tmp_path / "runs").exists, "it runs")
         send_ahead(pool, 3)
-        account = pool._pool.workers[0].account
-        assert account.lent, "what is ahead was lent a segment"
+        account = pool._pool.core.workers[0].account
+        assert account.leased, "what is ahead was lent a segment"
         assert ahead[2].cancel()
         (tmp_path / "go").touch()
         assert held.result(timeout=30) == "held"
         assert [len(future.result(timeout=30)) for future in ahead[:2]] == [1 << 20] * 2
         assert pool.workers()[0].pid == worker, "it was not killed"
-        eventually(lambda: not account.lent, "what was lent is back")
+        eventually(lambda: not account.leased, "what was leased is back")
 
 
 # ---- what a dead worker leaves ------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def test_all_that_a_worker_wrote_is_read_though_it_is_dead(tmp_path):
         worker = pool.workers()[0].pid
         eventually((tmp_path / "runs").exists, "it runs")
         send_ahead(pool, 11)
-        with pool._pool.poller.serving:  # nobody reads before it is dead: more is there than a few reads take
+        with pool._pool.core.poller.serving:  # nobody reads before it is dead: more is there than a few reads take
             (tmp_path / "go").touch()
             eventually(lambda: not os.path.exists(f"/proc/{worker}"), "the worker is dead and reaped")
             assert unread(pool) > 4 << 16
@@ -318,7 +318,7 @@ def test_a_worker_that_closes_its_standard_error_keeps_nobody_busy(monkeypatch):
     monkeypatch.setattr(Stderr, "read", lambda self: next(reads) >= 0 and read(self))
     with PidfdPoolExecutor(1, capture_stderr=True) as pool:
         pool.submit(hostile.close_standard_error).result(timeout=30)
-        link = pool._pool.workers[0]
+        link = pool._pool.core.workers[0]
         eventually(lambda: not link._stderr_watch.active, "its end is noticed, and not waited for again")
         count = next(reads)
         assert pool.submit(calls.double, 21).result(timeout=30) == 42

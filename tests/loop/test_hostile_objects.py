@@ -237,7 +237,7 @@ class Box:
         return unpack, (pickle.dumps(self.inner),)
 
     def __eq__(self, other):
-        return payload.picklers.pickled(self) == payload.picklers.pickled(other)
+        return payload.picklers.dumps(self) == payload.picklers.dumps(other)
 
     __hash__ = None
 

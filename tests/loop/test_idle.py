@@ -17,8 +17,8 @@ def close_standard_error():
 def serves_nothing(pool, monkeypatch):
     """Return whether the pool thread has nothing to serve for a while."""
     served = []
-    serve = pool._pool.poller.serve
-    monkeypatch.setattr(pool._pool.poller, "serve", lambda ready: (served.append(ready), serve(ready)))
+    serve = pool._pool.core.poller.serve
+    monkeypatch.setattr(pool._pool.core.poller, "serve", lambda ready: (served.append(ready), serve(ready)))
 
     def rests():
         served.clear()

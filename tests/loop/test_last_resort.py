@@ -41,7 +41,7 @@ def test_who_waits_for_room_is_told_that_the_pool_has_failed(monkeypatch, tmp_pa
 
         thread = threading.Thread(target=submit, daemon=True)
         thread.start()
-        eventually(lambda: pool._pool.line.places, "it waits for room")
+        eventually(lambda: pool._pool.core.admission.waiting, "it waits for room")
         monkeypatch.setattr(pool._pool.machine, "take_answers", broken)
         (tmp_path / "held.release").touch()
         thread.join(30)
@@ -50,20 +50,20 @@ def test_who_waits_for_room_is_told_that_the_pool_has_failed(monkeypatch, tmp_pa
 
 
 def test_answers_behind_one_that_could_not_be_told_are_told(pool, monkeypatch, tmp_path):
-    tell, told = responses.tell, []
+    deliver, told = responses.deliver, []
 
-    def tell_some(untold, task):
+    def deliver_some(undelivered, task):
         told.append(task.number)
         if len(told) == 3:
             raise ZeroDivisionError("a slip")
-        tell(untold, task)
+        deliver(undelivered, task)
 
     path = tmp_path / "held"
     held = pool.submit(calls.run_until, str(path), f"{path}.release", "value")
     eventually(path.exists, "it runs")
     # All of these are ahead of the worker, and their answers come together.
     futures = [pool.submit(calls.double, number) for number in range(20)]
-    monkeypatch.setattr(responses, "tell", tell_some)
+    monkeypatch.setattr(responses, "deliver", deliver_some)
     (tmp_path / "held.release").touch()
     assert not wait([held, *futures], 30).not_done
     outcomes = [future.exception() or future.result() for future in futures]
@@ -84,7 +84,7 @@ def test_what_a_signal_handler_has_interrupted_is_told_by_the_pool_thread(pool):
         told.append("again")
 
     with pytest.raises(KeyboardInterrupt):
-        pool._pool.leading.run([interrupted, lambda: told.append(threading.current_thread().name)])
+        pool._pool.core.outbox.run([interrupted, lambda: told.append(threading.current_thread().name)])
     eventually(lambda: len(told) == 3, "all is told")
     assert told[:2] == ["interrupted", "again"]
     assert told[2].startswith("pidfdpool-")

@@ -12,13 +12,13 @@ import pytest
 
 from pidfdpool import PidfdPoolExecutor, WorkerCrashed
 from pidfdpool.loop import leader as leading_module
-from pidfdpool.loop.leader import Leading
+from pidfdpool.loop.outbox import Outbox
 from tests import calling_back, calls
 from tests.conditions import eventually, run_python
 
 
 def leads(pool) -> bool:
-    return bool(pool._pool.poller.leader)
+    return bool(pool._pool.core.poller.leader)
 
 
 class Waiting:
@@ -159,7 +159,7 @@ def test_whoever_resolves_the_future_ends_the_wait(pool, held, how):
     elif how == "kill_workers":
         pool.kill_workers()
     else:
-        os.kill(pool._pool.template.end.pid, signal.SIGKILL)
+        os.kill(pool._pool.core.template.end.pid, signal.SIGKILL)
     told = {"kill": "TaskKilled", "by hand": "by hand", "kill_workers": "WorkerCrashed"}
     assert waiting.end() in (told.get(how, "WorkerCrashed"), "PoolBroken")
 
@@ -179,7 +179,7 @@ def test_a_waiting_task_that_is_cancelled_ends_the_wait(way, tmp_path):
 def test_a_pool_thread_that_is_late_does_not_take_a_wake_up_from_the_leader(pool):
     """It was about to look at the channels when another thread took them over, for a task that is cancelled then."""
     pool.submit(calls.double, 1).result()
-    poller = pool._pool.poller
+    poller = pool._pool.core.poller
     poller.leader[None] = 0  # no thread's number
     try:
         poller.lead()
@@ -286,8 +286,7 @@ def test_what_interrupts_the_leader_may_wait_and_the_leader_is_woken_again(tmp_p
     """
     code = """
     from pidfdpool.process import interruptible
-    from pidfdpool.loop import leader as leading
-    leading._host_handles_signals = lambda: False
+    interruptible.handlers_are_called = lambda: False
     interruptible.STEPS = ()  # the main thread looks again by itself only for a while
     path = os.path.join(sys.argv[2], "held")
     def handle(*_):
@@ -308,28 +307,28 @@ def test_what_interrupts_the_leader_may_wait_and_the_leader_is_woken_again(tmp_p
 def test_what_is_left_to_two_threads_at_once_is_run_by_one_of_them(pool):
     """At the pool's end a thread that leaves something runs it itself, while the pool's thread may be at it, too."""
     pool.submit(calls.double, 1).result()
-    leading, ran = Leading(pool._pool, 0.0), []
+    outbox, ran = Outbox(pool._pool.core), []
 
     def first():
         ran.append("first")
-        assert leading._left.popleft() is first  # by the other thread, which runs it as well
+        assert outbox.left.popleft() is first  # by the other thread, which runs it as well
 
-    leading._left.extend([first, lambda: ran.append("second"), lambda: ran.append("third")])
-    leading.catch_up()
+    outbox.left.extend([first, lambda: ran.append("second"), lambda: ran.append("third")])
+    outbox.run_left()
     assert ran == ["first", "second", "third"]
 
 
 def test_a_leader_that_has_not_had_its_turn_when_the_pool_ends_is_not_forgotten(pool, held, monkeypatch):
     inner = pool._pool
     waiting = Waiting(pool, held)
-    ring = inner.poller.wake_leader
+    ring = inner.core.poller.wake_leader
     monkeypatch.setattr(leading_module, "LEAVING", 0.0)
-    monkeypatch.setattr(inner.poller, "wake_leader", lambda: None)  # as if it was not run meanwhile
+    monkeypatch.setattr(inner.core.poller, "wake_leader", lambda: None)  # as if it was not run meanwhile
     pool.kill_workers()
-    eventually(lambda: not inner._thread._thread.is_alive(), "the pool's thread ends")
+    eventually(lambda: not inner.core.thread._thread.is_alive(), "the pool's thread ends")
     ring()
     assert waiting.end() == "WorkerCrashed"
-    eventually(lambda: inner.poller._wake_fd < 0, "the leader has closed what was left to it")
+    eventually(lambda: inner.core.poller._wake_fd < 0, "the leader has closed what was left to it")
 
 
 def test_the_main_thread_leads_where_no_handler_could_keep_it_from_that():
@@ -341,7 +340,7 @@ def test_the_main_thread_leads_where_no_handler_could_keep_it_from_that():
         def look():
             end = time.monotonic() + seconds
             while not seen and time.monotonic() < end:
-                seen.extend(pool._pool.poller.leader.values())
+                seen.extend(pool._pool.core.poller.leader.values())
                 time.sleep(0.001)
         looking = threading.Thread(target=look)
         looking.start()
@@ -391,7 +390,7 @@ RAISING = """
 
     def interrupt_the_leader():
         end = time.monotonic() + 0.5
-        while not pool._pool.poller.leader and time.monotonic() < end:
+        while not pool._pool.core.poller.leader and time.monotonic() < end:
             time.sleep(0.001)  # it may not lead, if the pool's thread is serving something just then
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 

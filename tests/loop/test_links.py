@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from types import SimpleNamespace
 
-from pidfdpool.loop import segment_leases
 from pidfdpool.loop.links import WorkerLink
-from pidfdpool.loop.poller import Poller
+from pidfdpool.loop.poller import WRITE, Poller
+from pidfdpool.loop.segment_account import ResultLease, SegmentAccount, TaskSegments
 from pidfdpool.transport import channel as channels
 from pidfdpool.transport import tokens
 
@@ -55,15 +55,46 @@ class Arena:
     def __init__(self):
         self.back = []
 
-    def give_back(self, segment):
+    def release(self, segment):
         self.back.append(segment)
 
 
 def test_what_a_dead_worker_was_lent_is_not_used_again():
     """A process that its task started may have it mapped."""
-    arena, account = Arena(), segment_leases.Account()
-    call, loan = SimpleNamespace(spoilt=False), SimpleNamespace(spoilt=False)
-    account.lent[1] = segment_leases._Lent(call, segment_leases._Loan(arena, loan), None)
+    arena, account = Arena(), SegmentAccount()
+    call, loan = SimpleNamespace(not_reusable=False), SimpleNamespace(not_reusable=False)
+    account.leased[1] = TaskSegments(call, ResultLease(arena, loan), None)
     account.close()
-    assert (call.spoilt, loan.spoilt) == (True, True)
+    assert (call.not_reusable, loan.not_reusable) == (True, True)
     assert arena.back == [loan]
+
+
+def test_a_channel_is_not_waited_for_to_take_more_when_a_later_post_has_sent_all():
+    """Otherwise the pool's thread would go round and round: a channel with nothing in it can always take more."""
+    poller = Poller()
+    ours, theirs = channels.pair()
+    our_tokens, its_tokens = tokens.pair()
+    link = WorkerLink(0, 1, ours, our_tokens, poller)
+    flushed = []
+
+    def serve(mask):
+        flushed.append(mask)
+        link.flush()
+
+    link.watch_channel(serve)
+    link.post([bytes(1 << 22)])  # more than the kernel takes
+    theirs.setblocking(False)
+    while link.channel.has_unsent:
+        while True:
+            try:
+                theirs.recv(1 << 20)
+            except BlockingIOError:
+                break
+        link.post([b"more"])
+    poller.wait(0)
+    poller.wait(0)
+    assert flushed == [WRITE]
+    link.close()
+    poller.close()
+    theirs.close()
+    os.close(its_tokens)

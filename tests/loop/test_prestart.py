@@ -101,7 +101,7 @@ def test_a_pool_that_is_shut_down_starts_nothing(way):
     pool.shutdown()
     with pytest.raises(RuntimeError, match="after shutdown"):
         pool.prestart()
-    assert repr(pool).endswith("shut down>")
+    assert "shut down" in repr(pool)
 
 
 def test_a_shutdown_meanwhile_ends_the_waiting(way, tmp_path):
@@ -201,7 +201,7 @@ def test_arguments_are_checked_before_anything_starts(way, arguments, error, mes
     with PidfdPoolExecutor(2, mp_context=way) as pool:
         with pytest.raises(error, match=message):
             pool.prestart(**arguments)
-        assert repr(pool).endswith("idle>")
+        assert "not started" in repr(pool)
 
 
 def test_a_wait_is_not_needed_when_all_are_there(way):
@@ -229,7 +229,7 @@ def test_there_is_one_thread_and_it_sleeps(way):
         pool.prestart()
         (thread,) = set(os.listdir("/proc/self/task")) - before
         pids = [worker.pid for worker in pool.workers()]
-        pids.append(pool._pool.template.end.pid)
+        pids.append(pool._pool.core.template.end.pid)
         assert [len(os.listdir(f"/proc/{pid}/task")) for pid in pids] == [1, 1, 1]
 
         def switches() -> list[str]:

@@ -12,7 +12,7 @@ from pidfdpool import PidfdPoolExecutor, unhealthy
 from pidfdpool.deaths import Cause
 from pidfdpool.errors import MemoryExceeded, WorkerCrashed
 from pidfdpool.loop import outcomes
-from pidfdpool.scheduler.pool_state import MOST_GENERATIONS
+from pidfdpool.scheduler.workforce import MAX_GENERATION
 from pidfdpool.transport import framing
 from tests import calls
 from tests.conditions import eventually, is_alive
@@ -222,11 +222,11 @@ def test_a_pool_goes_on_when_its_workers_cannot_be_counted_any_further(way):
     with PidfdPoolExecutor(1, mp_context=way, max_tasks_per_child=1) as pool:
         first = pool.submit(os.getpid)
         first.result(timeout=20)
-        pool._pool.machine._generations = MOST_GENERATIONS - 2
+        pool._pool.machine.workforce._last_generation = MAX_GENERATION - 2
         futures = [pool.submit(os.getpid) for _ in range(6)]
         assert len({future.result(timeout=20) for future in futures}) == 6
         generations = [future.worker.generation for future in futures]
-        assert max(generations) == MOST_GENERATIONS
+        assert max(generations) == MAX_GENERATION
         assert min(generations) < 5
         assert len(set(generations)) >= 5, "2 was there before, and came again"
         # A task's attempts are counted without end; a frame has room for fewer.

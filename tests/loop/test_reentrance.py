@@ -207,7 +207,7 @@ def test_a_result_that_waits_for_another_one_while_it_is_rebuilt_is_refused(pool
 
 
 def test_a_handler_that_has_interrupted_a_decision_does_not_wait_for_itself(pool, held):
-    with pool._pool.lock:  # as a handler finds it that comes amid a decision of its own thread's
+    with pool._pool.core.lock:  # as a handler finds it that comes amid a decision of its own thread's
         assert refused(held) == "RuntimeError"
     held.release.touch()
     assert held.result(20) == "value"
@@ -223,7 +223,7 @@ def test_shutdown_waits_for_a_start_in_another_thread(way):
     futures = []
     thread = threading.Thread(target=lambda: futures.append(pool.submit(calls.sleep, 0.1, "done")))
     thread.start()
-    eventually(lambda: futures or (pool._pool is not None and pool._pool.tasks), "it has submitted")
+    eventually(lambda: futures or (pool._pool is not None and pool._pool.core.tasks), "it has submitted")
     pool.shutdown(wait=True)
     thread.join()
     assert futures[0].result(timeout=0) == "done"

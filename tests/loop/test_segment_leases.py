@@ -26,7 +26,7 @@ SIZES = [0, 1, THRESHOLD - 400, THRESHOLD - 1, THRESHOLD, THRESHOLD + 1, 100_000
 
 
 def arena_of(pool) -> arena.Arena:
-    return pool._pool.lender.arena
+    return pool._pool.leases.arena
 
 
 def warm(pool, value=b"x" * MB, times: int = 3) -> None:
@@ -318,7 +318,7 @@ def test_cancelled_and_dropped_tasks_give_their_segments_back(pool, tmp_path):
 
 
 def test_a_cancel_behind_a_task_that_borrowed_a_segment_costs_nobody_anything(tmp_path):
-    """What tasks ahead were lent for their results comes back with those that are taken back, and with no others."""
+    """What tasks ahead were leased for their results comes back with those taken back, and with no others."""
     with PidfdPoolExecutor(1, prefetch=60.0) as pool:
         for _ in range(20):
             pool.submit(large.make, MB).result()  # quick tasks of this name have large results
@@ -326,8 +326,8 @@ def test_a_cancel_behind_a_task_that_borrowed_a_segment_costs_nobody_anything(tm
         holding = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "release"))
         eventually((tmp_path / "runs").exists, "it runs")
         first, second, last = (pool.submit(large.make, MB + n) for n in range(3))
-        (link,) = pool._pool.workers.values()
-        eventually(lambda: len(link.account.lent) >= 2, "tasks ahead have been lent something")
+        (link,) = pool._pool.core.workers.values()
+        eventually(lambda: len(link.account.leased) >= 2, "tasks ahead have been leased something")
         assert last.cancel()
         (tmp_path / "release").touch()
         holding.result(20)
@@ -341,7 +341,7 @@ def test_a_call_that_is_taken_back_leaves_its_segment_to_the_next(tmp_path):
         holding = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "release"))
         eventually((tmp_path / "runs").exists, "it runs")
         ahead = pool.submit(large.echo, b"x" * MB)
-        eventually(lambda: pool._pool.machine.given, "it is ahead")
+        eventually(lambda: pool._pool.machine.prefetched, "it is ahead")
         before = set(arena_of(pool).segments)
         assert ahead.cancel()
         del ahead
@@ -395,21 +395,21 @@ def test_idle_memory_is_given_back_and_the_pool_sleeps_on(pool, monkeypatch):
     result = pool.submit(large.make_array, MB, 1.0).result()
     del result
     assert len(arena_of(pool)) > 0
-    monkeypatch.setattr(arena, "IDLE", 0.2)
+    monkeypatch.setattr(arena, "IDLE_TIME", 0.2)
     pool.submit(large.echo, 1).result()
     eventually(lambda: len(arena_of(pool)) == 0, "the host lets go of it")
-    eventually(lambda: pool._pool.sleeps_until is None, "nothing is waited for")
+    eventually(lambda: pool._pool.core.sleeps_until is None, "nothing is waited for")
     assert segments_of_host() == large.segments_seen() == 0
     for _ in range(2):
         assert pool.submit(large.segments_seen).result() == 0, "the workers let go of it, too"
-    eventually(lambda: not arena_of(pool).let_go, "nobody is told of it again")
+    eventually(lambda: not arena_of(pool).to_unmap, "nobody is told of it again")
     warm(pool)
 
 
 def test_a_result_that_is_dropped_while_the_pool_sleeps_is_given_back(pool, monkeypatch):
-    monkeypatch.setattr(arena, "IDLE", 0.2)
+    monkeypatch.setattr(arena, "IDLE_TIME", 0.2)
     kept = [pool.submit(large.make_array, MB, 1.0).result() for _ in range(4)]
-    eventually(lambda: pool._pool.sleeps_until is None, "nothing is waited for")
+    eventually(lambda: pool._pool.core.sleeps_until is None, "nothing is waited for")
     assert len(arena_of(pool)) > 0
     kept.clear()
     gc.collect()
@@ -450,7 +450,7 @@ def test_the_memory_that_dead_workers_had_is_replaced(way):
     with PidfdPoolExecutor(1, mp_context=way, intensity=1000, backoff=0.0) as pool:
         array = numpy.zeros(MB // 8)
         warm(pool, array)
-        for _ in range(arena.MOST // 4):
+        for _ in range(arena.MAX_SEGMENTS // 4):
             assert type(pool.submit(large.echo_or_die, array, True).exception()) is WorkerCrashed
             pool.submit(large.echo_or_die, array, False).result()
         gc.collect()
@@ -518,11 +518,11 @@ def test_a_host_at_its_limit_of_descriptors_goes_on(way):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, 4096))
                 for size in (100_000, 1_000_000, 5_000_000) * 3:
                     assert pool.submit(large.echo, b"x" * size).result() == b"x" * size
-                    assert len(pool._pool.lender.arena) == 0
+                    assert len(pool._pool.leases.arena) == 0
                 resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 4096))
                 for size in (100_000, 1_000_000, 5_000_000) * 3:
                     assert pool.submit(large.echo, b"x" * size).result() == b"x" * size
-                assert len(pool._pool.lender.arena) > 0
+                assert len(pool._pool.leases.arena) > 0
             print("ok")
         """
     )

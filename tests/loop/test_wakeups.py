@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from pidfdpool.executor.futures import Future
-from pidfdpool.loop.leader import Leading
+from pidfdpool.loop.event_loop import EventLoop
+from pidfdpool.loop.leader import Leadership
 from pidfdpool.loop.links import Link
+from pidfdpool.loop.outbox import Outbox
 from pidfdpool.loop.poller import Poller
-from pidfdpool.loop.pool_thread import PoolThread
 from tests.loop.wakeups import Model
 
 SCENES = {
@@ -53,7 +54,7 @@ def test_the_model_tells_of_a_lost_wake_up(slip):
 
 def test_the_steps_are_those_of_the_code():
     """Whoever renames a function, or takes one away, is to look at the model, too."""
-    owners = {kind.__name__: kind for kind in (Future, Leading, Link, Poller, PoolThread)}
+    owners = {kind.__name__: kind for kind in (EventLoop, Future, Leadership, Link, Outbox, Poller)}
     steps = {step for scene in SCENES.values() for program in scene().programs.values() for step in program}
     named = {step.removeprefix("handler: ").split(":")[0].split()[0] for step in steps if "." in step}
     made_at_once = {"Poller.lead", "Poller.follow"}

@@ -1,9 +1,9 @@
 """A model of who sleeps and who is woken: the leader, the pool thread, and whoever resolves futures.
 
-Each thread is a list of steps, named after the functions in `loop.leading`, `loop.poller`, `loop.thread` and
-`futures` whose steps they are. One step is what no other thread can come into: one call of a C function, or one look
-at a field. All orders of all threads' steps are walked, and a state in which nobody can go on, though somebody waits,
-is a lost wake-up.
+Each thread is a list of steps, named after the functions in `loop.leader`, `loop.outbox`, `loop.poller`,
+`loop.event_loop` and `futures` whose steps they are. One step is what no other thread can come into: one call of a C
+function, or one look at a field. All orders of all threads' steps are walked, and a state in which nobody can go on,
+though somebody waits, is a lost wake-up.
 
 What is not here cannot lose one by itself: deaths and deadlines are the pool thread's alone, which nobody takes from
 it, and the locks are Python's.
@@ -47,7 +47,7 @@ class Model:
         self.interrupted = interrupted
         self.slips = frozenset(slips)
         # Of the two steps before the leader sleeps.
-        self.first, self.second = "Leading._lead: note", "Leading._lead: done?"
+        self.first, self.second = "Leadership._lead: note", "Leadership._lead: done?"
         if "looks before noting" in self.slips:
             self.first, self.second = self.second, self.first
         self.by_hand = tuple(by_hand)
@@ -140,41 +140,41 @@ class Model:
         wanted = {*self.waiters.values(), *self.answers, *self.by_hand}
         return wanted <= state["done"] and not state["left"] and (state["poller closed"] or not state["closed"])
 
-    # ---- a thread that waits: Future._wait, Leading.wait, Leading._lead ------------------------------------------
+    # ---- a thread that waits: Future._wait, Leadership.wait, Leadership._lead ------------------------------------
 
     def waiter(self) -> dict[str, Step]:
         """Return the steps of a thread that waits for a future."""
         steps: dict[str, Step] = {
-            "Future.result: done?": lambda s, me: END if self.of(me) in s["done"] else "Leading.wait: is_served?",
-            "Leading.wait: is_served?": lambda s, _: (
-                "Future._wait: sleep" if s["is_served"] else "Leading.wait: setdefault"
+            "Future.result: done?": lambda s, me: END if self.of(me) in s["done"] else "Leadership.wait: is_served?",
+            "Leadership.wait: is_served?": lambda s, _: (
+                "Future._wait: sleep" if s["is_served"] else "Leadership.wait: setdefault"
             ),
-            "Leading.wait: setdefault": self.setdefault,
-            "Leading.wait: closed?": lambda s, _: "Leading.wait: leave" if s["closed"] else "Poller.lead",
+            "Leadership.wait: setdefault": self.setdefault,
+            "Leadership.wait: closed?": lambda s, _: "Leadership.wait: leave" if s["closed"] else "Poller.lead",
             "Poller.lead": self.lead,
-            "Leading._lead: note": self.note,
-            "Leading._lead: done?": self.is_done,
+            "Leadership._lead: note": self.note,
+            "Leadership._lead: done?": self.is_done,
             "Poller.wait_for_answers": self.wait_for_answers,
-            "Leading._lead: forget": self.forget,
-            "Leading._lead: is_served?": lambda s, _: (
-                "Leading._lead: forget at last" if s["is_served"] else "Poller.serve: acquire"
+            "Leadership._lead: forget": self.forget,
+            "Leadership._lead: is_served?": lambda s, _: (
+                "Leadership._lead: forget at last" if s["is_served"] else "Poller.serve: acquire"
             ),
-            **self.serving("Leading._lead: left?"),
-            "Leading._lead: left?": lambda s, _: "Leading._lead: forget at last" if s["left"] else self.first,
-            "Leading._lead: forget at last": self.forget_at_last,
+            **self.serving("Leadership._lead: left?"),
+            "Leadership._lead: left?": lambda s, _: "Leadership._lead: forget at last" if s["left"] else self.first,
+            "Leadership._lead: forget at last": self.forget_at_last,
             "Poller.follow": self.follow,
-            "Leading.wait: leave": self.leave,
-            "Leading.wait: over?": self.close_at_last,
+            "Leadership.wait: leave": self.leave,
+            "Leadership.wait: over?": self.close_at_last,
             "Future._wait: sleep": lambda s, me: END if self.of(me) in s["done"] else None,
         }
         if self.interrupted is not None:
             steps |= {
-                "handler: Leading._lead: note": self.note_again,
-                "handler: Leading._lead: done?": lambda s, _: (
+                "handler: Leadership._lead: note": self.note_again,
+                "handler: Leadership._lead: done?": lambda s, _: (
                     "handler: wake_leader" if self.interrupted in s["done"] else "handler: Poller.wait_for_answers"
                 ),
                 "handler: Poller.wait_for_answers": self.wait_again,
-                "handler: Leading._lead: is_served?": lambda s, _: (
+                "handler: Leadership._lead: is_served?": lambda s, _: (
                     "handler: Future._wait: sleep"
                     if s["is_served"] and "a handler stops leading" in self.slips
                     else "Poller.serve: acquire"
@@ -192,9 +192,9 @@ class Model:
 
     def setdefault(self, s: State, me: str) -> str:
         if s["leader"] is not None:
-            return "Leading.wait: over?"
+            return "Leadership.wait: over?"
         s["leader"] = me
-        return "Leading.wait: closed?"
+        return "Leadership.wait: closed?"
 
     def lead(self, s: State, _me: str) -> str:
         s["watched"] = False
@@ -202,12 +202,12 @@ class Model:
 
     def note(self, s: State, me: str) -> str:
         s["noted"] |= {self.of(me)}
-        return self.behind("Leading._lead: note")
+        return self.behind("Leadership._lead: note")
 
     def is_done(self, s: State, me: str) -> str:
         if self.of(me) in s["done"] or s["closed"]:
-            return "Leading._lead: forget at last"
-        return self.behind("Leading._lead: done?")
+            return "Leadership._lead: forget at last"
+        return self.behind("Leadership._lead: done?")
 
     def behind(self, step: str) -> str:
         """Return what follows one of the two steps before the leader sleeps."""
@@ -219,15 +219,15 @@ class Model:
             return None  # it sleeps for good
         if ready:
             s[f"of {me}"] = ready
-            return "Leading._lead: forget"
+            return "Leadership._lead: forget"
         if s["signal"]:
             s["signal"], s["handler"] = False, me
-            return "handler: Leading._lead: note"
+            return "handler: Leadership._lead: note"
         return None
 
     def forget(self, s: State, me: str) -> str:
         s["noted"] -= {self.of(me)}
-        return "Leading._lead: is_served?"
+        return "Leadership._lead: is_served?"
 
     def forget_at_last(self, s: State, me: str) -> str:
         s["noted"] -= {self.of(me)}
@@ -235,12 +235,12 @@ class Model:
 
     def follow(self, s: State, _me: str) -> str:
         s["watched"] = "does not give back" not in self.slips
-        return "Leading.wait: leave"
+        return "Leadership.wait: leave"
 
     def leave(self, s: State, me: str) -> str:
         if s["leader"] == me:
             s["leader"] = None
-        return "Leading.wait: over?"
+        return "Leadership.wait: over?"
 
     def close_at_last(self, s: State, _me: str) -> str:
         if s["over"]:
@@ -256,7 +256,7 @@ class Model:
 
     def note_again(self, s: State, _me: str) -> str:
         s["noted"] |= {self.interrupted}
-        return "handler: Leading._lead: done?"
+        return "handler: Leadership._lead: done?"
 
     def wait_again(self, s: State, me: str) -> str | None:
         ready = self.readable(s)
@@ -264,7 +264,7 @@ class Model:
             return None
         s[f"of {me}"] = ready
         s["noted"] -= {self.interrupted}
-        return "handler: Leading._lead: is_served?"
+        return "handler: Leadership._lead: is_served?"
 
     def wake_the_interrupted(self, s: State, _me: str) -> str:
         s["handler"] = None
@@ -294,9 +294,9 @@ class Model:
             ready = s[f"of {me}"]
             if not ready:
                 s["serving"], s["is_served"] = None, False
-                return "handler: Leading._lead: note" if s["handler"] == me else following
+                return "handler: Leadership._lead: note" if s["handler"] == me else following
             if isinstance(ready[0], int):
-                return "Leading.is_held_up"
+                return "Outbox.must_leave"
             s[f"of {me}"] = ready[1:]
             return {
                 "led": "Poller._drain_led",
@@ -332,10 +332,10 @@ class Model:
                 return "Future._resolve: state"
             s["left"] += futures
             s[f"of {me}"] = s[f"of {me}"][len(futures) :]
-            return "Leading.leave: closed?"
+            return "Outbox.leave: closed?"
 
         def closed(s: State, _me: str) -> str:
-            return "Leading.finish" if s["closed"] else "Poller.wake"
+            return "Outbox.finish" if s["closed"] else "Poller.wake"
 
         def wake(s: State, _me: str) -> str:
             s["wake"] = "leaves without a word" not in self.slips
@@ -349,9 +349,9 @@ class Model:
             "Poller._drain_led": drain_led,
             "Poller._drain_led: for whom?": for_whom,
             "Link.read": read,
-            "Leading.is_held_up": held_up,
-            "Leading.leave: closed?": closed,
-            **self.finishing("Leading.finish", "Poller.serve: next"),
+            "Outbox.must_leave": held_up,
+            "Outbox.leave: closed?": closed,
+            **self.finishing("Outbox.finish", "Poller.serve: next"),
             "Poller.wake": wake,
             "Future._resolve: state": self.resolve_first("Future._resolve: _leader?"),
             "Future._resolve: _leader?": self.resolve_then("Poller.serve: next"),
@@ -380,7 +380,7 @@ class Model:
         return ring
 
     def finishing(self, name: str, following: str) -> dict[str, Step]:
-        """Return the steps of `Leading.finish`, the first of them under this name."""
+        """Return the steps of `Outbox.finish`, the first of them under this name."""
 
         def pop(s: State, me: str) -> str:
             if not s["left"]:
@@ -394,16 +394,16 @@ class Model:
             f"{name}: _leader?": self.resolve_then(name),
         }
 
-    # ---- the pool thread: PoolThread._run, _turn -------------------------------------------------------------------
+    # ---- the pool thread: EventLoop.run, _turn -------------------------------------------------------------------
 
     def pool_thread(self) -> dict[str, Step]:
         """Return the steps of the pool thread."""
 
         def catch_up(s: State, me: str) -> str:
             if not s["left"]:
-                return "PoolThread._turn: closed?"
+                return "EventLoop._turn: closed?"
             s[f"of {me}"] = (s["left"][0],)
-            return "Leading.catch_up: state"
+            return "Outbox.run_left: state"
 
         def remove(s: State, me: str) -> str:
             (mine,), s[f"of {me}"] = s[f"of {me}"], ()
@@ -411,7 +411,7 @@ class Model:
                 s["left"] = s["left"][1:]
             else:
                 s["left"] = tuple(future for future in s["left"] if future != mine)
-            return "Leading.catch_up"
+            return "Outbox.run_left"
 
         def wait(s: State, me: str) -> str | None:
             ready = ("wake",) * s["wake"] + ("inner",) * (s["watched"] and bool(self.readable(s)))
@@ -423,30 +423,30 @@ class Model:
         def end(s: State, _me: str) -> str:
             if s["leader"] is not None and not s["led"]:
                 s["led"] = True
-            return "Leading.close: over"
+            return "Leadership.close: over"
 
         def over(s: State, _me: str) -> str:
             s["over"] = True
-            return "Leading.close: leader?"
+            return "Leadership.close: leader?"
 
         def close(s: State, _me: str) -> str:
             if s["leader"] is None or "closes the epoll of a leader" in self.slips:
                 s["poller closed"] = True
-            return "Leading.finish at last"
+            return "Outbox.finish at last"
 
         return {
-            "PoolThread._run: closed?": lambda s, _: "Leading.end" if s["closed"] else "Leading.catch_up",
-            "Leading.catch_up": catch_up,
-            "Leading.catch_up: state": self.resolve_first("Leading.catch_up: _leader?"),
-            "Leading.catch_up: _leader?": self.resolve_then("Leading.catch_up: remove", keeps=True),
-            "Leading.catch_up: remove": remove,
-            "PoolThread._turn: closed?": lambda s, _: "Leading.end" if s["closed"] else "Poller.wait",
+            "EventLoop.run: closed?": lambda s, _: "Leadership.end" if s["closed"] else "Outbox.run_left",
+            "Outbox.run_left": catch_up,
+            "Outbox.run_left: state": self.resolve_first("Outbox.run_left: _leader?"),
+            "Outbox.run_left: _leader?": self.resolve_then("Outbox.run_left: remove", keeps=True),
+            "Outbox.run_left: remove": remove,
+            "EventLoop._turn: closed?": lambda s, _: "Leadership.end" if s["closed"] else "Poller.wait",
             "Poller.wait": wait,
-            **self.serving("PoolThread._run: closed?"),
-            "Leading.end": end,
-            "Leading.close: over": over,
-            "Leading.close: leader?": close,
-            **self.finishing("Leading.finish at last", END),
+            **self.serving("EventLoop.run: closed?"),
+            "Leadership.end": end,
+            "Leadership.close: over": over,
+            "Leadership.close: leader?": close,
+            **self.finishing("Outbox.finish at last", END),
         }
 
     # ---- others ------------------------------------------------------------------------------------------------

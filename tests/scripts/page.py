@@ -26,11 +26,11 @@ LONGEST = 64
 _HEAD = """\
 # What scripts define and use
 
-Each row is a small script: it defines or keeps something, uses it in tasks, and prints what comes of it. It is run
-with `concurrent.futures.ProcessPoolExecutor`, with fork and with spawn, and with pidfdpool as it is by default; only
-the import and `mp_context` differ. "works" means: the right output, exit code 0, nothing on standard error, and no
-process left. What is said otherwise is what was observed. A number such as 3.12+ is the version that brought the
-syntax.
+Each row is a small script. It defines or keeps something, uses it in [tasks](glossary.md#task), and prints what comes
+of it. It is run with `concurrent.futures.ProcessPoolExecutor`, with fork and with spawn, and with pidfdpool as it is
+by default; only the import and `mp_context` differ. "works" means: the right output, exit code 0, nothing on standard
+error, and no process left. Everything else is what was observed. A number such as 3.12+ is the version of Python that
+brought the syntax.
 
 The scripts are in `tests/scripts/kinds/`. `tox -m scripts` runs them on each version of Python, and writes this page.
 

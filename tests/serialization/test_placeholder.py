@@ -1,4 +1,4 @@
-"""What stands for a global that did not travel: each use tells what it was, and having it does no harm."""
+"""The placeholder of a global that did not travel: each use raises the message, and having it is harmless."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import traceback
 import pytest
 
 from pidfdpool import GlobalNotAvailable
-from pidfdpool.serialization.placeholder import Unavailable
+from pidfdpool.serialization.placeholder import Placeholder
 
 
 @pytest.fixture
 def gone():
-    return Unavailable("the global 'x' could not travel", ValueError("because"))
+    return Placeholder("the global 'x' could not travel", ValueError("because"))
 
 
 async def _await(value):
@@ -155,27 +155,27 @@ USES |= {f"{name} from the right": lambda x, name=name: getattr(operator, name)(
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_each_use_tells_what_it_was(gone, use):
+def test_each_use_raises_the_message(gone, use):
     with pytest.raises(GlobalNotAvailable, match="the global 'x' could not travel") as caught:
         use(gone)
     assert isinstance(caught.value.__cause__, ValueError)
     assert isinstance(caught.value, NameError)
 
 
-def test_having_it_is_no_use(gone):
-    other = Unavailable("another")
+def test_passing_it_on_does_not_raise(gone):
+    other = Placeholder("another")
     held = {"a": gone, "b": [gone]}
     assert held["a"] is gone
     assert gone is not other
     assert (lambda x: x)(gone) is gone
     assert id(gone) == id(held["b"][0])
-    assert type(gone) is Unavailable
-    assert isinstance(gone, Unavailable)
+    assert type(gone) is Placeholder
+    assert isinstance(gone, Placeholder)
     assert [gone].count(gone) == 1, "the same object is found without being asked"
 
 
-def test_it_can_be_shown(gone):
-    """Debuggers, tracebacks with locals and logs show what they come across."""
+def test_it_has_a_repr(gone):
+    """Debuggers, tracebacks with locals, and logs show it."""
     assert repr(gone) == "<not available here: the global 'x' could not travel>"
     assert repr([gone]) == f"[{gone!r}]"
     assert f"{gone!r}" == repr(gone)
@@ -188,5 +188,5 @@ def test_it_can_be_shown(gone):
 
 def test_without_a_cause():
     with pytest.raises(GlobalNotAvailable) as caught:
-        Unavailable("why")()
+        Placeholder("why")()
     assert caught.value.__cause__ is None

@@ -239,7 +239,7 @@ def test_what_a_worker_started_dies_though_its_template_was_stopped_and_then_kil
     """Guards against burying a worker on which the template never said a word, and its children living on."""
     with PidfdPoolExecutor(1, spawn_timeout=2.0) as pool:
         worker, child = pool.submit(start_in_group).result()
-        with Pidfd.open(pool._pool.template.handle.pid) as template:
+        with Pidfd.open(pool._pool.core.template.handle.pid) as template:
             template.send_signal(signal.SIGSTOP)
             with Pidfd.open(worker) as handle:
                 handle.send_signal(signal.SIGKILL)

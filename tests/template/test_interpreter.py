@@ -253,9 +253,9 @@ OTHERS = {
 }
 AMONG_OTHERS = """
     from pidfdpool import PoolBroken
-    from pidfdpool.template import client, handshake
-    client.PATIENCE = 5.0  # an interpreter may be slow to start, but not for ever
-    handshake.LEAVING = 1.0
+    from pidfdpool.template import client, connection
+    client.CANDIDATE_TIMEOUT = 5.0  # an interpreter may be slow to start, but not for ever
+    connection.LAUNCHER_EXIT_TIMEOUT = 1.0
     sys.executable = ""
     sys.base_prefix = sys.prefix
     sys.exec_prefix, sys.prefix = {folders!r}

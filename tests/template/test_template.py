@@ -230,12 +230,14 @@ def test_memory_is_frozen_before_the_first_fork(way):
 def test_a_worker_has_nothing_open_of_the_templates_and_of_other_workers():
     with PidfdPoolExecutor(3) as pool:
         pool.prestart()
-        template = open_descriptors(pool._pool.template.end.pid)
-        doorbell = {name for name in template.values() if list(template.values()).count(name) == 2 and "pipe" in name}
-        assert len(doorbell) == 1
+        template = open_descriptors(pool._pool.core.template.end.pid)
+        sigchld_pipe = {
+            name for name in template.values() if list(template.values()).count(name) == 2 and "pipe" in name
+        }
+        assert len(sigchld_pipe) == 1
         for worker in pool.workers():
             names = list(open_descriptors(worker.pid).values())
-            assert not doorbell & set(names)
+            assert not sigchld_pipe & set(names)
             assert not {"anon_inode:[pidfd]", "anon_inode:[eventpoll]"} & set(names)
             assert sum("socket:" in name for name in names) == 1
             assert names.count("anon_inode:[eventfd]") == 1
@@ -248,7 +250,7 @@ def test_a_template_keeps_nothing_open_of_workers_that_are_dead(way):
             for _ in range(count):
                 assert isinstance(pool.submit(calls.leave, 3).exception(20), WorkerCrashed)
             assert pool.submit(calls.double, 1).result(20) == 2
-            return len(open_descriptors(pool._pool.template.end.pid))
+            return len(open_descriptors(pool._pool.core.template.end.pid))
 
         first = open_after_deaths(1)  # what deals with deaths is loaded by then; one may be about to be closed
         open_after_deaths(8)

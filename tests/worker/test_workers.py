@@ -338,7 +338,7 @@ def test_time_is_on_nobodys_side_when_nothing_happens(way):
     """Neither the pool thread nor the template nor a worker wakes up while there is nothing to do."""
     with PidfdPoolExecutor(2, mp_context=way) as pool:
         pids = {pool.submit(os.getpid).result() for _ in range(10)} | {pool.submit(os.getppid).result()}
-        thread = pool._pool._thread._thread.native_id
+        thread = pool._pool.core.thread._thread.native_id
 
         def switches():
             paths = [f"/proc/{pid}/status" for pid in pids] + [f"/proc/self/task/{thread}/status"]

@@ -1,13 +1,15 @@
-"""All shared memory that a host has for one pool: segments that are found, made, given back and let go of.
+"""All shared memory that a host has for one pool: its segments are allocated, reused, released and freed here.
 
-Any thread takes, the pool thread lets go. Giving back is for any thread at any point, finalizers and signal handlers
-included, so it takes no lock: what comes back waits in a queue until somebody takes, or looks for what is idle.
+Any thread takes segments; the pool thread frees idle ones. A segment may be released on any thread at any point, also
+in finalizers and signal handlers, so `release` takes no lock: it puts the segment into a queue, which is emptied when
+somebody takes a segment or looks for idle ones.
 
-A segment is free, in use, or *held*: a result lies in it whose views somebody keeps. Free and held ones make room
-where the bound would be passed. A held one is then only forgotten: its memory has become the holder's, and goes with
-it.
+A segment is free, in use, or *held*: it contains a result, and the user's program has views of it. If the limit would
+be exceeded, free and held segments make room. A held one is then only forgotten: its memory belongs to the holder,
+and is freed when the holder drops it.
 
-What a process is forked with is not used again (`forked`): the child has it mapped, too, and may be looking at it.
+A segment that is in use while the process forks is not used again (`note_fork`): the child has it mapped, too, and
+may be reading it.
 """
 
 from __future__ import annotations
@@ -24,22 +26,33 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CALL, RESULT = 0, 1  # what a segment is for: who writes and who reads it is settled when it is made
+CALL, RESULT = 0, 1  # what a segment is for; this decides who writes and who reads it, and never changes
 
-MOST = 64  # segments at a time, because each costs the host a descriptor
-RECENT = 0.1  # seconds within which a segment that was used is about to be used again, and makes no room for others
-IDLE = 5.0  # seconds after which a segment that nobody used is let go of: a burst that comes again finds it there
+MAX_SEGMENTS = 64  # segments at a time, because each one costs the host a descriptor
+REUSE_WINDOW = 0.1  # seconds; a segment that was used so recently will soon be used again, and does not make room
+IDLE_TIME = 5.0  # seconds; a segment that was not used for so long is freed; a burst that repeats sooner finds it
 
-_numbers = itertools.count(1)  # never used twice in a process
+_numbers = itertools.count(1)  # a number is never used twice in a process
 
 
 class Segment:
-    """One memory file of the host's. What the host writes to it, or reads of it, it does through `shared`."""
+    """One memory file of the host's. The host writes and reads it through `shared`."""
 
-    __slots__ = ("_fd", "forks", "free_since", "held", "number", "readers", "role", "shared", "size", "spoilt")
+    __slots__ = (
+        "_fd",
+        "forks_before",
+        "free_since",
+        "held",
+        "not_reusable",
+        "number",
+        "readers",
+        "role",
+        "shared",
+        "size",
+    )
 
     def __init__(self, role: int, size: int) -> None:
-        """Make it.
+        """Create it.
 
         Raises:
             OSError: see `memory.create` and `memory.map_file`.
@@ -48,10 +61,10 @@ class Segment:
         self.role = role
         self.size = size
         self.number = next(_numbers)
-        self.readers = 0  # workers that were told of what is in it and have not answered
-        self.spoilt = False  # somebody may be looking at it who will not say when that is over
+        self.readers = 0  # workers that were told to read it and have not answered
+        self.not_reusable = False  # somebody may be reading it, and will not report the end
         self.held = False
-        self.forks = 0  # how often the host had forked by then
+        self.forks_before = 0  # how often the host had forked when it was first held
         self.free_since = 0.0
         self._fd = memory.create(size)
         self.shared: memory.Mapping | None = memory.map_file(self._fd, size, memory.SHARED)
@@ -63,7 +76,7 @@ class Segment:
         return self._fd
 
     def duplicate(self) -> int:
-        """Return another descriptor of it, close-on-exec and above 2, which is the caller's.
+        """Return another descriptor of it, close-on-exec and above 2, which the caller owns.
 
         Raises:
             OSError: no descriptor is left.
@@ -71,7 +84,7 @@ class Segment:
         return native.duplicate(self._fd)
 
     def close(self) -> None:
-        """Let go of it. The memory is free when nobody has it mapped any more. Idempotent."""
+        """Close and unmap it. Its memory is free when nobody has it mapped any more. Idempotent."""
         fd, self._fd = self._fd, -1
         self.shared = None
         if fd >= 0:
@@ -81,47 +94,48 @@ class Segment:
 
 
 class Arena:
-    """The segments of one pool. Thread-safe; see the module about forks and interruptions."""
+    """The segments of one pool. Thread-safe; for forks and interruptions see the module."""
 
     def __init__(self, limit: int, wake: Callable[[], object] = lambda: None) -> None:
-        """limit: bytes at most, all segments together. wake: ends the pool thread's sleep; from any thread."""
+        """limit: bytes, of all segments together. wake: ends the pool thread's sleep; called on any thread."""
         self.limit = limit
         self.used = 0  # bytes
-        self.let_go: set[int] = set()  # numbers of those that workers may still have mapped; with the pool's lock
+        # numbers of freed segments that workers may still have mapped; guarded by the pool's lock
+        self.to_unmap: set[int] = set()
         self._wake = wake
         self._lock = native.reentrant_lock()
         self.segments: dict[int, Segment] = {}  # by number
-        self._free: tuple[list[Segment], list[Segment]] = [], []  # by role; the last one used is the last one
-        self._returned: deque[Segment] = deque()
-        self._unattended = True  # nobody will look for what comes back, unless the pool thread is woken
-        self._forks = 0
+        self._free: tuple[list[Segment], list[Segment]] = [], []  # by role; the one used last is at the end
+        self._released: deque[Segment] = deque()
+        self._wake_on_release = True  # nobody will look at what is released unless the pool thread is woken
+        self._fork_count = 0
         self._closed = False
 
     def __len__(self) -> int:
         return len(self.segments)
 
-    def take(self, role: int, size: int) -> Segment | None:
+    def take_free(self, role: int, size: int) -> Segment | None:
         """Return a free segment for so many bytes, whose memory has been used before; None: there is none."""
         if self._lock._is_owned():
-            return None  # a signal handler or a finalizer, in the middle of this
+            return None  # a signal handler or a finalizer, while this thread holds the lock
         with self._lock:
-            self._take_back()
+            self._collect_released()
             free = self._free[role]
             for index in range(len(free) - 1, -1, -1):
                 if size <= free[index].size <= 2 * size + memory.PAGE:
                     return free.pop(index)
             return None
 
-    def make(self, role: int, size: int) -> Segment | None:
-        """Return a new segment for so many bytes; None: the bound, or what the system has, does not allow it."""
-        size = rounded(size)
+    def allocate(self, role: int, size: int) -> Segment | None:
+        """Return a new segment for so many bytes; None: the limit or the system does not allow it."""
+        size = rounded_size(size)
         if self._lock._is_owned():
             return None
         with self._lock:
-            self._take_back()
+            self._collect_released()
             if self._closed or not self._make_room(size):
                 return None
-            self.used += size  # the memory is had without the lock, because that takes long
+            self.used += size  # the memory itself is allocated without the lock, because this takes long
         segment: Segment | None = None
         try:
             with suppress(OSError):
@@ -134,63 +148,63 @@ class Arena:
                     self.segments[segment.number] = segment
         return segment if segment is not None and segment.number in self.segments else None
 
-    def provide(self, role: int, size: int) -> None:
-        """Have a segment for so many bytes ready to be taken."""
-        segment = self.take(role, size) or self.make(role, size)
+    def prepare(self, role: int, size: int) -> None:
+        """Make sure that a segment for so many bytes can be taken."""
+        segment = self.take_free(role, size) or self.allocate(role, size)
         if segment is not None:
-            self.give_back(segment)
+            self.release(segment)
 
-    def give_back(self, segment: Segment) -> None:
-        """Have a segment used again, or let go of if that is not safe. Any thread, at any point; takes no lock."""
+    def release(self, segment: Segment) -> None:
+        """Give a segment back for reuse; if that is not safe it is freed. Any thread, at any point; takes no lock."""
         if self._closed:
             segment.close()
             return
-        self._returned.append(segment)
-        if self._unattended:
-            self._unattended = False
+        self._released.append(segment)
+        if self._wake_on_release:
+            self._wake_on_release = False
             self._wake()
 
     def hold(self, segment: Segment, held: set[int]) -> Callable[[], None]:
-        """Note that a result in it is in the user's hands; return what to call when it is not any more.
+        """Record that a result in it is in the user's hands; return a function to call when this ends.
 
-        held: its number is in there for as long.
+        held: a set that contains the segment's number for that time.
         """
         segment.held = True
-        segment.forks = self._forks
+        segment.forks_before = self._fork_count
         held.add(segment.number)
 
         def release() -> None:
             segment.held = False
             held.discard(segment.number)
-            if segment.forks != self._forks:
-                segment.spoilt = True
-            self.give_back(segment)
+            if segment.forks_before != self._fork_count:
+                segment.not_reusable = True
+            self.release(segment)
 
         return release
 
     # ---- for the pool thread -------------------------------------------------------------------------------
 
-    def rest(self, now: float) -> float | None:
-        """Let go of what is idle; return when to come again, or None: when `wake` was called."""
+    def free_idle(self, now: float) -> float | None:
+        """Free what is idle; return when to come again, or None: when `wake` was called."""
         with self._lock:
-            self._unattended = True  # first: what comes back from now on wakes the caller
-            self._take_back()
+            self._wake_on_release = True  # first, so that whatever is released from now on wakes the caller
+            self._collect_released()
             earliest: float | None = None
             for free in self._free:
-                for segment in [segment for segment in free if segment.free_since + IDLE <= now]:
-                    self._drop(segment)
+                for segment in [segment for segment in free if segment.free_since + IDLE_TIME <= now]:
+                    self._free_memory(segment)
                 for segment in free:
-                    due = segment.free_since + IDLE
+                    due = segment.free_since + IDLE_TIME
                     earliest = due if earliest is None else min(due, earliest)
             if earliest is not None:
-                self._unattended = False
+                self._wake_on_release = False
             return earliest
 
     def close(self) -> None:
-        """Let go of everything. What is looked at stays as it is for as long as it is."""
+        """Free everything. What somebody has a view of lives as long as the view."""
         with self._lock:
             self._closed = True
-            self._take_back()
+            self._collect_released()
             for segment in list(self.segments.values()):
                 self._forget(segment)
             for free in self._free:
@@ -198,12 +212,12 @@ class Arena:
 
     # ---- forks ---------------------------------------------------------------------------------------------
 
-    def forked(self) -> None:
-        """Use nothing again that is looked at now. In a process that has forked, which may be at any point."""
-        self._forks += 1
+    def note_fork(self) -> None:
+        """Never reuse what is in use now. Called in a process that has forked, possibly at any point."""
+        self._fork_count += 1
 
     def abandon_in_forked_child(self) -> None:
-        """Let go of the copies in a forked child. Locks may have been copied while held."""
+        """Close the copies in a forked child. Locks may have been copied while held."""
         self._closed = True
         self._lock = native.reentrant_lock()
         self._wake = lambda: None
@@ -213,25 +227,25 @@ class Arena:
 
     # ---- with the lock -------------------------------------------------------------------------------------
 
-    def _take_back(self) -> None:
-        while self._returned:
-            segment = self._returned.popleft()
+    def _collect_released(self) -> None:
+        while self._released:
+            segment = self._released.popleft()
             if self.segments.get(segment.number) is not segment:
                 segment.close()  # it was forgotten while it was in use
-            elif segment.spoilt or segment.readers or self._closed:
+            elif segment.not_reusable or segment.readers or self._closed:
                 self._forget(segment)
             else:
                 segment.free_since = time.monotonic()
                 self._free[segment.role].append(segment)
 
     def _make_room(self, size: int) -> bool:
-        """Let go of free and held segments until there is room for a new one; return whether there is."""
+        """Free free and held segments until a new one has room; return whether it has."""
         if size > self.limit:
             return False
-        while self.used + size > self.limit or len(self.segments) >= MOST:
+        while self.used + size > self.limit or len(self.segments) >= MAX_SEGMENTS:
             free = min((free[0] for free in self._free if free), key=lambda one: one.free_since, default=None)
-            if free is not None and free.free_since + RECENT <= time.monotonic():
-                self._drop(free)
+            if free is not None and free.free_since + REUSE_WINDOW <= time.monotonic():
+                self._free_memory(free)
                 continue
             held = next((segment for segment in self.segments.values() if segment.held), None)
             if held is None:
@@ -239,25 +253,25 @@ class Arena:
             self._forget(held)
         return True
 
-    def _drop(self, segment: Segment) -> None:
-        """Free the memory of a segment that nobody looks at, though workers have it mapped."""
+    def _free_memory(self, segment: Segment) -> None:
+        """Free the memory of a segment that nobody reads, although workers have it mapped."""
         self._free[segment.role].remove(segment)
         if segment.shared is not None:
             memory.drop_pages(segment.shared)
         self._forget(segment)
 
     def _forget(self, segment: Segment) -> None:
-        """Let go of a segment. Its memory is free when nobody has it mapped any more."""
+        """Remove a segment. Its memory is freed when nobody has it mapped any more."""
         del self.segments[segment.number]
         self.used -= segment.size
         segment.close()
-        self.let_go.add(segment.number)
+        self.to_unmap.add(segment.number)
 
 
-def rounded(size: int) -> int:
-    """Return the size of a segment for so many bytes: whole pages, and an eighth of the power of two below it.
+def rounded_size(size: int) -> int:
+    """Return the size of a segment for so many bytes: whole pages, in steps of an eighth of the power of two below.
 
-    So payloads of about the same size share segments, and no more than an eighth of the memory is wasted.
+    So payloads of about the same size share segments, and at most an eighth of the memory is wasted.
     """
     step = max(memory.PAGE, 1 << max(0, size.bit_length() - 4))
     return -(-size // step) * step

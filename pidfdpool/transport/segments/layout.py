@@ -1,6 +1,7 @@
-"""How a payload lies in a segment: the pickle first, then each buffer that was left out of it, aligned.
+"""Says where the parts of a payload lie in a segment: first the pickle, then each out-of-band buffer, aligned.
 
-A *reference* names it: the segment's number and the length of each part. It takes the payload's place in a frame.
+A *reference* names such a payload: the segment's number and the length of each part. It takes the payload's place in
+a frame. Pure; used at both ends, on any thread.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ if TYPE_CHECKING:
 
     from pidfdpool.transport.framing import Buffer
 
-_ALIGNMENT = 64  # a cache line, and enough for whatever an array holds
+_ALIGNMENT = 64  # bytes: a cache line, and enough for any array
 _NUMBER = struct.Struct("<Q")
 
 
 class Layout:
-    """Where the parts of one payload go: the pieces of its pickle, what was left out. `size`: all of it, in bytes."""
+    """The places of one payload's parts: the pieces of its pickle, the out-of-band buffers. `size`: bytes of all."""
 
-    __slots__ = ("_at", "_left_out", "_lengths", "_pieces", "size")
+    __slots__ = ("_at", "_lengths", "_out_of_band", "_pieces", "size")
 
-    def __init__(self, pieces: Sequence[Buffer], left_out: Sequence[Buffer] = ()) -> None:
+    def __init__(self, pieces: Sequence[Buffer], out_of_band: Sequence[Buffer] = ()) -> None:
         self._pieces = pieces
-        self._left_out = left_out
-        self._lengths = [sum(map(len, pieces)), *map(len, left_out)]
+        self._out_of_band = out_of_band
+        self._lengths = [sum(map(len, pieces)), *map(len, out_of_band)]
         self._at = _places(self._lengths)
         self.size = self._at[-1] + self._lengths[-1]
 
@@ -35,7 +36,7 @@ class Layout:
         for piece in self._pieces:
             memory[at : at + len(piece)] = piece
             at += len(piece)
-        for at, part in zip(self._at[1:], self._left_out, strict=True):
+        for at, part in zip(self._at[1:], self._out_of_band, strict=True):
             memory[at : at + len(part)] = part
 
     @property
@@ -44,12 +45,12 @@ class Layout:
         return self._pieces[-1][-1]
 
     def reference(self, number: int) -> bytes:
-        """Return what names it in a segment of this number."""
+        """Return the reference to it in a segment of this number."""
         return struct.pack(f"<Q{len(self._lengths)}Q", number, *self._lengths)
 
     def buffers(self) -> list[Buffer]:
-        """Return it as buffers for a frame. Only the pieces of the pickle are copied, if there are several."""
-        return [b"".join(self._pieces), *self._left_out]
+        """Return it as buffers for a frame. The pieces of the pickle are copied if there are several."""
+        return [b"".join(self._pieces), *self._out_of_band]
 
 
 def number_of(reference: Buffer) -> int:
@@ -59,16 +60,16 @@ def number_of(reference: Buffer) -> int:
 
 
 def size_of(reference: Buffer) -> int:
-    """Return the size of the payload that a reference names, in bytes."""
+    """Return the size in bytes of the payload that a reference names."""
     lengths = _lengths(reference)
     return _places(lengths)[-1] + lengths[-1]
 
 
 def parts(reference: Buffer, memory: memoryview) -> list[memoryview]:
-    """Return the views of a payload's parts in the memory of its segment.
+    """Return views of a payload's parts in the memory of its segment.
 
     Raises:
-        ValueError: it does not lie in there.
+        ValueError: it exceeds the segment.
     """
     lengths = _lengths(reference)
     places = _places(lengths)

@@ -1,6 +1,6 @@
-"""One piece of shared memory: an unnamed memory file, sealed, and the mappings of it.
+"""One piece of shared memory: an unnamed, sealed memory file, and the mappings of it.
 
-Used in the host and in workers. Nothing in here takes a lock, so any thread may call any of it.
+Used in the host and in workers. No function here takes a lock, so any thread may call any of them.
 """
 
 from __future__ import annotations
@@ -20,35 +20,36 @@ if TYPE_CHECKING:
     from typing import Any
 
 PAGE = mmap.PAGESIZE
-PRIVATE = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0)  # a write copies the page; the others never see it
+# a write copies the page, and other processes do not see it
+PRIVATE = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0)
 SHARED = mmap.MAP_SHARED
 
-# <linux/memfd.h>, Linux 6.3, and <asm-generic/mman-common.h>; Python has no names for them.
+# <linux/memfd.h>, Linux 6.3, and <asm-generic/mman-common.h>; Python has no names for these.
 _NOEXEC_SEAL = 8
 _MAP_FIXED = 0x10
 _POPULATE_WRITE = 23
 
 _READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
-_FOREVER: list[Any] = []
+_never_unmapped: list[Any] = []
 
 
 def create(size: int) -> int:
-    """Return the descriptor of a new memory file of this size, whose pages are there: close-on-exec, above 2.
+    """Return the descriptor of a new memory file of this size, with all pages allocated: close-on-exec, above 2.
 
-    It is sealed (fcntl(2), F_ADD_SEALS; Linux 3.17), so that nobody can shrink it, which would kill with SIGBUS
-    whoever reads it. The same would befall the writer where no page could be had; so they are taken here and now.
+    It is sealed (fcntl(2), F_ADD_SEALS; Linux 3.17), so that nobody can shrink it: that would kill its readers with
+    SIGBUS. A writer would be killed in the same way if no page could be allocated later, so all are allocated now.
 
     Raises:
-        OSError: no memory (ENOMEM, ENOSPC) or descriptor (EMFILE, ENFILE) left; not allowed or not known here (EPERM,
-            ENOSYS); larger than RLIMIT_FSIZE allows (EFBIG).
+        OSError: no memory (ENOMEM, ENOSPC) or descriptor (EMFILE, ENFILE) is left; it is not allowed or not known
+            here (EPERM, ENOSYS); it is larger than RLIMIT_FSIZE allows (EFBIG).
     """
     import fcntl
     import resource
 
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    if most != resource.RLIM_INFINITY and size > most:  # asking the kernel would cost a SIGXFSZ
+    if most != resource.RLIM_INFINITY and size > most:  # the kernel would answer with SIGXFSZ
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-    fd = _unsealed()
+    fd = _create_unsealed()
     try:
         fd = native.above_stdio(fd)
         os.ftruncate(fd, size)
@@ -60,43 +61,44 @@ def create(size: int) -> int:
     return fd
 
 
-def _unsealed() -> int:
+def _create_unsealed() -> int:
     try:
         flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
         try:
-            # vm.memfd_noexec=2 refuses what could be executed.
+            # vm.memfd_noexec=2 refuses files that could be executed.
             return os.memfd_create("pidfdpool-segment", flags | _NOEXEC_SEAL)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
             return os.memfd_create("pidfdpool-segment", flags)
-    except AttributeError:  # this Python was built where the C library did not know it
+    except AttributeError:  # this Python was built with a C library that did not know it
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
 
 
 class Mapping(mmap.mmap):
-    """A mapping of a memory file that keeps no descriptor, and tells when the last reference to it is gone.
+    """A mapping of a memory file that keeps no descriptor, and reports when the last reference to it is gone.
 
-    It lives as long as any view of it, whatever becomes of the file's descriptors: an array in here is an array.
+    It lives as long as any view of it, whatever happens to the file's descriptors. So an array in it is valid like
+    any other array.
     """
 
-    when_gone: Callable[[], object] | None = None
+    when_unmapped: Callable[[], object] | None = None
 
     def __del__(self) -> None:
-        if self.when_gone is not None:
-            self.when_gone()
+        if self.when_unmapped is not None:
+            self.when_unmapped()
 
 
 def map_file(fd: int, size: int, flags: int) -> Mapping:
-    """Map a memory file; the descriptor stays the caller's and may be closed.
+    """Map a memory file; the caller still owns the descriptor and may close it.
 
     Raises:
-        OSError: no memory, or no further mapping is allowed (ENOMEM).
+        OSError: there is no memory, or no further mapping is allowed (ENOMEM).
     """
     if sys.version_info >= (3, 13):
         return Mapping(fd, size, flags, _READ_WRITE, trackfd=False)
-    # Older ones keep a duplicate of the descriptor for as long as they live, and results may live long. So the file
-    # is mapped over memory of the object's own.
+    # Before Python 3.13 a mmap object keeps a duplicate of the descriptor, and results may live long. So the file is
+    # mapped over anonymous memory of the object.
     mapping = Mapping(-1, size, PRIVATE | mmap.MAP_ANONYMOUS)
     address = address_of(mapping)
     if not address:
@@ -104,15 +106,15 @@ def map_file(fd: int, size: int, flags: int) -> Mapping:
     try:
         _map_over(address, size, flags, fd)
     except OSError:
-        # Whether anything is still mapped there is not known. By then it may be somebody else's, so it is never
-        # unmapped.
-        _FOREVER.append(mapping)
+        # It is not known whether anything is still mapped there. By the time of unmapping it may belong to somebody
+        # else, so it is never unmapped.
+        _never_unmapped.append(mapping)
         raise
     return mapping
 
 
 def address_of(mapping: mmap.mmap) -> int:
-    """Return where a mapping lies."""
+    """Return the address of a mapping."""
     native.load_ctypes()
     import ctypes
 
@@ -136,7 +138,7 @@ def _map_over(address: int, size: int, flags: int, fd: int) -> None:
             ctypes.c_int,
             ctypes.c_int,
             ctypes.c_int,
-            ctypes.c_long,  # off_t, where the C library's is no longer than that
+            ctypes.c_long,  # off_t, on platforms where the C library's off_t is a long
         )
         _mmap = found
     if _mmap(address, size, _READ_WRITE, flags | _MAP_FIXED, fd, 0) != address:
@@ -144,10 +146,11 @@ def _map_over(address: int, size: int, flags: int, fd: int) -> None:
         raise OSError(number, f"mmap: {os.strerror(number)}")
 
 
-def is_seen(mapping: mmap.mmap) -> bool:
-    """Return whether a view of the mapping is alive: a memoryview, or an array over one."""
+def has_views(mapping: mmap.mmap) -> bool:
+    """Return whether a view of the mapping exists: a memoryview, or an array over one."""
     try:
-        # It is refused in any case: first for that reason, otherwise because this is no mapping that could grow.
+        # The resize is always refused: with BufferError if there is a view, otherwise because this mapping cannot
+        # grow.
         mapping.resize(sys.maxsize)
     except BufferError:
         return True
@@ -156,17 +159,17 @@ def is_seen(mapping: mmap.mmap) -> bool:
     return False
 
 
-def see_file(mapping: mmap.mmap, size: int) -> None:
-    """Have a private mapping, which nobody looks at, show the file again, also where it was written to."""
-    if _may_differ(mapping, size):
+def discard_private_pages(mapping: mmap.mmap, size: int) -> None:
+    """Make a private mapping that has no views show the file's contents again, also where it was written to."""
+    if _may_have_private_pages(mapping, size):
         mapping.madvise(mmap.MADV_DONTNEED, 0, size)
 
 
-def _may_differ(mapping: mmap.mmap, size: int) -> bool:
-    """Return whether a page of a private mapping may be a copy.
+def _may_have_private_pages(mapping: mmap.mmap, size: int) -> bool:
+    """Return whether a page of a private mapping may be a private copy.
 
-    The kernel's notes say of each page that is there whether it is the file's (pagemap.rst; Linux 3.5). To read them
-    takes 11 us per MB; to drop the pages and have them mapped again takes 70.
+    The kernel's page map says of each present page whether it belongs to the file (pagemap.rst; Linux 3.5). To read
+    it takes 11 us per MB; to drop the pages and have them mapped again takes 70.
     """
     count = -(-size // PAGE)
     try:
@@ -186,12 +189,12 @@ def _may_differ(mapping: mmap.mmap, size: int) -> bool:
 
 
 def populate(mapping: mmap.mmap) -> None:
-    """Map the pages that are going to be written to, all at once, which takes half as long (Linux 5.14)."""
-    with suppress(OSError, ValueError):  # an older kernel: page by page, then
+    """Map the pages that will be written to, all at once, which takes half the time (Linux 5.14)."""
+    with suppress(OSError, ValueError):  # an older kernel maps them one by one at the first write
         mapping.madvise(_POPULATE_WRITE)
 
 
 def drop_pages(mapping: mmap.mmap) -> None:
-    """Give back the memory behind a shared mapping, whoever else has it mapped (MADV_REMOVE, madvise(2))."""
+    """Free the memory behind a shared mapping, even if others have it mapped (MADV_REMOVE, madvise(2))."""
     with suppress(OSError, ValueError):
         mapping.madvise(mmap.MADV_REMOVE)

@@ -1,4 +1,4 @@
-"""The order in which tasks wait, and the moments that are waited for."""
+"""The moments that are waited for, against a plain table."""
 
 from __future__ import annotations
 
@@ -6,86 +6,7 @@ import random
 
 import pytest
 
-from pidfdpool.scheduler.queue import Waiting
 from pidfdpool.scheduler.timers import Timer, Timers
-
-
-def drained(waiting: Waiting) -> list[int]:
-    return [waiting.pop() for _ in range(len(waiting))]
-
-
-def test_tasks_of_one_priority_come_first_come_first_served():
-    waiting = Waiting()
-    for task in (3, 1, 2):
-        waiting.add(task, 0)
-    assert list(waiting) == [3, 1, 2]
-    assert drained(waiting) == [3, 1, 2]
-    assert not waiting
-
-
-def test_higher_priorities_come_first_and_negative_ones_last():
-    waiting = Waiting()
-    for task, priority in ((1, 0), (2, -7), (3, 10), (4, 0), (5, 10)):
-        waiting.add(task, priority)
-    assert list(waiting) == [3, 5, 1, 4, 2]
-    assert drained(waiting) == [3, 5, 1, 4, 2]
-
-
-def test_a_task_that_had_its_turn_goes_to_the_head_of_its_line_only():
-    waiting = Waiting()
-    waiting.add(1, 5)
-    waiting.add(2, 0)
-    waiting.add(3, 0, first=True)
-    assert drained(waiting) == [1, 3, 2]
-
-
-def test_a_task_can_be_taken_out_wherever_it_stands():
-    waiting = Waiting()
-    for task in range(6):
-        waiting.add(task, task % 2)
-    for task in (3, 0):
-        waiting.remove(task)
-        assert task not in waiting
-    assert len(waiting) == 4
-    assert drained(waiting) == [1, 5, 2, 4]
-
-
-def test_a_line_that_is_empty_is_forgotten():
-    waiting = Waiting()
-    for priority in range(1000):
-        waiting.add(priority, priority)
-        waiting.remove(priority)
-    assert waiting._lines == {}
-    assert waiting._priorities == []
-
-
-def test_taking_out_a_task_that_does_not_wait_is_an_error():
-    with pytest.raises(KeyError):
-        Waiting().remove(1)
-
-
-def test_clearing_takes_out_all():
-    waiting = Waiting()
-    waiting.add(1, 0)
-    waiting.add(2, 9)
-    waiting.clear()
-    assert list(waiting) == []
-    waiting.add(2, 1)
-    assert list(waiting) == [2]
-
-
-def test_waiting_behaves_as_a_stable_sort_does():
-    draw = random.Random(7)
-    waiting, plain = Waiting(), []
-    for task in range(2000):
-        if plain and draw.random() < 0.45:
-            plain.sort(key=lambda pair: -pair[1])
-            assert waiting.pop() == plain.pop(0)[0]
-        else:
-            priority = draw.randrange(-3, 4)
-            waiting.add(task, priority)
-            plain.append((task, priority))
-    assert list(waiting) == [task for task, _ in sorted(plain, key=lambda pair: -pair[1])]
 
 
 def test_timers_come_in_the_order_of_their_moments_and_not_before_them():
@@ -164,3 +85,22 @@ def test_timers_behave_as_a_plain_table_does():
                 assert plain.pop(key) <= now
             assert all(at > now for at in plain.values())
         assert timers.next() == min(plain.values(), default=None)
+
+
+def test_the_limits_of_a_task_are_cancelled_and_nothing_else_of_its_worker():
+    timers = Timers()
+    for timer in (Timer.TIMEOUT, Timer.HEARTBEAT, Timer.AGE):
+        timers.set((timer, 1), 1.0)
+    timers.set((Timer.TIMEOUT, 2), 2.0)
+    timers.cancel_task_limits(1)
+    assert [timers.pop_due(9.0), timers.pop_due(9.0)] == [(Timer.AGE, 1), (Timer.TIMEOUT, 2)]
+    assert timers.pop_due(9.0) is None
+
+
+def test_all_that_is_waited_for_of_a_worker_is_cancelled_and_nothing_of_a_task_with_its_number():
+    timers = Timers()
+    for timer in Timer:
+        timers.set((timer, 1), 1.0)
+    timers.cancel_worker(1)
+    left = {timer for timer in Timer if (timer, 1) in timers}
+    assert left == {Timer.DEADLINE, Timer.RETRY, Timer.MEMORY, Timer.TEMPLATE, Timer.BALANCE}

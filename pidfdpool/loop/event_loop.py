@@ -1,0 +1,104 @@
+"""What the pool thread does: wait for workers, the template and deadlines, and turn what happens into events.
+
+Ends when the machine says that nothing is left. If anything in here fails that should not, no future may hang:
+`teardown.fail_everything` fails them all.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from pidfdpool.loop import teardown
+from pidfdpool.process import journal
+from pidfdpool.scheduler import events as ev
+
+if TYPE_CHECKING:
+    from pidfdpool.loop.decisions import Decisions
+    from pidfdpool.loop.template_events import TemplateEvents
+    from pidfdpool.loop.template_starter import TemplateStarter
+    from pidfdpool.loop.worker_events import WorkerEvents
+
+_log = logging.getLogger("pidfdpool")
+
+
+class EventLoop:
+    """The turns of one pool's thread."""
+
+    def __init__(
+        self, core: Decisions, workers: WorkerEvents, template: TemplateEvents, starter: TemplateStarter
+    ) -> None:
+        self._core = core
+        self._workers = workers
+        self._template = template
+        self._starter = starter
+        self.owner_lost = False  # nobody can submit any more; set without the lock, by the collector
+
+    def run(self) -> None:
+        """Take turns until nothing is left of the pool. In the pool thread."""
+        core = self._core
+        try:
+            while not core.closed:
+                self._turn(core)
+        except BaseException as error:
+            if not core.abandoned:
+                # What is no Exception came from a signal handler, and has ended a call of the user's, where it is
+                # on its way to whom it concerns: sys.exit() in a handler of SIGTERM is no reason to complain.
+                level = logging.CRITICAL if issubclass(type(error), Exception) else logging.INFO
+                journal.write(_log, level, "the pool thread failed; the pool is broken", exc_info=error)
+                teardown.fail_everything(core, error)
+        finally:
+            # A greenlet that was copied into a forked child has nothing to close there, nor has a child that was
+            # forked in a callback and came back from it.
+            if not core.abandoned:
+                with core.lock:
+                    core.closed = True
+                core.leadership.end()
+                with core.lock:
+                    teardown.close_everything(core)
+                core.outbox.finish()
+                core.catch_up()
+                core.thread.note_end()
+
+    def _turn(self, core: Decisions) -> None:
+        if core.thread.failure is not None:
+            raise core.thread.failure
+        core.catch_up()
+        self._starter.start_if_wanted()
+        if self.owner_lost:
+            self.owner_lost = False
+            core.handle(ev.ShutdownRequested())
+        self._template.handle_early_frames()
+        now = time.monotonic()
+        with core.lock:
+            deadline = core.machine.deadline()
+            if self._workers.unreported:
+                overdue = min(link.overdue_at for link in self._workers.unreported)
+                deadline = overdue if deadline is None else min(deadline, overdue)
+            if core.leases.arena.segments or core.leases.arena.to_unmap:
+                deadline = core.leases.release_idle(now, deadline)
+            core.sleeps_until = deadline
+            if core.closed:
+                return
+        if deadline is None or deadline > now:
+            # Not less than a millisecond, which is what epoll can count.
+            core.poller.wait(None if deadline is None else max(0.001, deadline - now))
+        if deadline is not None and time.monotonic() >= deadline:
+            self._judge(core)
+
+    def _judge(self, core: Decisions) -> None:
+        """Act upon the deadlines that have passed, by what was known in time.
+
+        This process may have been stopped, or this thread held up in a callback, while workers and the template went
+        on. So first everything is read that they had written by now: who answered is not late.
+        """
+        now = time.monotonic()
+        self._workers.reads_all = True
+        try:
+            core.poller.serve_all()
+        finally:
+            self._workers.reads_all = False
+        with core.poller.serving:
+            self._workers.remove_overdue(now)
+        core.handle(ev.Tick(read_until=now))

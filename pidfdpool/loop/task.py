@@ -1,0 +1,149 @@
+"""What the host keeps of an accepted task until its future is resolved, and what it needs of a future.
+
+Made by the thread that submits; changed under the pool's lock only.
+"""
+
+from __future__ import annotations
+
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pidfdpool.loop.chunk_calls import Chunk
+from pidfdpool.process import describe
+from pidfdpool.serialization import kept_definitions, payload
+from pidfdpool.transport import framing
+from pidfdpool.typed import Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    from pidfdpool.deaths import Death
+    from pidfdpool.loop.outcomes import Outcome
+    from pidfdpool.scheduler.policy import Policy
+    from pidfdpool.transport.framing import Buffer, Frame
+
+    WorkerName: TypeAlias = tuple[int, int, int | None]  # slot, generation, pid
+    # What a future is to be resolved with: what a worker wrote, an error of the pool's own, or None: cancelled.
+    Verdict: TypeAlias = "Frame | Outcome | BaseException | None"
+
+
+class Recipient(Protocol):
+    """Who gets the outcome of a task: a future, or what stands for one. Resolved once, never with the pool's lock."""
+
+    def _attach(self, pool: Any, number: int, cancel_kills: bool, /) -> None:
+        """Take note of the task and of its `Pool`, which only recipients know by type; with the lock."""
+
+    def _is_wanted(self) -> bool:
+        """Return whether anybody still waits for the outcome; with the lock."""
+
+    def _begin(self) -> bool:
+        """Return whether the task is still wanted, now that a worker is to have it; with the lock."""
+
+    def _note_attempt(self, worker: WorkerName, attempt: int, at: float, /) -> None:
+        """Take note of the worker, and of when it was given the task (time.time()); with the lock."""
+
+    def _has_callbacks(self) -> bool:
+        """Return whether resolving it calls something of the user's; without the lock."""
+
+    def _mark_cancelled(self) -> bool:
+        """Take note that the task is cancelled, if it waits, but notify nobody yet; with the lock."""
+
+    def _resolve(self, result: Any, error: BaseException | None, /) -> None:
+        """Take the outcome."""
+
+    def _resolve_cancelled(self) -> None:
+        """Take note that the task was cancelled and does not run."""
+
+    def _fail_in_forked_child(self, error: BaseException, /) -> None:
+        """Take note that the task is another process's."""
+
+
+class Task:
+    """What the host keeps of an accepted task until its future is resolved.
+
+    `verdict` is what the future is to be resolved with: set under the pool's lock, used without it.
+    """
+
+    __slots__ = (
+        "attempt", "begun", "buffers", "deaths", "definitions", "flags", "future", "held", "needs_script", "number",
+        "policy", "verdict", "what",
+    )  # fmt: skip
+
+    verdict: Verdict
+
+    def __init__(
+        self,
+        number: int,
+        future: Recipient,
+        buffers: list[Buffer],
+        what: object,
+        policy: Policy,
+        held: object = None,
+    ) -> None:
+        # Only to a worker that has what running the host's script again makes.
+        self.needs_script = payload.needs_script(buffers) or (type(what) is Chunk and what.of_script)
+        self.flags = framing.NEEDS_SCRIPT if self.needs_script else 0
+        if not policy.kill_descendants:
+            self.flags |= framing.SPARE_DESCENDANTS
+        self.number = number
+        self.future = future
+        self.buffers = buffers
+        self.what = what  # the function, or its name; or which calls of a map
+        self.policy = policy
+        self.held = held  # what lives for as long as the task; see `held_arguments`
+        self.definitions = kept_definitions.definitions_for_task() if kept_definitions.large else None  # the same
+        self.begun = False
+        self.attempt = 0
+        self.deaths: tuple[Death, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the function that it calls."""
+        return self.what if type(self.what) is str else name_of(self.what)
+
+    @property
+    def label(self) -> str:
+        """What to call the task in messages."""
+        return self.what.label if type(self.what) is Chunk else self.name
+
+    @property
+    def heavy(self) -> bool:
+        """Whether its call is large: it lies in a segment, or is to."""
+        return type(self.buffers) is not list
+
+    def frame(
+        self, attempt: int, deadline: float | None, flags: int = 0, buffers: list[Buffer] | None = None
+    ) -> list[Buffer]:
+        """Return the frame that hands this attempt to a worker. buffers: what to send in the place of the call."""
+        if buffers is None:
+            buffers = self.buffers
+        if attempt > framing.MAX_ATTEMPTS:
+            attempt = framing.MAX_ATTEMPTS
+        if deadline is not None:
+            flags |= framing.HAS_DEADLINE
+            buffers = [*buffers, framing.DEADLINE.pack(deadline)]
+        return framing.encode(framing.TASK, flags | self.flags, attempt, self.number, buffers)
+
+
+def nameable(function: object) -> object:
+    """Return what a task keeps of a function, to be named by: itself, or its name if it may be something large."""
+    kind = type(function)
+    if kind is FunctionType or kind is Chunk:
+        return function
+    # A method of a list is of this type, too, and holds the list.
+    if kind is BuiltinFunctionType and type(function.__self__) is ModuleType:  # type: ignore[attr-defined]
+        return function
+    return name_of(function)
+
+
+def unwrapped(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """Return what is sent of a call: of a chunk the plain function that makes it, and nothing of the host's."""
+    return (fn.call, fn.bound + args, kwargs) if type(fn) is Chunk else (fn, args, kwargs)
+
+
+def name_of(function: object) -> str:
+    """Return what to call a task that calls this function."""
+    return function.name if type(function) is Chunk else describe.name_of(function)

@@ -1,0 +1,105 @@
+"""What a pool's templates are made from: how they start, what they preload, and the initializer of their workers.
+
+Made in the host, by the thread that makes the executor, and kept for the life of the pool. `client` reads it at each
+start of a template, on the thread that starts it. Template and workers get what they need of it as a `Boot`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pidfdpool.process import native
+from pidfdpool.serialization import inherited, payload, picklers, preparation, scripts
+from pidfdpool.worker.boot import Boot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Recipe:
+    """The parameters of a pool's templates. They are the same for each of its templates.
+
+    way: "exec", "fork", or "any": exec, unless the initializer's arguments can only be inherited by a fork.
+    """
+
+    def __init__(
+        self,
+        *,
+        way: str,
+        preload: tuple[str, ...],
+        preload_call: Callable[[], object] | None,
+        initializer: tuple[Callable[..., object], tuple[Any, ...]] | None,
+        watch_memory: bool = False,
+        capture_stderr: bool = False,
+        spin: float = 0.0,
+    ) -> None:
+        self.fork = way == "fork" or (way == "any" and _needs_fork(initializer))
+        self.preload = preload
+        self.preload_call = preload_call
+        self.initializer = initializer
+        self.watch_memory = watch_memory
+        self.capture_stderr = capture_stderr
+        self.spin = spin
+        self.runs_script = False  # some call needs a global that only running the host's script again can make
+        # A template that is forked from here has what `__main__` holds now, and its workers have it, too.
+        self.shared_main = payload.SharedMain(sys.modules.get("__main__")) if self.fork else None
+
+    def boot(self, handles: str) -> tuple[Boot, list[int]]:
+        """Return what the template is told, and the descriptors that it needs. The caller owns these.
+
+        handles: `boot.PIDFD` or `boot.SENTINEL`, the kind of handle that this kernel has.
+
+        Raises:
+            OSError: no descriptor is left.
+            Exception: a call cannot be pickled (exec way).
+        """
+        fds: list[int] = []
+        call: Any = self.preload_call
+        initializer: Any = self.initializer
+        if not self.fork:
+            call = payload.dumps(call) if call is not None else None
+            if initializer is not None:
+                initializer, fds = inherited.capture(initializer)
+            for buffers in (call, initializer):
+                if buffers is not None and payload.needs_script(buffers):
+                    self.runs_script = True
+        if picklers.shared_resources:
+            picklers.pop_shared_resources()  # what the calls share stays shared, for each later template
+        from multiprocessing import process
+
+        me = process.current_process()
+        boot = Boot(
+            handles=handles,
+            host_pid=os.getpid(),
+            host_name=me.name,
+            argv=list(sys.argv),
+            authkey=bytes(me.authkey),
+            preload=self.preload,
+            forked=self.fork,
+            preload_call=call,
+            initializer=initializer,
+            watch_memory=self.watch_memory,
+            capture_stderr=self.capture_stderr,
+            spin=self.spin,
+            script=None if self.fork else scripts.current().as_fields(),
+            runs_script=self.runs_script and not self.fork,
+            preparation=None if self.fork else preparation.capture(),
+        )
+        return boot, fds
+
+
+def _needs_fork(initializer: object) -> bool:
+    """Return whether the initializer's arguments can be shared by a fork only."""
+    if initializer is None or "multiprocessing.synchronize" not in sys.modules:
+        return False
+    try:
+        _, fds = inherited.capture(initializer)
+    except inherited.NeedsFork:
+        return True
+    except Exception:
+        return False  # the start of the template will report what is wrong with them
+    for fd in fds:
+        native.close(fd)
+    return False
