@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.loop.links import WorkerLink
-from pidfdpool.process import journal
+from pidfdpool.process import safe_logging
 from pidfdpool.scheduler import actions as do
 from pidfdpool.scheduler import events as ev
 from pidfdpool.transport import channel as channels
@@ -192,7 +192,7 @@ class Dispatcher:
         assert self.template is not None
         self.template.kill()
         message = "the template (pid %s) does not answer and is killed"
-        return partial(journal.write, _log, logging.WARNING, message, self.template.end.pid)
+        return partial(safe_logging.log, _log, logging.WARNING, message, self.template.end.pid)
 
     def _stop_template(self, _action: do.StopTemplate) -> None:
         assert self.template is not None
