@@ -132,7 +132,7 @@ TRICKS = tuple(
         Trick(
             "answers-in-one-read",
             "many answers in one read",
-            patches=(Patch("pidfdpool.transport.channel", "_CHUNK", 64),),
+            patches=(Patch("pidfdpool.transport.channel", "_READ_SIZE", 64),),
         ),
         Trick(
             "lean-futures",

@@ -76,7 +76,7 @@ class EventLoop:
             if self._workers.unreported:
                 overdue = min(link.overdue_at for link in self._workers.unreported)
                 deadline = overdue if deadline is None else min(deadline, overdue)
-            if core.leases.arena.segments or core.leases.arena.let_go:
+            if core.leases.arena.segments or core.leases.arena.to_unmap:
                 deadline = core.leases.release_idle(now, deadline)
             core.sleeps_until = deadline
             if core.closed:

@@ -68,8 +68,8 @@ class Link:
 
     def post(self, pieces: list[Buffer], descriptor: int | None = None) -> None:
         """Send without waiting. Raises OSError if the process is gone and nothing was sent."""
-        self.channel.post(pieces, descriptor)
-        if self.channel.unsent and self._channel_watch is not None:
+        self.channel.send_nowait(pieces, descriptor)
+        if self.channel.has_unsent and self._channel_watch is not None:
             self._poller.change(self._channel_watch, READ | WRITE)
 
     def flush(self) -> None:
@@ -88,7 +88,7 @@ class Link:
             WireError: somebody else wrote into the channel.
         """
         try:
-            return self.channel.receive_now()
+            return self.channel.receive_nowait()
         except BlockingIOError:
             return []
         except (EOFError, OSError):
@@ -97,7 +97,7 @@ class Link:
 
     def read_all(self, serve: Callable[[], None]) -> None:
         """Serve the channel until all is read that it holds at this moment; what comes later may go on for ever."""
-        goal = self.channel.received + self.channel.unread(FIONREAD)
+        goal = self.channel.received + self.channel.unread_bytes(FIONREAD)
         while self.reading:
             before = self.channel.received
             serve()
@@ -177,7 +177,7 @@ class WorkerLink(Link):
     def leave(self) -> None:
         """Tell the worker to leave; if it is dying anyway, that will be noticed."""
         with suppress(OSError):
-            self.post(framing.encode(framing.LEAVE))
+            self.post(framing.encode(framing.EXIT))
             self.resume()
 
     def signal(self, number: int) -> None:
@@ -219,7 +219,7 @@ class WorkerLink(Link):
 
     def last_beat(self) -> float | None:
         """Return when the worker gave its last heartbeat, as time.monotonic() tells it; None: never."""
-        return None if self._blackbox is None else black_box.last_beat(self._blackbox)
+        return None if self._blackbox is None else black_box.last_heartbeat(self._blackbox)
 
     def usage_now(self) -> tuple[int | None, float | None]:
         """Return the resident memory in bytes and the processor time in seconds, if the worker is alive."""
@@ -253,7 +253,7 @@ class WorkerLink(Link):
             self._stderr.read()
             lines = self._stderr.last_lines()
         box = self._blackbox
-        stack, marks = (None, 0) if box is None else (black_box.stack(box), black_box.marks(box))
+        stack, marks = (None, 0) if box is None else (black_box.read_stack(box), black_box.count_marks(box))
         peak, cpu_time = self.usage or (None, None)
         return Evidence(peak, cpu_time, lines, stack and stacks.told(stack), marks)
 
@@ -319,7 +319,7 @@ class TemplateLink(Link):
         """Have the script run again, unless this was the first that the template was told to do."""
         if not self.end.runs_script:
             self.end.runs_script = True
-            self.tell(framing.encode(framing.SCRIPT))
+            self.tell(framing.encode(framing.RUN_SCRIPT))
 
     def kill(self) -> None:
         """Kill a template that does not answer.
@@ -331,7 +331,7 @@ class TemplateLink(Link):
                 with suppress(PidfdDenied):
                     self.handle.send_signal(signal.SIGKILL)
                     return
-            self.channel.hang_up()
+            self.channel.shut_down()
             self.end.close_lifeline()
 
     def close(self) -> None:

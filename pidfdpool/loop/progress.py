@@ -29,7 +29,7 @@ class Progress:
     def look_into(self, box: int) -> None:
         """Read and write the worker's black box from now on."""
         self._box = box
-        black_box.hear(box)
+        black_box.announce_take_backs(box)
 
     def put_tokens(self, count: int) -> None:
         """Put down the tokens of so many tasks, before they are sent: one without a token is taken for taken back."""
@@ -43,13 +43,13 @@ class Progress:
 
         The worker is also told from which task on they were taken back: there may be tokens that a task has put down.
         """
-        before = self._taken_back or black_box.SOME
+        before = self._taken_back or black_box.UNDECIDED
         if not self._taken_back:
             self._note_taken_back(before)
         count = 0 if self._tokens is None else tokens.take_many(self._tokens, len(last))
         if count and self._box is not None:
             self._note_taken_back(last[-count])
-            begun = [last.index(number) for number in black_box.at_hand(self._box) if number in last[-count:]]
+            begun = [last.index(number) for number in black_box.claimed_tasks(self._box) if number in last[-count:]]
             if begun:
                 count = len(last) - 1 - max(begun)
                 self._note_taken_back(last[-count] if count else before)
@@ -58,7 +58,7 @@ class Progress:
     def _note_taken_back(self, first: int) -> None:
         if self._box is not None:
             self._taken_back = first
-            black_box.note_taken_back(self._box, first)
+            black_box.record_taken_back(self._box, first)
 
     def unbegun(self, held: Sequence[int]) -> int:
         """Return how many of the tasks that the dead worker held, the last ones, it has not begun.
@@ -78,7 +78,7 @@ class Progress:
     def forget_begun(self) -> None:
         """Forget what the worker has begun last, before it is given the same again."""
         if self._box is not None:
-            black_box.forget_begun(self._box)
+            black_box.clear_last_begun(self._box)
 
     def close(self) -> None:
         """Close the tokens, and look into the box no more. Idempotent."""

@@ -71,7 +71,7 @@ class TemplateEvents:
         for frame in frames:
             link = core.workers.get(frame.slot)
             mine = link if link is not None and link.generation == frame.generation else None
-            if frame.kind in (framing.BLACKBOX, framing.STDERR):
+            if frame.kind in (framing.BLACK_BOX, framing.STDERR):
                 self._on_evidence(template, frame, mine)
             elif frame.kind == framing.SPAWNED:
                 self._on_spawned(template, frame, mine)
@@ -91,19 +91,19 @@ class TemplateEvents:
                 self._lose_template(ev.TemplateUnusable(f"the preload failed: {describe.repr_of(cause)}"))
 
     def _on_evidence(self, template: TemplateLink, frame: Frame, link: WorkerLink | None) -> None:
-        fd = template.channel.descriptor()
+        fd = template.channel.next_descriptor()
         if fd is None:
             return  # no descriptor number was left: there will be the less to tell
         if link is None:
             native.close(fd)
-        elif frame.kind == framing.BLACKBOX:
+        elif frame.kind == framing.BLACK_BOX:
             link.take_blackbox(fd)
         else:
             with self._core.lock:
                 link.take_stderr(fd)
 
     def _on_spawned(self, template: TemplateLink, frame: Frame, link: WorkerLink | None) -> None:
-        fd = template.channel.descriptor()
+        fd = template.channel.next_descriptor()
         if fd is None or link is None:
             # Without its descriptor the worker cannot be watched; it leaves when its channel closes.
             with self._core.lock:

@@ -156,8 +156,8 @@ def _receive_boot(channel: Channel) -> tuple[Boot, list[Frame]]:
     boot: Boot | None = None
     while boot is None:
         for frame in channel.receive():
-            if frame.kind == framing.INHERIT:
-                fd = channel.descriptor()
+            if frame.kind == framing.INHERITED:
+                fd = channel.next_descriptor()
                 if fd is None:
                     raise OSError(errno.EMFILE, "no descriptor number left for what workers inherit")
                 descriptors.append(fd)

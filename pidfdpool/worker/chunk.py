@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     _Outcome: TypeAlias = tuple[Sequence[Buffer | PickleBuffer] | tuple[list[Any]], list[Buffer] | None, float]
 
-_MARKS_OF_MANY = 64  # marks of a chunk that has more calls than `black_box.MARKS`
+_MARKS_OF_MANY = 64  # marks of a chunk that has more calls than `black_box.MAX_MARKS`
 _MARK = b"\1"
 
 shared_main: payload.SharedMain | None = None  # the names of `__main__` that host and worker share; set by the loop
@@ -52,7 +52,7 @@ class _Run:
         calls, marks = self._calls, _clear_marks()
         if marks is None:
             return chain.from_iterable(self._slices(lambda _mark: 0))
-        if len(calls) > black_box.MARKS:
+        if len(calls) > black_box.MAX_MARKS:
             return chain.from_iterable(self._slices(marks.write))
         self._current = iter(calls)
         return compress(self._current, map(marks.write, repeat(_MARK)))  # in C: 20 to 50 ns for each
@@ -94,7 +94,7 @@ def _clear_marks() -> mmap | None:
 
 def _calls_per_mark(count: int) -> int:
     """Return the number of calls from one mark to the next. count: the calls of the chunk."""
-    return 1 if count <= black_box.MARKS else -(-count // _MARKS_OF_MANY)
+    return 1 if count <= black_box.MAX_MARKS else -(-count // _MARKS_OF_MANY)
 
 
 def calls_under_way(marks: int, count: int) -> tuple[int, int] | None:

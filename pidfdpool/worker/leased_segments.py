@@ -48,14 +48,14 @@ class LeasedSegments:
 
     def handle_frame(self, frame: Frame) -> None:
         """Map a segment, or unmap one; before the first, prepare the channel for descriptors."""
-        if frame.kind == framing.DESCRIPTORS:
-            self._channel.take_descriptors()
+        if frame.kind == framing.EXPECT_DESCRIPTORS:
+            self._channel.accept_descriptors()
             os.register_at_fork(after_in_parent=self._note_fork)
             return
-        if frame.kind == framing.FORGET:
+        if frame.kind == framing.UNMAP_SEGMENT:
             self._mapped.pop(frame.value, None)
             return
-        fd = self._channel.descriptor()
+        fd = self._channel.next_descriptor()
         if fd is None:
             return  # no descriptor was left; the task that needs the segment will not find it
         try:
@@ -74,8 +74,8 @@ class LeasedSegments:
 
         Return False if the call's segment did not arrive, so that the task cannot be run.
         """
-        lease = framing.LOAN.unpack(frame.buffers.pop())[0] if frame.slot & framing.WITH_LOAN else None
-        if frame.slot & framing.IN_SEGMENT:
+        lease = framing.LEASE.unpack(frame.buffers.pop())[0] if frame.slot & framing.HAS_LEASE else None
+        if frame.slot & framing.CALL_IN_SEGMENT:
             reference = frame.buffers[0]
             number = layout.number_of(reference)
             mapping = self._mapped.get(number)
@@ -85,7 +85,7 @@ class LeasedSegments:
             self._call_segment = number
             self._has_views = len(frame.buffers) > 1
         arrived = lease is None or lease in self._mapped
-        self._flags = framing.ANSWERED if arrived else framing.ANSWERED | framing.MISSED
+        self._flags = framing.HAS_SEGMENT_FLAGS if arrived else framing.HAS_SEGMENT_FLAGS | framing.LEASE_NOT_RECEIVED
         self._result_segment = lease if arrived else None
         self.has_result_segment = self._result_segment is not None
         self.active = True
@@ -104,7 +104,7 @@ class LeasedSegments:
         if THRESHOLD <= plan.size <= len(mapping) and not pickled.mentions(payload.CLASS_BY_VALUE):
             with memoryview(mapping) as whole:
                 plan.write(whole)
-            self._flags |= framing.TAKEN
+            self._flags |= framing.RESULT_IN_SEGMENT
             return [plan.reference(self._result_segment)]
         return plan.buffers()
 
@@ -115,18 +115,18 @@ class LeasedSegments:
         self._result_segment = None
         self.active = self.has_result_segment = False
         if number is not None and self._release_call(number):
-            flags |= framing.RETURNED
+            flags |= framing.CALL_SEGMENT_FREE
         self._has_views = self._forked = False
         return flags
 
     def _release_call(self, number: int) -> bool:
         """Return whether the call's segment may be used again. Otherwise it is left to the objects that view it."""
         mapping = self._mapped[number]
-        if self._has_views and (self._forked or memory.is_seen(mapping)):
+        if self._has_views and (self._forked or memory.has_views(mapping)):
             del self._mapped[number]
             return False
         if self._has_views:
-            memory.see_file(mapping, len(mapping))
+            memory.discard_private_pages(mapping, len(mapping))
         return True
 
     def _note_fork(self) -> None:

@@ -2,7 +2,7 @@
 
 Called by `template.worker_fork` in the new process, right after the fork. It has one thread, blocking I/O, and one
 channel to the host. A worker runs one task at a time, so its death can fail one task at most. It exits when the host
-sends LEAVE or closes the channel, or when the template dies.
+sends EXIT or closes the channel, or when the template dies.
 
 No exception of a task ends a worker: SystemExit and KeyboardInterrupt are outcomes of that task like others.
 
@@ -23,7 +23,7 @@ from pidfdpool.process import exiting, hygiene, native
 from pidfdpool.process.spinning import Spin
 from pidfdpool.serialization import payload, picklers, scripts
 from pidfdpool.transport import black_box, frame_rules, framing, tokens
-from pidfdpool.transport.black_box import BEGUN, HEARD, NEXT, TAKEN_BACK
+from pidfdpool.transport.black_box import ANNOUNCED, CLAIMED, LAST_BEGUN, TAKEN_BACK_FROM
 from pidfdpool.transport.channel import Channel
 from pidfdpool.worker import chunk, context, handover, identity, rebuild_guard, script_module, tracebacks
 from pidfdpool.worker.leased_segments import LeasedSegments
@@ -70,11 +70,11 @@ class Worker:
         self._host_fd = host_fd
         self._pid = os.getpid()
         self._shared = payload.InheritedMain() if boot.forked else payload.ReceivedMain()
-        self._queue: deque[Frame] = deque()  # frames that were read and are not yet handled: TASK, at the end LEAVE
+        self._queue: deque[Frame] = deque()  # frames that were read and are not yet handled: TASK, at the end EXIT
         self._tokens = tokens_fd
         self._spin = Spin(boot.spin)
         self._black_box = black_box_fd
-        self._record = black_box.share(black_box_fd)  # what the host has to know of this process when it is dead
+        self._record = black_box.map_words(black_box_fd)  # what the host has to know of this process when it is dead
         self._skip_from = 0  # the first of the tasks that were taken back, while they are skipped
         self._mark = mark
         self._statm: int | None = None
@@ -85,7 +85,7 @@ class Worker:
         os.register_at_fork(after_in_child=self._close_in_forked_child)
 
     def run(self) -> int:
-        """Run tasks until the host sends LEAVE; return the exit code."""
+        """Run tasks until the host sends EXIT; return the exit code."""
         prctl.set_name(f"pidfd-worker{self._slot}")
         # A tool that has replaced multiprocessing's bootstrap starts and stops there. It must not have started
         # before.
@@ -147,7 +147,7 @@ class Worker:
 
     def _beat(self) -> None:
         with suppress(OSError):  # the task has closed a descriptor that is not its own
-            black_box.beat(self._black_box, time.monotonic())
+            black_box.record_heartbeat(self._black_box, time.monotonic())
 
     def _memory(self) -> int:
         """Return this process's resident memory in KiB; 0: not known."""
@@ -181,14 +181,14 @@ class Worker:
 
     def _poll(self) -> list[Frame]:
         try:
-            return self._channel.receive_now()
+            return self._channel.receive_nowait()
         except BlockingIOError:
             return []
 
     def _enqueue(self, frames: list[Frame]) -> None:
-        """Put TASK and LEAVE into the queue, and handle frames about segments at once."""
+        """Put TASK and EXIT into the queue, and handle frames about segments at once."""
         for frame in frames:
-            if frame.kind <= framing.LEAVE:
+            if frame.kind <= framing.EXIT:
                 self._queue.append(frame)
             else:
                 self._segments.handle_frame(frame)
@@ -198,26 +198,26 @@ class Worker:
         queue, record = self._queue, self._record
         while queue:
             frame = queue[0]
-            if frame.kind == framing.LEAVE:
+            if frame.kind == framing.EXIT:
                 return False
             if frame.slot & framing.NEEDS_SCRIPT and not scripts.ran_again:
                 self._send(framing.encode(framing.OUTDATED))
                 return False
-            if self._is_unhealthy and queue[-1].kind != framing.LEAVE:
-                self._enqueue(self._channel.receive())  # the host knows it: it takes the tasks back, and sends LEAVE
+            if self._is_unhealthy and queue[-1].kind != framing.EXIT:
+                self._enqueue(self._channel.receive())  # the host knows it: it takes the tasks back, and sends EXIT
             elif not tokens.take(self._tokens):
                 # Read before the host gets DROPPED and sends other tasks.
-                stolen = record[HEARD] and not record[TAKEN_BACK]
+                stolen = record[ANNOUNCED] and not record[TAKEN_BACK_FROM]
                 self._drop_taken_back()
                 if stolen:
                     raise RuntimeError("a task has taken tokens of this worker's, which only its loop may take")
             else:
-                record[NEXT] = number = frame.value
-                # TAKEN_BACK is read after NEXT is written. The host first takes tasks back, and then reads NEXT.
-                if record[TAKEN_BACK] and self._is_taken_back(number):
+                record[CLAIMED] = number = frame.value
+                # TAKEN_BACK_FROM is read after CLAIMED is written. The host takes back first, then reads CLAIMED.
+                if record[TAKEN_BACK_FROM] and self._is_taken_back(number):
                     self._drop_taken_back()
                     continue
-                record[BEGUN] = number
+                record[LAST_BEGUN] = number
                 queue.popleft()
                 self._answer(frame)
                 if self._outdated:
@@ -226,7 +226,7 @@ class Worker:
 
     def _is_taken_back(self, number: int) -> bool:
         """Return whether a task was taken back although there is a token. Then some task has added tokens itself."""
-        first = self._record[TAKEN_BACK]
+        first = self._record[TAKEN_BACK_FROM]
         # The tasks behind the first one were taken back, too, even those that are still to be read.
         self._skip_from = first if number == first or self._skip_from == first else 0
         return bool(self._skip_from)
@@ -239,15 +239,15 @@ class Worker:
             self._send(framing.encode(kind, value=1))
             self._outdated = True
             return
-        if kind == framing.UNSEEN:
+        if kind == framing.CALL_NOT_RECEIVED:
             self._send(framing.encode(kind, value=frame.value))
             frame = self._receive_again(frame.value)
             kind, buffers = self._run_task(frame)
-        slot = framing.ticks(time.monotonic() - began)
+        slot = framing.encode_duration(time.monotonic() - began)
         if self._segments.active:
             slot |= self._segments.end_task()
-        elif frame.slot & framing.ABOUT_SEGMENTS:
-            slot |= framing.ANSWERED
+        elif frame.slot & framing.USES_SEGMENTS:
+            slot |= framing.HAS_SEGMENT_FLAGS
         memory = 0 if self._statm is None else self._memory()
         self._send(framing.encode(kind, slot, memory, frame.value, buffers))
 
@@ -274,12 +274,12 @@ class Worker:
 
     def _run_task(self, frame: Frame) -> tuple[int, list[Buffer]]:
         """Run a task as its flags say, and return the kind and the buffers of the answer."""
-        if type(frame.buffers) is framing.Lost:
+        if type(frame.buffers) is framing.MissingBuffers:
             return self._no_memory_for(frame.buffers.size)
         deadline = framing.DEADLINE.unpack(frame.buffers.pop())[0] if frame.slot & framing.HAS_DEADLINE else None
         spare = frame.slot & framing.SPARE_DESCENDANTS
-        if frame.slot & framing.ABOUT_SEGMENTS and not self._segments.begin_task(frame):
-            return framing.UNSEEN, []
+        if frame.slot & framing.USES_SEGMENTS and not self._segments.begin_task(frame):
+            return framing.CALL_NOT_RECEIVED, []
         context.enter(frame.value, frame.generation, deadline)
         if spare:
             self._mark.remove()
@@ -337,7 +337,7 @@ class Worker:
         self._channel.close()
         # Before the black box is closed, or a signal would write a stack into the file that gets its number next.
         with suppress(Exception):
-            black_box.forget_stacks()
+            black_box.stop_recording_stacks()
         for fd in self._held_fds:
             with suppress(OSError):
                 native.close(fd)

@@ -102,8 +102,8 @@ SEALED = {
     "DROPPED of fewer": {"kind": framing.DROPPED, "value": -5},
     "DROPPED of more": {"kind": framing.DROPPED, "value": 7},
     "OUTDATED with a buffer": {"kind": framing.OUTDATED, "buffers": [b"a"]},
-    "UNSEEN of no task": {"kind": framing.UNSEEN, "value": -1},
-    "a request of the host's": {"kind": framing.LEAVE},
+    "CALL_NOT_RECEIVED of no task": {"kind": framing.CALL_NOT_RECEIVED, "value": -1},
+    "a request of the host's": {"kind": framing.EXIT},
     "a word of the template's": {"kind": framing.SPAWNED, "value": 1},
     "a kind that there is not": {"kind": 99},
 }
