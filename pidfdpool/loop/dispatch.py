@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.loop.links import WorkerLink
-from pidfdpool.process import journal
+from pidfdpool.process import safe_logging
 from pidfdpool.scheduler import actions as do
 from pidfdpool.scheduler import events as ev
 from pidfdpool.transport import channel as channels
@@ -164,8 +164,9 @@ class Dispatcher:
         link = WorkerLink(action.slot, action.generation, ours, our_tokens, self._poller)
         self.workers[action.slot] = link
         link.watch_channel(partial(self.on_channel, link))
-        self.template.tell(framing.encode(framing.TOKENS, action.slot, action.generation), its_tokens)
-        self.template.tell(framing.encode(framing.SPAWN, action.slot, action.generation, link.seal), theirs.detach())
+        self.template.request(framing.encode(framing.TOKENS, action.slot, action.generation), its_tokens)
+        request = framing.encode(framing.SPAWN, action.slot, action.generation, link.seal)
+        self.template.request(request, theirs.detach())
         return None
 
     # There may be no such worker: its start has failed, and the machine is about to be told.
@@ -180,10 +181,10 @@ class Dispatcher:
 
     def _ask_stack(self, action: do.DumpStack) -> None:
         if action.slot in self.workers:
-            self.workers[action.slot].ask_stack()
+            self.workers[action.slot].request_stack()
 
     def _check_heartbeat(self, action: do.CheckHeartbeat) -> ev.Event:
-        return ev.LastHeartbeat(action.slot, action.generation, self.workers[action.slot].last_beat())
+        return ev.LastHeartbeat(action.slot, action.generation, self.workers[action.slot].last_heartbeat())
 
     def _check_memory(self, action: do.CheckMemory) -> ev.Event:
         return ev.MemoryMeasured(action.slot, action.generation, self.workers[action.slot].memory())
@@ -192,12 +193,12 @@ class Dispatcher:
         assert self.template is not None
         self.template.kill()
         message = "the template (pid %s) does not answer and is killed"
-        return partial(journal.write, _log, logging.WARNING, message, self.template.end.pid)
+        return partial(safe_logging.log, _log, logging.WARNING, message, self.template.end.pid)
 
     def _stop_template(self, _action: do.StopTemplate) -> None:
         assert self.template is not None
         self.template.resume()
-        self.template.tell(framing.encode(framing.STOP))
+        self.template.request(framing.encode(framing.STOP))
 
 
 def _joined(pieces: list[Buffer]) -> list[Buffer]:
