@@ -132,7 +132,7 @@ TRICKS = tuple(
         Trick(
             "answers-in-one-read",
             "many answers in one read",
-            patches=(Patch("pidfdpool.transport.channel", "_CHUNK", 64),),
+            patches=(Patch("pidfdpool.transport.channel", "_READ_SIZE", 64),),
         ),
         Trick(
             "lean-futures",
@@ -162,7 +162,7 @@ TRICKS = tuple(
         Trick(
             "leaders-spinning",
             "spinning of the leader",
-            patches=(Patch("pidfdpool.process.spinning", "LEADERS", 0.0),),
+            patches=(Patch("pidfdpool.process.spinning", "LEADER_LIMIT", 0.0),),
         ),
         Trick(
             "short-ways",

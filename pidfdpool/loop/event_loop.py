@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pidfdpool.loop import teardown
-from pidfdpool.process import journal
+from pidfdpool.process import safe_logging
 from pidfdpool.scheduler import events as ev
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class EventLoop:
                 # What is no Exception came from a signal handler, and has ended a call of the user's, where it is
                 # on its way to whom it concerns: sys.exit() in a handler of SIGTERM is no reason to complain.
                 level = logging.CRITICAL if issubclass(type(error), Exception) else logging.INFO
-                journal.write(_log, level, "the pool thread failed; the pool is broken", exc_info=error)
+                safe_logging.log(_log, level, "the pool thread failed; the pool is broken", exc_info=error)
                 teardown.fail_everything(core, error)
         finally:
             # A greenlet that was copied into a forked child has nothing to close there, nor has a child that was
@@ -68,7 +68,7 @@ class EventLoop:
         self._starter.start_if_wanted()
         if self.owner_lost:
             self.owner_lost = False
-            core.handle(ev.ShutdownAsked())
+            core.handle(ev.ShutdownRequested())
         self._template.handle_early_frames()
         now = time.monotonic()
         with core.lock:
@@ -76,7 +76,7 @@ class EventLoop:
             if self._workers.unreported:
                 overdue = min(link.overdue_at for link in self._workers.unreported)
                 deadline = overdue if deadline is None else min(deadline, overdue)
-            if core.leases.arena.segments or core.leases.arena.let_go:
+            if core.leases.arena.segments or core.leases.arena.to_unmap:
                 deadline = core.leases.release_idle(now, deadline)
             core.sleeps_until = deadline
             if core.closed:
@@ -101,4 +101,4 @@ class EventLoop:
             self._workers.reads_all = False
         with core.poller.serving:
             self._workers.remove_overdue(now)
-        core.handle(ev.Tick(heard_until=now))
+        core.handle(ev.Tick(read_until=now))

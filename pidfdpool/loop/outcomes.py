@@ -55,7 +55,7 @@ def load(answer: Frame | Outcome) -> tuple[Any, BaseException | None]:
 
 def _failed_to_load(buffers: Sequence[Buffer], failure: BaseException) -> PayloadError:
     """Return the error of a result that cannot be had here. failure: what its rebuilding has raised."""
-    if type(buffers) is framing.Lost:
+    if type(buffers) is framing.MissingBuffers:
         return _too_large("result", "receive", buffers.size)
     if issubclass(type(failure), MemoryError):
         return _too_large("result", "rebuild", sum(map(len, buffers)))
@@ -65,7 +65,7 @@ def _failed_to_load(buffers: Sequence[Buffer], failure: BaseException) -> Payloa
 def unreadable_result(failure: BaseException) -> PayloadError:
     """Return the error of a result whose rebuilding raised this."""
     kind = PayloadTooLarge if issubclass(type(failure), MemoryError) else PayloadError
-    error = kind(f"the result cannot be unpickled in the host: {describe.said(failure)}")
+    error = kind(f"the result cannot be unpickled in the host: {describe.error_text(failure)}")
     error.__cause__ = failure
     return error
 
@@ -85,7 +85,7 @@ def load_result(buffers: Sequence[Buffer]) -> Any:
 
 def load_error(buffers: list[Buffer]) -> BaseException:
     """Return the exception that a worker or the template wrote, or one that says why it cannot be had."""
-    if type(buffers) is framing.Lost:
+    if type(buffers) is framing.MissingBuffers:
         return _too_large("exception", "receive", buffers.size)
     try:
         return payload.load_error(buffers)

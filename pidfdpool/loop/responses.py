@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pidfdpool.loop.outcomes import Outcome, load_error
 from pidfdpool.loop.resolutions import NO_BUFFERS, Delivery, deliver
-from pidfdpool.process import describe, journal
+from pidfdpool.process import describe, safe_logging
 from pidfdpool.scheduler import events as ev
 from pidfdpool.scheduler.states import State
 from pidfdpool.transport import framing
@@ -54,13 +54,13 @@ def handle_frames(core: Decisions, link: WorkerLink, frames: list[Frame]) -> Non
 def reject_worker(core: Decisions, link: WorkerLink, fault: framing.WireError) -> None:
     """Have a worker killed for what it wrote, of which its loop is not capable. What came before that counts."""
     message = "worker %d (pid %s) wrote %s; it is killed"
-    journal.write(_log, logging.WARNING, message, link.slot, link.name[2], fault)
+    safe_logging.log(_log, logging.WARNING, message, link.slot, link.name[2], fault)
     link.stop_reading()
-    core.handle(ev.Babbled(link.slot, link.generation, str(fault)))
+    core.handle(ev.ProtocolViolated(link.slot, link.generation, str(fault)))
 
 
 def _is_about_segments(frame: Frame) -> bool:
-    return bool(frame.slot & framing.ABOUT_BORROWED or (frame.buffers and len(frame.buffers[0]) >= THRESHOLD))
+    return bool(frame.slot & framing.SEGMENT_FLAGS or (frame.buffers and len(frame.buffers[0]) >= THRESHOLD))
 
 
 def _take_answers(core: Decisions, link: WorkerLink, frames: list[Frame], at: int) -> int:
@@ -78,7 +78,7 @@ def _take_answers(core: Decisions, link: WorkerLink, frames: list[Frame], at: in
                 frame.kind != framing.RESULT and (frame.kind != framing.ERROR or task.policy.retries)
             ):
                 break
-            answers.append((frame.value, framing.took(frame.slot)))
+            answers.append((frame.value, framing.decode_duration(frame.slot)))
         count = core.machine.take_answers(slot, generation, answers, time.monotonic())
         if not count:
             return at
@@ -119,7 +119,7 @@ def _handle_frame(core: Decisions, link: WorkerLink, frame: Frame) -> None:
         _take_outcome(core, link, frame)
     elif frame.kind == framing.DROPPED:
         core.handle(ev.Dropped(slot, generation, frame.value))
-    elif frame.kind == framing.UNSEEN:
+    elif frame.kind == framing.CALL_NOT_RECEIVED:
         core.leases.resend_without_segment(link, frame.value)
     elif frame.kind == framing.UNHEALTHY:
         reason = bytes(frame.buffers[0]).decode("utf-8", "replace")
@@ -152,7 +152,7 @@ def _take_outcome(core: Decisions, link: WorkerLink, frame: Frame) -> None:
     retryable = task is not None and outcome.matches(task.policy)
     del task  # its call's segment is wanted for the one that is sent now
     failed = frame.kind == framing.ERROR
-    memory, seconds = frame.generation << 10, framing.took(frame.slot)
+    memory, seconds = frame.generation << 10, framing.decode_duration(frame.slot)
     core.handle(
         ev.Finished(link.slot, link.generation, frame.value, failed, retryable, memory, seconds),
         outcome,

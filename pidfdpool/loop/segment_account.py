@@ -22,7 +22,7 @@ class ResultLease:
 
     def __del__(self) -> None:
         if self.segment is not None:
-            self._arena.give_back(self.segment)
+            self._arena.release(self.segment)
 
 
 class TaskSegments(NamedTuple):
@@ -48,7 +48,7 @@ class SegmentAccount:
         for call, result, _ in self.leased.values():
             for segment in (call, None if result is None else result.segment):
                 if segment is not None:
-                    segment.spoilt = True
+                    segment.not_reusable = True
         self.leased.clear()
         self.mapped_sizes.clear()
 

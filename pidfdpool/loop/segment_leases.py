@@ -74,11 +74,11 @@ class Staged(list["Buffer"]):
     def carried(self) -> list[Buffer]:
         """Return the payload itself, to be sent from where it lies: nothing else is ever written there."""
         assert self.segment.shared is not None
-        self.segment.spoilt = True
+        self.segment.not_reusable = True
         return [*layout.parts(self[0], memoryview(self.segment.shared))]
 
     def __del__(self) -> None:
-        self.arena.give_back(self.segment)
+        self.arena.release(self.segment)
 
 
 class Unstaged(list["Buffer"]):
@@ -147,16 +147,16 @@ class SegmentLeases:
         pool = self._pool
         if plan.size <= _LATE and len(pool.tasks) + len(pool.admission.waiting) >= _SOON * pool.machine.size:
             return None
-        return self._staged(plan, self.arena.take(CALL, plan.size) or self.arena.make(CALL, plan.size))
+        return self._staged(plan, self.arena.take_free(CALL, plan.size) or self.arena.allocate(CALL, plan.size))
 
     def _staged_late(self, buffers: list[Buffer]) -> Staged | None:
         """Stage a call that has waited, in the moment in which it is sent."""
         plan = layout.Layout(buffers[:1], buffers[1:])
         if plan.size > _LATE:
             return None
-        segment = self.arena.take(CALL, plan.size)
+        segment = self.arena.take_free(CALL, plan.size)
         if segment is None and len(self.arena.segments) < _SOON * self._pool.machine.size:
-            segment = self.arena.make(CALL, plan.size)
+            segment = self.arena.allocate(CALL, plan.size)
         return self._staged(plan, segment)
 
     def _staged(self, plan: layout.Layout, segment: Segment | None) -> Staged | None:
@@ -173,7 +173,7 @@ class SegmentLeases:
         Raises:
             OSError: the worker is gone.
         """
-        if self.arena.let_go:
+        if self.arena.to_unmap:
             self._tell_let_go((link,))
         if type(task.buffers) is Unstaged:
             task.buffers = self._staged_late(task.buffers) or list(task.buffers)
@@ -181,13 +181,13 @@ class SegmentLeases:
         flags = 0
         if type(buffers) is Staged:
             if self._announce(link, buffers.segment):
-                flags, call = framing.IN_SEGMENT, buffers.segment
+                flags, call = framing.CALL_IN_SEGMENT, buffers.segment
             else:
                 buffers = buffers.carried()
         lease = self._result_lease(link, task.name)
         if lease is not None and lease.segment is not None:
-            flags |= framing.WITH_LOAN
-            buffers = [*buffers, framing.LOAN.pack(lease.segment.number)]
+            flags |= framing.HAS_LEASE
+            buffers = [*buffers, framing.LEASE.pack(lease.segment.number)]
         if call is not None:
             call.readers += 1
         if flags:
@@ -197,7 +197,7 @@ class SegmentLeases:
     def _result_lease(self, link: WorkerLink, name: str) -> ResultLease | None:
         """Return a segment for the result of a task of this name, if it is known for large ones."""
         size, _ = self.sizes.get(name, (0, 0))
-        segment = self.arena.take(RESULT, size) if size else None
+        segment = self.arena.take_free(RESULT, size) if size else None
         if segment is None:
             return None
         lease = ResultLease(self.arena, segment)
@@ -209,8 +209,8 @@ class SegmentLeases:
         if segment.number in account.mapped_sizes:
             return True
         pages = segment.size // memory.PAGE
-        announcement = framing.encode(framing.SEGMENT, segment.role, pages, segment.number)
-        first = () if account.expects_descriptors else (framing.encode(framing.DESCRIPTORS),)
+        announcement = framing.encode(framing.MAP_SEGMENT, segment.role, pages, segment.number)
+        first = () if account.expects_descriptors else (framing.encode(framing.EXPECT_DESCRIPTORS),)
         for frame in (*first, announcement):
             try:
                 fd = segment.duplicate()
@@ -254,7 +254,7 @@ class SegmentLeases:
             WireError: the worker's loop cannot have written that.
         """
         size = sum(map(len, frame.buffers))
-        if frame.slot & framing.ABOUT_BORROWED:
+        if frame.slot & framing.SEGMENT_FLAGS:
             with self._pool.lock:
                 size = self._settle(link, frame) or size
         task = self._pool.tasks.get(frame.value)
@@ -268,10 +268,10 @@ class SegmentLeases:
         lease = None if leased is None else leased.result
         if leased is not None and leased.call is not None:
             leased.call.readers -= 1
-            leased.call.spoilt = leased.call.spoilt or not frame.slot & framing.RETURNED
-        if frame.slot & framing.MISSED and lease is not None and lease.segment is not None:
+            leased.call.not_reusable = leased.call.not_reusable or not frame.slot & framing.CALL_SEGMENT_FREE
+        if frame.slot & framing.LEASE_NOT_RECEIVED and lease is not None and lease.segment is not None:
             account.mapped_sizes.pop(lease.segment.number, None)
-        if not frame.slot & framing.TAKEN:
+        if not frame.slot & framing.RESULT_IN_SEGMENT:
             return 0
         if lease is None:
             raise framing.WireError("of a result in a segment that was not lent to it")
@@ -280,7 +280,7 @@ class SegmentLeases:
         try:
             frame.buffers = self._opened(lease, reference)
         except MemoryError:
-            frame.buffers = framing.Lost(size)
+            frame.buffers = framing.MissingBuffers(size)
         return size
 
     def _opened(self, lease: ResultLease, reference: Buffer) -> list[Buffer]:
@@ -300,7 +300,7 @@ class SegmentLeases:
             mapping = memory.map_file(segment.fileno(), segment.size, memory.PRIVATE)
         except OSError:
             return [bytearray(part) for part in (pickled, *out_of_band)]
-        mapping.when_gone = self.arena.hold(segment, self._looked_at)
+        mapping.when_unmapped = self.arena.hold(segment, self._looked_at)
         lease.segment = None
         return [*layout.parts(reference, memoryview(mapping))]
 
@@ -314,7 +314,7 @@ class SegmentLeases:
                 self.sizes.clear()
             wanted = max(size, before - before // 8)
             self.sizes[name] = wanted, _PATIENCE
-            self.arena.provide(RESULT, wanted)
+            self.arena.prepare(RESULT, wanted)
         elif patience:
             self.sizes[name] = before, patience - 1
         else:
@@ -327,8 +327,8 @@ class SegmentLeases:
 
         There is nothing to do while `arena` has neither segments nor anything that was let go of.
         """
-        due = self.arena.rest(now)
-        if self.arena.let_go:
+        due = self.arena.free_idle(now)
+        if self.arena.to_unmap:
             idle = (slot for slot in self._pool.machine.slots if slot.state is State.IDLE)
             self._tell_let_go([self._pool.workers[slot.index] for slot in idle if slot.index in self._pool.workers])
         return due if deadline is None else deadline if due is None else min(due, deadline)
@@ -339,14 +339,14 @@ class SegmentLeases:
         They have no task: one that died in the middle of a task, with anything unread behind it, would be taken for
         one that never read the task.
         """
-        let_go = self.arena.let_go
+        to_unmap = self.arena.to_unmap
         for link in links:
-            for number in let_go & link.account.mapped_sizes.keys():
+            for number in to_unmap & link.account.mapped_sizes.keys():
                 del link.account.mapped_sizes[number]
                 with suppress(OSError):  # it is gone
-                    link.post(framing.encode(framing.FORGET, value=number))
+                    link.post(framing.encode(framing.UNMAP_SEGMENT, value=number))
         still_mapped: set[int] = set().union(*(link.account.mapped_sizes for link in self._pool.workers.values()))
-        let_go &= still_mapped
+        to_unmap &= still_mapped
 
     def close(self) -> None:
         """Let go of everything but what users look at."""
@@ -360,7 +360,7 @@ class SegmentLeases:
 
 def _note_fork() -> None:
     for leases in list(_all):
-        leases.arena.forked()
+        leases.arena.note_fork()
 
 
 # Before, for what is let go of meanwhile by other threads, and after, for what they got meanwhile.

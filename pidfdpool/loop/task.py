@@ -118,8 +118,8 @@ class Task:
         """Return the frame that hands this attempt to a worker. buffers: what to send in the place of the call."""
         if buffers is None:
             buffers = self.buffers
-        if attempt > framing.MOST_ATTEMPTS:
-            attempt = framing.MOST_ATTEMPTS
+        if attempt > framing.MAX_ATTEMPTS:
+            attempt = framing.MAX_ATTEMPTS
         if deadline is not None:
             flags |= framing.HAS_DEADLINE
             buffers = [*buffers, framing.DEADLINE.pack(deadline)]

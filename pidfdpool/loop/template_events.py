@@ -71,7 +71,7 @@ class TemplateEvents:
         for frame in frames:
             link = core.workers.get(frame.slot)
             mine = link if link is not None and link.generation == frame.generation else None
-            if frame.kind in (framing.BLACKBOX, framing.STDERR):
+            if frame.kind in (framing.BLACK_BOX, framing.STDERR):
                 self._on_evidence(template, frame, mine)
             elif frame.kind == framing.SPAWNED:
                 self._on_spawned(template, frame, mine)
@@ -88,22 +88,22 @@ class TemplateEvents:
                 self._workers.remove(mine, mine.status)
             elif frame.kind == framing.PRELOAD_FAILED:
                 cause = core.resolver.cause = load_error(frame.buffers)
-                self._lose_template(ev.TemplateHopeless(f"the preload failed: {describe.repr_of(cause)}"))
+                self._lose_template(ev.TemplateUnusable(f"the preload failed: {describe.repr_of(cause)}"))
 
     def _on_evidence(self, template: TemplateLink, frame: Frame, link: WorkerLink | None) -> None:
-        fd = template.channel.descriptor()
+        fd = template.channel.next_descriptor()
         if fd is None:
             return  # no descriptor number was left: there will be the less to tell
         if link is None:
             native.close(fd)
-        elif frame.kind == framing.BLACKBOX:
-            link.take_blackbox(fd)
+        elif frame.kind == framing.BLACK_BOX:
+            link.set_black_box(fd)
         else:
             with self._core.lock:
-                link.take_stderr(fd)
+                link.set_stderr(fd)
 
     def _on_spawned(self, template: TemplateLink, frame: Frame, link: WorkerLink | None) -> None:
-        fd = template.channel.descriptor()
+        fd = template.channel.next_descriptor()
         if fd is None or link is None:
             # Without its descriptor the worker cannot be watched; it leaves when its channel closes.
             with self._core.lock:
@@ -136,11 +136,11 @@ class TemplateEvents:
         status = template.handle.exit_status() if template.handle is not None else None
         reason = f"the template (pid {template.end.pid}) ended: {status}"
         if self._core.recipe.fork and not asked:
-            self._lose_template(ev.TemplateHopeless(f"{reason}. It was forked from the host, which forks only once."))
+            self._lose_template(ev.TemplateUnusable(f"{reason}. It was forked from the host, which forks only once."))
         else:
             self._lose_template(ev.TemplateLost(reason))
 
-    def _lose_template(self, event: ev.TemplateLost | ev.TemplateHopeless) -> None:
+    def _lose_template(self, event: ev.TemplateLost | ev.TemplateUnusable) -> None:
         core = self._core
         with core.lock:
             template, core.dispatcher.template = core.template, None

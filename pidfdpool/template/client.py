@@ -72,8 +72,8 @@ def start(recipe: Recipe, mask: SignalMask = None) -> TemplateConnection:
         connection = interpreter.start_first_usable(partial(_spawn, boot, mask))
         try:
             for fd in fds:
-                connection.channel.post(framing.encode(framing.INHERIT), os.dup(fd))
-            connection.channel.post(framing.encode(framing.BOOT, buffers=boot.dump()))
+                connection.channel.send_nowait(framing.encode(framing.INHERITED), os.dup(fd))
+            connection.channel.send_nowait(framing.encode(framing.BOOT, buffers=boot.dump()))
         except BaseException:
             _abandon(connection)
             raise

@@ -111,7 +111,7 @@ class TemplateConnection:
         """
 
         def signal_by_template(number: int, _group: bool) -> None:  # the template always signals the whole group
-            self.channel.post(framing.encode(framing.SIGNAL, slot, generation, number))
+            self.channel.send_nowait(framing.encode(framing.SIGNAL, slot, generation, number))
 
         if self.handles == PIDFD:
             handle = _WorkerPidfd.from_fd(fd, pid)

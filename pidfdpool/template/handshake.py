@@ -75,7 +75,7 @@ def wait_for_template(connection: TemplateConnection, launcher: Launcher, mask: 
 
 
 def _receive_hello(connection: TemplateConnection, launcher: Launcher) -> None:
-    steps = interruptible.Steps(launcher.start_timeout)
+    steps = interruptible.WaitSteps(launcher.start_timeout)
     poller = native.poll()
     poller.register(connection.channel.fileno(), select.POLLIN)
     while connection.handle is None:
@@ -86,14 +86,14 @@ def _receive_hello(connection: TemplateConnection, launcher: Launcher) -> None:
                 continue
             problem = f"{launcher.program} did not start a template within {launcher.start_timeout:g} s"
             raise UnusableInterpreter(problem)
-        for frame in connection.channel.receive_now():
+        for frame in connection.channel.receive_nowait():
             if frame.kind == framing.SPAWN_FAILED:
                 problem = f"{launcher.program} could not fork the template: {os.strerror(frame.value)}"
                 raise OSError(frame.value, problem)
             if frame.kind not in (framing.LAUNCHED, framing.HELLO):
                 connection.early_frames.append(frame)
                 continue
-            fd = connection.channel.descriptor()
+            fd = connection.channel.next_descriptor()
             if fd is None:
                 raise OSError(errno.EMFILE, "no descriptor number left for the template's pidfd")
             handle = _handle(connection.handles, fd, frame.value)

@@ -142,7 +142,7 @@ def _run_template(
         gc.enable()  # the launcher was started without, because a collection finds nothing while modules are loaded
     else:
         hygiene.renew_streams()
-        exiting.forget()
+        exiting.discard_inherited()
     hygiene.unblock_signals()
     if _prepare(channel, boot, host_fd):
         channel.send(framing.encode(framing.BOOTED))
@@ -156,8 +156,8 @@ def _receive_boot(channel: Channel) -> tuple[Boot, list[Frame]]:
     boot: Boot | None = None
     while boot is None:
         for frame in channel.receive():
-            if frame.kind == framing.INHERIT:
-                fd = channel.descriptor()
+            if frame.kind == framing.INHERITED:
+                fd = channel.next_descriptor()
                 if fd is None:
                     raise OSError(errno.EMFILE, "no descriptor number left for what workers inherit")
                 descriptors.append(fd)

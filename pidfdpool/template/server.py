@@ -112,10 +112,10 @@ class Server:
     def _serve(self, requests: Sequence[Frame]) -> None:
         for frame in requests:
             if frame.kind == framing.TOKENS:
-                self._tokens = self._channel.descriptor()
+                self._tokens = self._channel.next_descriptor()
             elif frame.kind == framing.SPAWN:
                 self._spawn(frame)
-            elif frame.kind == framing.SCRIPT:
+            elif frame.kind == framing.RUN_SCRIPT:
                 from pidfdpool.template import guard
 
                 guard.run_script(self._boot, self._host_fd)
@@ -128,7 +128,7 @@ class Server:
             self._load_reaper()  # the first workers run already, so they did not have to wait for it
 
     def _spawn(self, frame: Frame) -> None:
-        end, tokens = self._channel.descriptor(), self._tokens
+        end, tokens = self._channel.next_descriptor(), self._tokens
         self._tokens = None
         descriptors: WorkerDescriptors | None = None
         try:
@@ -148,7 +148,7 @@ class Server:
         handle = worker.handle
         self._workers[handle.pid] = worker
         self._epoll.register(handle.fileno(), select.EPOLLIN)
-        self._send(framing.encode(framing.BLACKBOX, worker.slot, worker.generation), descriptors.black_box)
+        self._send(framing.encode(framing.BLACK_BOX, worker.slot, worker.generation), descriptors.black_box)
         if descriptors.stderr is not None:
             self._send(framing.encode(framing.STDERR, worker.slot, worker.generation), descriptors.stderr[0])
         self._send(framing.encode(framing.SPAWNED, worker.slot, worker.generation, handle.pid), handle.fileno())

@@ -39,15 +39,15 @@ if TYPE_CHECKING:
     from mmap import mmap
     from typing import Any
 
-MARKS = 1024  # at most
-STACK_AT = 2048
+MAX_MARKS = 1024  # at most
+STACKS_OFFSET = 2048
 STACK_SIGNAL = int(signal.SIGRTMAX) - 1  # asks for a stack and does nothing else; the last one is valgrind's
 
-NOTES, BEGUN, TAKEN_BACK, HEARD, NEXT = 1, 2, 3, 4, 5  # places in what `share` returns
-SOME = -1  # of TAKEN_BACK: which ones is about to be told
-_BEAT = struct.Struct("@d")
-_MARKS_AT = 1024
-_NO_MARKS = bytes(MARKS)
+RECORDS_BEGUN, LAST_BEGUN, TAKEN_BACK_FROM, ANNOUNCED, CLAIMED = 1, 2, 3, 4, 5  # places in what `share` returns
+UNDECIDED = -1  # of TAKEN_BACK: which ones is about to be told
+_HEARTBEAT = struct.Struct("@d")
+_MARKS_OFFSET = 1024
+_NO_MARKS = bytes(MAX_MARKS)
 _WORD = struct.Struct("@q")
 _NO_MEMORY_FILES = (errno.ENOSYS, errno.EPERM, errno.EACCES)  # an old kernel, a filter, vm.memfd_noexec=2
 _DIRECTORIES = ("/dev/shm", "/tmp", "/var/tmp")  # for the room they have: an O_TMPFILE file has no name in there
@@ -61,7 +61,7 @@ def create() -> int:
     """
     fd = _create()
     with suppress(OSError):  # the disk is full; then nobody shares the first bytes
-        os.pwrite(fd, bytes(STACK_AT), 0)
+        os.pwrite(fd, bytes(STACKS_OFFSET), 0)
     return fd
 
 
@@ -87,7 +87,7 @@ def _create() -> int:
 # ---- in the worker ---------------------------------------------------------------------------------------------
 
 
-def share(fd: int) -> memoryview:
+def map_words(fd: int) -> memoryview:
     """Return the first bytes of the box as 64-bit numbers: memory that the host sees, too, without a system call.
 
     Where there is no room or memory left, nobody but the caller sees them.
@@ -95,14 +95,14 @@ def share(fd: int) -> memoryview:
     try:
         words = memoryview(_mapped(fd)).cast("q")
     except (OSError, ValueError):  # ValueError: there are no such bytes
-        return memoryview(bytearray(STACK_AT)).cast("q")
-    words[NOTES] = 1
+        return memoryview(bytearray(STACKS_OFFSET)).cast("q")
+    words[RECORDS_BEGUN] = 1
     return words
 
 
-def beat(fd: int, now: float) -> None:
+def record_heartbeat(fd: int, now: float) -> None:
     """Note a heartbeat. From any thread; writes by position, so it does not move where stacks are written."""
-    os.pwrite(fd, _BEAT.pack(now), 0)
+    os.pwrite(fd, _HEARTBEAT.pack(now), 0)
 
 
 def map_marks(fd: int) -> mmap:
@@ -111,7 +111,7 @@ def map_marks(fd: int) -> mmap:
     Raises:
         OSError, ValueError: it cannot be mapped.
     """
-    os.pwrite(fd, bytes(MARKS), _MARKS_AT)
+    os.pwrite(fd, bytes(MAX_MARKS), _MARKS_OFFSET)
     return _mapped(fd)
 
 
@@ -121,13 +121,13 @@ def _mapped(fd: int) -> mmap:
 
     # Older ones keep a duplicate of the descriptor.
     options: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-    return mmap(fd, STACK_AT, **options)
+    return mmap(fd, STACKS_OFFSET, **options)
 
 
 def clear_marks(mapping: mmap) -> None:
     """Remove all marks; the next one is the first."""
-    mapping[_MARKS_AT:] = _NO_MARKS
-    mapping.seek(_MARKS_AT)
+    mapping[_MARKS_OFFSET:] = _NO_MARKS
+    mapping.seek(_MARKS_OFFSET)
 
 
 def record_stacks(fd: int) -> None:
@@ -137,12 +137,12 @@ def record_stacks(fd: int) -> None:
     """
     import faulthandler
 
-    os.lseek(fd, STACK_AT, os.SEEK_SET)
+    os.lseek(fd, STACKS_OFFSET, os.SEEK_SET)
     faulthandler.register(signal.SIGTERM, file=fd, all_threads=True, chain=True)
     faulthandler.register(STACK_SIGNAL, file=fd, all_threads=True, chain=False)
 
 
-def forget_stacks() -> None:
+def stop_recording_stacks() -> None:
     """Undo `record_stacks`, in a forked child: its stacks are not the worker's.
 
     A handler that a task has put in place since then is left alone; unregistering would overwrite it.
@@ -157,65 +157,65 @@ def forget_stacks() -> None:
 # ---- in the host -----------------------------------------------------------------------------------------------
 
 
-def last_beat(fd: int) -> float | None:
+def last_heartbeat(fd: int) -> float | None:
     """Return the time.monotonic() of the last heartbeat; None if there was none, or the box cannot be read."""
     with suppress(OSError):
-        data = os.pread(fd, _BEAT.size, 0)
-        if len(data) == _BEAT.size:
-            at = float(_BEAT.unpack(data)[0])
+        data = os.pread(fd, _HEARTBEAT.size, 0)
+        if len(data) == _HEARTBEAT.size:
+            at = float(_HEARTBEAT.unpack(data)[0])
             return at if 0.0 < at <= time.monotonic() else None
     return None
 
 
-def marks(fd: int) -> int:
+def count_marks(fd: int) -> int:
     """Return how many marks there are; 0 if the box cannot be read, too."""
     with suppress(OSError):
-        return os.pread(fd, MARKS, _MARKS_AT).count(1)
+        return os.pread(fd, MAX_MARKS, _MARKS_OFFSET).count(1)
     return 0
 
 
 def last_begun(fd: int) -> int | None:
     """Return the number of the task that the worker has begun last, 0: none; None if the box does not tell."""
     with suppress(OSError):
-        data = os.pread(fd, 2 * _WORD.size, NOTES * _WORD.size)
+        data = os.pread(fd, 2 * _WORD.size, RECORDS_BEGUN * _WORD.size)
         if len(data) == 2 * _WORD.size and _WORD.unpack_from(data)[0] == 1:
             return int(_WORD.unpack_from(data, _WORD.size)[0])
     return None
 
 
-def at_hand(fd: int) -> tuple[int, ...]:
+def claimed_tasks(fd: int) -> tuple[int, ...]:
     """Return the numbers of the tasks that the worker has begun last, and is going to begin or has begun."""
     begun = last_begun(fd)
     with suppress(OSError):
-        data = os.pread(fd, _WORD.size, NEXT * _WORD.size)
+        data = os.pread(fd, _WORD.size, CLAIMED * _WORD.size)
         if begun is not None and len(data) == _WORD.size:
             return begun, int(_WORD.unpack(data)[0])
     return ()
 
 
-def hear(fd: int) -> None:
+def announce_take_backs(fd: int) -> None:
     """Have the worker know that `note_taken_back` will be called."""
     with suppress(OSError):
-        os.pwrite(fd, _WORD.pack(1), HEARD * _WORD.size)
+        os.pwrite(fd, _WORD.pack(1), ANNOUNCED * _WORD.size)
 
 
-def forget_begun(fd: int) -> None:
+def clear_last_begun(fd: int) -> None:
     """Forget what the worker has begun last, because it may be given the same again. It has nothing to do now."""
     with suppress(OSError):
-        os.pwrite(fd, _WORD.pack(0), BEGUN * _WORD.size)
+        os.pwrite(fd, _WORD.pack(0), LAST_BEGUN * _WORD.size)
 
 
-def note_taken_back(fd: int, number: int) -> None:
+def record_taken_back(fd: int, number: int) -> None:
     """Say from which task on the worker's tasks were taken back; 0: none. Before it is known: SOME."""
     with suppress(OSError):
-        os.pwrite(fd, _WORD.pack(number), TAKEN_BACK * _WORD.size)
+        os.pwrite(fd, _WORD.pack(number), TAKEN_BACK_FROM * _WORD.size)
 
 
-def stack(fd: int, limit: int = 16384) -> str | None:
+def read_stack(fd: int, limit: int = 16384) -> str | None:
     """Return what was written of stacks, its last `limit` bytes; None if nothing was, or the box cannot be read."""
     with suppress(OSError):
         size = os.fstat(fd).st_size
-        start = max(STACK_AT, size - limit)
+        start = max(STACKS_OFFSET, size - limit)
         if size > start:
             return os.pread(fd, size - start, start).decode("utf-8", "replace") or None
     return None

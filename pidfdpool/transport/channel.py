@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from pidfdpool.process.native import Socket
     from pidfdpool.transport.framing import Buffer, Frame, Grammar
 
-_CHUNK = 1 << 16
-_MOST_UNREAD = 1 << 18  # bytes; a channel holds at most so many
-_SMALL = 1 << 12  # bytes of a buffer; a smaller one is copied into one write with the header, which is quicker
+_READ_SIZE = 1 << 16
+_MAX_UNREAD = 1 << 18  # bytes; a channel holds at most so many
+_MAX_JOINED = 1 << 12  # bytes of a buffer; a smaller one is copied into one write with the header, which is quicker
 _FD = Struct("@i")
 _FD_SPACE = _socket.CMSG_SPACE(_FD.size)
 _DONTWAIT = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
@@ -68,7 +68,7 @@ class Channel:
         self._sock = sock
         self._decoder = framing.Decoder(grammar, sealed)
         self._seal = seals
-        self._takes_descriptors = descriptors
+        self._accepts_descriptors = descriptors
         self._descriptors: deque[int | None] = deque()
         self._unsent: deque[tuple[Buffer, int | None]] = deque()
         self.received = 0  # bytes since the start
@@ -77,7 +77,7 @@ class Channel:
         """Return the socket's descriptor; -1 once closed."""
         return self._sock.fileno()
 
-    def unread(self, request: int) -> int:
+    def unread_bytes(self, request: int) -> int:
         """Return how many bytes can be read now.
 
         request: termios.FIONREAD, from a caller that loaded that module early. Now it may no longer be importable.
@@ -85,9 +85,9 @@ class Channel:
         try:
             return int.from_bytes(fcntl.ioctl(self._sock.fileno(), request, bytes(4)), sys.byteorder)
         except OSError:  # a sandbox does not allow it
-            return _MOST_UNREAD
+            return _MAX_UNREAD
 
-    def take_descriptors(self) -> None:
+    def accept_descriptors(self) -> None:
         """Receive descriptors from now on. Until then reads do not ask for them, which saves half a microsecond each.
 
         No descriptor that is needed may come before this call. A read without room for descriptors drops those that
@@ -95,7 +95,7 @@ class Channel:
         (net/unix/af_unix.c, unix_stream_read_generic). So the other end first sends one frame with a descriptor that
         nobody needs, and this end makes this call when it gets that frame.
         """
-        self._takes_descriptors = True
+        self._accepts_descriptors = True
 
     # ---- receiving -----------------------------------------------------------------------------------------
 
@@ -116,7 +116,9 @@ class Channel:
                 raise EOFError
             self.received += count
             return self._decoder.filled(count)
-        data = self._receive_with_descriptors(flags) if self._takes_descriptors else self._sock.recv(_CHUNK, flags)
+        data = (
+            self._receive_with_descriptors(flags) if self._accepts_descriptors else self._sock.recv(_READ_SIZE, flags)
+        )
         if not data:
             raise EOFError
         self.received += len(data)
@@ -127,12 +129,12 @@ class Channel:
         """The error that follows the frames received last; None: there is none so far."""
         return self._decoder.fault
 
-    def receive_now(self) -> list[Frame]:
+    def receive_nowait(self) -> list[Frame]:
         """Do the same as `receive`, without waiting."""
         return self.receive(_DONTWAIT)
 
     def _receive_with_descriptors(self, flags: int) -> bytes:
-        data, ancillary, answered, _ = self._sock.recvmsg(_CHUNK, _FD_SPACE, flags | _CLOEXEC)
+        data, ancillary, answered, _ = self._sock.recvmsg(_READ_SIZE, _FD_SPACE, flags | _CLOEXEC)
         for level, kind, content in ancillary:
             if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
                 for (fd,) in _FD.iter_unpack(content[: len(content) - len(content) % _FD.size]):
@@ -143,18 +145,18 @@ class Channel:
             self._descriptors.append(None)
         return data
 
-    def descriptor(self) -> int | None:
+    def next_descriptor(self) -> int | None:
         """Return the descriptor that came with the oldest frame not yet asked for; None: it was lost."""
         return self._descriptors.popleft() if self._descriptors else None
 
     # ---- sending -------------------------------------------------------------------------------------------
 
     @property
-    def unsent(self) -> bool:
+    def has_unsent(self) -> bool:
         """Whether something waits until the socket can take more."""
         return bool(self._unsent)
 
-    def post(self, pieces: Sequence[Buffer], descriptor: int | None = None) -> None:
+    def send_nowait(self, pieces: Sequence[Buffer], descriptor: int | None = None) -> None:
         """Send without waiting, or keep what cannot be sent yet. The descriptor is owned and closed here.
 
         Raises:
@@ -181,7 +183,7 @@ class Channel:
         """Send as much of the unsent bytes as possible without waiting; return whether all are sent."""
         while self._unsent:
             piece, descriptor = self._unsent[0]
-            ancillary = [] if descriptor is None else [_rights(descriptor)]
+            ancillary = [] if descriptor is None else [_scm_rights(descriptor)]
             try:
                 sent = self._sock.sendmsg((piece,), ancillary, _DONTWAIT)
             except BlockingIOError:
@@ -197,11 +199,11 @@ class Channel:
 
     def send(self, pieces: Sequence[Buffer], descriptor: int | None = None) -> None:
         """Send all of one frame, and wait as long as that takes. The caller still owns the descriptor."""
-        if descriptor is None and len(pieces) == 2 and len(pieces[1]) <= _SMALL:
+        if descriptor is None and len(pieces) == 2 and len(pieces[1]) <= _MAX_JOINED:
             self._sock.sendall(b"".join((self._seal, pieces[0], pieces[1])), _socket.MSG_NOSIGNAL)
             return
         pieces = [self._seal + bytes(pieces[0]), *pieces[1:]]
-        ancillary = [] if descriptor is None else [_rights(descriptor)]
+        ancillary = [] if descriptor is None else [_scm_rights(descriptor)]
         sent = self._sock.sendmsg(pieces, ancillary, _socket.MSG_NOSIGNAL)
         for piece in pieces:
             if sent >= len(piece):
@@ -210,7 +212,7 @@ class Channel:
                 self._sock.sendall(memoryview(piece)[sent:], _socket.MSG_NOSIGNAL)
                 sent = 0
 
-    def hang_up(self) -> None:
+    def shut_down(self) -> None:
         """Shut the connection down without closing the descriptor: both ends read an end of file."""
         self._sock.shutdown(_socket.SHUT_RDWR)
 
@@ -226,5 +228,5 @@ class Channel:
                 native.close(descriptor)
 
 
-def _rights(descriptor: int) -> tuple[int, int, bytes]:
+def _scm_rights(descriptor: int) -> tuple[int, int, bytes]:
     return _socket.SOL_SOCKET, _socket.SCM_RIGHTS, _FD.pack(descriptor)

@@ -14,25 +14,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-LONGEST_TEXT = 1 << 16  # bytes of the reason why a worker is unhealthy
-_MOST_PARTS = 256  # of a payload in a segment: the pickle, and at most 255 buffers
-_MOST_AT_A_TIME = 1 << 31  # of tasks and of everything else that is counted
-_NUMBER = 8  # bytes of each number in a reference
+MAX_TEXT = 1 << 16  # bytes of the reason why a worker is unhealthy
+_MAX_PARTS = 256  # of a payload in a segment: the pickle, and at most 255 buffers
+_MAX_COUNT = 1 << 31  # of tasks and of everything else that is counted
+_NUMBER_SIZE = 8  # bytes of each number in a reference
 
 
 def _is_reference(length: int) -> bool:
     """Return whether so many bytes can be a reference: a segment's number, and a length for each part."""
-    return not length % _NUMBER and 2 <= length // _NUMBER <= 1 + _MOST_PARTS
+    return not length % _NUMBER_SIZE and 2 <= length // _NUMBER_SIZE <= 1 + _MAX_PARTS
 
 
 def _check_task(flags: int, number: int, lengths: Sequence[int]) -> str:
-    numbers = bool(flags & framing.HAS_DEADLINE) + bool(flags & framing.WITH_LOAN)
+    numbers = bool(flags & framing.HAS_DEADLINE) + bool(flags & framing.HAS_LEASE)
     call, added = lengths[: len(lengths) - numbers], lengths[len(lengths) - numbers :]
     if number < 1:
         return f"task {number}"
-    if not call or any(length != _NUMBER for length in added):
+    if not call or any(length != _NUMBER_SIZE for length in added):
         return f"flags {flags} and buffers of {list(lengths)} bytes"
-    if flags & framing.IN_SEGMENT and not (len(call) == 1 and _is_reference(call[0])):
+    if flags & framing.CALL_IN_SEGMENT and not (len(call) == 1 and _is_reference(call[0])):
         return f"a reference of {list(call)} bytes"
     return ""
 
@@ -42,13 +42,13 @@ def _check_segment(role: int, number: int, _: Sequence[int]) -> str:
 
 
 def _check_result(flags: int, number: int, lengths: Sequence[int]) -> str:
-    if flags & framing.TAKEN and not (len(lengths) == 1 and _is_reference(lengths[0])):
+    if flags & framing.RESULT_IN_SEGMENT and not (len(lengths) == 1 and _is_reference(lengths[0])):
         return f"a reference of {list(lengths)} bytes"
     return "" if number > 0 else f"task {number}"
 
 
 def _check_error(flags: int, number: int, _: Sequence[int]) -> str:
-    if flags & framing.TAKEN:
+    if flags & framing.RESULT_IN_SEGMENT:
         return "an exception in a segment"
     return "" if number > 0 else f"task {number}"
 
@@ -57,7 +57,7 @@ def _value(least: int, most: int) -> Callable[[int, int, Sequence[int]], str]:
     return lambda _slot, value, _lengths: "" if least <= value <= most else f"value {value}"
 
 
-_PID = _value(1, _MOST_AT_A_TIME)
+_PID = _value(1, _MAX_COUNT)
 _ERRNO = _value(0, 4095)
 
 
@@ -71,13 +71,13 @@ def _check_death(_: int, status: int, lengths: Sequence[int]) -> str:
 TO_WORKER = Grammar(
     {
         framing.TASK: Rule(1, 255, check=_check_task),
-        framing.LEAVE: Rule(),
-        framing.SEGMENT: Rule(check=_check_segment),
-        framing.FORGET: Rule(),
-        framing.DESCRIPTORS: Rule(),
+        framing.EXIT: Rule(),
+        framing.MAP_SEGMENT: Rule(check=_check_segment),
+        framing.UNMAP_SEGMENT: Rule(),
+        framing.EXPECT_DESCRIPTORS: Rule(),
     },
     usual=framing.TASK,
-    special=framing.HAS_DEADLINE | framing.ABOUT_SEGMENTS,
+    special=framing.HAS_DEADLINE | framing.USES_SEGMENTS,
 )
 
 FROM_WORKER = Grammar(
@@ -86,13 +86,13 @@ FROM_WORKER = Grammar(
         framing.RESULT: Rule(1, 255, check=_check_result),
         framing.ERROR: Rule(2, check=_check_error),
         framing.INITIALIZER_FAILED: Rule(2),
-        framing.UNHEALTHY: Rule(1, longest=LONGEST_TEXT),
-        framing.DROPPED: Rule(check=_value(1, _MOST_AT_A_TIME)),
-        framing.UNSEEN: Rule(check=_value(1, 1 << 63)),
+        framing.UNHEALTHY: Rule(1, longest=MAX_TEXT),
+        framing.DROPPED: Rule(check=_value(1, _MAX_COUNT)),
+        framing.CALL_NOT_RECEIVED: Rule(check=_value(1, 1 << 63)),
         framing.OUTDATED: Rule(check=_value(0, 1)),
     },
     usual=framing.RESULT,
-    special=framing.TAKEN,
+    special=framing.RESULT_IN_SEGMENT,
 )
 
 TO_TEMPLATE = Grammar(
@@ -101,9 +101,9 @@ TO_TEMPLATE = Grammar(
         framing.SPAWN: Rule(),
         framing.SIGNAL: Rule(check=_value(1, 64)),
         framing.STOP: Rule(),
-        framing.INHERIT: Rule(),
+        framing.INHERITED: Rule(),
         framing.TOKENS: Rule(),
-        framing.SCRIPT: Rule(),
+        framing.RUN_SCRIPT: Rule(),
     }
 )
 
@@ -116,7 +116,7 @@ FROM_TEMPLATE = Grammar(
         framing.SPAWNED: Rule(check=_PID),
         framing.SPAWN_FAILED: Rule(check=_ERRNO),
         framing.DIED: Rule(1, check=_check_death),
-        framing.BLACKBOX: Rule(),
+        framing.BLACK_BOX: Rule(),
         framing.STDERR: Rule(),
     }
 )

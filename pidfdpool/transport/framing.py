@@ -29,32 +29,32 @@ _LENGTHS = [struct.Struct(f"<{count}Q") for count in range(256)]
 
 # host -> worker; the first two are done in the order in which they come
 TASK = 1  # value: the task's id; slot: flags, see below; generation: the attempt; buffers: the pickled call
-LEAVE = 2
-SEGMENT = 3  # with a descriptor: a segment; value: its number; slot: its role; generation: its pages
-FORGET = 4  # value: the number of a segment that is used no more
-DESCRIPTORS = 5  # descriptors are coming; with one that nobody needs, see Channel.take_descriptors
+EXIT = 2
+MAP_SEGMENT = 3  # with a descriptor: a segment; value: its number; slot: its role; generation: its pages
+UNMAP_SEGMENT = 4  # value: the number of a segment that is used no more
+EXPECT_DESCRIPTORS = 5  # descriptors are coming; with one that nobody needs, see Channel.take_descriptors
 
 # flags of TASK
 HAS_DEADLINE = 1  # the last buffer is not the call's: it is the deadline, DEADLINE.pack(time.monotonic() value)
 SPARE_DESCENDANTS = 2  # what the task starts, and what leaves the process group, outlives the worker
-IN_SEGMENT = 4  # the call lies in a segment; its one buffer is the reference
-WITH_LOAN = 8  # one buffer more, before the deadline: LOAN, a segment that the result may be written into
-ABOUT_SEGMENTS = IN_SEGMENT | WITH_LOAN
+CALL_IN_SEGMENT = 4  # the call lies in a segment; its one buffer is the reference
+HAS_LEASE = 8  # one buffer more, before the deadline: LOAN, a segment that the result may be written into
+USES_SEGMENTS = CALL_IN_SEGMENT | HAS_LEASE
 NEEDS_SCRIPT = 16  # only for workers that were forked after the script had been run again
 
-LOAN = struct.Struct("<Q")  # a segment's number
+LEASE = struct.Struct("<Q")  # a segment's number
 
 # flags of RESULT and ERROR, in slot: 0 where the TASK said nothing of segments
-ANSWERED = 1  # it did
-TAKEN = 2  # the result lies in the segment that was lent; its one buffer is the reference
-RETURNED = 4  # nobody looks at the call's segment any more
-MISSED = 8  # the segment that was lent did not reach the worker
-ABOUT_BORROWED = 15  # all of them
+HAS_SEGMENT_FLAGS = 1  # it did
+RESULT_IN_SEGMENT = 2  # the result lies in the segment that was lent; its one buffer is the reference
+CALL_SEGMENT_FREE = 4  # nobody looks at the call's segment any more
+LEASE_NOT_RECEIVED = 8  # the segment that was lent did not reach the worker
+SEGMENT_FLAGS = 15  # all of them
 _TICK = 16e-6  # seconds: what the rest of slot counts
-_MOST_TICKS = 2**12 - 1
+_MAX_TICKS = 2**12 - 1
 
 DEADLINE = struct.Struct("<d")
-MOST_ATTEMPTS = 2**32 - 1  # what the frame has room for; a task is told no higher number of its own
+MAX_ATTEMPTS = 2**32 - 1  # what the frame has room for; a task is told no higher number of its own
 _SEAL = struct.Struct("<I")
 
 # worker -> host
@@ -64,7 +64,7 @@ ERROR = 12  # as RESULT; buffers: the pickled exception, its traceback as UTF-8 
 INITIALIZER_FAILED = 13  # buffers: as ERROR
 DROPPED = 15  # value: so many of the tasks that were taken back came up, and were passed over
 UNHEALTHY = 14  # buffers: the reason as UTF-8 text; the worker wants to be replaced
-UNSEEN = 16  # value: the task's id; its segment did not reach the worker, which waits for the call itself
+CALL_NOT_RECEIVED = 16  # value: the task's id; its segment did not reach the worker, which waits for the call itself
 OUTDATED = 17  # the next task needs the script, which this worker does not have: it begins none any more, and leaves;
 # value 1: that has turned out when the task was rebuilt, and the template may not know it yet
 
@@ -73,9 +73,9 @@ BOOT = 20  # buffers: what the template must know, see template.boot
 SPAWN = 21  # with a descriptor: the worker's end of its channel; value: what it seals its frames with, see `seal_of`
 SIGNAL = 22  # value: signal number; only where there are no pidfds
 STOP = 23
-INHERIT = 24  # with a descriptor: one that the initializer's arguments need; comes before BOOT
+INHERITED = 24  # with a descriptor: one that the initializer's arguments need; comes before BOOT
 TOKENS = 25  # with a descriptor: the tokens of the worker that the next SPAWN asks for
-SCRIPT = 26  # run the script again, for the workers that are asked for from now on
+RUN_SCRIPT = 26  # run the script again, for the workers that are asked for from now on
 
 # template -> host
 LAUNCHED = 30  # with a descriptor: the launcher's pidfd
@@ -85,17 +85,17 @@ PRELOAD_FAILED = 33  # buffers: as ERROR
 SPAWNED = 34  # value: the worker's pid; with a descriptor: its pidfd
 SPAWN_FAILED = 35  # value: the errno; from the launcher: there is no template
 DIED = 36  # value: the wait status; buffers: USAGE.pack(peak RSS in bytes, seconds of CPU time)
-BLACKBOX = 37  # with a descriptor: the worker's black box; comes before its SPAWNED
+BLACK_BOX = 37  # with a descriptor: the worker's black box; comes before its SPAWNED
 STDERR = 38  # with a descriptor: the read end of the worker's standard error, if it is captured; before its SPAWNED
 
 USAGE = struct.Struct("<qd")
 
-_KINDS = frozenset({TASK, LEAVE, *range(3, 6), *range(10, 18), *range(20, 27), *range(30, 39)})
+_KINDS = frozenset({TASK, EXIT, *range(3, 6), *range(10, 18), *range(20, 27), *range(30, 39)})
 
-LONGEST = 1 << 46  # bytes; no process has room for a buffer that is longer
-_STEP = 1 << 20  # bytes: so much memory is had at a time for a buffer whose bytes are still to come
-_ZEROS = memoryview(bytes(_STEP))
-_SINK = bytearray(1 << 14)  # for bytes that nobody wants; what is in there means nothing
+MAX_LENGTH = 1 << 46  # bytes; no process has room for a buffer that is longer
+_GROWTH = 1 << 20  # bytes: so much memory is had at a time for a buffer whose bytes are still to come
+_ZEROS = memoryview(bytes(_GROWTH))
+_DISCARDED = bytearray(1 << 14)  # for bytes that nobody wants; what is in there means nothing
 
 
 def seal_of(number: int) -> bytes:
@@ -103,12 +103,12 @@ def seal_of(number: int) -> bytes:
     return _SEAL.pack(number) if number else b""
 
 
-def ticks(seconds: float) -> int:
+def encode_duration(seconds: float) -> int:
     """Return how long a task took in the form in which its answer says so, in slot, beside the flags."""
-    return min(int(seconds / _TICK) + 1, _MOST_TICKS) << 4
+    return min(int(seconds / _TICK) + 1, _MAX_TICKS) << 4
 
 
-def took(slot: int) -> float:
+def decode_duration(slot: int) -> float:
     """Return the seconds that a task took: rounded up, and not more than 66 ms."""
     return (slot >> 4) * _TICK
 
@@ -147,7 +147,7 @@ def encode(
     return [head + _LENGTHS[count].pack(*map(len, buffers)), *buffers]
 
 
-class Lost(list["Buffer"]):
+class MissingBuffers(list["Buffer"]):
     """What a frame has in the place of its buffers if there was no memory for them: nothing."""
 
     def __init__(self, size: int) -> None:
@@ -164,7 +164,7 @@ class Rule:
         self,
         fewest: int = 0,
         most: int | None = None,
-        longest: int = LONGEST,
+        longest: int = MAX_LENGTH,
         check: Callable[[int, int, Sequence[int]], str] | None = None,
     ) -> None:
         """Set what is allowed.
@@ -212,7 +212,7 @@ class Grammar:
             WireError: no such frame can come from there.
         """
         rule = self._rules[kind]
-        if lengths and (max(lengths) > rule.longest or sum(lengths) > LONGEST):
+        if lengths and (max(lengths) > rule.longest or sum(lengths) > MAX_LENGTH):
             raise WireError(f"a frame of kind {kind} with a buffer of {max(lengths)} bytes")
         told = "" if rule.check is None else rule.check(slot, value, lengths)
         if told:
@@ -252,10 +252,10 @@ class Decoder:
         """Return the memory to receive into next, then call `filled`; or None: then call `feed`."""
         if self._body is None:
             return None
-        if self._body is not _SINK and self._filled == len(self._body):
+        if self._body is not _DISCARDED and self._filled == len(self._body):
             self._grow(self._body)
-        if self._body is _SINK:
-            self._view = memoryview(_SINK)[: self._length - self._filled]
+        if self._body is _DISCARDED:
+            self._view = memoryview(_DISCARDED)[: self._length - self._filled]
         else:
             self._view = memoryview(self._body)[self._filled :]
         return self._view
@@ -273,7 +273,7 @@ class Decoder:
         self._filled += count
         if self._filled < self._length:
             return []
-        if self._body is not _SINK:
+        if self._body is not _DISCARDED:
             self._frame.buffers.append(self._body)
         self._body = None
         return self.feed(b"")
@@ -378,12 +378,12 @@ class Decoder:
         """Return memory that holds what has come of a buffer, and has room for what may come soon."""
         if type(frame.buffers) is list:
             try:
-                body = bytearray(min(self._length, max(len(begun), _STEP)))
+                body = bytearray(min(self._length, max(len(begun), _GROWTH)))
                 body[: len(begun)] = begun
                 return body
             except MemoryError:
                 self._lose(frame)
-        return _SINK
+        return _DISCARDED
 
     def _grow(self, body: bytearray) -> None:
         try:
@@ -391,8 +391,8 @@ class Decoder:
         except MemoryError:
             assert self._frame is not None
             self._lose(self._frame)
-            self._body = _SINK
+            self._body = _DISCARDED
 
     def _lose(self, frame: Frame) -> None:
         """Let go of the buffers of a frame for which there is no memory."""
-        frame.buffers = Lost(self._size)
+        frame.buffers = MissingBuffers(self._size)

@@ -1,4 +1,4 @@
-"""Fuzz: `python -m tests.fuzzing [--count N] [--seed S] [--target NAME]`. What fails is repeated by its seed."""
+"""Run the fuzzer: `python -m tests.fuzzing [--count N] [--seed S] [--target NAME]`. A seed repeats a failure."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import traceback
 
 from tests.fuzzing.targets import TARGETS
 
-_ROOM = 512 << 20  # bytes of address space that a run may take: a length that is believed fails at once
+_ROOM = 512 << 20  # bytes of address space for a run: if the decoder believes a length, it fails at once
 
 
 def limit_memory() -> None:
-    """Leave this process so much address space that what is decoded in time has room, and nothing absurd."""
+    """Limit this process's address space: enough for what is decoded, not for an absurd length."""
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + _ROOM, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def run(name: str, seed: int, count: int) -> int:
-    """Fuzz one target with so many inputs; return how many bytes those were. Each input has a seed of its own."""
+    """Fuzz one target with so many inputs; return their bytes. Each input has a seed of its own."""
     total = 0
     for number in range(seed, seed + count):
         try:
@@ -34,7 +34,7 @@ def run(name: str, seed: int, count: int) -> int:
 
 
 def main() -> int:
-    """Run the fuzzer as the command line says; return 1 if something came out that is not clean."""
+    """Run the fuzzer as the command line says; return 1 if a target failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=200_000, help="inputs, all targets together")
     parser.add_argument("--seed", type=int, default=None, help="of the first input; default: drawn, and printed")

@@ -1,4 +1,4 @@
-"""Inputs that a seed makes: streams of frames that are right, wrong in one place, or no frames at all."""
+"""Makes inputs from a seed: streams of frames that are valid, wrong in one place, or no frames at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def number(draw: random.Random, width: int) -> int:
 
 
 def frame(draw: random.Random, kinds: list[int]) -> bytes:
-    """Return a frame of one of these kinds; mostly its lengths are those of its buffers."""
+    """Return a frame of one of these kinds; in most cases its lengths are those of its buffers."""
     kind = draw.choice(kinds) if draw.random() < 0.95 else draw.randrange(256)
     count = draw.choice((0, 1, 1, 1, 2, 2, 3, draw.randrange(256)))
     slot, generation = draw.choice((0, 16, number(draw, 16))), number(draw, 32)

@@ -1,7 +1,7 @@
-"""What is fuzzed: everything that one process decodes of what another one wrote. Each raises what is not clean.
+"""The targets of the fuzzer: everything that one process decodes of what another one wrote.
 
-A target gets the means to draw an input, and decodes it. What may come of that is a value or a clean error; memory is
-bounded by what was received. `size` is how many bytes that was.
+A target gets a source of randomness, draws an input and decodes it. The outcome must be a value or a clean error, and
+memory must be bounded by what was received; otherwise the target raises. It returns the bytes of its input.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from pidfdpool.loop.segment_account import ResultLease, SegmentAccount, TaskSegm
 from pidfdpool.scheduler.machine import Machine
 from pidfdpool.scheduler.policy import Policy
 from pidfdpool.serialization import payload
-from pidfdpool.transport import black_box as blackbox
-from pidfdpool.transport import framing, tokens
+from pidfdpool.transport import black_box, framing, tokens
 from pidfdpool.transport.segments import layout, memory
 from pidfdpool.transport.segments.arena import RESULT, Arena
-from pidfdpool.worker.leased_segments import Borrowing
+from pidfdpool.worker.leased_segments import LeasedSegments
 from tests.fuzzing import inputs
 
 _KINDS = {name: sorted(of._rules) for name, of in inputs.GRAMMARS.items()}
-_BOUND = framing._STEP + (1 << 16)  # bytes that may be had beyond what was received
+_BOUND = framing._GROWTH + (1 << 16)  # bytes that may be had beyond what was received
 
 
 class NotClean(Exception):
@@ -74,7 +73,7 @@ def decoded(draw: random.Random, side: str, seal: bytes) -> tuple[list[framing.F
 
 
 def frames(draw: random.Random) -> int:
-    """Decode frames of every side, by its grammar: what comes through has what its kind needs."""
+    """Decode frames of every side by its grammar: what is accepted has what its kind needs."""
     side = draw.choice(list(_KINDS))
     came, size = decoded(draw, side, draw.choice(inputs.SEALS))
     for frame in came:
@@ -102,7 +101,7 @@ def outcomes_status(value: int) -> None:
 
 
 class _Host:
-    """As much of a pool as is needed to take a worker's answers."""
+    """The part of a pool that takes a worker's answers."""
 
     def __init__(self) -> None:
         self.lock = contextlib.nullcontext()
@@ -119,7 +118,7 @@ class _Host:
     def lend(self) -> None:
         """Have each task lent a segment for its result."""
         for number in self.tasks:
-            segment = self.leases.arena.take(RESULT, 100_000) or self.leases.arena.make(RESULT, 100_000)
+            segment = self.leases.arena.take_free(RESULT, 100_000) or self.leases.arena.allocate(RESULT, 100_000)
             lease = None if segment is None else ResultLease(self.leases.arena, segment)
             self.account.leased[number] = TaskSegments(None, lease, None)
 
@@ -136,7 +135,7 @@ def be_told(frame: framing.Frame) -> None:
 
 
 def answers(draw: random.Random) -> int:
-    """Take answers of a worker, with segments or without, up to the futures: each is told something."""
+    """Take a worker's answers, with segments or without, up to the futures: each is resolved."""
     if not _host:
         _host.append(_Host())
     host = _host[0]
@@ -171,19 +170,19 @@ def answers(draw: random.Random) -> int:
 def requests(draw: random.Random) -> int:
     """Take what a worker reads, up to the arguments of a call."""
     came, size = decoded(draw, "the host to a worker", b"")
-    segments = Borrowing(SimpleNamespace(descriptor=lambda: None, take_descriptors=lambda: None))
+    segments = LeasedSegments(SimpleNamespace(next_descriptor=lambda: None, accept_descriptors=lambda: None))
     segments._mapped[1] = memory.Mapping(-1, 1 << 16)
     for frame in came:
-        if frame.kind in (framing.SEGMENT, framing.FORGET):
-            segments.take(frame)
+        if frame.kind in (framing.MAP_SEGMENT, framing.UNMAP_SEGMENT):
+            segments.handle_frame(frame)
         elif frame.kind == framing.TASK:
             if frame.slot & framing.HAS_DEADLINE:
                 framing.DEADLINE.unpack(frame.buffers.pop())
             with contextlib.suppress(ValueError):  # a reference beyond its segment
-                if frame.slot & framing.ABOUT_SEGMENTS and segments.open(frame):
+                if frame.slot & framing.USES_SEGMENTS and segments.begin_task(frame):
                     check(frame.buffers, "a call without buffers")
                     frame.buffers.clear()
-                    segments.answer()
+                    segments.end_task()
     return size
 
 
@@ -192,12 +191,14 @@ def requests(draw: random.Random) -> int:
 _box: list[int] = []
 
 
-def black_box(draw: random.Random) -> int:
-    """Read a black box, whatever was written there."""
+def boxes(draw: random.Random) -> int:
+    """Read a black box with any contents."""
     if not _box:
-        _box.append(blackbox.create())
+        _box.append(black_box.create())
     fd = _box[0]
-    size = draw.choice((0, 3, 8, 40, 64, 1500, blackbox.STACK_AT, blackbox.STACK_AT + 1, 2500, 20_000, 20_000))
+    size = draw.choice(
+        (0, 3, 8, 40, 64, 1500, black_box.STACKS_OFFSET, black_box.STACKS_OFFSET + 1, 2500, 20_000, 20_000)
+    )
     head = b"".join(struct.pack("@q", inputs.number(draw, 63)) for _ in range(8))
     lines = [
         b"Thread 0x7 (most recent call first):",
@@ -208,19 +209,19 @@ def black_box(draw: random.Random) -> int:
     lines += [b'  File "/dev/zero", line 3 in g', b'  File "\\U99999999", line 1 in h', b"Fatal Python error: x"]
     text = b"\n".join(draw.choice(lines) for _ in range(draw.randrange(40)))
     data = inputs.damaged(
-        draw, (draw.choice((head, draw.randbytes(64))).ljust(blackbox.STACK_AT, b"\1") + text)[:size]
+        draw, (draw.choice((head, draw.randbytes(64))).ljust(black_box.STACKS_OFFSET, b"\1") + text)[:size]
     )
     os.ftruncate(fd, 0)
     os.pwrite(fd, data, 0)
     if draw.random() < 0.05:
         os.ftruncate(fd, 1 << 40)
-    beat, now = blackbox.last_beat(fd), time.monotonic()
+    beat, now = black_box.last_heartbeat(fd), time.monotonic()
     check(beat is None or 0.0 < beat <= now, f"a heartbeat at {beat}")
-    begun = blackbox.last_begun(fd)
+    begun = black_box.last_begun(fd)
     check(begun is None or isinstance(begun, int), "no number")
-    blackbox.at_hand(fd)
-    check(0 <= blackbox.marks(fd) <= blackbox.MARKS, "more marks than there is room for")
-    found = blackbox.stack(fd)
+    black_box.claimed_tasks(fd)
+    check(0 <= black_box.count_marks(fd) <= black_box.MAX_MARKS, "more marks than there is room for")
+    found = black_box.read_stack(fd)
     if found is not None:
         check(len(found) <= 16384, "more than the end of it")
         stacks.told(found)
@@ -233,12 +234,12 @@ _ends: list[int] = []  # of its tokens and its box
 
 
 def counts(draw: random.Random) -> int:
-    """Count tokens that nobody sent, beside notes of what has begun: no more is believed than was sent."""
+    """Count tokens that nobody sent, beside records of what has begun: no more is believed than was sent."""
     if not _progress:
         ours, theirs = tokens.pair()
-        _ends.extend((theirs, blackbox.create()))
+        _ends.extend((theirs, black_box.create()))
         _progress.append(Progress(ours))
-        _progress[0].look_into(_ends[1])
+        _progress[0].use_black_box(_ends[1])
     progress, theirs = _progress[0], _ends[0]
     while tokens.take(theirs):
         pass
@@ -250,7 +251,11 @@ def counts(draw: random.Random) -> int:
     for _ in range(draw.randrange(4)):
         tokens.take(theirs)
     begun = draw.choice([*held, 0, inputs.number(draw, 62)])
-    for place, value in ((blackbox.NOTES, draw.choice((1, 1, 0))), (blackbox.BEGUN, begun), (blackbox.NEXT, begun)):
+    for place, value in (
+        (black_box.RECORDS_BEGUN, draw.choice((1, 1, 0))),
+        (black_box.LAST_BEGUN, begun),
+        (black_box.CLAIMED, begun),
+    ):
         os.pwrite(_ends[1], struct.pack("@q", value), 8 * place)
     last = held[1:]
     count = progress.take_back(last)
@@ -262,7 +267,7 @@ def counts(draw: random.Random) -> int:
 
 
 def layouts(draw: random.Random) -> int:
-    """Open references to what lies in a segment: its parts lie in there, or it is refused."""
+    """Open references to a segment: their parts lie in it, or they are refused."""
     room = memoryview(bytearray(4096))
     parts = [draw.choice((0, 1, 63, 64, 65, 1000, 5000, inputs.number(draw, 64))) for _ in range(draw.randrange(6))]
     reference = inputs.damaged(draw, struct.pack(f"<Q{len(parts)}Q", inputs.number(draw, 64), *parts))
@@ -281,7 +286,7 @@ _SEEDS = [bytes(payload.dumps(value)[0]) for value in _PLAIN]
 
 
 def payload_of(draw: random.Random) -> bytes:
-    """Return a pickle, a damaged one, one with the trailer of calls by value, or bytes that are none."""
+    """Return a pickle, a damaged one, one with the trailer of calls by value, or bytes that are no pickle."""
     data = draw.choice(_SEEDS)
     if draw.random() < 0.6:
         data = inputs.damaged(draw, data)
@@ -291,7 +296,7 @@ def payload_of(draw: random.Random) -> bytes:
 
 
 def payloads(draw: random.Random) -> int:
-    """Rebuild pickles as results and as exceptions: a value, or an error that says so."""
+    """Rebuild pickles as results and as exceptions: the outcome is a value, or an error that says so."""
     data, text = payload_of(draw), draw.randbytes(draw.randrange(20))
     for kind, buffers in ((framing.RESULT, [data]), (framing.RESULT, [data, text]), (framing.ERROR, [data, text])):
         be_told(framing.Frame(kind, 0, 0, 1, buffers))
@@ -299,12 +304,12 @@ def payloads(draw: random.Random) -> int:
 
 
 TARGETS: dict[str, Callable[[random.Random], int]] = {
-    target.__name__: target for target in (frames, answers, requests, black_box, counts, layouts, payloads)
+    target.__name__: target for target in (frames, answers, requests, boxes, counts, layouts, payloads)
 }
 
 
 def close() -> None:
-    """Let go of what the targets have made for all of their inputs."""
+    """Close what the targets have made for all of their inputs."""
     for host in _host:
         host.leases.close()
     for progress in _progress:

@@ -42,9 +42,9 @@ def note_and_raise(path):
     raise ValueError("the task's own")
 
 
-def unread(link):
+def has_unread(link):
     """Return whether something lies in a channel that the pool thread, which is held up, has not read."""
-    return link.channel.fileno() >= 0 and link.channel.unread(FIONREAD) > 0
+    return link.channel.fileno() >= 0 and link.channel.unread_bytes(FIONREAD) > 0
 
 
 @pytest.fixture(params=["callback", "rebuilding"])
@@ -81,7 +81,7 @@ def test_a_task_that_ended_in_time_is_not_late(hold_up, tmp_path, options):
 
     def hold():
         eventually(lambda: until and time.monotonic() > until[0] + LIMIT, "its time is over", seconds=60)
-        eventually(lambda: any(unread(link) for link in pool._pool.core.workers.values()), "it has answered", 60)
+        eventually(lambda: any(has_unread(link) for link in pool._pool.core.workers.values()), "it has answered", 60)
 
     with PidfdPoolExecutor(2) as pool:
         pool.prestart()
@@ -100,7 +100,7 @@ def test_a_template_that_has_forked_in_time_does_answer(hold_up, caplog):
 
     def hold():
         eventually(lambda: until and time.monotonic() > until[0] + LIMIT, "its time is over", seconds=60)
-        eventually(lambda: unread(pool._pool.core.template), "it has answered", seconds=60)
+        eventually(lambda: has_unread(pool._pool.core.template), "it has answered", seconds=60)
 
     with PidfdPoolExecutor(3, spawn_timeout=LIMIT, memory_interval=0.1) as pool:
         pool.prestart(1)

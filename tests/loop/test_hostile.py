@@ -102,8 +102,8 @@ SEALED = {
     "DROPPED of fewer": {"kind": framing.DROPPED, "value": -5},
     "DROPPED of more": {"kind": framing.DROPPED, "value": 7},
     "OUTDATED with a buffer": {"kind": framing.OUTDATED, "buffers": [b"a"]},
-    "UNSEEN of no task": {"kind": framing.UNSEEN, "value": -1},
-    "a request of the host's": {"kind": framing.LEAVE},
+    "CALL_NOT_RECEIVED of no task": {"kind": framing.CALL_NOT_RECEIVED, "value": -1},
+    "a request of the host's": {"kind": framing.EXIT},
     "a word of the template's": {"kind": framing.SPAWNED, "value": 1},
     "a kind that there is not": {"kind": 99},
 }
@@ -207,7 +207,7 @@ def send_ahead(pool, count: int) -> None:
     """Have what waits sent to the worker, though it is little, and however slow the tasks before were."""
     seem_quick(pool)
     pool.resize(1)  # any decision will do
-    eventually(lambda: len(pool._pool.machine.given) == count, "it is ahead")
+    eventually(lambda: len(pool._pool.machine.prefetched) == count, "it is ahead")
 
 
 # ---- tokens -------------------------------------------------------------------------------------------------------

@@ -55,17 +55,17 @@ class Arena:
     def __init__(self):
         self.back = []
 
-    def give_back(self, segment):
+    def release(self, segment):
         self.back.append(segment)
 
 
 def test_what_a_dead_worker_was_lent_is_not_used_again():
     """A process that its task started may have it mapped."""
     arena, account = Arena(), SegmentAccount()
-    call, loan = SimpleNamespace(spoilt=False), SimpleNamespace(spoilt=False)
+    call, loan = SimpleNamespace(not_reusable=False), SimpleNamespace(not_reusable=False)
     account.leased[1] = TaskSegments(call, ResultLease(arena, loan), None)
     account.close()
-    assert (call.spoilt, loan.spoilt) == (True, True)
+    assert (call.not_reusable, loan.not_reusable) == (True, True)
     assert arena.back == [loan]
 
 
@@ -84,7 +84,7 @@ def test_a_channel_is_not_waited_for_to_take_more_when_a_later_post_has_sent_all
     link.watch_channel(serve)
     link.post([bytes(1 << 22)])  # more than the kernel takes
     theirs.setblocking(False)
-    while link.channel.unsent:
+    while link.channel.has_unsent:
         while True:
             try:
                 theirs.recv(1 << 20)

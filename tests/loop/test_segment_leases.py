@@ -341,7 +341,7 @@ def test_a_call_that_is_taken_back_leaves_its_segment_to_the_next(tmp_path):
         holding = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "release"))
         eventually((tmp_path / "runs").exists, "it runs")
         ahead = pool.submit(large.echo, b"x" * MB)
-        eventually(lambda: pool._pool.machine.given, "it is ahead")
+        eventually(lambda: pool._pool.machine.prefetched, "it is ahead")
         before = set(arena_of(pool).segments)
         assert ahead.cancel()
         del ahead
@@ -395,19 +395,19 @@ def test_idle_memory_is_given_back_and_the_pool_sleeps_on(pool, monkeypatch):
     result = pool.submit(large.make_array, MB, 1.0).result()
     del result
     assert len(arena_of(pool)) > 0
-    monkeypatch.setattr(arena, "IDLE", 0.2)
+    monkeypatch.setattr(arena, "IDLE_TIME", 0.2)
     pool.submit(large.echo, 1).result()
     eventually(lambda: len(arena_of(pool)) == 0, "the host lets go of it")
     eventually(lambda: pool._pool.core.sleeps_until is None, "nothing is waited for")
     assert segments_of_host() == large.segments_seen() == 0
     for _ in range(2):
         assert pool.submit(large.segments_seen).result() == 0, "the workers let go of it, too"
-    eventually(lambda: not arena_of(pool).let_go, "nobody is told of it again")
+    eventually(lambda: not arena_of(pool).to_unmap, "nobody is told of it again")
     warm(pool)
 
 
 def test_a_result_that_is_dropped_while_the_pool_sleeps_is_given_back(pool, monkeypatch):
-    monkeypatch.setattr(arena, "IDLE", 0.2)
+    monkeypatch.setattr(arena, "IDLE_TIME", 0.2)
     kept = [pool.submit(large.make_array, MB, 1.0).result() for _ in range(4)]
     eventually(lambda: pool._pool.core.sleeps_until is None, "nothing is waited for")
     assert len(arena_of(pool)) > 0
@@ -450,7 +450,7 @@ def test_the_memory_that_dead_workers_had_is_replaced(way):
     with PidfdPoolExecutor(1, mp_context=way, intensity=1000, backoff=0.0) as pool:
         array = numpy.zeros(MB // 8)
         warm(pool, array)
-        for _ in range(arena.MOST // 4):
+        for _ in range(arena.MAX_SEGMENTS // 4):
             assert type(pool.submit(large.echo_or_die, array, True).exception()) is WorkerCrashed
             pool.submit(large.echo_or_die, array, False).result()
         gc.collect()

@@ -1,4 +1,4 @@
-"""What functions of `__main__` find in a worker under the names of their globals, from one task to the next."""
+"""What functions of `__main__` find in a worker as the values of their globals, from one task to the next."""
 
 from __future__ import annotations
 
@@ -42,36 +42,36 @@ def ask(pool, function, *arguments):
 # ---- what a worker does to its globals stays -------------------------------------------------------------------
 
 
-def test_what_an_initializer_sets_is_there_for_tasks(main, run):
+def test_globals_set_by_an_initializer_are_visible_to_tasks(main, run):
     run("def init(x):\n    global L\n    L = x\ndef work(n):\n    return L + n")
     with PidfdPoolExecutor(1, initializer=main.init, initargs=(5,)) as pool:
         assert ask(pool, main.work, 1) == 6
         assert list(pool.map(main.work, range(3))) == [5, 6, 7]
 
 
-def test_an_initializer_that_sets_a_global_unseen_is_later_than_the_script(main, run):
+def test_a_global_that_only_the_initializer_sets_overrides_the_script(main, run):
     run("L = None\ndef init(x):\n    globals()['L'] = x\ndef work(n):\n    return L + n")
     with PidfdPoolExecutor(1, initializer=main.init, initargs=(5,)) as pool:
         assert ask(pool, main.work, 1) == 6
 
 
-def test_what_a_preload_sets_is_inherited(main, run):
+def test_globals_set_by_a_preload_are_inherited(main, run):
     run("L = None\ndef load():\n    global L\n    L = 5\ndef work(n):\n    return L + n")
     with PidfdPoolExecutor(1, preload=main.load) as pool:
         assert ask(pool, main.work, 1) == 6
 
 
-def test_a_counter_counts_and_is_set_anew_when_the_host_has_changed_it(main, run, pool):
+def test_a_global_keeps_the_workers_value_until_the_host_changes_it(main, run, pool):
     run("calls = 0\ndef count():\n    global calls\n    calls += 1\n    return calls")
     assert [ask(pool, main.count) for _ in range(3)] == [1, 2, 3]
     assert main.calls == 0
     main.calls = 10
     assert [ask(pool, main.count) for _ in range(2)] == [11, 12]
-    main.calls = True  # equal to 1, and something else
+    main.calls = True  # equal to 1, but of another type
     assert ask(pool, main.count) == 2
 
 
-def test_the_change_of_one_name_leaves_the_others(main, run, pool):
+def test_changing_one_global_leaves_the_others(main, run, pool):
     run("""
     limit, cache = 1, {}
     def work(key):
@@ -93,7 +93,7 @@ def test_large_values_are_compared_too(main, run, pool):
     assert ask(pool, main.add, 1) == (10_001, 5)
 
 
-def test_each_task_sees_what_there_was_when_it_was_submitted(main, run, pool):
+def test_each_task_sees_the_values_at_its_submit(main, run, pool):
     run("limit = 0\ndef look():\n    return limit")
     futures = []
     for main.limit in (10, 2, 2, 20):
@@ -102,7 +102,7 @@ def test_each_task_sees_what_there_was_when_it_was_submitted(main, run, pool):
     assert [future.result(20) for future in futures] == [10, 2, 2, 20]
 
 
-def test_attributes_of_functions_defaults_and_classes_last(main, run, pool):
+def test_attributes_of_functions_and_classes_persist(main, run, pool):
     run("""
     def f(seen=[]):
         seen.append(None)
@@ -122,7 +122,7 @@ def test_attributes_of_functions_defaults_and_classes_last(main, run, pool):
     assert ask(pool, main.C.get) == ask(pool, main.get) == ask(pool, main.C.get)
 
 
-def test_what_is_defined_in_a_class_is_that_classs(main, run, pool):
+def test_methods_and_nested_classes_belong_to_the_workers_class(main, run, pool):
     run("""
     class C:
         calls = 0
@@ -168,7 +168,7 @@ def test_what_is_defined_in_a_class_is_that_classs(main, run, pool):
     assert type(ask(pool, type(inner))) is main.C.Inner
 
 
-def test_the_cache_of_lru_cache_lasts(main, run, pool):
+def test_an_lru_cache_persists_between_tasks(main, run, pool):
     run("""
     import functools, os
     made = []
@@ -183,7 +183,7 @@ def test_the_cache_of_lru_cache_lasts(main, run, pool):
     assert ask(pool, main.parameters) == ({"maxsize": 7, "typed": False}, 2, [1, 2])
 
 
-def test_closures_and_lambdas_have_the_same_globals(main, run, pool):
+def test_closures_and_lambdas_share_the_modules_globals(main, run, pool):
     run("""
     calls = 0
     def make():
@@ -204,7 +204,7 @@ def test_closures_and_lambdas_have_the_same_globals(main, run, pool):
     assert ask(pool, main.counted) == (1, 4)
 
 
-def test_globals_of_another_name_space_are_another(main, run, pool):
+def test_globals_of_exec_are_separate(main, run, pool):
     names = {"__name__": "__main__", "calls": 0}
     exec("def count():\n    global calls\n    calls += 1\n    return calls", names)
     run("calls = 5\ndef look():\n    return calls")
@@ -228,7 +228,7 @@ def test_several_threads_submit(main, run):
         assert not wrong
 
 
-def test_a_pool_in_a_worker_sends_what_came_there(main, run, pool):
+def test_a_pool_in_a_worker_sends_received_definitions(main, run, pool):
     run("""
     calls = 0
     class Kept:
@@ -255,7 +255,7 @@ def test_a_pool_in_a_worker_sends_what_came_there(main, run, pool):
 # ---- definitions -----------------------------------------------------------------------------------------------
 
 
-def test_what_is_defined_anew_is_used(main, run, pool):
+def test_a_redefined_function_is_used(main, run, pool):
     run("""
     def answer():
         return 1
@@ -281,14 +281,14 @@ def test_what_is_defined_anew_is_used(main, run, pool):
         "def f(*, a=2): return a",
     ],
 )
-def test_a_function_that_is_changed_in_place(main, run, pool, change):
+def test_a_function_changed_in_place_is_sent_again(main, run, pool, change):
     run("def f(a=1):\n    return a")
     assert [ask(pool, main.f) for _ in range(2)] == [1, 1]
     run(change)
     assert [ask(pool, main.f) for _ in range(2)] == [2, 2]
 
 
-def test_defaults_are_told_apart_by_more_than_equality(main, run, pool):
+def test_equal_defaults_of_different_types_are_distinguished(main, run, pool):
     run("def f(a=1):\n    return a\ndef g(*, a):\n    return a")
     assert [ask(pool, main.f) for _ in range(2)] == [1, 1]
     main.f.__defaults__ = (True,)
@@ -298,7 +298,7 @@ def test_defaults_are_told_apart_by_more_than_equality(main, run, pool):
     assert ask(pool, main.g) == 2
 
 
-def test_a_name_that_is_there_later_only(main, run, pool):
+def test_a_global_that_is_defined_later(main, run, pool):
     run("""
     def look():
         try:
@@ -311,7 +311,7 @@ def test_a_name_that_is_there_later_only(main, run, pool):
     assert ask(pool, main.look) == 5
 
 
-def test_a_module_that_is_loaded_later_than_its_package(main, run, pool, tmp_path, monkeypatch):
+def test_a_submodule_loaded_after_its_package(main, run, pool, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "a_package_of_a_test").mkdir()
     (tmp_path / "a_package_of_a_test" / "__init__.py").touch()
@@ -376,7 +376,7 @@ def test_names_that_share_an_object_share_it_in_the_worker(main, run, pool):
     assert ask(pool, main.add, 3) == (True, True, [7, 3], [1, 2, 3])
 
 
-def test_another_name_for_the_same(main, run, pool):
+def test_two_names_of_one_object(main, run, pool):
     run("""
     def f():
         return g is f, h is K
@@ -436,7 +436,7 @@ def test_classes_with_slots_and_members_with_attributes(main, run, pool):
 # ---- results ---------------------------------------------------------------------------------------------------
 
 
-def test_a_result_brings_back_the_hosts_own(main, run, pool):
+def test_a_result_refers_to_the_hosts_definitions(main, run, pool):
     run("""
     import threading
     lock = None
@@ -464,7 +464,7 @@ def test_a_result_brings_back_the_hosts_own(main, run, pool):
     assert error.args == ("so",)
 
 
-def test_a_result_of_a_class_that_was_defined_anew_meanwhile(main, run, pool, tmp_path):
+def test_a_result_of_a_class_that_was_redefined_meanwhile(main, run, pool, tmp_path):
     run("""
     import os, time
     class C:
@@ -479,7 +479,7 @@ def test_a_result_of_a_class_that_was_defined_anew_meanwhile(main, run, pool, tm
         run("class C:\n    age = 'between'")
         pool.submit(main.make, str(tmp_path))
     run("class C:\n    age = 'new'")
-    gc.collect()  # a class is in cycles of its own
+    gc.collect()  # a class is part of cycles
     (tmp_path / "go").touch()
     assert future.result(20).age == "old"
     assert ask(pool, main.make, str(tmp_path)).age == "new"
@@ -510,14 +510,14 @@ def test_an_error_of_the_initializer_or_the_preload_is_of_the_hosts_class(main, 
 # ---- failures --------------------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_pickled_under_a_name_is_told(main, run, pool):
+def test_a_global_that_cannot_be_pickled_is_named(main, run, pool):
     run("import threading\nlock = threading.Lock()\ndef use():\n    return lock\ndef other():\n    return 1")
     with pytest.raises(GlobalNotAvailable, match=r"global 'lock' \(_thread.lock\), used by 'use', cannot be sent"):
         ask(pool, main.use)
     assert ask(pool, main.other) == 1
 
 
-def test_what_cannot_be_rebuilt_is_tried_again(main, run, pool, tmp_path):
+def test_a_value_that_cannot_be_rebuilt_is_tried_again(main, run, pool, tmp_path):
     run("""
     import os
     def rebuild(name):
@@ -542,7 +542,7 @@ def test_what_cannot_be_rebuilt_is_tried_again(main, run, pool, tmp_path):
 
 
 def test_a_definition_that_cannot_be_rebuilt_leaves_no_older_one_in_its_place(main, run, pool):
-    """Neither while it is the host's, nor when the host has put the older one back, or a third one there."""
+    """Not while the host has it, nor after the host has put back the older definition or a third one."""
     run("""
     class Mute(Exception):
         def __str__(self):
@@ -573,7 +573,7 @@ def test_a_definition_that_cannot_be_rebuilt_leaves_no_older_one_in_its_place(ma
     assert (ask(pool, main.ask_work), ask(pool, main.work)) == ("third", "third")
 
 
-def test_what_has_not_changed_has_the_same_payload(main, run):
+def test_unchanged_globals_give_the_same_payload(main, run):
     run("""
     import abc, collections, dataclasses, enum, typing
     T = typing.TypeVar("T")
@@ -617,7 +617,7 @@ def test_a_payload_without_names_is_a_pickle():
 
 
 def test_classes_in_classes_have_their_qualified_names(main, run, pool):
-    """Guards: they were called by their last name, and no pickle that a task makes could name them."""
+    """Guards: they were called by their last name, so no pickle that a task makes could name them."""
     run("""
     import pickle
     class C:

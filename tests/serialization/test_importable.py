@@ -1,4 +1,4 @@
-"""Which modules workers cannot import, and how what belongs to them reaches them all the same."""
+"""Modules that workers cannot import, and how their functions and classes travel nevertheless."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def load(name, path, monkeypatch):
     return module
 
 
-def test_what_was_imported_by_its_name_is_found():
+def test_modules_imported_by_name_are_importable():
     done = run_python(
         """
 import asyncio, concurrent.futures, email.mime.text, http.server, json, logging.handlers, os.path, sqlite3, typing
@@ -50,12 +50,12 @@ print(importable.unimportable_modules())
     assert (done.stdout, done.stderr) == ("()\n", "")
 
 
-def test_a_module_that_was_loaded_from_a_file_is_not(monkeypatch, tmp_path):
+def test_a_module_loaded_from_a_file_is_not_importable(monkeypatch, tmp_path):
     module = load("a_script_of_a_test", tmp_path / "script.py", monkeypatch)
     assert module in importable.unimportable_modules()
 
 
-def test_its_functions_and_classes_go_to_workers_and_come_back(way, monkeypatch, tmp_path):
+def test_functions_and_classes_of_unimportable_modules_travel_both_ways(way, monkeypatch, tmp_path):
     module = load("another_script_of_a_test", tmp_path / "script.py", monkeypatch)
     with PidfdPoolExecutor(1, mp_context=way) as pool:
         assert pool.submit(module.step, 1).result() == 4
@@ -64,7 +64,7 @@ def test_its_functions_and_classes_go_to_workers_and_come_back(way, monkeypatch,
         assert pool.submit(module.by_lambda(4)).result() == 7
 
 
-def test_a_module_that_an_initializer_brought_into_the_workers_is_used_by_its_name(monkeypatch, tmp_path):
+def test_a_module_that_an_initializer_loaded_is_used_by_reference(monkeypatch, tmp_path):
     module = load("a_plugin_of_a_test", tmp_path / "plugin.py", monkeypatch)
     with PidfdPoolExecutor(
         1, initializer=bring, initargs=("a_plugin_of_a_test", str(tmp_path / "plugin.py"))

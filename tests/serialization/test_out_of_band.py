@@ -24,7 +24,7 @@ class _Large:
         return made
 
 
-def test_large_bytes_are_pieces_by_themselves_and_large_buffers_are_left_out():
+def test_large_bytes_are_separate_pieces_and_large_buffers_out_of_band():
     data, large = b"x" * MB, _Large(MB)
     pickled = OutOfBandPickle([data, large, 5])
     assert any(piece is data for piece in pickled.pieces)
@@ -41,26 +41,26 @@ def test_small_buffers_stay_in_the_pickle():
     assert [len(it.content) for it in payload.loads([b"".join(pickled.pieces)])] == [10, 1000]
 
 
-def test_more_large_buffers_than_a_frame_has_room_for_are_carried_too():
+def test_more_large_buffers_than_fit_into_a_frame():
     pickled = OutOfBandPickle([_Large(100_000) for _ in range(300)])
     assert len(pickled.out_of_band) < 250
     assert len(payload.loads([b"".join(pickled.pieces), *pickled.out_of_band])) == 300
 
 
-def test_names_are_looked_for_in_the_pickle_and_not_in_what_objects_hold():
+def test_names_are_searched_in_the_pickle_and_not_in_large_objects():
     assert not OutOfBandPickle(b"__main__" * 100_000).mentions(b"__main__")
     assert OutOfBandPickle(["__main__", b"x" * MB]).mentions(b"__main__")
     assert OutOfBandPickle([b"x" * MB, "__main__"]).mentions(b"__main__")
     assert OutOfBandPickle([["y" * 60_000] * 1, "__main__", b"x" * MB, ["z" * 90_000]]).mentions(b"__main__")
 
 
-def test_what_pickle_cannot_do_is_done_by_value():
+def test_unpicklable_functions_travel_by_value():
     data = _Large(MB)
     function = payload.loads([b"".join((it := OutOfBandPickle(lambda: data)).pieces), *it.out_of_band])
     assert function().content == data.content
 
 
-def test_a_slice_of_what_was_read_can_be_written_to():
+def test_out_of_band_buffers_are_writable():
     pickled = pickle.dumps(large := _Large(20_000), 5, buffer_callback=lambda _: False)
     loaded = payload.loads([pickled, bytes(large.content)])
     loaded.content[0] = 1

@@ -1,4 +1,4 @@
-"""What travels by reference, what by value, and what is put in the place of that which cannot travel."""
+"""What travels by reference, what by value, and what takes the place of what cannot travel."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_functions_of_main_travel_by_value(main):
     assert payload.loads(data) is not main.f
 
 
-def test_what_a_forked_worker_shares_travels_by_reference(main):
+def test_functions_shared_with_a_forked_worker_travel_by_reference(main):
     shared = payload.SharedMain(main)
     for value in (main.f, main.C, main.C.Inner):
         data = payload.dumps(value, shared)
@@ -59,7 +59,7 @@ def test_what_a_forked_worker_shares_travels_by_reference(main):
     assert payload.loads(payload.dumps(main.C(), shared)).__class__ is main.C
 
 
-def test_what_was_defined_after_the_fork_travels_by_value(main):
+def test_functions_defined_after_the_fork_travel_by_value(main):
     shared = payload.SharedMain(main)
     exec("def f():\n    return 'new'\ndef g():\n    return f()", main.__dict__)
     assert payload.loads(payload.dumps(main.f, shared))() == "new"
@@ -75,7 +75,7 @@ def test_an_exception_carries_its_traceback():
     assert "raise_it" in str(copy.__cause__)
 
 
-def test_what_is_rebuilt_as_something_else_is_no_exception():
+def test_an_error_rebuilt_as_another_type_is_replaced():
     buffers = [payload.dumps(42)[0], b"a traceback"]
     error = payload.load_error(buffers)
     assert isinstance(error, PayloadError)
@@ -87,7 +87,7 @@ class Silent(Exception):
         raise RuntimeError("no text")
 
 
-def test_an_exception_that_cannot_even_be_printed_is_carried():
+def test_an_exception_that_cannot_be_printed_is_sent():
     assert isinstance(payload.load_error(payload.dump_error(Silent())), Silent)
 
 

@@ -1,4 +1,4 @@
-"""Picklers that are kept and used again: each pickle is as if it came from a new one."""
+"""Picklers that are kept and used again: each pickle is the same as from a new one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def second(_thing):
 
 @pytest.fixture(params=["copyreg", "multiprocessing"])
 def register(request):
-    """Both ways to teach picklers a type; forgotten afterwards."""
+    """Yield each of the two ways to register a reducer; it is removed afterwards."""
     if request.param == "copyreg":
         yield copyreg.pickle
         copyreg.dispatch_table.pop(Thing, None)
@@ -50,7 +50,7 @@ def rebuilt(value):
     return pickle.loads(data)
 
 
-def test_a_reducer_is_known_from_the_moment_on_in_which_it_is_registered(register):
+def test_a_reducer_takes_effect_when_it_is_registered(register):
     assert isinstance(rebuilt(Thing()), Thing)
     register(Thing, first)
     assert rebuilt(Thing()) == "first"
@@ -58,7 +58,7 @@ def test_a_reducer_is_known_from_the_moment_on_in_which_it_is_registered(registe
     assert rebuilt(Thing()) == "second"
 
 
-def test_multiprocessings_reducers_come_first():
+def test_multiprocessings_reducers_take_precedence():
     copyreg.pickle(Thing, first)
     ForkingPickler.register(Thing, second)
     try:
@@ -70,7 +70,7 @@ def test_multiprocessings_reducers_come_first():
 
 @pytest.fixture
 def counted():
-    """Teach multiprocessing's pickler a type, and count how often its reducer is called."""
+    """Register a reducer with multiprocessing's pickler, and count its calls."""
     calls = []
 
     def reduce(thing):
@@ -87,20 +87,20 @@ def counted():
 @pytest.mark.parametrize(
     "shared", [None, payload.ReceivedMain(), payload.InheritedMain()], ids=["host", "spawn", "fork"]
 )
-def test_each_object_is_reduced_once_in_whichever_way_it_is_pickled(counted, function, dumps, shared):
+def test_each_resource_is_reduced_once_however_it_is_pickled(counted, function, dumps, shared):
     things = Thing(1), Thing(2)
     dumps((function, [*things, *things]), shared)
     assert counted == list(things)
 
 
-def test_what_may_be_pickled_for_nothing_is_not_reduced(counted):
+def test_resources_are_not_reduced_without_resource_reducers(counted):
     with pytest.raises(picklers.SharesResource, match="'Thing'"):
         picklers.dumps([Thing()])
     assert counted == []
 
 
-def test_methods_and_partials_are_pickled_at_once():
-    """Guards against a second pickling of what multiprocessing reduces without any effect."""
+def test_methods_and_partials_need_no_resource_reducers():
+    """Guards against pickling twice what multiprocessing reduces without side effects."""
     assert pickle.loads(picklers.dumps(functools.partial(int, base=2)))("11") == 3
     assert pickle.loads(picklers.dumps([1, 2].append))(3) is None
     assert pickle.loads(picklers.dumps(array.array("i", [1]))) == array.array("i", [1])
@@ -116,7 +116,7 @@ class Nested:
         return pickle.loads, (picklers.dumps(["inner", abs]),)
 
 
-def test_what_pickles_while_it_is_pickled_gets_a_pickler_of_its_own():
+def test_nested_pickling_uses_another_pickler():
     assert pickle.loads(picklers.dumps([Nested(), "outer", Nested()])) == [["inner", abs], "outer", ["inner", abs]]
 
 
@@ -132,7 +132,7 @@ def test_a_pickler_that_failed_is_not_used_again():
         assert pickle.loads(picklers.dumps("good")) == "good"
 
 
-def test_nothing_of_what_was_pickled_is_held():
+def test_a_kept_pickler_holds_no_objects():
     thing = Thing()
     gone = weakref.ref(thing)
     picklers.dumps([thing, thing])
@@ -141,7 +141,7 @@ def test_nothing_of_what_was_pickled_is_held():
     assert gone() is None
 
 
-def test_a_pickler_that_has_grown_large_is_not_kept():
+def test_a_large_pickler_is_not_kept():
     picklers.dumps("small")
     reducers = picklers._current_tables()
     assert len(reducers._idle) >= 1
@@ -150,7 +150,7 @@ def test_a_pickler_that_has_grown_large_is_not_kept():
     assert reducers._idle == []
 
 
-def test_threads_do_not_share_one():
+def test_threads_do_not_share_a_pickler():
     wrong = []
 
     def work(number):

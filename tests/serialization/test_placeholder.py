@@ -1,4 +1,4 @@
-"""What stands for a global that did not travel: each use tells what it was, and having it does no harm."""
+"""The placeholder of a global that did not travel: each use raises the message, and having it is harmless."""
 
 from __future__ import annotations
 
@@ -155,14 +155,14 @@ USES |= {f"{name} from the right": lambda x, name=name: getattr(operator, name)(
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_each_use_tells_what_it_was(gone, use):
+def test_each_use_raises_the_message(gone, use):
     with pytest.raises(GlobalNotAvailable, match="the global 'x' could not travel") as caught:
         use(gone)
     assert isinstance(caught.value.__cause__, ValueError)
     assert isinstance(caught.value, NameError)
 
 
-def test_having_it_is_no_use(gone):
+def test_passing_it_on_does_not_raise(gone):
     other = Placeholder("another")
     held = {"a": gone, "b": [gone]}
     assert held["a"] is gone
@@ -174,8 +174,8 @@ def test_having_it_is_no_use(gone):
     assert [gone].count(gone) == 1, "the same object is found without being asked"
 
 
-def test_it_can_be_shown(gone):
-    """Debuggers, tracebacks with locals and logs show what they come across."""
+def test_it_has_a_repr(gone):
+    """Debuggers, tracebacks with locals, and logs show it."""
     assert repr(gone) == "<not available here: the global 'x' could not travel>"
     assert repr([gone]) == f"[{gone!r}]"
     assert f"{gone!r}" == repr(gone)

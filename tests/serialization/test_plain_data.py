@@ -1,4 +1,4 @@
-"""What can be seen to hold no name of a module: only then is its pickle not searched."""
+"""Which objects are recognised as plain data, whose pickles are not searched."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LARGE = bytes(range(250)) * 260
 
 
 class Text(str):
-    """A str of a class of its own, which is pickled by name."""
+    """A subclass of str, which is pickled by name."""
 
 
 def seen(value):
@@ -44,7 +44,7 @@ def seen(value):
         pickle.PickleBuffer(bytearray(LARGE)),
     ],
 )
-def test_what_is_plain(value):
+def test_plain_data_is_recognised(value):
     assert seen(value)
 
 
@@ -64,11 +64,11 @@ def test_what_is_plain(value):
         [0] * 100_000,
     ],
 )
-def test_what_is_not(value):
+def test_other_data_is_not_plain(value):
     assert not seen(value)
 
 
-def test_functions_of_main_and_of_modules_that_nobody_finds_are_not_plain(monkeypatch):
+def test_functions_of_main_and_of_unimportable_modules_are_not_plain(monkeypatch):
     lost = types.ModuleType("made_up_by_a_test")
     exec("def found(): pass\ndef here(): pass", vars(lost))
     monkeypatch.setitem(sys.modules, "made_up_by_a_test", lost)
@@ -84,7 +84,7 @@ def seen_call(function):
     return is_plain((function, (LARGE,), {}), len(LARGE))
 
 
-def test_no_depth_is_too_deep():
+def test_deep_nesting_is_no_error():
     value = LARGE
     for _ in range(sys.getrecursionlimit() // 8):
         value = [value]

@@ -1,4 +1,4 @@
-"""What multiprocessing knows how to pickle, whatever function it is for: it arrives, and costs one duplicate."""
+"""Objects for which multiprocessing has reducers: they work in workers, and cost one duplicate each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTEXTS = {"spawn": multiprocessing.get_context("spawn"), "fork": multiprocessi
 
 
 def identity(end) -> tuple[int, int]:
-    """Return what a descriptor names, in whichever process."""
+    """Return the identity of what a descriptor refers to, the same in every process."""
     status = os.fstat(end.fileno())
     return status.st_dev, status.st_ino
 
@@ -48,7 +48,7 @@ CALLS = {
 
 @pytest.fixture
 def ends():
-    """Give one of each kind, which are closed afterwards."""
+    """Give one end of each kind; close them afterwards."""
     reader, writer = multiprocessing.Pipe(duplex=False)
     both, other = multiprocessing.Pipe()
     one, two = socket.socketpair()
@@ -61,17 +61,17 @@ def ends():
 
 @pytest.fixture
 def tracker():
-    """End multiprocessing's process that watches names, when the test is over."""
+    """End multiprocessing's resource tracker after the test."""
     from multiprocessing import resource_tracker
 
     yield
-    gc.collect()  # semaphores tell it that they are gone
+    gc.collect()  # a semaphore that is gone tells the tracker so
     resource_tracker._resource_tracker._stop()
 
 
 @pytest.fixture
 def sharer():
-    """End multiprocessing's own thread, which hands over the descriptors, when the test is over."""
+    """End multiprocessing's own thread, which hands over descriptors, after the test."""
     from multiprocessing import resource_sharer
 
     yield
@@ -80,7 +80,7 @@ def sharer():
 
 @pytest.mark.usefixtures("sharer")
 @pytest.mark.parametrize("call", CALLS)
-def test_connections_and_sockets_arrive_as_what_they_are(way, ends, call):
+def test_connections_and_sockets_work_in_the_worker(way, ends, call):
     with PidfdPoolExecutor(1, mp_context=way) as pool:
         for end in ends.values():
             assert pool.submit(CALLS[call], end).result(timeout=20) == identity(end)
@@ -94,7 +94,7 @@ def test_connections_and_sockets_arrive_as_what_they_are(way, ends, call):
 
 
 @pytest.mark.usefixtures("sharer")
-def test_what_a_closure_holds_arrives_as_what_it_is(way, ends):
+def test_connections_in_a_closure_work_in_the_worker(way, ends):
     def held_by(end):
         return lambda: identity(end)
 
@@ -104,10 +104,10 @@ def test_what_a_closure_holds_arrives_as_what_it_is(way, ends):
 
 
 @pytest.mark.usefixtures("sharer")
-def test_a_large_call_may_hold_them_too(way, ends):
+def test_large_calls_may_contain_connections(way, ends):
     large = b"x" * 1_000_000
     with PidfdPoolExecutor(1, mp_context=way) as pool:
-        for _ in range(3):  # from the second on they are pickled in pieces
+        for _ in range(3):  # from the second call on they are pickled out of band
             for function in CALLS.values():
                 call = lambda end, _, function=function: function(end)  # noqa: E731
                 assert pool.submit(call, ends["socket"], large).result(timeout=20) == identity(ends["socket"])
@@ -121,7 +121,7 @@ def use_large(end, data):
 
 @pytest.mark.usefixtures("sharer")
 @pytest.mark.parametrize("make", [make_pipe, lambda: make_pipe()], ids=["function", "lambda"])
-def test_results_may_hold_pipe_ends(way, make):
+def test_results_may_contain_pipe_ends(way, make):
     with PidfdPoolExecutor(1, mp_context=way) as pool:
         ours, theirs = pool.submit(make).result(timeout=20)
         with ours, theirs:
@@ -130,8 +130,8 @@ def test_results_may_hold_pipe_ends(way, make):
 
 
 @pytest.mark.usefixtures("sharer")
-def test_a_thousand_calls_leave_the_hosts_descriptors_as_they_were(way, ends):
-    """Guards against calls that are pickled twice, of which one duplicate is fetched."""
+def test_a_thousand_calls_leak_no_descriptor(way, ends):
+    """Guards against calls that are pickled twice, of which only one duplicate is fetched."""
     given = list(ends.values())
     with PidfdPoolExecutor(1, mp_context=way) as pool:
         for function in CALLS.values():
@@ -145,7 +145,7 @@ def test_a_thousand_calls_leave_the_hosts_descriptors_as_they_were(way, ends):
 
 
 @pytest.mark.usefixtures("sharer")
-def test_a_preload_may_hold_a_pipe_end(way):
+def test_a_preload_may_contain_a_pipe_end(way):
     def greet_by(end):
         return lambda: end.send("greeting")
 
@@ -162,7 +162,7 @@ class Fails:
 
 
 @pytest.mark.usefixtures("sharer")
-def test_calls_that_cannot_be_pickled_leave_no_descriptor(way, ends):
+def test_unpicklable_calls_leak_no_descriptor(way, ends):
     end = ends["socket"]
     with PidfdPoolExecutor(1, mp_context=way) as pool:
         pool.submit(identity, end).result(timeout=20)
@@ -178,7 +178,7 @@ def test_calls_that_cannot_be_pickled_leave_no_descriptor(way, ends):
 @pytest.mark.usefixtures("tracker")
 @pytest.mark.parametrize("function", [len, lambda value: value], ids=["function", "lambda"])
 @pytest.mark.parametrize("kind", ["Queue", "SimpleQueue", "Lock", "Event", "Semaphore", "Condition"])
-def test_what_must_be_inherited_is_refused_in_the_standards_words(way, kind, function):
+def test_objects_that_must_be_inherited_are_refused_with_the_standard_message(way, kind, function):
     made = getattr(CONTEXTS[way], kind)()
     with pytest.raises(RuntimeError) as expected:
         multiprocessing.reduction.ForkingPickler.dumps(made)
@@ -294,14 +294,14 @@ if __name__ == "__main__":
 """
 
 
-def test_functions_of_a_script(way, tmp_path):
+def test_a_script_shares_connections(way, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = run_python(f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')", way)
     assert (done.stdout, done.stderr) == ("said\n", "")
 
 
-def test_a_global_that_would_be_shared_is_refused_by_name_of_its_type():
+def test_a_global_that_shares_a_resource_is_refused():
     done = run_python(
         """
 import socket
@@ -317,7 +317,7 @@ with PidfdPoolExecutor(1) as pool:
 
 
 @pytest.mark.usefixtures("sharer")
-def test_threads_that_submit_at_once_share_each_object_once(way, ends):
+def test_concurrent_submits_share_each_object_once(way, ends):
     given = list(ends.values())
     failed = []
     with PidfdPoolExecutor(1, mp_context=way) as pool:

@@ -1,4 +1,4 @@
-"""What is left of a list when some of its items cannot be rebuilt: all the others, whatever they share."""
+"""A list of which some items cannot be rebuilt: all the others are, whatever they share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pidfdpool.serialization.scripts import NeedsScript
 
 
 class Refuses:
-    """Cannot be rebuilt by what it is made by."""
+    """Its constructor refuses."""
 
     def __reduce__(self):
         return _refuse, ("no",)
@@ -38,7 +38,7 @@ class HasSetter:
 
 
 class Appended(list):
-    """Takes its items by a method of its own."""
+    """It takes its items by a method of its own."""
 
     def extend(self, items):
         raise OverflowError("full")
@@ -47,7 +47,7 @@ class Appended(list):
 
 
 class Hashed:
-    """May go into a set and a dictionary, but raises when it does so in the end."""
+    """It can be put into a set or a dictionary, but its hash raises in the end."""
 
     hashable = True
 
@@ -74,7 +74,7 @@ def rebuilt(items, buffers=None):
 
 
 def lost(items):
-    """Return where something is lost, and why."""
+    """Return where items failed, and with which error."""
     return {at: type(item.error) for at, item in enumerate(items) if type(item) is salvage.FailedItem}
 
 
@@ -94,7 +94,7 @@ def lost(items):
         (Appended([1]), OverflowError),
     ],
 )
-def test_the_items_around_one_that_fails_are_there(item, why):
+def test_items_around_a_failed_one_are_rebuilt(item, why):
     shared = {"of": "all"}
     items = [1, "two", (shared, 3), item, (shared, [4]), None]
     made = rebuilt(items)
@@ -107,7 +107,7 @@ def test_the_items_around_one_that_fails_are_there(item, why):
 
 @pytest.mark.parametrize("count", [1, 2, 999, 1000, 1001, 2500])
 def test_lists_of_any_length(count):
-    """Pickles hold them in batches of 1000, and a single item in another way."""
+    """A pickle holds items in batches of 1000, and a single item in another way."""
     for at in {0, count // 2, count - 1}:
         items = [*range(at), Refuses(), *range(at + 1, count)]
         made = rebuilt(items)
@@ -116,7 +116,7 @@ def test_lists_of_any_length(count):
     assert rebuilt(list(range(count))) == list(range(count))
 
 
-def test_what_refers_to_something_that_is_lost_is_lost_as_well_and_nothing_else():
+def test_only_items_that_refer_to_a_failed_object_fail():
     bad, good = Holds(refuse=True), Holds(name="good")
     pair = [bad, good]
     made = rebuilt([pair, bad, good, (good, 1), [bad], {"x": pair}])
@@ -136,7 +136,7 @@ def test_an_item_that_refers_to_itself():
     assert (made[0], made[3]) == (1, 2)
 
 
-def test_sets_and_dictionaries_whose_members_have_no_hash():
+def test_sets_and_dictionaries_with_unhashable_members():
     items = [{Hashed(): 1}, {Hashed()}, frozenset([Hashed()]), 7]
     buffers = payload.dumps(items)
     Hashed.hashable = False
@@ -148,7 +148,7 @@ def test_sets_and_dictionaries_whose_members_have_no_hash():
     assert made[3] == 7
 
 
-def test_large_buffers_stay_with_their_items():
+def test_out_of_band_buffers_stay_with_their_items():
     items = [b"x", pickle.PickleBuffer(b"a" * 50_000), Refuses(), pickle.PickleBuffer(bytearray(b"b" * 50_000))]
     buffers = [bytes(buffer) for buffer in OutOfBandPickle(items).buffers()]
     assert len(buffers) == 3
@@ -157,8 +157,8 @@ def test_large_buffers_stay_with_their_items():
     assert [bytes(made[at]) for at in (0, 1, 3)] == [b"x", b"a" * 50_000, b"b" * 50_000]
 
 
-def test_a_class_that_is_not_found_is_taken_by_value():
-    """Where workers could not import a module, its objects come in two ways, and each item in one that works."""
+def test_a_class_that_is_not_found_is_rebuilt_by_value():
+    """If workers cannot import a module, its objects come in two forms, and each item uses one that works."""
     by_name = pickle.dumps([1, Holds(a=1), Refuses()], 5).replace(
         b"tests.serialization.test_salvage", b"tests.serialization.none_salvage"
     )
@@ -169,7 +169,7 @@ def test_a_class_that_is_not_found_is_taken_by_value():
     assert lost(made) == {2: ValueError}
 
 
-def test_what_is_no_list_and_what_needs_the_script():
+def test_payloads_that_are_no_list_or_need_the_script():
     assert rebuilt({"a": Refuses()}) is None
     assert rebuilt(Refuses()) is None
 

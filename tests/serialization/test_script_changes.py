@@ -1,4 +1,4 @@
-"""What the host has changed since its script ran, in workers that have run that script again."""
+"""What the host has changed since its script ran, as seen in workers that have run the script again."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_the_hosts_values_win(tmp_path):
     ]  # fmt: skip
 
 
-def test_plain_data_in_functions_and_classes_is_the_hosts(tmp_path):
-    """Guards: the script's own class stayed as it was made, whatever the host had put into its attributes."""
+def test_plain_data_of_functions_and_classes_is_the_hosts(tmp_path):
+    """Guards: the script's own class stayed as it was made, whatever the host had assigned to its attributes."""
     assert run(tmp_path, """
         LOCK = threading.Lock()
         class C:
@@ -60,8 +60,8 @@ def test_plain_data_in_functions_and_classes_is_the_hosts(tmp_path):
     ]  # fmt: skip
 
 
-def test_what_shares_an_object_shares_it_still(tmp_path):
-    """Guards: the class was the script's and the dictionary in it the host's, so they were two."""
+def test_shared_objects_stay_shared(tmp_path):
+    """Guards: the class was the script's and the dictionary in it the host's, so they were two dictionaries."""
     assert run(tmp_path, """
         LOCK = threading.Lock()
         CACHE = {}
@@ -79,7 +79,7 @@ def test_what_shares_an_object_shares_it_still(tmp_path):
         """) == ["(True, {})", "(True, {'a': 1})"]  # fmt: skip
 
 
-def test_a_class_whose_base_was_changed_is_below_the_base_that_is_there(tmp_path):
+def test_a_class_has_the_changed_base(tmp_path):
     """Guards: the base was the host's, and the class had the script's base."""
     assert run(tmp_path, """
         LOCK = threading.Lock()
@@ -102,8 +102,8 @@ def test_a_class_whose_base_was_changed_is_below_the_base_that_is_there(tmp_path
         """) == ["(True, 1, True)", "(True, 2, True)", "True"]  # fmt: skip
 
 
-def test_a_dataclass_with_slots_below_another_one(tmp_path):
-    """Guards: what a class has of its base does not travel, so one of the two was the host's and one the script's."""
+def test_a_slotted_dataclass_with_a_base(tmp_path):
+    """Guards: inherited attributes do not travel, so one of the two classes was the host's and one the script's."""
     assert run(tmp_path, """
         import dataclasses
         LOCK = threading.Lock()

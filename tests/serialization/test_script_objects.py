@@ -1,4 +1,4 @@
-"""What code, annotations, imports, type parameters and the like of a script are in a worker."""
+"""How a script's code, annotations, imports, type parameters and similar objects arrive in a worker."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_code_has_the_file_and_the_lines_of_the_script(main, run, pool, tmp_path
         assert text.splitlines()[line - 1].strip() in str(error.__cause__)
 
 
-def test_code_that_is_in_no_file_brings_its_source_along(main, run, pool):
-    """So it is with the cells of a notebook, whose source linecache knows in the host."""
+def test_code_without_a_file_carries_its_source(main, run, pool):
+    """This is the case of a notebook's cells, whose source linecache knows in the host."""
     name, text = "<a cell of a test>", "def fail():\n    raise ValueError('in a cell')\n"
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
     try:
@@ -73,12 +73,12 @@ def test_code_that_is_in_no_file_brings_its_source_along(main, run, pool):
         del linecache.cache[name]
 
 
-def test_code_without_any_source_is_sent_too(main, run, pool):
+def test_code_without_source_is_sent(main, run, pool):
     run("def fail():\n    raise ValueError('so')", "<nowhere>")
     assert 'File "<nowhere>", line 2' in str(pool.submit(main.fail).exception(20).__cause__)
 
 
-def test_what_a_worker_returns_has_its_lines(main, run, pool):
+def test_code_in_results_keeps_its_lines(main, run, pool):
     run("def make():\n    def inner():\n        1 / 0\n    return inner", "<nowhere>")
     with pytest.raises(ZeroDivisionError) as caught:
         ask(pool, main.make)()
@@ -123,7 +123,7 @@ def same(node): return node, type(node) is Node
 
 
 @since_314
-def test_annotations_that_only_type_checkers_understand(main, run, pool):
+def test_annotations_for_type_checkers_only(main, run, pool):
     run(ANNOTATED)
     assert ask(pool, main.function, 1) == ask(pool, main.cached, 1) == ask(pool, main.Plain().method, 1) == 1
     assert ask(pool, main.names, main.function) == [("a", "Missing"), ("b", "list[Missing]"), ("return", "Missing")]
@@ -148,7 +148,7 @@ def test_annotations_can_be_read_in_a_task(main, run, pool, future):
 
 
 @since_315
-def test_what_is_imported_lazily_is_not_imported_for_the_sake_of_a_call(tmp_path):
+def test_a_call_does_not_trigger_lazy_imports(tmp_path):
     (tmp_path / "costly.py").write_text(
         "import os\nwith open('imported', 'a') as f: f.write(f'{os.getpid()}\\n')\nclass T: pass\n"
     )

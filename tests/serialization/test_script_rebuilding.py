@@ -1,4 +1,4 @@
-"""A script is run again for values that pickle and do not come back: that turns out only when they are rebuilt."""
+"""Values that pickle but cannot be rebuilt: a worker finds out when it rebuilds them that it needs the script."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def test_the_script_makes_it_once(tmp_path, use):
 
 
 @pytest.mark.parametrize("options", ["1, initializer=look, initargs=(1,)", "1, preload=lambda: look(1)"])
-def test_for_what_comes_before_the_first_task_as_well(tmp_path, options):
+def test_it_is_run_for_initializers_and_preloads_too(tmp_path, options):
     assert run(tmp_path, script("print(pool.submit(look, 1).result())", options=options)) == ["4"]
     assert runs(tmp_path) == ONCE
 
 
-def test_where_the_script_cannot_be_run_again_the_use_of_it_fails(tmp_path):
+def test_without_a_guard_using_the_value_fails(tmp_path):
     body = "print(type(pool.submit(look, 1).exception()).__name__, pool.submit(plain, 2).result())"
     assert run(tmp_path, script(body, guard="if True:")) == ["GlobalNotAvailable 2"]
     assert runs(tmp_path) == ["__main__"]
 
 
-def test_no_death_is_told_but_an_ordinary_one(tmp_path):
+def test_a_replaced_worker_is_reported_as_an_ordinary_death(tmp_path):
     body = "deaths = []; pool.subscribe(deaths.append); pool.submit(look, 1).result(); pool.shutdown(); "
     body += "print({death.cause.ordinary for death in deaths})"
     assert run(tmp_path, script(body)) == ["{True}"]

@@ -1,4 +1,4 @@
-"""Where a task was, told of functions that a worker cannot import: a script's, a notebook's."""
+"""Tracebacks, stacks and log records name files and show sources that a worker cannot import: scripts, notebooks."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module", params=["spawn", "fork"])
 def told(request, tmp_path_factory):
-    """Run the script once; give its path and what it was told."""
+    """Run the script once; give its path and its output."""
     folder = tmp_path_factory.mktemp("script")
     path = folder / "a_script.py"
     path.write_text(SCRIPT)
@@ -108,7 +108,7 @@ def frame_count(text):
     return text.count('  File "')
 
 
-def test_a_remote_traceback_tells_the_scripts_file_line_and_source(told):
+def test_a_remote_traceback_shows_the_scripts_file_line_and_source(told):
     path, found = told
     for text in (found["tracebacks"][0], found["mapped"]):
         assert shown(path, "# this fails", "fail") in text
@@ -120,19 +120,19 @@ def test_a_remote_traceback_tells_the_scripts_file_line_and_source(told):
         assert frame_count(text) == 2
 
 
-def test_a_remote_traceback_tells_the_cells_name_line_and_source(told):
+def test_a_remote_traceback_shows_the_cells_name_line_and_source(told):
     text = told[1]["tracebacks"][3]
     assert '  File "<cell-1>", line 3, in fail_in_cell\n    return value / 0  # this fails in a cell\n' in text
     assert frame_count(text) == 1
 
 
-def test_a_stack_tells_the_scripts_file_line_and_source(told):
+def test_a_stack_shows_the_scripts_file_line_and_source(told):
     path, found = told
     assert shown(path, "# this hangs", "hang", " in ") in found["stacks"][0] + "\n"
     assert frame_count(found["stacks"][0]) == 1
 
 
-def test_a_stack_tells_the_cells_name_line_and_source(told):
+def test_a_stack_shows_the_cells_name_line_and_source(told):
     lines = told[1]["stacks"][1].splitlines()
     assert lines[1:] == [
         '  File "<cell-1>", line 6 in hang_in_cell',
@@ -140,7 +140,7 @@ def test_a_stack_tells_the_cells_name_line_and_source(told):
     ]
 
 
-def test_a_record_of_a_worker_tells_the_scripts_file(told):
+def test_a_workers_log_record_names_the_scripts_file(told):
     path, found = told
     assert found["log"] == ["a_script.py", path, line_of("# this logs")]
 

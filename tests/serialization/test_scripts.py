@@ -1,4 +1,4 @@
-"""What a script's file tells: whether it may be run again, what it binds, and whether it sets up the process."""
+"""What a script's file tells: whether it may be run again, what it binds, and whether it changes the process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GUARD = '\nif __name__ == "__main__":\n    inside = 1\n'
 
 @pytest.fixture
 def script(tmp_path):
-    """Return a function that makes a script of a text."""
+    """Return a function that makes a script from its text."""
 
     def make(text, encoding="utf-8"):
         path = tmp_path / "script.py"
@@ -67,7 +67,7 @@ def test_without_a_guard_it_is_never_run_again(script, text):
     assert "has no `if __name__" in script(text).obstacle
 
 
-def test_what_is_behind_the_guard_does_not_count(script):
+def test_guarded_statements_are_ignored(script):
     found = script("""
     import random
     outside = 1
@@ -124,7 +124,7 @@ def test_names_that_each_kind_of_statement_binds(script, text, names):
 
 
 def test_names_that_a_star_import_binds(script):
-    """Nobody knows them without importing, so the module's own say has to do: those of what is loaded here."""
+    """They are taken from the module that is loaded here, since nobody knows them without importing it."""
     assert script("from string import *" + GUARD).names >= {"ascii_letters", "Template"}
 
 
@@ -152,7 +152,7 @@ def test_names_that_a_star_import_binds(script):
         "import a\ntry:\n    a.configure(1)\nexcept E: pass",
     ],
 )
-def test_what_sets_up_the_process(script, text):
+def test_statements_that_change_the_process(script, text):
     assert script(text + GUARD).changes_process
 
 
@@ -171,18 +171,18 @@ def test_what_sets_up_the_process(script, text):
         "import os\nos.makedirs('x', exist_ok=True)",
     ],
 )
-def test_what_does_not(script, text):
+def test_statements_that_do_not_change_the_process(script, text):
     assert not script(text + GUARD).changes_process
 
 
-def test_a_logger_of_the_scripts_own_is_set_up(script, monkeypatch):
+def test_setting_up_the_scripts_own_logger_changes_the_process(script, monkeypatch):
     main = types.ModuleType("__main__")
     main.log = logging.getLogger("a.test")
     monkeypatch.setitem(sys.modules, "__main__", main)
     assert script("import logging\nlog = logging.getLogger('a.test')\nlog.setLevel(10)" + GUARD).changes_process
 
 
-def test_numbers_that_mean_something_in_one_process_only(script):
+def test_numbers_that_are_valid_in_one_process_only(script):
     found = script("import os\na, b = os.pipe()\nc = os.getpid()\nd = 5\ne = len('x')" + GUARD)
     assert found.process_local == {"a", "b", "c"}
 
@@ -193,13 +193,13 @@ def test_numbers_that_mean_something_in_one_process_only(script):
 @pytest.mark.parametrize(
     "text", ["1 +" + GUARD, "\0" + GUARD, "(" * 500 + GUARD], ids=["not Python", "a zero byte", "too deep"]
 )
-def test_a_file_that_is_no_python(script, text):
+def test_a_file_that_is_not_python(script, text):
     assert not script(text).can_run_again
     assert "cannot be read as Python" in script(text).obstacle
     assert script(text).names == frozenset()
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file(tmp_path):
     found = scripts.Script(str(tmp_path / "gone.py"), None)
     assert not found.can_run_again
     assert "FileNotFoundError" in found.obstacle
@@ -219,7 +219,7 @@ def test_it_is_read_once(script, tmp_path):
     assert found.can_run_again
 
 
-def test_it_is_made_again_of_plain_data(script):
+def test_it_is_recreated_from_plain_data(script):
     found = script("a = 1" + GUARD)
     assert scripts.Script(*found.as_fields()).names == {"a"}
 
@@ -235,12 +235,12 @@ def main(monkeypatch):
     return module
 
 
-def test_a_file_of_its_own(main, tmp_path):
+def test_a_script_with_a_file(main, tmp_path):
     main.__file__ = str(tmp_path / "a.py")
     assert scripts.current().as_fields() == (str(tmp_path / "a.py"), None, "")
 
 
-def test_a_relative_path_is_one_from_where_the_process_began(main, monkeypatch, tmp_path):
+def test_a_relative_path_starts_at_the_initial_directory(main, monkeypatch, tmp_path):
     from multiprocessing import process
 
     monkeypatch.setattr(process, "ORIGINAL_DIR", str(tmp_path))
@@ -249,7 +249,7 @@ def test_a_relative_path_is_one_from_where_the_process_began(main, monkeypatch, 
     assert scripts.current().path == str(tmp_path / "a.py")
 
 
-def test_a_module_that_was_run_by_its_name(main, tmp_path):
+def test_a_module_run_by_name(main, tmp_path):
     (tmp_path / "a.py").touch()
     main.__spec__ = importlib.util.spec_from_file_location("package.a", tmp_path / "a.py")
     assert scripts.current().as_fields() == (str(tmp_path / "a.py"), "package.a", "")

@@ -1,4 +1,4 @@
-"""Tasks from files that were loaded under a name by which no worker could import them, as servers load them."""
+"""Tasks from files that were loaded under a name that no worker could import, as servers load them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def look(_=None):
 
 @pytest.fixture
 def module(tmp_path):
-    """Load a file in the way of servers and schedulers."""
+    """Load a file as servers and schedulers do."""
     name = f"loaded_by_a_server_{tmp_path.name.replace('-', '_')}"
     (tmp_path / "application.py").write_text(CODE)
     spec = importlib.util.spec_from_file_location(name, tmp_path / "application.py")
@@ -66,7 +66,7 @@ def echo(value):
     return value
 
 
-def test_its_functions_run_and_its_objects_come_and_go(module, way):
+def test_its_functions_and_objects_travel_both_ways(module, way):
     with PidfdPoolExecutor(1, mp_context=way) as pool:
         assert pool.submit(module.double, 2).result(timeout=20) == 4
         assert pool.submit(functools.partial(module.double, 3)).result(timeout=20) == 6
@@ -89,8 +89,8 @@ def test_its_functions_may_be_initializers_and_preloaded(module, way):
         assert pool.submit(module.look).result(timeout=20) == "before"
 
 
-def test_what_cannot_travel_by_value_is_told(module):
-    module.STARTED = sys.stdout  # which no pickler takes along
+def test_a_global_that_cannot_travel_is_named(module):
+    module.STARTED = sys.stdout  # no pickler can send it
     exec("def use():\n    return STARTED.name", module.__dict__)
     with PidfdPoolExecutor(1) as pool:
         named = f"^the global 'STARTED' of module '{module.__name__}' .*, used by 'use', cannot be sent"
@@ -99,7 +99,7 @@ def test_what_cannot_travel_by_value_is_told(module):
         assert pool.submit(module.double, 2).result(timeout=20) == 4
 
 
-def test_an_initializer_that_cannot_travel_is_told(module):
+def test_an_initializer_that_cannot_travel_is_reported(module):
     module.STARTED = sys.stdout
     exec("def use():\n    return STARTED.name", module.__dict__)
     with PidfdPoolExecutor(1, initializer=module.use) as pool:

@@ -23,7 +23,7 @@ from tests import calls
 from tests.conditions import children, eventually, is_alive, is_zombie
 from tests.template.test_descendants import kill, start
 
-WITH_DESCRIPTOR = (framing.BLACKBOX, framing.STDERR, framing.SPAWNED)
+WITH_DESCRIPTOR = (framing.BLACK_BOX, framing.STDERR, framing.SPAWNED)
 
 
 class Bench:
@@ -46,14 +46,14 @@ class Bench:
         """Return the next frame's (kind, frame) of the template's; its descriptor is in `opened`."""
         frame = self._next(self.end.channel, self.frames)
         if frame.kind in WITH_DESCRIPTOR:
-            self.opened[frame.kind] = self.end.channel.descriptor()
+            self.opened[frame.kind] = self.end.channel.next_descriptor()
         return frame
 
     @staticmethod
     def _next(channel, frames):
         while not frames:
             assert select.select([channel.fileno()], [], [], 20)[0], "a frame"
-            frames += channel.receive_now()
+            frames += channel.receive_nowait()
         return frames.pop(0)
 
     def spawn(self, generation=1):
@@ -61,8 +61,8 @@ class Bench:
         ours, theirs = channels.pair()
         self.tokens, its_tokens = tokens.pair()
         self.all_tokens.append(self.tokens)
-        self.end.channel.post(framing.encode(framing.TOKENS, 0, generation), its_tokens)
-        self.end.channel.post(framing.encode(framing.SPAWN, 0, generation), theirs.detach())
+        self.end.channel.send_nowait(framing.encode(framing.TOKENS, 0, generation), its_tokens)
+        self.end.channel.send_nowait(framing.encode(framing.SPAWN, 0, generation), theirs.detach())
         self.channels.append(channels.Channel(ours))
         return self.channels[-1]
 
@@ -73,7 +73,7 @@ class Bench:
             flags |= framing.HAS_DEADLINE
             buffers = [*buffers, framing.DEADLINE.pack(deadline)]
         tokens.put(self.tokens, 1)
-        channel.post(framing.encode(framing.TASK, flags, attempt, 7, buffers))
+        channel.send_nowait(framing.encode(framing.TASK, flags, attempt, 7, buffers))
         said, frames = [], []
         while (frame := self._next(channel, frames)).kind not in (framing.RESULT, framing.ERROR):
             said.append(frame)
@@ -89,7 +89,7 @@ class Bench:
         return kinds
 
     def close(self):
-        self.end.channel.post(framing.encode(framing.STOP))
+        self.end.channel.send_nowait(framing.encode(framing.STOP))
         assert self.end.handle.wait(10)
         for channel in self.channels:
             channel.close()
@@ -117,15 +117,15 @@ def test_a_birth_brings_the_black_box_first(bench):
     worker = bench.spawn(generation=5)
     frames = [bench.next(), bench.next()]
     assert [(frame.kind, frame.slot, frame.generation) for frame in frames] == [
-        (framing.BLACKBOX, 0, 5),
+        (framing.BLACK_BOX, 0, 5),
         (framing.SPAWNED, 0, 5),
     ]
     assert bench._next(worker, []).kind == framing.READY
-    box = bench.opened[framing.BLACKBOX]
-    assert (black_box.last_beat(box), black_box.stack(box)) == (None, None)
+    box = bench.opened[framing.BLACK_BOX]
+    assert (black_box.last_heartbeat(box), black_box.read_stack(box)) == (None, None)
     before = time.monotonic()
     bench.call(worker, pidfdpool.heartbeat)
-    assert before <= black_box.last_beat(box) <= time.monotonic()
+    assert before <= black_box.last_heartbeat(box) <= time.monotonic()
 
 
 def test_a_worker_that_is_terminated_leaves_its_stack_and_what_it_has_used(bench, tmp_path):
@@ -136,7 +136,7 @@ def test_a_worker_that_is_terminated_leaves_its_stack_and_what_it_has_used(bench
     pid = frame.value
     call = payload.dumps((calls.touch_and, (str(tmp_path / "begun"), "regex"), {}))
     tokens.put(bench.tokens, 1)
-    worker.post(framing.encode(framing.TASK, 0, 1, 7, call))
+    worker.send_nowait(framing.encode(framing.TASK, 0, 1, 7, call))
     eventually(lambda: (tmp_path / "begun").exists(), "the task runs")
     eventually(lambda: sum(map(int, open(f"/proc/{pid}/stat").read().split()[13:15])) > 20, "it takes its time")
     os.kill(pid, signal.SIGTERM)
@@ -145,7 +145,7 @@ def test_a_worker_that_is_terminated_leaves_its_stack_and_what_it_has_used(bench
     peak, seconds = framing.USAGE.unpack(died.buffers[0])
     assert 1 << 20 < peak < 1 << 32
     assert 0.1 < seconds < 60
-    assert "touch_and" in black_box.stack(bench.opened[framing.BLACKBOX])
+    assert "touch_and" in black_box.read_stack(bench.opened[framing.BLACK_BOX])
 
 
 def test_standard_error_is_captured_from_the_beginning(bench):
@@ -153,13 +153,13 @@ def test_standard_error_is_captured_from_the_beginning(bench):
     worker = bench.spawn()
     assert [bench.next().kind for _ in range(4)] == [
         framing.BOOTED,
-        framing.BLACKBOX,
+        framing.BLACK_BOX,
         framing.STDERR,
         framing.SPAWNED,
     ]
     bench.call(worker, print_error, "from the task")
     bench.call(worker, os.system, "echo from a child >&2")
-    worker.post(framing.encode(framing.LEAVE))
+    worker.send_nowait(framing.encode(framing.EXIT))
     assert bench.next().kind == framing.DIED
     with open(bench.opened.pop(framing.STDERR)) as captured:  # to its end: nobody else holds the other one
         assert captured.read() == "from the initializer\nfrom the task\nfrom a child\n"
@@ -199,8 +199,8 @@ def test_a_task_knows_what_it_is_and_what_it_forks_does_not(bench):
     assert bench.call(worker, ask_from_two_threads)[1] == [(7, 1, None)] * 2
     while bench.next().kind != framing.SPAWNED:
         pass
-    box = bench.opened[framing.BLACKBOX]
-    assert (black_box.last_beat(box), black_box.stack(box)) == (None, None)
+    box = bench.opened[framing.BLACK_BOX]
+    assert (black_box.last_heartbeat(box), black_box.read_stack(box)) == (None, None)
 
 
 def report_from_many_threads():
@@ -235,7 +235,7 @@ def test_a_word_in_the_middle_of_a_result_neither_splits_it_nor_hangs(bench):
     bench = bench()
     worker = bench.spawn()
     assert bench.call(worker, report_while_the_result_is_written)[1] == bytes(20_000_000)
-    worker.post(framing.encode(framing.LEAVE))
+    worker.send_nowait(framing.encode(framing.EXIT))
     assert bench.said_to_the_end(worker) == {framing.UNHEALTHY}, "in whole frames"
 
 
@@ -244,9 +244,9 @@ def test_a_worker_that_is_not_well_begins_no_task_that_was_sent_ahead(bench):
     worker = bench.spawn()
     bench.call(worker, pidfdpool.unhealthy, "a reason")
     tokens.put(bench.tokens, 1)
-    worker.post(framing.encode(framing.TASK, 0, 1, 8, payload.dumps((calls.double, (1,), {}))))
+    worker.send_nowait(framing.encode(framing.TASK, 0, 1, 8, payload.dumps((calls.double, (1,), {}))))
     assert tokens.take(bench.tokens), "it leaves the token for the host to take back"
-    worker.post(framing.encode(framing.LEAVE))
+    worker.send_nowait(framing.encode(framing.EXIT))
     assert bench.said_to_the_end(worker) == {framing.DROPPED}
 
 
@@ -295,10 +295,10 @@ def test_a_birth_that_lacks_a_descriptor_fails_as_a_whole(bench, count):
     if count == -1:
         assert answer.kind == framing.SPAWN_FAILED
     if count == 5:
-        assert answer.kind == framing.BLACKBOX
-    if answer.kind == framing.BLACKBOX:
+        assert answer.kind == framing.BLACK_BOX
+    if answer.kind == framing.BLACK_BOX:
         assert [answer.kind, bench.next().kind, bench.next().kind] == [
-            framing.BLACKBOX,
+            framing.BLACK_BOX,
             framing.STDERR,
             framing.SPAWNED,
         ]

@@ -50,9 +50,9 @@ def test_a_forker_needs_no_template(boot):
         frames = []
         while not frames:
             assert select.select([channel.fileno()], [], [], 20)[0], "the worker is ready"
-            frames += channel.receive_now()
+            frames += channel.receive_nowait()
         assert [frame.kind for frame in frames] == [framing.READY]
-        channel.post(framing.encode(framing.LEAVE))
+        channel.send_nowait(framing.encode(framing.EXIT))
         assert worker.handle.wait(20)
         assert worker.handle.exit_status().code == 0
     finally:

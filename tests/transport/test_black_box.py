@@ -1,4 +1,4 @@
-"""The black box: what a process leaves behind for who looks at it after its death."""
+"""The black box: what can be read of a process after its death."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def hold_the_gil_in_a_regex():
 
 @pytest.fixture
 def start(box):
-    """Give the test a function that starts children, and see them dead however the test ends."""
+    """Give the test a function that starts children; all are dead at the end, however the test ends."""
     started = []
 
     def start(body):
@@ -43,7 +43,7 @@ def start(box):
 
 
 def fork(box, body):
-    """Run body in a forked child that records its stacks; return the child's handle once it says that it runs."""
+    """Run body in a forked child that records its stacks; return the child's handle when it reports that it runs."""
     read, write = os.pipe()
     pid = os.fork()
     if not pid:
@@ -69,19 +69,19 @@ def finish(child):
 
 
 def wait_until_it_is_deep_in_there(child):
-    """Wait until the regular expression is all that the child does.
+    """Wait until the child runs nothing but the regular expression.
 
-    faulthandler walks frames of Python's at whatever point the signal comes. Where one is only being made or left, it
-    may trip over it (seen once with CPython 3.13, as a SIGSEGV).
+    faulthandler walks the frames at whatever point the signal comes. If a frame is being made or left, it may crash
+    (seen once with CPython 3.13, as a SIGSEGV).
     """
     eventually(
         lambda: sum(map(int, open(f"/proc/{child.pid}/stat").read().split()[13:15])) > 5, "it computes for 60 ms"
     )
 
 
-def test_a_new_box_tells_nothing(box):
-    assert black_box.last_beat(box) is None
-    assert black_box.stack(box) is None
+def test_a_new_box_is_empty(box):
+    assert black_box.last_heartbeat(box) is None
+    assert black_box.read_stack(box) is None
     assert not os.get_inheritable(box)
 
 
@@ -89,19 +89,19 @@ def test_a_heartbeat_is_read_back_through_another_descriptor(box):
     other = os.dup(box)
     try:
         for now in (time.monotonic(), time.monotonic()):
-            black_box.beat(box, now)
-            assert black_box.last_beat(other) == now
-        assert black_box.stack(other) is None
+            black_box.record_heartbeat(box, now)
+            assert black_box.last_heartbeat(other) == now
+        assert black_box.read_stack(other) is None
     finally:
         os.close(other)
 
 
-def test_a_box_that_cannot_be_read_tells_nothing():
+def test_an_unreadable_box_counts_as_empty():
     read, write = os.pipe()
     os.close(write)
     try:
-        assert black_box.last_beat(read) is None
-        assert black_box.stack(read) is None
+        assert black_box.last_heartbeat(read) is None
+        assert black_box.read_stack(read) is None
     finally:
         os.close(read)
 
@@ -115,10 +115,10 @@ def test_sigterm_writes_the_stack_of_a_process_whose_gil_is_held_and_still_kills
     wait_until_it_is_deep_in_there(child)
     child.send_signal(signal.SIGTERM)
     assert finish(child).signal == signal.SIGTERM
-    assert "hold_the_gil_in_a_regex" in black_box.stack(box)
+    assert "hold_the_gil_in_a_regex" in black_box.read_stack(box)
 
 
-def test_a_stopped_process_that_is_sent_both_signals_at_once_still_tells(box, start):
+def test_a_stopped_process_that_gets_both_signals_at_once_writes_its_stack(box, start):
     def body(ready):
         ready()
         hold_the_gil_in_a_regex()
@@ -128,10 +128,10 @@ def test_a_stopped_process_that_is_sent_both_signals_at_once_still_tells(box, st
     for number in (signal.SIGSTOP, black_box.STACK_SIGNAL, signal.SIGTERM, signal.SIGCONT):
         child.send_signal(number)
     assert finish(child).signal == signal.SIGTERM
-    assert "most recent call first" in black_box.stack(box)
+    assert "most recent call first" in black_box.read_stack(box)
 
 
-def test_a_process_that_ignores_sigterm_is_asked_by_the_other_signal(box, start):
+def test_a_process_that_ignores_sigterm_writes_its_stack_at_the_other_signal(box, start):
     def body(ready):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ready()
@@ -141,10 +141,10 @@ def test_a_process_that_ignores_sigterm_is_asked_by_the_other_signal(box, start)
     child.send_signal(signal.SIGTERM)
 
     def asked():
-        # A signal that comes while the interpreter enters a function finds a stack that is cut off there.
+        # If the signal comes while the interpreter enters a function, the stack is cut off there.
         child.send_signal(black_box.STACK_SIGNAL)
-        # A process that lives on may be in the middle of writing; the last line is that of the outermost frame.
-        return "<module>" in (black_box.stack(box) or "")
+        # A process that lives on may still be writing; the last line is that of the outermost frame.
+        return "<module>" in (black_box.read_stack(box) or "")
 
     eventually(asked, "the stack is written")
     assert is_alive(child.pid)
@@ -154,41 +154,41 @@ def test_a_process_that_ignores_sigterm_is_asked_by_the_other_signal(box, start)
 
 def test_a_heartbeat_does_not_move_where_stacks_are_written(box, start):
     def body(ready):
-        black_box.beat(box, 1.5)
+        black_box.record_heartbeat(box, 1.5)
         signal.raise_signal(black_box.STACK_SIGNAL)
-        black_box.beat(box, 2.5)
+        black_box.record_heartbeat(box, 2.5)
         signal.raise_signal(black_box.STACK_SIGNAL)
         ready()
 
     assert finish(start(body)).code == 7
-    assert black_box.last_beat(box) == 2.5
-    assert black_box.stack(box).count("most recent call first") == 2
+    assert black_box.last_heartbeat(box) == 2.5
+    assert black_box.read_stack(box).count("most recent call first") == 2
 
 
-def test_of_a_long_stack_the_end_is_returned(box):
-    os.pwrite(box, b"x" * 100 + b"the end", black_box.STACK_AT)
-    assert black_box.stack(box, 10) == "xxxthe end"
-    assert black_box.stack(box) == "x" * 100 + "the end"
+def test_the_end_of_a_long_stack_is_returned(box):
+    os.pwrite(box, b"x" * 100 + b"the end", black_box.STACKS_OFFSET)
+    assert black_box.read_stack(box, 10) == "xxxthe end"
+    assert black_box.read_stack(box) == "x" * 100 + "the end"
 
 
-def test_a_forked_child_that_forgets_leaves_the_box_alone_and_dies_as_usual(box, start):
+def test_a_forked_child_that_stops_recording_leaves_the_box_alone_and_dies_as_usual(box, start):
     def body(ready):
-        black_box.forget_stacks()
+        black_box.stop_recording_stacks()
         ready()
         signal.pause()
 
     child = start(body)
     child.send_signal(signal.SIGTERM)
     assert finish(child).signal == signal.SIGTERM
-    assert black_box.stack(box) is None
+    assert black_box.read_stack(box) is None
 
 
-def test_forgetting_leaves_a_handler_of_the_tasks_in_place(box, start):
+def test_stopping_to_record_leaves_a_tasks_handler_in_place(box, start):
     def body(ready):
         signal.signal(signal.SIGTERM, lambda *_: os._exit(3))
-        black_box.forget_stacks()
+        black_box.stop_recording_stacks()
         ready()
-        while True:  # a signal just before one long wait would be seen by nobody
+        while True:  # a signal just before one long wait would not be noticed
             time.sleep(0.05)
 
     child = start(body)
@@ -208,8 +208,8 @@ def test_without_memory_files_the_box_is_a_file_without_a_name(monkeypatch, numb
     fd = black_box.create()
     try:
         assert os.fstat(fd).st_nlink == 0
-        black_box.beat(fd, 1.0)
-        assert black_box.last_beat(fd) == 1.0
+        black_box.record_heartbeat(fd, 1.0)
+        assert black_box.last_heartbeat(fd) == 1.0
         assert not os.get_inheritable(fd)
     finally:
         os.close(fd)

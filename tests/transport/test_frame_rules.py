@@ -1,4 +1,4 @@
-"""What may come from where: lengths, counts and kinds are checked before anything of a frame is kept."""
+"""Which frames may come from where: kinds, counts and lengths are checked before anything of a frame is kept."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ SIDES = {
     "to worker": frame_rules.TO_WORKER,
     "to template": frame_rules.TO_TEMPLATE,
 }
-# The one right form of each kind; with a buffer more or less, or another number, it is none.
+# The one valid form of each kind. With one buffer more or less, or another number, it is invalid.
 RIGHT = [
     ("worker", framing.READY, [], {}),
     ("worker", framing.RESULT, [4], {"value": 1}),
     ("worker", framing.RESULT, [4] * 255, {"value": 1}),
-    ("worker", framing.RESULT, [16], {"value": 1, "slot": framing.TAKEN}),
+    ("worker", framing.RESULT, [16], {"value": 1, "slot": framing.RESULT_IN_SEGMENT}),
     ("worker", framing.ERROR, [4, 4], {"value": 1}),
     ("worker", framing.INITIALIZER_FAILED, [4, 4], {}),
     ("worker", framing.UNHEALTHY, [4], {}),
     ("worker", framing.DROPPED, [], {"value": 1}),
-    ("worker", framing.UNSEEN, [], {"value": 1}),
+    ("worker", framing.CALL_NOT_RECEIVED, [], {"value": 1}),
     ("worker", framing.OUTDATED, [], {"value": 1}),
     ("template", framing.LAUNCHED, [], {"value": 1}),
     ("template", framing.HELLO, [], {"value": 1}),
@@ -40,22 +40,27 @@ RIGHT = [
     ("template", framing.SPAWNED, [], {"value": 1}),
     ("template", framing.SPAWN_FAILED, [], {"value": 11}),
     ("template", framing.DIED, [16], {"value": 9}),
-    ("template", framing.BLACKBOX, [], {}),
+    ("template", framing.BLACK_BOX, [], {}),
     ("template", framing.STDERR, [], {}),
     ("to worker", framing.TASK, [4], {"value": 1}),
     ("to worker", framing.TASK, [4, 8], {"value": 1, "slot": DEADLINE}),
-    ("to worker", framing.TASK, [16, 8, 8], {"value": 1, "slot": DEADLINE | framing.WITH_LOAN | framing.IN_SEGMENT}),
-    ("to worker", framing.LEAVE, [], {}),
-    ("to worker", framing.SEGMENT, [], {"value": 1, "slot": 1}),
-    ("to worker", framing.FORGET, [], {"value": 1}),
-    ("to worker", framing.DESCRIPTORS, [], {}),
+    (
+        "to worker",
+        framing.TASK,
+        [16, 8, 8],
+        {"value": 1, "slot": DEADLINE | framing.HAS_LEASE | framing.CALL_IN_SEGMENT},
+    ),
+    ("to worker", framing.EXIT, [], {}),
+    ("to worker", framing.MAP_SEGMENT, [], {"value": 1, "slot": 1}),
+    ("to worker", framing.UNMAP_SEGMENT, [], {"value": 1}),
+    ("to worker", framing.EXPECT_DESCRIPTORS, [], {}),
     ("to template", framing.BOOT, [4, 4, 4], {}),
     ("to template", framing.SPAWN, [], {"value": 1}),
     ("to template", framing.SIGNAL, [], {"value": 9}),
     ("to template", framing.STOP, [], {}),
-    ("to template", framing.INHERIT, [], {}),
+    ("to template", framing.INHERITED, [], {}),
     ("to template", framing.TOKENS, [], {}),
-    ("to template", framing.SCRIPT, [], {}),
+    ("to template", framing.RUN_SCRIPT, [], {}),
 ]
 
 
@@ -74,7 +79,7 @@ def fill(decoder, data):
     return decoder.filled(len(data))
 
 
-def test_what_is_right_comes_through_and_from_nowhere_else():
+def test_valid_frames_are_accepted_from_their_own_side_only():
     assert {kind for _, kind, *_ in RIGHT} == {kind for side in SIDES.values() for kind in side._rules}
     for side, kind, lengths, numbers in RIGHT:
         [one] = decoded(side, kind, lengths, **numbers)
@@ -85,7 +90,7 @@ def test_what_is_right_comes_through_and_from_nowhere_else():
                     Decoder(SIDES[other]).feed(bytes([kind]))
 
 
-def test_a_frame_with_another_number_of_buffers_is_refused_as_soon_as_that_is_known():
+def test_a_wrong_number_of_buffers_is_refused_as_soon_as_it_is_known():
     for side, kind, lengths, _ in RIGHT:
         rule = SIDES[side]._rules[kind]
         for count in {0, len(lengths) + 1, 255} - set(range(rule.fewest, rule.most + 1)):
@@ -101,11 +106,11 @@ def test_a_frame_with_another_number_of_buffers_is_refused_as_soon_as_that_is_kn
         ("worker", framing.RESULT, [(1 << 64) - 1, 1], {"value": 1}),
         ("worker", framing.RESULT, [1 << 45, 1 << 45, 1 << 45], {"value": 1}),
         ("worker", framing.RESULT, [1], {"value": -1}),
-        ("worker", framing.RESULT, [17], {"value": 1, "slot": framing.TAKEN}),
-        ("worker", framing.RESULT, [8], {"value": 1, "slot": framing.TAKEN}),
-        ("worker", framing.RESULT, [8 * 300], {"value": 1, "slot": framing.TAKEN}),
-        ("worker", framing.RESULT, [16, 16], {"value": 1, "slot": framing.TAKEN}),
-        ("worker", framing.ERROR, [16, 1], {"value": 1, "slot": framing.TAKEN}),
+        ("worker", framing.RESULT, [17], {"value": 1, "slot": framing.RESULT_IN_SEGMENT}),
+        ("worker", framing.RESULT, [8], {"value": 1, "slot": framing.RESULT_IN_SEGMENT}),
+        ("worker", framing.RESULT, [8 * 300], {"value": 1, "slot": framing.RESULT_IN_SEGMENT}),
+        ("worker", framing.RESULT, [16, 16], {"value": 1, "slot": framing.RESULT_IN_SEGMENT}),
+        ("worker", framing.ERROR, [16, 1], {"value": 1, "slot": framing.RESULT_IN_SEGMENT}),
         ("worker", framing.UNHEALTHY, [MB], {}),
         ("worker", framing.DROPPED, [], {"value": 0}),
         ("worker", framing.DROPPED, [], {"value": -5}),
@@ -117,17 +122,17 @@ def test_a_frame_with_another_number_of_buffers_is_refused_as_soon_as_that_is_kn
         ("to worker", framing.TASK, [1], {"value": 0}),
         ("to worker", framing.TASK, [8], {"value": 1, "slot": DEADLINE}),
         ("to worker", framing.TASK, [1, 7], {"value": 1, "slot": DEADLINE}),
-        ("to worker", framing.TASK, [9], {"value": 1, "slot": framing.IN_SEGMENT}),
-        ("to worker", framing.SEGMENT, [], {"value": 1, "slot": 2}),
+        ("to worker", framing.TASK, [9], {"value": 1, "slot": framing.CALL_IN_SEGMENT}),
+        ("to worker", framing.MAP_SEGMENT, [], {"value": 1, "slot": 2}),
         ("to template", framing.SIGNAL, [], {"value": 4000}),
     ],
 )
-def test_numbers_that_cannot_be_are_refused_before_any_buffer_has_come(side, kind, lengths, numbers):
+def test_invalid_numbers_are_refused_before_any_buffer_has_come(side, kind, lengths, numbers):
     with pytest.raises(WireError, match=f"kind {kind} with "):
         Decoder(SIDES[side]).feed(frame(kind, lengths, **numbers))
 
 
-def test_who_does_not_know_the_seal_writes_no_frame():
+def test_frames_without_the_cookie_are_refused():
     for data in (b"\n", b"\x0b", frame(framing.RESULT, [3 << 30], value=1), frame(framing.READY), b"no seal"):
         with pytest.raises(WireError, match="which its loop has not written"):
             Decoder(frame_rules.FROM_WORKER, b"seal").feed(data)
@@ -138,7 +143,7 @@ def test_who_does_not_know_the_seal_writes_no_frame():
         decoder.feed(b"seal" + frame(framing.READY))
 
 
-def test_memory_is_had_as_the_bytes_come():
+def test_memory_grows_with_the_bytes_that_came():
     decoder = Decoder(frame_rules.FROM_WORKER)
     tracemalloc.start()
     try:
@@ -151,7 +156,7 @@ def test_memory_is_had_as_the_bytes_come():
 
 
 @pytest.mark.parametrize("size", [70_000, MB, 3 * MB + 5])
-def test_a_buffer_for_which_there_is_no_memory_is_read_past(monkeypatch, size):
+def test_a_buffer_without_memory_is_skipped(monkeypatch, size):
     class Narrow(bytearray):
         def __new__(cls, *arguments):
             raise MemoryError
@@ -171,17 +176,17 @@ def test_a_buffer_for_which_there_is_no_memory_is_read_past(monkeypatch, size):
             frames += decoder.filled(len(piece))
         at += len(piece)
     assert [one.kind for one in frames] == [framing.ERROR, framing.READY]
-    assert type(frames[0].buffers) is framing.Lost
+    assert type(frames[0].buffers) is framing.MissingBuffers
     assert (frames[0].value, frames[0].buffers.size, list(frames[0].buffers)) == (7, size + 100, [])
 
 
-def test_one_buffer_too_many_for_memory_takes_those_before_it_along():
+def test_a_buffer_without_memory_drops_the_whole_frames_buffers():
     decoder = Decoder(frame_rules.FROM_WORKER)
     [head, *_] = [frame(framing.RESULT, [100, 2 * MB, 100], value=1)]
     decoder.feed(head + b"a" * 100 + b"b" * 10)
     assert decoder._frame.buffers == [b"a" * 100]
     decoder._lose(decoder._frame)
-    decoder._body = framing._SINK
+    decoder._body = framing._DISCARDED
     left = 2 * MB - 10
     while left:
         count = len(decoder.wanted())
@@ -200,11 +205,11 @@ def test_a_few_inputs_of_the_fuzzer(target):
         targets.close()
 
 
-def test_the_fuzzer_finds_what_is_wrong_and_tells_its_seed(monkeypatch):
+def test_the_fuzzer_finds_an_error_and_reports_its_seed(monkeypatch):
     monkeypatch.setattr(frame_rules.FROM_WORKER, "_rules", dict.fromkeys(range(256), framing.Rule(0, 255)))
     with pytest.raises(AssertionError, match=r"frames, seed \d+: NotClean"):
         run("frames", 1, 3000)
 
 
-def test_a_reference_of_the_largest_size_is_one():
+def test_a_reference_of_the_largest_size_is_accepted():
     assert frame_rules._is_reference(len(struct.pack("<257Q", *range(257))))

@@ -1,4 +1,4 @@
-"""Frames survive any stream, whatever pieces it delivers them in."""
+"""Frames are decoded from a stream unchanged, in whatever pieces it delivers them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def as_tuples(decoded):
 
 
 @given(frames, st.lists(st.integers(1, 50), min_size=1))
-def test_any_frames_in_any_pieces_come_out_as_they_went_in(frames, sizes):
+def test_frames_in_any_pieces_are_decoded_unchanged(frames, sizes):
     stream = b"".join(bytes(piece) for frame in frames for piece in framing.encode(*frame))
     decoder, decoded, position, turn = framing.Decoder(), [], 0, 0
     while position < len(stream):
@@ -47,7 +47,7 @@ def test_any_frames_in_any_pieces_come_out_as_they_went_in(frames, sizes):
 
 
 @given(st.binary(min_size=16))
-def test_garbage_is_refused_or_is_a_frame_but_nothing_worse(data):
+def test_garbage_is_refused_or_decoded_without_other_errors(data):
     decoder = framing.Decoder()
     if data[0] in framing._KINDS:
         data = b"\xff" + data[1:]
@@ -68,25 +68,25 @@ def test_descriptors_come_out_in_the_order_of_their_frames(ends, tmp_path):
     ours, theirs = ends
     for number in range(20):
         fd = os.open(tmp_path / str(number), os.O_CREAT | os.O_WRONLY)
-        ours.post(framing.encode(framing.SPAWN, value=number), fd)
-        ours.post(framing.encode(framing.STOP))
+        ours.send_nowait(framing.encode(framing.SPAWN, value=number), fd)
+        ours.send_nowait(framing.encode(framing.STOP))
     got = []
     while len(got) < 20:
         for frame in theirs.receive():
             if frame.kind == framing.SPAWN:
-                fd = theirs.descriptor()
+                fd = theirs.next_descriptor()
                 got.append((frame.value, os.readlink(f"/proc/self/fd/{fd}"), os.get_inheritable(fd)))
                 os.close(fd)
     assert got == [(number, str(tmp_path / str(number)), False) for number in range(20)]
 
 
-def test_a_descriptor_that_this_process_has_no_number_for_keeps_its_place(ends, tmp_path):
+def test_a_descriptor_that_was_dropped_keeps_its_place(ends, tmp_path):
     import resource
 
     ours, theirs = ends
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     for number in range(2):
-        ours.post(
+        ours.send_nowait(
             framing.encode(framing.SPAWN, value=number), os.open(tmp_path / str(number), os.O_CREAT | os.O_WRONLY)
         )
     highest = max(int(name) for name in os.listdir("/proc/self/fd"))
@@ -95,13 +95,13 @@ def test_a_descriptor_that_this_process_has_no_number_for_keeps_its_place(ends, 
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(int(n) for n in os.listdir("/proc/self/fd")), limits[1]))
     try:
         first = theirs.receive()
-        lost = theirs.descriptor()
+        lost = theirs.next_descriptor()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         for fd in hold:
             os.close(fd)
     frames = first + (theirs.receive() if len(first) < 2 else [])
-    kept = theirs.descriptor()
+    kept = theirs.next_descriptor()
     assert [frame.value for frame in frames] == [0, 1]
     assert lost is None
     assert kept is not None
@@ -109,28 +109,28 @@ def test_a_descriptor_that_this_process_has_no_number_for_keeps_its_place(ends, 
     os.close(kept)
 
 
-def test_posting_never_waits_and_flushing_finishes(ends):
+def test_send_nowait_never_waits_and_flush_finishes(ends):
     ours, theirs = ends
     payload = os.urandom(3_000_000)
-    ours.post(framing.encode(framing.TASK, value=1, buffers=[payload, b"", b"end"]))
-    assert ours.unsent
+    ours.send_nowait(framing.encode(framing.TASK, value=1, buffers=[payload, b"", b"end"]))
+    assert ours.has_unsent
     received = []
     while not received:
         ours.flush()
         received = theirs.receive()
     assert [bytes(buffer) for buffer in received[0].buffers] == [payload, b"", b"end"]
-    assert not ours.unsent
+    assert not ours.has_unsent
 
 
-def test_the_end_of_a_channel_tells_whether_all_was_read(ends):
+def test_the_end_of_a_channel_shows_whether_all_was_read(ends):
     ours, theirs = ends
-    ours.post(framing.encode(framing.STOP))
+    ours.send_nowait(framing.encode(framing.STOP))
     theirs.receive()
     theirs.close()
     with pytest.raises(EOFError):
         ours.receive()
     ours, theirs = (channel.Channel(end) for end in channel.pair())
-    ours.post(framing.encode(framing.STOP))
+    ours.send_nowait(framing.encode(framing.STOP))
     theirs.close()
     with pytest.raises(ConnectionResetError):
         ours.receive()

@@ -1,4 +1,4 @@
-"""Segments by themselves: memory that is made, found, given back and let go of, without any process."""
+"""Segments by themselves, without any process: memory, layout, and the arena that allocates and frees them."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def made(woken):
 
 
 def use(arena, role=CALL, size=MB):
-    """Return a segment as a lender takes one."""
-    return arena.take(role, size) or arena.make(role, size)
+    """Return a segment as the pool takes one."""
+    return arena.take_free(role, size) or arena.allocate(role, size)
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def test_a_mapping_keeps_no_descriptor_and_outlives_the_file():
     assert bytes(view) == b"abc"
 
 
-def test_what_is_written_to_a_private_mapping_is_seen_there_only_until_it_shows_the_file_again():
+def test_private_pages_are_visible_only_there_until_they_are_discarded():
     fd = memory.create(MB)
     shared, private = memory.map_file(fd, MB, memory.SHARED), memory.map_file(fd, MB, memory.PRIVATE)
     os.close(fd)
@@ -111,12 +111,12 @@ def test_what_is_written_to_a_private_mapping_is_seen_there_only_until_it_shows_
     shared[:] = b"b" * MB
     assert private[5000] == ord("x")
     assert private[9000] == ord("b")
-    memory.see_file(private, MB)
+    memory.discard_private_pages(private, MB)
     assert private[:] == b"b" * MB
 
 
 @pytest.mark.parametrize("refused", [False, True])
-def test_pages_are_dropped_only_where_one_was_written_to(monkeypatch, refused):
+def test_pages_are_discarded_only_if_one_was_written_to(monkeypatch, refused):
     fd = memory.create(MB)
     private = memory.map_file(fd, MB, memory.PRIVATE)
     os.close(fd)
@@ -124,31 +124,31 @@ def test_pages_are_dropped_only_where_one_was_written_to(monkeypatch, refused):
     if refused:
         real = os.open
         monkeypatch.setattr(os, "open", lambda path, *rest: real(f"{path}-is-not-there", *rest))
-    assert memory._may_differ(private, MB) is refused
+    assert memory._may_have_private_pages(private, MB) is refused
     private[MB - 1] = 1
-    assert memory._may_differ(private, MB)
+    assert memory._may_have_private_pages(private, MB)
 
 
-def test_a_view_is_noticed_and_so_is_a_part_of_one():
+def test_a_view_and_a_part_of_one_are_noticed():
     fd = memory.create(MB)
     mapping = memory.map_file(fd, MB, memory.PRIVATE)
     os.close(fd)
-    assert not memory.is_seen(mapping)
+    assert not memory.has_views(mapping)
     view = memoryview(mapping)
     part = view[10:20]
     view.release()
-    assert memory.is_seen(mapping)
+    assert memory.has_views(mapping)
     part.release()
-    assert not memory.is_seen(mapping)
+    assert not memory.has_views(mapping)
     assert len(mapping) == MB
 
 
-def test_a_mapping_tells_when_its_last_view_is_gone():
+def test_a_mapping_reports_when_its_last_view_is_gone():
     fd = memory.create(MB)
     mapping = memory.map_file(fd, MB, memory.PRIVATE)
     os.close(fd)
     told = []
-    mapping.when_gone = lambda: told.append(1)
+    mapping.when_unmapped = lambda: told.append(1)
     part = memoryview(mapping)[5:6]
     del mapping
     assert not told
@@ -160,7 +160,7 @@ def test_a_mapping_tells_when_its_last_view_is_gone():
 
 
 @pytest.mark.parametrize("sizes", [(5,), (0,), (100, 64, 1), (1, 0, 70_000)])
-def test_what_is_laid_out_is_found_again(sizes):
+def test_parts_are_found_where_the_layout_put_them(sizes):
     parts = [bytes([n + 1]) * size for n, size in enumerate(sizes)]
     plan = layout.Layout([parts[0][:2], parts[0][2:]], parts[1:])
     room = bytearray(plan.size)
@@ -176,48 +176,48 @@ def test_what_is_laid_out_is_found_again(sizes):
 # ---- arena -----------------------------------------------------------------------------------------------------
 
 
-def test_a_segment_that_came_back_is_taken_again(made):
+def test_a_released_segment_is_taken_again(made):
     segment = use(made)
-    assert made.take(CALL, MB) is None
-    made.give_back(segment)
-    assert made.take(RESULT, MB) is None, "that is another role"
-    assert made.take(CALL, MB // 4) is None, "it would be wasted"
-    assert made.take(CALL, 2 * MB) is None
-    assert made.take(CALL, MB - 5000) is segment
+    assert made.take_free(CALL, MB) is None
+    made.release(segment)
+    assert made.take_free(RESULT, MB) is None, "that is another role"
+    assert made.take_free(CALL, MB // 4) is None, "it would be wasted"
+    assert made.take_free(CALL, 2 * MB) is None
+    assert made.take_free(CALL, MB - 5000) is segment
 
 
-def test_the_last_one_that_came_back_is_the_first_one_taken(made):
+def test_the_segment_released_last_is_taken_first(made):
     segments = [use(made) for _ in range(3)]
     for segment in segments:
-        made.give_back(segment)
+        made.release(segment)
     assert [use(made) for _ in range(3)] == segments[::-1]
 
 
 @pytest.mark.parametrize("size", [1, 4096, 4097, 65_536, 100_000, MB, MB + 1, 3 * MB - 7, 10**8])
 def test_little_is_wasted(size):
-    assert size <= arena.rounded(size) <= max(size + size // 8, size + memory.PAGE)
-    assert arena.rounded(size) % memory.PAGE == 0
+    assert size <= arena.rounded_size(size) <= max(size + size // 8, size + memory.PAGE)
+    assert arena.rounded_size(size) % memory.PAGE == 0
 
 
-def test_the_bound_is_kept(made):
+def test_the_limit_is_kept(made):
     segments = [use(made) for _ in range(8)]
     assert made.used == 8 * MB
     assert use(made, size=4096) is None
-    made.give_back(segments.pop())
+    made.release(segments.pop())
     assert use(made, size=2 * MB) is None, "one that was used just now is about to be used again"
     assert use(made) is not None
     assert use(made, size=9 * MB) is None
 
 
 def test_free_segments_make_room(made, monkeypatch):
-    monkeypatch.setattr(arena, "RECENT", 0.0)
+    monkeypatch.setattr(arena, "REUSE_WINDOW", 0.0)
     segments = [use(made) for _ in range(8)]
     for segment in segments[:4]:
-        made.give_back(segment)
+        made.release(segment)
     large = use(made, size=3 * MB)
     assert large is not None
     assert made.used <= 8 * MB
-    assert made.let_go == {segment.number for segment in segments[:3]}
+    assert made.to_unmap == {segment.number for segment in segments[:3]}
     assert all(segment.fileno() == -1 for segment in segments[:3])
 
 
@@ -226,7 +226,7 @@ def test_held_segments_make_room_and_keep_their_contents(made):
     segment.shared[:3] = b"abc"
     mapping = memory.map_file(segment.fileno(), segment.size, memory.PRIVATE)
     held = set()
-    mapping.when_gone = made.hold(segment, held)
+    mapping.when_unmapped = made.hold(segment, held)
     view = memoryview(mapping)[:3]
     del mapping
     others = [use(made) for _ in range(7)]
@@ -240,53 +240,53 @@ def test_held_segments_make_room_and_keep_their_contents(made):
 
 def test_there_are_never_too_many(woken):
     it = Arena(1 << 40)
-    segments = [use(it, size=4096) for _ in range(arena.MOST)]
+    segments = [use(it, size=4096) for _ in range(arena.MAX_SEGMENTS)]
     assert None not in segments
     assert use(it, size=4096) is None
     it.close()
     assert all(segment.fileno() == -1 for segment in segments)
 
 
-@pytest.mark.parametrize("why", ["spoilt", "readers"])
-def test_what_somebody_may_look_at_is_not_used_again(made, why):
+@pytest.mark.parametrize("why", ["not_reusable", "readers"])
+def test_a_segment_that_may_be_read_is_not_reused(made, why):
     segment = use(made)
     setattr(segment, why, 1)
-    made.give_back(segment)
+    made.release(segment)
     assert use(made) is not segment
     assert segment.fileno() == -1
-    assert segment.number in made.let_go
+    assert segment.number in made.to_unmap
 
 
-def test_what_is_held_during_a_fork_is_not_used_again(made):
+def test_a_segment_held_during_a_fork_is_not_reused(made):
     segment, other = use(made, RESULT), use(made, RESULT)
     release, later = made.hold(segment, set()), made.hold(other, set())
     later()
-    made.forked()
+    made.note_fork()
     release()
     assert use(made, RESULT) is other
     assert use(made, RESULT) not in (segment, other)
 
 
-def test_idle_segments_are_let_go_of_and_nothing_is_waited_for_after_that(made, woken):
+def test_idle_segments_are_freed_and_then_nothing_is_awaited(made, woken):
     first, second = use(made), use(made, RESULT)
-    assert made.rest(0.0) is None
-    made.give_back(first)
+    assert made.free_idle(0.0) is None
+    made.release(first)
     assert woken == [1], "somebody has to look"
-    made.give_back(second)
+    made.release(second)
     assert woken == [1]
-    due = made.rest(0.0)
-    assert due == first.free_since + arena.IDLE
-    assert made.rest(due + 1) is None
+    due = made.free_idle(0.0)
+    assert due == first.free_since + arena.IDLE_TIME
+    assert made.free_idle(due + 1) is None
     assert (len(made), made.used) == (0, 0)
 
 
-def test_the_memory_of_idle_segments_is_free_though_others_have_them_mapped(made):
+def test_the_memory_of_idle_segments_is_freed_although_others_have_them_mapped(made):
     segment = use(made)
     fd = segment.duplicate()
     mapped = memory.map_file(fd, segment.size, memory.PRIVATE)
     assert bytes(mapped) == bytes(MB)
-    made.give_back(segment)
-    made.rest(made.rest(0.0) + 1)
+    made.release(segment)
+    made.free_idle(made.free_idle(0.0) + 1)
     assert os.fstat(fd).st_blocks == 0
     os.close(fd)
 
@@ -309,17 +309,17 @@ def test_no_descriptor_left_is_no_error(made):
     assert use(made) is not None
 
 
-def test_who_interrupts_the_arena_itself_gets_nothing_and_does_not_hang(made):
+def test_a_signal_handler_that_interrupts_the_arena_does_not_hang(made):
     with made._lock:
-        assert made.take(CALL, MB) is None
-        assert made.make(CALL, MB) is None
+        assert made.take_free(CALL, MB) is None
+        assert made.allocate(CALL, MB) is None
 
 
-def test_after_the_end_nothing_is_made_and_what_comes_back_is_closed(made):
+def test_a_closed_arena_allocates_nothing_and_closes_released_segments(made):
     segment = use(made)
     made.close()
     assert segment.fileno() == -1
-    made.give_back(segment)
+    made.release(segment)
     assert use(made) is None
 
 
@@ -329,7 +329,7 @@ def test_many_threads_share_an_arena(made):
             segment = use(made, size=4096)
             segment.shared[:8] = threading.get_ident().to_bytes(8, "little")
             mine.append(int.from_bytes(segment.shared[:8], "little") == threading.get_ident())
-            made.give_back(segment)
+            made.release(segment)
 
     mine: list[bool] = []
     threads = [threading.Thread(target=work) for _ in range(8)]

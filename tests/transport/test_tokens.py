@@ -1,4 +1,4 @@
-"""Tokens: each is taken once, by whoever comes first."""
+"""Tokens: each is taken only once, by the process that comes first."""
 
 from __future__ import annotations
 

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 CALL, RESULT = 0, 1  # what a segment is for; this decides who writes and who reads it, and never changes
 
-MOST = 64  # segments at a time, because each one costs the host a descriptor
-RECENT = 0.1  # seconds; a segment that was used so recently will soon be used again, and does not make room
-IDLE = 5.0  # seconds; a segment that was not used for so long is freed; a burst that repeats sooner finds it
+MAX_SEGMENTS = 64  # segments at a time, because each one costs the host a descriptor
+REUSE_WINDOW = 0.1  # seconds; a segment that was used so recently will soon be used again, and does not make room
+IDLE_TIME = 5.0  # seconds; a segment that was not used for so long is freed; a burst that repeats sooner finds it
 
 _numbers = itertools.count(1)  # a number is never used twice in a process
 
@@ -38,7 +38,18 @@ _numbers = itertools.count(1)  # a number is never used twice in a process
 class Segment:
     """One memory file of the host's. The host writes and reads it through `shared`."""
 
-    __slots__ = ("_fd", "forks", "free_since", "held", "number", "readers", "role", "shared", "size", "spoilt")
+    __slots__ = (
+        "_fd",
+        "forks_before",
+        "free_since",
+        "held",
+        "not_reusable",
+        "number",
+        "readers",
+        "role",
+        "shared",
+        "size",
+    )
 
     def __init__(self, role: int, size: int) -> None:
         """Create it.
@@ -51,9 +62,9 @@ class Segment:
         self.size = size
         self.number = next(_numbers)
         self.readers = 0  # workers that were told to read it and have not answered
-        self.spoilt = False  # somebody may be reading it, and will not report the end
+        self.not_reusable = False  # somebody may be reading it, and will not report the end
         self.held = False
-        self.forks = 0  # how often the host had forked when it was first held
+        self.forks_before = 0  # how often the host had forked when it was first held
         self.free_since = 0.0
         self._fd = memory.create(size)
         self.shared: memory.Mapping | None = memory.map_file(self._fd, size, memory.SHARED)
@@ -90,38 +101,38 @@ class Arena:
         self.limit = limit
         self.used = 0  # bytes
         # numbers of freed segments that workers may still have mapped; guarded by the pool's lock
-        self.let_go: set[int] = set()
+        self.to_unmap: set[int] = set()
         self._wake = wake
         self._lock = native.reentrant_lock()
         self.segments: dict[int, Segment] = {}  # by number
         self._free: tuple[list[Segment], list[Segment]] = [], []  # by role; the one used last is at the end
-        self._returned: deque[Segment] = deque()
-        self._unattended = True  # nobody will look at what is released unless the pool thread is woken
-        self._forks = 0
+        self._released: deque[Segment] = deque()
+        self._wake_on_release = True  # nobody will look at what is released unless the pool thread is woken
+        self._fork_count = 0
         self._closed = False
 
     def __len__(self) -> int:
         return len(self.segments)
 
-    def take(self, role: int, size: int) -> Segment | None:
+    def take_free(self, role: int, size: int) -> Segment | None:
         """Return a free segment for so many bytes, whose memory has been used before; None: there is none."""
         if self._lock._is_owned():
             return None  # a signal handler or a finalizer, while this thread holds the lock
         with self._lock:
-            self._take_back()
+            self._collect_released()
             free = self._free[role]
             for index in range(len(free) - 1, -1, -1):
                 if size <= free[index].size <= 2 * size + memory.PAGE:
                     return free.pop(index)
             return None
 
-    def make(self, role: int, size: int) -> Segment | None:
+    def allocate(self, role: int, size: int) -> Segment | None:
         """Return a new segment for so many bytes; None: the limit or the system does not allow it."""
-        size = rounded(size)
+        size = rounded_size(size)
         if self._lock._is_owned():
             return None
         with self._lock:
-            self._take_back()
+            self._collect_released()
             if self._closed or not self._make_room(size):
                 return None
             self.used += size  # the memory itself is allocated without the lock, because this takes long
@@ -137,20 +148,20 @@ class Arena:
                     self.segments[segment.number] = segment
         return segment if segment is not None and segment.number in self.segments else None
 
-    def provide(self, role: int, size: int) -> None:
+    def prepare(self, role: int, size: int) -> None:
         """Make sure that a segment for so many bytes can be taken."""
-        segment = self.take(role, size) or self.make(role, size)
+        segment = self.take_free(role, size) or self.allocate(role, size)
         if segment is not None:
-            self.give_back(segment)
+            self.release(segment)
 
-    def give_back(self, segment: Segment) -> None:
+    def release(self, segment: Segment) -> None:
         """Give a segment back for reuse; if that is not safe it is freed. Any thread, at any point; takes no lock."""
         if self._closed:
             segment.close()
             return
-        self._returned.append(segment)
-        if self._unattended:
-            self._unattended = False
+        self._released.append(segment)
+        if self._wake_on_release:
+            self._wake_on_release = False
             self._wake()
 
     def hold(self, segment: Segment, held: set[int]) -> Callable[[], None]:
@@ -159,41 +170,41 @@ class Arena:
         held: a set that contains the segment's number for that time.
         """
         segment.held = True
-        segment.forks = self._forks
+        segment.forks_before = self._fork_count
         held.add(segment.number)
 
         def release() -> None:
             segment.held = False
             held.discard(segment.number)
-            if segment.forks != self._forks:
-                segment.spoilt = True
-            self.give_back(segment)
+            if segment.forks_before != self._fork_count:
+                segment.not_reusable = True
+            self.release(segment)
 
         return release
 
     # ---- for the pool thread -------------------------------------------------------------------------------
 
-    def rest(self, now: float) -> float | None:
+    def free_idle(self, now: float) -> float | None:
         """Free what is idle; return when to come again, or None: when `wake` was called."""
         with self._lock:
-            self._unattended = True  # first, so that whatever is released from now on wakes the caller
-            self._take_back()
+            self._wake_on_release = True  # first, so that whatever is released from now on wakes the caller
+            self._collect_released()
             earliest: float | None = None
             for free in self._free:
-                for segment in [segment for segment in free if segment.free_since + IDLE <= now]:
-                    self._drop(segment)
+                for segment in [segment for segment in free if segment.free_since + IDLE_TIME <= now]:
+                    self._free_memory(segment)
                 for segment in free:
-                    due = segment.free_since + IDLE
+                    due = segment.free_since + IDLE_TIME
                     earliest = due if earliest is None else min(due, earliest)
             if earliest is not None:
-                self._unattended = False
+                self._wake_on_release = False
             return earliest
 
     def close(self) -> None:
         """Free everything. What somebody has a view of lives as long as the view."""
         with self._lock:
             self._closed = True
-            self._take_back()
+            self._collect_released()
             for segment in list(self.segments.values()):
                 self._forget(segment)
             for free in self._free:
@@ -201,9 +212,9 @@ class Arena:
 
     # ---- forks ---------------------------------------------------------------------------------------------
 
-    def forked(self) -> None:
+    def note_fork(self) -> None:
         """Never reuse what is in use now. Called in a process that has forked, possibly at any point."""
-        self._forks += 1
+        self._fork_count += 1
 
     def abandon_in_forked_child(self) -> None:
         """Close the copies in a forked child. Locks may have been copied while held."""
@@ -216,12 +227,12 @@ class Arena:
 
     # ---- with the lock -------------------------------------------------------------------------------------
 
-    def _take_back(self) -> None:
-        while self._returned:
-            segment = self._returned.popleft()
+    def _collect_released(self) -> None:
+        while self._released:
+            segment = self._released.popleft()
             if self.segments.get(segment.number) is not segment:
                 segment.close()  # it was forgotten while it was in use
-            elif segment.spoilt or segment.readers or self._closed:
+            elif segment.not_reusable or segment.readers or self._closed:
                 self._forget(segment)
             else:
                 segment.free_since = time.monotonic()
@@ -231,10 +242,10 @@ class Arena:
         """Free free and held segments until a new one has room; return whether it has."""
         if size > self.limit:
             return False
-        while self.used + size > self.limit or len(self.segments) >= MOST:
+        while self.used + size > self.limit or len(self.segments) >= MAX_SEGMENTS:
             free = min((free[0] for free in self._free if free), key=lambda one: one.free_since, default=None)
-            if free is not None and free.free_since + RECENT <= time.monotonic():
-                self._drop(free)
+            if free is not None and free.free_since + REUSE_WINDOW <= time.monotonic():
+                self._free_memory(free)
                 continue
             held = next((segment for segment in self.segments.values() if segment.held), None)
             if held is None:
@@ -242,7 +253,7 @@ class Arena:
             self._forget(held)
         return True
 
-    def _drop(self, segment: Segment) -> None:
+    def _free_memory(self, segment: Segment) -> None:
         """Free the memory of a segment that nobody reads, although workers have it mapped."""
         self._free[segment.role].remove(segment)
         if segment.shared is not None:
@@ -254,10 +265,10 @@ class Arena:
         del self.segments[segment.number]
         self.used -= segment.size
         segment.close()
-        self.let_go.add(segment.number)
+        self.to_unmap.add(segment.number)
 
 
-def rounded(size: int) -> int:
+def rounded_size(size: int) -> int:
     """Return the size of a segment for so many bytes: whole pages, in steps of an eighth of the power of two below.
 
     So payloads of about the same size share segments, and at most an eighth of the memory is wasted.

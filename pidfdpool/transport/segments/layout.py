@@ -21,12 +21,12 @@ _NUMBER = struct.Struct("<Q")
 class Layout:
     """The places of one payload's parts: the pieces of its pickle, the out-of-band buffers. `size`: bytes of all."""
 
-    __slots__ = ("_at", "_left_out", "_lengths", "_pieces", "size")
+    __slots__ = ("_at", "_lengths", "_out_of_band", "_pieces", "size")
 
-    def __init__(self, pieces: Sequence[Buffer], left_out: Sequence[Buffer] = ()) -> None:
+    def __init__(self, pieces: Sequence[Buffer], out_of_band: Sequence[Buffer] = ()) -> None:
         self._pieces = pieces
-        self._left_out = left_out
-        self._lengths = [sum(map(len, pieces)), *map(len, left_out)]
+        self._out_of_band = out_of_band
+        self._lengths = [sum(map(len, pieces)), *map(len, out_of_band)]
         self._at = _places(self._lengths)
         self.size = self._at[-1] + self._lengths[-1]
 
@@ -36,7 +36,7 @@ class Layout:
         for piece in self._pieces:
             memory[at : at + len(piece)] = piece
             at += len(piece)
-        for at, part in zip(self._at[1:], self._left_out, strict=True):
+        for at, part in zip(self._at[1:], self._out_of_band, strict=True):
             memory[at : at + len(part)] = part
 
     @property
@@ -50,7 +50,7 @@ class Layout:
 
     def buffers(self) -> list[Buffer]:
         """Return it as buffers for a frame. The pieces of the pickle are copied if there are several."""
-        return [b"".join(self._pieces), *self._left_out]
+        return [b"".join(self._pieces), *self._out_of_band]
 
 
 def number_of(reference: Buffer) -> int:

@@ -30,7 +30,7 @@ _MAP_FIXED = 0x10
 _POPULATE_WRITE = 23
 
 _READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
-_FOREVER: list[Any] = []
+_never_unmapped: list[Any] = []
 
 
 def create(size: int) -> int:
@@ -49,7 +49,7 @@ def create(size: int) -> int:
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if most != resource.RLIM_INFINITY and size > most:  # the kernel would answer with SIGXFSZ
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-    fd = _unsealed()
+    fd = _create_unsealed()
     try:
         fd = native.above_stdio(fd)
         os.ftruncate(fd, size)
@@ -61,7 +61,7 @@ def create(size: int) -> int:
     return fd
 
 
-def _unsealed() -> int:
+def _create_unsealed() -> int:
     try:
         flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
         try:
@@ -82,11 +82,11 @@ class Mapping(mmap.mmap):
     any other array.
     """
 
-    when_gone: Callable[[], object] | None = None
+    when_unmapped: Callable[[], object] | None = None
 
     def __del__(self) -> None:
-        if self.when_gone is not None:
-            self.when_gone()
+        if self.when_unmapped is not None:
+            self.when_unmapped()
 
 
 def map_file(fd: int, size: int, flags: int) -> Mapping:
@@ -108,7 +108,7 @@ def map_file(fd: int, size: int, flags: int) -> Mapping:
     except OSError:
         # It is not known whether anything is still mapped there. By the time of unmapping it may belong to somebody
         # else, so it is never unmapped.
-        _FOREVER.append(mapping)
+        _never_unmapped.append(mapping)
         raise
     return mapping
 
@@ -146,7 +146,7 @@ def _map_over(address: int, size: int, flags: int, fd: int) -> None:
         raise OSError(number, f"mmap: {os.strerror(number)}")
 
 
-def is_seen(mapping: mmap.mmap) -> bool:
+def has_views(mapping: mmap.mmap) -> bool:
     """Return whether a view of the mapping exists: a memoryview, or an array over one."""
     try:
         # The resize is always refused: with BufferError if there is a view, otherwise because this mapping cannot
@@ -159,13 +159,13 @@ def is_seen(mapping: mmap.mmap) -> bool:
     return False
 
 
-def see_file(mapping: mmap.mmap, size: int) -> None:
+def discard_private_pages(mapping: mmap.mmap, size: int) -> None:
     """Make a private mapping that has no views show the file's contents again, also where it was written to."""
-    if _may_differ(mapping, size):
+    if _may_have_private_pages(mapping, size):
         mapping.madvise(mmap.MADV_DONTNEED, 0, size)
 
 
-def _may_differ(mapping: mmap.mmap, size: int) -> bool:
+def _may_have_private_pages(mapping: mmap.mmap, size: int) -> bool:
     """Return whether a page of a private mapping may be a private copy.
 
     The kernel's page map says of each present page whether it belongs to the file (pagemap.rst; Linux 3.5). To read

@@ -1,4 +1,4 @@
-"""How often a script is run again for workers, when, and what becomes of the tasks meanwhile.
+"""How often and when a script is run again for workers, and what becomes of the tasks meanwhile.
 
 Each script writes a line when its top level runs: once as `__main__`, and then at most once for each template.
 """
@@ -31,7 +31,7 @@ def guarded(use, options="2", more=""):
     return f'{HEAD}{more}\nif __name__ == "__main__":\n{pool}{lines}'
 
 
-def test_not_if_nothing_needs_it(tmp_path):
+def test_it_is_not_run_if_nothing_needs_it(tmp_path):
     assert run(tmp_path, guarded("print(pool.submit(plain, 1).result(), sum(pool.map(plain, range(100))))")) == [
         "1 4950"
     ]
@@ -53,26 +53,26 @@ def test_not_if_nothing_needs_it(tmp_path):
     }.values(),
     ids=lambda use: use[:40],
 )
-def test_once_however_a_call_needs_it(tmp_path, use):
+def test_it_is_run_once_however_a_call_needs_it(tmp_path, use):
     both = f"{use}\nassert pool.submit(plain, 1).result() == 1\n{use}"
     assert run(tmp_path, guarded(both, more="def call(function):\n    return function(1)\n")) == ["1", "1"]
     assert runs(tmp_path) == ONCE
 
 
 @pytest.mark.parametrize("options", ["1, initializer=init", "1, preload=init"], ids=["initializer", "preload"])
-def test_before_the_first_worker_for_what_is_called_at_the_start(tmp_path, options):
+def test_it_is_run_before_the_first_worker_if_initializer_or_preload_needs_it(tmp_path, options):
     init = "SEEN = []\ndef init():\n    SEEN.append(locked(1))\ndef seen():\n    return SEEN\n"
     use = "print(pool.submit(seen).result(), pool.submit(locked, 1).result(), pool.stats().deaths)"
     assert run(tmp_path, guarded(use, options, init)) == ["[1] 1 0"]
     assert runs(tmp_path) == ONCE
 
 
-def test_never_where_workers_are_forked_from_the_host(tmp_path):
+def test_it_is_never_run_in_the_fork_way(tmp_path):
     assert run(tmp_path, guarded("print(pool.submit(locked, 1).result())", "1, mp_context='fork'")) == ["1"]
     assert runs(tmp_path) == ["__main__"]
 
 
-def test_workers_that_lack_it_are_replaced_and_no_task_is_lost_or_run_twice(tmp_path):
+def test_outdated_workers_are_replaced_and_no_task_is_lost_or_run_twice(tmp_path):
     more = """
 def note(number):
     with open("done", "a") as file:
@@ -97,7 +97,7 @@ print(stats.retries, stats.crashes, 1 <= stats.deaths <= 2, {death.cause.name fo
 
 
 def test_each_template_runs_it_once(tmp_path):
-    """A template that is killed is followed by another one, which has to run it, too."""
+    """If a template is killed another one follows, and has to run the script, too."""
     use = """
 import os, signal, time
 def until(condition):
@@ -118,7 +118,7 @@ for count in (1, 2, 3):
     assert len(set(pids(tmp_path))) == len(pids(tmp_path)) <= 5, "the last one may have come to it as well"
 
 
-def test_each_of_two_pools(tmp_path):
+def test_two_pools_run_it_once_each(tmp_path):
     use = """
 with PidfdPoolExecutor(1) as other:
     first, second = pool.submit(locked, 1), other.submit(locked, 2)
@@ -129,7 +129,7 @@ with PidfdPoolExecutor(1) as other:
 
 
 @pytest.mark.parametrize("inner", ["plain", "locked"])
-def test_a_pool_in_a_task(tmp_path, inner):
+def test_a_pool_in_a_task_can_run_it(tmp_path, inner):
     more = f"""
 def nested():
     with PidfdPoolExecutor(1) as pool:
@@ -145,7 +145,7 @@ def nested_locked():
 
 
 @pytest.mark.parametrize("options", ["2, max_tasks_per_child=1", "2, idle_timeout=0.01, min_workers=0"])
-def test_with_workers_that_come_and_go(tmp_path, options):
+def test_replaced_workers_do_not_run_it_again(tmp_path, options):
     use = """
 for number in range(10):
     assert pool.submit(plain, number).result() == number
@@ -157,7 +157,7 @@ print(sum(future.result() for future in futures))
     assert runs(tmp_path) == ONCE
 
 
-def test_while_threads_submit(tmp_path):
+def test_concurrent_submits_run_it_once(tmp_path):
     use = """
 wrong = []
 def submit(n):
@@ -174,8 +174,8 @@ print(wrong)
     assert runs(tmp_path) == ONCE
 
 
-def test_nothing_is_left_of_a_host_that_is_killed_while_it_runs(tmp_path):
-    """The script, when it is run again, stays in its top level; nobody in it watches the host then."""
+def test_no_process_is_left_if_the_host_is_killed_while_it_runs(tmp_path):
+    """The script stays in its top level when it is run again, so nothing in it watches the host."""
     text = """
     import time
     if __name__ != "__main__":
@@ -190,7 +190,7 @@ def test_nothing_is_left_of_a_host_that_is_killed_while_it_runs(tmp_path):
         eventually(lambda: not processes_of_this_run(mark[MARK]), "nothing is left")
 
 
-def test_the_host_is_not_the_one_that_runs_it(tmp_path):
+def test_the_host_does_not_run_it(tmp_path):
     run(tmp_path, guarded("import os\nprint(pool.submit(locked, os.getpid()).result())"))
     main, again = pids(tmp_path)
     assert main != again
@@ -198,8 +198,8 @@ def test_the_host_is_not_the_one_that_runs_it(tmp_path):
     assert os.path.exists(tmp_path / "runs")
 
 
-def test_a_large_call_finds_what_the_scripts_statements_have_set_up(tmp_path):
-    """That it needs this is known, too, where the call lies in shared memory."""
+def test_a_large_call_finds_the_state_that_the_script_set_up(tmp_path):
+    """That the call needs the script is also known if it lies in shared memory."""
     assert run(tmp_path, """
         import decimal
         decimal.getcontext().prec = 50

@@ -1,4 +1,4 @@
-"""Scripts that cannot be run again, or not to their end, and what tasks are told that need what they would make."""
+"""Scripts that cannot be run again, or that fail when they are, and the errors of tasks that need them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if __name__ == "__main__":
     ],
     ids=["raises", "exits", "is interrupted", "uses a pool"],
 )
-def test_what_was_made_before_the_trouble_is_there_and_the_rest_is_refused(tmp_path, trouble, said):
+def test_values_made_before_the_failure_are_available_and_later_ones_refused(tmp_path, trouble, said):
     lines = run(tmp_path, f'{FUNCTIONS}\nif __name__ != "__main__":\n    {trouble}\n{LATE}{USE}')
     assert lines[0] == "1 early"
     assert lines[1] == "GlobalNotAvailable"
@@ -52,7 +52,7 @@ def test_what_was_made_before_the_trouble_is_there_and_the_rest_is_refused(tmp_p
     assert runs(tmp_path) == ["__main__", "__mp_main__"]
 
 
-def test_what_it_prints_is_printed(tmp_path):
+def test_its_output_is_printed(tmp_path):
     text = f'{FUNCTIONS}\nprint("top of", __name__)\n{LATE}{USE}'.replace("told(pool.submit(late).exception())", "")
     assert sorted(run(tmp_path, text)) == ["1 early", "2 early", "top of __main__", "top of __mp_main__"]
 
@@ -83,7 +83,7 @@ pool.shutdown()
 
 
 def run_loudly(folder, text):
-    """Run a script that may say something on standard error; return the lines that it printed."""
+    """Run a script that may write to standard error; return the lines that it printed."""
     from tests.scripting import start
 
     with start(folder, text) as process:
@@ -92,7 +92,7 @@ def run_loudly(folder, text):
     return out.splitlines()
 
 
-def test_a_name_that_only_the_guard_binds(tmp_path):
+def test_a_global_that_only_the_guarded_part_defines(tmp_path):
     lines = run(
         tmp_path,
         f"""{FUNCTIONS}
@@ -109,8 +109,8 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("change", ["os.remove(__file__)", "open(__file__, 'w').write('1 +')"])
-def test_a_file_that_is_another_one_meanwhile(tmp_path, change):
-    """It was read when the pool was told of the script; that it cannot be run any more is an ordinary refusal."""
+def test_a_script_file_that_was_changed_meanwhile(tmp_path, change):
+    """The file was read when the pool learnt of the script. That it cannot be run any more is an ordinary refusal."""
     use = f"""
 if __name__ == "__main__":
     with PidfdPoolExecutor(1) as pool:

@@ -1,4 +1,4 @@
-"""Functions and classes of a script that come and go: how long the host keeps them for the sake of results."""
+"""How long the host keeps a script's functions and classes, which results may refer to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def run(code):
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
-def test_what_a_script_has_deleted_is_let_go_of():
+def test_deleted_definitions_are_freed():
     run(
         """
         import gc, weakref
@@ -52,7 +52,7 @@ def test_what_a_script_has_deleted_is_let_go_of():
     )
 
 
-def test_a_result_may_be_of_what_was_deleted_or_defined_anew_while_its_task_ran():
+def test_a_result_may_use_a_definition_that_was_deleted_meanwhile():
     run(
         """
         import os, time, weakref
@@ -96,7 +96,7 @@ def test_a_result_may_be_of_what_was_deleted_or_defined_anew_while_its_task_ran(
     )
 
 
-def test_what_is_kept_without_a_task_is_bounded():
+def test_definitions_kept_without_a_task_are_bounded():
     run(
         """
         from pidfdpool import PidfdPoolExecutor
