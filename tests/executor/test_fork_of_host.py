@@ -125,7 +125,7 @@ def test_the_childs_collector_waits_for_no_thread_that_was_not_copied(pool, fork
             done.wait()
 
     def child():
-        inner._owner_is_lost(None)
+        inner._note_lost_owner(None)
         inner.core.poller.__del__()
 
     thread = threading.Thread(target=hold)
