@@ -122,7 +122,7 @@ class _TaskEnded(Exception):
         self.attempt = attempt
         self.message = message
         super().__init__(message)
-        self.__cause__ = cause_of(deaths)
+        self.__cause__: BaseException | None = cause_of(deaths)
 
     if not TYPE_CHECKING:  # which then finds fault with attributes that are not declared above
 

@@ -18,13 +18,10 @@ import signal
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pidfdpool.process import native
 from pidfdpool.typed import Protocol
-
-if TYPE_CHECKING:
-    from pidfdpool.loop.pool import Pool
 
 
 class Executor(Protocol):
@@ -35,6 +32,22 @@ class Executor(Protocol):
 
     def _forget_pool_of_parent(self) -> None:
         """Drop the copy of the parent's pool, in a forked child."""
+
+
+class Pool(Protocol):
+    """What a pool does when the interpreter ends, and after a fork."""
+
+    def shutdown(self, *, cancel: bool) -> None:
+        """Accept no more tasks, and end when the accepted ones have finished, or with `cancel` those that run."""
+
+    def kill(self, number: int) -> None:
+        """Shut down, and send a signal to every worker."""
+
+    def join(self) -> None:
+        """Wait until every process has ended."""
+
+    def abandon_in_forked_child(self) -> None:
+        """Drop what belongs to the parent, in a forked child."""
 
 
 _executors: weakref.WeakSet[Executor] = weakref.WeakSet()

@@ -50,7 +50,7 @@ class Source:
     ) -> None:
         calls: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
         self._tasks: Iterator[Any] = _chunks(calls, chunksize) if chunksize > 1 else calls
-        self.chunked = chunksize > 1
+        self.chunked: bool = chunksize > 1
         self._function = function
         self._name = describe.name_of(function)
         self._taken = 0  # how many calls were taken, if they are chunked
