@@ -165,7 +165,9 @@ class Dispatcher:
         self.workers[action.slot] = link
         link.watch_channel(partial(self.on_channel, link))
         self.template.tell(framing.encode(framing.TOKENS, action.slot, action.generation), its_tokens)
-        self.template.tell(framing.encode(framing.SPAWN, action.slot, action.generation, link.seal), theirs.detach())
+        self.template.tell(
+            framing.encode(framing.SPAWN, action.slot, action.generation, link.cookie), theirs.detach()
+        )
         return None
 
     # There may be no such worker: its start has failed, and the machine is about to be told.

@@ -44,7 +44,7 @@ class Worker:
     def __init__(
         self,
         end: Socket,
-        seal: bytes,
+        cookie: bytes,
         slot: int,
         boot: Boot,
         host_fd: int,
@@ -53,7 +53,7 @@ class Worker:
         box: int,
         mark: Mark,
     ) -> None:
-        self._channel = Channel(end, frame_rules.TO_WORKER, seals=seal)
+        self._channel = Channel(end, frame_rules.TO_WORKER, send_cookie=cookie)
         self._segments = Borrowing(self._channel)
         self._sending = native.lock()
         self._unsaid: deque[str] = deque()  # reasons why this worker is not well
