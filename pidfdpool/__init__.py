@@ -17,7 +17,7 @@ if sys.platform != "linux":
         name=__name__,
     )
 
-TYPE_CHECKING = False
+TYPE_CHECKING = bool()  # noqa: UP018
 if TYPE_CHECKING:
     from concurrent.futures import ALL_COMPLETED as ALL_COMPLETED
     from concurrent.futures import FIRST_COMPLETED as FIRST_COMPLETED

@@ -153,8 +153,12 @@ def call_when_gone(path: str, function: Callable[[], Any], seconds: float = 30.0
 
 
 def append_and_stay(log: str, release: str, number: int, held: int, failing: int | None = None) -> int:
-    """Append which call this is to a file; then stay until it is released, or fail, or return the number."""
+    """Append which call this is to a file; then stay until it is released, or fail, or return the number.
+
+    It takes too long for a chunk that the pool sizes to have two of them.
+    """
     append(log, number)
+    time.sleep(0.006)
     if number == held:
         wait_for(release)
     if number == failing:

@@ -8,4 +8,4 @@ from pidfdpool import PidfdPoolExecutor
 def seem_quick(pool: PidfdPoolExecutor) -> None:
     """Have the pool take its tasks for quick ones: on a busy machine even an empty one may take 10 ms."""
     with pool._pool.core.lock:
-        pool._pool.machine._pace = 1e-5
+        pool._pool.machine.prefetcher.pace = 1e-5

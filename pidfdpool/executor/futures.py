@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from pidfdpool import checks
 from pidfdpool.executor import lifecycle
@@ -81,17 +81,21 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     def __init__(self) -> None:
         """Make a future that waits. The base class's fields come when they are asked for."""
 
-    @property
-    def _condition(self) -> interruptible.Condition:  # type: ignore[override]
-        """What the base class locks and waits with."""
-        made = self._own_condition
-        if made is None:
-            made = self.__dict__.setdefault("_own_condition", interruptible.Condition())  # one step: all get the same
-        if made is _NOBODY_WAITS:
-            while not self.done():
-                time.sleep(0)  # another thread is about to set the state
-            made = self._own_condition = interruptible.Condition()
-        return made
+    if not TYPE_CHECKING:  # for type checkers it stays an attribute, which as_completed() asks for
+
+        @property
+        def _condition(self) -> interruptible.Condition:
+            """What the base class locks and waits with."""
+            made = self._own_condition
+            if made is None:
+                made = self.__dict__.setdefault(
+                    "_own_condition", interruptible.Condition()
+                )  # one step: all get the same
+            if made is _NOBODY_WAITS:
+                while not self.done():
+                    time.sleep(0)  # another thread is about to set the state
+                made = self._own_condition = interruptible.Condition()
+            return made
 
     @property
     def worker(self) -> WorkerName | None:
@@ -222,13 +226,11 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
         The name of the function is told until the task is done. After that nobody remembers it.
         """
-        state = self._state
-        outcome = ""
-        if state == _FINISHED:
+        told = [f"state={self._state.partition('_')[0].lower()}"]
+        if self._state == _FINISHED:
             failed = self._exception is not None
-            outcome = f" {'raised' if failed else 'returned'} "
-            outcome += describe.type_name(self._exception if failed else self._result)
-        told = [f"state={state.partition('_')[0].lower()}{outcome}"]
+            outcome = describe.type_name(self._exception if failed else self._result)
+            told[0] += f" {'raised' if failed else 'returned'} {outcome}"
         pool, ran_in = self._pool, self._ran_in
         if self._number:
             task = None if pool is None else pool.core.tasks.get(self._number)

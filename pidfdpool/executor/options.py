@@ -9,7 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, Unpack
 
 from pidfdpool import checks
 from pidfdpool.executor import arguments, async_calls, async_map, mapping
@@ -44,9 +44,15 @@ class Options(concurrent.futures.Executor):
 
     __slots__ = ("_executor", "_policy")
 
+    _executor: Executor
+    _policy: Policy
+
     def __init__(self, executor: Executor, policy: Policy) -> None:
-        self._executor = executor
-        self._policy = policy
+        object.__setattr__(self, "_executor", executor)
+        object.__setattr__(self, "_policy", policy)
+
+    def __setattr__(self, name: str, _value: object) -> NoReturn:
+        raise AttributeError(f"cannot set {name!r}: a view of a pool does not change. Make another with options()")
 
     def options(self, **options: Unpack[TaskOptions]) -> Options:
         """Return a further refined view. Options that are not given stay as they are here.

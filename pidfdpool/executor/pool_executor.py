@@ -210,7 +210,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         except AttributeError:  # the constructor has failed
             return f"<{type(self).__name__} not initialized>"
         if pool is not None:
-            busy, pending = pool.machine.states[State.BUSY], len(pool.machine.tasks)
+            busy, pending = pool.machine.counts[State.BUSY], len(pool.machine.tasks)
             state = "broken" if pool.machine.broken is not None else state
         return f"<{type(self).__name__} {state}, {busy} of {size} workers busy, {pending} tasks pending>"
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import checks
-from pidfdpool.worker.chunk import calls_at
+from pidfdpool.worker.chunk import calls_under_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,7 +73,7 @@ class Chunk:
 
     def narrow(self, marks: int) -> None:
         """Take note of how many marks a dead worker's black box holds."""
-        self._known = calls_at(marks, len(self._calls)) or self._known
+        self._known = calls_under_way(marks, len(self._calls)) or self._known
 
     def arguments(self) -> str:
         """Return the arguments of the call, if it is known which one it was. Runs code of the user's."""

@@ -56,7 +56,7 @@ class DeathReports:
         if self._events is None:
             self._events = self._memory.risen()
 
-    def record(self, report: do.Report, evidence: Evidence, task: str | None) -> Death:
+    def record(self, report: do.ReportDeath, evidence: Evidence, task: str | None) -> Death:
         """Return the record of a death. The caller holds the pool's lock."""
         self.read_memory_events()
         events, self._events = self._events or {}, None

@@ -216,7 +216,7 @@ class Decisions:
     def spawn_deferred(self) -> None:
         """Ask for the workers that `decide_death` has put off, and that have not been asked for since."""
         if self.dispatcher.deferred_spawns:
-            self.handle(ev.Tick(heard_until=0.0))
+            self.handle(ev.Tick(read_until=0.0))
 
     def fail(self, error: BaseException) -> None:
         """Have the pool broken by its thread: a decision was left half done, and none must follow it."""

@@ -64,11 +64,11 @@ class Dispatcher:
             do.Send: self.send,
             do.Prefetch: self._prefetch,
             do.TakeBack: self._take_back,
-            do.Began: self._began,
+            do.MarkBegun: self._began,
             do.Spawn: self._spawn,
             do.Stop: self._stop,
             do.Signal: self._signal,
-            do.AskStack: self._ask_stack,
+            do.DumpStack: self._ask_stack,
             do.CheckHeartbeat: self._check_heartbeat,
             do.CheckMemory: self._check_memory,
             do.KillTemplate: self._kill_template,
@@ -88,7 +88,7 @@ class Dispatcher:
             if not task.future._begin():
                 del self._tasks[action.task]
                 self._resolver.cancelled += 1
-                return ev.Declined(action.slot, action.generation, action.task)
+                return ev.SendSkipped(action.slot, action.generation, action.task)
             task.begun = True
         task.attempt = action.attempt
         if action.attempt > 1:
@@ -140,7 +140,7 @@ class Dispatcher:
                 self._leases.take_back(link, number)
         return ev.TakenBack(action.slot, action.generation, count)
 
-    def _began(self, action: do.Began) -> None:
+    def _began(self, action: do.MarkBegun) -> None:
         task = self._tasks[action.task]
         task.begun, task.attempt = True, 1
         task.future._begin()
@@ -164,8 +164,8 @@ class Dispatcher:
         link = WorkerLink(action.slot, action.generation, ours, our_tokens, self._poller)
         self.workers[action.slot] = link
         link.watch_channel(partial(self.on_channel, link))
-        self.template.tell(framing.encode(framing.TOKENS, action.slot, action.generation), its_tokens)
-        self.template.tell(
+        self.template.request(framing.encode(framing.TOKENS, action.slot, action.generation), its_tokens)
+        self.template.request(
             framing.encode(framing.SPAWN, action.slot, action.generation, link.cookie), theirs.detach()
         )
         return None
@@ -180,15 +180,15 @@ class Dispatcher:
         if action.slot in self.workers:
             self.workers[action.slot].signal(action.signal)
 
-    def _ask_stack(self, action: do.AskStack) -> None:
+    def _ask_stack(self, action: do.DumpStack) -> None:
         if action.slot in self.workers:
-            self.workers[action.slot].ask_stack()
+            self.workers[action.slot].request_stack()
 
     def _check_heartbeat(self, action: do.CheckHeartbeat) -> ev.Event:
-        return ev.LastBeat(action.slot, action.generation, self.workers[action.slot].last_beat())
+        return ev.LastHeartbeat(action.slot, action.generation, self.workers[action.slot].last_heartbeat())
 
     def _check_memory(self, action: do.CheckMemory) -> ev.Event:
-        return ev.MemoryFound(action.slot, action.generation, self.workers[action.slot].memory())
+        return ev.MemoryMeasured(action.slot, action.generation, self.workers[action.slot].memory())
 
     def _kill_template(self, _action: do.KillTemplate) -> Resolution:
         assert self.template is not None
@@ -199,7 +199,7 @@ class Dispatcher:
     def _stop_template(self, _action: do.StopTemplate) -> None:
         assert self.template is not None
         self.template.resume()
-        self.template.tell(framing.encode(framing.STOP))
+        self.template.request(framing.encode(framing.STOP))
 
 
 def _joined(pieces: list[Buffer]) -> list[Buffer]:

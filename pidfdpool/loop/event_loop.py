@@ -68,7 +68,7 @@ class EventLoop:
         self._starter.start_if_wanted()
         if self.owner_lost:
             self.owner_lost = False
-            core.handle(ev.ShutdownAsked())
+            core.handle(ev.ShutdownRequested())
         self._template.handle_early_frames()
         now = time.monotonic()
         with core.lock:
@@ -101,4 +101,4 @@ class EventLoop:
             self._workers.reads_all = False
         with core.poller.serving:
             self._workers.remove_overdue(now)
-        core.handle(ev.Tick(heard_until=now))
+        core.handle(ev.Tick(read_until=now))

@@ -154,7 +154,7 @@ class Pool:
             machine = self.machine
             if later and number in machine.tasks and number not in machine.queue:
                 return False  # it may have begun, or be about to, and this is not the moment to find out
-            if number not in machine.given and (number not in core.tasks or not future._mark_cancelled()):
+            if number not in machine.prefetched and (number not in core.tasks or not future._mark_cancelled()):
                 return False
             if later:
                 core.defer(ev.Cancelled(number))
@@ -166,21 +166,21 @@ class Pool:
 
     def kill_task(self, number: int) -> None:
         """End a task at once, by killing its worker if it has one."""
-        self.core.handle(ev.TaskKillAsked(number))
+        self.core.handle(ev.TaskKillRequested(number))
 
     def resize(self, size: int) -> None:
         """Have `size` workers at most."""
-        self.core.handle(ev.Resized(size))
+        self.core.handle(ev.ResizeRequested(size))
 
     def shutdown(self, *, cancel: bool) -> None:
         """Accept no more; finish what is there, or cancel what no worker has been given."""
         self.core.resume_template()
-        self.core.handle(ev.ShutdownAsked(cancel))
+        self.core.handle(ev.ShutdownRequested(cancel))
 
     def kill(self, signal: int) -> None:
         """Shut down, cancel what is queued, signal every worker."""
         self.core.resume_template()
-        self.core.handle(ev.KillAsked(signal))
+        self.core.handle(ev.KillRequested(signal))
 
     def join(self) -> None:
         """Wait until everything is gone; not in a signal handler that has interrupted what it would wait for."""

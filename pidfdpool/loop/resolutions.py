@@ -50,19 +50,19 @@ class Resolver:
         self.deaths = deaths
         self.handlers: dict[type[Any], Callable[[Any, Any], Resolution]] = {
             do.Deliver: self._deliver,
-            do.Withdraw: self._withdraw,
+            do.Cancel: self._withdraw,
             do.Fail: self._fail,
             do.Expire: self._expire,
             do.Retry: self._retry,
             do.FailBroken: self._fail_broken,
-            do.Report: self._report,
+            do.ReportDeath: self._report,
         }
 
     def _deliver(self, action: do.Deliver, outcome: Outcome) -> Resolution:
         self.finished += 1
         return self._delivery(action.task, outcome)
 
-    def _withdraw(self, action: do.Withdraw, _context: Context) -> Resolution:
+    def _withdraw(self, action: do.Cancel, _context: Context) -> Resolution:
         self.cancelled += 1
         self.tasks[action.task].future._mark_cancelled()  # now: who asks when the lock is released is to see it
         return self._delivery(action.task, None)
@@ -91,7 +91,7 @@ class Resolver:
         name = self.tasks[action.task].label
         return partial(journal.write, _log, logging.INFO, message, action.task, name, action.attempt, action.pause)
 
-    def _report(self, action: do.Report, evidence: Evidence | None) -> Resolution:
+    def _report(self, action: do.ReportDeath, evidence: Evidence | None) -> Resolution:
         task = self.tasks.get(action.task) if action.task is not None else None
         evidence = evidence or Evidence()
         if task is not None and type(task.what) is Chunk:

@@ -56,7 +56,7 @@ def reject_worker(core: Decisions, link: WorkerLink, fault: framing.ProtocolErro
     message = "worker %d (pid %s) wrote %s; it is killed"
     journal.write(_log, logging.WARNING, message, link.slot, link.name[2], fault)
     link.stop_reading()
-    core.handle(ev.Babbled(link.slot, link.generation, str(fault)))
+    core.handle(ev.ProtocolViolated(link.slot, link.generation, str(fault)))
 
 
 def _is_about_segments(frame: Frame) -> bool:

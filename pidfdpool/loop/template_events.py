@@ -88,7 +88,7 @@ class TemplateEvents:
                 self._workers.remove(mine, mine.status)
             elif frame.kind == framing.PRELOAD_FAILED:
                 cause = core.resolver.cause = load_error(frame.buffers)
-                self._lose_template(ev.TemplateHopeless(f"the preload failed: {describe.repr_of(cause)}"))
+                self._lose_template(ev.TemplateUnusable(f"the preload failed: {describe.repr_of(cause)}"))
 
     def _on_evidence(self, template: TemplateLink, frame: Frame, link: WorkerLink | None) -> None:
         fd = template.channel.next_descriptor()
@@ -97,10 +97,10 @@ class TemplateEvents:
         if link is None:
             native.close(fd)
         elif frame.kind == framing.BLACK_BOX:
-            link.take_blackbox(fd)
+            link.set_black_box(fd)
         else:
             with self._core.lock:
-                link.take_stderr(fd)
+                link.set_stderr(fd)
 
     def _on_spawned(self, template: TemplateLink, frame: Frame, link: WorkerLink | None) -> None:
         fd = template.channel.next_descriptor()
@@ -136,11 +136,11 @@ class TemplateEvents:
         status = template.handle.exit_status() if template.handle is not None else None
         reason = f"the template (pid {template.end.pid}) ended: {status}"
         if self._core.recipe.fork and not asked:
-            self._lose_template(ev.TemplateHopeless(f"{reason}. It was forked from the host, which forks only once."))
+            self._lose_template(ev.TemplateUnusable(f"{reason}. It was forked from the host, which forks only once."))
         else:
             self._lose_template(ev.TemplateLost(reason))
 
-    def _lose_template(self, event: ev.TemplateLost | ev.TemplateHopeless) -> None:
+    def _lose_template(self, event: ev.TemplateLost | ev.TemplateUnusable) -> None:
         core = self._core
         with core.lock:
             template, core.dispatcher.template = core.template, None

@@ -98,11 +98,11 @@ class TemplateStarter:
         """Return whether it is for the caller to call `start_first`."""
         core = self._core
         if core.is_reentered:
-            core.defer(ev.Prestarted(count))
+            core.defer(ev.PrestartRequested(count))
             return False
         with core.lock:
             core.check_open()
-            resolutions = core.decide_guarded(ev.Prestarted(count))
+            resolutions = core.decide_guarded(ev.PrestartRequested(count))
             first = self.claim_first()
         core.outbox.run(resolutions)
         return first
@@ -116,7 +116,7 @@ class TemplateStarter:
             try:
                 while True:
                     core.check_open()
-                    states = core.machine.states
+                    states = core.machine.counts
                     ready = states[State.IDLE] + states[State.BUSY]
                     starting = states[State.STARTING] or core.machine.template is Template.STARTING
                     on_the_way = starting or core.has_deferred
@@ -219,14 +219,14 @@ def try_start(
     except client.NotSendable as error:
         cause = error.__cause__
         reason = f"the initializer or preload cannot be sent to workers: {describe.repr_of(cause)}"
-        return None, ev.TemplateHopeless(reason), cause if isinstance(cause, Exception) else error
+        return None, ev.TemplateUnusable(reason), cause if isinstance(cause, Exception) else error
     except TemplateError as error:
-        return None, ev.TemplateHopeless(f"the template cannot be started: {error}"), error
+        return None, ev.TemplateUnusable(f"the template cannot be started: {error}"), error
     except OSError as error:
         if error.errno not in _ADVICE:
             return None, ev.TemplateLost(f"it could not be started: {error}"), None
         reason = f"the template cannot be started: {error}. {_ADVICE[error.errno]}"
-        return None, ev.TemplateHopeless(reason), error
+        return None, ev.TemplateUnusable(reason), error
 
 
 def check_startable() -> None:

@@ -56,7 +56,7 @@ class WorkerEvents:
         if fault is not None:
             responses.reject_worker(self._core, link, fault)
         elif not frames and not link.reading and link.ended_at is None:
-            self._core.handle(ev.HungUp(link.slot, link.generation))
+            self._core.handle(ev.ChannelClosed(link.slot, link.generation))
 
     def on_exit(self, link: WorkerLink, _mask: int) -> None:
         """Note that a worker's pidfd is readable: it has ended, and has said all that it will ever say."""

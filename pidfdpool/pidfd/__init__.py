@@ -7,7 +7,7 @@ processes need around handles. The names are loaded on first use (PEP 562), as t
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # see the package itself
+TYPE_CHECKING = bool()  # noqa: UP018  see the package itself
 if TYPE_CHECKING:
     from pidfdpool.pidfd.capability import Capabilities, capabilities
     from pidfdpool.pidfd.errors import PidfdDenied, PidfdError, PidfdMisused, ProcessGone

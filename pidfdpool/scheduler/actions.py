@@ -55,7 +55,7 @@ class TakeBack:
 
 
 @dataclass(frozen=True, slots=True)
-class Began:
+class MarkBegun:
     """The worker has come to a task that had been sent ahead: note that it runs."""
 
     slot: int
@@ -81,7 +81,7 @@ class Signal:
 
 
 @dataclass(frozen=True, slots=True)
-class AskStack:
+class DumpStack:
     """Have the worker write its Python stack, because its end is near and SIGTERM did nothing."""
 
     slot: int
@@ -90,7 +90,7 @@ class AskStack:
 
 @dataclass(frozen=True, slots=True)
 class CheckHeartbeat:
-    """Look when the worker gave its last heartbeat; answer with LastBeat."""
+    """Look when the worker gave its last heartbeat; answer with LastHeartbeat."""
 
     slot: int
     generation: int
@@ -98,14 +98,14 @@ class CheckHeartbeat:
 
 @dataclass(frozen=True, slots=True)
 class CheckMemory:
-    """Look how much memory the worker has; answer with MemoryFound."""
+    """Look how much memory the worker has; answer with MemoryMeasured."""
 
     slot: int
     generation: int
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ReportDeath:
     """A worker ended: tell whoever wants to know.
 
     attempt: of the task that was lost with it, if one was. uptime: seconds since the worker was asked for.
@@ -131,7 +131,7 @@ class Deliver:
 
 
 @dataclass(frozen=True, slots=True)
-class Withdraw:
+class Cancel:
     """Resolve the task's future as cancelled."""
 
     task: int
@@ -171,7 +171,7 @@ class FailBroken:
 
 @dataclass(frozen=True, slots=True)
 class StartTemplate:
-    """Start a template; answer with TemplateUp, TemplateLost or TemplateHopeless."""
+    """Start a template; answer with TemplateUp, TemplateLost or TemplateUnusable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,15 +194,15 @@ Action: TypeAlias = (
     | Send
     | Prefetch
     | TakeBack
-    | Began
+    | MarkBegun
     | Stop
     | Signal
-    | AskStack
+    | DumpStack
     | CheckHeartbeat
     | CheckMemory
-    | Report
+    | ReportDeath
     | Deliver
-    | Withdraw
+    | Cancel
     | Fail
     | Expire
     | Retry

@@ -48,7 +48,7 @@ class Commands:
         """Have a worker replaced: when the replacement is ready, or at once, but never in the middle of a task."""
         if slot.state not in (State.STARTING, State.IDLE, State.BUSY):
             return
-        slot.retires_for = slot.retires_for or cause
+        slot.retire_cause = slot.retire_cause or cause
         self._workforce.uncount(slot)
         if not at_once:
             if not slot.leaving:
@@ -57,15 +57,15 @@ class Commands:
             slot.leaving = True
             self.recall(slot)
             if slot.state is State.IDLE:
-                self.stop(slot, now, slot.retires_for)
+                self.stop(slot, now, slot.retire_cause)
         if slot.state is State.IDLE:
             self._workforce.move(slot, State.IDLE)  # to its new place among the idle workers
 
     def retire_first(self, now: float) -> None:
         """Let the worker that has waited longest for its replacement go without one."""
         slot = self._workforce.retiring[0]
-        assert slot.retires_for is not None
-        self.retire(slot, slot.retires_for, now, at_once=True)
+        assert slot.retire_cause is not None
+        self.retire(slot, slot.retire_cause, now, at_once=True)
 
     def recall(self, slot: Slot, count: int | None = None) -> None:
         """Have the last `count` tasks ahead of a worker taken back, or all of them. TakenBack tells how many were.
@@ -73,8 +73,8 @@ class Commands:
         Only one request at a time: the number refers to what is ahead now.
         """
         count = len(slot.ahead) if count is None else count
-        if count and not slot.recalled:
-            slot.recalled = True
+        if count and not slot.recall_pending:
+            slot.recall_pending = True
             self._state.actions.append(do.TakeBack(slot.index, slot.generation, count))
 
     def recall_all(self) -> None:

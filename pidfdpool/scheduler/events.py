@@ -99,7 +99,7 @@ class SendRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class Declined:
+class SendSkipped:
     """The task was not sent: its future turned out to be cancelled, or resolved by somebody else."""
 
     slot: int
@@ -108,16 +108,16 @@ class Declined:
 
 
 @dataclass(frozen=True, slots=True)
-class Babbled:
-    """The worker wrote what no worker's loop writes; told: what that was, for people. Nothing more of it is read."""
+class ProtocolViolated:
+    """The worker wrote what no worker's loop writes; detail: what that was, for people. It is read no further."""
 
     slot: int
     generation: int
-    told: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
-class HungUp:
+class ChannelClosed:
     """The worker's end of the channel is closed. Mostly it has ended, and its Died follows."""
 
     slot: int
@@ -142,7 +142,7 @@ class Outdated:
 
 
 @dataclass(frozen=True, slots=True)
-class LastBeat:
+class LastHeartbeat:
     """What CheckHeartbeat found: when the worker gave its last heartbeat, on the machine's clock; None: never."""
 
     slot: int
@@ -151,7 +151,7 @@ class LastBeat:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryFound:
+class MemoryMeasured:
     """What CheckMemory found: the worker's resident memory in bytes; 0: it cannot be told."""
 
     slot: int
@@ -201,21 +201,21 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskKillAsked:
+class TaskKillRequested:
     """The caller wants the task to end at once, wherever it is."""
 
     task: int
 
 
 @dataclass(frozen=True, slots=True)
-class Resized:
+class ResizeRequested:
     """There are to be so many workers at most."""
 
     size: int
 
 
 @dataclass(frozen=True, slots=True)
-class Prestarted:
+class PrestartRequested:
     """So many workers are to be there before there are tasks for them."""
 
     count: int
@@ -239,21 +239,21 @@ class TemplateLost:
 
 
 @dataclass(frozen=True, slots=True)
-class TemplateHopeless:
+class TemplateUnusable:
     """The template cannot do its work, and another one could not either (a preload that fails)."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class ShutdownAsked:
+class ShutdownRequested:
     """No task is accepted from now on; cancel: and those not yet handed to a worker are cancelled."""
 
     cancel: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class KillAsked:
+class KillRequested:
     """Shut down, cancel what is queued, and send the signal to every worker."""
 
     signal: int
@@ -263,11 +263,11 @@ class KillAsked:
 class Tick:
     """Time passed: `Machine.deadline` was reached, or may have been.
 
-    heard_until: everything that workers and the template had written by then has been heard. What was to be done by
+    read_until: everything that workers and the template had written by then has been heard. What was to be done by
     a later moment is not judged yet.
     """
 
-    heard_until: float = math.inf
+    read_until: float = math.inf
 
 
 WorkerEvent: TypeAlias = (
@@ -279,28 +279,28 @@ WorkerEvent: TypeAlias = (
     | TakenBack
     | Dropped
     | SendRefused
-    | Declined
-    | Babbled
-    | HungUp
+    | SendSkipped
+    | ProtocolViolated
+    | ChannelClosed
     | Unhealthy
     | Outdated
-    | LastBeat
-    | MemoryFound
+    | LastHeartbeat
+    | MemoryMeasured
     | InitializerFailed
     | Died
 )
 PoolEvent: TypeAlias = (
     Submitted
     | Cancelled
-    | TaskKillAsked
-    | Resized
-    | Prestarted
+    | TaskKillRequested
+    | ResizeRequested
+    | PrestartRequested
     | TemplateUp
     | TemplateBooted
     | TemplateLost
-    | TemplateHopeless
-    | ShutdownAsked
-    | KillAsked
+    | TemplateUnusable
+    | ShutdownRequested
+    | KillRequested
     | Tick
 )
 Event: TypeAlias = WorkerEvent | PoolEvent

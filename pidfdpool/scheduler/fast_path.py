@@ -72,7 +72,7 @@ class FastPath:
         """
         state, workforce = self._state, self._workforce
         idle = workforce.idle
-        if not idle or not self._is_quiet() or workforce.states[State.BUSY] >= state.size:
+        if not idle or not self._is_quiet() or workforce.counts[State.BUSY] >= state.size:
             return None
         slot = workforce.slots[idle[-1]]
         task = state.tasks[number] = Task(state.policy, now, heavy)

@@ -59,7 +59,7 @@ class TaskLimits:
         """Ask when the task gave its last heartbeat."""
         self._state.actions.append(do.CheckHeartbeat(slot.index, slot.generation))
 
-    def on_last_beat(self, slot: Slot, event: ev.LastBeat, now: float) -> None:
+    def on_last_heartbeat(self, slot: Slot, event: ev.LastHeartbeat, now: float) -> None:
         """End a worker whose task has given no heartbeat for too long."""
         task = self._state.tasks.get(slot.task) if slot.task is not None else None
         if task is None or task.policy.heartbeat_timeout is None:
@@ -85,7 +85,7 @@ class TaskLimits:
         if busy:
             self._timers.set((Timer.MEMORY, 0), now + self._state.policy.memory_interval)
 
-    def on_memory_found(self, slot: Slot, event: ev.MemoryFound, now: float) -> None:
+    def on_memory_measured(self, slot: Slot, event: ev.MemoryMeasured, now: float) -> None:
         """End a worker that has too much memory."""
         most = self._state.policy.hard_memory_per_child
         if most is not None and event.memory > most:
@@ -93,7 +93,7 @@ class TaskLimits:
 
     # ---- the caller's word ---------------------------------------------------------------------------------
 
-    def on_task_kill_asked(self, event: ev.TaskKillAsked, now: float) -> None:
+    def on_task_kill_requested(self, event: ev.TaskKillRequested, now: float) -> None:
         """End a task, wherever it is."""
         number, state = event.task, self._state
         if number in state.running:
@@ -106,8 +106,8 @@ class TaskLimits:
 
     def request_kill(self, number: int, slot: Slot, now: float) -> None:
         """Have a worker killed for a task that it has, as soon as that certainly hits no other task."""
-        slot.kill_for = number
-        self._state.tasks[number].unwanted = True
+        slot.kill_requested_for = number
+        self._state.tasks[number].kill_requested = True
         if slot.ahead:
             self._commands.recall(slot)
         else:
@@ -119,7 +119,7 @@ class TaskLimits:
         What is still ahead when all of it was to be taken back has begun. So the task before it has ended, and its
         outcome is in the channel. If the one that is ahead is to be killed, its turn is about to come.
         """
-        number, slot.kill_for = slot.kill_for, None
+        number, slot.kill_requested_for = slot.kill_requested_for, None
         if number is not None and number in self._queue:
             self._tasks.forget(number)
             self._state.actions.append(do.Fail(number, Cause.KILL))
@@ -135,7 +135,7 @@ class TaskLimits:
             return
         # The caller's word comes before all others: after it there is no other attempt.
         slot.cause = cause if cause is Cause.KILL else slot.cause or cause
-        slot.doomed = True
+        slot.end_expected = True
         self._commands.retire(slot, cause, now, at_once=True)
         self._timers.cancel_task_limits(slot.generation)
         tasks = self._state.tasks
@@ -152,7 +152,7 @@ class TaskLimits:
 
     def on_stack_due(self, slot: Slot, _now: float) -> None:
         """Have the worker write its stack, since SIGTERM did not end it."""
-        self._state.actions.append(do.AskStack(slot.index, slot.generation))
+        self._state.actions.append(do.DumpStack(slot.index, slot.generation))
 
     def kill(self, slot: Slot, now: float) -> None:
         """Kill the worker."""

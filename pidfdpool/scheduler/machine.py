@@ -40,9 +40,9 @@ class Machine:
         policy: what the pool was asked to do.
         tasks: number -> task, for each task that is accepted and not resolved.
         queue: the tasks that wait for a worker.
-        running, given: number -> index of the slot, for each task that runs in a worker or was sent to one ahead.
+        running, prefetched: number -> index of the slot, for each task that runs in a worker or is ahead of one.
         slots: the workers, by slot.
-        states: state -> number of slots.
+        counts: state -> number of slots.
     """
 
     def __init__(self, policy: Policy, size: int | None = None) -> None:
@@ -64,8 +64,8 @@ class Machine:
         self.pool = pool = PoolRules(state, queue, timers, workforce, commands, limiter, breaker, tasks)
         self.fast_path = FastPath(state, queue, workforce, limiter, prefetcher, tasks)
 
-        self.tasks, self.running, self.given = state.tasks, state.running, state.prefetched
-        self.slots, self.states, self.held = workforce.slots, workforce.states, workforce.held
+        self.tasks, self.running, self.prefetched = state.tasks, state.running, state.prefetched
+        self.slots, self.counts, self.held = workforce.slots, workforce.counts, workforce.held
         # Not methods of this class that call those: each task has two such calls, and one takes 0.1 to 0.4 us (Python
         # 3.15, busy machine), of the 2 us that all decisions about a tiny task take.
         self.enqueue = self.fast_path.enqueue
@@ -78,15 +78,15 @@ class Machine:
         self._pool_events: dict[type[Any], Callable[[Any, float], None]] = {
             ev.Submitted: tasks.on_submitted,
             ev.Cancelled: tasks.on_cancelled,
-            ev.TaskKillAsked: limits.on_task_kill_asked,
-            ev.Resized: pool.on_resized,
-            ev.Prestarted: pool.on_prestarted,
+            ev.TaskKillRequested: limits.on_task_kill_requested,
+            ev.ResizeRequested: pool.on_resize_requested,
+            ev.PrestartRequested: pool.on_prestart_requested,
             ev.TemplateUp: pool.on_template_up,
             ev.TemplateBooted: pool.on_template_booted,
             ev.TemplateLost: pool.on_template_lost,
-            ev.TemplateHopeless: pool.on_template_hopeless,
-            ev.ShutdownAsked: pool.on_shutdown_asked,
-            ev.KillAsked: pool.on_kill_asked,
+            ev.TemplateUnusable: pool.on_template_unusable,
+            ev.ShutdownRequested: pool.on_shutdown_requested,
+            ev.KillRequested: pool.on_kill_requested,
         }
         self._worker_timers: dict[Timer, Callable[[Slot, float], None]] = {
             Timer.STOP: workers.on_stop_overdue,
@@ -99,7 +99,7 @@ class Machine:
             Timer.IDLE: workers.on_idle_too_long,
             Timer.FORK: workers.on_fork_overdue,
             Timer.START: workers.on_start_overdue,
-            Timer.HANG_UP: workers.on_exit_overdue,
+            Timer.EXIT: workers.on_exit_overdue,
         }
         self._other_timers: dict[Timer, Callable[[int, float], None]] = {
             Timer.DEADLINE: tasks.on_deadline,
@@ -195,7 +195,7 @@ class Machine:
 
     def _on_tick(self, event: Any, now: float) -> None:
         by_generation = self.workforce.by_generation
-        while (key := self.timers.pop_due(min(now, event.heard_until))) is not None:
+        while (key := self.timers.pop_due(min(now, event.read_until))) is not None:
             timer, whose = key
             if timer in self._other_timers:
                 self._other_timers[timer](whose, now)

@@ -65,7 +65,7 @@ class PoolRules:
         if not asked and self._state.phase is not Phase.CLOSING:
             self._breaker.failed_start(f"the template was lost: {event.reason}", now, fatal=True)
 
-    def on_template_hopeless(self, event: ev.TemplateHopeless, now: float) -> None:
+    def on_template_unusable(self, event: ev.TemplateUnusable, now: float) -> None:
         """Break the pool, because no other template could do its work either."""
         self._lose_template()
         self._breaker.break_pool(event.reason, now)
@@ -77,7 +77,7 @@ class PoolRules:
             if slot.pid is None:
                 self._workforce.vacate(slot)  # the request died with the template
             else:
-                slot.doomed = True  # by its parent-death signal; its own Died follows
+                slot.end_expected = True  # by its parent-death signal; its own Died follows
 
     def on_template_overdue(self, _pool: int, _now: float) -> None:
         """Kill a template that should have left."""
@@ -86,7 +86,7 @@ class PoolRules:
 
     # ---- how many workers ----------------------------------------------------------------------------------
 
-    def on_resized(self, event: ev.Resized, now: float) -> None:
+    def on_resize_requested(self, event: ev.ResizeRequested, now: float) -> None:
         """Change the number of workers at most, and end those that are too many."""
         state, workforce = self._state, self._workforce
         state.size = event.size
@@ -101,7 +101,7 @@ class PoolRules:
             else:
                 self._commands.retire(slot, Cause.RESIZE, now, at_once=True)
 
-    def on_prestarted(self, event: ev.Prestarted, _now: float) -> None:
+    def on_prestart_requested(self, event: ev.PrestartRequested, _now: float) -> None:
         """Start workers before there are tasks for them."""
         self._state.prestart = max(self._state.prestart, event.count)
 
@@ -111,7 +111,7 @@ class PoolRules:
         room = min(state.size - workforce.active, 2 * state.size - len(workforce.by_generation))
         if room <= 0 or state.phase not in (Phase.OPEN, Phase.DRAINING):
             return 0
-        wanted = len(self._queue) - workforce.states[State.STARTING] - len(workforce.idle)
+        wanted = len(self._queue) - workforce.counts[State.STARTING] - len(workforce.idle)
         if state.phase is Phase.OPEN:
             wanted = max(wanted, max(state.level, state.policy.min_workers, state.prestart) - workforce.active)
         return max(0, min(wanted, room))
@@ -149,25 +149,25 @@ class PoolRules:
     def let_replaced_leave(self, now: float) -> None:
         """End workers that are being replaced, as far as the others are as many as the pool is to hold."""
         state, workforce = self._state, self._workforce
-        ready = workforce.active - workforce.states[State.STARTING]
+        ready = workforce.active - workforce.counts[State.STARTING]
         while workforce.retiring and ready + len(workforce.retiring) > min(state.level, state.size):
             self._commands.retire_first(now)
 
     # ---- the end -------------------------------------------------------------------------------------------
 
-    def on_shutdown_asked(self, event: ev.ShutdownAsked, _now: float) -> None:
+    def on_shutdown_requested(self, event: ev.ShutdownRequested, _now: float) -> None:
         """Accept no more tasks; run or cancel those that wait."""
         if self._state.phase is Phase.OPEN:
             self._state.phase = Phase.DRAINING
         if event.cancel:
             self._tasks.cancel_unbegun()
 
-    def on_kill_asked(self, event: ev.KillAsked, now: float) -> None:
+    def on_kill_requested(self, event: ev.KillRequested, now: float) -> None:
         """Cancel what waits, and send every worker a signal."""
-        self.on_shutdown_asked(ev.ShutdownAsked(cancel=True), now)
+        self.on_shutdown_requested(ev.ShutdownRequested(cancel=True), now)
         self._state.killing = True
         for slot in self._workforce.workers():
-            slot.doomed = True
+            slot.end_expected = True
             slot.cause = slot.cause or Cause.SHUTDOWN
             self._commands.signal(slot, event.signal)
 

@@ -74,7 +74,7 @@ class Prefetcher:
             self._state.policy.sends_ahead
             and self.pace is not None
             and self._workforce.active >= self._state.size
-            and not self._workforce.states[State.STARTING]
+            and not self._workforce.counts[State.STARTING]
         )
 
     def _tasks_in(self, seconds: float) -> int:
@@ -94,7 +94,7 @@ class Prefetcher:
             slot.state is State.BUSY
             and not slot.leaving
             and not slot.to_drop
-            and not slot.recalled
+            and not slot.recall_pending
             and slot.cause is None
             and len(slot.ahead) < enough
             and slot.task in tasks
@@ -170,7 +170,7 @@ class Prefetcher:
         The queue is empty. TakenBack puts the tasks there.
         """
         workers = self._workforce.workers()
-        behind = [slot for slot in workers if slot.ahead and not slot.asked_back and not slot.recalled]
+        behind = [slot for slot in workers if slot.ahead and not slot.rebalanced and not slot.recall_pending]
         if not behind or self.pace is None:
             return
         pace = self.pace
@@ -183,5 +183,5 @@ class Prefetcher:
         else:
             self._timers.set((Timer.BALANCE, 0), now + long)
             return
-        slot.asked_back = True
+        slot.rebalanced = True
         self._commands.recall(slot, count)

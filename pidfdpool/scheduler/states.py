@@ -58,29 +58,29 @@ class Slot:
     generation: int = 0
     counted: bool = False  # towards the pool's level: no replacement for it is needed
     leaving: bool = False  # it gets no further task
-    retires_for: Cause | None = None  # why it is to be replaced
+    retire_cause: Cause | None = None  # why it is to be replaced
     cause: Cause | None = None  # what the pool did to end it, or knows of its end
-    doomed: bool = False  # its death was caused by the pool or by the template's
+    end_expected: bool = False  # its death was caused by the pool or by the template's
     pid: int | None = None
     task: int | None = None  # that it runs, as far as is known
     ahead: deque[int] = field(default_factory=deque)  # tasks behind that one, in the order in which it begins them
     to_drop: int = 0  # tasks that were taken back, but are still in its channel
-    recalled: bool = False  # some of what is ahead is being taken back
-    asked_back: bool = False  # for the sake of others, since its last answer
-    kill_for: int | None = None  # the task for which it is to be killed, if that hits no other
+    recall_pending: bool = False  # some of what is ahead is being taken back
+    rebalanced: bool = False  # for the sake of others, since its last answer
+    kill_requested_for: int | None = None  # the task for which it is to be killed, if that hits no other
     tasks_done: int = 0
-    asked_at: float = 0.0
+    requested_at: float = 0.0
     ready_at: float | None = None
     busy_since: float = 0.0
     detail: str = ""
 
     def occupy(self, generation: int, now: float) -> None:
         """Begin anew with another worker."""
-        self.state, self.generation, self.counted, self.asked_at = State.STARTING, generation, True, now
-        self.leaving = self.doomed = False
-        self.retires_for = self.cause = self.pid = self.task = self.ready_at = self.kill_for = None
+        self.state, self.generation, self.counted, self.requested_at = State.STARTING, generation, True, now
+        self.leaving = self.end_expected = False
+        self.retire_cause = self.cause = self.pid = self.task = self.ready_at = self.kill_requested_for = None
         self.ahead.clear()
-        self.asked_back = self.recalled = False
+        self.rebalanced = self.recall_pending = False
         self.tasks_done = self.to_drop = 0
         self.detail = ""
 
@@ -88,14 +88,14 @@ class Slot:
 class Task:
     """What the machine knows of an accepted task until it is resolved."""
 
-    __slots__ = ("attempt", "begun", "deaths", "heavy", "policy", "start_by", "unwanted")
+    __slots__ = ("attempt", "begun", "deaths", "heavy", "kill_requested", "policy", "start_by")
 
     def __init__(self, policy: Policy, now: float, heavy: bool = False) -> None:
         self.policy = policy
         self.attempt = 0  # the number of the one that runs or ran last
         self.begun = False  # it was handed to a worker, which may not have read it
         self.deaths = 0  # of workers, under it
-        self.unwanted = False  # it was to be killed: whatever becomes of this attempt, there is no other
+        self.kill_requested = False  # it was to be killed: whatever becomes of this attempt, there is no other
         self.heavy = heavy  # its call is large
         self.start_by = None if policy.deadline is None else now + policy.deadline
 
@@ -163,21 +163,27 @@ RULES: tuple[Rule, ...] = (
         "the task never ran: back to the queue's head",
     ),
     Rule(
-        ev.Declined,
+        ev.SendSkipped,
         (_S.BUSY,),
         "IDLE",
-        "workers.on_declined",
+        "workers.on_send_skipped",
         "the task was cancelled at the last moment; it never ran",
     ),
-    Rule(ev.Babbled, (_S.STARTING, _S.IDLE, _S.BUSY, _S.STOPPING), "same", "workers.on_babbled", "SIGKILL"),
     Rule(
-        ev.HungUp,
+        ev.ProtocolViolated,
+        (_S.STARTING, _S.IDLE, _S.BUSY, _S.STOPPING),
+        "same",
+        "workers.on_protocol_violated",
+        "SIGKILL",
+    ),
+    Rule(
+        ev.ChannelClosed,
         (_S.STARTING, _S.IDLE, _S.BUSY),
         "same",
-        "workers.on_hung_up",
+        "workers.on_channel_closed",
         "SIGKILL, if it has not ended in a moment",
     ),
-    Rule(ev.HungUp, (_S.STOPPING,), "same", "workers.ignore", "it is leaving anyway"),
+    Rule(ev.ChannelClosed, (_S.STOPPING,), "same", "workers.ignore", "it is leaving anyway"),
     Rule(ev.Unhealthy, (_S.STARTING, _S.BUSY), "same", "workers.on_unhealthy", "no task after this one; replace it"),
     Rule(ev.Unhealthy, (_S.IDLE,), "STOPPING", "workers.on_unhealthy", "replace it"),
     Rule(ev.Unhealthy, (_S.STOPPING,), "same", "workers.ignore", "it is leaving anyway"),
@@ -190,10 +196,10 @@ RULES: tuple[Rule, ...] = (
         "its task never ran: back to the queue's head; replace it",
     ),
     Rule(ev.Outdated, (_S.STOPPING,), "same", "workers.ignore", "it is leaving anyway"),
-    Rule(ev.LastBeat, (_S.BUSY,), "same", "limits.on_last_beat", "wait on, or SIGTERM, grace, SIGKILL"),
-    Rule(ev.LastBeat, (_S.STARTING, _S.IDLE, _S.STOPPING), "same", "workers.ignore", "its task is over"),
-    Rule(ev.MemoryFound, (_S.BUSY,), "same", "limits.on_memory_found", "SIGKILL if it is too much"),
-    Rule(ev.MemoryFound, (_S.STARTING, _S.IDLE, _S.STOPPING), "same", "workers.ignore", "its task is over"),
+    Rule(ev.LastHeartbeat, (_S.BUSY,), "same", "limits.on_last_heartbeat", "wait on, or SIGTERM, grace, SIGKILL"),
+    Rule(ev.LastHeartbeat, (_S.STARTING, _S.IDLE, _S.STOPPING), "same", "workers.ignore", "its task is over"),
+    Rule(ev.MemoryMeasured, (_S.BUSY,), "same", "limits.on_memory_measured", "SIGKILL if it is too much"),
+    Rule(ev.MemoryMeasured, (_S.STARTING, _S.IDLE, _S.STOPPING), "same", "workers.ignore", "its task is over"),
     Rule(
         ev.Died,
         (_S.BUSY,),

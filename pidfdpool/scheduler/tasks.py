@@ -57,7 +57,7 @@ class TaskRules:
         number = event.task
         if number in self._queue:
             self.forget(number)
-            self._state.actions.append(do.Withdraw(number))
+            self._state.actions.append(do.Cancel(number))
         elif number in self._state.prefetched:
             self.cancelled_ahead.add(number)
             self._prefetcher.recall_task(number)
@@ -71,7 +71,7 @@ class TaskRules:
         for number in waiting:
             begun = state.tasks[number].begun
             self.forget(number)
-            state.actions.append(do.Fail(number, Cause.SHUTDOWN) if begun else do.Withdraw(number))
+            state.actions.append(do.Fail(number, Cause.SHUTDOWN) if begun else do.Cancel(number))
 
     # ---- attempts begin ------------------------------------------------------------------------------------
 
@@ -81,7 +81,7 @@ class TaskRules:
         task.begun = True
         slot.task = number
         slot.busy_since = now
-        slot.asked_back = False
+        slot.rebalanced = False
         self._state.running[number] = slot.index
 
     def start_and_send(self, number: int, slot: Slot, now: float) -> None:
@@ -127,7 +127,7 @@ class TaskRules:
             if number in self.cancelled_ahead or self.cancelling:
                 self.cancelled_ahead.discard(number)
                 self.forget(number)
-                state.actions.append(do.Withdraw(number))
+                state.actions.append(do.Cancel(number))
             else:
                 self._queue.add(number, state.tasks[number].policy.priority, first=True)
 
@@ -172,7 +172,11 @@ class TaskRules:
     def may_retry(self, task: Task) -> bool:
         """Return whether the task has another attempt left."""
         state = self._state
-        return not (state.killing or task.unwanted) and state.broken is None and task.attempt <= task.policy.retries
+        return (
+            not (state.killing or task.kill_requested)
+            and state.broken is None
+            and task.attempt <= task.policy.retries
+        )
 
     def retry(self, number: int, now: float) -> None:
         """Queue a task for its next attempt, at once or after a pause."""

@@ -20,7 +20,7 @@ class Timer(enum.IntEnum):
     IDLE = 8  # worker: it was idle for too long
     FORK = 9  # worker: the template should have forked it
     START = 10  # worker: it should be ready
-    HANG_UP = 11  # worker: its channel is closed, so it should have ended
+    EXIT = 11  # worker: its channel is closed, so it should have ended
     DEADLINE = 12  # task: it has waited for too long
     RETRY = 13  # task: its pause is over
     MEMORY = 14  # pool: look at the workers' memory

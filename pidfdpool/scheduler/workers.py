@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pidfdpool.scheduler.timers import Timers
     from pidfdpool.scheduler.workforce import Workforce
 
-EXIT_AFTER_HANG_UP = 0.2  # seconds; the kernel closes the channel of a process that ends a moment before its end
+EXIT_AFTER_CLOSE = 0.2  # seconds; the kernel closes the channel of a process that ends a moment before its end
 
 
 class WorkerRules:
@@ -95,7 +95,7 @@ class WorkerRules:
         slot.ready_at = now
         self._timers.cancel((Timer.START, slot.generation))
         if slot.leaving:
-            self._commands.stop(slot, now, slot.retires_for or Cause.UNHEALTHY)
+            self._commands.stop(slot, now, slot.retire_cause or Cause.UNHEALTHY)
             reason = f"worker {slot.index} (pid {slot.pid}) said that it is unhealthy: {slot.detail}"
             self._breaker.young_death(reason, now)
             return
@@ -121,7 +121,7 @@ class WorkerRules:
     def hand_out(self, now: float) -> None:
         """Give queued tasks to idle workers, as far as more tasks may run."""
         queue, workforce, tasks = self._queue, self._workforce, self._tasks
-        while queue and workforce.idle and workforce.states[State.BUSY] < self._state.size:
+        while queue and workforce.idle and workforce.counts[State.BUSY] < self._state.size:
             number = queue.next()
             if tasks.is_too_late(self._state.tasks[number], now):  # its timer has not been looked at yet
                 tasks.expire(number)
@@ -178,7 +178,7 @@ class WorkerRules:
             self._tasks.start_next_ahead(slot, now)
             self._note_begun(slot, now)
         elif slot.leaving:
-            self._commands.stop(slot, now, slot.retires_for or Cause.UNHEALTHY)
+            self._commands.stop(slot, now, slot.retire_cause or Cause.UNHEALTHY)
         elif not slot.to_drop:
             self.rest(slot, now)
 
@@ -188,18 +188,18 @@ class WorkerRules:
 
     def _note_begun(self, slot: Slot, now: float) -> None:
         assert slot.task is not None
-        self._state.actions.append(do.Began(slot.index, slot.generation, slot.task))
-        if self._state.tasks[slot.task].unwanted:
+        self._state.actions.append(do.MarkBegun(slot.index, slot.generation, slot.task))
+        if self._state.tasks[slot.task].kill_requested:
             self._limits.request_kill(slot.task, slot, now)
 
     def on_send_refused(self, slot: Slot, _event: ev.SendRefused, now: float) -> None:
         """Queue a task again that a worker could not be sent, and expect the worker to end."""
         self._tasks.requeue(slot, now)
         self._timers.cancel_task_limits(slot.generation)
-        slot.cause = slot.cause or (Cause.TEMPLATE if slot.doomed else Cause.REFUSED)
+        slot.cause = slot.cause or (Cause.TEMPLATE if slot.end_expected else Cause.REFUSED)
         self._commands.expect_exit(slot, now)
 
-    def on_declined(self, slot: Slot, event: ev.Declined, now: float) -> None:
+    def on_send_skipped(self, slot: Slot, event: ev.SendSkipped, now: float) -> None:
         """Forget a task that turned out to be cancelled just before it was sent."""
         self._tasks.detach(slot)
         if event.task in self._state.tasks:
@@ -214,7 +214,7 @@ class WorkerRules:
             return
         self._tasks.requeue(slot, now)
         self._timers.cancel_task_limits(slot.generation)
-        slot.cause = slot.cause or (Cause.TEMPLATE if slot.doomed else Cause.SCRIPT)
+        slot.cause = slot.cause or (Cause.TEMPLATE if slot.end_expected else Cause.SCRIPT)
         self._workforce.uncount(slot)
         self._commands.expect_exit(slot, now)
 
@@ -223,11 +223,11 @@ class WorkerRules:
     def on_taken_back(self, slot: Slot, event: ev.TakenBack, now: float) -> None:
         """Queue the tasks again that were taken back."""
         tasks = self._tasks
-        slot.recalled = False
+        slot.recall_pending = False
         slot.to_drop += event.count
         tasks.requeue_ahead(slot, event.count)
         tasks.cancelled_ahead.difference_update(slot.ahead)  # these have begun, so it is too late to cancel them
-        if slot.kill_for is not None:
+        if slot.kill_requested_for is not None:
             self._limits.kill_if_alone(slot, now)
         if event.count and (slot.leaving or tasks.cancelling):
             self._commands.recall(slot)  # if less than all was asked back
@@ -264,14 +264,14 @@ class WorkerRules:
         """Kill a worker that should have left."""
         self._commands.signal(slot, SIGKILL)
 
-    def on_babbled(self, slot: Slot, event: ev.Babbled, _now: float) -> None:
+    def on_protocol_violated(self, slot: Slot, event: ev.ProtocolViolated, _now: float) -> None:
         """Kill a worker that wrote what no worker's loop writes."""
-        slot.detail = slot.detail or event.told
+        slot.detail = slot.detail or event.detail
         self._commands.kill_for_violation(slot)
 
-    def on_hung_up(self, slot: Slot, _event: ev.HungUp, now: float) -> None:
+    def on_channel_closed(self, slot: Slot, _event: ev.ChannelClosed, now: float) -> None:
         """Expect a worker to end whose end of the channel is closed."""
-        self._timers.set((Timer.HANG_UP, slot.generation), now + EXIT_AFTER_HANG_UP)
+        self._timers.set((Timer.EXIT, slot.generation), now + EXIT_AFTER_CLOSE)
 
     def on_exit_overdue(self, slot: Slot, _now: float) -> None:
         """Kill a worker whose channel is closed, and that has not ended."""
@@ -288,20 +288,20 @@ class WorkerRules:
         # More than it was sent cannot be left: its task has put tokens down itself, and so has begun.
         if event.unbegun == most + 1 and slot.cause not in BY_TASK:
             tasks.requeue(slot, now)
-        cause = slot.cause or (Cause.TEMPLATE if slot.doomed else Cause.CRASH)
+        cause = slot.cause or (Cause.TEMPLATE if slot.end_expected else Cause.CRASH)
         tasks_done = slot.tasks_done
         is_new = slot.ready_at is None or now - slot.ready_at < state.policy.young_age
         lost = tasks.detach(slot)
         unknown = list(slot.ahead)  # empty, unless something that it wrote was not read: these may have run
         state.deaths += 1
         state.actions.append(
-            do.Report(
+            do.ReportDeath(
                 slot=slot.index,
                 generation=slot.generation,
                 pid=slot.pid,
                 cause=cause,
                 status=event.status,
-                uptime=now - slot.asked_at,
+                uptime=now - slot.requested_at,
                 tasks_done=tasks_done,
                 task=lost,
                 attempt=state.tasks[lost].attempt if lost is not None else 0,

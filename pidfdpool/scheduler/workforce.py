@@ -26,7 +26,7 @@ class Workforce:
     Attributes:
         slots: all slots, as many as were ever needed at a time.
         by_generation: generation -> slot, for each living worker.
-        states: state -> number of slots. DEAD is not kept up for slots that were never filled.
+        counts: state -> number of slots. DEAD is not kept up for slots that were never filled.
         idle: indexes of the slots whose workers are idle. The last one gets the next task: its worker has run most
             recently, so its memory is the most likely to be in the caches.
         active: the number of workers that count towards the pool's level: not stopping, and not being replaced.
@@ -37,7 +37,7 @@ class Workforce:
         self._timers = timers
         self.slots: list[Slot] = []
         self.by_generation: dict[int, Slot] = {}
-        self.states: Counter[State] = Counter()
+        self.counts: Counter[State] = Counter()
         self.idle: list[int] = []
         self.active = 0
         self.retiring: list[Slot] = []
@@ -68,7 +68,7 @@ class Workforce:
         slot = self.slots[heapq.heappop(self._free)]
         slot.occupy(self._next_generation(), now)
         self.by_generation[slot.generation] = slot
-        self.states[State.STARTING] += 1
+        self.counts[State.STARTING] += 1
         self.active += 1
         return slot
 
@@ -83,8 +83,8 @@ class Workforce:
         """Change the state of a worker."""
         if slot.state is State.IDLE:
             self.idle.remove(slot.index)
-        self.states[slot.state] -= 1
-        self.states[state] += 1
+        self.counts[slot.state] -= 1
+        self.counts[state] += 1
         slot.state = state
         if state is State.STOPPING:
             self.uncount(slot)

@@ -1,8 +1,9 @@
-"""What a template and its workers are told at the start.
+"""The parameters that a template and its workers get at their start.
 
-Made in the host by `client`, read in the template and in the workers. In the exec way it crosses a channel as one
-BOOT frame, and calls of the user's are opaque bytes until a worker (or the preload) needs them. In the fork way it
-is simply inherited, and the calls are the host's own objects.
+Made in the host by `template.recipe`, on the thread that starts the template; read in the template and in the
+workers, on their only thread. In the exec way they are sent over a channel as one BOOT frame, and the user's calls
+are opaque bytes until a worker (or the preload) needs them. In the fork way they are simply inherited, and the calls
+are the host's own objects.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
 
     from pidfdpool.transport.framing import Buffer
 
+# The kinds of handles by which host and template name processes: pidfds, or pipes where there are no pidfds.
 PIDFD = "pidfd"
 SENTINEL = "sentinel"
 
 
 class Boot:
-    """Plain data about the host, and up to two calls: the preload's and the initializer."""
+    """Plain data about the host, and up to two calls: the preload callable and the initializer."""
 
     __slots__ = (
         "_descriptors",
@@ -71,17 +73,17 @@ class Boot:
         self.authkey = authkey
         self.preload = preload
         self.forked = forked
-        self.watch_memory = watch_memory  # each answer says how much memory the worker has
+        self.watch_memory = watch_memory  # each answer contains the worker's memory usage
         self.capture_stderr = capture_stderr  # workers' standard error goes to the host, through a pipe
-        self.spin = spin  # seconds that a worker looks for the next task before it sleeps
-        self.script = script  # what Script is made of; None: the host's own `__main__` is here
-        self.runs_script = runs_script  # what workers need of the script is to be made before the first one
-        self.preparation = preparation  # what tools have added to what multiprocessing tells a new process
+        self.spin = spin  # seconds that a worker polls for the next task before it sleeps
+        self.script = script  # the arguments of `scripts.Script`; None: the host's own `__main__` is here
+        self.runs_script = runs_script  # the template runs the script again before it forks the first worker
+        self.preparation = preparation  # what tools have added to multiprocessing's data for a new process
         self._preload_call: Any = preload_call
         self._initializer: Any = initializer
         self._descriptors: list[int] = []
 
-    # ---- crossing the channel (exec way) -------------------------------------------------------------------
+    # ---- sent over the channel (exec way) ------------------------------------------------------------------
 
     def dump(self) -> list[Buffer]:
         """Return the buffers of the BOOT frame."""
@@ -92,26 +94,26 @@ class Boot:
 
     @classmethod
     def load(cls, buffers: Sequence[Buffer], descriptors: list[int]) -> Boot:
-        """Rebuild it in the template. The descriptors are those that the initializer's arguments need."""
+        """Rebuild it in the template. descriptors: those that the initializer's arguments need."""
         fields, present = _pickle.loads(buffers[0])
         rest = iter(buffers[1:])
-        preload_call, initializer = ([next(rest)] if there else None for there in present)
+        preload_call, initializer = ([next(rest)] if is_present else None for is_present in present)
         boot = cls(preload_call=preload_call, initializer=initializer, **fields)
         boot._descriptors = descriptors
         return boot
 
     @property
     def has_preload(self) -> bool:
-        """Whether there is anything of the user's to run in the template."""
-        runs = self.preload or self.runs_script
-        return bool(runs) or self._preload_call is not None or self.preparation is not None
+        """Whether any code of the user's is to run in the template."""
+        named = self.preload or self.runs_script
+        return bool(named) or self._preload_call is not None or self.preparation is not None
 
     # ---- the calls -----------------------------------------------------------------------------------------
 
     def run_preload(self) -> None:
-        """Let tools set themselves up, import modules, run the script if asked to, and make the call.
+        """Let tools set themselves up, import modules, run the script if asked to, and call the preload callable.
 
-        In the template. Raises whatever they raise.
+        In the template. Raises what they raise.
         """
         if self.preparation is not None:
             preparation.restore(self.preparation)
@@ -126,10 +128,10 @@ class Boot:
 
                 if self.authkey is not None:
                     process.current_process().authkey = self.authkey  # with which shared descriptors are fetched
-                call = self._rebuilt(call)
+                call = self._load_call(call)
             call()
 
-    def _rebuilt(self, call: Sequence[Buffer]) -> Any:
+    def _load_call(self, call: Sequence[Buffer]) -> Any:
         try:
             return payload.loads(call)
         except scripts.NeedsScript:
@@ -137,7 +139,7 @@ class Boot:
             return payload.loads(call)
 
     def run_initializer(self) -> None:
-        """Call the initializer, if there is one. In a worker; raises whatever it raises."""
+        """Call the initializer, if there is one. In a worker. Raises what it raises."""
         if self._initializer is None:
             return
         if self.forked:

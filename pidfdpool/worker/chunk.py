@@ -1,7 +1,10 @@
-"""The tasks that `map` submits: one function over a run of calls. Run in workers; the host asks for their names.
+"""Runs the tasks that `map` submits. Each of them is a chunk: one function, and many calls of it.
 
-While they are made, the worker's black box tells which call is under way: exactly, where there are few, and nearly
-where there are so many that to note each of them would take as long as to make it.
+Called in workers, as the function of a task, on the worker's thread. The host imports the functions to submit them,
+and `calls_under_way` to read a black box.
+
+During a chunk, marks in the worker's black box tell which call is under way: exactly, where the calls are few;
+roughly, where they are so many that a mark for each would take as long as the call.
 """
 
 from __future__ import annotations
@@ -24,83 +27,83 @@ if TYPE_CHECKING:
 
     from pidfdpool.transport.framing import Buffer
 
-    _Told: TypeAlias = tuple[Sequence[Buffer | PickleBuffer] | tuple[list[Any]], list[Buffer] | None, float]
+    _Outcome: TypeAlias = tuple[Sequence[Buffer | PickleBuffer] | tuple[list[Any]], list[Buffer] | None, float]
 
-_NOTES = 64  # that are made of more calls than `blackbox.MARKS`
-_NOTE = b"\1"
+_MARKS_OF_MANY = 64  # marks of a chunk that has more calls than `black_box.MAX_MARKS`
+_MARK = b"\1"
 
-shared: payload.SharedMain | None = None  # what this worker has in common with the host; set by its loop
-box: int | None = None  # its black box; the same
-_marks: mmap | None = None  # in there
+shared_main: payload.SharedMain | None = None  # the names of `__main__` that host and worker share; set by the loop
+black_box_fd: int | None = None  # of this worker; set by the loop
+_marks: mmap | None = None  # the part of the black box that holds them
 _run: _Run | None = None
 
 
 class _Run:
-    """A run of calls that is under way."""
+    """The calls of the chunk that is under way."""
 
     def __init__(self, calls: Sequence[Any]) -> None:
-        """Begin a run of calls: a list, or a range."""
+        """Begin the calls: a list, or a range."""
         self._calls = calls
-        self._current: Any = iter(())  # over those that are made next
-        self.over = False  # this is a forked copy, in which no call is to be made any more
+        self._current: Any = iter(())  # over the calls up to the next mark
+        self.stopped = False  # this is a forked copy, which must begin no further call
 
     def calls(self) -> Iterator[Any]:
-        """Return an iterator over the calls, which notes each, or each few, when they are taken."""
-        calls, marks = self._calls, _cleared()
+        """Return an iterator over the calls. It writes a mark for each call, or each few, when they are taken."""
+        calls, marks = self._calls, _clear_marks()
         if marks is None:
-            return chain.from_iterable(self._slices(lambda _note: 0))
+            return chain.from_iterable(self._slices(lambda _mark: 0))
         if len(calls) > black_box.MAX_MARKS:
             return chain.from_iterable(self._slices(marks.write))
         self._current = iter(calls)
-        return compress(self._current, map(marks.write, repeat(_NOTE)))  # in C: 20 to 50 ns for each
+        return compress(self._current, map(marks.write, repeat(_MARK)))  # in C: 20 to 50 ns for each
 
     def _slices(self, write: Callable[[bytes], int]) -> Iterator[Iterator[Any]]:
         calls = self._calls
-        step = _step(len(calls))
-        for at in range(0, len(calls), step):
-            if self.over:
+        step = _calls_per_mark(len(calls))
+        for first in range(0, len(calls), step):
+            if self.stopped:
                 return
-            write(_NOTE)
-            self._current = iter(calls[at : at + step])
+            write(_MARK)
+            self._current = iter(calls[first : first + step])
             yield self._current
 
-    def end(self) -> None:
-        """Make no more calls than that which is under way."""
-        self.over = True
-        self._current.__setstate__(len(self._calls))  # such iterators can be set to any place, also to the end
+    def stop(self) -> None:
+        """Begin no further call."""
+        self.stopped = True
+        self._current.__setstate__(len(self._calls))  # the iterator of a list or range can be set to its end
 
 
 def forget_in_forked_child() -> None:
-    """Leave the calls that are still to be made to the worker. This process, which one of them forked, is none."""
-    global _marks, box  # noqa: PLW0603  they are the worker's
-    _marks = box = None
+    """Begin no further call in this process, which a call has forked. The remaining calls are the worker's."""
+    global _marks, black_box_fd  # noqa: PLW0603  they are the worker's
+    _marks = black_box_fd = None
     if _run is not None:
-        _run.end()
+        _run.stop()
 
 
-def _cleared() -> mmap | None:
-    """Return what notes are written to, none being there; None: nothing."""
+def _clear_marks() -> mmap | None:
+    """Remove all marks, and return the mapping that they are written to; None: there is none."""
     global _marks  # noqa: PLW0603  once per worker
-    if _marks is None and box is not None:
+    if _marks is None and black_box_fd is not None:
         with suppress(OSError, ValueError):
-            _marks = black_box.map_marks(box)
+            _marks = black_box.map_marks(black_box_fd)
     if _marks is not None:
         black_box.clear_marks(_marks)
     return _marks
 
 
-def _step(count: int) -> int:
-    """Return how many of so many calls are made from one note to the next."""
-    return 1 if count <= black_box.MAX_MARKS else -(-count // _NOTES)
+def _calls_per_mark(count: int) -> int:
+    """Return the number of calls from one mark to the next. count: the calls of the chunk."""
+    return 1 if count <= black_box.MAX_MARKS else -(-count // _MARKS_OF_MANY)
 
 
-def calls_at(notes: int, count: int) -> tuple[int, int] | None:
-    """Return the first of the calls that were under way, and the end of them, counted from 0; None: nobody knows.
+def calls_under_way(marks: int, count: int) -> tuple[int, int] | None:
+    """Return the first of the calls that were under way, and the end of them, counted from 0; None: it is not known.
 
-    notes: how many a worker's black box holds. count: of the calls in the run.
+    marks: the number of marks in the worker's black box. count: the calls of the chunk.
     """
-    step = _step(count)
-    first = (notes - 1) * step
+    step = _calls_per_mark(count)
+    first = (marks - 1) * step
     return (first, min(first + step, count)) if 0 <= first < count else None
 
 
@@ -112,51 +115,51 @@ def call_each(function: Callable[..., Any], chunk: Sequence[tuple[Any, ...]]) ->
         return [function(*arguments) for arguments in _run.calls()]
     finally:
         _run = None
-        _cleared()
+        _clear_marks()
 
 
-def call_all(function: Buffer, calls: Sequence[Buffer], starred: bool) -> _Told:
-    """Make every call of a chunk whose size the pool has chosen, and so one that nobody must notice.
+def call_all(function: Buffer, calls: Sequence[Buffer], starred: bool) -> _Outcome:
+    """Make every call of a chunk that the pool has formed. The caller of `map` must not notice that there are chunks.
 
-    function, calls: payloads: the function, pickled once for the whole map, and the calls of this chunk.
+    function, calls: payloads of the function, pickled once for the whole map, and of the calls of this chunk.
     starred: each call is a tuple of arguments; otherwise it is the one argument.
 
     Returns:
-        The payload of the results up to the first failure, or a tuple with their list, if they share something with
-        the host; that failure, if there is one; and the seconds that the calls took. Those after a failure are made
-        all the same, as they would be one by one.
+        The payload of the results before the first failure, or a tuple with their list, if they share resources with
+        the host; the payload of that failure, or None; and the seconds that the calls took. The calls after a failure
+        are made as well, as they would be if each call were a task.
     """
     with rebuild_guard.during(rebuild_guard.CALL):
         function_ = payload.loads([function])
-        _cleared()
-        calls_, starred = _rebuilt(calls, starred)
+        _clear_marks()
+        calls_, starred = _load_calls(calls, starred)
     results: list[Any] = []
     began = time.perf_counter()
-    failure = _make(function_, calls_, starred, results)
+    failure = _make_calls(function_, calls_, starred, results)
     took = time.perf_counter() - began
     pickled: OutOfBandPickle | None = None
     try:
-        pickled = OutOfBandPickle(results, shared)
+        pickled = OutOfBandPickle(results, shared_main)
     except Exception as error:
         exception_chains.drop_tracebacks(error)
-    if pickled is None:  # not in a handler: the traceback is to tell of the one result that does not pickle
-        return *_what_pickles(results, failure), took
+    if pickled is None:  # outside of the except block, so that the traceback is only about the result that fails
+        return *_dump_up_to_failure(results, failure), took
     if picklers.shared_resources:
-        # What is shared is there for as long as this worker is, and who made the map may take its time. So these
-        # are rebuilt when they come.
+        # The shared resources exist as long as this worker, and the caller of `map` may be slow to take the results.
+        # So the host rebuilds these as soon as they arrive.
         picklers.close_unfetched(picklers.pop_shared_resources())
         return (results,), failure, took
     buffers: list[Any] = pickled.buffers()
     if pickled.mentions(payload.CLASS_BY_VALUE):
-        buffers[0] = bytes(buffers[0])  # what spares the host's classes looks at bytes only
+        buffers[0] = bytes(buffers[0])  # the search for classes of the host's takes bytes only
     return buffers, failure, took
 
 
-def _rebuilt(calls: Sequence[Buffer], starred: bool) -> tuple[Sequence[Any], bool]:
-    """Return the calls of a chunk, and whether each is a tuple. What cannot be rebuilt raises why when it is called.
+def _load_calls(calls: Sequence[Buffer], starred: bool) -> tuple[Sequence[Any], bool]:
+    """Return the calls of a chunk, and whether each is a tuple. One that cannot be unpickled raises its error later.
 
     Raises:
-        BaseException: none of them can be.
+        BaseException: none of them can be unpickled.
     """
     try:
         return payload.loads(calls), starred
@@ -171,43 +174,43 @@ def _rebuilt(calls: Sequence[Buffer], starred: bool) -> tuple[Sequence[Any], boo
         return rest if starred else [call if type(call) is salvage.FailedItem else (call,) for call in rest], True
 
 
-def _make(function: Any, calls: Sequence[Any], starred: bool, results: list[Any]) -> list[Buffer] | None:
-    """Append results up to the first failure, make the remaining calls, and return that failure."""
+def _make_calls(function: Any, calls: Sequence[Any], starred: bool, results: list[Any]) -> list[Buffer] | None:
+    """Make all calls, append the results before the first failure, and return the payload of that failure."""
     global _run  # noqa: PLW0603  a worker does one thing at a time
     run = _run = _Run(calls)
     failure: list[Buffer] | None = None
     pending = starmap(function, run.calls()) if starred else map(function, run.calls())
     made, count = 0, len(calls)
     while made < count:
-        came: list[Any] = [] if made else results
+        new: list[Any] = [] if made else results
         try:
-            came.extend(pending)  # which appends each as it comes, so those before a failure are there
-            if made + len(came) < count or run.over:
-                raise StopIteration  # as the function did, which looks like the end to everybody in between
+            new.extend(pending)  # which appends result by result, so those before a failure are there
+            if made + len(new) < count or run.stopped:
+                raise StopIteration  # the function has raised it, and `extend` took it for the end
         except BaseException as error:
-            if run.over:
-                raise  # to where this process ends: it is none of the worker's
+            if run.stopped:
+                raise  # up to the loop, where this process exits: it is a forked copy, and not the worker
             if failure is None:
-                failure = tracebacks.told(error, shared)
+                failure = tracebacks.dump_error(error, shared_main)
             else:
                 exception_chains.drop_tracebacks(error)
-        made += len(came) + 1  # with the one that failed; if none has, this was the last round
+        made += len(new) + 1  # with the call that failed; if none has, this was the last round
     _run = None
-    _cleared()
+    _clear_marks()
     return failure
 
 
-def _what_pickles(results: list[Any], failure: list[Buffer] | None) -> tuple[list[Buffer], list[Buffer] | None]:
-    """Return the payload of the results before the first that does not pickle, and why that one does not.
+def _dump_up_to_failure(results: list[Any], failure: list[Buffer] | None) -> tuple[list[Buffer], list[Buffer] | None]:
+    """Return the payload of the results before the first that cannot be pickled, and the payload of its error.
 
-    failure: what comes after the results, if all of them turn out to pickle this time.
+    failure: what to return as the second if all results turn out to be picklable this time.
     """
     for index, result in enumerate(results):
         try:
-            payload.dumps(result, shared)
+            payload.dumps(result, shared_main)
         except Exception as error:
-            return payload.dumps(results[:index], shared), tracebacks.told(error, shared)
+            return payload.dumps(results[:index], shared_main), tracebacks.dump_error(error, shared_main)
     try:
-        return payload.dumps(results, shared), failure
-    except Exception as error:  # each of them pickles, and all of them together do not
-        return payload.dumps([], shared), tracebacks.told(error, shared)
+        return payload.dumps(results, shared_main), failure
+    except Exception as error:  # each of them can be pickled, but not all of them together
+        return payload.dumps([], shared_main), tracebacks.dump_error(error, shared_main)

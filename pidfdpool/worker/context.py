@@ -1,11 +1,11 @@
-"""What a task may say to its pool and ask about itself: heartbeat, unhealthy, current_task.
+"""The functions that a task can call about itself: heartbeat, unhealthy, current_task.
 
-Owns the state of this process as a worker. Imported by tasks, wherever they run, and so also in the host, where
-nothing is installed and the functions do nothing; the worker's loop installs what they need. Holds no process, no
-channel and no clock of its own.
+Called by tasks, in workers, on any thread; and by the worker's loop (`install` and the functions after it), on the
+worker's thread. In the host nothing is installed, and the functions for tasks do nothing. This module holds the state
+of the process as a worker. It has no process, no channel and no clock of its own.
 
-The running task is kept once per process, not once per thread: a worker runs one task at a time, and the threads
-that a task starts are to see it, too.
+The running task is stored once per process, not once per thread, because a worker runs one task at a time, and the
+threads that a task starts have to see it, too.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class CurrentTask(_Fields):
     """The task that this worker runs.
 
     id: the number that the pool gave it, as in `WorkerCrashed.task_id`.
-    attempt: 1, and more where it is run again.
-    deadline: the time.monotonic() by which the caller wants it done: the end of its `timeout`, or without one its
-        `deadline`; None: whenever.
+    attempt: 1 for the first run, and one more for each retry.
+    deadline: the time.monotonic() at which the task has to be done: the end of its `timeout`, or without one its
+        `deadline`; None: there is neither.
     """
 
     __slots__ = ()
 
 
-_task: tuple[int, int, float | None] | None = None  # not yet a CurrentTask: few ask
+_task: tuple[int, int, float | None] | None = None  # the fields of a CurrentTask, which is made only if asked for
 _beat: Callable[[], None] | None = None
 _report: Callable[[str], None] | None = None
 
@@ -46,7 +46,7 @@ _report: Callable[[str], None] | None = None
 def heartbeat() -> None:
     """Tell the pool that the running task is alive (see the option heartbeat_timeout).
 
-    From any thread, at about the price of a system call. Does nothing outside of a worker.
+    Call it from any thread. It takes about as long as a system call. Does nothing outside of a worker.
     """
     beat = _beat
     if beat is not None:
@@ -54,10 +54,12 @@ def heartbeat() -> None:
 
 
 def unhealthy(reason: str) -> None:
-    """Have this worker finish its task and then be replaced. From any thread. Does nothing outside of a worker.
+    """Have the pool replace this worker after its current task. Does nothing outside of a worker.
+
+    Call it from any thread. reason: why, as text.
 
     Raises:
-        TypeError: the reason is no text.
+        TypeError: the reason is no str.
     """
     if not isinstance(reason, str):
         from pidfdpool.process import describe
@@ -65,11 +67,11 @@ def unhealthy(reason: str) -> None:
         raise TypeError(f"reason must be a str, not {describe.repr_of(reason)}")
     report = _report
     if report is not None:
-        report(str.__str__(reason))  # of a subclass only the characters
+        report(str.__str__(reason))  # an instance of str itself, even if reason is of a subclass
 
 
 def current_task() -> CurrentTask | None:
-    """Return the task that this worker runs, in whichever of its threads; None outside of a task."""
+    """Return the task that this worker runs, whatever thread asks; None outside of a task."""
     task = _task
     return None if task is None else CurrentTask(*task)
 
@@ -78,24 +80,27 @@ def current_task() -> CurrentTask | None:
 
 
 def install(beat: Callable[[], None], report: Callable[[str], None]) -> None:
-    """Make this process a worker, as far as tasks can tell."""
+    """Connect the functions for tasks to the worker's loop.
+
+    beat: writes a heartbeat. report: reports that this worker is unhealthy, with the reason.
+    """
     global _beat, _report
     _beat, _report = beat, report
 
 
 def enter(number: int, attempt: int, deadline: float | None) -> None:
-    """Note the task that begins: the fields of `CurrentTask`."""
+    """Store the task that begins. The arguments are the fields of `CurrentTask`."""
     global _task  # noqa: PLW0603
     _task = number, attempt, deadline
 
 
 def leave() -> None:
-    """Note that it is over."""
+    """Store that the task is over."""
     global _task  # noqa: PLW0603
     _task = None
 
 
 def forget() -> None:
-    """Be no worker any more: in a process that a task has forked, which must not speak for its parent."""
+    """Disconnect the functions: in a process that a task has forked, which must not report for its parent."""
     global _task, _beat, _report  # noqa: PLW0603
     _task = _beat = _report = None

@@ -1,7 +1,9 @@
-"""Keeps a worker there until the host has fetched what its results share with it.
+"""Keeps a worker alive until the host has fetched the resources that the worker's results share with it.
 
-A pipe end, a socket or a tensor in a result is a duplicate that a thread of multiprocessing's hands over when the
-result is rebuilt (multiprocessing/resource_sharer.py). The host may tell the worker to leave before it comes to that.
+Called by the worker's loop (`process`), on its thread.
+
+A pipe end, a socket or a tensor in a result is a duplicate. A thread of multiprocessing's hands it over when the host
+rebuilds the result (multiprocessing/resource_sharer.py). The host may tell the worker to leave before that.
 """
 
 from __future__ import annotations
@@ -17,34 +19,34 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-PATIENCE = 5.0  # seconds; what nobody has rebuilt by then, nobody will
-_LOOK = 2  # milliseconds
+FETCH_TIMEOUT = 5.0  # seconds; what the host has not fetched by then, it never will
+_POLL_INTERVAL = 2  # milliseconds
 
 
-class Handing:
-    """What the results of this worker have shared. On its only thread."""
+class Handover:
+    """The resources that results of this worker share, and that are not yet fetched."""
 
     def __init__(self) -> None:
-        self._waiting: list[Any] = []
-        self._began = False
+        self._pending: list[Any] = []
+        self._used = False
         picklers.shared_resources.clear()  # of the process that this one was forked from
 
-    def note(self) -> None:
-        """Note what the result that was just pickled shares. For who first looks whether there is anything."""
-        self._began = True
-        waiting = [shared for shared in self._waiting if not picklers.are_fetched(shared)]
-        self._waiting = waiting + picklers.pop_shared_resources()
+    def add_shared(self) -> None:
+        """Add what the last pickled result shares. The caller has looked whether there is anything."""
+        self._used = True
+        pending = [resource for resource in self._pending if not picklers.are_fetched(resource)]
+        self._pending = pending + picklers.pop_shared_resources()
 
-    def see_fetched(self, channel: int) -> None:
-        """Wait until all of it is fetched, or there is nobody left who would. channel: its descriptor."""
-        if not self._began:
+    def wait_until_fetched(self, channel: int) -> None:
+        """Wait until everything is fetched, or the host is gone. channel: the descriptor of the worker's channel."""
+        if not self._used:
             return
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + FETCH_TIMEOUT
         poller = native.poll()
-        poller.register(channel, 0)  # its end is told all the same
-        while not picklers.are_fetched(self._waiting) and time.monotonic() < deadline:
-            if poller.poll(_LOOK):
+        poller.register(channel, 0)  # for no event; that the other end is closed is reported all the same
+        while not picklers.are_fetched(self._pending) and time.monotonic() < deadline:
+            if poller.poll(_POLL_INTERVAL):
                 return
         sharing: Any = sys.modules.get("multiprocessing.resource_sharer")
-        with suppress(Exception):  # it was stopped by the task
-            sharing.stop(1.0)  # when it has handed over what it is at
+        with suppress(Exception):  # the task has stopped it
+            sharing.stop(1.0)  # it first completes the transfer that is under way

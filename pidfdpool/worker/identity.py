@@ -1,12 +1,16 @@
-"""What a worker is to `multiprocessing`: a process that is not daemonic and whose parent is the host.
+"""Makes a worker, or the template, a process of `multiprocessing` that is not daemonic and whose parent is the host.
 
-A task may ask `current_process()` and `parent_process()`, start processes of its own (even where the host is
-daemonic and could not), and talk to managers with the host's authkey. `multiprocessing` has no call for becoming one
-of its processes, so this sets what its own bootstrap sets (multiprocessing/process.py, BaseProcess._bootstrap).
+Called by the worker's loop and by the template, on their only thread.
 
-Most tasks never ask, and `multiprocessing` takes as long to load as the interpreter itself. So where template and
-preload have not loaded it, the worker becomes one of its processes at the moment in which it is loaded, by whomever.
-`logging` is a special case: it tells the process's name if `multiprocessing` is loaded, and does not load it.
+A task may call `current_process()` and `parent_process()`, start processes of its own (even where the host is
+daemonic and could not), and connect to managers with the host's authkey. `multiprocessing` has no function that makes
+the calling process one of its processes. So this sets what its own bootstrap sets (multiprocessing/process.py,
+BaseProcess._bootstrap).
+
+Most tasks never ask, and `multiprocessing` takes as long to load as the interpreter itself. So if template and
+preload have not loaded it, this is done later, at the moment in which any code loads it. `logging` is a special case:
+its records have the process's name if `multiprocessing` is loaded, but `logging` does not load it. So a worker that
+loads `logging` loads `multiprocessing`, too.
 """
 
 from __future__ import annotations
@@ -30,9 +34,10 @@ TEMPLATE = "PidfdPoolTemplate"
 
 
 def become_process(name: str, place: tuple[int, ...], boot: Boot, host_fd: int) -> None:
-    """Make this process known to its own multiprocessing, now or later.
+    """Make this process one of multiprocessing's, now or when that is loaded.
 
-    place: its number among the host's processes, if it is a worker. host_fd: readable once the host is gone.
+    place: its number among the host's processes, if it is a worker; otherwise empty.
+    host_fd: readable once the host is gone.
     """
 
     def become(process: Any) -> None:
@@ -51,15 +56,16 @@ def become_process(name: str, place: tuple[int, ...], boot: Boot, host_fd: int) 
     if loaded is not None:
         become(loaded)
         return
-    sys.meta_path.insert(0, _Waiting("multiprocessing.process", become))
+    sys.meta_path.insert(0, _ImportHook("multiprocessing.process", become))
     if "logging" not in sys.modules:
-        sys.meta_path.insert(0, _Waiting("logging", _load_multiprocessing))
+        sys.meta_path.insert(0, _ImportHook("logging", _load_multiprocessing))
 
 
 def bootstrap_is_replaced() -> bool:
-    """Return whether somebody has put something in the place of what multiprocessing begins its processes with.
+    """Return whether a tool has replaced the function with which multiprocessing begins its processes.
 
-    Tools that are to be in each process do: theirs begins, calls the original (BaseProcess._bootstrap), and ends.
+    Tools that have to run in each process do that, such as coverage: theirs starts the tool, calls the original
+    (BaseProcess._bootstrap), and stops the tool.
     """
     process: Any = sys.modules.get("multiprocessing.process")
     return process is not None and preparation.is_replaced(process.BaseProcess._bootstrap, process)
@@ -86,7 +92,7 @@ def run(work: Callable[[], int]) -> int:
 
 
 def prepare() -> None:
-    """Load what each worker would have to: in the template, after the preload."""
+    """Load what each worker would otherwise load for itself. In the template, after the preload."""
     if "logging" in sys.modules:
         _load_multiprocessing()
 
@@ -95,43 +101,46 @@ def _load_multiprocessing(_module: object = None) -> None:
     __import__("multiprocessing.process")
 
 
-class _Waiting:
-    """A finder of modules that finds one, once: where the others do. It then has something done with that module."""
+class _ImportHook:
+    """A finder that calls a function with one module when that is loaded, once.
 
-    def __init__(self, name: str, then: Callable[[Any], None]) -> None:
+    The other finders find the module, and its own loader loads it.
+    """
+
+    def __init__(self, name: str, on_load: Callable[[Any], None]) -> None:
         self._name = name
-        self._then = then
+        self._on_load = on_load
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Return what the finders behind this one find, with a loader that calls `then`."""
+        """Return the spec that another finder returns, with a loader that calls `on_load`."""
         if name != self._name:
             return None
         for finder in sys.meta_path:
-            if not isinstance(finder, _Waiting):
+            if not isinstance(finder, _ImportHook):
                 spec = finder.find_spec(name, path, target)
                 if spec is not None:
-                    loader: Any = _Loader(self, spec.loader, self._then)
+                    loader: Any = _Loader(self, spec.loader, self._on_load)
                     spec.loader = loader
                     return spec
         return None
 
 
 class _Loader:
-    """Loads with another loader, in whose place it is, and puts that back in its place."""
+    """Takes the place of another loader, loads with it, and then restores it."""
 
-    def __init__(self, finder: _Waiting, real: Any, then: Callable[[Any], None]) -> None:
+    def __init__(self, finder: _ImportHook, original: Any, on_load: Callable[[Any], None]) -> None:
         self._finder = finder
-        self._real = real
-        self._then = then
+        self._original = original
+        self._on_load = on_load
 
     def create_module(self, spec: ModuleSpec) -> Any:
-        """Leave it to the other one."""
-        return self._real.create_module(spec)
+        """Have the original loader create the module."""
+        return self._original.create_module(spec)
 
     def exec_module(self, module: Any) -> None:
-        """Run the module, then what was waiting for it."""
-        module.__loader__ = module.__spec__.loader = self._real
-        self._real.exec_module(module)
+        """Have the original loader run the module, then call `on_load`."""
+        module.__loader__ = module.__spec__.loader = self._original
+        self._original.exec_module(module)
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
-        self._then(module)
+        self._on_load(module)

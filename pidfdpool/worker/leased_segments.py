@@ -1,10 +1,11 @@
-"""The worker's end of segments: it reads calls in them, and writes large results into those that it is lent.
+"""The worker's end of segments: it reads calls that lie in segments, and writes large results into leased ones.
 
-Called by the loop of a worker, on its only thread, and only for tasks of which the host says that segments are in
-play.
+Called by the worker's loop (`process`), on its thread, and only for tasks whose frames say that segments are
+involved.
 
-Whether somebody still looks at a call is found out when its task is over. If so, the mapping is left to whoever does,
-and the host is told to use the segment no more; as well if the task has forked, because the child has it mapped, too.
+When a task is over, this looks whether some object still has a view of the call's segment. If so, the mapping is left
+to that object, and the host is told not to use the segment again. The same is done if the task has forked, because
+the child has the segment mapped, too.
 """
 
 from __future__ import annotations
@@ -24,29 +25,29 @@ if TYPE_CHECKING:
     from pidfdpool.transport.framing import Buffer, Frame
 
 
-class Borrowing:
-    """What this worker has mapped, and what the current task has of it."""
+class LeasedSegments:
+    """The segments that this worker has mapped, and those that the current task uses."""
 
     def __init__(self, channel: Channel) -> None:
-        self.active = False  # the current task has to do with segments
-        self.lends = False  # and its result may be written into one
+        self.active = False  # the current task's call or result uses a segment
+        self.has_result_segment = False  # the current task's result may be written into a segment
         self._channel = channel
-        self._mapped: dict[int, memory.Mapping] = {}
-        self._call: int | None = None  # the number of the segment in which the current call lies
-        self._seen = False  # the call has views of it
-        self._loan: int | None = None
-        self._flags = 0
-        self._forked = False
+        self._mapped: dict[int, memory.Mapping] = {}  # by number
+        self._call_segment: int | None = None  # the number of the segment in which the current call lies
+        self._has_views = False  # objects of the current call may have views of it
+        self._result_segment: int | None = None
+        self._flags = 0  # of the answer to the current task
+        self._forked = False  # the current task has forked
 
     @property
-    def mapped(self) -> int:
-        """The bytes that this worker has mapped. They are the pool's, though they count as resident memory."""
+    def mapped_bytes(self) -> int:
+        """The bytes that this worker has mapped. They belong to the pool, though they count as resident memory."""
         return sum(map(len, self._mapped.values()))
 
     # ---- frames --------------------------------------------------------------------------------------------
 
-    def take(self, frame: Frame) -> None:
-        """Map a segment, or unmap one; before the first, get ready to receive them."""
+    def handle_frame(self, frame: Frame) -> None:
+        """Map a segment, or unmap one; before the first, prepare the channel for descriptors."""
         if frame.kind == framing.EXPECT_DESCRIPTORS:
             self._channel.accept_descriptors()
             os.register_at_fork(after_in_parent=self._note_fork)
@@ -56,7 +57,7 @@ class Borrowing:
             return
         fd = self._channel.next_descriptor()
         if fd is None:
-            return  # none was left; the task that needs it will not find it
+            return  # no descriptor was left; the task that needs the segment will not find it
         try:
             size = frame.generation * memory.PAGE
             mapping = memory.map_file(fd, size, memory.PRIVATE if frame.slot == CALL else memory.SHARED)
@@ -68,12 +69,12 @@ class Borrowing:
         finally:
             native.close(fd)
 
-    def open(self, frame: Frame) -> bool:
-        """Begin a task that has to do with segments; the frame's buffers are the call's afterwards.
+    def begin_task(self, frame: Frame) -> bool:
+        """Begin a task that uses segments. Afterwards the frame's buffers are those of the call.
 
-        Return False if its segment did not get here, so that it cannot be run.
+        Return False if the call's segment did not arrive, so that the task cannot be run.
         """
-        loan = framing.LEASE.unpack(frame.buffers.pop())[0] if frame.slot & framing.HAS_LEASE else None
+        lease = framing.LEASE.unpack(frame.buffers.pop())[0] if frame.slot & framing.HAS_LEASE else None
         if frame.slot & framing.CALL_IN_SEGMENT:
             reference = frame.buffers[0]
             number = layout.number_of(reference)
@@ -81,53 +82,50 @@ class Borrowing:
             if mapping is None:
                 return False
             frame.buffers[:] = layout.parts(reference, memoryview(mapping))
-            self._call = number
-            self._seen = len(frame.buffers) > 1
-        self._flags = (
-            framing.HAS_SEGMENT_FLAGS
-            if loan is None or loan in self._mapped
-            else framing.HAS_SEGMENT_FLAGS | framing.LEASE_NOT_RECEIVED
-        )
-        self._loan = loan if loan in self._mapped else None
-        self.lends = self._loan is not None
+            self._call_segment = number
+            self._has_views = len(frame.buffers) > 1
+        arrived = lease is None or lease in self._mapped
+        self._flags = framing.HAS_SEGMENT_FLAGS if arrived else framing.HAS_SEGMENT_FLAGS | framing.LEASE_NOT_RECEIVED
+        self._result_segment = lease if arrived else None
+        self.has_result_segment = self._result_segment is not None
         self.active = True
         return True
 
-    def dump(self, result: object, shared: payload.SharedMain | None) -> list[Buffer]:
-        """Return the payload of a result that is probably large, or what names it where it was written.
+    def dump_result(self, result: object, shared: payload.SharedMain | None) -> list[Buffer]:
+        """Return the payload of a result that is probably large, or a reference to the segment that now holds it.
 
         Raises:
             Exception: as `payload.dumps`.
         """
-        assert self._loan is not None
+        assert self._result_segment is not None
         pickled = OutOfBandPickle(result, shared)
         plan = layout.Layout(pickled.pieces, pickled.out_of_band)
-        mapping = self._mapped[self._loan]
+        mapping = self._mapped[self._result_segment]
         if THRESHOLD <= plan.size <= len(mapping) and not pickled.mentions(payload.CLASS_BY_VALUE):
             with memoryview(mapping) as whole:
                 plan.write(whole)
             self._flags |= framing.RESULT_IN_SEGMENT
-            return [plan.reference(self._loan)]
+            return [plan.reference(self._result_segment)]
         return plan.buffers()
 
-    def answer(self) -> int:
-        """End the task, of whose objects the caller holds none any more; return the flags of its answer."""
+    def end_task(self) -> int:
+        """End the task and return the flags of its answer. The caller holds no object of the task any more."""
         flags, self._flags = self._flags, 0
-        number, self._call = self._call, None
-        self._loan = None
-        self.active = self.lends = False
-        if number is not None and self._is_free(number):
+        number, self._call_segment = self._call_segment, None
+        self._result_segment = None
+        self.active = self.has_result_segment = False
+        if number is not None and self._release_call(number):
             flags |= framing.CALL_SEGMENT_FREE
-        self._seen = self._forked = False
+        self._has_views = self._forked = False
         return flags
 
-    def _is_free(self, number: int) -> bool:
-        """Return whether the call's segment may be used again; otherwise it is left to those who look at it."""
+    def _release_call(self, number: int) -> bool:
+        """Return whether the call's segment may be used again. Otherwise it is left to the objects that view it."""
         mapping = self._mapped[number]
-        if self._seen and (self._forked or memory.has_views(mapping)):
+        if self._has_views and (self._forked or memory.has_views(mapping)):
             del self._mapped[number]
             return False
-        if self._seen:
+        if self._has_views:
             memory.discard_private_pages(mapping, len(mapping))
         return True
 
@@ -135,6 +133,6 @@ class Borrowing:
         self._forked = True
 
     def close_in_forked_child(self) -> None:
-        """Let go of what nobody looks at, in a process that a task forked."""
+        """Unmap what no object views, in a process that a task forked."""
         self._mapped.clear()
-        self.active = self.lends = False
+        self.active = self.has_result_segment = False

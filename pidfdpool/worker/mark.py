@@ -1,16 +1,19 @@
-"""The mark by which a worker's descendants are known, wherever they went.
+"""The mark by which the template recognizes a worker's descendants, even if they left the worker's process group.
 
-A descendant may leave its worker's process group and session, and outlive its parents; what it cannot help inheriting
-is its resource limits. RLIMIT_LOCKS limits nothing since Linux 2.4.25 (getrlimit(2)), but is still kept, inherited by
-fork and exec, and readable from outside with prlimit(2). So each worker makes its soft limit a number of its own. The
-hard limit stays, and with it whatever right there was to change either.
+The worker sets and removes its own mark, on its thread (`Mark`). The template makes marks, and reads those of its
+children (`make`, `of`).
 
-The worker puts the mark on, and takes it off while a task runs whose descendants are to be spared. The template reads
-it on its children. Where limits cannot be set or read there are no marks, and only process groups are killed.
+A descendant may leave its worker's process group and session, and outlive its parents. But it always inherits the
+resource limits. RLIMIT_LOCKS limits nothing since Linux 2.4.25 (getrlimit(2)), but the kernel still stores it, fork
+and exec pass it on, and prlimit(2) reads it from outside. So each worker sets its soft limit to a number of its own.
+The hard limit is not changed, nor is the right to change either of them.
 
-A mark says of itself that it is one. A template that was nested in a task may be killed, and then what its workers
-left comes to the outer template, which never knew those workers: but whatever carries a mark and comes to a template
-without being of a living worker of its own has lost its worker.
+The mark is removed while a task runs whose descendants are to be spared. Where limits cannot be set or read there are
+no marks, and only process groups are killed.
+
+A mark can be told from an ordinary limit. That matters where a template is nested in a task and is killed. Then the
+outer template adopts what its workers left, although it never knew these workers. But a process that has a mark and
+becomes a template's child, without belonging to a living worker of that template, has lost its worker.
 """
 
 from __future__ import annotations
@@ -20,12 +23,12 @@ import resource
 from contextlib import suppress
 
 _LIMIT = 10  # RLIMIT_LOCKS; the number is the same on every architecture, and `resource` has no name for it
-_SIGN = 0x2B1D  # 14 bits
+_SIGN = 0x2B1D  # 14 bits, which tell a mark from an ordinary limit
 _RANDOM_BITS, _GENERATION_BITS = 24, 24  # 62 in all, so that no interface takes it for a negative number
 
 
 def random_prefix() -> int:
-    """Return the random part of one template's marks, so that those of nested pools differ."""
+    """Return the random part of one template's marks. It makes the marks of nested pools differ."""
     return int.from_bytes(os.urandom(_RANDOM_BITS // 8))
 
 
@@ -36,7 +39,7 @@ def make(prefix: int, generation: int) -> int:
 
 
 def of(pid: int) -> int | None:
-    """Return the mark that a process carries; None if it has none, or is out of reach; 0 is the caller."""
+    """Return the mark of a process; None if it has none, or may not be read. pid: 0 means the caller."""
     with suppress(OSError, ValueError):
         soft, _ = resource.prlimit(pid, _LIMIT)
         return soft if soft >> (_RANDOM_BITS + _GENERATION_BITS) == _SIGN else None
@@ -44,23 +47,23 @@ def of(pid: int) -> int | None:
 
 
 class Mark:
-    """The calling process's own."""
+    """The mark of the calling process."""
 
-    __slots__ = ("_before", "_mark")
+    __slots__ = ("_mark", "_original")
 
     def __init__(self, mark: int) -> None:
         self._mark = mark
-        self._before: int | None = None
+        self._original: int | None = None
         with suppress(OSError, ValueError):
-            self._before = resource.getrlimit(_LIMIT)[0]
+            self._original = resource.getrlimit(_LIMIT)[0]
 
-    def put_on(self) -> None:
-        """Mark this process, and all that it starts from now on. Nothing happens where that is not possible."""
+    def set(self) -> None:
+        """Mark this process, and all that it starts from now on. Does nothing where that is not possible."""
         self._set(self._mark)
 
-    def take_off(self) -> None:
-        """Go back to what was before: a nested worker then carries the mark of the worker around it."""
-        self._set(self._before)
+    def remove(self) -> None:
+        """Restore the original limit. That of a nested worker is the mark of the worker in which the pool runs."""
+        self._set(self._original)
 
     def _set(self, soft: int | None) -> None:
         if soft is not None:

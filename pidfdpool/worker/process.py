@@ -1,12 +1,13 @@
-"""The loop of a worker: read a task, run it, write what came of it.
+"""The main program and the loop of a worker: it reads a task, runs it, and writes the answer.
 
-One thread, blocking I/O, one channel to the host. A worker is never in the middle of two things, so its death can
-cost one task at most. It ends when the host says LEAVE or closes the channel, or when the template dies.
+Called by `template.worker_fork` in the new process, right after the fork. It has one thread, blocking I/O, and one
+channel to the host. A worker runs one task at a time, so its death can fail one task at most. It exits when the host
+sends EXIT or closes the channel, or when the template dies.
 
-Nothing that a task raises ends a worker: SystemExit and KeyboardInterrupt are the outcome of that task, too.
+No exception of a task ends a worker: SystemExit and KeyboardInterrupt are outcomes of that task like others.
 
-The one thing that other threads may do is to say that the worker is not well. They, or a signal handler that runs in
-the middle of a write, must neither split a frame nor wait for it: see `_send`.
+Other threads may do one thing here: report that the worker is unhealthy. They, or a signal handler that runs in the
+middle of a write, must neither split a frame nor wait for it: see `_report`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pidfdpool.transport import black_box, frame_rules, framing, tokens
 from pidfdpool.transport.black_box import ANNOUNCED, CLAIMED, LAST_BEGUN, TAKEN_BACK_FROM
 from pidfdpool.transport.channel import Channel
 from pidfdpool.worker import chunk, context, handover, identity, rebuild_guard, script_module, tracebacks
-from pidfdpool.worker.leased_segments import Borrowing
+from pidfdpool.worker.leased_segments import LeasedSegments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from pidfdpool.worker.mark import Mark
 
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
-_MOST_KIB = 2**32 - 1  # what the frame has room for
+_MAX_KIB = 2**32 - 1  # what the frame has room for
 
 
 class Worker:
@@ -49,39 +50,45 @@ class Worker:
         boot: Boot,
         host_fd: int,
         sentinel: int | None,
-        its_tokens: int,
-        box: int,
+        tokens_fd: int,
+        black_box_fd: int,
         mark: Mark,
     ) -> None:
+        """Take over the descriptors.
+
+        end, cookie: the worker's end of its channel, and what it writes before each frame.
+        host_fd: readable once the host is gone. sentinel: in the fallback, what this process holds open for its life.
+        """
         self._channel = Channel(end, frame_rules.TO_WORKER, send_cookie=cookie)
-        self._segments = Borrowing(self._channel)
-        self._sending = native.lock()
-        self._unsaid: deque[str] = deque()  # reasons why this worker is not well
-        self._unwell = False  # there was one: no further task is begun
-        self._outdated = False  # a task needs what this worker does not have of the script, and was not begun
+        self._segments = LeasedSegments(self._channel)
+        self._send_lock = native.lock()
+        self._unsent_reasons: deque[str] = deque()  # why this worker is unhealthy
+        self._is_unhealthy = False  # there was a reason: no further task is begun
+        self._outdated = False  # a task was not begun, because it needs the script and this worker has not run it
         self._slot = slot
         self._boot = boot
         self._host_fd = host_fd
         self._pid = os.getpid()
         self._shared = payload.InheritedMain() if boot.forked else payload.ReceivedMain()
-        self._line: deque[Frame] = deque()  # what was read and is to be done: tasks, and at last to leave
-        self._tokens = its_tokens
+        self._queue: deque[Frame] = deque()  # frames that were read and are not yet handled: TASK, at the end EXIT
+        self._tokens = tokens_fd
         self._spin = Spin(boot.spin)
-        self._box = box
-        self._notes = black_box.map_words(box)  # what the host is to know of this process when it is dead
-        self._passed = 0  # the first of the tasks that were taken back, once they are passed over
+        self._black_box = black_box_fd
+        self._record = black_box.map_words(black_box_fd)  # what the host has to know of this process when it is dead
+        self._skip_from = 0  # the first of the tasks that were taken back, while they are skipped
         self._mark = mark
         self._statm: int | None = None
-        self._handing = handover.Handing()
-        # Held open until this process ends: the box, and in the fallback the sign of life.
-        self._held = [its_tokens, box] if sentinel is None else [its_tokens, box, sentinel]
-        # A process that a task forks must not hold the channel: the host would not see that the worker closed it.
+        self._handover = handover.Handover()
+        # They stay open until this process exits.
+        self._held_fds = [fd for fd in (tokens_fd, black_box_fd, sentinel) if fd is not None]
+        # A process that a task forks must not hold the channel: the host would not see that the worker has closed it.
         os.register_at_fork(after_in_child=self._close_in_forked_child)
 
     def run(self) -> int:
-        """Run tasks until there are to be no more; return the exit code."""
+        """Run tasks until the host sends EXIT; return the exit code."""
         prctl.set_name(f"pidfd-worker{self._slot}")
-        # A tool that is in each process's bootstrap begins and ends there, and does not expect to have begun before.
+        # A tool that has replaced multiprocessing's bootstrap starts and stops there. It must not have started
+        # before.
         (exiting.forget if identity.bootstrap_is_replaced() else exiting.begin)()
         identity.become_process(f"PidfdPoolWorker-{self._slot}", (self._slot + 1,), self._boot, self._host_fd)
         return identity.run(self._work)
@@ -89,62 +96,65 @@ class Worker:
     def _work(self) -> int:
         script_module.set_signals()
         hygiene.start_faulthandler()
-        with suppress(Exception):  # without it a stack is missing one day, and nothing else
-            black_box.record_stacks(self._box)
-        self._mark.put_on()
+        with suppress(Exception):  # only stacks in death reports depend on it
+            black_box.record_stacks(self._black_box)
+        self._mark.set()
         context.install(self._beat, self._report)
-        chunk.shared, chunk.box = self._shared, self._box
+        chunk.shared_main, chunk.black_box_fd = self._shared, self._black_box
         if self._boot.watch_memory:
             with suppress(OSError):
                 self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-                self._held.append(self._statm)
+                self._held_fds.append(self._statm)
         try:
             if not self._initialize():
                 return 1
             self._send(framing.encode(framing.READY))
-            while self._work_off():
-                self._read(self._spin.wait(self._look, self._channel.receive))
+            while self._run_queued():
+                self._enqueue(self._spin.wait(self._poll, self._channel.receive))
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            pass  # the host has no use for us any more
-        self._handing.see_fetched(self._channel.fileno())
+            pass  # the host is gone, or has given up this worker
+        self._handover.wait_until_fetched(self._channel.fileno())
         exiting.run()
         return 0
 
-    # ---- what the host is told -----------------------------------------------------------------------------
+    # ---- sending -------------------------------------------------------------------------------------------
 
     def _send(self, pieces: list[Buffer]) -> None:
-        with self._sending:
+        with self._send_lock:
             self._channel.send(pieces)
-        if self._unsaid:
-            self._say_unsaid()
+        if self._unsent_reasons:
+            self._send_reasons()
 
     def _report(self, reason: str) -> None:
-        """Say that this worker is not well: now, or as soon as the frame that is being written is complete."""
-        self._unwell = True
-        self._unsaid.append(reason)
-        with suppress(OSError):  # the host is gone; the loop will see that
-            self._say_unsaid()
+        """Report that this worker is unhealthy: now, or as soon as the frame that is being written is complete.
 
-    def _say_unsaid(self) -> None:
-        # Whoever finds the lock taken leaves it to its holder, who looks again after giving it back.
-        while self._unsaid and self._sending.acquire(blocking=False):
+        From any thread, or from a signal handler.
+        """
+        self._is_unhealthy = True
+        self._unsent_reasons.append(reason)
+        with suppress(OSError):  # the host is gone; the loop will notice
+            self._send_reasons()
+
+    def _send_reasons(self) -> None:
+        # A caller that finds the lock held leaves the reasons to its holder, which looks again after it is released.
+        while self._unsent_reasons and self._send_lock.acquire(blocking=False):
             try:
                 with suppress(IndexError):  # another thread was quicker
-                    reason = self._unsaid.popleft().encode("utf-8", "backslashreplace")
+                    reason = self._unsent_reasons.popleft().encode("utf-8", "backslashreplace")
                     self._channel.send(framing.encode(framing.UNHEALTHY, buffers=[reason]))
             finally:
-                self._sending.release()
+                self._send_lock.release()
 
     def _beat(self) -> None:
-        with suppress(OSError):  # the task has closed what is not its own
-            black_box.record_heartbeat(self._box, time.monotonic())
+        with suppress(OSError):  # the task has closed a descriptor that is not its own
+            black_box.record_heartbeat(self._black_box, time.monotonic())
 
     def _memory(self) -> int:
         """Return this process's resident memory in KiB; 0: not known."""
         assert self._statm is not None
         try:
             pages, shared = (int(field) * _PAGE_KIB for field in os.pread(self._statm, 128, 0).split()[1:3])
-            return min(pages - min(shared, self._segments.mapped >> 10), _MOST_KIB)
+            return min(pages - min(shared, self._segments.mapped_bytes >> 10), _MAX_KIB)
         except (OSError, ValueError, IndexError):
             return 0
 
@@ -158,7 +168,7 @@ class Worker:
             return False
         except BaseException as error:
             tracebacks.cut(error)
-            # Said by the same logger, in the same words, as in the standard library's workers.
+            # By the same logger, and with the same message, as in the standard library's workers.
             import logging
 
             from pidfdpool.process import journal
@@ -169,60 +179,60 @@ class Worker:
             return False
         return True
 
-    def _look(self) -> list[Frame]:
+    def _poll(self) -> list[Frame]:
         try:
             return self._channel.receive_nowait()
         except BlockingIOError:
             return []
 
-    def _read(self, frames: list[Frame]) -> None:
-        """Take what was read: tasks and the word to leave in their order, what is about segments at once."""
+    def _enqueue(self, frames: list[Frame]) -> None:
+        """Put TASK and EXIT into the queue, and handle frames about segments at once."""
         for frame in frames:
             if frame.kind <= framing.EXIT:
-                self._line.append(frame)
+                self._queue.append(frame)
             else:
-                self._segments.take(frame)
+                self._segments.handle_frame(frame)
 
-    def _work_off(self) -> bool:
-        """Do what was read so far; return whether there is to be more."""
-        line, notes = self._line, self._notes
-        while line:
-            frame = line[0]
+    def _run_queued(self) -> bool:
+        """Handle what is in the queue; return False if the worker has to exit."""
+        queue, record = self._queue, self._record
+        while queue:
+            frame = queue[0]
             if frame.kind == framing.EXIT:
                 return False
             if frame.slot & framing.NEEDS_SCRIPT and not scripts.ran_again:
                 self._send(framing.encode(framing.OUTDATED))
                 return False
-            if self._unwell and line[-1].kind != framing.EXIT:
-                self._read(self._channel.receive())  # the host has been told: it takes these back, and sends LEAVE
+            if self._is_unhealthy and queue[-1].kind != framing.EXIT:
+                self._enqueue(self._channel.receive())  # the host knows it: it takes the tasks back, and sends EXIT
             elif not tokens.take(self._tokens):
-                # Looked at before the host hears of it and sends others.
-                stolen = notes[ANNOUNCED] and not notes[TAKEN_BACK_FROM]
-                self._drop()
+                # Read before the host gets DROPPED and sends other tasks.
+                stolen = record[ANNOUNCED] and not record[TAKEN_BACK_FROM]
+                self._drop_taken_back()
                 if stolen:
                     raise RuntimeError("a task has taken tokens of this worker's, which only its loop may take")
             else:
-                notes[CLAIMED] = number = frame.value
-                # Looked at after that: the host takes back first, and looks then what is at hand.
-                if notes[TAKEN_BACK_FROM] and self._is_taken_back(number):
-                    self._drop()
+                record[CLAIMED] = number = frame.value
+                # TAKEN_BACK_FROM is read after CLAIMED is written. The host takes back first, then reads CLAIMED.
+                if record[TAKEN_BACK_FROM] and self._is_taken_back(number):
+                    self._drop_taken_back()
                     continue
-                notes[LAST_BEGUN] = number
-                line.popleft()
+                record[LAST_BEGUN] = number
+                queue.popleft()
                 self._answer(frame)
                 if self._outdated:
                     return False
         return True
 
     def _is_taken_back(self, number: int) -> bool:
-        """Return whether a task for which there is a token was taken back: some task has put tokens down itself."""
-        first = self._notes[TAKEN_BACK_FROM]
-        # So were those behind it, also those that are still to be read.
-        self._passed = first if number == first or self._passed == first else 0
-        return bool(self._passed)
+        """Return whether a task was taken back although there is a token. Then some task has added tokens itself."""
+        first = self._record[TAKEN_BACK_FROM]
+        # The tasks behind the first one were taken back, too, even those that are still to be read.
+        self._skip_from = first if number == first or self._skip_from == first else 0
+        return bool(self._skip_from)
 
     def _answer(self, frame: Frame) -> None:
-        """Run a task and write what came of it."""
+        """Run a task and write the answer."""
         began = time.monotonic()
         kind, buffers = self._run_task(frame)
         if kind == framing.OUTDATED:
@@ -231,104 +241,104 @@ class Worker:
             return
         if kind == framing.CALL_NOT_RECEIVED:
             self._send(framing.encode(kind, value=frame.value))
-            frame = self._sent_anew(frame.value)
+            frame = self._receive_again(frame.value)
             kind, buffers = self._run_task(frame)
-        told = framing.encode_duration(time.monotonic() - began)
+        slot = framing.encode_duration(time.monotonic() - began)
         if self._segments.active:
-            told |= self._segments.answer()
+            slot |= self._segments.end_task()
         elif frame.slot & framing.USES_SEGMENTS:
-            told |= framing.HAS_SEGMENT_FLAGS
+            slot |= framing.HAS_SEGMENT_FLAGS
         memory = 0 if self._statm is None else self._memory()
-        self._send(framing.encode(kind, told, memory, frame.value, buffers))
+        self._send(framing.encode(kind, slot, memory, frame.value, buffers))
 
-    def _sent_anew(self, number: int) -> Frame:
-        """Return the frame of a task when it has come for the second time, behind others that wait."""
+    def _receive_again(self, number: int) -> Frame:
+        """Return the frame of a task when it has arrived for the second time, perhaps behind other frames."""
         while True:
-            for frame in self._line:
+            for frame in self._queue:
                 if frame.kind == framing.TASK and frame.value == number:
-                    self._line.remove(frame)
+                    self._queue.remove(frame)
                     return frame
-            self._read(self._channel.receive())
+            self._enqueue(self._channel.receive())
 
-    def _drop(self) -> None:
-        """Pass over tasks that the host has taken back: with no token left, that is all of them.
+    def _drop_taken_back(self) -> None:
+        """Drop the tasks that the host has taken back. As no token is left, these are all that were read.
 
-        A task's token is there before the task is, and after taking some back the host sends no task until it has
-        heard that they were dropped.
+        The host adds a task's token before it sends the task. After it has taken tasks back, it sends no task until
+        it has received DROPPED.
         """
         count = 0
-        while self._line and self._line[0].kind == framing.TASK:
-            self._line.popleft()
+        while self._queue and self._queue[0].kind == framing.TASK:
+            self._queue.popleft()
             count += 1
         self._send(framing.encode(framing.DROPPED, value=count))
 
     def _run_task(self, frame: Frame) -> tuple[int, list[Buffer]]:
-        """Run a task as its flags say, and return its outcome."""
+        """Run a task as its flags say, and return the kind and the buffers of the answer."""
         if type(frame.buffers) is framing.MissingBuffers:
-            return self._refuse(frame.buffers.size)
+            return self._no_memory_for(frame.buffers.size)
         deadline = framing.DEADLINE.unpack(frame.buffers.pop())[0] if frame.slot & framing.HAS_DEADLINE else None
         spare = frame.slot & framing.SPARE_DESCENDANTS
-        if frame.slot & framing.USES_SEGMENTS and not self._segments.open(frame):
+        if frame.slot & framing.USES_SEGMENTS and not self._segments.begin_task(frame):
             return framing.CALL_NOT_RECEIVED, []
         context.enter(frame.value, frame.generation, deadline)
         if spare:
-            self._mark.take_off()
+            self._mark.remove()
         try:
-            return self._outcome(frame)
+            return self._run_call(frame)
         finally:
             if spare:
-                self._mark.put_on()
+                self._mark.set()
             context.leave()
 
-    def _refuse(self, size: int) -> tuple[int, list[Buffer]]:
-        """Answer a call for which there was no memory."""
-        told = f"this worker (pid {self._pid}) has not enough memory to receive the call, which takes {size} bytes"
-        return framing.ERROR, payload.dump_error(MemoryError(told), self._shared)
+    def _no_memory_for(self, size: int) -> tuple[int, list[Buffer]]:
+        """Return the answer to a call that did not fit into memory."""
+        text = f"this worker (pid {self._pid}) has not enough memory to receive the call, which takes {size} bytes"
+        return framing.ERROR, payload.dump_error(MemoryError(text), self._shared)
 
-    def _outcome(self, frame: Frame) -> tuple[int, list[Buffer]]:
-        """Run the call and return the kind and the buffers to answer with. Holds on to nothing of the task's."""
-        note = rebuild_guard.note
+    def _run_call(self, frame: Frame) -> tuple[int, list[Buffer]]:
+        """Run the call and return the kind and the buffers of the answer. Keeps no object of the task's."""
+        state = rebuild_guard.state
         try:
-            note.bystanders = rebuild_guard.other_threads() if count_threads() else ()
-            note.doing = rebuild_guard.CALL
+            state.unrelated_threads = rebuild_guard.other_threads() if count_threads() else ()
+            state.activity = rebuild_guard.CALL
             function, arguments, keywords = payload.loads(frame.buffers)
-            note.doing = None
+            state.activity = None
             frame.buffers.clear()
             result = function(*arguments, **keywords)
             del function, arguments, keywords
             if os.getpid() != self._pid:
-                self._leave()
-            dump = self._segments.dump if self._segments.lends else payload.dumps
+                self._exit_forked_child()
+            dump = self._segments.dump_result if self._segments.has_result_segment else payload.dumps
             kind, buffers = framing.RESULT, dump(result, self._shared)
-        except scripts.NeedsScript:  # raised while the call is rebuilt, so nothing of it has run
-            note.doing = None
+        except scripts.NeedsScript:  # raised while the call is unpickled, so nothing of it has run
+            state.activity = None
             return framing.OUTDATED, []
         except BaseException as error:
-            note.doing = None
+            state.activity = None
             if os.getpid() != self._pid:
-                self._leave()
-            kind, buffers = framing.ERROR, tracebacks.told(error, self._shared)
+                self._exit_forked_child()
+            kind, buffers = framing.ERROR, tracebacks.dump_error(error, self._shared)
         if picklers.shared_resources:
-            self._handing.note()
+            self._handover.add_shared()
         hygiene.flush_output()
         return kind, buffers
 
-    def _leave(self) -> None:
-        """End a process that a task forked and that came back out of the task: it is no worker."""
+    def _exit_forked_child(self) -> None:
+        """Exit a process that a task has forked and that has returned from the task. It is no worker."""
         hygiene.flush_output()
         os._exit(0)
 
     def _close_in_forked_child(self) -> None:
         context.forget()
         chunk.forget_in_forked_child()
-        self._notes.release()
+        self._record.release()
         rebuild_guard.forget_in_forked_child()
         self._segments.close_in_forked_child()
         self._channel.close()
-        # Before its box is closed: a signal's stack would go into whatever has that number next.
+        # Before the black box is closed, or a signal would write a stack into the file that gets its number next.
         with suppress(Exception):
             black_box.stop_recording_stacks()
-        for fd in self._held:
+        for fd in self._held_fds:
             with suppress(OSError):
                 native.close(fd)
-        self._held.clear()
+        self._held_fds.clear()

@@ -1,13 +1,16 @@
-"""Whether this worker is rebuilding a call at the moment, and why no pool may be started meanwhile.
+"""Refuses to start a pool while a worker is unpickling ("rebuilding") a call or an initializer.
 
-A call is rebuilt before it is run: its function's module is imported. A module that starts a pool when it is imported
-would do so in each worker, and in each worker of those pools again: hundreds of processes after a few seconds. So
-the worker notes when it rebuilds something (`note`, `during`), and a pool that is about to be started asks here.
-Making a pool without using it starts nothing and stays allowed, and so does using one in a running task.
+The worker's loop, `chunk`, `boot` and `script_module` record when they unpickle something (`state`, `during`), on the
+worker's thread. The executor asks before it starts a pool (`check`), on any thread and in any process. In a process
+that is no worker nothing is ever recorded.
 
-The note is kept once per process, not once per thread: threads that a module starts when it is imported are part of
-the import. Threads that were there before have nothing to do with it and are let pass. A process that is forked
-during an import is part of it, too. Does nothing in a process that is no worker.
+To unpickle a call imports the module of its function. A module that starts a pool when it is imported would start one
+in each worker, and in each worker of those pools again: hundreds of processes after a few seconds. To make a pool
+without using it starts nothing and is allowed. To use a pool in a running task is allowed, too.
+
+The state is stored once per process, not once per thread, because threads that a module starts when it is imported
+are part of the import. Threads that existed before have nothing to do with it and are not refused. A process that is
+forked during an import is part of it, too.
 """
 
 from __future__ import annotations
@@ -26,22 +29,22 @@ CALL = "a worker was rebuilding a task"
 INITIALIZER = "a worker was rebuilding its initializer"
 
 
-class Note:
-    """What is noted of this process.
+class State:
+    """What this process is unpickling.
 
     Attributes:
-        doing: what it is rebuilding: a main clause that says which process does what. None: nothing.
-        bystanders: the threads that were there before; `other_threads` tells them.
+        activity: a clause that says which process does what, for the error. None: nothing is being unpickled.
+        unrelated_threads: the idents of threads that existed before it began; see `other_threads`.
     """
 
-    __slots__ = ("bystanders", "doing")
+    __slots__ = ("activity", "unrelated_threads")
 
     def __init__(self) -> None:
-        self.doing: str | None = None
-        self.bystanders: Collection[int] = ()
+        self.activity: str | None = None
+        self.unrelated_threads: Collection[int] = ()
 
 
-note = Note()  # the worker's loop writes it by itself, for each task: a call would cost more than all of the rest
+state = State()  # the worker's loop sets its attributes for each task; a function call would take longer than that
 
 
 def other_threads() -> Collection[int]:
@@ -50,38 +53,38 @@ def other_threads() -> Collection[int]:
 
 
 @contextmanager
-def during(doing: str) -> Iterator[None]:
-    """Note what the block is doing. May stand within another one, whose note holds again afterwards."""
-    before = note.doing, note.bystanders
-    note.bystanders = other_threads()
-    note.doing = doing
+def during(activity: str) -> Iterator[None]:
+    """Record what the block is doing. Blocks may be nested; the outer activity is restored at the end."""
+    before = state.activity, state.unrelated_threads
+    state.unrelated_threads = other_threads()
+    state.activity = activity
     try:
         yield
     finally:
-        note.doing, note.bystanders = before
+        state.activity, state.unrelated_threads = before
 
 
 def forget_in_forked_child() -> None:
-    """Forget the note in a process that a bystander has forked."""
-    if get_ident() in note.bystanders:
-        note.doing = None
+    """Clear the state in a process that an unrelated thread has forked."""
+    if get_ident() in state.unrelated_threads:
+        state.activity = None
 
 
 def check() -> None:
-    """Look whether a pool may be started now; the caller is about to start one.
+    """Raise if no pool may be started now. The caller is about to start one.
 
     Raises:
-        RuntimeError: this process is rebuilding something. The message names the module that is being imported, the
+        RuntimeError: this process is unpickling something. The message names the module that is being imported, the
             line that uses the pool, and what to do about it.
     """
-    if note.doing is not None and get_ident() not in note.bystanders:
-        raise RuntimeError(_refusal(note.doing, sys._getframe(1)))
+    if state.activity is not None and get_ident() not in state.unrelated_threads:
+        raise RuntimeError(_message(state.activity, sys._getframe(1)))
 
 
-# ---- what the error says ---------------------------------------------------------------------------------------
+# ---- the error's message ---------------------------------------------------------------------------------------
 
 
-def _refusal(doing: str, frame: FrameType) -> str:
+def _message(activity: str, frame: FrameType) -> str:
     import os
 
     from pidfdpool.worker import context
@@ -89,19 +92,20 @@ def _refusal(doing: str, frame: FrameType) -> str:
     task = context.current_task()
     which = f"pid {os.getpid()}" if task is None else f"task {task.id}, pid {os.getpid()}"
     return (
-        f"a pool was used {_place(frame)} while {doing} ({which}). It is not started: each worker would start such a "
-        "pool, and so would the workers of that pool. Use the pool in a function that is not called when the module "
-        'is imported, or below `if __name__ == "__main__":`. The pool may be made anywhere.'
+        f"a pool was used {_place(frame)} while {activity} ({which}). It is not started: each worker would start "
+        "such a pool, and so would the workers of that pool. Use the pool in a function that is not called when the "
+        'module is imported, or below `if __name__ == "__main__":`. The pool may be made anywhere.'
     )
 
 
 def _place(frame: FrameType) -> str:
-    """Say which code uses the pool: the innermost module that is being imported, or else the innermost function."""
-    users = _frames_of_user(frame)
-    for each in users:
+    """Return which code uses the pool: the innermost module that is being imported, or the innermost function."""
+    users_frames = _frames_of_user(frame)
+    for each in users_frames:
         if each.f_code.co_name == "<module>":
             return f"by the import of module {each.f_globals.get('__name__')!r} ({_line(each)})"
-    return f"by {users[0].f_code.co_qualname}() ({_line(users[0])})" if users else "by a thread"
+    innermost = users_frames[0] if users_frames else None
+    return "by a thread" if innermost is None else f"by {innermost.f_code.co_qualname}() ({_line(innermost)})"
 
 
 def _line(frame: FrameType) -> str:
@@ -109,10 +113,10 @@ def _line(frame: FrameType) -> str:
 
 
 def _frames_of_user(frame: FrameType | None) -> list[FrameType]:
-    """Return the frames between the pool that is used and the worker that rebuilds, the innermost first."""
+    """Return the frames of the user's code that lead to the use of the pool, the innermost first."""
     found: list[FrameType] = []
     while frame is not None:
-        if not _is_ours(frame):
+        if not _is_of_package(frame):
             if not frame.f_code.co_filename.startswith("<frozen "):
                 found.append(frame)
         elif found:
@@ -121,6 +125,6 @@ def _frames_of_user(frame: FrameType | None) -> list[FrameType]:
     return found
 
 
-def _is_ours(frame: FrameType) -> bool:
+def _is_of_package(frame: FrameType) -> bool:
     name = frame.f_globals.get("__name__")
     return isinstance(name, str) and name.partition(".")[0] == "pidfdpool"

@@ -1,14 +1,14 @@
-"""The module that stands for the host's script in a template and its workers, as `__main__` and `__mp_main__`.
+"""The module that takes the place of the host's script, as `__main__` and `__mp_main__`, in template and workers.
 
-Its globals are those of the script's functions that travel by value (`namespaces`), so that what is looked up by name
-is found: by pickle, by schedulers that store "__main__:work", by code that imports `__main__`.
+Used on the only thread of a template or worker; never in the host.
 
-The script itself is run here again when something needs it, and then once: in the template, from which all workers
-inherit what it has made. It runs as `__mp_main__`, as in a process that multiprocessing spawns, so what it has behind
-`if __name__ == "__main__":` does not run. Who asks `__main__` for a name that nobody has foreseen gets it from a
-script that is run for that in the worker.
+Its globals are those of the script's functions that are sent by value (`namespaces`). So a look-up by name finds
+them: by pickle, by schedulers that store "__main__:work", by code that imports `__main__`.
 
-On the only thread of a template or worker; never in the host.
+The script itself is run again if something needs it, but only once: in the template, from which all workers inherit
+the result. It runs as `__mp_main__`, as in a process that multiprocessing spawns, so the code below
+`if __name__ == "__main__":` does not run. If a worker looks up a name of `__main__` that no call needed before, the
+script is run in that worker.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ if TYPE_CHECKING:
 else:
     ModuleSpec = type(sys.__spec__)  # `importlib.machinery` loads `warnings`, which template and workers do not need
 
-_real: list[ModuleType] = []  # what was `__main__` before; kept, because it holds the code that runs this process
+_original: list[ModuleType] = []  # the process's own `__main__`, kept alive because its code runs this process
 
 
-class StandIn(ModuleType):
-    """Stands for a script. Its attributes are the script's globals, as far as they are here."""
+class ScriptModule(ModuleType):
+    """Takes the place of the script. Its attributes are those of the script's globals that this process has."""
 
     @property
     def __spec__(self) -> ModuleSpec | None:
-        """Say what multiprocessing goes by, should a task start processes: from where they run the script, or not."""
+        """Tell multiprocessing where processes that a task starts run the script from, or that they must not."""
         script = scripts.current()
         if not script.can_run_again:
-            return ModuleSpec("__main__", None)  # of which it knows that it cannot be run again
+            return ModuleSpec("__main__", None)  # multiprocessing does not run a module of this name again
         return None if script.module is None else ModuleSpec(script.module, None)
 
     @__spec__.setter  # noqa: A003  it is the property that is meant
     def __spec__(self, _spec: object) -> None:
-        pass  # every new module has it set
+        pass  # the interpreter sets it in every new module
 
     def __getattr__(self, name: str) -> Any:
-        """Run the script for a name that only it can tell."""
+        """Run the script for a name that only the script can define."""
         script = scripts.current()
         if not name.startswith("__") and script.can_run_again and name in script.names and not scripts.ran_again:
-            _run_late(self)
+            _run_in_worker(self)
             if name in vars(self):
                 return vars(self)[name]
         hint = f" ({script.obstacle})" if script.obstacle else ""
@@ -57,27 +57,28 @@ class StandIn(ModuleType):
 
 
 def install(script: scripts.Script) -> None:
-    """Put the stand-in in the place of this process's own `__main__`."""
+    """Replace this process's own `__main__`."""
     scripts.received = script
-    module = StandIn("__main__")
+    module = ScriptModule("__main__")
     names = vars(module)
     names[scripts.STAND_IN] = True
     if script.path is not None:
         names["__file__"] = script.path
-    _real.append(sys.modules["__main__"])
+    _original.append(sys.modules["__main__"])
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
 
 
-_signals: dict[int, Any] = {}  # handlers that the interpreter's start or the script has set, for workers
+_worker_handlers: dict[int, Any] = {}  # signal handlers that the interpreter's start or the script has set
 
 
 def run_script() -> None:
     """Run the script for all workers that are forked from now on, unless that was done. Raises nothing.
 
-    What it raises is kept for those who ask for what it did not come to make.
+    An exception of the script is stored. Whoever looks up a global that the script did not define gets it as the
+    reason.
     """
     module = sys.modules["__main__"]
-    if scripts.ran_again or not isinstance(module, StandIn):
+    if scripts.ran_again or not isinstance(module, ScriptModule):
         return
     scripts.ran_again = True
     from pidfdpool.serialization import namespaces, script_calls
@@ -87,30 +88,30 @@ def run_script() -> None:
     _run_into(names)
     for number, handler in _handlers().items():
         if handler is not before[number]:
-            _signals[number] = handler
+            _worker_handlers[number] = handler
             native.set_signal(number, before[number])  # the template has handlers of its own
     namespaces.adopt_script_globals("__main__", script_calls.pickle_value)
 
 
 def keep_signals() -> None:
-    """Note the handlers that the start of this interpreter has set (a .pth file, sitecustomize), for workers."""
-    _signals.update((number, handler) for number, handler in _handlers().items() if callable(handler))
+    """Store the handlers that the start of this interpreter has set (a .pth file, sitecustomize), for workers."""
+    _worker_handlers.update((number, handler) for number, handler in _handlers().items() if callable(handler))
 
 
 def set_signals() -> None:
-    """Set the handlers that were noted. In a worker; Ctrl-C is for the host to decide upon."""
-    for number, handler in _signals.items():
+    """Set the handlers that were stored, but for SIGINT: the host decides what Ctrl-C does. In a worker."""
+    for number, handler in _worker_handlers.items():
         if number != native.signal.SIGINT:
             native.set_signal(number, handler)
 
 
 def _handlers() -> dict[int, Any]:
-    untouchable = native.signal.SIGKILL, native.signal.SIGSTOP
-    return {int(n): native.get_signal(n) for n in native.signal.valid_signals() if n not in untouchable}
+    fixed = native.signal.SIGKILL, native.signal.SIGSTOP
+    return {int(n): native.get_signal(n) for n in native.signal.valid_signals() if n not in fixed}
 
 
-def _run_late(module: ModuleType) -> None:
-    """Run the script beside what there is of it already, which stays as it is."""
+def _run_in_worker(module: ModuleType) -> None:
+    """Run the script in a worker. Globals that exist already are not changed."""
     scripts.ran_again = True
     names: dict[str, Any] = dict(vars(ModuleType("__main__")))
     _run_into(names)
@@ -125,17 +126,17 @@ def _run_into(names: dict[str, Any]) -> None:
         names["__name__"] = "__mp_main__"
         with rebuild_guard.during("the script was run again for workers"):
             exec(code, names)
-    except BaseException as error:  # SystemExit as well: it is not this process that is to end
+    except BaseException as error:  # SystemExit as well: it must not end this process
         import traceback
 
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == names.get("__file__")]
-        place = f" ({names['__file__']}, line {lines[-1]})" if lines else ""  # where the script was, not who raised
+        place = f" ({names['__file__']}, line {lines[-1]})" if lines else ""  # the script's line, not a callee's
         names[scripts.FAILURE] = f"{type(error).__name__}: {error}{place}"
 
 
 def _code_of(script: scripts.Script, names: dict[str, Any]) -> Any:
-    """Return the script's code, having set what a module has before its code runs."""
+    """Return the script's code. Before that, set the attributes that a module has before its code runs."""
     if script.module is None:
         assert script.path is not None
         with open(script.path, "rb") as file:

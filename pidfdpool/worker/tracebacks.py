@@ -1,8 +1,11 @@
-"""Cuts the pool's own frames from the traceback of what a task raised, before it becomes text for the host.
+"""Cuts the pool's own frames from the traceback of an exception of a task, before it becomes text for the host.
 
-The outermost frames are the worker's loop, which is the same for every task. What follows is the task's own code, or
-the pool's pickling, if the call could not be rebuilt or the result not be pickled: of that one frame is kept, which
-says so. `loop.stacks` does the same to the stacks of workers that were told to end.
+Called by the worker's loop and by `chunk`, on the worker's thread; and in the template, for a preload that fails.
+
+The outermost frames belong to the worker's loop and are the same for every task. The frames after them belong to the
+task's own code, or to the pool's pickling, if the call could not be unpickled or the result not be pickled. Of the
+pool's pickling one frame is kept, which shows that. So is the call of an initializer or a preload, in `boot`.
+`loop.stacks` does the same to the stacks of workers that were killed.
 """
 
 from __future__ import annotations
@@ -15,13 +18,19 @@ if TYPE_CHECKING:
 
     from pidfdpool.transport.framing import Buffer
 
-_LOOP = ("pidfdpool.worker.", "pidfdpool.template.")
+_LOOP = (
+    "pidfdpool.template.",
+    "pidfdpool.worker.chunk",
+    "pidfdpool.worker.identity",
+    "pidfdpool.worker.process",
+    "pidfdpool.worker.tracebacks",
+)
 
 
-def told(error: BaseException, shared: payload.SharedMain | None) -> list[Buffer]:
-    """Return what the host is told of an exception, and let go of the frames that it came through.
+def dump_error(error: BaseException, shared: payload.SharedMain | None) -> list[Buffer]:
+    """Return the payload of an exception, and release the frames of its traceback.
 
-    They hold all that the task had: its arguments, its variables, a result that did not pickle.
+    The frames hold the task's arguments, its variables, and a result that could not be pickled.
     """
     buffers = payload.dump_error(cut(error), shared)
     exception_chains.drop_tracebacks(error)
@@ -31,12 +40,12 @@ def told(error: BaseException, shared: payload.SharedMain | None) -> list[Buffer
 def cut(error: BaseException) -> BaseException:
     """Start the exception's traceback where the task's own code starts, and return the exception.
 
-    If there is no frame of the task's, the innermost one is kept.
+    If there is no frame of the task's, the innermost frame is kept.
     """
-    # Neither read nor set by attribute access: it may be a property of the user's class, or a frozen dataclass.
+    # Neither read nor set by attribute access: the user's class may have a property of that name, or be frozen.
     traceback = BaseException.__dict__["__traceback__"]
     trace = traceback.__get__(error)
-    loop = pickling = None  # the innermost frame of each among the pool's own
+    loop = pickling = None  # of the pool's own frames, the innermost one of either kind
     while trace is not None and (module := _module_of(trace)).startswith("pidfdpool."):
         if module.startswith(_LOOP):
             loop = trace

@@ -202,7 +202,7 @@ def test_a_guard_that_another_thread_holds_stops_nobody_in_the_child(pool, fork,
             assert another.submit(calls.double, 2).result(20) == 4
         assert pool.submit(calls.double, 3).result(20) == 6
         assert list(pool.map(calls.double, range(3), timeout=20)) == [0, 2, 4]
-        inner.core.handle(events.ShutdownAsked())
+        inner.core.handle(events.ShutdownRequested())
         inner.core.poller.wake()
         inner.leases.abandon_in_forked_child()
         pool.shutdown()

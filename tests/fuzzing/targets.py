@@ -24,7 +24,7 @@ from pidfdpool.serialization import payload
 from pidfdpool.transport import black_box, framing, tokens
 from pidfdpool.transport.segments import layout, memory
 from pidfdpool.transport.segments.arena import RESULT, Arena
-from pidfdpool.worker.leased_segments import Borrowing
+from pidfdpool.worker.leased_segments import LeasedSegments
 from tests.fuzzing import inputs
 
 _KINDS = {name: sorted(of._rules) for name, of in inputs.GRAMMARS.items()}
@@ -170,19 +170,19 @@ def answers(draw: random.Random) -> int:
 def requests(draw: random.Random) -> int:
     """Take what a worker reads, up to the arguments of a call."""
     came, size = decoded(draw, "the host to a worker", b"")
-    segments = Borrowing(SimpleNamespace(next_descriptor=lambda: None, accept_descriptors=lambda: None))
+    segments = LeasedSegments(SimpleNamespace(next_descriptor=lambda: None, accept_descriptors=lambda: None))
     segments._mapped[1] = memory.Mapping(-1, 1 << 16)
     for frame in came:
         if frame.kind in (framing.MAP_SEGMENT, framing.UNMAP_SEGMENT):
-            segments.take(frame)
+            segments.handle_frame(frame)
         elif frame.kind == framing.TASK:
             if frame.slot & framing.HAS_DEADLINE:
                 framing.DEADLINE.unpack(frame.buffers.pop())
             with contextlib.suppress(ValueError):  # a reference beyond its segment
-                if frame.slot & framing.USES_SEGMENTS and segments.open(frame):
+                if frame.slot & framing.USES_SEGMENTS and segments.begin_task(frame):
                     check(frame.buffers, "a call without buffers")
                     frame.buffers.clear()
-                    segments.answer()
+                    segments.end_task()
     return size
 
 
@@ -239,7 +239,7 @@ def counts(draw: random.Random) -> int:
         ours, theirs = tokens.pair()
         _ends.extend((theirs, black_box.create()))
         _progress.append(Progress(ours))
-        _progress[0].look_into(_ends[1])
+        _progress[0].use_black_box(_ends[1])
     progress, theirs = _progress[0], _ends[0]
     while tokens.take(theirs):
         pass

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import pidfdpool
-from tests.house.pages import DOCS, blocks_of, section_of
+from tests.house.pages import DOCS, PAGES, ROOT, blocks_of, name_of, prose_of, section_of
 from tests.house.test_imports import HOUSE
 
 PACKAGE = Path(pidfdpool.__file__).parent
@@ -108,3 +108,20 @@ def test_the_files_that_the_rooms_are_said_to_have_are_there():
         for name in codes_of(section_of(TEXT, room)):
             if FILE.fullmatch(name):
                 assert (PACKAGE / room / name).is_file(), name
+
+
+BESIDE_A_FILE = re.compile(r"`([A-Za-z_][\w.]*)`\s(?:in|of|\()\s?`((?:\w+/)+\w+\.py)`")
+
+
+def found(name: str) -> Path | None:
+    """Return the file that a page names, which is one of the package, or one beside it."""
+    return next((path for path in (PACKAGE / name, ROOT / name) if path.is_file()), None)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_that_a_page_names_are_there_and_define_what_is_named_beside_them(page):
+    prose = prose_of(page.read_text())
+    named = {code for code in codes_of(prose) if FILE.fullmatch(code) and "/" in code}
+    assert sorted(name for name in named if found(name) is None) == []
+    for name, file in BESIDE_A_FILE.findall(prose):
+        assert name in names_in(found(file)), f"{file} does not define {name}"

@@ -145,7 +145,7 @@ def test_all_that_a_worker_wrote_before_its_death_is_read(monkeypatch, tmp_path)
         results = [pool.submit(calls.double, number) for number in range(20)]
         last = pool.submit(calls.die)
         behind = [pool.submit(calls.double, 1) for _ in range(200)]  # so many tasks are worth sending ahead
-        eventually(lambda: len(pool._pool.machine.given) > 21, "the others are ahead of it")
+        eventually(lambda: len(pool._pool.machine.prefetched) > 21, "the others are ahead of it")
         (tmp_path / "release").touch()
         assert begun.wait(20)  # the pool thread is in a callback
         eventually(lambda: not is_alive(pid), "the worker has killed itself")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pidfdpool.deaths import Cause
 from pidfdpool.loop.death_reports import DeathReports, Evidence
 from pidfdpool.pidfd import ExitStatus
-from pidfdpool.scheduler.actions import Report
+from pidfdpool.scheduler.actions import ReportDeath
 
 
 class Counters:
@@ -23,7 +23,7 @@ class Counters:
 def test_what_the_kernel_has_killed_is_told_of_one_death():
     witness = DeathReports([], remembered=5)
     witness._memory = Counters()
-    report = Report(0, 1, 4711, Cause.CRASH, ExitStatus.from_wait_status(9), 1.0, 0)
+    report = ReportDeath(0, 1, 4711, Cause.CRASH, ExitStatus.from_wait_status(9), 1.0, 0)
     deaths = [witness.record(report, Evidence(), None) for _ in range(2)]
     assert [death.oom_kills for death in deaths] == [1, 0]
     assert [death.memory_events for death in deaths] == [{"oom_kill": 1}, {}]

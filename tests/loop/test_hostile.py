@@ -207,7 +207,7 @@ def send_ahead(pool, count: int) -> None:
     """Have what waits sent to the worker, though it is little, and however slow the tasks before were."""
     seem_quick(pool)
     pool.resize(1)  # any decision will do
-    eventually(lambda: len(pool._pool.machine.given) == count, "it is ahead")
+    eventually(lambda: len(pool._pool.machine.prefetched) == count, "it is ahead")
 
 
 # ---- tokens -------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def machine_of(pool):
 
 
 def given(pool) -> int:
-    return len(machine_of(pool).given)
+    return len(machine_of(pool).prefetched)
 
 
 class Held:
@@ -111,7 +111,7 @@ def test_a_task_that_has_begun_behind_another_cannot_be_cancelled(held, tmp_path
     with held.pool._pool.core.poller.serving:  # nobody takes answers meanwhile
         held.release()
         eventually(lambda: os.path.exists(path), "it runs")
-        assert second._number in machine_of(held.pool).given, "for all that the host knows"
+        assert second._number in machine_of(held.pool).prefetched, "for all that the host knows"
         assert second.cancel() is False
         assert not second.cancelled()
     (tmp_path / "second.release").touch()
@@ -177,7 +177,7 @@ def test_what_is_limited_in_time_is_not_sent_ahead(held):
     before = len(held.submit_ahead())
     limited = [held.pool.options(timeout=60).submit(calls.append, held.log, before + index) for index in range(3)]
     others = [held.pool.submit(calls.append, held.log, before + 3 + index) for index in range(3)]
-    assert not {future._number for future in limited} & set(machine_of(held.pool).given)
+    assert not {future._number for future in limited} & set(machine_of(held.pool).prefetched)
     held.release()
     results_of([*limited, *others])
     assert held.ran() == list(range(before + 6))

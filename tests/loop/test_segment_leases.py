@@ -341,7 +341,7 @@ def test_a_call_that_is_taken_back_leaves_its_segment_to_the_next(tmp_path):
         holding = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "release"))
         eventually((tmp_path / "runs").exists, "it runs")
         ahead = pool.submit(large.echo, b"x" * MB)
-        eventually(lambda: pool._pool.machine.given, "it is ahead")
+        eventually(lambda: pool._pool.machine.prefetched, "it is ahead")
         before = set(arena_of(pool).segments)
         assert ahead.cancel()
         del ahead

@@ -55,7 +55,7 @@ def test_of_a_task_its_own_frames_are_told(header, below):
 
 
 def test_a_chunk_of_map_is_the_loops():
-    chunk = [frame(f"{OURS}/worker/chunk.py", END, name) for name in ("_make", "call_all")]
+    chunk = [frame(f"{OURS}/worker/chunk.py", END, name) for name in ("_make_calls", "call_all")]
     assert told(HEADER, *TASK, *chunk, *BY_EXEC) == [HEADER, *TASK]
 
 

@@ -35,8 +35,8 @@ def test_a_task_whose_deadline_has_passed_is_given_to_no_worker_though_no_tick_c
 def test_only_what_has_been_heard_of_is_judged():
     machine = begun(deadline=5.0)
     machine.decide(ev.Submitted(2), 2.0)
-    assert machine.decide(ev.Tick(heard_until=6.9), 8.0) == []
-    assert machine.decide(ev.Tick(heard_until=7.0), 8.0) == [do.Expire(2)]
+    assert machine.decide(ev.Tick(read_until=6.9), 8.0) == []
+    assert machine.decide(ev.Tick(read_until=7.0), 8.0) == [do.Expire(2)]
 
 
 def test_a_task_that_begins_in_time_is_told_its_deadline_and_may_take_longer():
@@ -72,7 +72,7 @@ def crash(machine: Machine, now: float) -> list:
     """Have the worker that runs task 1 die; leave out the report and the spawns."""
     slot = machine.slots[machine.running[1]]
     actions = machine.decide(ev.Died(slot.index, slot.generation, KILLED), now)
-    assert isinstance(actions[0], do.Report)
+    assert isinstance(actions[0], do.ReportDeath)
     return [action for action in actions[1:] if not isinstance(action, do.Spawn)]
 
 
@@ -122,7 +122,7 @@ def test_a_cause_that_retry_on_does_not_name_is_not_tried_again():
     machine = begun(retries=9, retry_on=(MemoryExceeded,), hard_memory_per_child=1000, retry_backoff=7.0)
     assert crash(machine, 2.0) == [do.Fail(1, Cause.CRASH)]
     machine = begun(retries=9, retry_on=(MemoryExceeded,), hard_memory_per_child=1000, retry_backoff=7.0)
-    machine.decide(ev.MemoryFound(0, 1, 2000), 2.0)
+    machine.decide(ev.MemoryMeasured(0, 1, 2000), 2.0)
     assert crash(machine, 2.1) == [do.Retry(1, 2, 7.0)]
 
 
@@ -198,22 +198,22 @@ def test_a_shutdown_that_cancels_fails_a_task_between_its_attempts():
     machine = begun(retries=1, retry_backoff=30.0)
     crash(machine, 2.0)
     machine.decide(ev.Submitted(2), 2.0)
-    actions = machine.decide(ev.ShutdownAsked(cancel=True), 3.0)
-    assert actions[:2] == [do.Fail(1, Cause.SHUTDOWN), do.Withdraw(2)]
+    actions = machine.decide(ev.ShutdownRequested(cancel=True), 3.0)
+    assert actions[:2] == [do.Fail(1, Cause.SHUTDOWN), do.Cancel(2)]
     assert machine.phase is Phase.CLOSING
 
 
 def test_a_shutdown_that_cancels_fails_a_task_whose_future_runs_though_no_worker_read_it():
     machine = begun()
     machine.decide(ev.Died(0, 1, KILLED, unbegun=1), 2.0)
-    assert do.Fail(1, Cause.SHUTDOWN) in machine.decide(ev.ShutdownAsked(cancel=True), 3.0)
+    assert do.Fail(1, Cause.SHUTDOWN) in machine.decide(ev.ShutdownRequested(cancel=True), 3.0)
 
 
 def test_a_shutdown_that_does_not_cancel_waits_for_further_attempts():
     machine = begun(retries=1, retry_backoff=30.0)
     crash(machine, 2.0)
     replace(machine, 2.0)
-    assert machine.decide(ev.ShutdownAsked(), 3.0) == []
+    assert machine.decide(ev.ShutdownRequested(), 3.0) == []
     assert machine.decide(ev.Tick(), 32.0) == [do.Send(0, 2, 1, attempt=2)]
     assert machine.decide(ev.Finished(0, 2, 1), 63.0) == [do.Deliver(1), do.Stop(0, 2)]
 
@@ -221,7 +221,7 @@ def test_a_shutdown_that_does_not_cancel_waits_for_further_attempts():
 def test_a_break_ends_the_pause_between_two_attempts():
     machine = begun(retries=1, retry_backoff=30.0)
     crash(machine, 2.0)
-    actions = machine.decide(ev.TemplateHopeless("its preload fails"), 3.0)
+    actions = machine.decide(ev.TemplateUnusable("its preload fails"), 3.0)
     assert only(actions, do.FailBroken) == [do.FailBroken(1, "its preload fails")]
     assert machine.decide(ev.Tick(), 100.0) == []
 
@@ -235,5 +235,5 @@ def test_a_break_at_a_crash_fails_a_task_that_would_be_tried_again():
 
 def test_what_is_submitted_too_late_is_failed_and_does_not_hang():
     machine = started(1)
-    machine.decide(ev.ShutdownAsked(), 1.0)
+    machine.decide(ev.ShutdownRequested(), 1.0)
     assert machine.decide(ev.Submitted(1), 1.0) == [do.FailBroken(1, "the pool is shut down")]

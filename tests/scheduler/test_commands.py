@@ -53,7 +53,7 @@ def test_a_worker_that_leaves_anyway_is_not_replaced(state):
     slot = parts.worker()
     parts.workforce.move(slot, state)
     parts.commands.retire(slot, Cause.AGE, 1.0)
-    assert (slot.retires_for, parts.workforce.retiring) == (None, [])
+    assert (slot.retire_cause, parts.workforce.retiring) == (None, [])
 
 
 def test_tasks_are_asked_back_once_at_a_time_and_only_if_there_are_some():
@@ -64,7 +64,7 @@ def test_tasks_are_asked_back_once_at_a_time_and_only_if_there_are_some():
     parts.commands.recall_all()
     parts.commands.recall(empty)
     assert parts.actions() == []
-    full.recalled = False
+    full.recall_pending = False
     parts.commands.recall(full, 1)
     assert parts.actions() == [do.TakeBack(full.index, full.generation, 1)]
 

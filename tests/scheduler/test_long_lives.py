@@ -88,11 +88,13 @@ class Life:
                 return
             [step] = self.draw.choices(list(self.odds), list(self.odds.values()))
             step()
-        for event in self.draw.choice([[], [ev.ShutdownAsked(cancel=True)], [ev.KillAsked(9)], [ev.KillAsked(15)]]):
+        for event in self.draw.choice(
+            [[], [ev.ShutdownRequested(cancel=True)], [ev.KillRequested(9)], [ev.KillRequested(15)]]
+        ):
             self.world.cancelling = True
-            self.world.killing = isinstance(event, ev.KillAsked)
+            self.world.killing = isinstance(event, ev.KillRequested)
             self.world.happen(event)
-        self.world.happen(ev.ShutdownAsked())
+        self.world.happen(ev.ShutdownRequested())
         self.world.end()
 
     def worker(self, wanted):
@@ -146,10 +148,10 @@ class Life:
         if self.draw.random() < 0.1 and worker.ready and not worker.outbox and state is not State.STARTING:
             self.world.happen(ev.Ready(*place))  # out of turn
         elif self.draw.random() < 0.05:
-            self.world.happen(ev.Babbled(*place, "something"))
+            self.world.happen(ev.ProtocolViolated(*place, "something"))
         elif self.draw.random() < 0.1 and worker.works and not worker.outbox:
             worker.hung_up = True
-            self.world.happen(ev.HungUp(*place))
+            self.world.happen(ev.ChannelClosed(*place))
         else:
             self.world.bury(worker)
 
@@ -161,7 +163,7 @@ class Life:
         number = self.some_begun()
         if number is not None:
             self.world.tasks[number].kill_asked = True
-            self.world.happen(ev.TaskKillAsked(number))
+            self.world.happen(ev.TaskKillRequested(number))
 
     def cancel(self) -> None:
         found = [n for n, task in self.world.tasks.items() if not task.begun]
@@ -169,7 +171,7 @@ class Life:
             self.world.happen(ev.Cancelled(self.draw.choice(found)))
 
     def resize(self) -> None:
-        self.world.happen(ev.Resized(self.draw.choice([1, 2, 3, 4])))
+        self.world.happen(ev.ResizeRequested(self.draw.choice([1, 2, 3, 4])))
 
     def next_send_goes_wrong(self) -> None:
         self.world.refuse_next = self.draw.random() < 0.5

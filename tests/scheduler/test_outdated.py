@@ -19,7 +19,7 @@ def with_three():
     for task in (2, 3, 4):
         machine.decide(ev.Submitted(task), 1.0)
     slot.ahead.extend(machine.queue.pop() for _ in range(2))
-    machine.given.update(dict.fromkeys(slot.ahead, slot.index))
+    machine.prefetched.update(dict.fromkeys(slot.ahead, slot.index))
     return machine
 
 
@@ -37,7 +37,7 @@ def test_all_that_it_held_comes_back_in_order():
     machine = with_three()
     machine.decide(ev.Outdated(0, 1), 2.0)
     assert list(machine.queue) == [1, 2, 3, 4]
-    assert not machine.given
+    assert not machine.prefetched
     machine.decide(ev.Died(0, 1, ENDED, unbegun=3), 2.1)
     assert list(machine.queue) == [1, 2, 3, 4]
 
@@ -45,7 +45,7 @@ def test_all_that_it_held_comes_back_in_order():
 def test_its_death_is_ordinary():
     machine = begun()
     machine.decide(ev.Outdated(0, 1), 2.0)
-    (report,) = only(machine.decide(ev.Died(0, 1, ENDED, unbegun=1), 2.1), do.Report)
+    (report,) = only(machine.decide(ev.Died(0, 1, ENDED, unbegun=1), 2.1), do.ReportDeath)
     assert (report.cause, report.task, report.cause.ordinary) == (Cause.SCRIPT, None, True)
 
 
@@ -78,7 +78,7 @@ def test_no_clock_of_its_task_goes_on(limit):
 def test_a_task_that_was_to_be_killed_is_not_sent_again():
     """Guards: the worker had said so before it was killed, and the task went to another one."""
     machine = begun()
-    assert do.Signal(0, 1, KILL) in machine.decide(ev.TaskKillAsked(1), 1.5)
+    assert do.Signal(0, 1, KILL) in machine.decide(ev.TaskKillRequested(1), 1.5)
     machine.decide(ev.Outdated(0, 1), 2.0)
     assert list(machine.queue) == []
     assert do.Fail(1, Cause.KILL) in machine.decide(ev.Died(0, 1, KILLED, unbegun=1), 2.1)

@@ -12,7 +12,7 @@ from tests.scheduler.driving import ENDED, KILLED, get_ready, only, started
 def prestarted(count: int, workers: int = 4, **policy) -> Machine:
     """Return a machine whose template came up after so many workers were asked for, all of which are ready at 0.0."""
     machine = Machine(Policy(max_workers=workers, **policy))
-    assert machine.decide(ev.Prestarted(count), 0.0) == [do.StartTemplate()]
+    assert machine.decide(ev.PrestartRequested(count), 0.0) == [do.StartTemplate()]
     spawned = machine.decide(ev.TemplateUp(), 0.0)
     assert spawned == [do.Spawn(index, index + 1) for index in range(min(count, workers))]
     for action in spawned:
@@ -32,14 +32,14 @@ def test_there_are_never_more_than_the_pool_may_have():
 
 def test_to_ask_again_or_for_fewer_changes_nothing():
     machine = prestarted(3)
-    assert machine.decide(ev.Prestarted(3), 1.0) == []
-    assert machine.decide(ev.Prestarted(1), 1.0) == []
-    assert machine.decide(ev.Prestarted(4), 1.0) == [do.Spawn(3, 4)]
+    assert machine.decide(ev.PrestartRequested(3), 1.0) == []
+    assert machine.decide(ev.PrestartRequested(1), 1.0) == []
+    assert machine.decide(ev.PrestartRequested(4), 1.0) == [do.Spawn(3, 4)]
 
 
 def test_those_that_are_there_already_count():
     machine = started(3, ready=1)
-    assert machine.decide(ev.Prestarted(3), 1.0) == [do.Spawn(1, 2), do.Spawn(2, 3)]
+    assert machine.decide(ev.PrestartRequested(3), 1.0) == [do.Spawn(1, 2), do.Spawn(2, 3)]
 
 
 def test_one_that_dies_is_replaced():
@@ -58,15 +58,15 @@ def test_they_leave_when_they_idle_too_long_and_do_not_come_back():
 
 def test_a_pool_that_shrinks_in_between_starts_no_more_than_it_may_have():
     machine = Machine(Policy(max_workers=4))
-    machine.decide(ev.Prestarted(4), 0.0)
-    machine.decide(ev.Resized(2), 0.0)
+    machine.decide(ev.PrestartRequested(4), 0.0)
+    machine.decide(ev.ResizeRequested(2), 0.0)
     assert machine.decide(ev.TemplateUp(), 0.0) == [do.Spawn(0, 1), do.Spawn(1, 2)]
-    assert machine.decide(ev.Resized(4), 1.0) == []
+    assert machine.decide(ev.ResizeRequested(4), 1.0) == []
 
 
 def test_a_template_that_is_lost_first_is_started_again_for_them():
     machine = Machine(Policy(max_workers=2))
-    machine.decide(ev.Prestarted(2), 0.0)
+    machine.decide(ev.PrestartRequested(2), 0.0)
     machine.decide(ev.TemplateLost("no processes"), 0.0)
     assert machine.decide(ev.Tick(), machine.deadline()) == [do.StartTemplate()]
     assert len(only(machine.decide(ev.TemplateUp(), 1.0), do.Spawn)) == 2
@@ -74,6 +74,6 @@ def test_a_template_that_is_lost_first_is_started_again_for_them():
 
 def test_a_pool_that_shuts_down_starts_none():
     machine = Machine(Policy(max_workers=2))
-    machine.decide(ev.Prestarted(2), 0.0)
-    machine.decide(ev.ShutdownAsked(), 0.0)
+    machine.decide(ev.PrestartRequested(2), 0.0)
+    machine.decide(ev.ShutdownRequested(), 0.0)
     assert only(machine.decide(ev.TemplateUp(), 0.0), do.Spawn) == []

@@ -144,7 +144,7 @@ class Drive(RuleBasedStateMachine):
             self.world.happen(ev.Cancelled(number))
         if kill and not task.resolved:
             task.kill_asked = True
-            self.world.happen(ev.TaskKillAsked(number))
+            self.world.happen(ev.TaskKillRequested(number))
 
     @running
     @rule(many=st.integers(2, 12))
@@ -155,26 +155,26 @@ class Drive(RuleBasedStateMachine):
     @running
     @rule(size=st.integers(1, 4))
     def resize(self, size):
-        self.world.happen(ev.Resized(max(size, self.machine.policy.min_workers)))
+        self.world.happen(ev.ResizeRequested(max(size, self.machine.policy.min_workers)))
 
     @running
     @rule(count=st.integers(1, 6))
     def prestart(self, count):
-        self.world.happen(ev.Prestarted(count))
+        self.world.happen(ev.PrestartRequested(count))
 
     @running
     @rule(cancel=st.booleans())
     @precondition(lambda self: len(self.world.tasks) > 4)
     def shut_down(self, cancel):
         self.world.cancelling = self.world.cancelling or cancel
-        self.world.happen(ev.ShutdownAsked(cancel))
+        self.world.happen(ev.ShutdownRequested(cancel))
 
     @running
     @rule(signal=st.sampled_from([9, 15]))
     @precondition(lambda self: len(self.world.tasks) > 6)
     def kill_all(self, signal):
         self.world.killing = self.world.cancelling = True
-        self.world.happen(ev.KillAsked(signal))
+        self.world.happen(ev.KillRequested(signal))
 
     @running
     @rule(seconds=st.sampled_from([0.01, 0.3, 6.0, 40.0]))
@@ -230,7 +230,7 @@ class Drive(RuleBasedStateMachine):
     @precondition(lambda self: self.world.template in ("up", "starting") and len(self.world.tasks) > 6)
     def template_is_hopeless(self):
         self.world.lose_template()
-        self.world.happen(ev.TemplateHopeless("its preload fails"))
+        self.world.happen(ev.TemplateUnusable("its preload fails"))
         assert self.machine.phase not in (Phase.OPEN, Phase.DRAINING)
 
     @some(unborn)
@@ -345,7 +345,7 @@ class Drive(RuleBasedStateMachine):
             return
         world = self.world
         if not world.closed:
-            world.happen(ev.ShutdownAsked())
+            world.happen(ev.ShutdownRequested())
         world.end()
 
 

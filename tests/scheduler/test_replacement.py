@@ -18,7 +18,7 @@ from tests.scheduler.driving import ENDED, KILL, KILLED, TERM, begun, get_ready,
 
 
 def busy(machine: Machine) -> int:
-    return machine.states[State.BUSY]
+    return machine.counts[State.BUSY]
 
 
 # ---- replaced, once the replacement is ready ---------------------------------------------------------------
@@ -136,7 +136,7 @@ def test_a_worker_that_is_to_leave_before_it_is_ready_is_not_taken_for_one_that_
     machine.decide(ev.Submitted(1), 1.0)
     machine.decide(ev.Submitted(2), 1.0)
     machine.decide(ev.Spawned(1, 2, 101), 1.0)
-    assert machine.decide(ev.Resized(1), 2.0) == [do.Stop(1, 2)]
+    assert machine.decide(ev.ResizeRequested(1), 2.0) == [do.Stop(1, 2)]
     assert machine.decide(ev.Tick(), 4.0) == []
     assert machine.decide(ev.Died(1, 2, ENDED), 5.0)[0].cause is Cause.RESIZE
     assert machine.restart_limiter.streak == 0
@@ -170,7 +170,7 @@ def test_a_template_that_does_not_leave_is_killed():
     machine.decide(ev.Submitted(1), 0.0)
     machine.decide(ev.TemplateUp(), 0.0)
     machine.decide(ev.SpawnFailed(0, 1, "no"), 0.0)
-    assert machine.decide(ev.ShutdownAsked(cancel=True), 1.0) == [do.Withdraw(1), do.StopTemplate()]
+    assert machine.decide(ev.ShutdownRequested(cancel=True), 1.0) == [do.Cancel(1), do.StopTemplate()]
     assert machine.decide(ev.Tick(), 4.9) == []
     assert machine.decide(ev.Tick(), 5.0) == [do.KillTemplate()]
     assert machine.decide(ev.TemplateLost("killed"), 5.0) == [do.Close()]
@@ -289,8 +289,8 @@ def test_an_idle_worker_that_waits_for_its_replacement_is_not_ended_for_idleness
 
 def test_a_pool_that_shrank_and_grew_again_holds_what_it_was_left_with_until_more_is_needed():
     machine = started(3)
-    machine.decide(ev.Resized(1), 1.0)
-    assert machine.decide(ev.Resized(3), 2.0) == []
+    machine.decide(ev.ResizeRequested(1), 1.0)
+    assert machine.decide(ev.ResizeRequested(3), 2.0) == []
     assert machine.level == 1
 
 
@@ -315,8 +315,8 @@ def test_a_pool_that_grows_starts_workers_for_what_waits():
     machine = begun()
     machine.decide(ev.Submitted(2), 1.0)
     machine.decide(ev.Submitted(3), 1.0)
-    assert machine.decide(ev.Resized(2), 2.0) == [do.Spawn(1, 2)]
-    assert machine.decide(ev.Resized(9), 2.0) == [do.Spawn(2, 3)]
+    assert machine.decide(ev.ResizeRequested(2), 2.0) == [do.Spawn(1, 2)]
+    assert machine.decide(ev.ResizeRequested(9), 2.0) == [do.Spawn(2, 3)]
 
 
 def test_a_pool_that_shrinks_lets_the_idle_go_first_then_the_starting_then_those_that_run_longest():
@@ -324,8 +324,8 @@ def test_a_pool_that_shrinks_lets_the_idle_go_first_then_the_starting_then_those
     for task, now in ((1, 1.0), (2, 2.0)):
         machine.decide(ev.Submitted(task), now)
     idle = next(slot for slot in machine.slots if slot.state is State.IDLE)
-    assert machine.decide(ev.Resized(2), 3.0) == [do.Stop(idle.index, idle.generation)]
-    assert machine.decide(ev.Resized(1), 4.0) == []
+    assert machine.decide(ev.ResizeRequested(2), 3.0) == [do.Stop(idle.index, idle.generation)]
+    assert machine.decide(ev.ResizeRequested(1), 4.0) == []
     first = machine.slots[machine.running[1]]
     assert machine.decide(ev.Finished(first.index, first.generation, 1), 5.0) == [
         do.Deliver(1),
@@ -339,7 +339,7 @@ def test_a_pool_that_shrank_runs_no_more_tasks_than_it_is_large():
     machine = started(2)
     for task, now in ((1, 1.0), (2, 1.5), (3, 1.5)):
         machine.decide(ev.Submitted(task), now)
-    machine.decide(ev.Resized(1), 2.0)
+    machine.decide(ev.ResizeRequested(1), 2.0)
     leaver = machine.slots[machine.running[1]]
     actions = machine.decide(ev.Finished(leaver.index, leaver.generation, 1), 3.0)
     assert actions == [do.Deliver(1), do.Stop(leaver.index, leaver.generation)]
@@ -383,9 +383,9 @@ def test_a_shutdown_stops_workers_that_start_and_kills_those_that_stay():
     machine = started(1, ready=0, stop_grace=4.0)
     machine.decide(ev.Submitted(1), 0.0)
     machine.decide(ev.Spawned(0, 1, 100), 0.0)
-    assert machine.decide(ev.ShutdownAsked(cancel=True), 1.0) == [do.Withdraw(1), do.Stop(0, 1)]
+    assert machine.decide(ev.ShutdownRequested(cancel=True), 1.0) == [do.Cancel(1), do.Stop(0, 1)]
     assert machine.decide(ev.Tick(), 5.0) == [do.Signal(0, 1, KILL)]
-    assert machine.decide(ev.KillAsked(TERM), 5.0) == [do.Signal(0, 1, TERM)]
+    assert machine.decide(ev.KillRequested(TERM), 5.0) == [do.Signal(0, 1, TERM)]
 
 
 # ---- for years ---------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pidfdpool.scheduler import events as ev
 from pidfdpool.scheduler.machine import Machine
 from pidfdpool.scheduler.policy import Policy
 from pidfdpool.scheduler.states import RULES, Phase, State, Template, render_rules
-from pidfdpool.scheduler.workers import EXIT_AFTER_HANG_UP
+from pidfdpool.scheduler.workers import EXIT_AFTER_CLOSE
 from tests.scheduler.driving import ENDED, KILLED, started
 
 
@@ -37,7 +37,7 @@ def test_a_death_fails_the_running_task_and_refills_at_once():
     machine = started(1)
     machine.decide(ev.Submitted(1), 5.0)
     actions = machine.decide(ev.Died(0, 1, KILLED), 6.0)
-    report = do.Report(0, 1, 100, Cause.CRASH, KILLED, uptime=6.0, tasks_done=1, task=1, attempt=1)
+    report = do.ReportDeath(0, 1, 100, Cause.CRASH, KILLED, uptime=6.0, tasks_done=1, task=1, attempt=1)
     assert actions == [report, do.Fail(1, Cause.CRASH), do.Spawn(0, 2)]
 
 
@@ -45,7 +45,7 @@ def test_an_unread_task_goes_back_to_the_head_of_the_queue():
     machine = started(1)
     machine.decide(ev.Submitted(1), 5.0)
     machine.decide(ev.Submitted(2), 5.0)
-    report = do.Report(0, 1, 100, Cause.CRASH, KILLED, uptime=6.0, tasks_done=1)
+    report = do.ReportDeath(0, 1, 100, Cause.CRASH, KILLED, uptime=6.0, tasks_done=1)
     assert machine.decide(ev.Died(0, 1, KILLED, unbegun=1), 6.0) == [report, do.Spawn(0, 2)]
     assert list(machine.queue) == [1, 2]
 
@@ -57,7 +57,7 @@ def test_a_worker_gets_its_replacement_along_with_the_last_task_of_its_share():
     assert machine.decide(ev.Spawned(1, 2, 101), 1.0) == []
     assert machine.decide(ev.Ready(1, 2), 1.0) == [], "no more tasks run than the pool is large"
     assert machine.decide(ev.Finished(0, 1, 1), 1.0) == [do.Deliver(1), do.Stop(0, 1), do.Send(1, 2, 2)]
-    assert machine.decide(ev.Died(0, 1, ENDED), 1.1) == [do.Report(0, 1, 100, Cause.TASKS, ENDED, 1.1, 2)]
+    assert machine.decide(ev.Died(0, 1, ENDED), 1.1) == [do.ReportDeath(0, 1, 100, Cause.TASKS, ENDED, 1.1, 2)]
 
 
 @pytest.mark.parametrize("limit", ["timeout", "heartbeat_timeout", "deadline"])
@@ -89,13 +89,13 @@ def test_young_deaths_are_answered_by_growing_pauses_and_then_by_giving_up():
     for generation, pause in ((1, 0.1), (2, 0.2), (3, 0.3)):
         machine.decide(ev.Spawned(0, generation, 100), now)
         reported = machine.decide(ev.Died(0, generation, KILLED), now)
-        assert [type(action) for action in reported] == [do.Report]
+        assert [type(action) for action in reported] == [do.ReportDeath]
         assert machine.deadline() == pytest.approx(now + pause)
         now += pause
         assert machine.decide(ev.Tick(), now) == [do.Spawn(0, generation + 1)]
     machine.decide(ev.Spawned(0, 4, 100), now)
     actions = machine.decide(ev.Died(0, 4, KILLED), now)
-    assert isinstance(actions[0], do.Report)
+    assert isinstance(actions[0], do.ReportDeath)
     assert isinstance(actions[1], do.FailBroken)
     assert "4 processes died within 60 s" in machine.broken
     assert "killed by SIGKILL" in machine.broken
@@ -171,7 +171,7 @@ def test_a_cancelled_task_leaves_the_queue_and_a_running_one_stays():
     machine = started(1)
     machine.decide(ev.Submitted(1), 1.0)
     machine.decide(ev.Submitted(2), 1.0)
-    assert machine.decide(ev.Cancelled(2), 1.0) == [do.Withdraw(2)]
+    assert machine.decide(ev.Cancelled(2), 1.0) == [do.Cancel(2)]
     assert machine.decide(ev.Cancelled(1), 1.0) == []
     assert machine.decide(ev.Cancelled(2), 1.0) == []
 
@@ -180,10 +180,10 @@ def test_shutdown_finishes_the_queue_then_the_workers_then_the_template():
     machine = started(1)
     machine.decide(ev.Submitted(1), 1.0)
     machine.decide(ev.Submitted(2), 1.0)
-    assert machine.decide(ev.ShutdownAsked(), 1.0) == []
+    assert machine.decide(ev.ShutdownRequested(), 1.0) == []
     assert machine.decide(ev.Finished(0, 1, 1), 1.0) == [do.Deliver(1), do.Send(0, 1, 2)]
     assert machine.decide(ev.Finished(0, 1, 2), 1.0) == [do.Deliver(2), do.Stop(0, 1)]
-    report = do.Report(0, 1, 100, Cause.SHUTDOWN, ENDED, 1.0, 3)
+    report = do.ReportDeath(0, 1, 100, Cause.SHUTDOWN, ENDED, 1.0, 3)
     assert machine.decide(ev.Died(0, 1, ENDED), 1.0) == [report, do.StopTemplate()]
     assert machine.decide(ev.TemplateLost("asked"), 1.0) == [do.Close()]
     assert machine.phase is Phase.CLOSED
@@ -193,13 +193,13 @@ def test_shutdown_with_cancel_withdraws_the_queue():
     machine = started(1)
     for task in (1, 2, 3):
         machine.decide(ev.Submitted(task), 1.0)
-    assert machine.decide(ev.ShutdownAsked(cancel=True), 1.0) == [do.Withdraw(2), do.Withdraw(3)]
+    assert machine.decide(ev.ShutdownRequested(cancel=True), 1.0) == [do.Cancel(2), do.Cancel(3)]
 
 
 def test_a_lost_template_is_started_again_after_a_pause():
     machine = started(1)
     assert machine.decide(ev.TemplateLost("killed"), 1.0) == []
-    assert machine.decide(ev.Died(0, 1, KILLED), 1.0) == [do.Report(0, 1, 100, Cause.TEMPLATE, KILLED, 1.0, 1)]
+    assert machine.decide(ev.Died(0, 1, KILLED), 1.0) == [do.ReportDeath(0, 1, 100, Cause.TEMPLATE, KILLED, 1.0, 1)]
     assert machine.deadline() == pytest.approx(1.05)
     assert machine.decide(ev.Tick(), 1.06) == [do.StartTemplate()]
     assert machine.template is Template.STARTING
@@ -211,7 +211,7 @@ def test_on_crash_break_breaks_at_the_first_death():
     machine.decide(ev.Submitted(1), 1.0)
     machine.decide(ev.Submitted(2), 1.0)
     actions = machine.decide(ev.Died(1, 2, KILLED), 2.0)
-    assert isinstance(actions[0], do.Report)
+    assert isinstance(actions[0], do.ReportDeath)
     assert actions[1] == do.Fail(1, Cause.CRASH)
     assert actions[2:] == [do.FailBroken(2, machine.broken), do.Signal(0, 1, 9), do.StopTemplate()]
 
@@ -247,9 +247,11 @@ def test_a_worker_that_writes_what_is_no_frame_is_killed_and_it_is_told_what_tha
     slot = machine.slots[0]
     if state is State.STOPPING:
         machine.decide(ev.SendRefused(0, 1, 1), 1.0)
-        machine.decide(ev.KillAsked(15), 1.0)
+        machine.decide(ev.KillRequested(15), 1.0)
     assert slot.state is state
-    assert do.Signal(0, slot.generation, 9) in machine.decide(ev.Babbled(0, slot.generation, "nonsense"), 2.0)
+    assert do.Signal(0, slot.generation, 9) in machine.decide(
+        ev.ProtocolViolated(0, slot.generation, "nonsense"), 2.0
+    )
     assert slot.detail == "nonsense"
 
 
@@ -262,9 +264,9 @@ def test_a_worker_whose_channel_is_closed_is_killed_if_it_does_not_end(state):
         machine.decide(ev.Died(0, 1, ENDED), 1.0)
     slot = machine.slots[0]
     assert slot.state is state
-    assert machine.decide(ev.HungUp(0, slot.generation), 2.0) == []
-    assert machine.deadline() == pytest.approx(2.0 + EXIT_AFTER_HANG_UP)
-    assert machine.decide(ev.Tick(), 2.0 + EXIT_AFTER_HANG_UP) == [do.Signal(0, slot.generation, 9)]
+    assert machine.decide(ev.ChannelClosed(0, slot.generation), 2.0) == []
+    assert machine.deadline() == pytest.approx(2.0 + EXIT_AFTER_CLOSE)
+    assert machine.decide(ev.Tick(), 2.0 + EXIT_AFTER_CLOSE) == [do.Signal(0, slot.generation, 9)]
     actions = machine.decide(ev.Died(0, slot.generation, KILLED), 3.0)
     assert actions[0].cause is Cause.HUNG_UP
     if state is State.BUSY:
@@ -274,7 +276,7 @@ def test_a_worker_whose_channel_is_closed_is_killed_if_it_does_not_end(state):
 def test_a_worker_that_ends_has_only_ended_though_its_channel_was_closed_before():
     machine = started(1)
     machine.decide(ev.Submitted(1), 1.0)
-    machine.decide(ev.HungUp(0, 1), 2.0)
+    machine.decide(ev.ChannelClosed(0, 1), 2.0)
     [report, *_] = machine.decide(ev.Died(0, 1, KILLED), 2.001)
     assert report.cause is Cause.CRASH
 

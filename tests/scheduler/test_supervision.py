@@ -27,7 +27,7 @@ def timed_out(**policy):
 def test_a_task_that_runs_too_long_gets_sigterm_then_its_stack_asked_then_sigkill():
     machine = timed_out()
     assert machine.deadline() == pytest.approx(6.95)
-    assert machine.decide(ev.Tick(), 6.95) == [do.AskStack(0, 1)]
+    assert machine.decide(ev.Tick(), 6.95) == [do.DumpStack(0, 1)]
     assert machine.deadline() == 7.0
     assert machine.decide(ev.Tick(), 7.0) == [do.Signal(0, 1, KILL)]
 
@@ -63,7 +63,7 @@ def test_a_worker_that_is_given_up_holds_no_other_task_back():
 def test_a_result_within_the_grace_is_delivered_and_the_worker_leaves():
     machine = timed_out()
     assert machine.decide(ev.Finished(0, 1, 1), 6.5) == [do.Deliver(1), do.Stop(0, 1)]
-    assert machine.decide(ev.Tick(), 7.0) == [do.AskStack(0, 1), do.Signal(0, 1, KILL)], "SIGKILL comes all the same"
+    assert machine.decide(ev.Tick(), 7.0) == [do.DumpStack(0, 1), do.Signal(0, 1, KILL)], "SIGKILL comes all the same"
     [report] = machine.decide(ev.Died(0, 1, KILLED), 7.1)
     assert (report.cause, report.task, report.tasks_done) == (Cause.TIMEOUT, None, 2)
 
@@ -114,10 +114,10 @@ def test_a_heartbeat_is_looked_for_when_it_is_due_and_again_when_the_next_is():
     machine = begun(heartbeat_timeout=10.0)
     assert machine.deadline() == 11.0
     assert machine.decide(ev.Tick(), 11.0) == [do.CheckHeartbeat(0, 1)]
-    assert machine.decide(ev.LastBeat(0, 1, 8.5), 11.0) == []
+    assert machine.decide(ev.LastHeartbeat(0, 1, 8.5), 11.0) == []
     assert machine.deadline() == 18.5
     assert machine.decide(ev.Tick(), 18.5) == [do.CheckHeartbeat(0, 1)]
-    assert machine.decide(ev.LastBeat(0, 1, 8.5), 18.5)[0] == do.Signal(0, 1, TERM)
+    assert machine.decide(ev.LastHeartbeat(0, 1, 8.5), 18.5)[0] == do.Signal(0, 1, TERM)
     [report, fail, *_] = machine.decide(ev.Died(0, 1, ENDED), 18.6)
     assert (report.cause, fail) == (Cause.HEARTBEAT, do.Fail(1, Cause.HEARTBEAT))
 
@@ -126,7 +126,7 @@ def test_a_heartbeat_is_looked_for_when_it_is_due_and_again_when_the_next_is():
 def test_a_task_without_a_heartbeat_of_its_own_counts_from_its_start(at):
     machine = begun(heartbeat_timeout=10.0)
     machine.decide(ev.Tick(), 11.0)
-    assert machine.decide(ev.LastBeat(0, 1, at), 11.0)[0] == do.Signal(0, 1, TERM)
+    assert machine.decide(ev.LastHeartbeat(0, 1, at), 11.0)[0] == do.Signal(0, 1, TERM)
 
 
 def test_a_heartbeat_of_the_task_before_is_none_of_the_next_one():
@@ -134,7 +134,7 @@ def test_a_heartbeat_of_the_task_before_is_none_of_the_next_one():
     machine.decide(ev.Tick(), 110.0)
     machine.decide(ev.Finished(0, 1, 1), 110.0)
     machine.decide(ev.Submitted(2), 110.0)
-    assert machine.decide(ev.LastBeat(0, 1, 91.0), 110.1) == []
+    assert machine.decide(ev.LastHeartbeat(0, 1, 91.0), 110.1) == []
     assert machine.deadline() == 120.0
 
 
@@ -142,7 +142,7 @@ def test_a_heartbeat_that_is_told_when_the_task_is_over_changes_nothing():
     machine = begun(heartbeat_timeout=10.0)
     machine.decide(ev.Tick(), 11.0)
     machine.decide(ev.Finished(0, 1, 1), 11.0)
-    assert machine.decide(ev.LastBeat(0, 1, None), 11.0) == []
+    assert machine.decide(ev.LastHeartbeat(0, 1, None), 11.0) == []
     assert machine.deadline() is None
 
 
@@ -152,9 +152,9 @@ def test_a_heartbeat_that_is_told_when_the_task_is_over_changes_nothing():
 def test_too_much_memory_while_a_task_runs_is_answered_by_sigkill():
     machine = begun(hard_memory_per_child=1000, memory_interval=0.5)
     assert machine.decide(ev.Tick(), 1.5) == [do.CheckMemory(0, 1)]
-    assert machine.decide(ev.MemoryFound(0, 1, 1000), 1.5) == []
+    assert machine.decide(ev.MemoryMeasured(0, 1, 1000), 1.5) == []
     assert machine.decide(ev.Tick(), 2.0) == [do.CheckMemory(0, 1)]
-    assert machine.decide(ev.MemoryFound(0, 1, 1001), 2.0) == [do.Signal(0, 1, KILL), do.Spawn(1, 2)]
+    assert machine.decide(ev.MemoryMeasured(0, 1, 1001), 2.0) == [do.Signal(0, 1, KILL), do.Spawn(1, 2)]
     [report, fail] = machine.decide(ev.Died(0, 1, KILLED), 2.1)
     assert (report.cause, fail) == (Cause.MEMORY, do.Fail(1, Cause.MEMORY))
 
@@ -170,23 +170,23 @@ def test_memory_is_not_looked_at_while_nothing_runs():
 
 def test_a_worker_that_still_has_too_much_memory_after_sigkill_is_given_up_in_time():
     machine = begun(hard_memory_per_child=1000, memory_interval=0.1)
-    machine.decide(ev.MemoryFound(0, 1, 2000), 2.0)
+    machine.decide(ev.MemoryMeasured(0, 1, 2000), 2.0)
     for now in (2.1, 2.19):
-        machine.decide(ev.MemoryFound(0, 1, 2000), now)
+        machine.decide(ev.MemoryMeasured(0, 1, 2000), now)
     assert do.Fail(1, Cause.MEMORY) in machine.decide(ev.Tick(), 2.2)
 
 
 def test_a_task_that_takes_too_much_memory_within_its_grace_is_killed_at_once_and_counts_as_a_timeout():
     machine = begun(timeout=5.0, hard_memory_per_child=1000, memory_interval=100.0)
     machine.decide(ev.Tick(), 6.0)
-    assert machine.decide(ev.MemoryFound(0, 1, 2000), 6.1) == [do.Signal(0, 1, KILL)]
+    assert machine.decide(ev.MemoryMeasured(0, 1, 2000), 6.1) == [do.Signal(0, 1, KILL)]
     assert do.Fail(1, Cause.TIMEOUT) in machine.decide(ev.Died(0, 1, KILLED), 6.2)
 
 
 def test_a_worker_that_is_given_up_for_what_its_task_has_no_part_in_is_a_crash_to_the_task():
     machine = begun(hard_memory_per_child=1000, memory_interval=100.0)
     assert machine.decide(ev.Ready(0, 1), 2.0) == [do.Signal(0, 1, KILL)], "it spoke out of turn"
-    machine.decide(ev.MemoryFound(0, 1, 2000), 2.0)
+    machine.decide(ev.MemoryMeasured(0, 1, 2000), 2.0)
     assert machine.decide(ev.Tick(), 2.2) == [do.Fail(1, Cause.CRASH)]
 
 
@@ -195,45 +195,45 @@ def test_a_worker_that_is_given_up_for_what_its_task_has_no_part_in_is_a_crash_t
 
 def test_a_running_task_that_is_to_be_killed_gets_sigkill_and_no_other_attempt():
     machine = begun(retries=5)
-    assert machine.decide(ev.TaskKillAsked(1), 2.0) == [do.Signal(0, 1, KILL), do.Spawn(1, 2)]
+    assert machine.decide(ev.TaskKillRequested(1), 2.0) == [do.Signal(0, 1, KILL), do.Spawn(1, 2)]
     [report, fail] = machine.decide(ev.Died(0, 1, KILLED), 2.1)
     assert (report.cause, fail) == (Cause.KILL, do.Fail(1, Cause.KILL))
-    assert machine.decide(ev.TaskKillAsked(1), 3.0) == []
+    assert machine.decide(ev.TaskKillRequested(1), 3.0) == []
 
 
 def test_a_queued_task_that_is_to_be_killed_is_failed_without_a_worker():
     machine = begun()
     machine.decide(ev.Submitted(2), 1.0)
-    assert machine.decide(ev.TaskKillAsked(2), 1.0) == [do.Fail(2, Cause.KILL)]
+    assert machine.decide(ev.TaskKillRequested(2), 1.0) == [do.Fail(2, Cause.KILL)]
     assert machine.decide(ev.Finished(0, 1, 1), 1.0) == [do.Deliver(1)]
 
 
 def test_a_task_that_is_to_be_killed_between_its_attempts_is_not_tried_again():
     machine = begun(retries=5, retry_backoff=10.0)
     machine.decide(ev.Died(0, 1, KILLED), 2.0)
-    assert machine.decide(ev.TaskKillAsked(1), 3.0) == [do.Fail(1, Cause.KILL)]
+    assert machine.decide(ev.TaskKillRequested(1), 3.0) == [do.Fail(1, Cause.KILL)]
     assert machine.deadline() is None
     assert machine.decide(ev.Tick(), 100.0) == []
 
 
 def test_a_result_that_was_written_before_the_kill_is_delivered():
     machine = begun()
-    machine.decide(ev.TaskKillAsked(1), 2.0)
+    machine.decide(ev.TaskKillRequested(1), 2.0)
     assert machine.decide(ev.Finished(0, 1, 1), 2.0)[0] == do.Deliver(1)
 
 
 @pytest.mark.parametrize("unbegun", [False, True])
 def test_the_callers_word_stands_above_a_timeout_that_would_grant_another_attempt(unbegun):
     machine = timed_out(retries=5, retry_on=(TaskTimeout, WorkerCrashed))
-    assert machine.decide(ev.TaskKillAsked(1), 6.1) == [do.Signal(0, 1, KILL)]
+    assert machine.decide(ev.TaskKillRequested(1), 6.1) == [do.Signal(0, 1, KILL)]
     [report, fail] = machine.decide(ev.Died(0, 1, KILLED, int(unbegun)), 6.2)
     assert (report.cause, fail) == (Cause.KILL, do.Fail(1, Cause.KILL))
 
 
 def test_asking_twice_wins_the_worker_no_time():
     machine = begun()
-    machine.decide(ev.TaskKillAsked(1), 2.0)
-    machine.decide(ev.TaskKillAsked(1), 2.19)
+    machine.decide(ev.TaskKillRequested(1), 2.0)
+    machine.decide(ev.TaskKillRequested(1), 2.19)
     assert machine.decide(ev.Tick(), 2.2) == [do.Fail(1, Cause.KILL)]
 
 
@@ -241,7 +241,7 @@ def test_asking_twice_wins_the_worker_no_time():
 
 
 def test_with_on_crash_break_the_pools_own_kills_break_nothing():
-    for end in (ev.TaskKillAsked(1), ev.MemoryFound(0, 1, 9999), ev.Tick()):
+    for end in (ev.TaskKillRequested(1), ev.MemoryMeasured(0, 1, 9999), ev.Tick()):
         machine = begun(timeout=5.0, hard_memory_per_child=1000, on_crash="break")
         machine.decide(end, 6.0)
         assert machine.slots[0].cause in (Cause.KILL, Cause.MEMORY, Cause.TIMEOUT)
@@ -262,11 +262,11 @@ def test_a_crash_leaves_its_task_no_part_in_the_death_of_another():
 
 def test_a_shutdown_with_sigterm_finishes_what_blocks_it_and_gives_no_other_attempt():
     machine = begun(retries=3)
-    assert machine.decide(ev.KillAsked(TERM), 2.0) == [do.Signal(0, 1, TERM)]
+    assert machine.decide(ev.KillRequested(TERM), 2.0) == [do.Signal(0, 1, TERM)]
     [report, fail, stop] = machine.decide(ev.Died(0, 1, ENDED), 2.0)
     assert (report.cause, fail, stop) == (Cause.SHUTDOWN, do.Fail(1, Cause.CRASH), do.StopTemplate())
     machine = begun(retries=3)
-    machine.decide(ev.KillAsked(TERM), 2.0)
+    machine.decide(ev.KillRequested(TERM), 2.0)
     assert machine.decide(ev.Finished(0, 1, 1), 2.0) == [do.Deliver(1), do.Stop(0, 1)]
 
 
@@ -276,5 +276,5 @@ def test_the_pools_policy_decides_about_workers_and_the_tasks_about_time():
     machine.decide(ev.Finished(0, 1, 1), 1.0)
     machine.decide(ev.Submitted(2, policy), 2.0)
     machine.decide(ev.Tick(), 3.0)
-    assert machine.decide(ev.Tick(), 3.96) == [do.AskStack(0, 1)]
+    assert machine.decide(ev.Tick(), 3.96) == [do.DumpStack(0, 1)]
     assert machine.decide(ev.Tick(), 4.0) == [do.Signal(0, 1, KILL)]

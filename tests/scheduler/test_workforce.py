@@ -90,6 +90,6 @@ def test_lists_and_counts_always_agree_with_the_slots():
         living = list(workforce.workers())
         counts = Counter(slot.state for slot in living)
         states = [State.STARTING, State.IDLE, State.BUSY, State.STOPPING]
-        assert [workforce.states[state] for state in states] == [counts[state] for state in states]
+        assert [workforce.counts[state] for state in states] == [counts[state] for state in states]
         assert sorted(workforce.idle) == [slot.index for slot in workforce.slots if slot.state is State.IDLE]
         assert workforce.active == sum(slot.counted for slot in living)

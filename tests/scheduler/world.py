@@ -100,12 +100,12 @@ class World:
         while events:
             self.event = events.pop(0)
             self.doing = self.machine.decide(self.event, self.now)
-            if isinstance(self.event, ev.Declined):
+            if isinstance(self.event, ev.SendSkipped):
                 self.declined.remove(self.event.task)
             for number, action in enumerate(self.doing):
                 events += self.carry_out(action, self.doing[:number])
             if isinstance(self.event, ev.Died):
-                assert sum(isinstance(action, do.Report) for action in self.doing) == 1
+                assert sum(isinstance(action, do.ReportDeath) for action in self.doing) == 1
             self.check()
 
     def submit(self, options: dict | None) -> None:
@@ -264,7 +264,7 @@ class World:
         assert not self.closed, f"{action} after Close"
         self.seen.update([type(action), getattr(action, "cause", None)])
         method = getattr(self, f"do_{type(action).__name__}")
-        if not hasattr(action, "generation") or isinstance(action, (do.Spawn, do.Report)):
+        if not hasattr(action, "generation") or isinstance(action, (do.Spawn, do.ReportDeath)):
             return method(action, before) or []
         worker = self.workers[action.slot]
         assert worker.generation == action.generation
@@ -289,7 +289,7 @@ class World:
             self.decline_next = False
             self.resolve(action.task, "cancelled")
             self.declined.add(action.task)
-            return [ev.Declined(action.slot, action.generation, action.task)]
+            return [ev.SendSkipped(action.slot, action.generation, action.task)]
         task.begun = True
         self.seen["third attempt"] += action.attempt == 3
         if self.refuse_next:
@@ -319,7 +319,7 @@ class World:
         self.seen["taken back"] += count
         return [ev.TakenBack(action.slot, action.generation, count)]
 
-    def do_Began(self, action, worker):  # noqa: N802
+    def do_MarkBegun(self, action, worker):  # noqa: N802
         task = self.tasks[action.task]
         assert not task.resolved
         task.begun = True
@@ -334,16 +334,16 @@ class World:
         worker.signals.append(action.signal)
         worker.gone = worker.gone or action.signal == 9
 
-    def do_AskStack(self, _action, worker):  # noqa: N802
+    def do_DumpStack(self, _action, worker):  # noqa: N802
         assert 15 in worker.signals
 
     def do_CheckHeartbeat(self, action, worker):  # noqa: N802
-        return [ev.LastBeat(action.slot, action.generation, worker.last_beat)]
+        return [ev.LastHeartbeat(action.slot, action.generation, worker.last_beat)]
 
     def do_CheckMemory(self, action, worker):  # noqa: N802
-        return [ev.MemoryFound(action.slot, action.generation, worker.memory)]
+        return [ev.MemoryMeasured(action.slot, action.generation, worker.memory)]
 
-    def do_Report(self, action, _before):  # noqa: N802
+    def do_ReportDeath(self, action, _before):  # noqa: N802
         assert isinstance(self.event, ev.Died), "reported, though nobody died"
         assert (action.slot, action.generation, action.pid) == (self.dead.slot, self.dead.generation, self.dead.pid)
         if action.task is not None:
@@ -360,7 +360,7 @@ class World:
             assert self.killing or task.kill_asked or task.attempts == task.policy.retries + 1
         self.resolve(action.task, "delivered")
 
-    def do_Withdraw(self, action, _before):  # noqa: N802
+    def do_Cancel(self, action, _before):  # noqa: N802
         assert not self.tasks[action.task].begun, "a future that runs cannot be cancelled"
         assert not self.tasks[action.task].read, "cancelled, though a worker has begun it"
         self.resolve(action.task, "cancelled")
@@ -375,7 +375,7 @@ class World:
         else:
             task.deaths += 1
             assert task.policy.poison_after is None or task.deaths < task.policy.poison_after
-        if before and isinstance(before[-1], do.Report):
+        if before and isinstance(before[-1], do.ReportDeath):
             assert before[-1].task == action.task
             assert issubclass(ERRORS.get(before[-1].cause, WorkerCrashed), task.policy.retry_on)
         task.attempts += 1
@@ -394,7 +394,7 @@ class World:
         else:
             assert self.within_rights(cause, task.policy)
         if isinstance(self.event, ev.Died):
-            assert isinstance(before[-1], do.Report)
+            assert isinstance(before[-1], do.ReportDeath)
             assert before[-1].task == action.task, "a death failed a task that was not in the worker"
         self.resolve(action.task, "failed")
 
@@ -448,10 +448,10 @@ class World:
         machine = self.machine
         queued, running = set(machine.queue), set(machine.running)
         assert not queued & running
-        given = set(machine.given)
-        assert not given & (queued | running)
-        assert queued | running | given <= set(machine.tasks)
-        assert given == {number for slot in machine.slots for number in slot.ahead}
+        prefetched = set(machine.prefetched)
+        assert not prefetched & (queued | running)
+        assert queued | running | prefetched <= set(machine.tasks)
+        assert prefetched == {number for slot in machine.slots for number in slot.ahead}
         assert set(machine.tasks) <= set(self.tasks)
         done = {number for number, task in self.tasks.items() if task.resolved}
         unanswered = self.declined

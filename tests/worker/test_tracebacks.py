@@ -62,7 +62,7 @@ def test_a_remote_traceback_has_the_tasks_frames_and_their_source(pool, submit):
 
 def test_a_function_in_c_is_told_by_the_frame_that_calls_it(pool):
     text = remote(pool.submit(int, "x").exception(timeout=20))
-    assert [function for _, function in frames(text)] == ["_outcome"]
+    assert [function for _, function in frames(text)] == ["_run_call"]
 
 
 class Unreducible:
@@ -182,7 +182,7 @@ def test_a_task_without_a_frame_is_told_by_the_frame_that_calls_it(way):
     assert type(error) is TaskTimeout
     lines = error.stack.splitlines()
     assert lines[1] == NO_FRAME
-    assert lines[2].endswith("in _outcome")
+    assert lines[2].endswith("in _run_call")
     assert lines[3:] == ["    result = function(*arguments, **keywords)"]
 
 

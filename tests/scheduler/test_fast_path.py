@@ -1,0 +1,118 @@
+"""The decisions that change nothing but one task, alone; and that they refuse wherever anything else would change."""
+
+from __future__ import annotations
+
+import pytest
+
+from pidfdpool.deaths import Cause
+from pidfdpool.scheduler.states import Phase, State
+from tests.scheduler.parts import Parts
+
+
+def test_a_task_only_waits_while_all_workers_are_busy():
+    parts = Parts(1)
+    parts.worker(State.BUSY, 0)
+    fast = parts.fast_path()
+    assert fast.enqueue(1, 1.0, True)
+    assert (list(parts.queue), parts.state.tasks[1].heavy, parts.actions()) == ([1], True, [])
+
+
+def test_a_task_does_not_wait_behind_a_full_batch():
+    parts = Parts(1)
+    parts.worker(State.BUSY, 0)
+    fast = parts.fast_path(pace=0.00025)
+    assert [fast.enqueue(number, 1.0) for number in (1, 2, 3)] == [True, True, False]
+    assert (list(parts.queue), list(parts.state.tasks)) == ([1, 2], [0, 1, 2])
+
+
+def test_how_many_may_wait_is_found_out_once_after_each_decision():
+    parts = Parts(1)
+    parts.worker(State.BUSY, 0)
+    fast = parts.fast_path()
+    fast.enqueue(1, 1.0)
+    parts.state.phase = Phase.DRAINING
+    assert fast.enqueue(2, 1.0)
+    fast.queue_limit = None
+    assert not fast.enqueue(3, 1.0)
+
+
+def test_a_task_for_an_idle_worker_begins_at_once():
+    parts = Parts(2)
+    parts.worker()
+    slot = parts.worker()
+    assert parts.fast_path().hand_over(1, 4.0) is slot
+    assert (slot.state, slot.task, slot.busy_since) == (State.BUSY, 1, 4.0)
+    assert (parts.state.running, parts.state.tasks[1].attempt, parts.actions()) == ({1: 1}, 1, [])
+
+
+@pytest.mark.parametrize(
+    "why", ["no worker", "phase", "policy", "idle_timeout", "queue", "ahead", "retiring", "size"]
+)
+def test_a_task_is_not_handed_over_where_more_is_to_be_decided(why):
+    options = {"policy": {"timeout": 5.0}, "idle_timeout": {"idle_timeout": 5.0}}.get(why, {})
+    parts = Parts(2, **options)
+    if why != "no worker":
+        parts.worker()
+    if why == "phase":
+        parts.state.phase = Phase.DRAINING
+    elif why == "queue":
+        parts.add_task(9, queued=True)
+    elif why == "ahead":
+        parts.worker(State.BUSY, 8, ahead=(9,))
+    elif why == "retiring":
+        parts.commands.retire(parts.worker(), Cause.AGE, 1.0)
+    elif why == "size":
+        parts.worker(State.BUSY, 8)
+        parts.state.size = 1
+    assert parts.fast_path().hand_over(1, 1.0) is None
+    assert 1 not in parts.state.tasks
+
+
+def test_a_run_of_answers_is_taken_in_one_step():
+    parts = Parts(1)
+    slot = parts.worker(State.BUSY, 1, ahead=(2, 3, 4))
+    fast = parts.fast_path()
+    assert fast.take_answers(0, 1, [(1, 0.1), (2, 0.1), (3, 0.1)], 5.0) == 3
+    assert (slot.task, list(slot.ahead), slot.tasks_done, slot.busy_since) == (4, [], 3, 5.0)
+    assert (parts.state.running, parts.state.prefetched, list(parts.state.tasks)) == ({4: 0}, {}, [4])
+    assert fast.take_answers(0, 1, [(4, 0.1)], 6.0) == 1
+    assert (slot.state, slot.task, parts.state.tasks) == (State.IDLE, None, {})
+
+
+def test_answers_are_a_measure_of_the_pace_and_forgive_young_deaths():
+    parts = Parts(1)
+    parts.worker(State.BUSY, 1)
+    parts.limiter.young_death("killed", 0.0)
+    fast = parts.fast_path(pace=0.8)
+    fast.take_answers(0, 1, [(1, 0.0)], 5.0)
+    assert (fast._prefetcher.pace, parts.limiter.streak) == (pytest.approx(0.7), 0)
+
+
+@pytest.mark.parametrize("why", ["generation", "cause", "none runs", "another", "policy", "leaving", "drop", "queue"])
+def test_an_answer_is_not_taken_where_more_is_to_be_decided(why):
+    parts = Parts(1)
+    slot = parts.worker(State.BUSY, 1)
+    if why == "cause":
+        slot.cause = Cause.TIMEOUT
+    elif why == "none runs":
+        parts.tasks().detach(slot)
+    elif why == "policy":
+        parts.add_task(1, timeout=5.0)
+    elif why == "leaving":
+        slot.leaving = True
+    elif why == "drop":
+        slot.to_drop = 1
+    elif why == "queue":
+        parts.add_task(9, queued=True)
+    generation, number = 2 if why == "generation" else 1, 7 if why == "another" else 1
+    assert parts.fast_path().take_answers(0, generation, [(number, 0.1)], 5.0) == 0
+    assert 1 in parts.state.tasks
+    assert slot.tasks_done == 0
+
+
+def test_the_first_answers_are_taken_though_the_last_is_not():
+    parts = Parts(1)
+    slot = parts.worker(State.BUSY, 1, ahead=(2,))
+    slot.leaving = True
+    assert parts.fast_path().take_answers(0, 1, [(1, 0.1), (2, 0.1)], 5.0) == 1
+    assert (slot.task, slot.state) == (2, State.BUSY)
