@@ -4,7 +4,7 @@
                 place in the task, and gives the segment back when the task is gone, however that came. One that will
                 wait behind many others is staged when it is sent. Where no segment is to be had, the payload is
                 carried as ever.
-    sending     `post`, with the pool's lock, hands the worker what it has not met: a SEGMENT frame with the
+    sending     `post`, with the pool's lock, hands the worker what it has not met: a MAP_SEGMENT frame with the
                 descriptor, then the task.
     a result    that is large is remembered by the task's name (`_learn`); the next task of that name is sent with a
                 lease of a segment into which the worker may write its result.
