@@ -162,7 +162,7 @@ TRICKS = tuple(
         Trick(
             "leaders-spinning",
             "spinning of the leader",
-            patches=(Patch("pidfdpool.process.spinning", "LEADERS", 0.0),),
+            patches=(Patch("pidfdpool.process.spinning", "LEADER_LIMIT", 0.0),),
         ),
         Trick(
             "short-ways",

@@ -16,7 +16,7 @@ from pidfdpool import checks
 from pidfdpool.executor import lifecycle
 from pidfdpool.loop.poller import Poller
 from pidfdpool.loop.pool import Pool
-from pidfdpool.process import describe, interruptible, journal
+from pidfdpool.process import describe, interruptible, safe_logging
 
 T = TypeVar("T")
 
@@ -322,12 +322,12 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             else:
                 self.set_result(result)  # type: ignore[arg-type]
         except concurrent.futures.InvalidStateError:
-            journal.write(_log, logging.DEBUG, "a future was resolved by its owner before its task ended")
+            safe_logging.log(_log, logging.DEBUG, "a future was resolved by its owner before its task ended")
             self._notify()  # or by who was interrupted before all were told
         except BaseException as failure:
-            if interruptible.ends_the_program(failure):
+            if interruptible.is_exit_request(failure):
                 raise
-            journal.write(_log, logging.ERROR, "resolving a future failed", exc_info=True)
+            safe_logging.log(_log, logging.ERROR, "resolving a future failed", exc_info=True)
 
     def _resolve_cancelled(self) -> None:
         """Tell those who wait that the task will not run."""
@@ -337,9 +337,9 @@ class Future(concurrent.futures.Future[T], Generic[T]):
                 self._notify()
                 self.set_running_or_notify_cancel()
         except BaseException as failure:
-            if interruptible.ends_the_program(failure):
+            if interruptible.is_exit_request(failure):
                 raise
-            journal.write(_log, logging.ERROR, "cancelling a future failed", exc_info=True)
+            safe_logging.log(_log, logging.ERROR, "cancelling a future failed", exc_info=True)
 
     def _fail_in_forked_child(self, error: BaseException) -> None:
         """Resolve this copy of a future in a process that was forked while it was pending.
@@ -379,10 +379,10 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             try:
                 callback(self)
             except BaseException as error:
-                if interruptible.ends_the_program(error):
+                if interruptible.is_exit_request(error):
                     asked = error
                 else:
-                    journal.write(_log, logging.ERROR, "exception calling callback for %r", self, exc_info=True)
+                    safe_logging.log(_log, logging.ERROR, "exception calling callback for %r", self, exc_info=True)
         try:
             if asked is not None:
                 raise asked

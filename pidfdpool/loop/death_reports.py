@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pidfdpool.deaths import Cause, Death
 from pidfdpool.loop.cgroup import MemoryEvents
-from pidfdpool.process import describe, journal
+from pidfdpool.process import describe, safe_logging
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,13 +87,13 @@ class DeathReports:
     def publish(self, death: Death) -> None:
         """Log a death and call the subscribers. In whichever thread noticed it, without the lock."""
         level = logging.DEBUG if death.expected else logging.WARNING
-        journal.write(_log, level, "%s", death, extra={"death": death})
+        safe_logging.log(_log, level, "%s", death, extra={"death": death})
         for callback in list(self._subscribers):
             try:
                 callback(death)
             except BaseException:
                 message = "exception calling %r for the death of worker %d"
-                journal.write(_log, logging.ERROR, message, callback, death.slot, exc_info=True)
+                safe_logging.log(_log, logging.ERROR, message, callback, death.slot, exc_info=True)
 
 
 def subscribe(

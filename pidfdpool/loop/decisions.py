@@ -95,7 +95,7 @@ class Decisions:
     @property
     def defers(self) -> bool:
         """Whether the caller had better leave decisions to the pool thread, which nothing interrupts."""
-        return interruptible.is_usual_here() and self.thread.started and not self.thread.does_its_work
+        return interruptible.handlers_may_raise_here() and self.thread.started and not self.thread.does_its_work
 
     @property
     def may_lead(self) -> bool:

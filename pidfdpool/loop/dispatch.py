@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.loop.links import WorkerLink
-from pidfdpool.process import journal
+from pidfdpool.process import safe_logging
 from pidfdpool.scheduler import actions as do
 from pidfdpool.scheduler import events as ev
 from pidfdpool.transport import channel as channels
@@ -165,9 +165,8 @@ class Dispatcher:
         self.workers[action.slot] = link
         link.watch_channel(partial(self.on_channel, link))
         self.template.request(framing.encode(framing.TOKENS, action.slot, action.generation), its_tokens)
-        self.template.request(
-            framing.encode(framing.SPAWN, action.slot, action.generation, link.cookie), theirs.detach()
-        )
+        request = framing.encode(framing.SPAWN, action.slot, action.generation, link.cookie)
+        self.template.request(request, theirs.detach())
         return None
 
     # There may be no such worker: its start has failed, and the machine is about to be told.
@@ -194,7 +193,7 @@ class Dispatcher:
         assert self.template is not None
         self.template.kill()
         message = "the template (pid %s) does not answer and is killed"
-        return partial(journal.write, _log, logging.WARNING, message, self.template.end.pid)
+        return partial(safe_logging.log, _log, logging.WARNING, message, self.template.end.pid)
 
     def _stop_template(self, _action: do.StopTemplate) -> None:
         assert self.template is not None

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pidfdpool.loop import teardown
-from pidfdpool.process import journal
+from pidfdpool.process import safe_logging
 from pidfdpool.scheduler import events as ev
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class EventLoop:
                 # What is no Exception came from a signal handler, and has ended a call of the user's, where it is
                 # on its way to whom it concerns: sys.exit() in a handler of SIGTERM is no reason to complain.
                 level = logging.CRITICAL if issubclass(type(error), Exception) else logging.INFO
-                journal.write(_log, level, "the pool thread failed; the pool is broken", exc_info=error)
+                safe_logging.log(_log, level, "the pool thread failed; the pool is broken", exc_info=error)
                 teardown.fail_everything(core, error)
         finally:
             # A greenlet that was copied into a forked child has nothing to close there, nor has a child that was

@@ -15,9 +15,9 @@ main thread leads only where no signal has a handler of the host's. The handler 
 allowed, because it ends at once. An exception while an answer is served would leave that half done, so SIGINT is
 blocked meanwhile. A leader spends nearly all its time waiting, where an exception does no harm. If another thread of
 the host takes the signal, its handler runs in the main thread all the same, and the pool breaks, as in `submit` (see
-`Decisions.decide_guarded`). At a prompt, where this is likely and the session has to go on, there is no leader. Outside
-of serving, every step that must not be lost is one call of a C function, the first of its block. Handlers run after a
-call. They do not run within a call of a C function, nor between other instructions.
+`Decisions.decide_guarded`). At a prompt, where this is likely and the session has to go on, there is no leader.
+Outside of serving, every step that must not be lost is one call of a C function, the first of its block. Handlers run
+after a call. They do not run within a call of a C function, nor between other instructions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from pidfdpool.process import interruptible, native
 from pidfdpool.process.native import signal
-from pidfdpool.process.spinning import LearnedSpin
+from pidfdpool.process.spinning import LearningSpin
 from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pidfdpool.loop.poller import Poller
 
 _INTERRUPTS = (signal.SIGINT,)
-SHORT = interruptible.STEPS[0]
+SHORT = interruptible.FIRST_WAITS[0]
 LEAVING = 1.0  # seconds that a leader gets to leave when there is nothing left to wait for
 
 
@@ -79,7 +79,7 @@ class Leadership:
         """spin: seconds that the leader may look for an answer before it sleeps; see `spinning`."""
         self._pool = pool
         self._outbox = outbox
-        self._spin = LearnedSpin(spin)
+        self._spin = LearningSpin(spin)
         self._over = False  # the pool thread has ended
 
     def wait(self, future: _Future, timeout: float | None) -> None:
@@ -100,7 +100,7 @@ class Leadership:
         if not pool.may_lead or future._has_callbacks():
             return
         poller, me = pool.poller, threading.get_ident()
-        leader, handles = poller.leader, interruptible.in_handlers_thread()
+        leader, handles = poller.leader, interruptible.in_signal_thread()
         if leader.get(None) == me:  # this thread's own wait was interrupted, for instance by a debugger
             try:
                 self._lead(future, timeout, blocks=handles, alone=True)
@@ -111,7 +111,7 @@ class Leadership:
             return
         if handles and (native.is_interactive() or interruptible.handlers_are_called()):
             return
-        if not handles and interruptible.is_usual_here():
+        if not handles and interruptible.handlers_may_raise_here():
             return
         give_back, leave = poller.follow, leader.pop
         try:
@@ -135,7 +135,7 @@ class Leadership:
         the channels when this returns.
         """
         pool, poller = self._pool, self._pool.poller
-        steps = None if timeout is None else interruptible.Steps(timeout, blocks)
+        steps = None if timeout is None else interruptible.WaitSteps(timeout, blocks)
         left = SHORT if blocks else None
         while True:
             future._leader = poller
@@ -154,7 +154,7 @@ class Leadership:
             if (self._outbox.left and not alone) or over:
                 break  # at the deadline, what has arrived is read, and nothing is waited for
             if steps is None and not ready:  # most waits end before steps are needed
-                steps = interruptible.Steps(None, blocks)
+                steps = interruptible.WaitSteps(None, blocks)
         future._leader = None
 
     def _look(self) -> list[tuple[int, int]]:

@@ -20,7 +20,7 @@ from pidfdpool.loop.progress import Progress
 from pidfdpool.loop.segment_account import SegmentAccount
 from pidfdpool.loop.worker_stderr import Stderr
 from pidfdpool.pidfd import Pidfd, PidfdDenied
-from pidfdpool.process import journal, native
+from pidfdpool.process import native, safe_logging
 from pidfdpool.transport import black_box, frame_rules, framing
 from pidfdpool.transport.channel import Channel
 
@@ -302,7 +302,7 @@ class TemplateLink(Link):
             fault = error
         if fault is not None and self.reading:
             message = "the template (pid %s) wrote %s; it is killed"
-            journal.write(_log, logging.WARNING, message, self.end.pid, fault)
+            safe_logging.log(_log, logging.WARNING, message, self.end.pid, fault)
             self.stop_reading()
         if not self.reading:
             self.kill()
@@ -314,7 +314,7 @@ class TemplateLink(Link):
             self.post(pieces, descriptor)
 
     def resume(self) -> None:
-        """Let the template go on if somebody has stopped it. Where the host cannot signal it, its next request does."""
+        """Let a stopped template go on. Where the host cannot signal it, the next request does."""
         if isinstance(self.handle, Pidfd):
             super().resume()
 

@@ -65,7 +65,7 @@ def _failed_to_load(buffers: Sequence[Buffer], failure: BaseException) -> Payloa
 def unreadable_result(failure: BaseException) -> PayloadError:
     """Return the error of a result whose rebuilding raised this."""
     kind = PayloadTooLarge if issubclass(type(failure), MemoryError) else PayloadError
-    error = kind(f"the result cannot be unpickled in the host: {describe.said(failure)}")
+    error = kind(f"the result cannot be unpickled in the host: {describe.error_text(failure)}")
     error.__cause__ = failure
     return error
 

@@ -98,7 +98,7 @@ class Pool:
         core = self.core
         if task.policy.max_pending is not None or core.is_reentered:
             return False
-        if interruptible.by_raising() and core.defers:  # the first says no most cheaply, for each task
+        if interruptible.handlers_may_raise() and core.defers:  # the first says no most cheaply, for each task
             return False
         number, heavy = task.number, task.heavy
         try:

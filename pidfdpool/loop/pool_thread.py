@@ -83,6 +83,6 @@ class PoolThread:
             if self._thread is None:
                 self._over.wait()
                 return
-            steps = interruptible.Steps(None)
+            steps = interruptible.WaitSteps(None)
             while self._thread.is_alive():
                 self._thread.join(steps.next())

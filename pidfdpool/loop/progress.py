@@ -1,8 +1,8 @@
 """How far a worker is: which of the tasks that it was sent it has begun, and which are taken back.
 
 Tokens decide (see `tokens`), and the worker records in its black box which task it begins. A task can change both: it
-can add tokens, take them, or write into the black box. So what cannot be true is not believed. A task that is recorded
-as begun is not taken back, and no more tasks are left than were sent.
+can add tokens, take them, or write into the black box. So what cannot be true is not believed. A task that is
+recorded as begun is not taken back, and no more tasks are left than were sent.
 
 Under the pool's lock; closed by the pool thread.
 """
@@ -32,7 +32,7 @@ class Progress:
         black_box.announce_take_backs(box)
 
     def put_tokens(self, count: int) -> None:
-        """Add tokens for `count` tasks, before they are sent. The worker takes a task without a token for taken back."""
+        """Add tokens for `count` tasks, before they are sent. A task without a token counts as taken back."""
         if self._taken_back:
             self._note_taken_back(0)
         if self._tokens is not None:

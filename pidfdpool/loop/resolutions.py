@@ -17,7 +17,7 @@ from pidfdpool.loop import outcomes, task_errors
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.loop.death_reports import DeathReports, Evidence
 from pidfdpool.loop.outcomes import Outcome
-from pidfdpool.process import journal
+from pidfdpool.process import safe_logging
 from pidfdpool.scheduler import actions as do
 from pidfdpool.transport.framing import Frame
 
@@ -89,7 +89,7 @@ class Resolver:
     def _retry(self, action: do.Retry, _context: Context) -> Resolution:
         message = "task %d (%s) is tried again, attempt %d, after %.3g s"
         name = self.tasks[action.task].label
-        return partial(journal.write, _log, logging.INFO, message, action.task, name, action.attempt, action.pause)
+        return partial(safe_logging.log, _log, logging.INFO, message, action.task, name, action.attempt, action.pause)
 
     def _report(self, action: do.ReportDeath, evidence: Evidence | None) -> Resolution:
         task = self.tasks.get(action.task) if action.task is not None else None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pidfdpool.loop.outcomes import Outcome, load_error
 from pidfdpool.loop.resolutions import NO_BUFFERS, Delivery, deliver
-from pidfdpool.process import describe, journal
+from pidfdpool.process import describe, safe_logging
 from pidfdpool.scheduler import events as ev
 from pidfdpool.scheduler.states import State
 from pidfdpool.transport import framing
@@ -54,7 +54,7 @@ def handle_frames(core: Decisions, link: WorkerLink, frames: list[Frame]) -> Non
 def reject_worker(core: Decisions, link: WorkerLink, fault: framing.ProtocolError) -> None:
     """Have a worker killed for what it wrote, of which its loop is not capable. What came before that counts."""
     message = "worker %d (pid %s) wrote %s; it is killed"
-    journal.write(_log, logging.WARNING, message, link.slot, link.name[2], fault)
+    safe_logging.log(_log, logging.WARNING, message, link.slot, link.name[2], fault)
     link.stop_reading()
     core.handle(ev.ProtocolViolated(link.slot, link.generation, str(fault)))
 

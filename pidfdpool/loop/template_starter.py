@@ -110,7 +110,7 @@ class TemplateStarter:
     def _await(self, count: int, timeout: float | None) -> int:
         core = self._core
         may_wait = not core.is_reentered and not self._thread.does_its_work
-        steps = interruptible.Steps(timeout)
+        steps = interruptible.WaitSteps(timeout)
         with core.lock:
             core.awaited += 1
             try:

@@ -1,8 +1,10 @@
-"""Counters that can be waited for: eventfd(2), or what comes near to it where a sandbox refuses that.
+"""Counters that can be waited for: eventfd(2), or a pipe where a sandbox refuses that.
 
-A counter is one descriptor, which may be duplicated and sent to other processes. Adding to it makes it readable; no
-call waits. Where there is no eventfd it is a pipe whose two ends are one descriptor, with eight bytes for each unit:
-they are what a read of an eventfd takes as well, so whoever only takes need not know which of them it is.
+Used in every process, on any thread, for wakeups and for tokens. No call waits.
+
+A counter is one descriptor, which may be duplicated and sent to other processes. It is readable while it is above 0.
+Where there is no eventfd it is a pipe whose two ends are one descriptor, and each unit is eight bytes in it. A read
+of an eventfd takes eight bytes, too. So a caller that only takes need not know which kind it is.
 """
 
 from __future__ import annotations
@@ -13,22 +15,22 @@ from contextlib import suppress
 
 from pidfdpool.process import native
 
-# What a sandbox that refuses a call has it fail with.
+# The errors with which system calls fail that a sandbox refuses.
 REFUSALS = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 
-# Looked up before any host replaces functions of `os` by what may wait.
+# Looked up here, before a host can replace functions of `os` by functions that may wait.
 _read, _write = os.eventfd_read, os.eventfd_write
 
 _pipes = False  # some of this process's counters may be pipes
 
 
 def make(*, semaphore: bool = False) -> int:
-    """Return the descriptor of a new counter that is 0; close-on-exec, with a number above 2.
+    """Return the descriptor of a new counter that is 0. It is close-on-exec and has a number above 2.
 
-    semaphore: `take` takes one, and not all.
+    semaphore: `take` takes one unit, and not all.
 
     Raises:
-        OSError: no descriptor or memory left; or eventfd2 is refused, and there is no /proc for the other way.
+        OSError: no descriptor or memory left; or eventfd2 is refused, and there is no /proc, which a pipe needs.
     """
     global _pipes  # noqa: PLW0603  once is enough
     try:
@@ -53,7 +55,7 @@ def _pipe(refused: OSError) -> int:
 
 
 def add(fd: int, count: int = 1) -> None:
-    """Add to a counter. One that is full stays as it is: nobody is told less by that."""
+    """Add to a counter. A full counter is not changed; it stays readable."""
     if not _pipes:
         _write(fd, count)  # fails at 2**64 only
         return
@@ -63,7 +65,7 @@ def add(fd: int, count: int = 1) -> None:
 
 
 def take(fd: int) -> bool:
-    """Take what there is, or one, if it is a semaphore; False: there is nothing."""
+    """Take all units, or one unit of a semaphore; return False if the counter is 0."""
     try:
         _read(fd)
     except BlockingIOError:
@@ -72,6 +74,6 @@ def take(fd: int) -> bool:
 
 
 def clear(fd: int) -> None:
-    """Take all that there is from a counter that is no semaphore."""
+    """Set a counter to 0 that is no semaphore."""
     while take(fd) and _pipes:
         pass

@@ -1,8 +1,9 @@
-"""What messages say of objects that are not ours. Nothing here raises, whatever the objects' own code does.
+"""Describes any object in a message, and never raises, whatever the object's own code does.
 
-`str(error)`, `repr(error)`, `type(error).__name__` and the format of a string can all be code of the user's: methods
-of an exception, a property of a metaclass, a subclass of str. So what is returned here is plain text, of the class
-str itself. In any process; imports nothing.
+Called by every room, in any process, on any thread. Imports nothing.
+
+`str(error)`, `repr(error)`, `type(error).__name__` and the format of a string can all run code of the user's: methods
+of an exception, a property of a metaclass, a subclass of str. So all functions here return instances of str itself.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _name = vars(type)["__name__"].__get__  # not by attribute access, which asks th
 
 
 def plain(text: str) -> str:
-    """Return a string's characters as a string of no other class than str."""
+    """Return a string's characters as an instance of str itself."""
     return text if type(text) is str else str.__str__(text)
 
 
@@ -40,15 +41,15 @@ def repr_of(value: object) -> str:
         return f"<{type_name(value)}, whose repr() fails>"
 
 
-def said(error: BaseException) -> str:
-    """Return an exception's type and text."""
+def error_text(error: BaseException) -> str:
+    """Return "type: text" of an exception."""
     return f"{type_name(error)}: {text_of(error)}"
 
 
 def name_of(function: Any) -> str:
-    """Return what to call a function, or whatever is called instead: "module.qualname"."""
+    """Return the name of a function, or of another callable: "module.qualname"."""
     try:
-        # Whatever else is called may be a functools.partial.
+        # If it is no plain function, it may be a functools.partial.
         inner = function if type(function) is type(name_of) else getattr(function, "func", function)
         name = getattr(inner, "__qualname__", None)
         module = getattr(inner, "__module__", None)

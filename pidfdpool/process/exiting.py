@@ -1,15 +1,17 @@
-"""The end of a worker, and whose exit functions are whose.
+"""Runs the exit functions of a worker, and keeps those of its parent from running there.
 
-A fork copies what its parent wanted done at *its* end: functions registered with `atexit`, finalizers, the last flush
-of logging. The copy of a host's is forgotten in the template (`forget`), and what the template comes to register is
-its own alone (`own`); each process that starts anew (`begin`) arranges the last flush of what it makes itself. So
-workers do the same at their end, in whichever way they came to be: what the standard library's spawned workers do.
+Called on the only thread of a launcher, template or worker; never in the host.
 
-What the interpreter's start has registered (a .pth file, sitecustomize) is each worker's: a spawned process would
-have it, too. In the exec way it is there before any code of ours runs.
+A fork copies what its parent registered for *its* exit: functions of `atexit`, finalizers, the last flush of logging.
+In the template the host's are removed (`discard_inherited`), and what the template registers is run by the template
+alone (`mark_as_own`). Each new process (`leave_inherited`) registers the last flush of what it makes itself. So
+workers do the same at their exit, whether they come from a fork of the host or from a fresh interpreter: what the
+standard library's spawned workers do.
 
-On the only thread of a launcher, template or worker; never in the host. `atexit` tells nobody what is registered, so
-the functions themselves know whose they are.
+Functions that the interpreter's start has registered (a .pth file, sitecustomize) are run by each worker, because a
+spawned process would have them, too. In the exec way they are registered before any code of ours runs.
+
+`atexit` has no way to list what is registered. So the functions themselves store the process that they belong to.
 """
 
 from __future__ import annotations
@@ -29,37 +31,38 @@ if TYPE_CHECKING:
 _register = atexit.register
 
 
-def forget() -> None:
-    """Do as `begin`, and forget every function that is registered."""
+def discard_inherited() -> None:
+    """Remove every function that is registered, and do as `leave_inherited`."""
     atexit._clear()
-    begin()
+    leave_inherited()
 
 
-def begin() -> None:
-    """Leave to the parent what was made by then, and see to it that what is made from now on is ended in order."""
+def leave_inherited() -> None:
+    """Leave what exists already to the parent, and arrange the proper end of what this process makes from now on."""
     atexit.register = _register
     standard = sys.modules.get("concurrent.futures.process")
     if standard is not None:
-        # Its exit function would write into pipes that are shared with the host's own standard pools.
+        # Its exit function would write into pipes that the host's own standard pools share.
         standard._threads_wakeups.clear()
     threads = sys.modules.get("concurrent.futures.thread")
     if threads is not None:
-        # Its exit function joins the threads of every ThreadPoolExecutor. The host's are not here, and the one that
-        # forked is this process's only thread now: joining itself raises, and cuts off the exit functions after it.
+        # Its exit function joins the threads of every ThreadPoolExecutor. The host's threads do not exist here. If
+        # one of them has forked, it is this process's only thread now. To join itself would raise, and the exit
+        # functions after it would not run.
         threads._threads_queues.clear()
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         util._finalizer_registry.clear()
         util._run_after_forkers()
-    # Both register their exit functions once, when they are first used; that of logging is the first to be
-    # registered here, so that it is run when the others can log no more.
+    # Both modules register their exit functions once, when they are first used. That of logging is registered first
+    # here, so that it runs last, when no other exit function can log any more.
     for leave_to_parent in (_leave_logs, _leave_finalizers):
         with suppress(AttributeError):  # these are private names
             leave_to_parent()
 
 
 def _leave_logs() -> None:
-    """Empty the handlers that collect records: whoever has collected them writes them."""
+    """Empty the handlers that buffer records: the process that has buffered them writes them."""
     logging: Any = sys.modules.get("logging")
     if logging is None:
         return
@@ -75,7 +78,7 @@ def _leave_logs() -> None:
 
 
 def _end_logs(inherited: Collection[Any]) -> None:
-    """Do what `logging.shutdown` does, but for closing handlers that are copies. inherited: weak references."""
+    """Do as `logging.shutdown`, but do not close handlers that are copies. inherited: weak references to these."""
     logging: Any = sys.modules["logging"]
     known = set(map(id, inherited))
     logging.shutdown([reference for reference in logging._handlerList if id(reference) not in known])
@@ -96,8 +99,8 @@ def _leave_finalizers() -> None:
     weakref.finalize._registered_with_atexit = False
 
 
-class _Own:
-    """An exit function of this process, which those that are forked from it pass over."""
+class _OwnExitFunction:
+    """An exit function of this process. It does nothing in processes that are forked from this one."""
 
     __slots__ = ("_function", "_pid")
 
@@ -109,28 +112,31 @@ class _Own:
         if os.getpid() == self._pid:
             self._function(*arguments, **keywords)
 
-    def __eq__(self, other: object) -> bool:  # `atexit.unregister` asks
+    def __eq__(self, other: object) -> bool:  # called by `atexit.unregister`
         return self._function == other
 
     __hash__ = None  # type: ignore[assignment]
 
 
-def own() -> None:
-    """Have what is registered from now on be this process's alone. Until the next `begin`, in a forked process."""
+def mark_as_own() -> None:
+    """Have exit functions that are registered from now on run in this process alone.
+
+    In a forked process this holds until it calls `leave_inherited`.
+    """
     home = os.getpid()
 
     def register(function: Callable[..., object], /, *arguments: object, **keywords: object) -> object:
-        # Modules may have taken this function for `atexit.register`, and keep it in workers.
+        # Modules may have imported this function as `atexit.register`, and still call it in workers.
         if os.getpid() != home or not callable(function):
             return _register(function, *arguments, **keywords)
-        _register(_Own(function), *arguments, **keywords)
+        _register(_OwnExitFunction(function), *arguments, **keywords)
         return function
 
     atexit.register = register  # type: ignore[assignment]
 
 
 def run() -> None:
-    """Do what an interpreter does at its end: join threads, call exit functions, end child processes, flush files."""
+    """Do what an interpreter does at its exit: join threads, run exit functions, end children, flush files."""
     for step in (_join_threads, atexit._run_exitfuncs, _end_multiprocessing, _flush_files):
         try:
             step()
@@ -152,12 +158,12 @@ def _end_multiprocessing() -> None:
 
 
 def _flush_files() -> None:
-    """Write out what files still hold that this process has opened and not closed; the end itself would lose it."""
+    """Flush the files that this process has opened and not closed. os._exit would lose what their buffers hold."""
     import gc
     import io
 
     kinds = {io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom}
-    # What was there before the fork is frozen, and not among these; its buffers are the parent's.
+    # Files that existed before the fork are frozen (gc.freeze), and not among these. Their buffers are the parent's.
     for each in gc.get_objects():
         if type(each) in kinds:
             with suppress(Exception):  # closed, detached, or nobody reads the pipe any more

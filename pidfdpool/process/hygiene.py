@@ -1,9 +1,11 @@
-"""What a new process must drop of the process it came from, before it does anything of its own.
+"""Removes what a new process has inherited from its parent, before it does anything of its own.
 
-Called in the launcher, the template and the workers only, on their only thread; nothing here ever runs in the host
-but `signals_blocked`, `untraced`, `flush_output` and `is_open`. A forked process has its parent's signal handlers,
-wakeup fd (an asyncio loop's, perhaps: a signal to the worker would be written into the host's loop), exit functions
-and standard streams with what their buffers hold, and it may have copies of every descriptor.
+Called in the launcher, the template and the workers, on their only thread. Only `signals_blocked`, `untraced`,
+`flush_output` and `is_open` are called in the host, too, on any thread.
+
+A forked process has its parent's signal handlers, exit functions, standard streams with the contents of their
+buffers, and perhaps copies of every descriptor. It has its wakeup fd as well: if that belongs to an asyncio loop of
+the host, a signal to the worker would be written into the host's loop.
 """
 
 from __future__ import annotations
@@ -22,19 +24,19 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from typing import Any
 
-# CPython ignores these two from its start (Python/pylifecycle.c); workers ignore SIGINT, because Ctrl-C is for the
-# host to decide upon.
+# CPython ignores the first two from its start (Python/pylifecycle.c). Workers ignore SIGINT, because the host decides
+# what Ctrl-C does.
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT)
-_UNTOUCHABLE = (signal.SIGKILL, signal.SIGSTOP)
+_FIXED = (signal.SIGKILL, signal.SIGSTOP)  # their disposition cannot be changed
 
-_abandoned: list[Any] = []
+_abandoned: list[Any] = []  # streams that are replaced; kept alive, because their finalizers would flush or close
 
 
 @contextmanager
 def signals_blocked() -> Iterator[set[signal.Signals | int]]:
-    """Block every signal in this thread, and restore its mask, which is what the block is given.
+    """Block every signal in this thread, and restore its mask afterwards. The block is given that mask.
 
-    A signal that arrives meanwhile is not lost: it waits, or another thread takes it.
+    A signal that arrives meanwhile is not lost: it stays pending, or another thread takes it.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
@@ -44,7 +46,7 @@ def signals_blocked() -> Iterator[set[signal.Signals | int]]:
 
 
 def leave_session() -> None:
-    """Leave the session of the host, so that its terminal's signals are not for us; or its process group at least."""
+    """Leave the host's session, or at least its process group, so that its terminal does not signal this process."""
     try:
         os.setsid()
     except OSError:  # refused by a sandbox
@@ -53,7 +55,7 @@ def leave_session() -> None:
 
 
 def lead_group() -> None:
-    """Lead a process group of this process's own, by which it can be killed with all that it starts."""
+    """Become the leader of a process group, by which this process can be killed together with all that it starts."""
     try:
         os.setpgid(0, 0)
     except OSError:  # refused by a sandbox
@@ -62,27 +64,27 @@ def lead_group() -> None:
 
 
 def unblock_signals() -> None:
-    """Let every signal through, whatever the host's thread had blocked."""
+    """Unblock every signal, whatever the host's thread had blocked."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def reset_signals() -> None:
-    """Give every signal the disposition it has in a fresh interpreter, but for SIGINT, which is ignored.
+    """Give every signal its disposition in a fresh interpreter, except for SIGINT, which is ignored.
 
-    Call it with all signals blocked: a handler of the host must not run here even once.
+    Call it with all signals blocked, because a handler of the host must not run here even once.
     """
     signal.set_wakeup_fd(-1)
     faulthandler = sys.modules.get("faulthandler")
     for number in signal.valid_signals():
-        if number in _UNTOUCHABLE:
+        if number in _FIXED:
             continue
         if faulthandler is not None:
-            # Its handlers are not the signal module's, which does not know that they are there.
-            with suppress(RuntimeError, ValueError):  # one of those that `enable` is for
+            # The signal module does not know of faulthandler's handlers.
+            with suppress(RuntimeError, ValueError):  # a signal that `faulthandler.enable` handles
                 faulthandler.unregister(number)
         wanted = native.SIG_IGN if number in _IGNORED else native.SIG_DFL
         if native.get_signal(number) != wanted:
-            with suppress(OSError, ValueError):  # a number that this libc keeps to itself
+            with suppress(OSError, ValueError):  # a number that this libc reserves
                 native.set_signal(number, wanted)
 
 
@@ -93,9 +95,9 @@ def untraced() -> Iterator[None]:
     They belong to a debugger, a profiler or a coverage tool that watches the host, and run the user's code. In a
     forked process they might wait for a lock that some thread of the host was holding, or ask somebody for commands.
 
-    Only what can be set again from here is taken away. A tool that is written in C may have set a function of C, with
-    an object of its own that nobody can call, or that loses count of the frames if it is not told of some: it goes on
-    until the forked process calls `stop_tracing`.
+    Only functions that can be set again from Python are removed. A tool that is written in C may have set a C
+    function with an object that is not callable, or that miscounts the frames if some calls are not reported to it.
+    Such a tool continues until the forked process calls `stop_tracing`.
     """
     trace, profile = sys.gettrace(), sys.getprofile()
     trace, profile = trace if _is_function(trace) else None, profile if _is_function(profile) else None
@@ -112,13 +114,13 @@ def untraced() -> Iterator[None]:
             sys.setprofile(profile)
 
 
-def _is_function(watching: Any) -> bool:
-    """Return whether it is a function, or an object of a class with one for its calls; not an object of C's."""
-    return callable(watching) and (hasattr(watching, "__name__") or hasattr(type(watching).__call__, "__code__"))
+def _is_function(tracer: Any) -> bool:
+    """Return whether it is a function, or an object whose `__call__` is a Python function; not an object of C's."""
+    return callable(tracer) and (hasattr(tracer, "__name__") or hasattr(type(tracer).__call__, "__code__"))
 
 
 def stop_tracing() -> None:
-    """Have nobody watch this process: see `untraced`. In a forked process, within its block, before anything else."""
+    """Remove all trace and profile functions. In a forked process, first of all, within the block of `untraced`."""
     sys.setprofile(None)
     sys.settrace(None)
     import threading
@@ -130,7 +132,7 @@ def stop_tracing() -> None:
         for tool in range(6):
             if monitoring.get_tool(tool) is not None:
                 monitoring.set_events(tool, 0)
-                # A tool may watch single functions, and there is no list of these. So nothing of its is called.
+                # A tool may monitor single functions, and there is no list of these. So its callbacks are removed.
                 for event in _single_events(monitoring):
                     monitoring.register_callback(tool, event, None)
 
@@ -140,11 +142,12 @@ def _single_events(monitoring: Any) -> list[int]:
 
 
 def close_inherited_descriptors(keep: Collection[int]) -> None:
-    """Close what was open before the exec, in a process that has just begun with one; not those to keep.
+    """Close the descriptors that were open before the exec, except those to keep. At the start of a new program.
 
-    Whatever has come through an exec is not close-on-exec. The interpreter's own descriptors are. It may have some by
-    now: of the file that `-X perf` writes to, of /dev/urandom, of what a .pth file has loaded. If one of these were
-    closed here, whoever has opened it would write to what gets its number next, or close that.
+    Descriptors that an exec has passed on are not close-on-exec, while those that the interpreter has opened are. It
+    may have opened some already: of the file that `-X perf` writes to, of /dev/urandom, of a module that a .pth file
+    has loaded. If one of these were closed here, its owner would write to the file that gets its number next, or
+    close that.
     """
     for fd in _descriptors():
         with suppress(OSError):
@@ -152,38 +155,38 @@ def close_inherited_descriptors(keep: Collection[int]) -> None:
                 native.close(fd)
 
 
-def give_up_connections(keep: Collection[int]) -> None:
-    """Give up this copy of the host's connections and listening sockets, but for those to keep.
+def close_connections(keep: Collection[int]) -> None:
+    """Close this process's copies of the host's connections and listening sockets, except those to keep.
 
-    A connection ends when its last copy is closed, and a port is free when nobody listens: with copies in here the
-    host's peers would wait for an end that the host believes to have sent, as long as the pool lives, and a
-    successor of the host would find its address in use. Nothing else is touched. Pipes, files, memory, datagram
-    sockets and unnamed socket pairs (which multiprocessing's pipes are) may be what a task was promised by the fork.
+    A connection ends when its last copy is closed, and a port is free when its last listening copy is closed. With
+    copies here the host's peers would not see the end that the host has sent, as long as the pool lives, and a
+    successor of the host would find its address in use. Nothing else is closed. Tasks may rely on pipes, files,
+    memory, datagram sockets and unnamed socket pairs (which multiprocessing's pipes are), because they were forked.
 
-    The numbers stay taken, by descriptors with which nothing can be done (O_PATH, open(2)). The host's objects were
-    copied, too, believe that the numbers are theirs, and would one day close whatever was there instead.
+    The numbers stay in use, by descriptors that allow no operation (O_PATH, open(2)). The host's objects were copied,
+    too. They still hold these numbers, and would one day close the file that has the number then.
     """
     import _socket  # not `socket`: a host may have replaced what is in there
 
     standard = [os.fstat(fd) for fd in (0, 1, 2) if is_open(fd)]
-    # With a default timeout, to look at a socket would make it non-blocking, for the host as well.
+    # With a default timeout, to make a socket object would make the socket non-blocking, for the host as well.
     timeout = _socket.getdefaulttimeout()
     _socket.setdefaulttimeout(None)
-    spent = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    placeholder = os.open("/", os.O_PATH | os.O_CLOEXEC)
     for fd in _descriptors():
         with suppress(OSError):
             status = os.fstat(fd)
             if fd in keep or not stat.S_ISSOCK(status.st_mode):
                 continue
-            # A copy of a standard stream, which may be a connection to the system's journal, is for printing.
+            # A copy of a standard stream is kept for printing. It may be a connection to the system's journal.
             if not any(os.path.samestat(status, stream) for stream in standard) and _is_connection(fd):
-                os.dup2(spent, fd, inheritable=False)
-    native.close(spent)
+                os.dup2(placeholder, fd, inheritable=False)
+    native.close(placeholder)
     _socket.setdefaulttimeout(timeout)
 
 
 def _is_connection(fd: int) -> bool:
-    """Return whether a socket is one end of a connection, or listens for them, or is about to."""
+    """Return whether a socket is one end of a connection, listens for connections, or may do so later."""
     import _socket
 
     end = _socket.socket(fileno=fd)
@@ -203,22 +206,22 @@ def _is_connection(fd: int) -> bool:
 
 
 def _descriptors() -> list[int]:
-    """Return the numbers above the standard streams' that may be open."""
+    """Return the numbers above 2 that may be open."""
     try:
         return [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2]
-    except OSError:  # no /proc, or one that keeps things from its users
+    except OSError:  # no /proc, or access to it is restricted
         return list(range(3, 4096))
 
 
 def occupy_standard_streams() -> None:
-    """Put /dev/null where a standard stream is closed, and always on standard input.
+    """Open /dev/null in place of a standard stream that is closed, and always as standard input.
 
-    Otherwise the next descriptor that is opened would get that number, and be read from and printed to. Standard
-    input belongs to the host alone: two readers would share its bytes at random.
+    Otherwise the next descriptor that is opened would get that number, and would be read from and printed to.
+    Standard input belongs to the host alone, because two readers would share its bytes at random.
     """
     for fd, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         if fd == 0 or not is_open(fd):
-            opened = _open_nothing(mode)
+            opened = _open_null(mode)
             if opened != fd:
                 os.dup2(opened, fd)
                 native.close(opened)
@@ -226,12 +229,12 @@ def occupy_standard_streams() -> None:
                 os.set_inheritable(fd, True)
 
 
-def _open_nothing(mode: int) -> int:
-    """Return a descriptor of /dev/null, or of what comes close where there is none, as in a bare chroot."""
+def _open_null(mode: int) -> int:
+    """Return a descriptor of /dev/null, or the nearest thing to it where there is none, as in a bare chroot."""
     try:
         return os.open(os.devnull, mode)
     except OSError:
-        # A pipe whose other end is closed: an end of file to whoever reads, and an error to whoever writes.
+        # A pipe whose other end is closed: a reader gets an end of file, and a writer gets an error.
         reader, writer = os.pipe()
         kept, other = (reader, writer) if mode == os.O_RDONLY else (writer, reader)
         native.close(other)
@@ -239,7 +242,7 @@ def _open_nothing(mode: int) -> int:
 
 
 def is_open(fd: int) -> bool:
-    """Return whether there is a descriptor of this number. Anywhere."""
+    """Return whether there is a descriptor of this number. In any process."""
     try:
         os.fstat(fd)
     except OSError:
@@ -248,22 +251,23 @@ def is_open(fd: int) -> bool:
 
 
 def renew_streams() -> None:
-    """Make the streams that a forked process has copied usable: sys.stdout, sys.stderr and those that are logged to.
+    """Make the streams that a forked process has copied usable: sys.stdout, sys.stderr and those of log handlers.
 
-    A copy holds whatever the host had not flushed, which would come out twice, and perhaps a lock that some thread of
-    the host was holding in the middle of a write, and that nobody would ever release: whoever prints or logs would
-    hang. CPython renews the locks of logging's handlers after a fork (logging/__init__.py), but not those of the
-    streams that they write to.
+    A copy's buffer holds what the host had not flushed, and that would be written twice. Its lock may be held by a
+    thread of the host that was in the middle of a write. Here nobody would ever release it, and a process that prints
+    or logs would hang. CPython renews the locks of logging's handlers after a fork (logging/__init__.py), but not
+    those of the streams that they write to.
 
-    The objects are made anew in place, which empties them and gives them another lock, because others hold them, too:
-    handlers, `from sys import stdout`. Where that fails in the middle, a new object takes the place of the old one.
-    Standard input is replaced, as it is /dev/null by now; its copy may be locked by a thread that reads.
+    Other objects refer to the streams, too: handlers, `from sys import stdout`. So the streams are initialized again
+    in place, which empties the buffer and makes a new lock. If that fails halfway, a new object replaces the stream.
+    Standard input is always replaced, because it is /dev/null by now, and its copy may be locked by a thread that
+    reads.
     """
     import io
 
     streams = {id(stream): stream for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)}
     for stream in streams.values():
-        with suppress(Exception):  # closed, or a notebook's or a test runner's own, which knows best
+        with suppress(Exception):  # it is closed, or a notebook's or a test runner's own
             if isinstance(stream, io.TextIOWrapper):
                 _renew_text(stream)
     logging = sys.modules.get("logging")
@@ -295,7 +299,7 @@ def _renew_text(stream: io.TextIOWrapper) -> None:
 
 
 def _renew_buffer(buffer: Any) -> bool:
-    """Empty a buffer that writes to a descriptor, and give it a lock that nobody holds; False: there is none."""
+    """Empty a buffer that writes to a descriptor, and give it a new lock; return False if it is no such buffer."""
     import io
 
     if isinstance(buffer, io.BufferedWriter):
@@ -308,9 +312,9 @@ def _renew_buffer(buffer: Any) -> bool:
 
 
 def flush_output() -> None:
-    """Write out what was printed; a stream that is closed, broken or strange is none of our business."""
+    """Flush standard output and standard error. Errors of streams that are closed, broken or replaced are ignored."""
     for stream in (sys.stdout, sys.stderr):
-        try:  # noqa: SIM105  after every task, and `suppress` takes longer than the rest
+        try:  # noqa: SIM105  runs after every task, and `suppress` takes longer than the rest
             stream.flush()
         except Exception:
             pass

@@ -1,21 +1,23 @@
-"""Locks beside signals: waiting in one without missing a signal, and leaving none held when a handler raises.
+"""Waits in locks without missing a signal, and locks that are not left held when a signal handler raises.
 
-A signal's handler that is written in Python runs in the main thread, between two steps of Python's. What the kernel
-calls only sets a flag, and interrupts the wait if the main thread is in one. So a signal that comes after the main
-thread has looked at the flag and before it sleeps in a lock is handled only when the lock wakes it, which may be
-never. Giving up the interpreter's lock lies in between. So that takes long where another thread wants this lock, as
-the pool's thread does at the moment at which it has just been given work; and if the kernel gives the signal to
-another thread of the host's, whose turn comes late, the flag is set later still.
+Used in the host, on any thread, by the executor, the loop and the command line.
 
-No lock can be waited for in any other way. So the main thread's first waits are short, and it looks again after each;
-when it has slept for long, there is nothing left that could be under way. No thread wakes when idle.
+A signal handler that is written in Python runs in the main thread, between two bytecode instructions. The C handler
+that the kernel calls only sets a flag, and interrupts the main thread's wait if it is in one. Suppose that a signal
+comes after the main thread has read the flag, and before it sleeps in a lock. Then the handler runs only when the
+lock wakes the main thread, which may be never. Between the two the main thread releases the interpreter's lock. That
+takes long if another thread waits for it, as the pool thread does when it has just been given work. If the kernel
+delivers the signal to another thread of the host, which runs late, the flag is set even later.
+
+There is no other way to wait for a lock. So the main thread's first waits are short, and it reads the flag after
+each. When it has waited for long, no signal can be between the two any more. An idle thread does not wake.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from _queue import Empty  # `queue` loads what nobody needs here
+from _queue import Empty  # `queue` loads modules that are not needed here
 from contextlib import suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,70 +30,72 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What `signal.getsignal` returns where no function of the host's is called: the default, nothing, not Python's, and
-# a function of C's, as the one that raises KeyboardInterrupt. Told by types: objects may compare as they like.
-NO_FUNCTION = {int, type(None), type(len)}
-_handler_of, _SIGALRM = native.get_signal, native.signal.SIGALRM  # asked with each task
+# The types of what `signal.getsignal` returns where no Python function is called: SIG_DFL and SIG_IGN, None for a
+# handler that Python has not set, and a C function, such as the one that raises KeyboardInterrupt. Types are
+# compared, because the comparison of objects may run code of the host's.
+NON_PYTHON_HANDLERS = {int, type(None), type(len)}
+_handler_of, _SIGALRM = native.get_signal, native.signal.SIGALRM  # used for each task
 _SIGINT = native.signal.SIGINT
 _OTHERS = tuple(native.signal.valid_signals() - {_SIGINT, native.signal.SIGKILL, native.signal.SIGSTOP})
-STEPS = (0.01, 0.05, 0.25, 1.25)  # seconds
+FIRST_WAITS = (0.01, 0.05, 0.25, 1.25)  # seconds; each wait after these is as long as it takes
 
 
-def in_handlers_thread() -> bool:
-    """Return whether handlers written in Python run in the calling thread."""
+def in_signal_thread() -> bool:
+    """Return whether signal handlers written in Python run in the calling thread."""
     return threading.get_ident() == threading.main_thread().ident
 
 
-def ends_the_program(error: BaseException) -> bool:
-    """Return whether an exception in this thread is what a signal's handler asks the program to end with.
+def is_exit_request(error: BaseException) -> bool:
+    """Return whether an exception in this thread asks the program to exit: KeyboardInterrupt, SystemExit.
 
-    Such a one is on its way to whom it concerns, wherever it comes up: KeyboardInterrupt, SystemExit.
+    A signal handler may raise one anywhere. It has to propagate to the code that handles it.
     """
-    return not issubclass(type(error), Exception) and in_handlers_thread()
+    return not issubclass(type(error), Exception) and in_signal_thread()
 
 
 def handlers_are_called() -> bool:
-    """Return whether functions of the host's are called when signals come, or any when a timer's does."""
-    if type(_handler_of(_SIGINT)) not in NO_FUNCTION:
+    """Return whether a signal calls a function of the host's, or SIGALRM calls any function."""
+    if type(_handler_of(_SIGINT)) not in NON_PYTHON_HANDLERS:
         return True
-    # Asked with each wait for a result. Mostly there is none, which takes 1.2 us to find out; all types take 1.7.
+    # Called for each wait for a result. Mostly there is no handler, and this takes 1.2 us; to look at all types, 1.7.
     if next(filter(callable, map(_handler_of, _OTHERS)), None) is None:
         return False
-    return callable(_handler_of(_SIGALRM)) or not NO_FUNCTION.issuperset(map(type, map(_handler_of, _OTHERS)))
+    return callable(_handler_of(_SIGALRM)) or not NON_PYTHON_HANDLERS.issuperset(map(type, map(_handler_of, _OTHERS)))
 
 
-def by_raising() -> bool:
-    """Return whether handlers of this process may raise and it go on: at a prompt, or where it sets itself timers."""
+def handlers_may_raise() -> bool:
+    """Return whether signal handlers may raise and the program continues: at a prompt, or where it uses timers."""
     return native.is_interactive() or callable(_handler_of(_SIGALRM))
 
 
-def is_usual_here() -> bool:
-    """Return whether a signal's handler may raise in this thread, between any two steps, and the session goes on.
+def handlers_may_raise_here() -> bool:
+    """Return whether a signal handler may raise anywhere in this thread, and the program continues.
 
-    Handlers run in the main thread. A program mostly ends with its KeyboardInterrupt. At a prompt or in a notebook it
-    is a way to work: who has submitted too much presses Ctrl-C, and submits again. So it is where a timer's handler
-    ends what has taken too long.
+    Handlers run in the main thread. A program mostly exits with its KeyboardInterrupt. At a prompt or in a notebook
+    it is a way to work: a user who has submitted too much presses Ctrl-C, and submits again. The same holds where the
+    handler of a timer ends what has taken too long.
     """
-    return by_raising() and native.in_main_thread()
+    return handlers_may_raise() and native.in_main_thread()
 
 
-class Steps:
-    """The lengths of the waits of which one long wait is made. One object for each."""
+class WaitSteps:
+    """The lengths of the short waits of which one long wait consists. Make one object for each long wait."""
 
     __slots__ = ("_deadline", "_left")
 
-    def __init__(self, timeout: float | None, in_handlers: bool | None = None) -> None:
-        """Begin with it.
+    def __init__(self, timeout: float | None, handles_signals: bool | None = None) -> None:
+        """Begin the long wait.
 
-        timeout: seconds for all of it; None: for ever. in_handlers: `in_handlers_thread()`, if that is known.
+        timeout: seconds for the whole wait; None: without limit. handles_signals: `in_signal_thread()`, if the caller
+            knows it.
         """
         self._deadline = None if timeout is None else time.monotonic() + timeout
-        if in_handlers is None:
-            in_handlers = in_handlers_thread()
-        self._left = iter(STEPS if in_handlers else ())
+        if handles_signals is None:
+            handles_signals = in_signal_thread()
+        self._left = iter(FIRST_WAITS if handles_signals else ())
 
     def next(self) -> float | None:
-        """Return for how long to wait now: 0 or less when the timeout is over, None for ever."""
+        """Return the seconds of the next short wait: 0 or less when the timeout is over, None: without limit."""
         step = next(self._left, None)
         if self._deadline is None:
             return step
@@ -100,18 +104,19 @@ class Steps:
 
 
 def wait(done: Callable[[], bool], condition: threading.Condition, timeout: float | None = None) -> bool:
-    """Wait until done() is true, or for so many seconds; return what it is. Without the condition's lock.
+    """Wait until done() is true, or until the timeout is over; return done(). Called without the condition's lock.
 
-    Whoever makes it true notifies all that wait for the condition, afterwards. This does not wait as they do: they
-    have the lock when they wake, and if a handler raises just before, they release what is not theirs.
+    The thread that makes it true calls notify_all afterwards. This does not wait as `Condition.wait` does. That
+    acquires the lock when it wakes, and if a signal handler raises just before, it releases a lock that it does not
+    hold.
     """
     waiters = condition._waiters  # type: ignore[attr-defined]
     sleeper = threading.Lock()
     sleeper.acquire()
-    steps = Steps(timeout)
+    steps = WaitSteps(timeout)
     try:
         waiters.append(sleeper)
-        while not done():  # looked at after that
+        while not done():  # called after the append, so that no notification is missed
             seconds = steps.next()
             if seconds is not None and seconds <= 0:
                 return False
@@ -124,22 +129,22 @@ def wait(done: Callable[[], bool], condition: threading.Condition, timeout: floa
 
 
 class Event(threading.Event):
-    """An event that is waited for in that way."""
+    """An event whose wait misses no signal: see `wait`."""
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set; return whether it is."""
         return wait(self.is_set, self._cond, timeout)  # type: ignore[attr-defined]
 
 
-# Where gevent has patched the standard modules, an event is something else, and its waits miss no signal.
+# Where gevent has patched the standard modules, an event has no condition, and its waits miss no signal.
 _HAS_CONDITION = hasattr(threading.Event(), "_cond")
 
 
 class Waiters(list[Any]):
-    """Who waits for several futures: what `concurrent.futures.wait` and `as_completed` leave with each of them."""
+    """The waiters that `concurrent.futures.wait` and `as_completed` add to each future that they wait for."""
 
     def append(self, waiter: Any) -> None:
-        """Have the waiter told, and wait in that way. Called with the locks of all its futures, before it waits."""
+        """Add the waiter, and give it our `Event`. Called with the locks of all its futures, before it waits."""
         if _HAS_CONDITION and type(getattr(waiter, "event", None)) is Event.__base__:
             waiter.event = Event()
         super().append(waiter)
@@ -147,7 +152,7 @@ class Waiters(list[Any]):
 
 def acquire(lock: threading.Lock | threading.RLock) -> bool:
     """Acquire a lock that may be held for long; return True."""
-    steps = Steps(None)
+    steps = WaitSteps(None)
     while True:
         seconds = steps.next()
         if lock.acquire(timeout=-1 if seconds is None else seconds):
@@ -160,7 +165,7 @@ def get(queue: SimpleQueue[T], timeout: float | None = None) -> T:
     Raises:
         queue.Empty: none came in time.
     """
-    steps = Steps(timeout)
+    steps = WaitSteps(timeout)
     while True:
         seconds = steps.next()
         if seconds is None or seconds <= 0:
@@ -172,11 +177,12 @@ def get(queue: SimpleQueue[T], timeout: float | None = None) -> T:
 
 
 class Condition(threading.Condition):
-    """A condition whose lock cannot be left held by a signal handler that raises.
+    """A condition whose lock is not left held when a signal handler raises.
 
-    Condition enters and leaves its lock in methods of its own. An exception that comes there, out of a handler, after
-    the lock was taken or before it was given back, leaves it locked for good; and the pool thread, which resolves all
-    futures, would wait for it. What `with` gets here are the lock's own methods, and in those no handler runs.
+    threading.Condition acquires and releases its lock in Python methods. If a handler raises there, after the lock
+    was acquired or before it is released, the lock stays locked for ever. The pool thread, which resolves all
+    futures, would wait for it. Here `with` calls the lock's own methods, which are C functions, and in these no
+    handler runs.
     """
 
     __enter__ = property(attrgetter("_lock.__enter__"))

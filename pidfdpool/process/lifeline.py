@@ -1,11 +1,13 @@
-"""The kernel's word that the host is gone, for processes that cannot look: a stopped one, one that is stuck in C.
+"""Signals a process when the host is gone, even a process that is stopped or stuck in native code.
 
-The lifeline is a pipe into which nobody writes, and whose write end the host alone holds. When that is closed,
-because the host is gone or has given the pool up, the kernel sends a signal to each process that has asked for it
-(O_ASYNC and F_SETSIG, fcntl(2)). No code runs for this, in whatever state the process is.
+Called in the template and in workers, at their start, on their only thread.
 
-It is beside what the template does, which has a pidfd of the host: a child that the host has forked in C, without a
-word to Python, may keep a copy of the write end.
+The lifeline is a pipe. Nobody writes to it, and only the host holds its write end. When that is closed, because the
+host is gone or has given up the pool, the kernel sends a signal to each process that has asked for it (O_ASYNC and
+F_SETSIG, fcntl(2)). The process needs to run no code for this, whatever its state is.
+
+The template watches the host's pidfd as well. That is needed because a child that the host has forked in C, without
+Python's fork hooks, may keep a copy of the write end.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ from pidfdpool.process import native
 
 
 def signal_me_at_end(fd: int, number: int) -> None:
-    """Have this process sent a signal when the lifeline ends. Nothing happens where the kernel refuses it.
+    """Have the kernel send this process a signal when the pipe's write end is closed. Does nothing if it refuses.
 
-    fd: its read end; no other process may have asked for a signal through the same open file description.
+    fd: the read end. No other process may have asked for a signal through the same open file description.
     """
     with suppress(OSError):
         fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
@@ -30,9 +32,9 @@ def signal_me_at_end(fd: int, number: int) -> None:
 
 
 def kill_me_at_end(fd: int) -> int | None:
-    """Have this process killed when the lifeline ends, or at once if it has ended.
+    """Have the kernel kill this process when the write end is closed, or exit at once if it is closed already.
 
-    Return a read end of this process's own, which is readable then; None: no such can be had.
+    Return a read end of this process's own, which is readable once the host is gone; None: it cannot be opened.
     """
     try:
         own = native.above_stdio(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))

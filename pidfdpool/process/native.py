@@ -1,11 +1,13 @@
-"""What the interpreter really has, where a host has put something else into the standard modules.
+"""The interpreter's own functions, where a host has replaced those of the standard modules.
 
-gevent and its like replace threads, locks, sockets, polling, forking and signals by what they schedule themselves, in
-`threading`, `select`, `socket`, `os` and `signal`. Whatever of ours must not be scheduled by anybody comes from here:
-what never waits, what a new process does, and the moment in which a template is started. What may wait while others
-go on (the pool's thread, its locks, futures) uses the host's own threads and locks, whatever these are.
+Called by every room, in every process, on any thread.
 
-Everything is looked up when it is used, because a host may patch at any time. Any thread may call any of it.
+gevent and similar tools replace threads, locks, sockets, polling, forking and signals in `threading`, `select`,
+`socket`, `os` and `signal`, and schedule them in their own way. Code of ours that no such tool may schedule uses the
+functions here: code that never waits, code of a new process, and the start of a template. Code that may wait while
+others continue (the pool thread, its locks, futures) uses the host's own threads and locks, whatever these are.
+
+Everything is looked up when it is used, because a host may patch modules at any time.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import _socket
 import _thread
 import _warnings
-import fcntl  # not when it is used, which is when descriptors may have run out: a module is a file to open
+import fcntl  # loaded here, because when it is used no descriptor may be left to load it with
 import os
 import posix
 import select
@@ -31,13 +33,14 @@ else:
 
 # Not patched by anybody: patches go into the modules that people import.
 posix_spawn = posix.posix_spawn
-close = posix.close  # gevent's does it some time later, and in a forked process never
+close = posix.close  # gevent's closes later, and in a forked process never
 set_signal = signal.signal
 get_signal = signal.getsignal
-SIG_DFL, SIG_IGN = signal.SIG_DFL, signal.SIG_IGN  # it takes no others, equal as they may be
+SIG_DFL, SIG_IGN = signal.SIG_DFL, signal.SIG_IGN  # `set_signal` takes these objects only, and no equal ones
 Socket = _socket.socket
 
-# Seconds that poll, epoll, select and locks can all count, in whatever unit. A longer wait is made of several.
+# A number of seconds that poll, epoll, select and locks can all count in their units. Longer waits consist of
+# several.
 LONGEST_WAIT = 1_000_000.0
 
 _BuiltinFunction = type(len)
@@ -47,8 +50,8 @@ _is_told_to_be_interactive = bool(sys.flags.interactive)  # by -i
 _second: dict[str, ModuleType] = {}
 
 
-class _Withheld:
-    """What is done with warnings in one thread (`warnings._Context`): nothing, but their texts are kept."""
+class _WarningCollector:
+    """A context for warnings of one thread (`warnings._Context`). It shows none of them, and stores their texts."""
 
     def __init__(self, texts: list[str]) -> None:
         self._texts = texts
@@ -56,25 +59,25 @@ class _Withheld:
         self.log = None
 
     def match(self, text: str) -> bool:
-        """Be the pattern of the only filter."""
+        """Match every warning: this object is the pattern of the only filter."""
         self._texts.append(text)
         return True
 
 
 def fork(withheld: list[str] | None = None) -> int:
-    """Return 0 in a new process, and its number in this one, whatever the host does with warnings.
+    """Return 0 in a new process, and its pid in this one, whatever the host does with warnings.
 
-    withheld: gets the texts of warnings that were withheld in this process.
+    withheld: gets the texts of the warnings that were withheld in this process.
 
-    Python warns of a fork beside other threads when the new process is already there. Since Python 3.15 an exception
-    that comes of it (warnings may be errors, and may be shown by code of the host's) is what the parent gets in the
-    place of the number. So the warning is withheld, from this thread alone, where the interpreter has a way to do
-    that: from 3.14 on. Before, it drops such an exception itself.
+    Python warns of a fork beside other threads when the new process exists already. The warning may become an
+    exception: warnings may be errors, and may be shown by code of the host's. Since Python 3.15 the parent gets that
+    exception in place of the pid. So from 3.14 on, where the interpreter has a way to do it for one thread, the
+    warning is withheld. Older interpreters drop such an exception themselves.
     """
     context = getattr(_warnings, "_warnings_context", None)
     if context is None:
         return posix.fork()
-    token = context.set(_Withheld([] if withheld is None else withheld))
+    token = context.set(_WarningCollector([] if withheld is None else withheld))
     try:
         return posix.fork()
     finally:
@@ -84,8 +87,8 @@ def fork(withheld: list[str] | None = None) -> int:
 def threads_are_greenlets() -> bool:
     """Return whether `threading` makes greenlets, and not threads of the operating system.
 
-    Those who replace it are asked. What is found there tells nothing: debuggers and profilers wrap it as well, to see
-    each thread from its beginning, and what they start is still a thread.
+    The tools that do this are asked. To look at `threading` itself would not help, because debuggers and profilers
+    replace its functions, too, and what they start is still a thread.
     """
     return _is_patched("_thread", "start_new_thread", "thread")
 
@@ -96,29 +99,29 @@ def epoll() -> select.epoll:
 
 
 def poll() -> select.poll:
-    """Return a new polling object whose `poll` holds up this thread of the operating system, and nothing less."""
+    """Return a new polling object whose `poll` blocks this thread of the operating system, with all its greenlets."""
     return _native(select, "poll")()  # type: ignore[no-any-return]
 
 
 def socketpair() -> tuple[_socket.socket, _socket.socket]:
     """Return two connected stream sockets, close-on-exec and blocking.
 
-    A host may have called socket.setdefaulttimeout(). Then new sockets have a timeout, which for the kernel means
-    that they never block, and that goes with the descriptor into every process that gets it.
+    A host may have called socket.setdefaulttimeout(). Then new sockets have a timeout. For the kernel that means that
+    they never block, and this holds in every process that gets the descriptor.
     """
     ends = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
     for end in ends:
-        _block(end)
+        _make_blocking(end)
     return ends
 
 
-def _block(end: Socket) -> None:
+def _make_blocking(end: Socket) -> None:
     if end.gettimeout() is not None:
         end.settimeout(None)
 
 
 def above_stdio(fd: int) -> int:
-    """Return fd, or its replacement if its number is that of a standard stream; close-on-exec either way.
+    """Return fd, or a duplicate that replaces it if its number is that of a standard stream. Both are close-on-exec.
 
     Raises:
         OSError: no descriptor is left; fd stays open.
@@ -131,12 +134,12 @@ def above_stdio(fd: int) -> int:
 
 
 def set_close_on_exec(fd: int) -> None:
-    """Have an exec close the descriptor. os.set_inheritable() needs ioctl(2), which a sandbox may refuse."""
+    """Make the descriptor close-on-exec. os.set_inheritable() needs ioctl(2), which a sandbox may refuse."""
     fcntl.fcntl(fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
 
 
 def duplicate(fd: int) -> int:
-    """Return another descriptor of the same thing: close-on-exec, with a number above those of the standard streams.
+    """Return a duplicate of the descriptor. It is close-on-exec and has a number above 2.
 
     Raises:
         OSError: no descriptor is left.
@@ -145,17 +148,17 @@ def duplicate(fd: int) -> int:
 
 
 def load_ctypes() -> None:
-    """Load what `ctypes` is made of, so that nothing in it takes the number of a standard stream that is closed.
+    """Load `_ctypes` so that it does not take the number of a standard stream that is closed.
 
-    libffi 3.8 opens its own file when it is loaded, and keeps it open. Whoever prints in a process where that has
-    number 1 gets an error, and whatever is forked or started from there gets the number as well.
+    libffi 3.8 opens its own file when it is loaded, and keeps it open. If that gets number 1, prints fail, in this
+    process and in those that are forked or started from it.
     """
     if "_ctypes" in sys.modules:
         return
     taken = []
-    with suppress(OSError):  # no descriptor is left, for libffi neither
-        # A new descriptor gets the lowest number that is free. With these nothing can be done (O_PATH, open(2)), so
-        # that to read and to write fails in the meantime, in another thread, as it does without them.
+    with suppress(OSError):  # no descriptor is left, and libffi cannot get one either
+        # A new descriptor gets the lowest free number. Those that are opened here allow no operation (O_PATH,
+        # open(2)). So reads and writes of other threads fail meanwhile, as they do while the numbers are free.
         while (fd := os.open("/", os.O_PATH | os.O_CLOEXEC)) <= 2:
             taken.append(fd)
         close(fd)
@@ -163,24 +166,24 @@ def load_ctypes() -> None:
         import _ctypes  # noqa: F401
     finally:
         for fd in taken:
-            with suppress(OSError):  # closed by somebody else
-                if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH:  # or something of theirs was put there
+            with suppress(OSError):  # another thread has closed it
+                if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH:  # otherwise another thread has put its own file there
                     close(fd)
 
 
 def socket_of(fd: int) -> _socket.socket:
-    """Return the socket that the descriptor names, which is its own from now on. Blocking; see `socketpair`."""
-    # What it is is told, or else the kernel would be asked three times, and a sandbox might refuse that.
+    """Return a socket that owns the descriptor from now on. It is blocking; see `socketpair`."""
+    # Without its family, type and protocol Python would make three system calls, which a sandbox may refuse.
     end = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
-    _block(end)
+    _make_blocking(end)
     return end
 
 
 def wait_readable(waiting: select.epoll, timeout: float | None) -> None:
-    """Wait until epoll has something to tell, where threads are greenlets, and let the others run meanwhile.
+    """Wait until epoll has an event, where threads are greenlets, and let other greenlets run meanwhile.
 
     Raises:
-        RuntimeError: threads are patched and select is not, so that nothing can be waited for without stopping all.
+        RuntimeError: threads are patched and select is not, so that a wait would stop all greenlets.
     """
     if not _is_patched("select", "select", "select"):
         raise RuntimeError(
@@ -191,7 +194,7 @@ def wait_readable(waiting: select.epoll, timeout: float | None) -> None:
 
 
 def run_in_fresh_thread(call: Callable[[], Any]) -> Any:
-    """Return call(), run by a new thread of the operating system. Nothing else runs in the calling thread meanwhile.
+    """Return call(), run by a new thread of the operating system. The calling thread is blocked meanwhile.
 
     Raises what the call raises.
     """
@@ -219,7 +222,7 @@ def run_in_fresh_thread(call: Callable[[], Any]) -> Any:
 def reentrant_lock() -> Any:
     """Return a threading.RLock between threads of the operating system.
 
-    Whoever holds it must let no other greenlet run.
+    A caller that holds it must not let another greenlet run.
     """
     return _threads().RLock()
 
@@ -230,12 +233,12 @@ def lock() -> Any:
 
 
 def host_lock() -> Any:
-    """Return a reentrant lock of the host's own kind: between greenlets, where its threads are these."""
+    """Return a reentrant lock of the host's own kind: between greenlets, where its threads are greenlets."""
     return sys.modules.get("threading", _thread).RLock()
 
 
 def in_main_thread() -> bool:
-    """Return whether this is the process's first thread of the operating system, or what is left of it in a fork."""
+    """Return whether this is the process's first thread of the operating system, or the only thread after a fork."""
     return os.getpid() == _thread.get_native_id()
 
 
@@ -250,18 +253,18 @@ def in_subinterpreter() -> bool:
 
 def is_interactive() -> bool:
     """Return whether this interpreter serves a prompt or a notebook."""
-    # Asked with each task, and hasattr takes its time to find nothing.
+    # Called for each task, and hasattr is slow if there is no such name.
     return "ps1" in _names_in_sys or _is_told_to_be_interactive
 
 
 def sleep(seconds: float) -> None:
-    """Hold up this thread of the operating system."""
+    """Block this thread of the operating system."""
     poll().poll(seconds * 1000)
 
 
 def _is_patched(module: str, name: str, part: str) -> bool:
-    """Return whether gevent has replaced a function, or eventlet the part of the standard library that it is in."""
-    # Of a module that is being imported in another thread there may be no more than the name.
+    """Return whether gevent has replaced the function, or eventlet has patched its part of the standard library."""
+    # If another thread is importing one of these modules, it may not have the function yet.
     gevent = getattr(sys.modules.get("gevent.monkey"), "is_object_patched", None)
     eventlet = getattr(sys.modules.get("eventlet.patcher"), "is_monkey_patched", None)
     return bool((gevent and gevent(module, name)) or (eventlet and eventlet(part)))
@@ -281,7 +284,7 @@ def _native(module: ModuleType, name: str) -> Any:
 
 
 def _second_instance(name: str) -> ModuleType:
-    """Return a second instance of a module that is written in C, as it was made before anybody patched the first."""
+    """Return a second instance of a module that is written in C. Nobody has patched that one."""
     if name not in _second:
         from importlib.util import find_spec, module_from_spec
 

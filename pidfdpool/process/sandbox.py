@@ -1,8 +1,10 @@
-"""What the kernel must let a process do, if it is to have a pool: found out by doing it.
+"""Checks that this process may make the system calls that every pool needs. It makes each of them once.
 
-A sandbox (seccomp) may refuse any system call. Many of those that a pool makes can be done without: see
-docs/environment.md. Without these nothing of a pool works, and what comes of that shows late, in another process, as
-"Operation not permitted". So the first deed of each process's first pool is to try each of them.
+Called in the host, by the loop, before the first pool of a process starts, on the thread of the first submit.
+
+A sandbox (seccomp) may refuse any system call. A pool can do without many of those that it makes: see
+docs/environment.md. Without those that are tried here no pool works, and the failure would show late and in another
+process, as "Operation not permitted".
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _checked_in: int | None = None  # the process
 
 
 def check() -> None:
-    """Try what no pool can do without, if that was not done yet: it takes 0.05 ms.
+    """Try the system calls that every pool needs, once per process. That takes 0.05 ms.
 
     Raises:
         OSError: a system call is refused; the message names it. Or there is no descriptor or memory left.

@@ -1,22 +1,24 @@
-"""Looking again for a moment before going to sleep, where what is waited for comes at once.
+"""Polls for a moment before it sleeps, where what is waited for mostly comes at once.
 
-To fall asleep and be woken takes longer than a small task: an idle processor has to be brought back. So a worker that
-has answered looks a few times before it waits in the kernel. Whether that pays is learned from the last wait: if that
-was longer than a spin, there is none before the next. So of two waits one at most is preceded by a spin in vain: a
-worker whose tasks come at longer intervals spends nothing on it, and nor does one that is idle.
+One `Spin` per worker, for the loop on its thread, and one `LearningSpin` per pool, in the host, for the leader. They
+hold no descriptor.
 
-A spin of 0.2 ms is longer than the round trip of a small task without spinning, or it would never begin to pay.
+To sleep in the kernel and be woken takes longer than a small task, because an idle processor has to wake up. So a
+worker that has answered polls for the next task before it sleeps. Whether that pays is learned from the last wait: if
+that was longer than a spin, there is no spin before the next. So of two waits one at most has a spin in vain before
+it. A worker whose tasks come at longer intervals spends no time on spins, and neither does an idle one.
 
-A thread of the host's that waits for a result may hold up the very worker that it waits for. Where two processors
-were the halves of one, spinning made round trips slower by a fifth; where they were not, quicker by a quarter (Linux
-6.18, 2 virtual CPUs, which do not tell). So such a thread tries both ways, and goes on with the quicker one
-(`LearnedSpin`).
+A spin of 0.2 ms is longer than the round trip of a small task without spinning. If it were shorter, it would never
+begin to pay.
 
-Where processes wait for a processor, one that spins takes it from them. Therefore nobody spins where there is one
-processor only, or where more is running than there are (proc(5), /proc/loadavg), which is looked at ten times a
-second at most.
+A leader that spins may slow down the worker that it waits for. Where two virtual CPUs were the halves of one
+processor, spinning made round trips slower by a fifth; where they were not, quicker by a quarter (Linux 6.18, 2
+virtual CPUs, which do not tell which of them they are). So a leader tries both ways, and continues with the quicker
+one.
 
-One object per worker, for its only thread, and one per pool, for whoever leads. Holds no descriptor.
+Where processes wait for a processor, one that spins takes it from them. Therefore nobody spins where there is only
+one processor, or where more threads want to run than there are processors (proc(5), /proc/loadavg). That is read ten
+times a second at most.
 """
 
 from __future__ import annotations
@@ -31,55 +33,55 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-LOOK_EVERY = 0.1  # seconds
-LEADERS = 0.0001  # seconds that a thread of the host's spins at most: for what takes longer a wake-up is nothing
-TRY_EVERY = 16  # waits, of which one is spent in the way that was slower until now
-CLEARLY = 0.9  # times as long as without spinning, at most, is what makes that worth the processor's time
+LOAD_CHECK_INTERVAL = 0.1  # seconds
+LEADER_LIMIT = 0.0001  # seconds that a leader spins at most: beside a longer wait, the time of a wake-up is nothing
+TRIAL_INTERVAL = 16  # waits; one of so many is made in the way that was slower until now
+WORTHWHILE_RATIO = 0.9  # spinning pays if waits take at most this share of the time that they take without it
 
 
 class Spin:
-    """Decides before each wait whether to look again, for at most so many seconds; 0: never."""
+    """Decides before each wait whether to spin. limit: seconds that a spin lasts at most; 0: never spin."""
 
-    __slots__ = ("_crowded", "_look_at", "_most", "_pays", "_processors")
+    __slots__ = ("_crowded", "_limit", "_next_load_check", "_pays", "_processors")
 
-    def __init__(self, most: float) -> None:
-        self._processors = _processors() if most else 0
-        self._most = most if self._processors > 1 else 0.0
-        self._pays = False
+    def __init__(self, limit: float) -> None:
+        self._processors = _processors() if limit else 0
+        self._limit = limit if self._processors > 1 else 0.0
+        self._pays = False  # the last wait was shorter than a spin
         self._crowded = False
-        self._look_at = 0.0
+        self._next_load_check = 0.0
 
     def wait(self, look: Callable[[], T], sleep: Callable[[], T]) -> T:
-        """Return the first true value of look(), or what sleep() returns after that found none for long enough."""
-        most = self._most
-        if not most:
+        """Return the first true value of look(), or sleep() if a spin found none or there is no spin."""
+        limit = self._limit
+        if not limit:
             return sleep()
         began = time.monotonic()
         if self._pays and self._may_spin() and not self._is_crowded(began):
-            until = began + most
+            until = began + limit
             while time.monotonic() < until:
                 found = look()
                 if found:
-                    self._note(time.monotonic() - began, spun=True)
+                    self._record(time.monotonic() - began, spun=True)
                     return found
             self._pays = False
             return sleep()
         found = sleep()
         took = time.monotonic() - began
-        self._pays = took < most
-        self._note(took, spun=False)
+        self._pays = took < limit
+        self._record(took, spun=False)
         return found
 
     def _may_spin(self) -> bool:
         return True
 
-    def _note(self, took: float, *, spun: bool) -> None:
-        """Take note of how long a wait took."""
+    def _record(self, took: float, *, spun: bool) -> None:
+        """Learn from a wait. took: its length in seconds."""
 
     def _is_crowded(self, now: float) -> bool:
-        """Return whether more processes and threads want to run than there are processors."""
-        if now >= self._look_at:
-            self._look_at = now + LOOK_EVERY
+        """Return whether more threads of all processes want to run than there are processors."""
+        if now >= self._next_load_check:
+            self._next_load_check = now + LOAD_CHECK_INTERVAL
             try:
                 with open("/proc/loadavg", "rb") as file:
                     running = int(file.read().split()[3].partition(b"/")[0])
@@ -89,25 +91,25 @@ class Spin:
         return self._crowded
 
 
-class LearnedSpin(Spin):
-    """One that spins only where waits have turned out to be shorter with it. Some are spent to find that out."""
+class LearningSpin(Spin):
+    """Spins only where waits have turned out to be shorter with spinning. It tries the other way now and then."""
 
     __slots__ = ("_slept", "_spun", "_waits")
 
-    def __init__(self, most: float) -> None:
-        super().__init__(min(most, LEADERS))
+    def __init__(self, limit: float) -> None:
+        super().__init__(min(limit, LEADER_LIMIT))
         self._waits = 0
-        self._spun: float | None = None  # seconds of short waits, on average, in either way
-        self._slept: float | None = None
+        self._spun: float | None = None  # average length of short waits with a spin, in seconds
+        self._slept: float | None = None  # the same without
 
     def _may_spin(self) -> bool:
         self._waits += 1
-        tries = self._waits % TRY_EVERY == 0
+        is_trial = self._waits % TRIAL_INTERVAL == 0
         if self._spun is None or self._slept is None:
-            return tries
-        return (self._spun < CLEARLY * self._slept) is not tries
+            return is_trial
+        return (self._spun < WORTHWHILE_RATIO * self._slept) is not is_trial
 
-    def _note(self, took: float, *, spun: bool) -> None:
+    def _record(self, took: float, *, spun: bool) -> None:
         if spun:
             self._spun = _average(self._spun, took)
         elif self._pays:
@@ -115,7 +117,7 @@ class LearnedSpin(Spin):
 
 
 def _processors() -> int:
-    """Return how many processors this process may use. Where a sandbox does not tell, there is no spinning."""
+    """Return how many processors this process may use; 1, so that nobody spins, if a sandbox refuses the call."""
     try:
         return len(os.sched_getaffinity(0))
     except OSError:

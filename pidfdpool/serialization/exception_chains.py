@@ -58,4 +58,4 @@ def format_exception(error: BaseException) -> str:
         return "".join(traceback.format_exception(type(error), error, trace))
     except BaseException:
         stack = "".join(traceback.format_tb(trace))
-        return f"Traceback (most recent call last):\n{stack}{describe.said(error)}\n"
+        return f"Traceback (most recent call last):\n{stack}{describe.error_text(error)}\n"

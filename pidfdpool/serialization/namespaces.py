@@ -108,7 +108,7 @@ def _set_placeholder(key: Key, error: Exception) -> None:
         script = scripts.current()
         if not scripts.ran_again and key[0] == "__main__" and script.can_run_again and key[1] in script.names:
             raise scripts.NeedsScript(key[1]) from error
-        reason = describe.said(error).rstrip(". ")
+        reason = describe.error_text(error).rstrip(". ")
         message = f"the script's global {key[1]!r} cannot be rebuilt in this worker: {reason}. {REMEDIES}"
         names[key[1]] = Placeholder(message, error)
 

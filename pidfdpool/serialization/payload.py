@@ -363,7 +363,7 @@ def dump_error(error: BaseException, shared: SharedMain | None = None) -> list[B
     try:
         return [dumps(error, shared)[0], text.encode("utf-8", "backslashreplace")]
     except BaseException as failure:
-        text = f"{text}\n(the exception could not be pickled: {describe.said(failure)})"
+        text = f"{text}\n(the exception could not be pickled: {describe.error_text(failure)})"
         exception_chains.drop_tracebacks(failure)
         return [b"", text.encode("utf-8", "backslashreplace")]
 
@@ -389,6 +389,6 @@ def load_error(buffers: Sequence[Buffer]) -> BaseException:
         if not issubclass(type(error), BaseException):  # not isinstance, which believes the object's `__class__`
             raise TypeError(f"it was rebuilt as {describe.type_name(error)}, which is not an exception")
     except BaseException as failure:
-        text = f"the exception that the task raised cannot be unpickled ({describe.said(failure)}):\n{text}"
+        text = f"the exception that the task raised cannot be unpickled ({describe.error_text(failure)}):\n{text}"
         return exception_chains.with_cause(PayloadError(text), failure)
     return exception_chains.with_cause(error, cause)

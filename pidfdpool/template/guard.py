@@ -32,7 +32,7 @@ def run_preload(boot: Boot, host_fd: int) -> None:
     """Run the preload. host_fd: readable once the host is gone. Raises what the preload raises."""
     if boot.runs_script:
         _become_child_process(boot, host_fd)
-    exiting.own()
+    exiting.mark_as_own()
     import pidfdpool.template.reaper  # noqa: F401  the preload may leave no descriptor to read that file with
 
     with _guard_if_possible(boot, host_fd):
@@ -42,7 +42,7 @@ def run_preload(boot: Boot, host_fd: int) -> None:
 def run_script(boot: Boot, host_fd: int) -> None:
     """Run the host's script again, for workers to come. Workers that exist are not served meanwhile."""
     _become_child_process(boot, host_fd)
-    exiting.own()
+    exiting.mark_as_own()
     with _guard_if_possible(boot, host_fd):
         script_module.run_script()
     hygiene.flush_output()

@@ -75,7 +75,7 @@ def wait_for_template(connection: TemplateConnection, launcher: Launcher, mask: 
 
 
 def _receive_hello(connection: TemplateConnection, launcher: Launcher) -> None:
-    steps = interruptible.Steps(launcher.start_timeout)
+    steps = interruptible.WaitSteps(launcher.start_timeout)
     poller = native.poll()
     poller.register(connection.channel.fileno(), select.POLLIN)
     while connection.handle is None:

@@ -210,4 +210,4 @@ def _fork_in_this_thread(
 def _close_copies(connection: TemplateConnection, kept_fds: set[int]) -> None:
     """Close, in the template, the copies of the host's connections."""
     connection.close()
-    hygiene.give_up_connections(keep=kept_fds)
+    hygiene.close_connections(keep=kept_fds)

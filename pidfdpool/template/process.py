@@ -142,7 +142,7 @@ def _run_template(
         gc.enable()  # the launcher was started without, because a collection finds nothing while modules are loaded
     else:
         hygiene.renew_streams()
-        exiting.forget()
+        exiting.discard_inherited()
     hygiene.unblock_signals()
     if _prepare(channel, boot, host_fd):
         channel.send(framing.encode(framing.BOOTED))

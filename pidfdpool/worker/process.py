@@ -89,7 +89,7 @@ class Worker:
         prctl.set_name(f"pidfd-worker{self._slot}")
         # A tool that has replaced multiprocessing's bootstrap starts and stops there. It must not have started
         # before.
-        (exiting.forget if identity.bootstrap_is_replaced() else exiting.begin)()
+        (exiting.discard_inherited if identity.bootstrap_is_replaced() else exiting.leave_inherited)()
         identity.become_process(f"PidfdPoolWorker-{self._slot}", (self._slot + 1,), self._boot, self._host_fd)
         return identity.run(self._work)
 
@@ -171,10 +171,10 @@ class Worker:
             # By the same logger, and with the same message, as in the standard library's workers.
             import logging
 
-            from pidfdpool.process import journal
+            from pidfdpool.process import safe_logging
 
             logger = logging.getLogger("concurrent.futures")
-            journal.write(logger, logging.CRITICAL, "Exception in initializer:", exc_info=True)
+            safe_logging.log(logger, logging.CRITICAL, "Exception in initializer:", exc_info=True)
             self._send(framing.encode(framing.INITIALIZER_FAILED, buffers=payload.dump_error(error, self._shared)))
             return False
         return True

@@ -287,7 +287,7 @@ def test_what_interrupts_the_leader_may_wait_and_the_leader_is_woken_again(tmp_p
     code = """
     from pidfdpool.process import interruptible
     interruptible.handlers_are_called = lambda: False
-    interruptible.STEPS = ()  # the main thread looks again by itself only for a while
+    interruptible.FIRST_WAITS = ()  # the main thread looks again by itself only for a while
     path = os.path.join(sys.argv[2], "held")
     def handle(*_):
         open(f"{path}.release", "w").close()

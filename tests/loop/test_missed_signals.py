@@ -104,18 +104,18 @@ def in_another_thread(call):
 
 
 def test_the_main_thread_looks_again_a_few_times_and_then_sleeps():
-    steps = interruptible.Steps(None)
-    assert [steps.next() for _ in range(6)] == [*interruptible.STEPS, None, None]
-    assert sum(interruptible.STEPS) < 2, "it is soon asleep for good"
+    steps = interruptible.WaitSteps(None)
+    assert [steps.next() for _ in range(6)] == [*interruptible.FIRST_WAITS, None, None]
+    assert sum(interruptible.FIRST_WAITS) < 2, "it is soon asleep for good"
 
 
 def test_a_thread_that_runs_no_handlers_sleeps_at_once():
-    assert in_another_thread(lambda: interruptible.Steps(None).next()) is None
-    assert in_another_thread(lambda: interruptible.Steps(20).next()) > 15
+    assert in_another_thread(lambda: interruptible.WaitSteps(None).next()) is None
+    assert in_another_thread(lambda: interruptible.WaitSteps(20).next()) > 15
 
 
 def test_no_step_goes_beyond_the_timeout():
-    steps = interruptible.Steps(0.03)
+    steps = interruptible.WaitSteps(0.03)
     assert steps.next() == 0.01
     assert steps.next() <= 0.03
     time.sleep(0.03)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from pidfdpool.process import spinning
-from pidfdpool.process.spinning import LEADERS, TRY_EVERY, LearnedSpin, Spin
+from pidfdpool.process.spinning import LEADER_LIMIT, TRIAL_INTERVAL, LearningSpin, Spin
 
 LONG = 0.01  # seconds of a spin
 
@@ -60,7 +60,7 @@ class LooseSpin(Spin):
     """One that a test may change."""
 
 
-class LooseLearnedSpin(LearnedSpin):
+class LooseLearningSpin(LearningSpin):
     """The same."""
 
 
@@ -126,7 +126,7 @@ class Answers:
 
     def __init__(self, clock, spin=0.0002, crowded=False):
         self.clock = clock
-        self.spin = LooseLearnedSpin(spin)
+        self.spin = LooseLearningSpin(spin)
         self.spin._is_crowded = lambda _now: crowded
 
     def wait(self, looking, sleeping):
@@ -150,40 +150,42 @@ class Answers:
 
 def test_it_goes_on_with_looking_where_that_is_quicker(clock):
     answers = Answers(clock)
-    assert answers.found_by_looking(TRY_EVERY, 20e-6, 40e-6) == 0, "it sleeps at first"
+    assert answers.found_by_looking(TRIAL_INTERVAL, 20e-6, 40e-6) == 0, "it sleeps at first"
     assert answers.wait(20e-6, 40e-6), "and tries"
-    assert answers.found_by_looking(2 * TRY_EVERY, 20e-6, 40e-6) == 2 * TRY_EVERY - 2, "two of them try a sleep"
+    assert answers.found_by_looking(2 * TRIAL_INTERVAL, 20e-6, 40e-6) == 2 * TRIAL_INTERVAL - 2, (
+        "two of them try a sleep"
+    )
 
 
 @pytest.mark.parametrize("looking", [39e-6, 60e-6])
 def test_it_goes_on_with_sleeping_where_that_is_as_quick(clock, looking):
     answers = Answers(clock)
-    answers.found_by_looking(TRY_EVERY + 1, looking, 40e-6)
-    assert answers.found_by_looking(3 * TRY_EVERY, looking, 40e-6) == 3, "each of which is a try"
+    answers.found_by_looking(TRIAL_INTERVAL + 1, looking, 40e-6)
+    assert answers.found_by_looking(3 * TRIAL_INTERVAL, looking, 40e-6) == 3, "each of which is a try"
 
 
 def test_it_changes_its_mind(clock):
     answers = Answers(clock)
-    for looking, of_one_round in ((60e-6, 1), (20e-6, TRY_EVERY - 1), (60e-6, 1)):
-        answers.found_by_looking(20 * TRY_EVERY, looking, 40e-6)
-        assert answers.found_by_looking(TRY_EVERY, looking, 40e-6) == of_one_round
+    for looking, of_one_round in ((60e-6, 1), (20e-6, TRIAL_INTERVAL - 1), (60e-6, 1)):
+        answers.found_by_looking(20 * TRIAL_INTERVAL, looking, 40e-6)
+        assert answers.found_by_looking(TRIAL_INTERVAL, looking, 40e-6) == of_one_round
 
 
 def test_long_waits_are_no_reason_to_look(clock):
     answers = Answers(clock)
-    assert answers.found_by_looking(5 * TRY_EVERY, 1e-6, 2 * LEADERS) == 0
+    assert answers.found_by_looking(5 * TRIAL_INTERVAL, 1e-6, 2 * LEADER_LIMIT) == 0
 
 
 def test_it_looks_in_vain_for_a_tenth_of_a_millisecond_at_most(clock):
     answers = Answers(clock)
-    answers.found_by_looking(2 * TRY_EVERY + 3, 20e-6, 40e-6)
+    answers.found_by_looking(2 * TRIAL_INTERVAL + 3, 20e-6, 40e-6)
     before = clock.now
     assert not answers.wait(1.0, 1.0)
-    assert clock.now - before == pytest.approx(1.0 + LEADERS, abs=3e-6)
+    assert clock.now - before == pytest.approx(1.0 + LEADER_LIMIT, abs=3e-6)
     assert not answers.wait(1e-6, 1.0), "and not again before a wait was short"
 
 
 @pytest.mark.parametrize("why", ["switched off", "crowded"])
 def test_a_leader_never_looks_where_that_would_cost_others_something(clock, why):
     answers = Answers(clock, spin=0.0 if why == "switched off" else 0.0002, crowded=why == "crowded")
-    assert answers.found_by_looking(5 * TRY_EVERY, 1e-6, 40e-6) == 0
+    assert answers.found_by_looking(5 * TRIAL_INTERVAL, 1e-6, 40e-6) == 0
