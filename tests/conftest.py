@@ -128,7 +128,7 @@ def pool(way):
 @pytest.fixture
 def sure_of_deaths(monkeypatch):
     """Have futures wait for the end of a worker that was killed; else they are told after 0.2 s without its death."""
-    monkeypatch.setattr("pidfdpool.scheduler.workers.GIVE_UP_AFTER", 30.0)
+    monkeypatch.setattr("pidfdpool.scheduler.limits.GIVE_UP_AFTER", 30.0)
 
 
 @pytest.fixture

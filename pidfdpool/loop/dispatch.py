@@ -164,8 +164,9 @@ class Dispatcher:
         link = WorkerLink(action.slot, action.generation, ours, our_tokens, self._poller)
         self.workers[action.slot] = link
         link.watch_channel(partial(self.on_channel, link))
-        self.template.tell(framing.encode(framing.TOKENS, action.slot, action.generation), its_tokens)
-        self.template.tell(framing.encode(framing.SPAWN, action.slot, action.generation, link.seal), theirs.detach())
+        self.template.request(framing.encode(framing.TOKENS, action.slot, action.generation), its_tokens)
+        request = framing.encode(framing.SPAWN, action.slot, action.generation, link.seal)
+        self.template.request(request, theirs.detach())
         return None
 
     # There may be no such worker: its start has failed, and the machine is about to be told.
@@ -180,10 +181,10 @@ class Dispatcher:
 
     def _ask_stack(self, action: do.DumpStack) -> None:
         if action.slot in self.workers:
-            self.workers[action.slot].ask_stack()
+            self.workers[action.slot].request_stack()
 
     def _check_heartbeat(self, action: do.CheckHeartbeat) -> ev.Event:
-        return ev.LastHeartbeat(action.slot, action.generation, self.workers[action.slot].last_beat())
+        return ev.LastHeartbeat(action.slot, action.generation, self.workers[action.slot].last_heartbeat())
 
     def _check_memory(self, action: do.CheckMemory) -> ev.Event:
         return ev.MemoryMeasured(action.slot, action.generation, self.workers[action.slot].memory())
@@ -197,7 +198,7 @@ class Dispatcher:
     def _stop_template(self, _action: do.StopTemplate) -> None:
         assert self.template is not None
         self.template.resume()
-        self.template.tell(framing.encode(framing.STOP))
+        self.template.request(framing.encode(framing.STOP))
 
 
 def _joined(pieces: list[Buffer]) -> list[Buffer]:

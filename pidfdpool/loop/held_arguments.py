@@ -1,12 +1,12 @@
-"""What a task holds of its call until its future is told, beside the call's payload.
+"""Which objects of a call a task keeps alive until its future is resolved, beside the call's payload.
 
-Arguments may live on only as long as the host holds them, though the worker has a copy: what a manager's proxy refers
-to is gone with the last proxy, a temporary directory with its object. The standard library's pool holds the call
-until its future is done, and so does a task. Of a large call only that is held of whose end somebody is told; the
-rest would be there twice.
+Some arguments are of use only as long as the host keeps them, although the worker has a copy. What a manager's proxy
+refers to is gone with the last proxy, and a temporary directory is gone with its object. The standard library's pool
+keeps the call until its future is done, and so does a task. Of a large call only those objects are kept that have a
+finalizer or a weak reference; the rest would use memory twice.
 
-What multiprocessing shares is a duplicate that waits to be fetched. If the call never runs, that goes on until
-`Shared` is let go of.
+What multiprocessing shares (a pipe end, a socket) is a duplicate that waits to be fetched by the worker. If the call
+never runs, the duplicate waits until `Shared` is gone.
 
 Called by the threads that submit, without a lock.
 """
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
-# Of whose end nobody can be told, and which refer to nothing else; a function is held by its task's name anyway.
+# Types without finalizers and weak references whose objects refer to nothing else. A task keeps its function anyway.
 _PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None), FunctionType, BuiltinFunctionType, type})
 
 
 class Shared:
-    """A call that shares something with whoever rebuilds it."""
+    """A call that shares descriptors with the worker that rebuilds it."""
 
     __slots__ = ("_call", "_shared")
 
@@ -45,7 +45,7 @@ class Shared:
 
 
 def held(call: Call, buffers: list[Buffer]) -> object:
-    """Return what is to be held of a call whose payload was just made by this thread; None: nothing."""
+    """Return what is to be kept of a call whose payload this thread has just made; None: nothing."""
     if picklers.shared_resources and (shared := picklers.pop_shared_resources()):
         return Shared(call, shared)
     function, arguments, keywords = call
@@ -53,14 +53,15 @@ def held(call: Call, buffers: list[Buffer]) -> object:
         return None
     if type(buffers) is list:
         return call
-    return [value for value in (*arguments, *keywords.values()) if _has_followers(value)]
+    return [value for value in (*arguments, *keywords.values()) if _is_observed(value)]
 
 
-def _has_followers(value: object) -> bool:
+def _is_observed(value: object) -> bool:
+    """Return whether something happens when the object is gone."""
     return hasattr(type(value), "__del__") or bool(weakref.getweakrefcount(value))
 
 
 def let_go() -> None:
-    """Take back what this thread has shared in attempts that came to nothing."""
+    """Close what this thread has shared in attempts to pickle that failed."""
     if picklers.shared_resources:
         picklers.close_unfetched(picklers.pop_shared_resources())

@@ -1,23 +1,23 @@
 """A thread that waits for a result reads the workers' channels itself: the leader.
 
-Otherwise an answer wakes the pool thread, which wakes whoever waits for it: two wake-ups and two handings over of the
-interpreter's lock, each of which takes longer than a small task. There is one leader at a time; others wait for their
-futures as ever, and it resolves those, too. The pool thread goes on with everything else: deaths, deadlines, the
-template. When the leader has what it waited for, the channels are the pool thread's again.
+Without a leader, an answer wakes the pool thread, which wakes the thread that waits. These are two wake-ups and two
+transfers of the interpreter's lock, and each takes longer than a small task. There is one leader at a time. Other
+threads wait for their futures as usual, and the leader resolves those futures, too. Deaths, deadlines and the
+template stay with the pool thread. When the leader has its result, it gives the channels back to the pool thread.
 
-Callbacks are not the leader's business. Its thread may hold locks of the user's, which a callback may want, and an
-exception that a signal handler raises would be taken for the callback's. So when it comes upon a future with
-callbacks, it leaves that one and all that follow to the pool thread, in their order, and waits like everybody else.
+The leader runs no callbacks. Its thread may hold locks of the user's that a callback needs, and an exception that a
+signal handler raises would look like the callback's. When the leader finds a future with callbacks, it leaves that
+future and all that follow to the pool thread, in their order, and waits like any other thread.
 
-The main thread runs signal handlers between any two of its steps. While one runs that was called amid the leader's
-wait, nobody reads the channels: it would wait in vain for any result, in whatever way, and so would all other
-threads as long as it goes on. So the main thread leads only where no signal has a handler of the host's, but for the
-one that raises KeyboardInterrupt: that one is over at once. An exception amid the serving of an answer would leave
-that half done. So SIGINT is blocked meanwhile; nearly all of a leader's time is spent waiting, where it does no harm.
-If some other thread of the host's takes the signal, the handler is run in the main thread all the same: the pool
-breaks then, as in `submit` (see `Pool.decide_guarded`). Where that is to be expected and the session to go on, at a
-prompt, there is no leader. Outside of serving, every step that must not be lost is one call of a C function, the
-first of its block: handlers run after a call, neither within one of C's nor between other instructions.
+The main thread runs signal handlers between any two of its steps. While a handler runs that has interrupted the
+leader's wait, nobody reads the channels. The handler, and all other threads, would wait for results in vain. So the
+main thread leads only where no signal has a handler of the host's. The handler that raises KeyboardInterrupt is
+allowed, because it ends at once. An exception while an answer is served would leave that half done, so SIGINT is
+blocked meanwhile. A leader spends nearly all its time waiting, where an exception does no harm. If another thread of
+the host takes the signal, its handler runs in the main thread all the same, and the pool breaks, as in `submit` (see
+`Decisions.decide_guarded`). At a prompt, where this is likely and the session has to go on, there is no leader.
+Outside of serving, every step that must not be lost is one call of a C function, the first of its block. Handlers run
+after a call. They do not run within a call of a C function, nor between other instructions.
 """
 
 from __future__ import annotations
@@ -101,11 +101,11 @@ class Leadership:
             return
         poller, me = pool.poller, threading.get_ident()
         leader, handles = poller.leader, interruptible.in_signal_thread()
-        if leader.get(None) == me:  # something has interrupted this thread's own wait: a debugger, for instance
+        if leader.get(None) == me:  # this thread's own wait was interrupted, for instance by a debugger
             try:
                 self._lead(future, timeout, blocks=handles, alone=True)
             finally:
-                poller.wake_leader()  # to look again: it may have been woken meanwhile, and that was used up here
+                poller.wake_leader()  # to look again: a wake-up that came meanwhile was used up here
             return
         if poller.is_served or _is_deep():
             return
@@ -123,23 +123,23 @@ class Leadership:
             finally:
                 give_back()
         finally:
-            if None in leader and leader[None] == me:  # asked without a call, so that none comes between
+            if None in leader and leader[None] == me:  # without a call, so that no handler runs in between
                 leave(None)
             if self._over:
                 poller.close()
 
     def _lead(self, future: _Future, timeout: float | None, *, blocks: bool, alone: bool = False) -> None:
-        """Lead as long as there is a reason to.
+        """Read channels until the future is done, time is over, or the pool thread has to take over.
 
-        blocks: whether interrupts would come in this thread, and have to wait while it serves. alone: the channels
-        are not given back when this returns.
+        blocks: this thread runs signal handlers, so interrupts are blocked while it serves. alone: the caller keeps
+        the channels when this returns.
         """
         pool, poller = self._pool, self._pool.poller
         steps = None if timeout is None else interruptible.WaitSteps(timeout, blocks)
         left = SHORT if blocks else None
         while True:
             future._leader = poller
-            # Looked at after that: whoever resolves it from now on ends the wait.
+            # The state is read after that: whoever resolves the future from now on ends the wait.
             if future.done() or pool.closed:
                 break
             if steps is not None:
@@ -149,11 +149,11 @@ class Leadership:
             future._leader = None
             if ready:
                 if poller.is_served and not alone:
-                    break  # the pool thread is at it, and may be for long: in a callback, say
+                    break  # the pool thread serves, and may do so for long, in a callback for instance
                 self._serve(ready) if blocks else self._serve_guarded(ready)
             if (self._outbox.left and not alone) or over:
-                break  # at the deadline what has come is read, and nothing is waited for
-            if steps is None and not ready:  # most waits are over before it would be of use
+                break  # at the deadline, what has arrived is read, and nothing is waited for
+            if steps is None and not ready:  # most waits end before steps are needed
                 steps = interruptible.WaitSteps(None, blocks)
         future._leader = None
 
@@ -186,26 +186,26 @@ class Leadership:
             raise
 
     def end(self) -> None:
-        """Have the leader leave, all futures being resolved. In the pool thread, at its end, without the lock."""
+        """End the leader's wait when all futures are resolved. In the pool thread, at its end, without the lock."""
         deadline = time.monotonic() + LEAVING
         while self._pool.poller.leader and time.monotonic() < deadline:
             self._pool.poller.wake_leader()
             native.sleep(0.001)
 
     def close(self) -> None:
-        """Close the poller, or have a leader that has still not had its turn do so when it leaves.
+        """Close the poller; if there is still a leader, it closes the poller when it leaves.
 
-        What waits in an epoll that is closed is not woken any more, nor could it give the channels back.
+        A thread that waits in an epoll that is closed is never woken, and could not give the channels back.
         """
         self._over = True
-        if not self._pool.poller.leader:  # looked at after that, as the leader looks after leaving
+        if not self._pool.poller.leader:  # in this order: the leader reads `_over` after it has left
             self._pool.poller.close()
 
 
 def _is_deep() -> bool:
     """Return whether more than half of the stack that Python allows is in use.
 
-    What a leader rebuilds is mostly not its own: it must not fail because of where the leader is.
+    Most results that a leader rebuilds are for others. They must not fail because the leader's stack is deep.
     """
     try:
         sys._getframe(sys.getrecursionlimit() // 2)

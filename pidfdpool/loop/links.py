@@ -1,6 +1,7 @@
-"""The host's ends: of one worker, and of the template.
+"""The host's end of one worker, and of the template: channel, pidfd, and what is known of the process.
 
-A link is written to under the pool's lock, from any thread; it is read from and closed by the pool thread only.
+Any thread may write to a link, under the pool's lock. Only the pool thread or the leader reads from it, and only the
+pool thread closes it.
 """
 
 from __future__ import annotations
@@ -36,19 +37,19 @@ T = TypeVar("T")
 
 _log = logging.getLogger("pidfdpool")
 
-# Seconds to wait for the template's word on how a worker ended, once its pidfd says that it did. The word comes
+# Seconds to wait for the template's report of how a worker ended, after its pidfd became readable. The report comes
 # within a millisecond, unless the template is stopped.
 REPORT_GRACE = 1.0
 
-# The same where the template is gone: whoever inherited the worker will reap it in a moment, and from then on newer
-# kernels tell the status through the pidfd (Linux 6.15). Its slot is not kept waiting for longer than this.
+# The same if the template is gone. The process that inherited the worker reaps it in a moment. From then on the pidfd
+# itself tells the status (Linux 6.15). The worker's slot waits no longer than this.
 ORPHAN_GRACE = 0.05
 
 
 class Link:
     """A channel that the pool thread serves, and the process at its other end."""
 
-    _answers = False  # whether the leader serves the channel, too
+    _served_by_leader = False  # the leader reads the channel, too
 
     def __init__(self, channel: Channel, poller: Poller) -> None:
         self.channel = channel
@@ -59,7 +60,7 @@ class Link:
 
     def watch_channel(self, callback: Callable[[int], None]) -> None:
         """Have the channel served by the pool thread."""
-        self._channel_watch = self._poller.watch(self.channel.fileno(), callback, inner=self._answers)
+        self._channel_watch = self._poller.watch(self.channel.fileno(), callback, inner=self._served_by_leader)
 
     def watch_exit(self, handle: ProcessHandle, callback: Callable[[int], None]) -> None:
         """Take the handle of the process and have its end noticed."""
@@ -139,17 +140,17 @@ class Link:
 
 
 class WorkerLink(Link):
-    """One worker, from the request for it until it is buried."""
+    """One worker, from the request for it until it is removed."""
 
-    _answers = True
+    _served_by_leader = True
 
-    def __init__(self, slot: int, generation: int, end: Socket, its_tokens: int, poller: Poller) -> None:
-        self.seal = int.from_bytes(os.urandom(4)) or 1  # see `wire.seal_of`
+    def __init__(self, slot: int, generation: int, end: Socket, tokens_fd: int, poller: Poller) -> None:
+        self.seal = int.from_bytes(os.urandom(4)) or 1  # see `framing.seal_of`
         super().__init__(Channel(end, frame_rules.FROM_WORKER, sealed=framing.seal_of(self.seal)), poller)
         self.slot = slot
         self.generation = generation
         self.name: tuple[int, int, int | None] = (slot, generation, None)
-        self.progress = Progress(its_tokens)
+        self.progress = Progress(tokens_fd)
         self.ready_early = False  # READY came before the template's SPAWNED, on its other channel
         self.account = SegmentAccount()
         self.status: ExitStatus | None = None  # as the template reported it
@@ -157,13 +158,13 @@ class WorkerLink(Link):
         self.report_within = REPORT_GRACE
         self.usage: tuple[int, float] | None = None  # peak RSS and CPU time, as the template reported them
         self._signal: int | None = None  # asked for before there was a handle
-        self._blackbox: int | None = None
+        self._black_box: int | None = None
         self._stderr: Stderr | None = None
         self._stderr_watch: Watch | None = None
 
     @property
     def overdue_at(self) -> float:
-        """When to stop waiting for the template's word on how the worker ended."""
+        """When to stop waiting for the template's report of how the worker ended, as time.monotonic() tells it."""
         assert self.ended_at is not None
         return self.ended_at + self.report_within
 
@@ -175,7 +176,7 @@ class WorkerLink(Link):
             self.signal(self._signal)
 
     def leave(self) -> None:
-        """Tell the worker to leave; if it is dying anyway, that will be noticed."""
+        """Ask the worker to exit. If it is dying already, its pidfd will tell."""
         with suppress(OSError):
             self.post(framing.encode(framing.EXIT))
             self.resume()
@@ -195,20 +196,20 @@ class WorkerLink(Link):
         if number == signal.SIGTERM:
             self.resume()
 
-    def ask_stack(self) -> None:
+    def request_stack(self) -> None:
         """Have the worker write its Python stack into its black box."""
         with suppress(OSError):
             if self.handle is not None:
                 self.handle.send_signal(black_box.STACK_SIGNAL)
 
-    # ---- what can be seen of it ----------------------------------------------------------------------------
+    # ---- what is known of it -------------------------------------------------------------------------------
 
-    def take_blackbox(self, fd: int) -> None:
-        """Own the worker's black box."""
-        self._blackbox = fd
-        self.progress.look_into(fd)
+    def set_black_box(self, fd: int) -> None:
+        """Own the descriptor of the worker's black box."""
+        self._black_box = fd
+        self.progress.use_black_box(fd)
 
-    def take_stderr(self, fd: int) -> None:
+    def set_stderr(self, fd: int) -> None:
         """Own the read end of the worker's standard error, and have it served by the pool thread."""
         self._stderr = Stderr(fd)
         self._stderr_watch = self._poller.watch(fd, self._read_stderr)
@@ -217,9 +218,9 @@ class WorkerLink(Link):
         if self._stderr is not None and not self._stderr.read():
             self._poller.forget(self._stderr_watch)
 
-    def last_beat(self) -> float | None:
+    def last_heartbeat(self) -> float | None:
         """Return when the worker gave its last heartbeat, as time.monotonic() tells it; None: never."""
-        return None if self._blackbox is None else black_box.last_heartbeat(self._blackbox)
+        return None if self._black_box is None else black_box.last_heartbeat(self._black_box)
 
     def usage_now(self) -> tuple[int | None, float | None]:
         """Return the resident memory in bytes and the processor time in seconds, if the worker is alive."""
@@ -229,11 +230,11 @@ class WorkerLink(Link):
         )
 
     def memory(self) -> int:
-        """Return the resident memory in bytes, without segments, which are the pool's; 0 if it cannot be told."""
+        """Return the resident memory in bytes, without segments, which belong to the pool; 0: it is not known."""
         return self._if_alive(lambda pid: process_usage.resident(pid, self.account.mapped)) or 0
 
     def _if_alive(self, read: Callable[[int], T]) -> T | None:
-        """Return what is read by the worker's number: only if it is alive afterwards was the number its own."""
+        """Return what is read by the worker's pid. It counts only if the worker is still alive afterwards."""
         handle = self.handle
         if handle is None:
             return None
@@ -246,13 +247,13 @@ class WorkerLink(Link):
     def evidence(self) -> Evidence:
         """Return what the dead worker left behind.
 
-        In the pool thread, before `close`, and without the lock, for it reads files.
+        In the pool thread, before `close`, and without the lock, because it reads files.
         """
         lines: tuple[str, ...] = ()
         if self._stderr is not None:
             self._stderr.read()
             lines = self._stderr.last_lines()
-        box = self._blackbox
+        box = self._black_box
         stack, marks = (None, 0) if box is None else (black_box.read_stack(box), black_box.count_marks(box))
         peak, cpu_time = self.usage or (None, None)
         return Evidence(peak, cpu_time, lines, stack and stacks.told(stack), marks)
@@ -271,7 +272,7 @@ class WorkerLink(Link):
 
     def _close_evidence(self) -> None:
         self.progress.close()
-        box, self._blackbox = self._blackbox, None
+        box, self._black_box = self._black_box, None
         if box is not None:
             native.close(box)
         if self._stderr is not None:
@@ -279,7 +280,7 @@ class WorkerLink(Link):
 
 
 class TemplateLink(Link):
-    """The template, from its greeting until it is lost."""
+    """The template, from its first frame until it is lost."""
 
     def __init__(self, end: TemplateConnection, poller: Poller) -> None:
         super().__init__(end.channel, poller)
@@ -288,8 +289,8 @@ class TemplateLink(Link):
     def read(self) -> list[Frame]:
         """Return what frames there are.
 
-        A template that has closed its channel, or in which somebody else writes into it, cannot do its work: it is
-        killed, and its end is noticed like any other.
+        A template cannot work if it has closed its channel, or if something else writes into it. It is killed, and
+        its end is noticed like any other.
         """
         frames: list[Frame] = []
         try:
@@ -305,26 +306,27 @@ class TemplateLink(Link):
             self.kill()
         return frames
 
-    def tell(self, pieces: list[Buffer], descriptor: int | None = None) -> None:
-        """Send a request; if the template is gone, its pidfd tells, and what was asked for is buried with it."""
+    def request(self, pieces: list[Buffer], descriptor: int | None = None) -> None:
+        """Send a request. If the template is gone, its pidfd tells, and the request is dropped with it."""
         with suppress(OSError):
             self.post(pieces, descriptor)
 
     def resume(self) -> None:
-        """Do as for a worker. Where the host cannot signal it, it goes on with the next request."""
+        """Let a stopped template go on. Where the host cannot signal it, the next request does."""
         if isinstance(self.handle, Pidfd):
             super().resume()
 
     def want_script(self) -> None:
-        """Have the script run again, unless this was the first that the template was told to do."""
+        """Have the template run the script again, unless it was told that at its start, or before."""
         if not self.end.runs_script:
             self.end.runs_script = True
-            self.tell(framing.encode(framing.RUN_SCRIPT))
+            self.request(framing.encode(framing.RUN_SCRIPT))
 
     def kill(self) -> None:
         """Kill a template that does not answer.
 
-        Without pidfds nobody may, nor may a host that has changed its user; it leaves when it reads our hanging up.
+        Without pidfds the host cannot, nor can a host that has changed its user. Then the channel is shut down, and
+        the template exits when it reads that.
         """
         with suppress(OSError):
             if isinstance(self.handle, Pidfd):

@@ -1,15 +1,15 @@
 """Waits for descriptors, in the pool thread, and lets other threads end the wait.
 
-The channels of the workers are watched by an epoll of their own, the *inner* one, which the pool's epoll watches in
-its turn. So one call takes all of them away from the pool thread, for a thread that reads them itself (the
-*leader*, see `leader`), and one gives them back.
+The channels of the workers are watched by an epoll of their own, the *inner* one. The pool's epoll watches the inner
+one. So one call takes all channels away from the pool thread, for a thread that reads them itself (the *leader*, see
+`leader`), and one call gives them back.
 
-A descriptor's number is reused as soon as it is closed, and epoll reports numbers. So each registration is an object
-of its own, the *watch*; a batch of events is matched with watches before any of them is served, and a watch that was
-forgotten meanwhile is passed over, whatever its number names by then.
+A descriptor's number is reused as soon as it is closed, and epoll reports numbers. So each registration is an object,
+the *watch*. A batch of events is matched with watches before any of them is served. A watch that was forgotten
+meanwhile is skipped, whatever its number names by then.
 
-Two rules make that sufficient: only the pool thread closes what it watches, and it forgets before it closes. The
-second matters beyond numbers, too: where a forked child holds a copy, epoll would go on reporting the closed one.
+Two rules make this sufficient. Only the pool thread closes what it watches, and it forgets before it closes. The
+second rule is needed for another reason, too: if a forked child holds a copy, epoll goes on reporting a closed one.
 """
 
 from __future__ import annotations

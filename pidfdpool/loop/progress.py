@@ -1,10 +1,10 @@
 """How far a worker is: which of the tasks that it was sent it has begun, and which are taken back.
 
-Tokens decide (see `tokens`), and the worker notes in its black box what it begins. A task can do as it likes with
-both: put tokens down, take them, write into the box. So neither is believed where it says what cannot be: nothing is
-taken back that was noted as begun, nothing more than was sent is left.
+Tokens decide (see `tokens`), and the worker records in its black box which task it begins. A task can change both: it
+can add tokens, take them, or write into the black box. So what cannot be true is not believed. A task that is
+recorded as begun is not taken back, and no more tasks are left than were sent.
 
-Called with the pool's lock, and closed by the pool thread.
+Under the pool's lock; closed by the pool thread.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """That of one worker. Owns its tokens; the box is the link's."""
+    """The progress of one worker. Owns the descriptor of its tokens; the one of its black box belongs to the link."""
 
-    def __init__(self, its_tokens: int) -> None:
-        self._tokens: int | None = its_tokens
+    def __init__(self, tokens_fd: int) -> None:
+        self._tokens: int | None = tokens_fd
         self._box: int | None = None
         self._taken_back = 0  # the first task that was, as the worker was told, and not yet that it is over
 
-    def look_into(self, box: int) -> None:
+    def use_black_box(self, box: int) -> None:
         """Read and write the worker's black box from now on."""
         self._box = box
         black_box.announce_take_backs(box)
 
     def put_tokens(self, count: int) -> None:
-        """Put down the tokens of so many tasks, before they are sent: one without a token is taken for taken back."""
+        """Add tokens for `count` tasks, before they are sent. A task without a token counts as taken back."""
         if self._taken_back:
             self._note_taken_back(0)
         if self._tokens is not None:
             tokens.put(self._tokens, count)
 
     def take_back(self, last: Sequence[int]) -> int:
-        """Take back the last tasks that were sent, if they have not begun; return how many.
+        """Take back the last tasks that were sent, as far as they have not begun; return how many.
 
-        The worker is also told from which task on they were taken back: there may be tokens that a task has put down.
+        The black box also tells the worker the first task that was taken back, because a task may have added tokens.
         """
         before = self._taken_back or black_box.UNDECIDED
         if not self._taken_back:
@@ -61,10 +61,10 @@ class Progress:
             black_box.record_taken_back(self._box, first)
 
     def unbegun(self, held: Sequence[int]) -> int:
-        """Return how many of the tasks that the dead worker held, the last ones, it has not begun.
+        """Return how many of the tasks that a dead worker had, counted from the last one, it has not begun.
 
-        held: in their order, those that have not been answered. The worker's own note tells; where there is none, the
-        tokens that are left.
+        held: the tasks without an answer, in their order. The worker's record tells; without a black box, the tokens
+        that are left tell.
         """
         begun = self.last_begun()
         if begun is None:
@@ -72,7 +72,7 @@ class Progress:
         return len(held) - 1 - held.index(begun) if begun in held else len(held)
 
     def last_begun(self) -> int | None:
-        """Return the number of the task that the worker has begun last; 0: none; None: it cannot be told."""
+        """Return the number of the task that the worker has begun last; 0: none; None: it is not known."""
         return None if self._box is None else black_box.last_begun(self._box)
 
     def forget_begun(self) -> None:
@@ -81,7 +81,7 @@ class Progress:
             black_box.clear_last_begun(self._box)
 
     def close(self) -> None:
-        """Close the tokens, and look into the box no more. Idempotent."""
+        """Close the tokens, and use the black box no more. Idempotent."""
         fd, self._tokens, self._box = self._tokens, None, None
         if fd is not None:
             native.close(fd)

@@ -97,10 +97,10 @@ class TemplateEvents:
         if link is None:
             native.close(fd)
         elif frame.kind == framing.BLACK_BOX:
-            link.take_blackbox(fd)
+            link.set_black_box(fd)
         else:
             with self._core.lock:
-                link.take_stderr(fd)
+                link.set_stderr(fd)
 
     def _on_spawned(self, template: TemplateLink, frame: Frame, link: WorkerLink | None) -> None:
         fd = template.channel.next_descriptor()

@@ -1,7 +1,7 @@
-"""The standard error of a worker, where the pool captures it: the last lines are kept, and all of it is passed on.
+"""The standard error of a worker, if the pool captures it: the last lines are kept, and everything is passed on.
 
-Owned by the worker's link, used by the pool thread only. That thread must never wait, so what the host's own standard
-error does not take at once is not passed on.
+Owned by the worker's link, used by the pool thread only. That thread must never block, so what the host's own
+standard error does not take at once is not passed on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pidfdpool.process import native
 LINES = 20  # told of each worker
 _KEPT = 160  # more than that, for faulthandler writes up to 100 frames of Python and 32 of C when a worker crashes
 _LONGEST = 500  # characters kept of a line
-_MOST = 32  # chunks at a time: more than a pipe holds, and whoever writes without end holds up nobody
+_MOST = 32  # chunks at a time: more than a pipe holds, and a worker that writes without end holds up nobody
 _CHUNK = 4096  # PIPE_BUF: a pipe that poll(2) calls writable takes so much without blocking (pipe(7))
 
 

@@ -1,8 +1,8 @@
 """What a pool was asked to do, as data. Pure: no clock, no process, no I/O.
 
 One frozen `Policy` belongs to each pool, and a refined copy of it to each task that was submitted with options of
-its own. `machine` reads them, nobody writes them. Whatever makes no sense is refused here, when a Policy is made,
-with the name and the value of what is wrong.
+its own. The parts of the machine read them, and nobody changes them. Values outside of their range, and values that
+contradict each other, are refused when a Policy is made, with the name and the value of the option.
 """
 
 from __future__ import annotations
@@ -70,82 +70,87 @@ class PoolOptions(TaskOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rules that a pool's decisions follow. Times are seconds, sizes are bytes; None means no limit.
+    """The rules that a pool's decisions follow. Immutable, so any thread may use it, in a forked process, too.
+
+    Times are in seconds, sizes in bytes; None means no limit, unless the option says what else it means.
+    docs/options.md has all of this as a table, with ranges and examples.
 
     For each task; `options()` refines them:
 
     Attributes:
-        timeout: a task that has run for so long, waiting not counted, is ended: SIGTERM, `grace`, SIGKILL to the
-            worker's process group. Its future gets TaskTimeout, or its result if that was written in time after all.
+        timeout: a task that has run for this long is ended: SIGTERM, `grace`, SIGKILL to the worker's process group.
+            Time in the queue does not count. The future gets TaskTimeout, or the result if it was written in time.
             Default: None.
-        grace: seconds from SIGTERM to SIGKILL, for a timeout and for a lost heartbeat; at least 0.05 s are given, in
-            which the worker's Python stack is written. Not longer than `timeout`; a default for all tasks is cut to
-            the shorter timeout of one.
+        grace: the time from SIGTERM to SIGKILL, for a timeout and for a lost heartbeat. At least 0.05 s are given, in
+            which the worker's Python stack is written. Must not exceed `timeout`; a grace for all tasks is cut to the
+            shorter timeout of a refined policy.
             Default: None, which means 1 s, or the timeout if that is shorter.
-        deadline: a task that no worker was given within so many seconds of its submission is failed unrun, with
+        deadline: a task that no worker was given within this time after its submission never runs. The future gets
             DeadlineExceeded. Default: None.
-        retries: how many more times a task is tried. Default: 0.
-        retry_on: the exceptions after which it is, a class or a tuple of them: those of the pool (WorkerCrashed,
-            MemoryExceeded, TaskTimeout, HeartbeatLost) and those that tasks raise.
-            Default: (WorkerCrashed,), which MemoryExceeded is, too.
-        retry_backoff: the pause before the second attempt; it doubles with each. Default: 0.1.
+        retries: the number of further attempts. Default: 0.
+        retry_on: the exceptions after which a task is tried again, a class or a tuple of classes: those of the pool
+            (WorkerCrashed, MemoryExceeded, TaskTimeout, HeartbeatLost) and those that tasks raise.
+            Default: (WorkerCrashed,), which includes MemoryExceeded.
+        retry_backoff: the pause before the second attempt. It doubles with each further attempt. Default: 0.1.
         retry_backoff_limit: the longest such pause. Default: 30.0.
-        poison_after: a task under which so many workers died is never tried again, whatever retries are left.
+        poison_after: a task under which this many workers have died is not tried again, whatever retries are left.
             Default: None, which means that `retries` alone decides.
-        priority: waiting tasks of a higher priority go first; within one, first come, first served. Default: 0.
-        heartbeat_timeout: a task that neither started nor called `pidfdpool.heartbeat()` for so long is ended as
-            by a timeout; its future gets HeartbeatLost. Default: None.
+        priority: a waiting task of a higher priority is begun first. Tasks of one priority begin in the order of
+            their submission. Default: 0.
+        heartbeat_timeout: a task that has neither begun nor called `pidfdpool.heartbeat()` for this long is ended as
+            by a timeout. The future gets HeartbeatLost. Default: None.
         cancel_kills: whether `Future.cancel()`, and so the cancellation of an asyncio task that awaits it, also stops
             a running task by killing its worker. Default: False.
-        kill_descendants: whether processes that the task started, and that left the worker's process group, die with
-            the worker. Those in its group do in any case. Default: True.
-        block: whether `submit` waits while `max_pending` tasks are pending, or raises QueueFull. Default: True.
+        kill_descendants: whether processes that the task has started, and that have left the worker's process group,
+            are killed when the worker ends. Those in its group always are. Default: True.
+        block: whether `submit` waits while `max_pending` tasks are pending. False: it raises QueueFull.
+            Default: True.
 
     For the pool:
 
     Attributes:
-        max_workers: workers at most, not counting those that are being replaced. No default here.
+        max_workers: the number of workers at most. Workers that are being replaced do not count. No default here.
         on_crash: "isolate": a worker's death fails only the task that ran in it. "break": it breaks the pool, as it
             does in the standard library. Default: "isolate".
-        max_tasks_per_child: a worker runs so many tasks and no more; its replacement is started along with the last.
-            Default: None.
+        max_tasks_per_child: a worker runs this many tasks and no more. Its replacement is started along with the
+            last. Default: None.
         max_memory_per_child: a worker whose resident memory is larger after a task is replaced, once the replacement
             is ready. Default: None.
-        hard_memory_per_child: a worker whose resident memory grows larger while a task runs is killed; the future
+        hard_memory_per_child: a worker whose resident memory grows larger while a task runs is killed. The future
             gets MemoryExceeded. Default: None.
-        memory_interval: how often that is looked at. Default: 0.1.
-        max_age: a worker is replaced so many seconds after it became ready, once the replacement is. Default: None.
-        min_workers: so many workers are kept, from the first submit on. Default: 0.
-        idle_timeout: a worker that was idle for so long is ended, down to min_workers. Default: None.
-        max_pending: accepted tasks that have not ended, at most; see `block`. Default: None.
-        capture_stderr: whether the last lines that a worker wrote to standard error go into the report of its death;
-            all of it is passed on to the host's standard error. Default: False.
-        segment_memory: bytes of shared memory at most, for large calls and results together. What finds no room goes
-            through sockets, which takes several times as long; 0: everything does. Only what is under way at a time
-            needs room; what was not used for 5 s is given back, and a result that somebody keeps makes room when it
-            is needed. Default: 536870912, which is 512 MiB: enough for 16 MB each way and a dozen workers.
-        young_age: a worker that dies unasked before it finished a task, and within so many seconds of being ready (or
-            before it was), died young. So does a template that dies before any task was finished. Default: 1.0.
-        intensity: more than so many young deaths within `period` break the pool.
-            Default: None, which means 5 plus twice max_workers, so that one blow to all of them at once does not; or
-            8 in a row, if they come one at a time.
-        period: see intensity. If for so many seconds no process could be started, and none is there to go on, the
-            pool breaks, too. Default: 30.0.
-        backoff: the pause before a refill after the first young death in a row; it doubles with each. Default: 0.05.
+        memory_interval: the time between two measurements for that. Default: 0.1.
+        max_age: a worker is replaced this long after it became ready, once the replacement is. Default: None.
+        min_workers: the number of workers to keep, from the first submit on. Default: 0.
+        idle_timeout: a worker that was idle for this long is ended, down to min_workers. Default: None.
+        max_pending: the number of accepted tasks at most that have not ended; see `block`. Default: None.
+        capture_stderr: whether the last lines that a worker wrote to standard error are part of the record of its
+            death. All of it is passed on to the host's standard error. Default: False.
+        segment_memory: the shared memory at most, for large calls and results together. What finds no room goes
+            through sockets, which takes several times as long; 0: everything does. Room is needed only for what is
+            under way: what was not used for 5 s is given back, and a result that somebody keeps makes room when it is
+            needed. Default: 536870912, which is 512 MiB: enough for 16 MB each way and a dozen workers.
+        young_age: a worker died young if it died by itself, before it had finished a task, and within this time after
+            it became ready (or before it did). A template died young if no task was finished before. Default: 1.0.
+        intensity: the number of young deaths within `period` that the pool survives; one more breaks it.
+            Default: None, which means 5 plus twice max_workers, so that the death of all workers at once does not
+            break it; and at most 7 in a row that come one at a time.
+        period: the time for which young deaths are counted. The pool also breaks if no process could be started for
+            this long, and none is there to go on. Default: 30.0.
+        backoff: the pause before the next start after a young death. It doubles with each in a row. Default: 0.05.
         backoff_limit: the longest such pause. Default: 5.0.
-        start_timeout: a worker that is not ready so many seconds after its fork, initializer included, is killed.
+        start_timeout: a worker that is not ready this long after its fork, initializer included, is killed.
             Default: None.
-        spawn_timeout: a template that has not forked a worker so many seconds after it was asked to, its preload not
-            counted, is killed and replaced. Default: 30.0.
-        stop_grace: a worker that was told to stop has so many seconds to leave before it is killed. Default: 10.0.
-        prefetch: so many seconds of work, at the pace of the tasks before, are sent to a worker ahead of the task
-            that it runs; 0: none is. A task that is ahead can be cancelled, overtaken by one of a higher priority,
-            and taken back for another worker, as one that waits; tasks with a timeout, deadline, heartbeat_timeout,
-            and those of a pool with max_tasks_per_child or a limit of memory, are never sent ahead.
+        spawn_timeout: a template that has not forked a worker this long after the request is killed and replaced. Its
+            preload does not count. Default: 30.0.
+        stop_grace: a worker that was told to stop is killed if it has not left after this time. Default: 10.0.
+        prefetch: the amount of work, in seconds at the pace of the tasks before, that a worker is sent ahead of the
+            task that it runs; 0: none. A task that is ahead can be cancelled, overtaken by one of a higher priority,
+            and taken back for another worker. Tasks with a timeout, deadline or heartbeat_timeout are never sent
+            ahead, and no task of a pool with max_tasks_per_child or a limit of memory is.
             Default: 0.1.
-        spin: a worker that waits for a task looks for it for so many seconds before it sleeps, if its last wait was
-            as short, and there are processors to spare; a thread that waits for a result does so for 0.0001 s at
-            most, if that has made waits shorter before. 0: neither does. Default: 0.0002.
+        spin: the time for which a worker that waits for a task looks for it before it sleeps. It does so only if its
+            last wait was as short and there are processors to spare. A thread that waits for a result looks for
+            0.0001 s at most, and only if that has made waits shorter before. 0: neither does. Default: 0.0002.
     """
 
     max_workers: int
@@ -186,10 +191,10 @@ class Policy:
     sends_ahead: bool = field(init=False)  # see `prefetch`
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense, with its name and value.
+        """Refuse values of a wrong type or outside of their range, with name and value.
 
         Raises:
-            TypeError, ValueError: a value, or two of them together.
+            TypeError, ValueError: one value is wrong, or two contradict each other.
         """
         for name in ("timeout", "deadline", "heartbeat_timeout", "max_age", "start_timeout"):
             self._take(name, checks.seconds, optional=True, zero=False)
@@ -242,7 +247,7 @@ class Policy:
 
         Raises:
             TypeError: there is no such option, or it is one of the whole pool's.
-            ValueError, TypeError: a value makes no sense, or not together with the others.
+            ValueError, TypeError: a value is wrong, or contradicts another.
         """
         check_names("options", options, TaskOptions.__annotations__)
         if not options:

@@ -239,7 +239,7 @@ def counts(draw: random.Random) -> int:
         ours, theirs = tokens.pair()
         _ends.extend((theirs, black_box.create()))
         _progress.append(Progress(ours))
-        _progress[0].look_into(_ends[1])
+        _progress[0].use_black_box(_ends[1])
     progress, theirs = _progress[0], _ends[0]
     while tokens.take(theirs):
         pass

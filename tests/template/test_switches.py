@@ -11,6 +11,8 @@ import pytest
 
 from tests.conditions import ROOT, is_alive, run_python
 
+pytestmark = pytest.mark.timeout(150)  # some of these make all that is imported several times as slow
+
 HOST = f"""
 import sys
 sys.path[:0] = {[ROOT, *sys.path]!r}
@@ -39,9 +41,9 @@ def look():
 
 for way in ("spawn", "fork"):
     with pidfdpool.PidfdPoolExecutor(2, mp_context=way) as pool:
-        here, there = look(), pool.submit(look).result(timeout=20)
+        here, there = look(), pool.submit(look).result(timeout=60)
         differing = {{name: (here[name], there[name]) for name in here if there[name] != here[name]}}
-        print(way, differing, sum(pool.map(abs, range(-20, 0), timeout=20)))
+        print(way, differing, sum(pool.map(abs, range(-20, 0), timeout=60)))
 """
 
 XOPTIONS = (
@@ -75,20 +77,25 @@ OPTIONS = {
 }
 VARIABLES = {
     "perf": {"PYTHONPERFSUPPORT": "1"},
-    "all others": {
+    # Without the files that are written at the first import, all that is imported is compiled in each process.
+    "compiling": {
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONNODEBUGRANGES": "1",
+        "PYTHONOPTIMIZE": "2",
+    },
+    "memory": {
+        "PYTHONMALLOC": "debug",
+        "PYTHONMALLOCSTATS": "1",
+        "PYTHONTRACEMALLOC": "3",
+    },
+    "all others": {
         "PYTHONFAULTHANDLER": "1",
         "PYTHONHASHSEED": "0",
         "PYTHONINSPECT": "1",
         "PYTHONINTMAXSTRDIGITS": "700",
-        "PYTHONMALLOC": "debug",
-        "PYTHONMALLOCSTATS": "1",
-        "PYTHONNODEBUGRANGES": "1",
-        "PYTHONOPTIMIZE": "2",
         "PYTHONPROFILEIMPORTTIME": "1",
         "PYTHONSAFEPATH": "1",
         "PYTHONSTARTUP": "/nowhere/at/all.py",
-        "PYTHONTRACEMALLOC": "3",
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNDEFAULTENCODING": "1",
         "PYTHONWARNINGS": "error",
@@ -100,7 +107,7 @@ VARIABLES = {
         "PYTHON_THREAD_INHERIT_CONTEXT": "1",
     },
 }
-NOISY = ("-v", "importtime", "PYTHONMALLOCSTATS")  # they write to standard error
+NOISY = ("-v", "importtime", "PYTHONMALLOCSTATS", "PYTHONPROFILEIMPORTTIME")  # they write to standard error
 
 
 def maps_of_perf() -> set[str]:
@@ -120,7 +127,8 @@ def no_maps_are_left():
 
 def run_host(flags: list[str], variables: dict[str, str]) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = run_python(HOST, flags=flags, env={**dict.fromkeys(set(os.environ) - set(kept), ""), **variables})
+    environment = {**dict.fromkeys(set(os.environ) - set(kept), ""), **variables}
+    done = run_python(HOST, flags=flags, env=environment, timeout=120)
     assert (done.returncode, done.stdout) == (0, "spawn {} 210\nfork {} 210\n"), done.stderr[-3000:]
     if not any(name in flags or name in variables for name in NOISY):
         assert done.stderr == ""
