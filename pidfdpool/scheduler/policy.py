@@ -219,7 +219,7 @@ class Policy:
         for name in ("cancel_kills", "kill_descendants", "block", "capture_stderr"):
             checks.boolean(name, getattr(self, name))
         if self.on_crash not in ("isolate", "break"):
-            raise ValueError(f"on_crash must be 'isolate' or 'break', not {checks.shown(self.on_crash)}")
+            raise ValueError(f"on_crash must be 'isolate' or 'break', not {checks.short_repr(self.on_crash)}")
         object.__setattr__(self, "retry_on", checks.exceptions("retry_on", self.retry_on))
         checks.not_above("grace", self.grace, "timeout", self.timeout, "a task would get longer to die than to run")
         checks.not_above("min_workers", self.min_workers, "max_workers", self.max_workers)
@@ -252,7 +252,7 @@ class Policy:
         check_names("options", options, TaskOptions.__annotations__)
         if not options:
             return self
-        timeout = checks.real(options.get("timeout"))
+        timeout = checks.to_number(options.get("timeout"))
         if "grace" not in options and self.grace is not None and timeout is not None:
             # Whoever shortens the timeout of a few tasks need not know of the grace that all of them have.
             options = {**options, "grace": min(self.grace, max(0.0, timeout))}
@@ -338,7 +338,7 @@ def check_names(of: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> 
             hint = f"{likely[0]!r} is one of the whole pool, for the constructor"
         else:
             hint = suggestions.hint(name, here)
-        told = f"got an unexpected keyword argument {name!r} (its value is {checks.shown(value)})"
+        told = f"got an unexpected keyword argument {name!r} (its value is {checks.short_repr(value)})"
         raise TypeError(f"{of}() {told}; {hint}")
 
 
