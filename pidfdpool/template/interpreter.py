@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# python, python3, python3.13t, pypy3.11, python3.12-dbg; not python-something, which may be anything. `re` compiles it
-# when it is used first: that takes longer than loading this module, and is mostly not needed.
+# python, python3, python3.13t, pypy3.11, python3.12-dbg; not python-something, which may be anything. `re` compiles
+# it when it is used first: that takes longer than loading this module.
 _NAME = r"(?:python|pypy)(?:(?P<major>\d)(?:\.(?P<minor>\d+)[.\d]*)?)?[a-z]{0,3}(?:-dbg|-debug)?"
 
 
