@@ -1,8 +1,9 @@
-"""pidfds: stable, pollable names for processes, and the nearest thing to them where the kernel has none.
+"""pidfds: stable, pollable names for processes, and a fallback for kernels that have none.
 
-Usable without any pool, and ignorant of pools. `Pidfd` is the handle; `SentinelHandle` and `ChildHandle` are the
-fallback behind the same interface; `capabilities()` tells what this kernel grants; `prctl` holds three calls that
-processes need around handles. The names are loaded on first use (PEP 562), as those of `pidfdpool` are.
+It can be used alone, in any process and on any thread, and knows nothing of pools. `Pidfd` is the handle.
+`SentinelHandle` and `ChildHandle` are the fallback, with the same interface. `capabilities()` tells what this kernel
+grants. `prctl` has the calls of prctl(2) that processes with handles need. The names are loaded at their first use
+(PEP 562), as those of `pidfdpool` are.
 """
 
 from __future__ import annotations

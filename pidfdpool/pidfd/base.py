@@ -1,14 +1,14 @@
-"""What every handle is made of: one descriptor that tells when a process ends, and its use by several threads.
+"""The base class of all handles: a descriptor that is readable when a process has ended, shared by several threads.
 
-Owns the descriptor and the wakeup of who waits on it. Called from any thread, and from signal handlers; knows
-nothing of signals and exit statuses, which are the subclasses'.
+It owns the descriptor, and the wakeup of threads that wait. Called from any thread, and from signal handlers. Signals
+and exit statuses are the subclasses' part.
 
-Closing against use. A descriptor's number may be taken by another file as soon as it is closed, so an operation that
-is under way in another thread would act on a stranger. Each operation therefore borrows the descriptor, `close`
-marks the handle closed and wakes who waits, and whoever gives the last loan back closes.
+Closing while in use. As soon as a descriptor is closed, another file may get its number, and an operation that is
+under way in another thread would act on that file. So each operation counts itself as a user of the descriptor.
+`close` marks the handle as closed and wakes the threads that wait. The last user closes the descriptor.
 
-Forks. A forked child has copies of the descriptors, but not the threads that held a lock or a loan at that moment, so
-locks and loans are kept per process: the child's begin fresh.
+Forks. A forked child has copies of the descriptors, but not the threads that held a lock or used the handle at that
+moment. So locks and users are kept per process, and the child begins with new ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import select
 import time
 from contextlib import contextmanager
 
-from pidfdpool.pidfd.errors import PidfdMisused, failure
+from pidfdpool.pidfd.errors import PidfdMisused, to_pidfd_error
 from pidfdpool.process import counters, describe, native
 
 TYPE_CHECKING = False
@@ -36,27 +36,27 @@ _NEVER = float("inf")
 
 
 class _Use:
-    """What one process does with a handle: the lock guards this and the handle's `_fd`, `_closed` and `_status`.
+    """The use of a handle by one process. The lock guards this, and the handle's `_fd`, `_closed` and `_status`.
 
-    Reentrant, because a signal handler may use the handle whose method it has interrupted.
+    The lock is reentrant, because a signal handler may use the handle whose method it has interrupted.
     """
 
-    __slots__ = ("loans", "lock", "wakeup")
+    __slots__ = ("lock", "users", "wakeup")
 
     def __init__(self) -> None:
         self.lock = native.host_lock()
-        self.loans = 0
-        self.wakeup = -1  # an eventfd, made when somebody waits: readable once there is news for who waits
+        self.users = 0
+        self.wakeup = -1  # an eventfd, made by the first wait; readable once the waiting threads have to look again
 
 
 class BaseHandle:
-    """A descriptor that tells when the process ends. Thread-safe, `close` included.
+    """A descriptor that is readable when the process has ended. Thread-safe, `close` included.
 
-    Forks: a forked child may use its copy and should close it; nothing that it does so reaches its parent's.
+    Forks: a forked child may use its copy and should close it. The parent's handle is not affected.
     """
 
-    _watched: ClassVar[int] = select.POLLIN  # the events to ask for, and those which say that the process ended
-    _ending: ClassVar[int] = select.POLLIN | select.POLLHUP
+    _watched: ClassVar[int] = select.POLLIN  # the events to poll for
+    _ending: ClassVar[int] = select.POLLIN | select.POLLHUP  # the events that mean that the process has ended
 
     def __init__(self, fd: int, pid: int) -> None:
         self._fd = fd
@@ -67,7 +67,7 @@ class BaseHandle:
 
     @property
     def pid(self) -> int:
-        """The process's number, for people; it may name another process once this one was reaped."""
+        """The process's number, for messages. Once this process was reaped, another process may get the number."""
         return self._pid
 
     @property
@@ -89,27 +89,29 @@ class BaseHandle:
         return fd
 
     def alive(self) -> bool:
-        """Return whether the process runs. A zombie does not. Asks by poll(2); signal 0 would succeed on a zombie.
+        """Return whether the process runs. A zombie does not run.
+
+        Uses poll(2), because signal 0 would succeed for a zombie.
 
         Raises:
             PidfdMisused: the handle is closed (EBADF).
         """
-        with self._borrowed("alive") as fd:
+        with self._in_use("alive") as fd:
             return self._status is None and not self._ended(fd)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the process has ended; return whether it has.
 
-        timeout: seconds, rounded up to the milliseconds that poll(2) counts; 0 asks only, None waits for as long as
-            it takes.
+        timeout: seconds, rounded up to the milliseconds that poll(2) counts. 0 does not wait, None waits without
+            limit.
 
         Raises:
             PidfdMisused: the handle is closed, or was closed meanwhile (EBADF); the timeout is no number, negative or
                 NaN (EINVAL).
-            PidfdError: EMFILE, ENFILE, ENOMEM: no descriptor is left to be woken by.
+            PidfdError: EMFILE, ENFILE, ENOMEM: no descriptor is left for the wakeup.
         """
         deadline = self._deadline(timeout)
-        with self._borrowed("wait") as fd:
+        with self._in_use("wait") as fd:
             if self._status is not None or self._ended(fd):
                 return True
             if timeout == 0:
@@ -123,7 +125,7 @@ class BaseHandle:
                 left = min(deadline - time.monotonic(), native.LONGEST_WAIT)
                 if left <= 0:
                     return False
-                if self._tells_end(poller, fd, left):
+                if self._polls_end(poller, fd, left):
                     return True
             return True
 
@@ -132,16 +134,16 @@ class BaseHandle:
             return _NEVER
         number: float | None = timeout
         if type(timeout) is not float:
-            from pidfdpool import checks  # not needed in a template
+            from pidfdpool import checks  # loaded here, because a template does not need it
 
-            number = checks.real(timeout)
+            number = checks.to_number(timeout)
         if number is None or not number >= 0:
             hint = "A timeout is a number of seconds, 0 or more, or None."
             raise PidfdMisused(errno.EINVAL, f"wait with timeout {describe.repr_of(timeout)}", self._pid, hint)
         return time.monotonic() + number
 
     def close(self) -> None:
-        """Give the process's name up. Waiting threads get PidfdMisused. Idempotent; the process is not affected."""
+        """Close the descriptor. Waiting threads get PidfdMisused. Idempotent; the process is not affected."""
         use = self._use()
         with use.lock:
             if not self._closed:
@@ -150,37 +152,37 @@ class BaseHandle:
         self._close_if_unused(use)
 
     def close_in_forked_child(self) -> None:
-        """Close the copies that a forked child has. What `close` does, under a name that says it is meant."""
+        """Close the copies that a forked child has. The same as `close`; the name tells the reader the intention."""
         self.close()
 
     def _use(self) -> _Use:
         return self._uses.setdefault(os.getpid(), _Use())
 
     @contextmanager
-    def _borrowed(self, operation: str) -> Iterator[int]:
+    def _in_use(self, operation: str) -> Iterator[int]:
         use = self._use()
         with use.lock:
-            use.loans += 1  # before looking: a signal handler that closes in between has to find the loan
+            use.users += 1  # before `_closed` is read: a signal handler that closes in between has to find this user
         try:
             if self._closed:
                 raise self._misused(operation)
             yield self._fd
         finally:
             with use.lock:
-                use.loans -= 1
+                use.users -= 1
             self._close_if_unused(use)
 
     def _close_if_unused(self, use: _Use) -> None:
         with use.lock:
-            if self._closed and not use.loans:
+            if self._closed and not use.users:
                 self._close_descriptors()
 
     def _close_descriptors(self) -> None:
-        # Noted down as closed first: the copy in a process that is forked in between must not close a stranger's.
+        # `_fd` is set to -1 first. A process that is forked in between would otherwise close another file's number.
         fd, self._fd = self._fd, -1
         if fd >= 0:
             native.close(fd)
-        for use in list(self._uses.values()):  # with those of the processes that this one was forked from
+        for use in list(self._uses.values()):  # also those of the processes that this one was forked from
             fd, use.wakeup = use.wakeup, -1
             if fd >= 0:
                 native.close(fd)
@@ -192,16 +194,16 @@ class BaseHandle:
                 try:
                     use.wakeup = counters.make()
                 except OSError as error:
-                    raise failure(error, "wait", self._pid) from error
+                    raise to_pidfd_error(error, "wait", self._pid) from error
             return use.wakeup
 
     def _wake(self, use: _Use) -> None:
-        """Have every waiting thread look again. Never read back: `closed` and a known status are for good."""
+        """Have every waiting thread look again. Never reset, because a handle stays closed, and a status known."""
         if use.wakeup >= 0:
             counters.add(use.wakeup)
 
-    def _settle(self, status: ExitStatus) -> None:
-        """Keep how the process ended; waiting threads return."""
+    def _set_status(self, status: ExitStatus) -> None:
+        """Store how the process ended, and have waiting threads return."""
         use = self._use()
         with use.lock:
             self._status = status
@@ -210,15 +212,15 @@ class BaseHandle:
     def _ended(self, fd: int) -> bool:
         poller = native.poll()
         poller.register(fd, self._watched)
-        return self._tells_end(poller, fd, 0)
+        return self._polls_end(poller, fd, 0)
 
-    def _tells_end(self, poller: select.poll, fd: int, seconds: float) -> bool:
+    def _polls_end(self, poller: select.poll, fd: int, seconds: float) -> bool:
         try:
             events = dict(poller.poll(seconds * 1000)).get(fd, 0)
         except OSError as error:
-            raise failure(error, "poll", self._pid) from error
+            raise to_pidfd_error(error, "poll", self._pid) from error
         if events & select.POLLNVAL:
-            raise self._misused("poll", "Somebody closed the descriptor without the handle.")
+            raise self._misused("poll", "Other code closed the descriptor without the handle.")
         return bool(events & self._ending)
 
     def _misused(self, operation: str, hint: str = "The handle is closed.") -> PidfdMisused:
@@ -233,7 +235,7 @@ class BaseHandle:
         self.close()
 
     def __del__(self) -> None:
-        # Nobody else can be using it any more, so no loan is looked at.
+        # No other thread can use it any more, so the users are not looked at.
         if getattr(self, "_fd", -1) >= 0:
             if not self._closed:
                 _warnings.warn(f"unclosed {self!r}", ResourceWarning, 2, self)

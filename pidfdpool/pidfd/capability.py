@@ -1,9 +1,11 @@
-"""What this kernel, under this sandbox, lets a process do with pidfds.
+"""Finds out what this kernel, under this sandbox, lets a process do with pidfds.
 
-Found out by doing it, to the calling process itself: version numbers lie (distributions backport, sandboxes forbid),
-and that one call works says nothing of its siblings. Never by forking. A capability is probed when it is first asked
-for, and the answer is kept for the process, unless the failure was about something else: with no descriptor or memory
-left nothing was learned, and the error is raised.
+Called in any process, on any thread, mostly before the first template is started.
+
+Each call is tried on the calling process itself. Version numbers are not reliable (distributions backport, sandboxes
+forbid), and one call may work where a similar one does not. Nothing is forked. A capability is tried when it is first
+asked for, and the answer is kept for the process. If there was no descriptor or memory left, nothing was learned, and
+the error is raised.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import select
 import signal
 import threading
 
-from pidfdpool.pidfd.errors import failure
+from pidfdpool.pidfd.errors import to_pidfd_error
 from pidfdpool.pidfd.handle import INFO_EXIT, INFO_PID, SIGNAL_PROCESS_GROUP, get_info
 from pidfdpool.process import native
 
@@ -29,69 +31,72 @@ _known: dict[str, bool] = {}
 
 
 class Capabilities:
-    """What is granted. Each field is probed when it is read; `usable` sums up what a pool needs.
+    """What is granted. Each field is tried when it is first read; `usable` sums up what a pool needs.
 
     Raises, from any field:
-        PidfdError: EMFILE, ENFILE, ENOMEM: it could not be found out now.
+        PidfdError: EMFILE, ENFILE, ENOMEM: it could not be tried now.
     """
 
     __slots__ = ()
 
     @property
     def open(self) -> bool:
-        """A pidfd can be had (pidfd_open(2), Linux 5.3), and poll(2) tells with it the living from the ended.
+        """A pidfd can be opened (pidfd_open(2), Linux 5.3), and poll(2) reports the end of its process.
 
-        On some 4.18 kernels with backports it says at once that a living process has ended.
+        On some 4.18 kernels with backports poll(2) reports at once that a living process has ended.
         """
-        return _answer("open", lambda fd: not _poll(fd))
+        return _is_granted("open", lambda fd: not _poll(fd))
 
     @property
     def send_signal(self) -> bool:
-        """pidfd_send_signal(2) works (Linux 5.1). Probed with signal 0, which nobody notices."""
-        return _answer("send_signal", lambda fd: _does(lambda: signal.pidfd_send_signal(fd, 0)))
+        """pidfd_send_signal(2) works (Linux 5.1). Tried with signal 0, which has no effect."""
+        return _is_granted("send_signal", lambda fd: _succeeds(lambda: signal.pidfd_send_signal(fd, 0)))
 
     @property
     def group_signal(self) -> bool:
         """A process group can be signalled through its leader's pidfd (Linux 6.9).
 
-        ESRCH is a yes: the flag was understood, and this process leads no group.
+        ESRCH means that it works: the kernel knows the flag, and this process leads no group.
         """
-        return _answer(
+        return _is_granted(
             "group_signal",
-            lambda fd: _does(lambda: signal.pidfd_send_signal(fd, 0, None, SIGNAL_PROCESS_GROUP), errno.ESRCH),
+            lambda fd: _succeeds(lambda: signal.pidfd_send_signal(fd, 0, None, SIGNAL_PROCESS_GROUP), errno.ESRCH),
         )
 
     @property
     def waitid(self) -> bool:
-        """A process can be reaped by its pidfd (P_PIDFD, Linux 5.4). ECHILD is a yes: nobody is its own child."""
-        return _answer(
+        """A process can be reaped by its pidfd (P_PIDFD, Linux 5.4).
+
+        ECHILD means that it works: a process is not its own child.
+        """
+        return _is_granted(
             "waitid",
-            lambda fd: _does(lambda: os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG), errno.ECHILD),
+            lambda fd: _succeeds(lambda: os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG), errno.ECHILD),
         )
 
     @property
     def info(self) -> bool:
         """PIDFD_GET_INFO answers (Linux 6.13)."""
-        return _answer("info", lambda fd: _does(lambda: get_info(fd, INFO_PID)))
+        return _is_granted("info", lambda fd: _succeeds(lambda: get_info(fd, INFO_PID)))
 
     @property
     def info_exit(self) -> bool:
-        """PIDFD_GET_INFO tells the exit status of what was reaped (Linux 6.15).
+        """PIDFD_GET_INFO tells the exit status of a process that was reaped (Linux 6.15).
 
-        Something must have ended to find that out: a thread of this process that is started for it.
+        To try it, a thread of this process is started, and ends.
         """
-        return self.info and _answer("info_exit", lambda _fd: _exit_of_a_thread_is_told())
+        return self.info and _is_granted("info_exit", lambda _fd: _info_has_exit_of_thread())
 
     @property
     def queue_value(self) -> bool:
-        """A signal can carry a value. Probed with signal 0, which nobody notices. The first probe loads ctypes."""
+        """A signal can carry a value. Tried with signal 0, which has no effect. The first try loads ctypes."""
 
         def queue(fd: int) -> bool:
             from pidfdpool.pidfd.siginfo import send_with_value
 
-            return _does(lambda: send_with_value(fd, 0, 1, 0))
+            return _succeeds(lambda: send_with_value(fd, 0, 1, 0))
 
-        return self.send_signal and _answer("queue_value", queue)
+        return self.send_signal and _is_granted("queue_value", queue)
 
     @property
     def usable(self) -> bool:
@@ -107,19 +112,19 @@ _capabilities = Capabilities()
 
 
 def capabilities() -> Capabilities:
-    """Return what can be done with pidfds here. Thread-safe; a forked child keeps what was found out."""
+    """Return what can be done with pidfds here. Thread-safe; a forked child keeps the answers."""
     return _capabilities
 
 
-def _answer(name: str, probe: Callable[[int], bool]) -> bool:
+def _is_granted(name: str, probe: Callable[[int], bool]) -> bool:
     if os.environ.get(FORCE_FALLBACK):
         return False
     if name not in _known:
-        _known[name] = _probed(probe)
+        _known[name] = _run_probe(probe)
     return _known[name]
 
 
-def _probed(probe: Callable[[int], bool]) -> bool:
+def _run_probe(probe: Callable[[int], bool]) -> bool:
     try:
         fd = os.pidfd_open(os.getpid())
     except AttributeError:  # this Python was built where the C library's headers did not know it
@@ -139,7 +144,7 @@ def _poll(fd: int, milliseconds: int = 0) -> bool:
     return bool(poller.poll(milliseconds))
 
 
-def _does(call: Callable[[], object], *fine: int) -> bool:
+def _succeeds(call: Callable[[], object], *fine: int) -> bool:
     try:
         call()
     except OSError as error:
@@ -150,10 +155,10 @@ def _does(call: Callable[[], object], *fine: int) -> bool:
 
 def _raise_if_transient(error: OSError) -> None:
     if error.errno in _TRANSIENT:
-        raise failure(error, "finding out what pidfds can do", os.getpid()) from error
+        raise to_pidfd_error(error, "probe of pidfds", os.getpid()) from error
 
 
-def _exit_of_a_thread_is_told() -> bool:
+def _info_has_exit_of_thread() -> bool:
     try:
         # PIDFD_THREAD, Linux 6.9: a pidfd for a single thread; its flag is O_EXCL.
         fd = native.run_in_fresh_thread(lambda: os.pidfd_open(threading.get_native_id(), os.O_EXCL))
@@ -161,7 +166,7 @@ def _exit_of_a_thread_is_told() -> bool:
         _raise_if_transient(error)
         return False
     try:
-        _poll(fd, 1000)  # the thread has done its work a moment before it ends
+        _poll(fd, 1000)  # the thread ends a moment after its function has returned
         return bool(get_info(fd, INFO_EXIT)[0] & INFO_EXIT)
     except OSError as error:
         _raise_if_transient(error)

@@ -1,6 +1,7 @@
-"""What goes wrong with handles: always an OSError with the errno and the pid in it.
+"""The errors of handles: each of them is an OSError that has the errno and the pid.
 
-Where a program would expect it, the error is also a ProcessLookupError, a PermissionError or a ValueError.
+Raised in any process, on any thread. Where a program would expect it, the error is also a ProcessLookupError, a
+PermissionError or a ValueError.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class PidfdError(OSError):
 
     Attributes:
         errno: the kernel's number, or the one that fits the wrong use.
-        pid: the process that it was about; None if it is not known.
-        operation: what was being done.
+        pid: the process that the operation was about; None if it is not known.
+        operation: the operation that failed.
     """
 
     def __init__(self, number: int, operation: str, pid: int | None, hint: str = "") -> None:
@@ -36,7 +37,7 @@ class PidfdError(OSError):
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Rebuild from the arguments: OSError's own way would pass the finished message."""
+        """Pickle the arguments of `__init__`. OSError's own way would pass the finished message."""
         return type(self), (self.errno, self.operation, self.pid, self._hint)
 
     def __str__(self) -> str:
@@ -44,7 +45,7 @@ class PidfdError(OSError):
 
 
 class ProcessGone(PidfdError, ProcessLookupError):
-    """There is no such process any more (ESRCH)."""
+    """The process does not exist any more (ESRCH)."""
 
 
 class PidfdDenied(PidfdError, PermissionError):
@@ -52,17 +53,17 @@ class PidfdDenied(PidfdError, PermissionError):
 
 
 class PidfdMisused(PidfdError, ValueError):
-    """The call cannot be right, whatever the process: a closed handle, a pid that is no pid, no such signal."""
+    """The call is wrong, whatever the process: a closed handle, a pid that is no pid, no such signal."""
 
 
-def failure(error: OSError, operation: str, pid: int | None, hint: str = "") -> PidfdError:
-    """Return the PidfdError for what the kernel said."""
+def to_pidfd_error(error: OSError, operation: str, pid: int | None, hint: str = "") -> PidfdError:
+    """Return the PidfdError for an error of the kernel's."""
     number = error.errno or errno.EIO
     kind = {errno.ESRCH: ProcessGone, errno.EPERM: PidfdDenied, errno.EACCES: PidfdDenied}.get(number, PidfdError)
     return kind(number, operation, pid, hint)
 
 
-_names: dict[int, str] = {}  # filled at the first look
+_names: dict[int, str] = {}  # filled at the first use
 
 
 def signal_name(number: int) -> str:
@@ -75,7 +76,7 @@ def signal_name(number: int) -> str:
 
 
 def checked_signal(sig: int, group: bool, pid: int) -> str:
-    """Return how to speak of sending this signal.
+    """Return the text for an operation that sends this signal.
 
     Raises:
         PidfdMisused: there is no such signal (EINVAL).

@@ -1,6 +1,7 @@
-"""`Pidfd`: a name for one process that no other process can ever take.
+"""`Pidfd`: a name for one process that no other process can ever get.
 
-Signals and exit statuses go through the kernel by the descriptor, never by a number. Called from any thread.
+Called in any process, on any thread. Signals and exit statuses go through the kernel by the descriptor, never by a
+number.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import struct
 
 from pidfdpool.pidfd.base import BaseHandle
-from pidfdpool.pidfd.errors import PidfdMisused, ProcessGone, checked_signal, failure
+from pidfdpool.pidfd.errors import PidfdMisused, ProcessGone, checked_signal, to_pidfd_error
 from pidfdpool.pidfd.status import ExitStatus
 from pidfdpool.process import describe, native
 from pidfdpool.process.native import signal
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 SIGNAL_PROCESS_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9, pidfd_send_signal(2)
 GET_INFO = (3 << 30) | (64 << 16) | (0xFF << 8) | 11  # PIDFD_GET_INFO with its first size, Linux 6.13
 INFO_PID = 1
-INFO_EXIT = 8  # Linux 6.15; granted only after the process was reaped, by whomever
+INFO_EXIT = 8  # Linux 6.15; granted only after the process was reaped, by any process
 _INFO = struct.Struct("=QQ11Ii")  # mask, cgroupid, pid and credentials, exit_code
 
 
 class Pidfd(BaseHandle):
-    """A process, named by a pidfd: no other process can be meant, whatever becomes of the number.
+    """A process, named by a pidfd. It never means another process, even if another process gets the number.
 
     Made by `open`, `self` or `from_fd`. Close it, or use it in a `with` statement. Thread-safe, `close` included. The
     descriptor is close-on-exec. A forked child may use its copy, and should close it; the original is not affected.
@@ -35,9 +36,10 @@ class Pidfd(BaseHandle):
 
     @classmethod
     def open(cls, pid: int) -> Self:
-        """Name a process by its number, now.
+        """Open a pidfd of a process by its number.
 
-        The number must be known to belong to it: a child of the caller's that is not reaped yet, or the caller.
+        The caller must know that the number belongs to it: a child of the caller's that is not reaped yet, or the
+        caller itself.
 
         Raises:
             ProcessGone: there is no such process (ESRCH).
@@ -56,14 +58,14 @@ class Pidfd(BaseHandle):
             raise PidfdMisused(errno.EINVAL, "pidfd_open", pid, "No pid is that large.") from None
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.ENOENT):
-                # ENOENT since Linux 6.17; also what a process in the middle of dying may get.
+                # ENOENT since Linux 6.17; a process that is just ending may get it, too.
                 hint = "It is a thread, or is just ending."
                 raise PidfdMisused(errno.EINVAL, "pidfd_open", pid, hint) from error
-            raise failure(error, "pidfd_open", pid) from error
+            raise to_pidfd_error(error, "pidfd_open", pid) from error
 
     @classmethod
     def self(cls) -> Self:
-        """Name the calling process."""
+        """Open a pidfd of the calling process."""
         return cls.open(os.getpid())
 
     @classmethod
@@ -72,7 +74,7 @@ class Pidfd(BaseHandle):
 
         It becomes close-on-exec, which a received one need not be.
 
-        pid: the process's number, if it is known; otherwise the kernel is asked.
+        pid: the process's number, if the caller knows it; otherwise the kernel is asked.
 
         Raises:
             PidfdMisused: fd is not open, or not a pidfd (EBADF).
@@ -89,11 +91,12 @@ class Pidfd(BaseHandle):
         return cls(fd, pid)
 
     def send_signal(self, sig: int, value: int | None = None, *, group: bool = False) -> None:
-        """Send a signal to this process and no other. A zombie takes it without notice: see `alive`.
+        """Send a signal to this process and no other. For a zombie this does nothing and raises nothing: see `alive`.
 
-        value: an integer to go with it, as sigqueue(3) does; its low 32 bits reach `signal.sigwaitinfo`'s si_status.
-        group: signal the process group that this process leads, even if the leader itself has ended (Linux 6.9); if
-            it runs and leads none, this process alone.
+        value: an integer that is sent along, as by sigqueue(3); its low 32 bits are `si_status` of
+            `signal.sigwaitinfo`.
+        group: signal the process group that this process leads, even if the leader itself has ended (Linux 6.9). If
+            it runs and leads no group, this process alone is signalled.
 
         Raises:
             ProcessGone: it was reaped; or, group: it has ended, and nobody is left in the group (ESRCH).
@@ -105,37 +108,37 @@ class Pidfd(BaseHandle):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
             raise PidfdMisused(errno.EINVAL, operation, self._pid, f"{describe.repr_of(value)} is no integer.")
         flags = SIGNAL_PROCESS_GROUP if group else 0
-        with self._borrowed(operation) as fd:
+        with self._in_use(operation) as fd:
             try:
                 try:
                     _send(fd, sig, value, flags)
                 except ProcessLookupError:
                     if not group or self._ended(fd):
                         raise
-                    _send(fd, sig, value, 0)  # it shares the group of another process, as a child mostly does
+                    _send(fd, sig, value, 0)  # it is in a group that another process leads, as most children are
             except OSError as error:
                 hint = "Signalling a group needs Linux 6.9." if group and error.errno == errno.EINVAL else ""
-                raise failure(error, operation, self._pid, hint) from error
+                raise to_pidfd_error(error, operation, self._pid, hint) from error
 
     def exit_status(self) -> ExitStatus | None:
         """Return how the process ended; None while it runs.
 
-        Asked are, in this order: waitid(P_PIDFD), which reaps the process if it is a child of the caller's;
-        PIDFD_GET_INFO, which tells after anybody has reaped it (Linux 6.15). If neither knows, the answer is
-        `ExitStatus.UNKNOWN`, and may be better next time. A known answer is kept, beyond `close`.
+        It asks waitid(P_PIDFD), which reaps the process if it is a child of the caller's, and then PIDFD_GET_INFO,
+        which knows the status after any process has reaped it (Linux 6.15). If neither knows it, the answer is
+        `ExitStatus.UNKNOWN`, and a later call may know more. A known status is kept, also after `close`.
 
         Raises:
             PidfdMisused: the handle is closed, and the answer was not known before (EBADF).
         """
         if self._status is None:
-            # One at a time: whoever asked second would be told that there is no child, and not yet find it noted.
-            with self._borrowed("exit_status") as fd, self._use().lock:
+            # One thread at a time: a second one would get ECHILD, before the first one has stored the status.
+            with self._in_use("exit_status") as fd, self._use().lock:
                 if not self._ended(fd):
                     return None
-                status = self._status or _waited(fd) or _told(fd)
+                status = self._status or _status_from_waitid(fd) or _status_from_info(fd)
                 if status is None:
                     return ExitStatus.UNKNOWN
-                self._settle(status)
+                self._set_status(status)
         return self._status
 
 
@@ -155,8 +158,8 @@ def _pidfd_open(pid: int) -> int:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
 
 
-def _waited(fd: int) -> ExitStatus | None:
-    """Ask by reaping. Readable is not always waitable: a tracer may come first (ptrace(2)), so never wait here."""
+def _status_from_waitid(fd: int) -> ExitStatus | None:
+    """Reap the process. Never waits, because a tracer may have to reap it first (ptrace(2))."""
     try:
         result = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
     except OSError:  # ECHILD: not a child of ours, or reaped; EINVAL: before Linux 5.4
@@ -164,8 +167,8 @@ def _waited(fd: int) -> ExitStatus | None:
     return None if result is None else ExitStatus.from_waitid(result)
 
 
-def _told(fd: int) -> ExitStatus | None:
-    """Ask the pidfd itself."""
+def _status_from_info(fd: int) -> ExitStatus | None:
+    """Ask PIDFD_GET_INFO."""
     try:
         fields = get_info(fd, INFO_EXIT)
     except OSError:  # ENOTTY: before Linux 6.13; ESRCH: reaped, and before 6.15
@@ -184,7 +187,7 @@ def get_info(fd: int, mask: int) -> tuple[int, ...]:
 
 
 def _is_pidfd(fd: int) -> bool:
-    """Ask without touching anything: WNOWAIT leaves the status for who wants it, and only pidfds are accepted."""
+    """Return whether fd is a pidfd. Changes nothing: WNOWAIT keeps the status, and only pidfds are accepted."""
     try:
         os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -207,7 +210,10 @@ def _pid_behind(fd: int) -> int | None:
 
 
 def _fdinfo_pid(fd: int) -> int | None:
-    """Return what proc(5) says in the line "Pid:", which only pidfds have: -1 once it is reaped, 0 out of sight."""
+    """Return the number in the line "Pid:" of proc(5), which only pidfds have.
+
+    It is -1 once the process is reaped, and 0 if it is in a pid namespace that the caller does not see.
+    """
     try:
         with open(f"/proc/self/fdinfo/{fd}", "rb") as info:
             return next((int(line.split()[1]) for line in info if line.startswith(b"Pid:")), None)

@@ -1,4 +1,4 @@
-"""What every handle of a process can do, for who names the type. Not loaded for anything else."""
+"""The interface of all handles of processes. Loaded by type checkers, and by code that uses the name at run time."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 
 class ProcessHandle(Protocol):
-    """What can be done with a process, with pidfds or without. `Pidfd` tells what each of these promises."""
+    """What a handle can do, with pidfds or without. `Pidfd` documents what each method promises."""
 
     @property
     def pid(self) -> int:
-        """The process's number, for people."""
+        """The process's number, for messages."""
 
     @property
     def closed(self) -> bool:
@@ -29,13 +29,13 @@ class ProcessHandle(Protocol):
         """Send a signal to the process; group: to the process group that it leads, if it leads one."""
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the process has ended, at most so many seconds; return whether it has."""
+        """Wait until the process has ended, at most `timeout` seconds; return whether it has."""
 
     def exit_status(self) -> ExitStatus | None:
         """Return how the process ended; None while it runs."""
 
     def close(self) -> None:
-        """Give the handle up."""
+        """Close the descriptor."""
 
     def close_in_forked_child(self) -> None:
         """Close the copies that a forked child has."""

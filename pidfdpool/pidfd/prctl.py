@@ -1,7 +1,9 @@
-"""What of prctl(2) a pool needs and Python lacks.
+"""The calls of prctl(2) that a pool needs and Python lacks.
 
-By `_ctypes`, which `ctypes` is made of: each start of a pool pays for it, and the rest of `ctypes` would take two
-milliseconds more. It is loaded at the first call.
+Called in the template, its guard and the workers, on their only thread.
+
+It uses `_ctypes`, on which `ctypes` is built, because each start of a template loads it, and the rest of `ctypes`
+would take two milliseconds more. It is loaded at the first call.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ def _prctl(option: int, argument: object) -> None:
     native.load_ctypes()
     import _ctypes
 
-    library: Any = None  # all that this process has loaded
+    library: Any = None  # means all libraries that this process has loaded
     if _call is None:
         flags = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
         kind: Any = type("prctl", (_ctypes.CFuncPtr,), {"_flags_": flags, "_restype_": type(_number("i"))})
@@ -50,7 +52,7 @@ def _prctl(option: int, argument: object) -> None:
 
 
 def set_child_subreaper(on: bool) -> None:
-    """Become the one to whom orphaned descendants are given, or no longer (Linux 3.4). Not inherited by a fork."""
+    """Make this process the parent of its orphaned descendants, or end that (Linux 3.4). Not inherited by a fork."""
     _prctl(_SET_CHILD_SUBREAPER, _number("L", on))
 
 
@@ -65,14 +67,14 @@ def get_child_subreaper() -> bool:
 
 
 def set_parent_death_signal(number: int) -> None:
-    """Have the kernel send this signal when the parent's *thread* that forked this process ends; 0: none.
+    """Have the kernel send this signal when the *thread* of the parent that forked this process ends; 0: no signal.
 
-    The parent may have ended before: compare os.getppid() afterwards. Cleared by a fork.
+    The parent may have ended before the call. So compare os.getppid() afterwards. Cleared by a fork.
     """
     _prctl(_SET_PDEATHSIG, _number("L", number))
 
 
 def set_name(name: str) -> None:
-    """Name the calling thread, for ps and top, if that is allowed; the kernel keeps the first 15 bytes."""
+    """Set the calling thread's name in ps and top, if that is allowed. The kernel keeps the first 15 bytes."""
     with suppress(OSError):
         _prctl(_SET_NAME, name.encode()[:15])

@@ -1,4 +1,7 @@
-"""Signals that carry a value. Apart, because only this needs a struct that Python's own call refuses."""
+"""Sends signals that carry a value. Loaded at the first use, because it needs `ctypes`.
+
+Called by `Pidfd.send_signal`, in any process, on any thread. Python's own pidfd_send_signal takes no siginfo_t.
+"""
 
 from __future__ import annotations
 

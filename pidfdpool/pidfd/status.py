@@ -1,4 +1,7 @@
-"""How a process ended, as a value. Pure; made by handles, carried in errors and over channels."""
+"""`ExitStatus`: how a process ended, as a value. Pure.
+
+Made by handles, in any process, on any thread; stored in errors, and sent over channels as a wait status.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar, NamedTuple, Self
 
-_MOST = 0xFFFF  # of what wait(2) returns
+_MAX = 0xFFFF  # the largest status of wait(2)
 _CORE = 0x80  # the bit that WCOREDUMP tests (wait(2))
 
 
@@ -29,7 +32,7 @@ else:
 
 
 class ExitStatus(_Fields):
-    """How a process ended: by a code, by a signal, or in a way that nobody could tell.
+    """How a process ended: with a code, by a signal, or in an unknown way.
 
     Exactly one of `code` (0 to 255), `signal` (a number) and `unknown` is set. Immutable and hashable.
     """
@@ -40,14 +43,14 @@ class ExitStatus(_Fields):
 
     @classmethod
     def from_wait_status(cls, status: int) -> Self:
-        """Decode what wait(2) and PIDFD_GET_INFO return.
+        """Decode a status of wait(2) or PIDFD_GET_INFO.
 
         Raises:
             ValueError, TypeError: the status is not that of a process that ended.
         """
         if not isinstance(status, int):
             raise TypeError(f"status must be an integer, not {describe.repr_of(status)}")
-        if not 0 <= status <= _MOST:
+        if not 0 <= status <= _MAX:
             raise ValueError(f"{status!r} is not the wait status of a process that ended")
         if os.WIFEXITED(status):
             return cls(code=os.WEXITSTATUS(status))
@@ -57,7 +60,7 @@ class ExitStatus(_Fields):
 
     @classmethod
     def from_waitid(cls, result: os.waitid_result) -> Self:
-        """Decode what os.waitid returns for a process that ended (si_code CLD_EXITED, CLD_KILLED or CLD_DUMPED).
+        """Decode a result of os.waitid for a process that ended (si_code CLD_EXITED, CLD_KILLED or CLD_DUMPED).
 
         Raises:
             ValueError: it reports a stop, a trap or a continuation.

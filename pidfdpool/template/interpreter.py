@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# python, python3, python3.13t, pypy3.11, python3.12-dbg; not python-something, which may be anything.
-_NAME = re.compile(r"(?:python|pypy)(?:(?P<major>\d)(?:\.(?P<minor>\d+)[.\d]*)?)?[a-z]{0,3}(?:-dbg|-debug)?")
+# python, python3, python3.13t, pypy3.11, python3.12-dbg; not python-something, which may be anything. `re` compiles it
+# when it is used first: that takes longer than loading this module, and is mostly not needed.
+_NAME = r"(?:python|pypy)(?:(?P<major>\d)(?:\.(?P<minor>\d+)[.\d]*)?)?[a-z]{0,3}(?:-dbg|-debug)?"
 
 
 def find() -> str:
@@ -134,7 +135,7 @@ def is_usable(program: str | None) -> bool:
     if not program or not os.path.isfile(program) or not _is_executable(program):
         return False
     names = (os.path.basename(path) for path in (program, os.path.realpath(program)))
-    found = [match for match in map(_NAME.fullmatch, names) if match]
+    found = [match for match in (re.fullmatch(_NAME, name) for name in names) if match]
     return bool(found) and all(_is_this_version(match) for match in found)
 
 

@@ -49,10 +49,14 @@ FOREIGN = {*OS, *SIGNAL, "sigaction", "tgkill", "tkill", "clone", "clone3", "vfo
 
 # Files whose code runs in our own processes only, and the functions of other files of which that is true.
 OURS = {"worker", "cli", "__main__"}
-OUR_FILES = {"template/process.py", "template/guard.py", "template/descendants.py", "template/birth.py"}
-OUR_FILES |= {"template/reaper.py"}
+OUR_FILES = {"template/process.py", "template/server.py", "template/worker_fork.py", "template/guard.py"}
+OUR_FILES |= {"template/descendants.py", "template/reaper.py"}
 EXCEPTIONS = {
-    ("template/launch.py", "_fork_here", "native.fork"): "the one fork of the host, which makes the launcher",
+    (
+        "template/launch.py",
+        "_fork_in_this_thread",
+        "native.fork",
+    ): "the one fork of the host, which makes the launcher",
     ("template/launch.py", "spawn", "native.posix_spawn"): "the launcher, in the exec way",
     ("process/native.py", "fork", "posix.fork"): "a name for it, which is watched as well",
     ("process/native.py", "", "posix.posix_spawn"): "a name for it, which is watched as well",
@@ -64,7 +68,7 @@ EXCEPTIONS = {
         "os.waitid",
     ): "the launcher, without a pidfd, and what is the template's: own children",
     ("pidfd/sentinel.py", "reap", "os.waitpid"): "the same, where waitid is refused",
-    ("pidfd/handle.py", "_waited", "os.waitid"): "P_PIDFD",
+    ("pidfd/handle.py", "_status_from_waitid", "os.waitid"): "P_PIDFD",
     ("pidfd/handle.py", "_is_pidfd", "os.waitid"): "P_PIDFD, and WNOWAIT",
     ("pidfd/capability.py", "Capabilities.waitid", "os.waitid"): "P_PIDFD, of the caller itself",
     ("pidfd/sentinel.py", "ChildHandle.send_signal", "os.kill"): "in the template, an unreaped child of its own",

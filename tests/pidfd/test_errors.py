@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from pidfdpool.pidfd import PidfdDenied, PidfdError, PidfdMisused, ProcessGone
-from pidfdpool.pidfd.errors import failure
+from pidfdpool.pidfd.errors import to_pidfd_error
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from pidfdpool.pidfd.errors import failure
     ],
 )
 def test_a_refusal_is_also_what_a_program_would_catch(number, kind, builtin):
-    error = failure(OSError(number, "from the kernel"), "send_signal(SIGTERM)", 42)
+    error = to_pidfd_error(OSError(number, "from the kernel"), "send_signal(SIGTERM)", 42)
     assert type(error) is kind
     assert isinstance(error, builtin)
     assert (error.errno, error.pid, error.operation) == (number, 42, "send_signal(SIGTERM)")
