@@ -173,7 +173,7 @@ TRICKS = tuple(
                 Patch(_FAST_PATH, "FastPath.take_answers", _never),
             ),
         ),
-        Trick("chunks", "chunks of map", patches=(Patch("pidfdpool.executor.mapping", "is_guided", _never),)),
+        Trick("chunks", "chunks of map", patches=(Patch("pidfdpool.executor.mapping", "is_adaptive", _never),)),
         Trick(
             "mailbox",
             "one wake-up of the event loop for many answers",

@@ -1,9 +1,10 @@
 """A process pool that tracks its workers by pidfd and never collides with the program that embeds it.
 
-The names below are loaded on first use (PEP 562): the template process imports this package too, and must not
-pay for the host's half of it. For the same reason TYPE_CHECKING is not imported in what template and workers load:
-`typing` takes as long to load as everything else there. Type checkers know the name. Its value is written as `bool()`
-and not as `False` for jedi, which completes names in editors: that skips a block if it knows that it never runs.
+The public names are loaded at their first use (PEP 562), because the template imports this package, too, and needs
+nothing of the host's side. For the same reason, files that template and workers load do not import TYPE_CHECKING from
+`typing`, which takes as long to load as all these files together. Type checkers know the name. Here its value is
+`bool()` and not `False`, for jedi, which completes names in editors and skips code of which it knows that it never
+runs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What is known of a worker's death: one record, the same for every death. Made in the host, by `loop`.
+"""The record of a worker's death. Made in the host, by `loop`, for every death.
 
-It holds what was observed and nothing that was guessed. It survives pickling, because errors carry it.
+It holds what was observed, and nothing that was guessed. It can be pickled, because errors carry it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pidfdpool.records import dataclass, field
 
 
 class Cause(enum.Enum):
-    """Why a worker ended, as far as the pool had a part in it. The values are what people read."""
+    """Why a worker ended: what the pool did to end it, if it did anything. The values are texts for messages."""
 
     CRASH = "not asked to end"
     TIMEOUT = "its task ran for too long"
@@ -36,41 +36,41 @@ class Cause(enum.Enum):
 
     @property
     def unasked(self) -> bool:
-        """Whether the pool had no part in it."""
+        """Whether the pool did nothing to end the worker."""
         return self in (Cause.CRASH, Cause.REFUSED)
 
     @property
     def ordinary(self) -> bool:
-        """Whether it belongs to the ordinary life of a pool: nothing went wrong."""
+        """Whether nothing went wrong: the pool ended the worker in its normal operation."""
         return self in (Cause.TASKS, Cause.RETIRED, Cause.AGE, Cause.IDLE, Cause.RESIZE, Cause.SHUTDOWN, Cause.SCRIPT)
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """One worker's death. Whatever could not be observed is None.
+    """One worker's death. A field is None if it could not be observed.
 
     Attributes:
         slot: the worker's slot, from 0.
-        generation: counts the pool's workers; after 2**32 - 1 it begins anew.
-        pid: the process id that it had. It is history: by now the number may name another process.
-        cause: what part the pool had in it, a `Cause`; Cause.CRASH: none.
-        exit_status: how the process ended, a `pidfdpool.pidfd.ExitStatus`; it may be explicitly unknown.
-        uptime: seconds from the request for the worker to the notice of its death.
+        generation: the number of the worker in its pool; after 2**32 - 1 it starts again.
+        pid: the process id that it had. By now another process may have that id.
+        cause: what the pool did to end it, a `Cause`; Cause.CRASH: nothing.
+        exit_status: how the process ended, a `pidfdpool.pidfd.ExitStatus`, which may be unknown.
+        uptime: seconds from the request for the worker until its death was noticed.
         tasks_done: tasks that it had finished.
-        task: the task that was lost with it, as "module.qualname"; of calls of map that shared a task also which.
+        task: the task that it was running, as "module.qualname"; for calls of map in one task also which calls.
         task_id: that task's number, counted from 1.
         attempt: of that task, 1 for the first; 0 without a task.
-        peak_rss: the largest resident memory that it had, in bytes (wait4(2)).
-        cpu_time: seconds of processor time that it used, with children that it waited for.
-        oom_kills: by how much the counter oom_kill of the host's cgroup rose since the pool looked last, which is at
-            the pool's start and at each death.
-        memory_events: the same for every counter of the cgroup's memory.events that rose.
-        stderr: the last lines that it wrote to standard error, if the pool captures that. More of them if it crashed
-            in native code, so that the Python stack is among them; without the pool's own frames.
-        stack: the Python stack of each thread that it wrote when it was told to end, or None: the innermost frame
-            first, the task's own frames only, with their lines of source where the host knows them.
-        detail: what it said itself, where it asked to be replaced.
-        ended_at: when the death was noticed, as time.time() tells it.
+        peak_rss: its largest resident memory, in bytes (wait4(2)).
+        cpu_time: seconds of processor time that it used, including children that it waited for.
+        oom_kills: the increase of the counter oom_kill of the host's cgroup since the pool's start or the previous
+            death, whichever was later.
+        memory_events: the increase of every counter of the cgroup's memory.events that has increased, by name.
+        stderr: the last lines that it wrote to standard error, if the pool captures that. If it crashed in native
+            code there are more of them, so that the Python stack is among them, without the pool's own frames.
+        stack: the Python stack of each thread, which it wrote when the pool ended it: the innermost frame first, only
+            the task's own frames, with their source lines if the host has them.
+        detail: the reason that it gave itself, if it asked to be replaced.
+        ended_at: when the death was noticed, in time.time()'s seconds.
     """
 
     slot: int
@@ -94,7 +94,7 @@ class Death:
 
     @property
     def expected(self) -> bool:
-        """Whether the pool ended the worker in the ordinary course of its life."""
+        """Whether the pool ended the worker in its normal operation."""
         return self.cause.ordinary
 
     def __str__(self) -> str:
@@ -114,7 +114,7 @@ class Death:
         return ", ".join(told)
 
     def as_seen(self) -> str:
-        """Return what was seen of its end: in the standard library's words, then what that does not know."""
+        """Return what was observed: in the standard library's words, then the stack and standard error."""
         unknown = self.exit_status.returncode is None
         how = "its exit status is unknown" if unknown else f"with exit code {self.exit_status.returncode}"
         if self.cause.unasked:

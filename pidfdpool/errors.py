@@ -1,7 +1,7 @@
 """The exceptions and warnings that a user of the pool can meet. Imported in the host only.
 
-Every error carries what was observed and nothing that was guessed; causes that are merely likely are worded as
-things to look at. All survive pickling, because pools can be nested and a worker's own pool may fail.
+Every error says what was observed, and nothing that was guessed. A cause that is only likely is put as something to
+look at. All can be pickled, because pools can be nested: a worker may have a pool that fails.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ _CRASHES_IN_NATIVE_CODE = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.
 
 
 class PidfdPoolError(Exception):
-    """Base of the errors that have no counterpart in the standard library."""
+    """Base class of the errors that the standard library has no class for."""
 
 
 class PoolBroken(BrokenProcessPool):
-    """The pool gave up: no task can run in it any more.
+    """The pool is broken: no task can run in it any more.
 
-    `__cause__` is the error that led to it, or tells of the deaths that did, as that of WorkerCrashed does.
+    `__cause__` is the error that broke it, or describes the deaths that did, as that of WorkerCrashed does.
 
     Attributes:
-        deaths: the workers' deaths that led to it, `pidfdpool.Death` each, the last one last.
+        deaths: the workers' deaths that broke it, `pidfdpool.Death` each, the last one last.
     """
 
     deaths: tuple[Death, ...] = ()
 
 
 class TemplateError(PidfdPoolError):
-    """The template process could not be started, or ended before it was ready."""
+    """The template process could not be started, or it ended before it was ready."""
 
 
 class InheritedFutureError(BrokenProcessPool):
-    """A future that was pending when the host forked: only the parent process can learn its result."""
+    """The future was pending when the host forked: only the parent process gets its result."""
 
 
 class PayloadError(PidfdPoolError):
-    """A result or an exception arrived but could not be rebuilt from its pickle in the host.
+    """A result or an exception arrived, but its pickle could not be loaded in the host.
 
-    `__cause__` is what the rebuilding raised; the message holds the remote traceback where there was one.
+    `__cause__` is the error of loading it. If the task raised an exception, the message has its traceback.
     """
 
 
 class PayloadTooLarge(PayloadError, MemoryError):
-    """A result or an exception did not fit into the host's memory. Only this future lacks it; the pool goes on."""
+    """A result or an exception did not fit into the host's memory. Only this future fails; the pool goes on."""
 
 
 class CallNotSendable(PidfdPoolError, pickle.PicklingError, TypeError):
-    """A call was not submitted, because its function or an argument cannot be pickled. It is the future's exception.
+    """A call was not submitted, because its function or an argument cannot be pickled. The future has this error.
 
     The message names the function, the argument and the part of it, its type, why it cannot be sent, and what helps.
     `__cause__` is what pickling raised.
@@ -61,34 +61,34 @@ class CallNotSendable(PidfdPoolError, pickle.PicklingError, TypeError):
 
 
 class GlobalNotAvailable(NameError, PidfdPoolError):
-    """A task used a global of the script that could not be sent to its worker.
+    """A task used a global of the script that could not be sent to the worker.
 
-    The message names the global, its type, who uses it, why it did not travel, and what helps.
+    The message names the global, its type, who uses it, why it was not sent, and what helps.
     """
 
 
 class QueueFull(PidfdPoolError):
-    """As many tasks are pending as `max_pending` allows, and `block=False` asked not to wait."""
+    """`max_pending` tasks are pending, and with `block=False` submit does not wait."""
 
 
 class DeadlineExceeded(TimeoutError, PidfdPoolError):
-    """The task waited for longer than its `deadline` allows, and did not run."""
+    """The task was not given to a worker within its `deadline`, and does not run."""
 
 
-class _Ended(Exception):
-    """What the errors have in common that tell of a task whose worker died or was killed.
+class _TaskEnded(Exception):
+    """Base class of the errors of a task whose worker died or was killed.
 
-    Each future gets an instance of its own. `__cause__` tells what was seen of the deaths: pids, exit codes, the
-    stack of a worker that was told to end, what it wrote to standard error. It has the class of the cause of an
-    exception that a task raised, and is None if nobody died.
+    Each future has an instance of its own. `__cause__` describes the deaths: pids, exit codes, the stack of a worker
+    that the pool ended, its last lines on standard error. It is of the same class as the `__cause__` of an exception
+    that a task raised. It is None if no worker died.
 
     Attributes:
-        death: the last death, a `pidfdpool.Death`; None if the worker had not ended yet when the future was told.
-        deaths: every death that this task had a part in, the last one last.
-        task: what was submitted, as "module.qualname"; of a call of map that shared a task with others also which
-            call it was, and its arguments, cut to 100 characters: "module.qualname, item 41 of map: 'a.txt'". Of many
-            short calls it may be known only between which the worker was.
-        task_id: counts the pool's tasks, from 1.
+        death: the last death, a `pidfdpool.Death`; None if the worker had not ended when this error was made.
+        deaths: the death of every worker that ran this task, the last one last.
+        task: the function that was submitted, as "module.qualname". For a call of map that shared a task with others
+            also which call it was, with its arguments, cut to 100 characters: "module.qualname, item 41 of map:
+            'a.txt'". For many short calls only a range of calls may be known.
+        task_id: the number of the task in its pool, from 1.
         attempt: the attempt that failed, 1 for the first.
         slot, generation, pid, exit_status, uptime, tasks_done, peak_rss, stack, stderr: those of `death`; None
             without one.
@@ -99,7 +99,7 @@ class _Ended(Exception):
     task: str
     task_id: int
     attempt: int
-    told: str
+    message: str
     chunk: object  # the task's, see `loop.chunk_calls.describe`
     # Of the last death; found by __getattr__.
     slot: int | None
@@ -112,15 +112,17 @@ class _Ended(Exception):
     stack: str | None
     stderr: tuple[str, ...] | None
 
-    def __init__(self, told: str, *, task: str, task_id: int, attempt: int, deaths: tuple[Death, ...] = ()) -> None:
+    def __init__(
+        self, message: str, *, task: str, task_id: int, attempt: int, deaths: tuple[Death, ...] = ()
+    ) -> None:
         self.deaths = deaths
         self.death = deaths[-1] if deaths and deaths[-1].attempt == attempt else None
         self.task = task
         self.task_id = task_id
         self.attempt = attempt
-        self.told = told
-        super().__init__(told)
-        self.__cause__ = cause_of(deaths)
+        self.message = message
+        super().__init__(message)
+        self.__cause__: BaseException | None = cause_of(deaths)
 
     if not TYPE_CHECKING:  # which then finds fault with attributes that are not declared above
 
@@ -131,7 +133,7 @@ class _Ended(Exception):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Rebuild from the fields: BaseException's own way would call the class with the message."""
+        """Pickle the fields. BaseException's own way would call the class with the message only."""
         fields = {name: value for name, value in self.__dict__.items() if name != "chunk"}
         return _rebuild, (type(self), fields)
 
@@ -141,56 +143,56 @@ _OF_DEATH = frozenset(
 )
 
 
-def _rebuild(kind: type[_Ended], fields: dict[str, Any]) -> _Ended:
+def _rebuild(kind: type[_TaskEnded], fields: dict[str, Any]) -> _TaskEnded:
     error = kind.__new__(kind)
-    error.args = (fields["told"],)
+    error.args = (fields["message"],)
     error.__dict__.update(fields)
-    error.__cause__ = cause_of(error.deaths)  # no pickle holds it
+    error.__cause__ = cause_of(error.deaths)  # which is not pickled
     return error
 
 
 def cause_of(deaths: tuple[Death, ...]) -> Exception | None:
-    """Return what tells of these deaths as the cause of an error, in the way of the standard library since 3.15."""
+    """Return the `__cause__` that describes deaths, in the form of the standard library's since 3.15."""
     if not deaths:
         return None
     seen = "\n".join(death.as_seen() for death in deaths)
     return _RemoteTraceback(f"\n'''\n{seen}'''")  # type: ignore[arg-type]
 
 
-class WorkerCrashed(_Ended, BrokenProcessPool):
+class WorkerCrashed(_TaskEnded, BrokenProcessPool):
     """The worker that ran this task died before it wrote a result.
 
-    Only this task is lost; unless the pool was made with on_crash="break" it goes on with a new worker. What is known
-    of the death is in `death`; its fields pid, exit_status, uptime and others can be read from the error, too.
+    Only this task is lost: the pool goes on with a new worker, unless it was made with on_crash="break". `death`
+    describes the death. Some of its fields, such as pid, exit_status and uptime, are attributes of the error, too.
     """
 
 
 class PoisonTask(WorkerCrashed):
-    """The task was tried more than once, its workers died, and it is not tried again; `deaths` is the history."""
+    """The task ran more than once, each time its worker died, and it is not retried. `deaths` is the history."""
 
 
 class MemoryExceeded(WorkerCrashed):
-    """The task's worker was killed because its resident memory grew over `hard_memory_per_child`."""
+    """The task's worker was killed because its resident memory grew above `hard_memory_per_child`."""
 
 
-class TaskTimeout(_Ended, TimeoutError, PidfdPoolError):
-    """The task ran for longer than its `timeout` allows, and was ended."""
+class TaskTimeout(_TaskEnded, TimeoutError, PidfdPoolError):
+    """The task ran for longer than its `timeout`, and its worker was killed."""
 
 
-class HeartbeatLost(_Ended, PidfdPoolError):
-    """The task gave no heartbeat for longer than its `heartbeat_timeout` allows, and was ended."""
+class HeartbeatLost(_TaskEnded, PidfdPoolError):
+    """The task called no heartbeat() for longer than its `heartbeat_timeout`, and its worker was killed."""
 
 
-class TaskKilled(_Ended, PidfdPoolError):
-    """The task was ended by `Future.kill`, or the pool was shut down between two of its attempts."""
+class TaskKilled(_TaskEnded, PidfdPoolError):
+    """The task was killed by `Future.kill`, or the pool was shut down between two of its attempts."""
 
 
 class LargeGlobalWarning(UserWarning):
-    """A large global of a script or notebook is pickled and sent with each submit of a function that mentions it."""
+    """A large global of a script or notebook is pickled and sent with each submit of a function that uses it."""
 
 
 def advice(status: ExitStatus) -> str:
-    """Say what to look at next; never what happened, which only the exit status knows."""
+    """Return what to look at next. It never says what happened: that is the exit status."""
     if status.signal == signal.SIGKILL:
         return "If nobody sent the signal, look for the out-of-memory killer in the kernel's log."
     if status.signal in _CRASHES_IN_NATIVE_CODE:

@@ -1,11 +1,11 @@
-"""Frozen dataclasses that cost nothing until they are used.
+"""Dataclasses that cost almost nothing until they are used.
 
-`dataclasses` writes and compiles several functions for every class, and loads `inspect` for that: a third of what it
-takes to import a pool, which has dozens of small classes for what happens and what is to be done. Here a class gets
-its slots at once, and its constructor, which is all of it that is called often, at its first object.
+`dataclasses` generates and compiles several functions for every class, and loads `inspect` for that. This took a
+third of the time in which the pool is imported, which has dozens of small classes for events and actions. Here the
+constructor alone is compiled, when the first object is made.
 
-What comes out is a dataclass for everybody else, too: `dataclasses.fields`, `asdict`, `replace` and the like work.
-Type checkers see the real thing. Pure; any thread.
+The classes are dataclasses for everybody else, too: `dataclasses.fields`, `asdict`, `replace` and the like work. Type
+checkers see the real decorator. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 else:
 
     def field(*, default_factory: Callable[[], Any] | None = None, init: bool = True) -> object:
-        """Describe a field whose default is made anew for each object, or one that is derived from the others.
+        """Describe a field whose default is made for each object, or with init=False one that __post_init__ sets.
 
-        The latter is set by __post_init__, and is no field for `dataclasses`.
+        The latter is not a field for `dataclasses`.
         """
-        return _Made(default_factory) if init else _DERIVED
+        return _DefaultFactory(default_factory) if init else _DERIVED
 
     def dataclass(*, slots: bool, frozen: bool = False, eq: bool = True) -> Callable[[type], type]:
-        """Do as `dataclasses.dataclass`, for classes with slots that inherit nothing."""
+        """Make a dataclass, as `dataclasses.dataclass` does. Only for classes with slots and without base classes."""
         assert slots
 
         def make(plain: type) -> type:
@@ -49,27 +49,27 @@ else:
             if eq:
                 namespace |= {"__eq__": _eq, "__hash__": _hash if frozen else None}
             if frozen:
-                namespace |= {"__setattr__": _refuse, "__delattr__": _refuse, "__reduce__": _reduce}
+                namespace |= {"__setattr__": _reject_change, "__delattr__": _reject_change, "__reduce__": _reduce}
             return type(plain.__name__, (), namespace)
 
         return make
 
 
-_DERIVED = object()  # in the place of a default
+_DERIVED = object()  # takes the place of the default of a field that __post_init__ sets
 
 
-class _Made:
+class _DefaultFactory:
     def __init__(self, make: Callable[[], Any]) -> None:
         self.make = make
 
 
 def replace(record: Any, **changes: Any) -> Any:
-    """Return a copy in which some fields have other values. As `dataclasses.replace`."""
+    """Return a copy with other values of some fields, as `dataclasses.replace`."""
     return type(record)(**{name: getattr(record, name) for name in record.__match_args__} | changes)
 
 
 class _Fields:
-    """The fields as `dataclasses` describes them, made when somebody asks."""
+    """The fields as `dataclasses` describes them, made at the first access."""
 
     def __get__(self, _record: Any, kind: type[Any]) -> Any:
         import dataclasses
@@ -77,7 +77,7 @@ class _Fields:
         annotations = {name: kind.__annotations__[name] for name in kind.__match_args__}
         annotated = {"__annotations__": annotations, "__module__": kind.__module__}
         defaults = {
-            name: dataclasses.field(default_factory=value.make) if isinstance(value, _Made) else value
+            name: dataclasses.field(default_factory=value.make) if isinstance(value, _DefaultFactory) else value
             for name, value in kind._defaults.items()
             if value is not _DERIVED
         }
@@ -87,33 +87,33 @@ class _Fields:
 
 
 class _Constructor:
-    """Stands for __init__, and is replaced by it when somebody asks: the first object, or who reads its signature."""
+    """Takes the place of `__init__` until the first access: for the first object, or for its signature."""
 
     def __get__(self, record: Any, kind: type[Any]) -> Any:
-        if isinstance(record, type):  # `inspect` looks the class itself up, as if it were an object
+        if isinstance(record, type):  # `inspect` passes the class as if it were an object
             kind = record
         kind.__init__ = _constructor(kind)
         return kind.__init__ if record is None else MethodType(kind.__init__, record)
 
 
-class _Factory:
-    """Stands for a default that is made anew for each object."""
+class _FactoryMark:
+    """Takes the place of a default that is made for each object."""
 
     def __repr__(self) -> str:
         return "<factory>"
 
 
-_FACTORY = _Factory()
-_NO_WORDS = str.maketrans("[]|,.()", "       ")
+_MISSING = _FactoryMark()
+_PUNCTUATION = str.maketrans("[]|,.()", "       ")
 
 
 def _constructor(kind: type[Any]) -> Any:
-    """Return the function that sets the fields. By the slots' own descriptors, which a frozen class still obeys."""
+    """Return the function that sets the fields, by the slots' descriptors, which work for frozen classes, too."""
     annotations = {name: kind.__annotations__[name] for name in kind.__match_args__}
     of_module = getattr(sys.modules.get(kind.__module__), "__dict__", {})
-    # The names of the annotations, for `typing.get_type_hints`, and what the function itself uses. As its globals,
-    # not as its closure, and not the module's: an object with seven fields took 40 ns (8 %) longer.
-    words = " ".join(map(str, annotations.values())).translate(_NO_WORDS).split()
+    # The globals of the function: the names in the annotations, for `typing.get_type_hints`, and those that its code
+    # uses. With these in a closure, and the module's globals, an object with seven fields took 40 ns (8 %) longer.
+    words = " ".join(map(str, annotations.values())).translate(_PUNCTUATION).split()
     known: dict[str, Any] = {word: of_module[word] for word in words if word in of_module}
     parameters, body = [], []
     for name in kind.__match_args__:
@@ -121,9 +121,9 @@ def _constructor(kind: type[Any]) -> Any:
         value = name
         if name not in kind._defaults:
             parameters.append(name)
-        elif isinstance(kind._defaults[name], _Made):
+        elif isinstance(kind._defaults[name], _DefaultFactory):
             known[f"_make_{name}"] = kind._defaults[name].make
-            known["_missing"] = _FACTORY
+            known["_missing"] = _MISSING
             parameters.append(f"{name}=_missing")
             value = f"_make_{name}() if {name} is _missing else {name}"
         else:
@@ -133,8 +133,8 @@ def _constructor(kind: type[Any]) -> Any:
     if hasattr(kind, "__post_init__"):
         body.append("    self.__post_init__()\n")
     source = f"def __init__({', '.join(['self', *parameters])}):\n{''.join(body) or '    pass'}"
-    # Compiled apart: text that is run makes CPython forget that it is about to end by Ctrl-C (pythonrun.c,
-    # run_eval_code_obj), and some classes have their first object at a program's end.
+    # Compiled first: exec() of a text makes CPython forget that it is about to end by Ctrl-C (pythonrun.c,
+    # run_eval_code_obj), and some classes get their first object when a program ends.
     exec(compile(source, f"<{kind.__qualname__}.__init__>", "exec"), known)
     init = known["__init__"]
     init.__qualname__ = f"{kind.__qualname__}.__init__"
@@ -166,16 +166,16 @@ def _reduce(self: Any) -> tuple[Any, ...]:
 
 
 def _rebuilt(kind: type[Any], values: tuple[Any, ...]) -> Any:
-    """Return what was pickled or copied."""
+    """Return the object that was pickled or copied."""
     record: Any = object.__new__(kind)
     for name, value in zip(kind.__match_args__, values, strict=True):
         getattr(kind, name).__set__(record, value)
     if hasattr(kind, "__post_init__"):
-        record.__post_init__()  # which sets what is derived
+        record.__post_init__()  # sets the fields with init=False
     return record
 
 
-def _refuse(self: Any, name: str, *_value: Any) -> None:
+def _reject_change(self: Any, name: str, *_value: Any) -> None:
     from dataclasses import FrozenInstanceError
 
     raise FrozenInstanceError(f"cannot change {name!r}: {type(self).__name__} is frozen")

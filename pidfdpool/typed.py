@@ -1,7 +1,7 @@
-"""Bases that only type checkers look at. For them it is `typing`'s own; at run time they are next to nothing.
+"""Base classes for type checkers only. For these they are those of `typing`; at run time they do almost nothing.
 
-`typing` compiles the annotations of each class that is made with its bases, which took a fifth of the time in which a
-pool was imported. Pure.
+The base classes of `typing` process the annotations of each class that is made with them. This took a fifth of the
+time in which the pool is imported. Pure.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 else:
 
     class Protocol:
-        """Describes what an object can do; nobody asks at run time whether one does."""
+        """Describes the methods that an object has. Nothing checks them at run time."""
 
     class TypedDict:
-        """Describes keyword arguments. `__annotations__` names those of the bases, too, as with the real one."""
+        """Describes keyword arguments. As with the real one, `__annotations__` has those of the base classes, too."""
 
         def __new__(cls, *args: object, **kwargs: object) -> dict[str, object]:
             """Make a dictionary, as the real one does."""

@@ -48,7 +48,7 @@ def babble(data: bytes, seconds: float = 0.0) -> None:
     time.sleep(seconds)
 
 
-def sealed(kind: int, *, buffers=(), lengths=None, slot=0, value=0) -> None:
+def with_cookie(kind: int, *, buffers=(), lengths=None, slot=0, value=0) -> None:
     """Write a frame as the worker's own loop does, by its own channel. lengths: what it claims of its buffers."""
     from pidfdpool.transport import framing
 

@@ -1,16 +1,16 @@
-"""`map` with chunks that the pool sizes itself: what is left to be called, and what came of the calls.
+"""`map` whose chunks the pool sizes itself, as the calls are measured: the calls, their chunks and their results.
 
-A `Guided` belongs to one map. All its calls are taken in at once, as by the standard library's map, and handed out in
-chunks, `AHEAD` for each worker; as one is finished the next follows. So the size of each is decided as late as
-possible, with everything measured before (`chunk_sizes`), and what has not been handed out costs no more than its
-arguments. It is the pool thread that goes on, as a callback of each chunk's future: all calls are made, whether or
-not anybody takes the results.
+An `AdaptiveMap` belongs to one map. It copies all its calls at once, as the standard library's map does, and submits
+them in chunks, `CHUNKS_PER_WORKER` for each worker. When a chunk ends, the next is submitted. So the size of each
+chunk is decided as late as possible, with all measurements so far (`chunk_sizes`), and a call that is not submitted
+yet costs no more than its arguments. The next chunk is submitted by the pool thread, in a callback of the future of
+the chunk that has ended. So all calls run, whether or not anybody takes the results.
 
-Tasks can be submitted only while the pool accepts them. So before the executor shuts down, or the interpreter, what
-is left is handed out at once (`finish`).
+Tasks can be submitted only while the pool accepts them. So before the executor or the interpreter shuts down, all
+remaining calls are submitted at once (`submit_rest`).
 
-One lock is held to hand out. The pool thread never waits for it: it leaves the work to who has it, who looks again
-after giving it back.
+One lock is held while chunks are submitted. The pool thread never waits for it: it leaves a note for the thread that
+holds the lock, and that thread looks for a note after it has released the lock.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from pidfdpool.errors import InheritedFutureError, PayloadError
 from pidfdpool.executor.chunk_sizes import Pace
-from pidfdpool.executor.unsendable import explained
+from pidfdpool.executor.unsendable import describe_pickling_error
 from pidfdpool.loop import chunk_calls, outcomes
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.process import describe, interruptible
@@ -41,30 +41,30 @@ if TYPE_CHECKING:
 
     from pidfdpool.transport.framing import Buffer
 
-AHEAD = 2  # chunks for each worker: one that runs, one that waits
+CHUNKS_PER_WORKER = 2  # one that runs, one that waits
 
 
 class Submitter(Protocol):
-    """What submits: an executor, or a view of one with options."""
+    """What submits calls: an executor, or a view of one with options."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Submit a call."""
 
-    def _note_map(self, guided: Guided) -> tuple[int, payload.SharedMain | None]:
-        """Take note of a map with calls to hand out; return the number of workers, and what they share with us."""
+    def _register_map(self, adaptive: AdaptiveMap) -> tuple[int, payload.SharedMain | None]:
+        """Register a map with calls to submit. Return the number of workers, and what host and workers share."""
 
 
-class Refused:
-    """Stands where the result of a call would be that was not handed out, because it does not pickle."""
+class UnsentCall:
+    """Takes the place of a chunk's future for a call that was not submitted, because it does not pickle."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
 
-class Guided:
-    """One map: its calls, the chunks that were handed out, and what is still to be taken.
+class AdaptiveMap:
+    """One map: its calls, the chunks that were submitted, and the results that are not taken yet.
 
-    Thread-safe but for the iterator that `results` returns, which is one consumer's.
+    Thread-safe, except for the iterator that `results` returns: only one consumer may use it.
     """
 
     def __init__(
@@ -75,165 +75,177 @@ class Guided:
         *,
         ordered: bool,
     ) -> None:
-        """Take the calls in and hand the first of them out.
+        """Copy the calls and submit the first of them.
 
         Raises:
             PoolBroken, RuntimeError: as `submit`.
         """
         self._starred = len(iterables) != 1
         calls: Iterable[Any] = zip(*iterables, strict=False) if self._starred else iterables[0]
-        # What is taken in is a copy, because the caller may change the original; but nobody can change a range.
-        # A chain has no length of its own, and asks nobody for theirs: they may lie, or raise.
+        # A copy, because the caller may change the original. A range needs none: nobody can change it.
+        # Through a chain, because list() asks an iterable for its length, which may be wrong, or raise.
         self._calls: Sequence[Any] = calls if isinstance(calls, range) else list(chain(calls))
-        self._count = _length(self._calls)
-        self._at = 0  # how many of them were handed out
-        self._lock = threading.RLock()  # to hand out; tells whether a signal handler has interrupted that
-        self._context = copy_context()  # for the code of arguments that are pickled later, in the pool thread
-        self._halted = not self._calls  # no more is to be handed out
-        self._failure: BaseException | None = None  # why not, if that is an error
-        self._abandoned = False  # nobody wants the results
-        self._running: dict[Future[Any], Sequence[Any]] = {}  # and their calls, which are to live until they are made
-        self._asked = False  # a chunk has ended since somebody looked
-        self._entries: deque[Future[Any] | Refused] = deque()  # to be taken in this order; or as they come:
-        self._arrived: queue.SimpleQueue[Future[Any] | Refused] | None = None if ordered else queue.SimpleQueue()
-        self._untaken = 0  # of those that arrived or will
+        self._count = _length_of(self._calls)
+        self._submitted = 0  # how many of the calls
+        self._lock = threading.RLock()  # held to submit; it tells whether a signal handler has interrupted that
+        self._context = copy_context()  # for arguments whose own code pickles them, later and in the pool thread
+        self._stopped = not self._calls  # no more calls are to be submitted
+        self._failure: BaseException | None = None  # why, if that is an error
+        self._consumer_left = False  # nobody takes the results any more
+        self._running: dict[
+            Future[Any], Sequence[Any]
+        ] = {}  # chunks, with their calls, which are to live until they have run
+        self._more_wanted = False  # the note for the thread that has the lock: a chunk has ended
+        # The results that are not taken yet: in the order of the calls, or as they come.
+        self._entries: deque[Future[Any] | UnsentCall] = deque()
+        self._completed: queue.SimpleQueue[Future[Any] | UnsentCall] | None = None if ordered else queue.SimpleQueue()
+        self._remaining = 0  # how many chunks are still to be taken
         self._submitter: Submitter | None = None
-        self._called = function
-        self._held: list[Any] = []  # definitions that its calls may come upon
+        self._user_function = function
+        self._definitions: list[Any] = []  # definitions of the script that its calls may use
         self._name = describe.name_of(function)
         if self._calls:
-            self._begin(submitter, function)
+            self._start(submitter, function)
 
-    def _explained(self, error: Exception, arguments: tuple[Any, ...]) -> Exception:
-        return explained(error, self._called, arguments, {}, self._shared)
+    def _pickling_error(self, error: Exception, arguments: tuple[Any, ...]) -> Exception:
+        return describe_pickling_error(error, self._user_function, arguments, {}, self._shared)
 
-    def _begin(self, submitter: Submitter, function: Callable[..., Any]) -> None:
-        workers, self._shared = submitter._note_map(self)
-        self._submitter = submitter  # a map that nobody else holds is made to its end
-        self._most = AHEAD * workers
+    def _start(self, submitter: Submitter, function: Callable[..., Any]) -> None:
+        workers, self._shared = submitter._register_map(self)
+        # Until all is submitted, so that a map runs to its end though nobody else holds the executor.
+        self._submitter = submitter
+        self._max_running = CHUNKS_PER_WORKER * workers
         self._pace = Pace(workers)
         try:
-            self._function = payload.dumps(function, self._shared)[0]
-            self._held = kept_definitions.definitions_for_task()
+            self._pickled_function = payload.dumps(function, self._shared)[0]
+            self._definitions = kept_definitions.definitions_for_task()
         except Exception as error:
-            self._enter(Refused(self._explained(error, ())))
-            self.halt(None)
+            self._add_entry(UnsentCall(self._pickling_error(error, ())))
+            self.stop_submitting(None)
             return
-        self._go_on(wait=True)
-        if self._failure is not None and not self._untaken:
+        self._submit_more(wait=True)
+        if self._failure is not None and not self._remaining:
             raise self._failure
 
     # ---- for the executor ----------------------------------------------------------------------------------
 
-    def finish(self) -> None:
-        """Hand out everything that is left, because soon nothing can be submitted any more."""
-        self._most = self._count
-        self._go_on(wait=True)
+    def submit_rest(self) -> None:
+        """Submit all remaining calls: soon nothing can be submitted any more."""
+        self._max_running = self._count
+        self._submit_more(wait=True)
 
-    def halt(self, failure: BaseException | None) -> None:
-        """Hand out no more, and have the consumer told why where the results would have been. Takes no lock."""
+    def stop_submitting(self, failure: BaseException | None) -> None:
+        """Submit no more calls. The consumer gets `failure` in the place of their results. Takes no lock."""
         self._failure = self._failure or failure
-        self._halted = True
+        self._stopped = True
 
     def forget_in_forked_child(self) -> None:
-        """Let go, in a copy of the process, of what the parent goes on with."""
+        """Stop, in a forked child: the parent goes on with this map."""
         self._lock = threading.RLock()
-        self.halt(InheritedFutureError("this map was under way when its process was forked: the parent goes on"))
+        self.stop_submitting(
+            InheritedFutureError("this map was under way when its process was forked: the parent goes on")
+        )
 
-    # ---- handing out ---------------------------------------------------------------------------------------
+    # ---- submitting ----------------------------------------------------------------------------------------
 
-    def _go_on(self, *, wait: bool = False) -> None:
-        """Hand out what there is room for. If another thread is at it, leave it to that thread, or wait and look.
+    def _submit_more(self, *, wait: bool = False) -> None:
+        """Submit as many chunks as may run.
 
-        If it is this thread that is at it, and was interrupted, it goes on with that afterwards.
+        While another thread does that: leave a note for it, or with `wait` wait for it and look again. If this thread
+        itself was interrupted in it (by a signal handler, say), it goes on with it afterwards.
         """
         if self._lock._is_owned():  # type: ignore[attr-defined]
-            self._asked = True
+            self._more_wanted = True
             return
-        while (wait or self._asked) and (interruptible.acquire(self._lock) if wait else self._lock.acquire(False)):
-            wait = self._asked = False
+        while (wait or self._more_wanted) and (
+            interruptible.acquire(self._lock) if wait else self._lock.acquire(False)
+        ):
+            wait = self._more_wanted = False
             try:
-                self._context.run(self._hand_out)
+                self._context.run(self._submit_chunks)
             except BaseException as error:
-                self.halt(error)  # some calls were taken out, and not handed out: the consumer must not miss them
+                self.stop_submitting(error)  # calls may be lost: the consumer must not miss that
                 raise
             finally:
                 self._lock.release()
 
-    def _hand_out(self) -> None:
-        """Submit chunks until enough of them run. The caller has the lock."""
-        if not self._halted:
-            # A consumer may have a result before the callback is made that would tell of it.
+    def _submit_chunks(self) -> None:
+        """Submit chunks until enough of them run. The caller holds the lock."""
+        if not self._stopped:
+            # A consumer may have a chunk's results before its future has called `_chunk_ended`.
             for future in [future for future in list(self._running) if future.done()]:
                 self._running.pop(future, None)
-        while not self._halted and len(self._running) < self._most:
-            first = self._at
+        while not self._stopped and len(self._running) < self._max_running:
+            first = self._submitted
             calls = self._calls[first : first + self._pace.next(self._count - first)]
-            self._at += len(calls)
-            self._submit(first, calls)
-            if self._at >= self._count:
-                self.halt(None)
-        if self._halted:
+            self._submitted += len(calls)
+            self._submit_chunk(first, calls)
+            if self._submitted >= self._count:
+                self.stop_submitting(None)
+        if self._stopped:
             self._calls = ()
-            self._submitter = None  # it may be collected, as far as this map is concerned
-        if self._abandoned:
-            self._cancel()
+            self._submitter = None  # this map does not keep the executor alive any more
+        if self._consumer_left:
+            self._cancel_submitted()
 
-    def _submit(self, first: int, calls: Sequence[Any]) -> None:
-        """Submit some calls as one task. first: which call of the map is the first of them."""
+    def _submit_chunk(self, first: int, calls: Sequence[Any]) -> None:
+        """Submit some calls as one task. first: the index in the map of the first of them."""
         assert self._submitter is not None
         try:
             buffers = OutOfBandPickle(calls, self._shared).buffers()
         except Exception as error:
             if len(calls) == 1:
-                self._enter(Refused(self._explained(error, calls[0] if self._starred else (calls[0],))))
-            else:  # those before the one that does not pickle are to run
+                self._add_entry(UnsentCall(self._pickling_error(error, calls[0] if self._starred else (calls[0],))))
+            else:  # one by one, because those before the one that does not pickle are to run
                 for index in range(len(calls)):
-                    self._submit(first + index, calls[index : index + 1])
+                    self._submit_chunk(first + index, calls[index : index + 1])
             return
         try:
-            of_script = payload.needs_script([self._function]) or payload.needs_script([buffers[0].raw()])
+            of_script = payload.needs_script([self._pickled_function]) or payload.needs_script([buffers[0].raw()])
             chunk = Chunk(call_all, self._name, first, calls, starred=self._starred, of_script=of_script)
-            future = self._submitter.submit(chunk, self._function, buffers, self._starred)
+            future = self._submitter.submit(chunk, self._pickled_function, buffers, self._starred)
         except BaseException as error:
-            self.halt(error)
+            self.stop_submitting(error)
             if not isinstance(error, Exception):
                 raise
             return
         size = sum(buffer.raw().nbytes for buffer in buffers)
         self._running[future] = calls
-        self._untaken += 1
-        if self._arrived is None:
+        self._remaining += 1
+        if self._completed is None:
             self._entries.append(future)
         future.add_done_callback(partial(self._chunk_ended, len(calls), size))
 
-    def _enter(self, entry: Refused) -> None:
-        self._untaken += 1
-        if self._arrived is None:
+    def _add_entry(self, entry: UnsentCall) -> None:
+        self._remaining += 1
+        if self._completed is None:
             self._entries.append(entry)
         else:
-            self._arrived.put(entry)
+            self._completed.put(entry)
 
     def _chunk_ended(self, calls: int, size: int, future: Future[Any]) -> None:
-        """Learn from a chunk and go on; in the pool thread, as a callback."""
+        """Note how long a chunk took, and submit the next. Called in the pool thread, by the chunk's future."""
         self._running.pop(future, None)
         if not future.cancelled() and future.exception() is None:
             self._pace.note(calls, future.result()[2], size)
-        self._asked = True
-        if self._arrived is not None:
-            self._arrived.put(future)
-        self._go_on()
+        self._more_wanted = True
+        if self._completed is not None:
+            self._completed.put(future)
+        self._submit_more()
 
-    # ---- taking --------------------------------------------------------------------------------------------
+    # ---- results -------------------------------------------------------------------------------------------
 
     def results(self, deadline: float | None) -> Iterator[Any]:
-        """Return an iterator over the results. Closing it, or failing, cancels what no worker has been given."""
+        """Return an iterator over the results.
+
+        When it is closed, and when a call fails, the chunks that no worker has begun are cancelled.
+        """
         try:
-            while (taken := self._take(deadline)) is not None:
+            while (taken := self._next_results(deadline)) is not None:
                 results, error = taken
                 del taken
                 results.reverse()
-                # Each is let go of when it is given: by calls of C's, which take a third of the time of a loop.
+                # Keeps no reference to a result that is given. These iterators of C take a third of a loop's time.
                 yield from starmap(results.pop, repeat((), len(results)))
                 if error is not None:
                     try:
@@ -241,60 +253,67 @@ class Guided:
                     finally:
                         del error  # its traceback holds this frame
         finally:
-            self.abandon()
+            self.cancel()
 
-    def _take(self, deadline: float | None) -> tuple[list[Any], BaseException | None] | None:
-        """Return the next results and what came after them instead of one; None: that was all."""
+    def _next_results(self, deadline: float | None) -> tuple[list[Any], BaseException | None] | None:
+        """Return the next results, and the error that ended them, if one did. None: there are no more."""
         entry = self.next_entry(deadline)
         if entry is None:
             return None
-        if isinstance(entry, Refused):
+        if isinstance(entry, UnsentCall):
             return [], entry.error
         try:
             left = None if deadline is None else deadline - time.monotonic()
-            return opened(entry.result(left))
+            return unpack_results(entry.result(left))
         except Exception as error:
             chunk_calls.describe(error)
             raise
         finally:
-            entry.cancel()  # if waiting for it ended otherwise
+            entry.cancel()  # does something only if waiting for it has failed
             del entry  # an exception's traceback holds this frame, and the future holds the exception
 
-    def next_entry(self, deadline: float | None = None) -> Future[Any] | Refused | None:
-        """Return whose results are to be taken next; None: that was all. Raises why it was not, if it was not."""
+    def next_entry(self, deadline: float | None = None) -> Future[Any] | UnsentCall | None:
+        """Return the chunk whose results are the next. None: there are no more.
+
+        Raises:
+            TimeoutError: the deadline, in time.monotonic()'s seconds, has passed.
+            BaseException: whatever has prevented the remaining calls from being submitted.
+        """
         if not self._entries:
-            self._go_on(wait=True)  # after this, whoever was handing out has told what
-        if not self._untaken:
+            self._submit_more(wait=True)  # waits until a thread that submits has entered what it has submitted
+        if not self._remaining:
             if self._failure is not None:
                 raise self._failure
             return None
-        self._untaken -= 1
-        if self._arrived is None:
+        self._remaining -= 1
+        if self._completed is None:
             return self._entries.popleft()
         try:
-            return interruptible.get(self._arrived, None if deadline is None else deadline - time.monotonic())
+            return interruptible.get(self._completed, None if deadline is None else deadline - time.monotonic())
         except queue.Empty:
             raise TimeoutError from None
 
-    def abandon(self) -> None:
-        """Have no more made. Any thread, at any point: the collector may close the iterator."""
-        self.halt(None)
-        self._abandoned = True
-        self._cancel()
+    def cancel(self) -> None:
+        """Submit and run no more calls. Any thread, at any point: the garbage collector may close the iterator."""
+        self.stop_submitting(None)
+        self._consumer_left = True
+        self._cancel_submitted()
 
-    def _cancel(self) -> None:
+    def _cancel_submitted(self) -> None:
         for future in list(self._running):
             future.cancel()
 
 
-def opened(outcome: tuple[Any, list[Buffer] | None, float]) -> tuple[list[Any], BaseException | None]:
-    """Return the results of a chunk, and what its first failure was.
+def unpack_results(outcome: tuple[Any, list[Buffer] | None, float]) -> tuple[list[Any], BaseException | None]:
+    """Return the results of a chunk up to its first failure, and that failure.
+
+    outcome: what the worker returned: the results, the failure as a pickle, and the seconds that the calls took.
 
     Raises:
         PayloadError: the results cannot be rebuilt.
     """
     results, failure, _ = outcome
-    if type(results) is tuple:  # they were rebuilt when they came
+    if type(results) is tuple:  # they were rebuilt when they arrived
         return results[0], None if failure is None else payload.load_error(failure)
     try:
         made = outcomes.load_result(results)
@@ -309,8 +328,8 @@ def opened(outcome: tuple[Any, list[Buffer] | None, float]) -> tuple[list[Any], 
     return made, None if failure is None else payload.load_error(failure)
 
 
-def _length(calls: Sequence[Any]) -> int:
-    """Return how many calls there are: of a range that may be more than Python's own sizes can tell."""
+def _length_of(calls: Sequence[Any]) -> int:
+    """Return the number of calls. len() fails for a range of more than sys.maxsize."""
     if isinstance(calls, range):
         return calls.index(calls[-1]) + 1 if calls else 0
     return len(calls)

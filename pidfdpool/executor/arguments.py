@@ -1,6 +1,6 @@
-"""What the executor's constructor accepts, and what becomes of it. Called by whoever makes or resizes an executor.
+"""The checks of the arguments of executors, and the signatures of functions that take options.
 
-And what `inspect.signature` and `help` tell of functions that take options (`list_options`).
+The checks are called by the user's thread that makes, starts or resizes an executor.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pidfdpool.scheduler.policy import MOST_WORKERS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_WAYS = {"fork": "fork", "spawn": "exec", "forkserver": "exec"}
+_START_METHODS = {"fork": "fork", "spawn": "exec", "forkserver": "exec"}
 
 
 def checked_max_workers(value: Any) -> int:
-    """Return the number of workers; None: the CPUs this process may use.
+    """Return the number of workers. For None it is the number of CPUs that this process may use.
 
     Raises:
-        ValueError, TypeError: it is no integer, less than 1 or more than 65535.
+        ValueError, TypeError: it is not an integer, less than 1, or more than 65535.
     """
     if value is None:
         # What os.process_cpu_count() returns, which Python has since 3.13.
@@ -35,16 +35,16 @@ def checked_max_workers(value: Any) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"max_workers must be an integer, not {checks.shown(value)}") from None
+        raise TypeError(f"max_workers must be an integer, not {checks.short_repr(value)}") from None
     if number <= 0:
-        raise ValueError(f"max_workers must be greater than 0, not {checks.shown(number)}")
+        raise ValueError(f"max_workers must be greater than 0, not {checks.short_repr(number)}")
     if number > MOST_WORKERS:
-        raise ValueError(f"max_workers must be at most {MOST_WORKERS}, not {checks.shown(number)}")
+        raise ValueError(f"max_workers must be at most {MOST_WORKERS}, not {checks.short_repr(number)}")
     return number
 
 
 def checked_prestart(workers: Any, max_workers: int, wait: Any, timeout: Any) -> tuple[int, float | None]:
-    """Return the number of workers that are to be there (None: all), and how long to wait for them.
+    """Return the number of workers that are to be ready, max_workers for None, and the seconds to wait for them.
 
     Raises:
         ValueError, TypeError: one of the arguments of `prestart` makes no sense.
@@ -55,11 +55,23 @@ def checked_prestart(workers: Any, max_workers: int, wait: Any, timeout: Any) ->
     return max_workers if count is None else count, checks.seconds("timeout", timeout, optional=True)
 
 
-def checked_way(context: Any) -> str:
-    """Return how the template is to come into being: "exec", "fork" or "any".
+def checked_start(context: Any, initializer: Any, initargs: Any, preload: Any) -> dict[str, Any]:
+    """Return what a template needs to start, as `template.recipe.Recipe` takes it.
 
     Raises:
-        TypeError, ValueError: it is no context and no name of a start method.
+        ValueError, TypeError: one of these arguments of the constructor makes no sense.
+    """
+    way = checked_start_method(context)
+    at_start = checked_initializer(initializer, initargs)
+    modules, call = checked_preload(preload)
+    return {"way": way, "preload": modules, "preload_call": call, "initializer": at_start}
+
+
+def checked_start_method(context: Any) -> str:
+    """Return how the template is started: "exec", "fork", or "any" for no preference.
+
+    Raises:
+        TypeError, ValueError: it is neither a multiprocessing context nor the name of a start method.
     """
     if context is None:
         return "any"
@@ -68,16 +80,18 @@ def checked_way(context: Any) -> str:
         ask = getattr(context, "get_start_method", None)
         if not callable(ask):
             wanted = "a multiprocessing context or the name of one"
-            raise TypeError(f"mp_context must be {wanted}, not {checks.shown(context)}")
-        # allow_none: to ask must not settle the host's default start method.
+            raise TypeError(f"mp_context must be {wanted}, not {checks.short_repr(context)}")
+        # allow_none: without it, asking would fix the host's default start method.
         method = ask(allow_none=True)
         if method is None:
             from multiprocessing import get_all_start_methods
 
             method = get_all_start_methods()[0]
-    if method not in _WAYS:
-        raise ValueError(f"mp_context must be one of {', '.join(map(repr, _WAYS))}, not {checks.shown(method)}")
-    return _WAYS[method]
+    if method not in _START_METHODS:
+        raise ValueError(
+            f"mp_context must be one of {', '.join(map(repr, _START_METHODS))}, not {checks.short_repr(method)}"
+        )
+    return _START_METHODS[method]
 
 
 def checked_preload(value: Any) -> tuple[tuple[str, ...], Callable[[], object] | None]:
@@ -89,58 +103,58 @@ def checked_preload(value: Any) -> tuple[tuple[str, ...], Callable[[], object] |
     items = (
         (value,)
         if isinstance(value, str) or callable(value)
-        else _iterated("preload", value, "the name of a module, a callable, or an iterable of these")
+        else _as_tuple("preload", value, "the name of a module, a callable, or an iterable of these")
     )
     modules = tuple(item for item in items if isinstance(item, str))
     calls = [item for item in items if callable(item)]
     for item in items:
         if not isinstance(item, str) and not callable(item):
-            raise TypeError(f"preload takes names of modules and a callable, not {checks.shown(item)}")
+            raise TypeError(f"preload takes names of modules and a callable, not {checks.short_repr(item)}")
         if isinstance(item, str) and not all(item.split(".")):
             raise ValueError(f"preload takes names of modules, such as 'numpy', and {item!r} is none")
     if len(calls) > 1:
-        raise ValueError(f"preload takes at most one callable, not {checks.shown(calls)}")
+        raise ValueError(f"preload takes at most one callable, not {checks.short_repr(calls)}")
     return modules, calls[0] if calls else None
 
 
 def checked_initializer(call: Any, arguments: Any) -> tuple[Callable[..., object], tuple[Any, ...]] | None:
-    """Return the initializer with its arguments; None: there is none.
+    """Return the initializer with its arguments. None: there is none.
 
     Raises:
-        TypeError: it cannot be called, or the arguments are none.
+        TypeError: it is not callable, or its arguments are not iterable.
     """
     if call is not None and not callable(call):
-        raise TypeError(f"initializer must be a callable, not {checks.shown(call)}")
+        raise TypeError(f"initializer must be a callable, not {checks.short_repr(call)}")
     if call is None and arguments is None:
         return None
-    given = _iterated("initargs", arguments, "an iterable of arguments")
+    given = _as_tuple("initargs", arguments, "an iterable of arguments")
     return None if call is None else (call, given)
 
 
-def _iterated(name: str, value: Any, wanted: str) -> tuple[Any, ...]:
+def _as_tuple(name: str, value: Any, wanted: str) -> tuple[Any, ...]:
     try:
         items = iter(value)
     except TypeError:
-        raise TypeError(f"{name} must be {wanted}, not {checks.shown(value)}") from None
-    return tuple(chain(items))  # which asks for no length: that may lie
+        raise TypeError(f"{name} must be {wanted}, not {checks.short_repr(value)}") from None
+    return tuple(chain(items))  # list() and tuple() of an iterable ask for its length, which may be wrong
 
 
 def list_options(function: Any, options: type[Any], defaults: type[Any] | None = None) -> None:
-    """Have the signature of a function list its options one by one, in the place of `**options`.
+    """Have `inspect.signature` and `help` list the options of a function one by one, instead of `**options`.
 
     Args:
-        function: the one that takes them.
-        options: the TypedDict that names them, with their types.
-        defaults: the class whose constructor has their defaults. None: an option that is not given stays as it is.
+        function: takes the options as keywords.
+        options: the TypedDict with their names and types.
+        defaults: the class whose constructor has their defaults. None: an option that is not given stays unchanged.
     """
     function.__signature__ = _LazySignature(function, options, defaults)
 
 
 class _LazySignature:
-    """Is put in the place of an `inspect.Signature`, which is made when somebody looks at it.
+    """Behaves as an `inspect.Signature` that is computed at its first use, because loading `inspect` is slow.
 
-    Loading `inspect` would take half as long as importing the pool. What `inspect` asks of such an attribute is
-    whether it is an instance of Signature, which an object answers by its `__class__`.
+    `inspect` requires that the attribute `__signature__` is an instance of Signature. It asks isinstance(), which
+    looks at the attribute `__class__`.
     """
 
     def __init__(self, *made_of: Any) -> None:
@@ -171,9 +185,9 @@ class _LazySignature:
 
         function, options, defaults = self._made_of
         made: Any = function.__signature__
-        if made is not self:  # it was made before
+        if made is not self:  # it was computed before
             return made
-        # A copy, because `inspect` would find this object at the function.
+        # A copy, because at the function itself `inspect` would find this object.
         plain = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
         plain.__kwdefaults__, plain.__annotations__ = function.__kwdefaults__, function.__annotations__
         signature = inspect.signature(plain, eval_str=True)

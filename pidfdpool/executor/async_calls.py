@@ -1,11 +1,11 @@
-"""For asyncio: `run`, which tells an event loop of results once per batch.
+"""For asyncio: `run`, which wakes an event loop once for all results that have come meanwhile.
 
-`loop.run_in_executor` works, too. It makes two futures for each call and wakes the loop for each result. Here a call
-has the loop's own future only, and the results that come while the loop is busy share one wake-up: they lie in the
-loop's mailbox until it looks.
+`loop.run_in_executor` works, too. It makes two futures for each call, and wakes the loop for each result. Here a call
+has one future, the loop's own. Results that come while the loop is busy share one wake-up: they lie in the loop's
+mailbox until the loop looks.
 
-The functions of this module run in the loop's thread, an `Awaited`'s underscored methods in whichever thread the pool
-tells them something, mostly the pool thread.
+The functions of this module run in the loop's thread. The pool calls the underscored methods of an `AwaitedTask` in
+any thread, mostly in the pool thread.
 """
 
 from __future__ import annotations
@@ -29,39 +29,39 @@ if TYPE_CHECKING:
 
 
 class Executor(Protocol):
-    """What submits for a recipient of its own."""
+    """What submits a call whose outcome another object than a future gets."""
 
     def _submit_for(
         self, recipient: Recipient, policy: Policy, fn: Callable[..., Any], args: Any, kwargs: Any, *, wait: bool
     ) -> None:
-        """Submit a call whose outcome the recipient is told. wait: until there is room, or leave that to the call."""
+        """Submit a call for a recipient. wait: whether to wait here for room, or to let the call wait by itself."""
 
 
 class Mailbox:
-    """What has arrived for the futures of one event loop, and is not yet seen by it."""
+    """The outcomes for the futures of one event loop that the loop has not taken yet."""
 
     def __init__(self) -> None:
-        self._letters: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
-        self._called = False
+        self._outcomes: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        self._wakeup_pending = False
 
     def post(self, waiter: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-        """Have the loop resolve a future of its own. Any thread."""
-        self._letters.append((waiter, result, error))
-        if not self._called:
-            self._called = True
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        """Have the loop resolve a future of the loop. Any thread."""
+        self._outcomes.append((waiter, result, error))
+        if not self._wakeup_pending:
+            self._wakeup_pending = True
+            with suppress(RuntimeError):  # the loop is closed, so nobody waits any more
                 waiter.get_loop().call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
-        self._called = False  # before looking: who comes later calls again
-        while self._letters:
-            waiter, result, error = self._letters.popleft()
+        self._wakeup_pending = False  # before looking: a later post wakes the loop again
+        while self._outcomes:
+            waiter, result, error = self._outcomes.popleft()
             if waiter.done():
                 continue  # cancelled
             if error is None:
                 waiter.set_result(result)
-            elif issubclass(type(error), StopIteration):  # not isinstance, which may be code of the error's own
-                # It would end whoever awaits as if that had returned; asyncio refuses it.
+            elif issubclass(type(error), StopIteration):  # not isinstance, which may run the error's own code
+                # asyncio refuses it: raised in a coroutine, it would mean that the coroutine has returned.
                 raised = RuntimeError(f"the task raised {describe.repr_of(error)}")
                 raised.__cause__ = error
                 waiter.set_exception(raised)
@@ -72,8 +72,8 @@ class Mailbox:
 _mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = weakref.WeakKeyDictionary()
 
 
-class Awaited:
-    """Takes the outcome of one task, in the place of a future."""
+class AwaitedTask:
+    """Gets the outcome of one task, in the place of a future."""
 
     __slots__ = ("_cancel_kills", "_mailbox", "_number", "_pool", "waiter")
 
@@ -85,8 +85,8 @@ class Awaited:
         self._cancel_kills = False
 
     def cancel(self) -> None:
-        """Withdraw the task if no worker has it; if one has, kill that worker where `cancel_kills` says so."""
-        lifecycle.notice_fork()
+        """Cancel the task if no worker has begun it. If one has, and `cancel_kills` is set, kill that worker."""
+        lifecycle.detect_fork()
         pool = self._pool
         if pool is not None:
             pool.cancel(self._number, self)
@@ -99,7 +99,7 @@ class Awaited:
         self._pool, self._number, self._cancel_kills = pool, number, cancel_kills
 
     def _is_wanted(self) -> bool:
-        # It is cancelled a moment before whoever awaits it comes to cancel the task.
+        # The waiter is cancelled a moment before the coroutine that awaits it cancels the task.
         return not (self.waiter.done() or self.waiter.get_loop().is_closed())
 
     def _begin(self) -> bool:
@@ -109,10 +109,10 @@ class Awaited:
         return False
 
     def _mark_cancelled(self) -> bool:
-        return True  # it is the loop that has cancelled, and nobody else is to be told
+        return True  # the loop itself has cancelled it, and nobody else waits
 
     def _note_attempt(self, _worker: WorkerName, _attempt: int, _at: float) -> None:
-        """Nobody can ask for it."""
+        """Do nothing: an awaited call has no object to ask for the attempt."""
 
     def _resolve(self, result: Any, error: BaseException | None) -> None:
         self._pool = None
@@ -124,22 +124,22 @@ class Awaited:
         self._resolve(None, CancelledError())
 
     def _fail_in_forked_child(self, _error: BaseException) -> None:
-        self._pool = None  # the loop is the parent's
+        self._pool = None  # the loop belongs to the parent
 
 
 async def run(policy: Policy, executor: Executor, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Submit a call and return its result. Cancelling the awaiting task cancels it as `Future.cancel` would.
+    """Submit a call and return its result. Cancelling the task that awaits does what `Future.cancel` does.
 
-    If there is no room for the call, it waits for that by itself: neither the loop nor a thread has to.
+    If there is no room for the call, the call waits for room by itself: neither the loop nor a thread waits.
     """
     import asyncio
 
-    awaited = Awaited(asyncio.get_running_loop())
+    awaited = AwaitedTask(asyncio.get_running_loop())
     executor._submit_for(awaited, policy, fn, args, kwargs, wait=False)
     try:
         return await awaited.waiter
-    except BaseException:  # GeneratorExit, too: nobody will ever go on with this coroutine
+    except BaseException:  # GeneratorExit, too: this coroutine was closed
         awaited.cancel()
         raise
     finally:
-        del awaited  # an exception's traceback holds this frame, and what was awaited holds the exception
+        del awaited  # an exception's traceback holds this frame, and `awaited` holds the exception

@@ -1,4 +1,4 @@
-"""`amap`: what `map` does, with an asynchronous iterator over the results. All of it runs in the loop's thread."""
+"""`amap`: as `map`, with an asynchronous iterator over the results. All of it runs in the event loop's thread."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.executor import mapping
-from pidfdpool.executor.adaptive_map import Guided, Refused, opened
-from pidfdpool.executor.async_calls import Awaited, Executor
+from pidfdpool.executor.adaptive_map import AdaptiveMap, UnsentCall, unpack_results
+from pidfdpool.executor.async_calls import AwaitedTask, Executor
 from pidfdpool.loop import chunk_calls
 from pidfdpool.typed import Protocol
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Submitter(mapping.Submitter, Executor, Protocol):
-    """What submits: an executor, or a view of one with options."""
+    """What submits calls: an executor, or a view of one with options."""
 
     _policy: Policy
 
@@ -37,23 +37,25 @@ def amap(
 ) -> AsyncIterator[Any]:
     """Submit as `map` does, and return an asynchronous iterator over the results, in order.
 
-    Where `max_pending` tells how many tasks there may be, calls are submitted as there is room for them (`Feed`).
+    With `max_pending`, calls are submitted as there is room for them (`BoundedCalls`).
     """
-    deadline, chunksize, buffersize = mapping.checked(timeout, chunksize, buffersize)
-    if mapping.is_guided(submitter, chunksize, buffersize):
-        return _guided(Guided(submitter, function, iterables, ordered=True), deadline)
+    deadline, chunksize, buffersize = mapping.check_arguments(timeout, chunksize, buffersize)
+    if mapping.is_adaptive(submitter, chunksize, buffersize):
+        return _adaptive(AdaptiveMap(submitter, function, iterables, ordered=True), deadline)
     if submitter._policy.max_pending is not None:
-        return Feed(submitter, function, iterables, chunksize or 1, buffersize).results(deadline)
+        return BoundedCalls(submitter, function, iterables, chunksize or 1, buffersize).results(deadline)
     source = mapping.Source(submitter, function, iterables, chunksize or 1)
-    return _fixed(source, deque(source.first(submitter, buffersize)), deadline, more=buffersize is not None)
+    return _fixed_chunks(
+        source, deque(source.submit_first(submitter, buffersize)), deadline, more=buffersize is not None
+    )
 
 
-async def _guided(guided: Guided, deadline: float | None) -> AsyncIterator[Any]:
+async def _adaptive(adaptive: AdaptiveMap, deadline: float | None) -> AsyncIterator[Any]:
     try:
-        while (entry := guided.next_entry()) is not None:
-            if isinstance(entry, Refused):
+        while (entry := adaptive.next_entry()) is not None:
+            if isinstance(entry, UnsentCall):
                 raise entry.error
-            results, error = opened(await _outcome(entry, deadline))
+            results, error = unpack_results(await _result_of(entry, deadline))
             del entry
             results.reverse()
             while results:
@@ -61,10 +63,10 @@ async def _guided(guided: Guided, deadline: float | None) -> AsyncIterator[Any]:
             if error is not None:
                 raise error
     finally:
-        guided.abandon()
+        adaptive.cancel()
 
 
-async def _fixed(
+async def _fixed_chunks(
     source: mapping.Source, futures: deque[Future[Any]], deadline: float | None, *, more: bool
 ) -> AsyncIterator[Any]:
     try:
@@ -72,7 +74,7 @@ async def _fixed(
             following = source.next() if more else None
             if following is not None:
                 futures.append(following)
-            outcome = await _outcome(futures.popleft(), deadline)
+            outcome = await _result_of(futures.popleft(), deadline)
             results = outcome if source.chunked else [outcome]
             results.reverse()
             while results:
@@ -82,8 +84,8 @@ async def _fixed(
             future.cancel()
 
 
-async def _outcome(future: Future[Any], deadline: float | None) -> Any:
-    """Return a future's result; if waiting for it ends otherwise, it is cancelled."""
+async def _result_of(future: Future[Any], deadline: float | None) -> Any:
+    """Return a future's result. If waiting fails, the future is cancelled."""
     import asyncio
 
     left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -97,12 +99,12 @@ async def _outcome(future: Future[Any], deadline: float | None) -> Any:
         del future  # an exception's traceback holds this frame, and the future holds the exception
 
 
-class Feed:
-    """The calls of one `amap`, which are submitted without ever waiting for room.
+class BoundedCalls:
+    """The calls of one `amap` with `max_pending`, which are submitted without ever waiting for room.
 
-    So many are under way at a time as may be pending; those for which there is no room wait for it by themselves.
-    Whenever one has ended, the arguments of the next are taken from the iterables, whether or not anybody takes
-    results meanwhile. Where there is no running loop yet, that begins with the first result that is asked for.
+    At most `max_pending` of them are pending at a time. Those for which the pool has no room wait for it by
+    themselves. When one has ended, the arguments of the next are taken from the iterables, whether or not anybody
+    takes results. Without a running loop, all this begins when the first result is asked for.
     """
 
     def __init__(
@@ -123,27 +125,27 @@ class Feed:
         self._source = mapping.Source(submitter, function, iterables, chunksize)
         self._submitter: Submitter | None = submitter  # None: all calls are submitted
         policy = submitter._policy
-        # With block=False none waits, and one that finds no room is refused, as in `map`.
-        self._most = policy.max_pending if policy.block else None
+        # With block=False no call waits: one for which there is no room raises QueueFull, as in `map`.
+        self._max_pending = policy.max_pending if policy.block else None
         self._buffersize = buffersize
-        self._under_way = 0
-        self._entries: deque[Awaited | BaseException] = deque()  # to be taken in this order
+        self._pending = 0
+        self._entries: deque[AwaitedTask | BaseException] = deque()  # in the order of the calls
         try:
             self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:
             self._loop = None
         else:
-            self._begin()
+            self._start()
 
-    def _begin(self) -> None:
-        self._go_on()
+    def _start(self) -> None:
+        self._submit_more()
         last = self._entries[-1] if self._entries else None
         if isinstance(last, BaseException):
-            self._abandon()
+            self._close()
             raise last
 
-    def _go_on(self) -> None:
-        """Submit as many calls as may be under way now."""
+    def _submit_more(self) -> None:
+        """Submit as many calls as may be pending."""
         while self._submitter is not None and self._may_submit():
             try:
                 call = self._source.next_call()
@@ -158,36 +160,36 @@ class Feed:
                     raise
 
     def _may_submit(self) -> bool:
-        return (self._most is None or self._under_way < self._most) and (
+        return (self._max_pending is None or self._pending < self._max_pending) and (
             self._buffersize is None or len(self._entries) < self._buffersize
         )
 
     def _submit(self, submitter: Submitter, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         assert self._loop is not None
-        awaited = Awaited(self._loop)
+        awaited = AwaitedTask(self._loop)
         submitter._submit_for(awaited, submitter._policy, function, arguments, {}, wait=False)
-        self._under_way += 1
+        self._pending += 1
         self._entries.append(awaited)
-        awaited.waiter.add_done_callback(self._one_ended)
+        awaited.waiter.add_done_callback(self._call_ended)
 
-    def _one_ended(self, _waiter: asyncio.Future[Any]) -> None:
-        self._under_way -= 1
-        self._go_on()
+    def _call_ended(self, _waiter: asyncio.Future[Any]) -> None:
+        self._pending -= 1
+        self._submit_more()
 
     async def results(self, deadline: float | None) -> AsyncIterator[Any]:
-        """Return an asynchronous iterator over the results. Closing it withdraws what no worker has been given."""
+        """Return an asynchronous iterator over the results. Closing it cancels the calls that no worker has begun."""
         import asyncio
 
         try:
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()
-                self._begin()
+                self._start()
             while self._entries:
                 entry = self._entries.popleft()
-                self._go_on()
+                self._submit_more()
                 if isinstance(entry, BaseException):
                     raise entry
-                outcome = await _told(entry, deadline)
+                outcome = await _result_of_awaited(entry, deadline)
                 del entry
                 results = outcome if self._source.chunked else [outcome]
                 del outcome
@@ -195,20 +197,20 @@ class Feed:
                 while results:
                     yield results.pop()
         finally:
-            self._abandon()
+            self._close()
 
-    def _abandon(self) -> None:
+    def _close(self) -> None:
         self._submitter = None
         entries, self._entries = self._entries, deque()
         for entry in entries:
-            if isinstance(entry, Awaited):
+            if isinstance(entry, AwaitedTask):
                 entry.cancel()
                 if not entry.waiter.cancel() and not entry.waiter.cancelled():
-                    entry.waiter.exception()  # asyncio complains of exceptions that nobody looks at
+                    entry.waiter.exception()  # otherwise asyncio logs that nobody has looked at it
 
 
-async def _told(awaited: Awaited, deadline: float | None) -> Any:
-    """Return the result of a call; if waiting for it ends otherwise, it is cancelled."""
+async def _result_of_awaited(awaited: AwaitedTask, deadline: float | None) -> Any:
+    """Return the result of a call. If waiting fails, the call is cancelled."""
     import asyncio
 
     left = None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -1,25 +1,25 @@
-"""How many calls of a `map` go into its next chunk, judged by those that were measured. Pure.
+"""How many calls of a `map` go into its next chunk, computed from the chunks that were measured. Pure.
 
-A chunk costs the host and the worker a fixed amount of work, however small its calls are, so small calls travel
-together; but whoever gets the last chunk must not keep all the others waiting, and a chunk that was made too large
-cannot be divided any more. So chunks are sized by time: at first each is a single call; then as many as take
-`TARGET` seconds at the pace of the calls before, growing by a bounded factor, because one measurement may mislead;
-and where the end is known, never more than an even share of what is left (guided self-scheduling). A share that is
-not worth a chunk is rounded up, but to no more calls than some chunk has had so far.
+A chunk costs the host and the worker a fixed amount of work, however short its calls are. So short calls are sent
+together. But the worker with the last chunk must not keep all others waiting, and a chunk cannot be divided later. So
+chunks are sized by time. The first ones are a single call each. Later ones have as many calls as take `TARGET`
+seconds at the measured pace, and at most `GROWTH` times as many as were measured, because one measurement may
+mislead. When the number of remaining calls is known, a chunk is never more than an even share of them (guided
+self-scheduling). A share that is too small for a chunk is rounded up, but not above the largest chunk so far.
 """
 
 from __future__ import annotations
 
-TARGET = 0.004  # seconds of work in a chunk: about twenty times what a chunk costs by itself
-GROWTH = 16  # times the size that was measured, at most
-LEAST = 0.0005  # seconds of work in a chunk, towards the end: nobody waits for the last one for longer than that
-SHARES = 2  # chunks for each worker out of what is left
+TARGET = 0.004  # seconds of work in a chunk: about twenty times the fixed cost of a chunk
+GROWTH = 16  # at most so many times the largest size that was measured
+LEAST = 0.0005  # seconds of work in a chunk at least: near the end, workers may wait so long for the last one
+SHARES = 2  # chunks for each worker into which the remaining calls are divided
 LARGEST = 1 << 16  # calls
-HEAVIEST = 1 << 20  # bytes of arguments: more of them travel no faster for being together
+HEAVIEST = 1 << 20  # bytes of arguments: beyond that, sending them together saves nothing
 
 
 class Pace:
-    """What was measured of the chunks of one map. Not thread-safe."""
+    """The measurements of one map's chunks. Not thread-safe."""
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
@@ -28,15 +28,15 @@ class Pace:
         self._measured = 0  # calls in the largest chunk so far
 
     def note(self, calls: int, seconds: float, size: int) -> None:
-        """Take note of a chunk that was run: how long its calls took, and how large its arguments were."""
+        """Note an ended chunk: the number of its calls, the seconds that they took, the bytes of their arguments."""
         each = seconds / calls
-        # The latest chunk counts as much as all before it: items that come together are often alike.
+        # The latest chunk counts as much as all before it: neighbouring items often take equally long.
         self._seconds = each if self._seconds is None else (self._seconds + each) / 2
         self._bytes = max(size / calls, self._bytes / 2)
         self._measured = max(self._measured, calls)
 
     def next(self, left: int | None) -> int:
-        """Return the number of calls for the next chunk, at least 1. left: how many there are, if that is known."""
+        """Return the number of calls for the next chunk, at least 1. left: the remaining calls; None: unknown."""
         if self._seconds is None:
             return 1
         size = min(self._measured * GROWTH, LARGEST)
@@ -45,7 +45,7 @@ class Pace:
         if self._bytes * size > HEAVIEST:
             size = int(HEAVIEST / self._bytes)
         if left is not None:
-            # Of calls that were measured alone no more than one: who knows how long those are that are left.
+            # If only single calls were measured, at most one: the remaining ones may take much longer.
             least = int(min(LEAST / self._seconds, self._measured)) if self._seconds > 0.0 else 0
             size = min(size, left, max(left // (SHARES * self._workers), least))
         return max(1, size)

@@ -1,14 +1,14 @@
-"""What must happen to every pool of this process when the interpreter ends or the process forks.
+"""What happens to every pool of this process when the interpreter ends, and when the process forks.
 
-Both are hooks that CPython calls, registered once, when the executor is first imported in a process.
+CPython calls a hook for each of the two. Both are registered once, when the first executor of a process is imported.
 
-A fork may stay unknown to CPython, though: C code that has Python inside may fork by itself and not say so. uWSGI's
-workers come into being like that, unless it is told otherwise. The copy of a pool would wait for a thread that was
-not copied; worse, it would write into the channels of the parent's workers, and have them leave when the child ends.
-So everything that a user can call begins with `notice_fork`.
+CPython does not notice every fork: C code that embeds Python may call fork() itself. uWSGI's workers are forked like
+that, unless it is configured otherwise. In such a child the copy of a pool would wait for a thread that was not
+copied, and it would write into the channels of the parent's workers. So everything that a user can call begins with
+`detect_fork`.
 
-At the interpreter's end tasks that were submitted are finished, as in the standard library: its hook runs before
-threads are joined. After Ctrl-C has ended the program nobody wants to wait for them, so workers are killed.
+When the interpreter ends, the submitted tasks are finished first, as in the standard library: its hook runs before
+threads are joined. After Ctrl-C has ended the program, nobody wants to wait for them, so workers are killed.
 """
 
 from __future__ import annotations
@@ -18,17 +18,14 @@ import signal
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pidfdpool.process import native
 from pidfdpool.typed import Protocol
 
-if TYPE_CHECKING:
-    from pidfdpool.loop.pool import Pool
-
 
 class Executor(Protocol):
-    """What an executor does at the two moments."""
+    """What an executor does when the interpreter ends, and after a fork."""
 
     def _finish_maps(self, *, cancel: bool) -> None:
         """Submit the remaining calls of every map, or cancel them: soon nothing can be submitted any more."""
@@ -37,20 +34,37 @@ class Executor(Protocol):
         """Drop the copy of the parent's pool, in a forked child."""
 
 
+class Pool(Protocol):
+    """What a pool does when the interpreter ends, and after a fork."""
+
+    def shutdown(self, *, cancel: bool) -> None:
+        """Accept no more tasks, and end when the accepted ones have finished, or with `cancel` those that run."""
+
+    def kill(self, number: int) -> None:
+        """Shut down, and send a signal to every worker."""
+
+    def join(self) -> None:
+        """Wait until every process has ended."""
+
+    def abandon_in_forked_child(self) -> None:
+        """Drop what belongs to the parent, in a forked child."""
+
+
 _executors: weakref.WeakSet[Executor] = weakref.WeakSet()
 # A pool outlives its executor while tasks are left; its thread is joined all the same.
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
-# Of the pools: one that is made in a thread while the interpreter exits is not missed. Reentrant, because a signal
-# handler may make a pool while its thread does.
-_guard = threading.RLock()
+# Guards `_pools` and `_exiting`, so that no pool is missed which a thread makes while the interpreter exits. It is
+# reentrant because a signal handler can interrupt code that makes a pool, and make one itself.
+_lock = threading.RLock()
 _exiting = False
-_process = os.getpid()  # whose pools these are
-# By process. Held by a forked child's thread while it lets go of the parent's pools; a child of it has another one.
-_noticing: dict[int, Any] = {}
+_owner = os.getpid()  # the process that the pools belong to
+# A lock for each process: held while a forked child drops the copies of the parent's pools. A child's child must not
+# use a copy of it, which may be held.
+_fork_locks: dict[int, Any] = {}
 
 
 def add_executor(executor: Executor) -> None:
-    """Have the executor's pool let go of in forked children."""
+    """Have forked children drop their copy of the executor's pool."""
     _executors.add(executor)
 
 
@@ -58,43 +72,43 @@ def add_pool(pool: Pool) -> None:
     """Have the pool finished before the interpreter ends.
 
     Raises:
-        RuntimeError: the interpreter is on its way out.
+        RuntimeError: the interpreter is shutting down.
     """
-    with _guard:
+    with _lock:
         check_not_exiting()
         _pools.add(pool)
 
 
 def is_exiting() -> bool:
-    """Return whether the interpreter is on its way out."""
+    """Return whether the interpreter is shutting down."""
     return _exiting
 
 
 def check_not_exiting() -> None:
-    """Raise, in the standard's words, once the interpreter is on its way out."""
+    """Raise RuntimeError, with the standard library's text, once the interpreter is shutting down."""
     if _exiting:
         raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
 
-def notice_fork() -> None:
-    """Catch up on a fork that CPython was not told of. Cheap, if there was none: it asks the kernel for the pid."""
-    if os.getpid() != _process:
-        with _noticing.setdefault(os.getpid(), threading.RLock()):
-            if os.getpid() != _process:
+def detect_fork() -> None:
+    """Do what is to be done after a fork, if CPython has not noticed it. Costs one system call, getpid."""
+    if os.getpid() != _owner:
+        with _fork_locks.setdefault(os.getpid(), threading.RLock()):
+            if os.getpid() != _owner:
                 _after_fork_in_child()
 
 
 def _at_exit() -> None:
-    global _exiting  # noqa: PLW0603  one flag per process, set once
-    notice_fork()
-    unwanted = _ended_by_ctrl_c()
+    global _exiting  # noqa: PLW0603  one flag for each process, set once
+    detect_fork()
+    interrupted = _is_ended_by_ctrl_c()
     for executor in list(_executors):
-        executor._finish_maps(cancel=unwanted)
-    with _guard:
+        executor._finish_maps(cancel=interrupted)
+    with _lock:
         _exiting = True
         pools = list(_pools)
     for pool in pools:
-        if unwanted:
+        if interrupted:
             pool.kill(signal.SIGKILL)
         else:
             pool.shutdown(cancel=False)
@@ -102,48 +116,48 @@ def _at_exit() -> None:
         try:
             pool.join()
         except KeyboardInterrupt:
-            # Whoever presses it now means all of them, and has no use for a traceback.
+            # Pressed once more, Ctrl-C means all pools, and a traceback is of no use.
             for other in pools:
                 other.kill(signal.SIGKILL)
             pool.join()
 
 
-def _ended_by_ctrl_c() -> bool:
+def _is_ended_by_ctrl_c() -> bool:
     """Return whether an unhandled KeyboardInterrupt is why a program, not an interactive session, ends."""
     kind = getattr(sys, "last_type", None)
     return not native.is_interactive() and isinstance(kind, type) and issubclass(kind, KeyboardInterrupt)
 
 
-def comes_of_ctrl_c(kind: type[BaseException] | None) -> bool:
-    """Return whether an exception of this type, which ends a with block of the main thread, comes of Ctrl-C.
+def is_caused_by_ctrl_c(kind: type[BaseException] | None) -> bool:
+    """Return whether Ctrl-C is the cause of an exception of this type, which ends a with block of the main thread.
 
-    asyncio.run cancels its main task upon Ctrl-C, and raises KeyboardInterrupt once that has ended. So the block is
-    left with CancelledError, which may have other reasons, too. asyncio's Runner, whose method handles SIGINT for as
-    long as it runs, counts what it has seen.
+    asyncio.run cancels its main task upon Ctrl-C, and raises KeyboardInterrupt when that task has ended. So the block
+    is left by a CancelledError, which can have other causes, too. asyncio's Runner, a method of which is the handler
+    of SIGINT while it runs, counts the signals.
     """
     if kind is None or issubclass(kind, KeyboardInterrupt):
         return kind is not None
     exceptions = sys.modules.get("asyncio.exceptions")
     if exceptions is None or not issubclass(kind, exceptions.CancelledError):
         return False
-    handler = getattr(signal.getsignal(signal.SIGINT), "func", None)  # it is a partial of that method
+    handler = getattr(signal.getsignal(signal.SIGINT), "func", None)  # the handler is a partial of that method
     return bool(getattr(getattr(handler, "__self__", None), "_interrupt_count", 0))
 
 
 def _after_fork_in_child() -> None:
-    global _process, _guard  # noqa: PLW0603  they are the process's own
-    _guard = threading.RLock()  # another thread may have held it
-    # The executors first: whatever state a pool was copied in, no executor may go on using it.
+    global _owner, _lock  # noqa: PLW0603  the child has its own
+    _lock = threading.RLock()  # another thread may have held it
+    # The executors first: a pool may have been copied in any state, so no executor may go on using it.
     for executor in list(_executors):
         executor._forget_pool_of_parent()
     pools = list(_pools)
     _pools.clear()
     for pool in pools:
         pool.abandon_in_forked_child()
-    _process = os.getpid()  # at last, because this is what other threads of the child go by
+    _owner = os.getpid()  # last, because other threads of the child look at it in `detect_fork`
 
 
-# Private, but what concurrent.futures itself relies on (CPython issue 39812): functions registered with atexit run
-# only after threads have been joined.
+# Private, but concurrent.futures itself uses it (CPython issue 39812): functions that are registered with atexit run
+# only after threads have been joined, and so after the pool threads.
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
 os.register_at_fork(after_in_child=_after_fork_in_child)

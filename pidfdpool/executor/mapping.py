@@ -1,6 +1,7 @@
-"""`map` and `map_unordered`: chunks of arguments in, results out, and nothing kept that is no longer needed.
+"""`map` and `map_unordered`. No argument and no result is kept longer than it is needed.
 
-The part that runs in workers is `worker.chunk`. This part runs in the caller's thread, inside the iterator.
+The part that runs in workers is `worker.chunk`. This part runs in the caller's thread, in the iterator. Chunks whose
+size the pool chooses are in `adaptive_map`; here each has `chunksize` calls.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pidfdpool import checks
 from pidfdpool.executor import adaptive_map
-from pidfdpool.loop import chunk_calls as chunks
+from pidfdpool.loop import chunk_calls
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.process import describe, interruptible
 from pidfdpool.typed import Protocol
@@ -25,20 +26,20 @@ if TYPE_CHECKING:
 
 
 class Submitter(adaptive_map.Submitter, Protocol):
-    """What submits. `map` holds no executor that nobody else holds, but while there is something left to hand out."""
+    """What submits calls. A map keeps it alive only as long as there are calls to submit."""
 
     def _sizes_chunks(self) -> bool:
-        """Return whether calls may share a task without anybody having asked for that.
+        """Return whether calls may share a task though no chunksize was given.
 
-        Not where `submit` is somebody else's: it would be called by the pool thread, and for chunks.
+        Not if a subclass has its own `submit`: the pool thread would call it, and with chunks.
         """
 
-    def _resubmitter(self) -> Callable[[], Submitter | None]:
-        """Return what finds the submitter again for as long as somebody holds the executor."""
+    def _submitter_ref(self) -> Callable[[], Submitter | None]:
+        """Return a weak reference: what it returns is None when nobody else holds the executor any more."""
 
 
 class Source:
-    """The calls of one map, as tasks, and the way to submit the next of them."""
+    """The calls of one map, as tasks, and the way to submit them."""
 
     def __init__(
         self,
@@ -49,35 +50,35 @@ class Source:
     ) -> None:
         calls: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
         self._tasks: Iterator[Any] = _chunks(calls, chunksize) if chunksize > 1 else calls
-        self.chunked = chunksize > 1
+        self.chunked: bool = chunksize > 1
         self._function = function
         self._name = describe.name_of(function)
-        self._at = 0  # how many calls were taken, where they are chunked
-        # Weak, so that an executor that nobody holds can be collected though results are still to be taken.
-        self._find = submitter._resubmitter()
+        self._taken = 0  # how many calls were taken, if they are chunked
+        # Weak, so that an executor which nobody holds can be collected though results are not taken yet.
+        self._find_submitter = submitter._submitter_ref()
 
-    def first(self, submitter: Submitter, count: int | None) -> Iterator[Future[Any]]:
-        """Submit so many tasks, or all of them."""
+    def submit_first(self, submitter: Submitter, count: int | None) -> Iterator[Future[Any]]:
+        """Submit `count` tasks; None: all of them."""
         return (self._submit(submitter, task) for task in islice(self._tasks, count))
 
     def next(self) -> Future[Any] | None:
-        """Submit one more, if there is one and the executor still is."""
-        submitter = self._find()
+        """Submit one more task. None: there is none, or the executor was collected."""
+        submitter = self._find_submitter()
         if submitter is None:
             return None
         call = self.next_call()
         return None if call is None else submitter.submit(call[0], *call[1])
 
     def next_call(self) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
-        """Return what is to be submitted next: a function and its arguments."""
+        """Return the next task: a function and its arguments. None: there is none."""
         task = next(self._tasks, None)
         return None if task is None else self._call(task)
 
     def _call(self, task: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         if not self.chunked:
             return self._function, task
-        chunk = Chunk(call_each, self._name, self._at, task, func=self._function)
-        self._at += len(task)
+        chunk = Chunk(call_each, self._name, self._taken, task, func=self._function)
+        self._taken += len(task)
         return chunk, (task,)
 
     def _submit(self, submitter: Submitter, task: Any) -> Future[Any]:
@@ -85,24 +86,24 @@ class Source:
         return submitter.submit(function, *arguments)
 
 
-def checked(
+def check_arguments(
     timeout: float | None, chunksize: int | None, buffersize: int | None
 ) -> tuple[float | None, int | None, int | None]:
-    """Return the moment at which to give up, and the sizes.
+    """Check the arguments of a map. Return its deadline, in time.monotonic()'s seconds, and both sizes.
 
     Raises:
-        TypeError, ValueError: the standard library's errors for what map cannot work with, with name and value.
+        TypeError, ValueError: an argument makes no sense; the message names it and its value.
     """
     chunksize = checks.integer("chunksize", chunksize, least=1, optional=True, boolean=True)
     buffersize = checks.integer("buffersize", buffersize, optional=True, boolean=True)
     if buffersize is not None and buffersize < 1:
         raise ValueError(f"buffersize must be None or > 0, not {buffersize}")
-    timeout = checks.wait("timeout", timeout)
+    timeout = checks.wait_time("timeout", timeout)
     return None if timeout is None else time.monotonic() + timeout, chunksize, buffersize
 
 
-def is_guided(submitter: Submitter, chunksize: int | None, buffersize: int | None) -> bool:
-    """Return whether the pool is to size the chunks."""
+def is_adaptive(submitter: Submitter, chunksize: int | None, buffersize: int | None) -> bool:
+    """Return whether the pool sizes the chunks."""
     return chunksize is None and buffersize is None and submitter._sizes_chunks()
 
 
@@ -115,18 +116,18 @@ def ordered(
     chunksize: int | None,
     buffersize: int | None,
 ) -> Iterator[Any]:
-    """Submit, at once or `buffersize` chunks ahead of the consumer, and return an iterator over the results.
+    """Submit all calls, or with a buffersize so many chunks ahead, and return an iterator over the results, in order.
 
-    timeout: seconds from this call until TimeoutError is raised by the iterator.
+    timeout: seconds from this call until the iterator raises TimeoutError.
     """
-    deadline, chunksize, buffersize = checked(timeout, chunksize, buffersize)
-    if is_guided(submitter, chunksize, buffersize):
-        return adaptive_map.Guided(submitter, function, iterables, ordered=True).results(deadline)
+    deadline, chunksize, buffersize = check_arguments(timeout, chunksize, buffersize)
+    if is_adaptive(submitter, chunksize, buffersize):
+        return adaptive_map.AdaptiveMap(submitter, function, iterables, ordered=True).results(deadline)
     chunksize = chunksize or 1
     source = Source(submitter, function, iterables, chunksize)
-    futures = deque(source.first(submitter, buffersize))
+    futures = deque(source.submit_first(submitter, buffersize))
     results = _in_order(futures, deadline, source.next if buffersize is not None else lambda: None)
-    return results if chunksize == 1 else _flat(results)
+    return results if chunksize == 1 else _flatten(results)
 
 
 def unordered(
@@ -138,19 +139,19 @@ def unordered(
     chunksize: int | None,
     buffersize: int | None,
 ) -> Iterator[Any]:
-    """As `ordered`, but the iterator yields results as they come."""
-    deadline, chunksize, buffersize = checked(timeout, chunksize, buffersize)
-    if is_guided(submitter, chunksize, buffersize):
-        return adaptive_map.Guided(submitter, function, iterables, ordered=False).results(deadline)
+    """As `ordered`, but the iterator yields the results in the order in which they come."""
+    deadline, chunksize, buffersize = check_arguments(timeout, chunksize, buffersize)
+    if is_adaptive(submitter, chunksize, buffersize):
+        return adaptive_map.AdaptiveMap(submitter, function, iterables, ordered=False).results(deadline)
     chunksize = chunksize or 1
     source = Source(submitter, function, iterables, chunksize)
     done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
     pending = set()
-    for future in source.first(submitter, buffersize):
+    for future in source.submit_first(submitter, buffersize):
         pending.add(future)
         future.add_done_callback(done.put)
-    results = _as_they_come(pending, done, deadline, source.next if buffersize is not None else lambda: None)
-    return results if chunksize == 1 else _flat(results)
+    results = _as_completed(pending, done, deadline, source.next if buffersize is not None else lambda: None)
+    return results if chunksize == 1 else _flatten(results)
 
 
 def _chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[Any]:
@@ -167,14 +168,14 @@ def _in_order(
             if following is not None:
                 futures.append(following)
             left = None if deadline is None else deadline - time.monotonic()
-            # No name may be left bound to the future or its result while the consumer works.
-            yield _take(futures.popleft, left)
+            # No name here may be bound to the future or its result while the consumer works.
+            yield _result_of(futures.popleft, left)
     finally:
         for future in futures:
             future.cancel()
 
 
-def _as_they_come(
+def _as_completed(
     pending: set[Future[Any]],
     done: queue.SimpleQueue[Future[Any]],
     deadline: float | None,
@@ -194,19 +195,19 @@ def _as_they_come(
             if following is not None:
                 pending.add(following)
                 following.add_done_callback(done.put)
-            yield _take(first_done, None)
+            yield _result_of(first_done, None)
     finally:
         for future in pending:
             future.cancel()
 
 
-def _take(get: Callable[[], Future[Any]], timeout: float | None) -> Any:
-    """Return the result of a future; if waiting for it ends otherwise, it is cancelled like the rest."""
+def _result_of(get: Callable[[], Future[Any]], timeout: float | None) -> Any:
+    """Return the result of a future. If waiting fails, it is cancelled."""
     future = get()
     try:
         return future.result(timeout)
     except Exception as error:
-        chunks.describe(error)
+        chunk_calls.describe(error)
         raise
     finally:
         future.cancel()
@@ -214,7 +215,7 @@ def _take(get: Callable[[], Future[Any]], timeout: float | None) -> Any:
         del future
 
 
-def _flat(chunks: Iterator[list[Any]]) -> Iterator[Any]:
+def _flatten(chunks: Iterator[list[Any]]) -> Iterator[Any]:
     try:
         for chunk in chunks:
             chunk.reverse()

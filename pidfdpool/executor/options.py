@@ -1,7 +1,7 @@
-"""`pool.options(...)`: a view of an executor whose tasks have other rules. And what it shares with the executor.
+"""`pool.options(...)`: a view of an executor that submits tasks with other options.
 
-A view is immutable and light: a reference to the executor and a refined Policy. It can be kept, shared between
-threads and refined again. It does not own the pool: it cannot shut it down, and it keeps the executor alive.
+A view is immutable and small: a reference to the executor, and a refined Policy. It can be kept, shared between
+threads and refined again. It does not own the pool: it cannot shut the pool down, but it keeps the executor alive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pidfdpool.scheduler.policy import Policy, TaskOptions
 from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
-    from pidfdpool.executor.adaptive_map import Guided
+    from pidfdpool.executor.adaptive_map import AdaptiveMap
     from pidfdpool.loop.task import Recipient
     from pidfdpool.serialization.payload import SharedMain
 
@@ -31,15 +31,15 @@ class Executor(async_calls.Executor, Protocol):
 
     _policy: Policy
 
-    def _note_map(self, guided: Guided) -> tuple[int, SharedMain | None]:
+    def _register_map(self, adaptive_map: AdaptiveMap) -> tuple[int, SharedMain | None]:
         """As `adaptive_map.Submitter` does."""
 
 
 class Options(concurrent.futures.Executor):
-    """The same pool, with other options for what is submitted through this view. Made by `options()`.
+    """The same pool, with other options for the tasks that are submitted through this view. Made by `options()`.
 
-    An executor, for whatever takes one: `loop.run_in_executor(pool.options(timeout=5), fn)`. Thread-safe. In a forked
-    child it works as the pool's own executor does: with a pool of the child's own.
+    It can be used wherever an executor can: `loop.run_in_executor(pool.options(timeout=5), fn)`. Thread-safe. In a
+    forked child it uses a pool of the child's own, as the executor that it was made of does.
     """
 
     __slots__ = ("_executor", "_policy")
@@ -55,7 +55,7 @@ class Options(concurrent.futures.Executor):
         raise AttributeError(f"cannot set {name!r}: a view of a pool does not change. Make another with options()")
 
     def options(self, **options: Unpack[TaskOptions]) -> Options:
-        """Return a further refined view. Options that are not given stay as they are here.
+        """Return another view. Options that are not given stay as they are in this one.
 
         Raises:
             TypeError, ValueError: there is no such option, or its value makes no sense; see `Policy`.
@@ -63,13 +63,13 @@ class Options(concurrent.futures.Executor):
         return Options(self._executor, self._policy.refined(options))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Have fn(*args, **kwargs) run in a worker under these options; all keywords are fn's. As the executor's."""
+        """As `PidfdPoolExecutor.submit`, with these options. All keywords are those of fn."""
         future: Future[T] = Future()
         self._executor._submit_for(future, self._policy, fn, args, kwargs, wait=True)
         return future
 
     async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """As the executor's run, under these options."""
+        """As `PidfdPoolExecutor.run`, with these options."""
         result: T = await async_calls.run(self._policy, self._executor, fn, args, kwargs)
         return result
 
@@ -81,7 +81,7 @@ class Options(concurrent.futures.Executor):
         chunksize: int | None = None,
         buffersize: int | None = None,
     ) -> AsyncIterator[T]:
-        """As the executor's amap, under these options."""
+        """As `PidfdPoolExecutor.amap`, with these options."""
         return async_map.amap(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def map(
@@ -92,7 +92,7 @@ class Options(concurrent.futures.Executor):
         chunksize: int | None = None,
         buffersize: int | None = None,
     ) -> Iterator[T]:
-        """As the executor's map, under these options, each of which is about a whole chunk of calls."""
+        """As `PidfdPoolExecutor.map`. An option, such as `timeout`, applies to a whole chunk of calls."""
         return mapping.ordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def map_unordered(
@@ -103,11 +103,11 @@ class Options(concurrent.futures.Executor):
         chunksize: int | None = None,
         buffersize: int | None = None,
     ) -> Iterator[T]:
-        """As the executor's map_unordered, under these options, each of which is about a whole chunk of calls."""
+        """As `PidfdPoolExecutor.map_unordered`. An option applies to a whole chunk of calls."""
         return mapping.unordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Do nothing: a view does not own the pool. Shut down the executor that it was made of."""
+        """Do nothing: a view does not own the pool. Shut down the executor that the view was made of."""
 
     def _submit_for(
         self, recipient: Recipient, policy: Policy, fn: Any, args: Any, kwargs: Any, *, wait: bool
@@ -117,10 +117,10 @@ class Options(concurrent.futures.Executor):
     def _sizes_chunks(self) -> bool:
         return self._policy.sizes_chunks and getattr(self.submit, "__func__", None) is _OWN_SUBMIT
 
-    def _note_map(self, guided: Guided) -> tuple[int, SharedMain | None]:
-        return self._executor._note_map(guided)
+    def _register_map(self, adaptive_map: AdaptiveMap) -> tuple[int, SharedMain | None]:
+        return self._executor._register_map(adaptive_map)
 
-    def _resubmitter(self) -> Callable[[], Options | None]:
+    def _submitter_ref(self) -> Callable[[], Options | None]:
         executor, policy = weakref.ref(self._executor), self._policy
 
         def find() -> Options | None:
@@ -130,13 +130,13 @@ class Options(concurrent.futures.Executor):
         return find
 
     def __repr__(self) -> str:
-        """Tell the rules that differ from the executor's. Takes no lock."""
+        """Show the options that differ from those of the executor. Takes no lock."""
         try:
             ours, theirs = self._policy, self._executor._policy
             changed = [
                 name for name in TaskOptions.__annotations__ if _differs(getattr(ours, name), getattr(theirs, name))
             ]
-            rules = ", ".join(f"{name}={checks.shown(getattr(ours, name))}" for name in changed)
+            rules = ", ".join(f"{name}={checks.short_repr(getattr(ours, name))}" for name in changed)
             return f"<options({rules}) of {self._executor!r}>"
         except AttributeError:
             return f"<{type(self).__name__} not initialized>"
@@ -149,5 +149,5 @@ arguments.list_options(Options.options, TaskOptions)
 def _differs(one: object, other: object) -> bool:
     try:
         return bool(one != other)
-    except Exception:  # raised by the metaclass of an exception that is to be retried
+    except Exception:  # by the metaclass of a class in retry_on
         return True

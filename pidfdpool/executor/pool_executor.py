@@ -1,10 +1,10 @@
-"""PidfdPoolExecutor: the front door.
+"""PidfdPoolExecutor: the class that users call.
 
-It checks arguments, serializes calls, and keeps the one reference that a pool's life hangs on: when the executor is
-collected, its pool finishes what was submitted and ends. Everything else is the pool's (`loop.pool`).
+It checks arguments, serializes calls, and holds the only reference to its pool (`loop.pool`), which does everything
+else. When the executor is garbage collected, the pool finishes the submitted tasks and ends.
 
-Thread-safe: any thread may submit, map and shut down. Fork-safe: the copy in a forked child starts a pool of its own
-at its next submit, and leaves the parent's alone.
+Thread-safe: any thread may submit, map and shut down. Fork-safe: a copy in a forked child starts its own pool at its
+next submit, and does not touch the parent's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, process
+from concurrent.futures import process
 from functools import partial
 from multiprocessing.context import BaseContext
 from types import TracebackType
@@ -25,7 +25,8 @@ from pidfdpool import checks
 from pidfdpool.deaths import Death
 from pidfdpool.executor import arguments, lifecycle
 from pidfdpool.executor.futures import Future
-from pidfdpool.executor.unsendable import explained
+from pidfdpool.executor.open_maps import OpenMaps
+from pidfdpool.executor.unsendable import describe_pickling_error
 from pidfdpool.loop import death_reports, held_arguments, snapshots
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.loop.pool import Pool
@@ -37,7 +38,7 @@ from pidfdpool.template.recipe import Recipe
 from pidfdpool.worker import rebuild_guard
 
 if TYPE_CHECKING:
-    from pidfdpool.executor.adaptive_map import Guided
+    from pidfdpool.executor.open_maps import Map
     from pidfdpool.loop.task import Recipient
     from pidfdpool.serialization import payload
 
@@ -46,25 +47,26 @@ T = TypeVar("T")
 
 
 class PidfdPoolExecutor(process.ProcessPoolExecutor):
-    """Runs calls in worker processes; a drop-in for `concurrent.futures.ProcessPoolExecutor`, and one by class.
+    """Runs calls in worker processes: a drop-in for `concurrent.futures.ProcessPoolExecutor`, and a subclass of it.
 
     Args:
-        max_workers: workers at most; they are started as they are needed. Default: the CPUs this process may use.
-        mp_context: how the template, from which all workers are forked, comes into being: "spawn" or "forkserver"
-            (the same here) start a fresh interpreter, "fork" forks the host, once; or a `multiprocessing` context.
+        max_workers: the maximum number of workers, which are started when they are needed. Default: the number of
+            CPUs that this process may use.
+        mp_context: how the template is started, from which all workers are forked. "spawn" and "forkserver" mean the
+            same here: a fresh interpreter. "fork": the host is forked, once. Or a `multiprocessing` context.
             Default: a fresh interpreter, unless initargs hold `multiprocessing` objects that only a fork can share.
         initializer: called in each worker before its first task. If it raises, the pool breaks.
         initargs: its arguments. `multiprocessing` locks, queues, events, values and pipe ends are allowed.
-        preload: what to have in the template before the first worker is forked, so that workers share it: names of
+        preload: what the template loads before the first worker is forked, so that workers share it: names of
             modules to import, and at most one callable to call after that. A single one needs no tuple.
-        options: the rules of the pool and the defaults for its tasks: on_crash, max_tasks_per_child, min_workers,
-            timeout, retries and many others. `pidfdpool.Policy` tells all of them; `options()` refines them.
+        options: the options of the pool, and the defaults for its tasks: on_crash, max_tasks_per_child, min_workers,
+            timeout, retries and many others. `pidfdpool.Policy` describes all; `options()` changes them for tasks.
 
-    Nothing is started before the first submit. What workers see of the host (sys.path, argv, environment, current
-    directory) is what the host has at that moment; docs/environment.md tells all of it.
+    Nothing is started before the first submit. Workers see sys.path, argv, environment and current directory as the
+    host has them at that moment; docs/environment.md has the details.
 
     Raises:
-        ValueError, TypeError: an argument is not what it should be; the message names it and its value.
+        ValueError, TypeError: an argument makes no sense; the message names it and its value.
     """
 
     def __init__(
@@ -82,38 +84,29 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         self._lock = threading.RLock()  # guards the two above; reentrant, because signal handlers may shut down
         self._max_workers = arguments.checked_max_workers(max_workers)
         self._mp_context: Any = mp_context
-        way = arguments.checked_way(mp_context)
-        at_start = arguments.checked_initializer(initializer, initargs)
-        modules, call = arguments.checked_preload(preload)
+        start = arguments.checked_start(mp_context, initializer, initargs, preload)
         check_names(type(self).__name__, options, PoolOptions.__annotations__)
         self._policy = Policy(self._max_workers, **options)
-        if way == "fork":  # now, because nothing may be readable at the first submit
+        if start["way"] == "fork":  # now, because at the first submit no file may be readable any more
             import pidfdpool.template.preimports  # noqa: F401
-        self._maps: weakref.WeakSet[Guided] = weakref.WeakSet()  # with calls that are not handed out
+        self._maps = OpenMaps()
         self._subscribers: list[Callable[[Death], object]] = []
-        self._make_recipe = partial(
-            Recipe,
-            way=way,
-            preload=modules,
-            preload_call=call,
-            initializer=at_start,
-            **self._policy.of_workers,
-        )
+        self._make_recipe = partial(Recipe, **start, **self._policy.of_workers)
         lifecycle.add_executor(self)
 
     # ---- the standard's interface --------------------------------------------------------------------------
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Have fn(*args, **kwargs) run in a worker, and return its future.
+        """Run fn(*args, **kwargs) in a worker, and return its future.
 
-        The call is serialized here and now: what is done to its arguments afterwards does not matter. If it cannot
-        be serialized, the future holds that error.
+        The call is serialized before this returns: later changes of its arguments have no effect on it. If it cannot
+        be serialized, the future has that error.
 
         Raises:
-            PoolBroken: the pool is broken; the message, `deaths` and `__cause__` tell why.
+            PoolBroken: the pool is broken; the message, `deaths` and `__cause__` say why.
             QueueFull: max_pending tasks are pending, and block is False.
-            RuntimeError: the executor, or the interpreter, is shut down; or a worker, while it imports a module to
-                rebuild a task, comes upon the first use of a pool (see `rebuild_guard`).
+            RuntimeError: the executor, or the interpreter, is shut down; or a worker, which imports a module to
+                rebuild a task, runs the first submit of a pool there (see `rebuild_guard`).
         """
         future: Future[T] = Future()
         self._submit_for(future, self._policy, fn, args, kwargs, wait=True)
@@ -131,11 +124,11 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
 
         Args:
             fn: a callable that takes as many arguments as there are iterables.
-            iterables: taken at once, or as results are taken if buffersize is given.
+            iterables: they are read now, or with a buffersize when results are taken.
             timeout: seconds from now until the iterator raises TimeoutError. Default: never.
-            chunksize: calls per task. None: as many as take a few milliseconds, measured as they run; but 1 where
-                buffersize, or an option that is about each task (a timeout, say), is given.
-            buffersize: tasks submitted ahead of what was taken from the iterator. Default: all of them.
+            chunksize: calls per task. None: as many as take a few milliseconds, measured as they run; but 1 with a
+                buffersize, or with an option that applies to each task (a timeout, for example).
+            buffersize: tasks that are submitted before their results are asked for. Default: all.
 
         Raises:
             TypeError, ValueError: chunksize or buffersize is not what it should be.
@@ -145,12 +138,12 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         return mapping.ordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Accept no more tasks; let those that were accepted finish, then end every process.
+        """Accept no more tasks. When the accepted ones have finished, end every process.
 
         Args:
-            wait: return when all that is done. It is done in any case. Only a signal handler that has interrupted a
-                call of this pool's does not wait.
-            cancel_futures: cancel the tasks that no worker has begun yet.
+            wait: whether to return only when all that is done. It is done in any case. A signal handler that has
+                interrupted a call of this pool does not wait.
+            cancel_futures: whether to cancel the tasks that no worker has begun.
         """
         pool = self._close(cancel=cancel_futures)
         if pool is not None:
@@ -178,8 +171,8 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
             pool.kill(number)
 
     def _close(self, *, cancel: bool) -> Pool | None:
-        """Accept no more tasks; return the pool, which is still to be told."""
-        lifecycle.notice_fork()
+        """Accept no more tasks. Return the pool, which the caller has to shut down."""
+        lifecycle.detect_fork()
         self._finish_maps(cancel=cancel)
         with self._lock:
             self._shut_down = True
@@ -191,9 +184,9 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> Literal[False]:
-        """Shut down and wait; after Ctrl-C, which workers ignore, kill them rather than wait for their tasks."""
+        """Shut down and wait. After Ctrl-C, which workers ignore, kill them instead of waiting for their tasks."""
         try:
-            if lifecycle.comes_of_ctrl_c(exc_type):
+            if lifecycle.is_caused_by_ctrl_c(exc_type):
                 self.kill_workers()
             self.shutdown(wait=True)
         except KeyboardInterrupt:
@@ -203,7 +196,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         return False
 
     def __repr__(self) -> str:
-        """Tell the state, the workers and the pending tasks. Takes no lock."""
+        """Show the state, the workers and the pending tasks. Takes no lock."""
         try:
             pool, size, busy, pending = self._pool, self._max_workers, 0, 0
             state = "shut down" if self._shut_down else "not started" if pool is None else "open"
@@ -217,7 +210,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
     # ---- beyond the standard -------------------------------------------------------------------------------
 
     def options(self, **options: Unpack[TaskOptions]) -> pidfdpool.Options:
-        """Return a view of this pool for tasks under other rules: `pool.options(timeout=5).submit(fn, x)`.
+        """Return a view of this pool that submits with other options: `pool.options(timeout=5).submit(fn, x)`.
 
         Raises:
             TypeError, ValueError: there is no such option, or its value makes no sense; see `Policy`.
@@ -234,19 +227,20 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         chunksize: int | None = None,
         buffersize: int | None = None,
     ) -> Iterator[T]:
-        """Return an iterator over the results of the same calls as `map`, as they come. Arguments as there.
+        """As `map`, but the iterator yields the results in the order in which they come.
 
-        The first call that fails ends it with that exception; calls that no worker has been given are cancelled.
+        The first call that fails ends the iterator with its exception. Calls that no worker has begun are cancelled.
         """
         from pidfdpool.executor import mapping
 
         return mapping.unordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return fn(*args, **kwargs), run in a worker. For asyncio; quicker than `loop.run_in_executor`.
+        """Run fn(*args, **kwargs) in a worker and return its result. For asyncio; faster than `loop.run_in_executor`.
 
-        Serializes the call at once, when it is awaited. The first call of a pool starts the template and holds up the
-        loop for that long; waiting for room does not. Cancelling the task that awaits does what `Future.cancel` does.
+        The call is serialized when it is awaited. The first call of a pool starts the template, and blocks the loop
+        for that time. Waiting for room does not block it. Cancelling the task that awaits this does what
+        `Future.cancel` does.
 
         Raises:
             PoolBroken, QueueFull, RuntimeError: as `submit`; and what fn raises.
@@ -264,27 +258,27 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         chunksize: int | None = None,
         buffersize: int | None = None,
     ) -> AsyncIterator[T]:
-        """Return an asynchronous iterator over the results of the same calls as `map`, in order. Arguments as there.
+        """As `map`, but return an asynchronous iterator over the results, in order.
 
-        The iterables are ordinary ones. The calls are submitted now, or where `max_pending` is given as there is room
-        for them; leaving the iterator early (`aclose`) cancels those that no worker has been given.
+        The iterables are ordinary ones. The calls are submitted now, or with `max_pending` when there is room for
+        them. Closing the iterator early (`aclose`) cancels the calls that no worker has begun.
         """
         from pidfdpool.executor import async_map
 
         return async_map.amap(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def prestart(self, workers: int | None = None, *, wait: bool = True, timeout: float | None = None) -> int:
-        """Start the template and so many workers now, so that the first tasks need not wait for them.
+        """Start the template and workers now, so that the first tasks need not wait for them.
 
         Args:
-            workers: how many are to be there, with those that are there already. Default: max_workers.
-            wait: return when they are ready to take tasks, their initializer done. Otherwise this returns when the
-                template is there, which takes as long as an interpreter's start.
-            timeout: seconds to wait at most. Default: as long as it takes.
+            workers: the number of workers to have, including those that exist. Default: max_workers.
+            wait: whether to return only when they are ready for tasks, after their initializer. Otherwise this
+                returns when the template is ready, which takes as long as the start of an interpreter.
+            timeout: seconds to wait at most. Default: no limit.
 
         Returns:
-            How many workers are ready: fewer without `wait`, after the timeout, or if the system allows no more.
-            Calling it again does no harm. `idle_timeout` is for these workers, too.
+            The number of workers that are ready: fewer without `wait`, after the timeout, or if the system allows no
+            more. It may be called again. `idle_timeout` applies to these workers, too.
 
         Raises:
             PoolBroken: the pool is broken, or breaks because the template, the preload or the initializer fails.
@@ -295,39 +289,39 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         return self._open_pool().starter.prestart(count, wait=wait, timeout=timeout)
 
     def resize(self, max_workers: int) -> None:
-        """Have so many workers at most from now on; idle ones leave first, busy ones after their task.
+        """Change the maximum number of workers. Idle ones leave first, busy ones after their task.
 
         Raises:
             ValueError, TypeError: max_workers is no integer, less than 1, or less than the pool's min_workers.
         """
         size = arguments.checked_max_workers(max_workers)
         checks.not_above("min_workers", self._policy.min_workers, "max_workers", size)
-        lifecycle.notice_fork()
+        lifecycle.detect_fork()
         with self._lock:
             self._max_workers, pool = size, self._pool
         if pool is not None:
             pool.resize(size)
 
     def subscribe(self, callback: Callable[[Death], object]) -> Callable[[], None]:
-        """Have callback(death) called for every worker that ends, before the future of its task is told.
+        """Call callback(death) for every worker that ends, before the future of its task is resolved.
 
-        It is called in the pool thread, mostly, and should be quick; what it raises is logged. The process that
-        subscribes is the one that is told: a forked child's pool tells its copy.
+        It is mostly called in the pool thread, and should be quick. What it raises is logged. A forked child has a
+        copy of the subscription, for the deaths of its own pool.
 
         Returns:
-            A function that ends the subscription; calling it again does nothing.
+            A function that ends the subscription. Calling it again does nothing.
         """
         return death_reports.subscribe(self._subscribers, callback)
 
     def stats(self) -> Stats:
-        """Return the pool's numbers at this moment. Cheap; any thread."""
-        lifecycle.notice_fork()
+        """Return the pool's current numbers. Takes microseconds; any thread."""
+        lifecycle.detect_fork()
         pool = self._pool
         return Stats(size=self._max_workers) if pool is None else snapshots.stats(pool.core)
 
     def workers(self) -> tuple[WorkerInfo, ...]:
-        """Return the pool's workers at this moment, by slot. Cheap enough to be called each second; any thread."""
-        lifecycle.notice_fork()
+        """Return the pool's current workers, by slot. Reads two files of proc(5) for each; any thread."""
+        lifecycle.detect_fork()
         pool = self._pool
         return () if pool is None else snapshots.workers(pool.core, time.monotonic())
 
@@ -346,31 +340,29 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         pool, call = self._open_pool(), unwrapped(fn, args, kwargs) if type(fn) is Chunk else (fn, args, kwargs)
         try:
             buffers = pool.leases.pickled(call, pool.recipe.shared_main)
-        except Exception as error:  # anything else is not about the call: Ctrl-C, a handler that ends the program
+        except Exception as error:  # not BaseException: Ctrl-C does not concern the call
             recipient._begin()
-            recipient._resolve(None, explained(error, fn, args, kwargs, pool.recipe.shared_main))
+            recipient._resolve(None, describe_pickling_error(error, fn, args, kwargs, pool.recipe.shared_main))
             return
         pool.submit(recipient, buffers, nameable(fn), policy, held_arguments.held(call, buffers), wait=wait)
 
     def _sizes_chunks(self) -> bool:
         return self._policy.sizes_chunks and getattr(self.submit, "__func__", None) is _OWN_SUBMIT
 
-    def _note_map(self, guided: Guided) -> tuple[int, payload.SharedMain | None]:
+    def _register_map(self, adaptive_map: Map) -> tuple[int, payload.SharedMain | None]:
         pool = self._open_pool()
-        self._maps.add(guided)
+        self._maps.add(adaptive_map)
         return self._max_workers, pool.recipe.shared_main
 
     def _finish_maps(self, *, cancel: bool) -> None:
-        """Have the calls of every map handed out, or cancelled, before nothing can be submitted any more."""
-        for guided in list(self._maps):
-            guided.halt(CancelledError()) if cancel else guided.finish()
+        self._maps.finish(cancel=cancel)
 
-    def _resubmitter(self) -> Callable[[], PidfdPoolExecutor | None]:
+    def _submitter_ref(self) -> Callable[[], PidfdPoolExecutor | None]:
         return weakref.ref(self)
 
     def _open_pool(self) -> Pool:
-        """Return the pool, made at the first use in each process. Raises if none may be used."""
-        lifecycle.notice_fork()
+        """Return the pool, which is made at the first use in each process. Raises if it cannot be used."""
+        lifecycle.detect_fork()
         pool = self._pool
         if pool is not None and pool.machine.phase is Phase.OPEN and not (self._shut_down or lifecycle.is_exiting()):
             return pool
@@ -386,7 +378,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
             if pool is None:
                 rebuild_guard.check()
                 pool = Pool(self._policy, self._make_recipe(), self._subscribers, self._max_workers)
-                if self._shut_down:  # a signal handler has done that since
+                if self._shut_down:  # by a signal handler, meanwhile
                     raise RuntimeError("cannot schedule new futures after shutdown")
                 lifecycle.add_pool(pool)
                 self._pool = pool
@@ -394,12 +386,10 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         return pool
 
     def _forget_pool_of_parent(self) -> None:
-        """Begin anew in a forked child. The lock may have been copied while another thread held it."""
+        """Start again in a forked child. The lock may have been copied while another thread held it."""
         self._lock = threading.RLock()
         self._pool = None
-        for guided in list(self._maps):
-            guided.forget_in_forked_child()
-        self._maps.clear()
+        self._maps.forget_in_forked_child()
 
 
 arguments.list_options(PidfdPoolExecutor.__init__, PoolOptions, Policy)

@@ -1,7 +1,7 @@
-"""Which part of a call cannot be sent to a worker, told to whoever wrote it.
+"""The error of a call that cannot be pickled: which part of it, why, and what helps.
 
-In the host, on the submitting thread, after the pickling of a call has failed. pickle's own error names a type and
-nothing else, so the parts of the call are tried one by one. Runs the objects' own code.
+Runs in the host, in the submitting thread, after the pickling of a call has failed. pickle's own error names only a
+type. So the parts of the call are pickled one by one, which runs the objects' own code.
 """
 
 from __future__ import annotations
@@ -19,45 +19,47 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _REDUCE: Any = object.__reduce_ex__
-_DEEPEST = 6  # levels of containers and attributes
-_MOST = 100  # parts of each that are tried
-# What pickle and its like raise for what they cannot do. Anything else was raised by an object's own code.
-_OF_PICKLERS = (TypeError, AttributeError, pickle.PicklingError, NotImplementedError, ValueError)
+_MAX_DEPTH = 6  # levels of containers and attributes
+_MAX_PARTS = 100  # parts of each object that are tried
+# What pickle and similar modules raise for what they cannot pickle. Other errors come from the objects' own code.
+_PICKLING_ERRORS = (TypeError, AttributeError, pickle.PicklingError, NotImplementedError, ValueError)
 
 
-def explained(
+def describe_pickling_error(
     error: Exception,
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
     keywords: dict[str, Any],
     shared: payload.SharedMain | None,
 ) -> Exception:
-    """Return the error to tell for a call that could not be pickled: it, or one that names the part and what helps.
+    """Return the error for the future of a call that could not be pickled.
 
-    error: what pickling the whole raised. An object's own exception stays as it is, but for its traceback: that holds
-        the frames of everybody who had a part in it, and so the arguments, and the future that is to hold the error.
-        It comes as text, as those of exceptions do that tasks raise.
+    It is a CallNotSendable that names the part. If each part can be pickled alone, or an object's own code has raised
+    the error, it is `error` itself, with its traceback as text, as that of an exception that a task raises. (Its
+    traceback holds frames, these hold the arguments and the future, and the future holds the error.)
+
+    error: what pickling the whole call raised.
     shared: what host and workers have in common, see `payload`.
     """
-    if type(error) not in _OF_PICKLERS and not issubclass(type(error), pickle.PicklingError):
-        return _told_as_text(error)
+    if type(error) not in _PICKLING_ERRORS and not issubclass(type(error), pickle.PicklingError):
+        return _with_text_traceback(error)
     try:
-        refused = _named(error, function, arguments, keywords, shared)
+        refused = _find_part(error, function, arguments, keywords, shared)
     except Exception:  # raised by the code of one of the parts
         refused = None
     finally:
         held_arguments.let_go()
-    return _told_as_text(error) if refused is None else refused
+    return _with_text_traceback(error) if refused is None else refused
 
 
-def _named(
+def _find_part(
     error: Exception,
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
     keywords: dict[str, Any],
     shared: payload.SharedMain | None,
 ) -> CallNotSendable | None:
-    """Return the error that names the part which cannot be pickled; None: each part can, alone."""
+    """Return the error that names the part which cannot be pickled. None: each part can be pickled alone."""
     from pidfdpool.serialization import omitted_globals
     from pidfdpool.serialization.placeholder import REMEDIES
 
@@ -69,9 +71,9 @@ def _named(
     parts |= {f"argument {key!r} of {name}()": value for key, value in keywords.items()}
     parts[f"the function {name}"] = function
     for what, value in parts.items():
-        reason = _refusal(value, shared)
+        reason = _error_of(value, shared)
         if reason is not None:
-            path, culprit, reason = _narrowed("", value, reason, shared, _DEEPEST)
+            path, culprit, reason = _narrow_down("", value, reason, shared, _MAX_DEPTH)
             where = f"{what}, in it {path.removeprefix(', ')}" if path else what
             kind, why = omitted_globals.describe_type(culprit), omitted_globals.reason_of(reason)
             told = f"{where} ({kind}) cannot be sent to a worker: {why}."
@@ -82,7 +84,7 @@ def _named(
     return None
 
 
-def _told_as_text(error: Exception) -> Exception:
+def _with_text_traceback(error: Exception) -> Exception:
     from concurrent.futures.process import _RemoteTraceback
 
     text = exception_chains.format_exception(error)
@@ -91,8 +93,8 @@ def _told_as_text(error: Exception) -> Exception:
     return error
 
 
-def _refusal(value: Any, shared: payload.SharedMain | None) -> Exception | None:
-    """Return why a part of a call cannot be pickled; None: it can."""
+def _error_of(value: Any, shared: payload.SharedMain | None) -> Exception | None:
+    """Return the error of pickling a part of a call. None: it can be pickled."""
     try:
         payload.dumps(value, shared)
     except Exception as error:
@@ -101,25 +103,25 @@ def _refusal(value: Any, shared: payload.SharedMain | None) -> Exception | None:
     return None
 
 
-def _narrowed(
+def _narrow_down(
     path: str, value: Any, reason: Exception, shared: payload.SharedMain | None, depth: int
 ) -> tuple[str, Any, Exception]:
-    """Return the innermost part that cannot be pickled, where it is, and why."""
+    """Return the path of the innermost part that cannot be pickled, the part itself, and its error."""
     if depth:
-        for step, part in _parts(value):
-            why = _refusal(part, shared)
+        for step, part in _parts_of(value):
+            why = _error_of(part, shared)
             if why is not None:
-                return _narrowed(path + step, part, why, shared, depth - 1)
+                return _narrow_down(path + step, part, why, shared, depth - 1)
     return path, value, reason
 
 
-def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the first parts of an object, each with what to write behind the object to get at it."""
+def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the parts of an object, each with its path from the object, in Python's notation."""
     kind = type(value)
     if kind in (list, tuple):
-        yield from ((f"[{index}]", part) for index, part in enumerate(value[:_MOST]))
+        yield from ((f"[{index}]", part) for index, part in enumerate(value[:_MAX_PARTS]))
     elif kind is dict:
-        yield from ((f"[{key!r}]"[:60], part) for key, part in list(value.items())[:_MOST])
+        yield from ((f"[{key!r}]"[:60], part) for key, part in list(value.items())[:_MAX_PARTS])
     elif kind is FunctionType:
         cells: tuple[CellType, ...] = value.__closure__ or ()
         for name, cell in zip(value.__code__.co_freevars, cells, strict=False):
@@ -133,8 +135,10 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 
         if definitions.module_of_globals(value.__globals__) is None:  # they travel along with it, see `by_value`
             names = value.__globals__
-            yield from ((f", its global {name!r}", names[name]) for name in by_value.globals_used_by(value)[:_MOST])
+            yield from (
+                (f", its global {name!r}", names[name]) for name in by_value.globals_used_by(value)[:_MAX_PARTS]
+            )
     elif not isinstance(value, type) and kind.__reduce_ex__ is _REDUCE:  # otherwise its class says what is pickled
         held = getattr(value, "__dict__", None)
         if type(held) is dict:
-            yield from ((f".{name}", part) for name, part in list(held.items())[:_MOST])
+            yield from ((f".{name}", part) for name, part in list(held.items())[:_MAX_PARTS])

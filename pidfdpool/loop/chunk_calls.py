@@ -81,7 +81,7 @@ class Chunk:
         if end - begin != 1:
             return ""
         call = self._calls[begin]
-        text = ", ".join(map(checks.shown, call)) if self._starred else checks.shown(call)
+        text = ", ".join(map(checks.short_repr, call)) if self._starred else checks.short_repr(call)
         return f": {text if len(text) <= _SHOWN else text[: _SHOWN - 3] + '...'}"
 
     def named(self) -> dict[str, Any]:
@@ -97,8 +97,8 @@ def describe(error: BaseException) -> None:
     """Have the error of a task that was a chunk name the call, with its arguments. In the user's thread."""
     chunk = vars(error).pop("chunk", None)
     if type(chunk) is Chunk:
-        told: Any = error
-        label = told.task
-        told.task = label + chunk.arguments()
-        told.told = told.told.replace(label, told.task, 1)
-        told.args = (told.told,)
+        failure: Any = error
+        label = failure.task
+        failure.task = label + chunk.arguments()
+        failure.message = failure.message.replace(label, failure.task, 1)
+        failure.args = (failure.message,)

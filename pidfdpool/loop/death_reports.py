@@ -11,11 +11,12 @@ import time
 from collections import deque
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pidfdpool.deaths import Cause, Death
 from pidfdpool.loop.cgroup import MemoryEvents
 from pidfdpool.process import describe, safe_logging
+from pidfdpool.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,8 @@ _log.addHandler(logging.NullHandler())
 _IN_ERRORS = (Cause.START, Cause.TEMPLATE, Cause.BABBLE, Cause.HUNG_UP)
 
 
-class Evidence(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Evidence:
     """What a dead worker and its template left behind."""
 
     peak_rss: int | None = None

@@ -165,7 +165,7 @@ class Dispatcher:
         self.workers[action.slot] = link
         link.watch_channel(partial(self.on_channel, link))
         self.template.request(framing.encode(framing.TOKENS, action.slot, action.generation), its_tokens)
-        request = framing.encode(framing.SPAWN, action.slot, action.generation, link.seal)
+        request = framing.encode(framing.SPAWN, action.slot, action.generation, link.cookie)
         self.template.request(request, theirs.detach())
         return None
 

@@ -86,7 +86,7 @@ class Link:
         """Return what frames there are; at the channel's end watch it no more.
 
         Raises:
-            WireError: somebody else wrote into the channel.
+            ProtocolError: somebody else wrote into the channel.
         """
         try:
             return self.channel.receive_nowait()
@@ -145,8 +145,10 @@ class WorkerLink(Link):
     _served_by_leader = True
 
     def __init__(self, slot: int, generation: int, end: Socket, tokens_fd: int, poller: Poller) -> None:
-        self.seal = int.from_bytes(os.urandom(4)) or 1  # see `framing.seal_of`
-        super().__init__(Channel(end, frame_rules.FROM_WORKER, sealed=framing.seal_of(self.seal)), poller)
+        self.cookie = int.from_bytes(os.urandom(4)) or 1  # see `framing.cookie_bytes`
+        super().__init__(
+            Channel(end, frame_rules.FROM_WORKER, receive_cookie=framing.cookie_bytes(self.cookie)), poller
+        )
         self.slot = slot
         self.generation = generation
         self.name: tuple[int, int, int | None] = (slot, generation, None)
@@ -295,8 +297,8 @@ class TemplateLink(Link):
         frames: list[Frame] = []
         try:
             frames = super().read()
-            fault = self.channel.fault
-        except framing.WireError as error:
+            fault = self.channel.error
+        except framing.ProtocolError as error:
             fault = error
         if fault is not None and self.reading:
             message = "the template (pid %s) wrote %s; it is killed"

@@ -33,12 +33,12 @@ _log = logging.getLogger("pidfdpool")
 
 def handle_frames(core: Decisions, link: WorkerLink, frames: list[Frame]) -> None:
     """Take everything that came in one read, in its order."""
-    fault: framing.WireError | None = None
+    fault: framing.ProtocolError | None = None
     for index, frame in enumerate(frames):
         if frame.kind in OUTCOMES and _is_about_segments(frame):
             try:
                 core.leases.settle(link, frame)
-            except framing.WireError as error:
+            except framing.ProtocolError as error:
                 frames, fault = frames[:index], error
                 break
     at = 0
@@ -51,7 +51,7 @@ def handle_frames(core: Decisions, link: WorkerLink, frames: list[Frame]) -> Non
         reject_worker(core, link, fault)
 
 
-def reject_worker(core: Decisions, link: WorkerLink, fault: framing.WireError) -> None:
+def reject_worker(core: Decisions, link: WorkerLink, fault: framing.ProtocolError) -> None:
     """Have a worker killed for what it wrote, of which its loop is not capable. What came before that counts."""
     message = "worker %d (pid %s) wrote %s; it is killed"
     safe_logging.log(_log, logging.WARNING, message, link.slot, link.name[2], fault)

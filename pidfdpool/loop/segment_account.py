@@ -5,7 +5,9 @@ One account for each worker, owned by its link; `segment_leases` keeps the books
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from pidfdpool.records import dataclass
 
 if TYPE_CHECKING:
     from pidfdpool.transport.segments.arena import Arena, Segment
@@ -25,7 +27,8 @@ class ResultLease:
             self._arena.release(self.segment)
 
 
-class TaskSegments(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class TaskSegments:
     """The segments that a worker has for one task."""
 
     call: Segment | None
@@ -45,8 +48,8 @@ class SegmentAccount:
 
     def close(self) -> None:
         """Let go of everything that a worker had which is dead, or whose answers are not read any more."""
-        for call, result, _ in self.leased.values():
-            for segment in (call, None if result is None else result.segment):
+        for had in self.leased.values():
+            for segment in (had.call, None if had.result is None else had.result.segment):
                 if segment is not None:
                     segment.not_reusable = True
         self.leased.clear()

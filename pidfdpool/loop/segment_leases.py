@@ -4,7 +4,7 @@
                 place in the task, and gives the segment back when the task is gone, however that came. One that will
                 wait behind many others is staged when it is sent. Where no segment is to be had, the payload is
                 carried as ever.
-    sending     `post`, with the pool's lock, hands the worker what it has not met: a SEGMENT frame with the
+    sending     `post`, with the pool's lock, hands the worker what it has not met: a MAP_SEGMENT frame with the
                 descriptor, then the task.
     a result    that is large is remembered by the task's name (`_learn`); the next task of that name is sent with a
                 lease of a segment into which the worker may write its result.
@@ -251,7 +251,7 @@ class SegmentLeases:
         In the pool thread or the leader, without the lock.
 
         Raises:
-            WireError: the worker's loop cannot have written that.
+            ProtocolError: the worker's loop cannot have written that.
         """
         size = sum(map(len, frame.buffers))
         if frame.slot & framing.SEGMENT_FLAGS:
@@ -274,7 +274,7 @@ class SegmentLeases:
         if not frame.slot & framing.RESULT_IN_SEGMENT:
             return 0
         if lease is None:
-            raise framing.WireError("of a result in a segment that was not lent to it")
+            raise framing.ProtocolError("of a result in a segment that was not lent to it")
         reference = frame.buffers[0]
         size = layout.size_of(reference)
         try:
@@ -287,11 +287,11 @@ class SegmentLeases:
         """Return the buffers of a result in a segment, which is free when nobody looks at them any more."""
         segment = lease.segment
         if segment is None or segment.shared is None or layout.number_of(reference) != segment.number:
-            raise framing.WireError("of a result in a segment that was not lent to it")
+            raise framing.ProtocolError("of a result in a segment that was not lent to it")
         try:
             pickled, *out_of_band = layout.parts(reference, memoryview(segment.shared))
         except ValueError:
-            raise framing.WireError("of a result that is larger than the segment that was lent to it") from None
+            raise framing.ProtocolError("of a result that is larger than the segment that was lent to it") from None
         if not out_of_band:
             return _Read(lease, pickled)
         try:

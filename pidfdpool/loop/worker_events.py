@@ -49,8 +49,8 @@ class WorkerEvents:
         frames: list[Frame] = []
         try:
             frames = link.read()
-            fault = link.channel.fault
-        except framing.WireError as error:
+            fault = link.channel.error
+        except framing.ProtocolError as error:
             fault = error
         responses.handle_frames(self._core, link, frames)
         if fault is not None:

@@ -136,7 +136,7 @@ class BaseHandle:
         if type(timeout) is not float:
             from pidfdpool import checks  # loaded here, because a template does not need it
 
-            number = checks.real(timeout)
+            number = checks.to_number(timeout)
         if number is None or not number >= 0:
             hint = "A timeout is a number of seconds, 0 or more, or None."
             raise PidfdMisused(errno.EINVAL, f"wait with timeout {describe.repr_of(timeout)}", self._pid, hint)

@@ -1,4 +1,4 @@
-"""What is to be done about what happened to a pool. Pure data: `machine` decides it, `loop` carries it out.
+"""What is to be done. Pure data: `Machine.decide` returns it, and `loop` carries it out in order.
 
 A worker is named by its slot and its generation, as in `events`.
 """
@@ -27,7 +27,7 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Hand the task to the worker: its attempt-th attempt, wanted by `deadline` on the machine's clock."""
+    """Send the task to the worker. deadline: of this attempt, on the machine's clock, for the task to ask for."""
 
     slot: int
     generation: int
@@ -38,7 +38,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Prefetch:
-    """Send the worker these tasks ahead, in this order, though it is busy. The first attempt of each."""
+    """Send the busy worker these tasks ahead, in this order. It is the first attempt of each."""
 
     slot: int
     generation: int
@@ -47,7 +47,7 @@ class Prefetch:
 
 @dataclass(frozen=True, slots=True)
 class TakeBack:
-    """Take back the last `count` tasks ahead of the worker, or as many as have not begun; answer with TakenBack."""
+    """Take back the last `count` tasks ahead of the worker, or as many as have not begun. The answer is TakenBack."""
 
     slot: int
     generation: int
@@ -56,7 +56,7 @@ class TakeBack:
 
 @dataclass(frozen=True, slots=True)
 class MarkBegun:
-    """The worker has come to a task that had been sent ahead: note that it runs."""
+    """Mark the task, which was sent ahead, as running: the worker has begun it."""
 
     slot: int
     generation: int
@@ -65,7 +65,7 @@ class MarkBegun:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Tell the worker to leave when it is done with what it has."""
+    """Tell the worker to leave when it has done the tasks that it has."""
 
     slot: int
     generation: int
@@ -82,7 +82,7 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class DumpStack:
-    """Have the worker write its Python stack, because its end is near and SIGTERM did nothing."""
+    """Have the worker write its Python stack, because it is about to be killed and SIGTERM did not end it."""
 
     slot: int
     generation: int
@@ -90,7 +90,7 @@ class DumpStack:
 
 @dataclass(frozen=True, slots=True)
 class CheckHeartbeat:
-    """Look when the worker gave its last heartbeat; answer with LastHeartbeat."""
+    """Read when the worker gave its last heartbeat. The answer is LastHeartbeat."""
 
     slot: int
     generation: int
@@ -98,7 +98,7 @@ class CheckHeartbeat:
 
 @dataclass(frozen=True, slots=True)
 class CheckMemory:
-    """Look how much memory the worker has; answer with MemoryMeasured."""
+    """Measure the memory of the worker. The answer is MemoryMeasured."""
 
     slot: int
     generation: int
@@ -106,7 +106,7 @@ class CheckMemory:
 
 @dataclass(frozen=True, slots=True)
 class ReportDeath:
-    """A worker ended: tell whoever wants to know.
+    """Report the death of a worker to the log and to subscribers.
 
     attempt: of the task that was lost with it, if one was. uptime: seconds since the worker was asked for.
     """
@@ -139,7 +139,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Fail the task's future: an attempt ended for this cause, and there is to be no other."""
+    """Fail the task's future: an attempt has ended for this cause, and there is no other."""
 
     task: int
     cause: Cause
@@ -154,7 +154,7 @@ class Expire:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Nothing to be done now, but worth telling: the task is tried again, after so many seconds."""
+    """Note that the task is tried again, after a pause in seconds. A Send follows then."""
 
     task: int
     attempt: int
@@ -171,22 +171,22 @@ class FailBroken:
 
 @dataclass(frozen=True, slots=True)
 class StartTemplate:
-    """Start a template; answer with TemplateUp, TemplateLost or TemplateUnusable."""
+    """Start a template. The answer is TemplateUp, TemplateLost or TemplateUnusable."""
 
 
 @dataclass(frozen=True, slots=True)
 class KillTemplate:
-    """The template does not answer: kill it. TemplateLost follows."""
+    """Kill the template, which does not answer. TemplateLost follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopTemplate:
-    """Tell the template to kill whatever worker is left and to leave; TemplateLost follows."""
+    """Tell the template to kill the workers that are left, and to leave. TemplateLost follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Nothing is left to do, and no process: the pool thread may end."""
+    """End the pool thread: no process is left, and nothing to do."""
 
 
 Action: TypeAlias = (

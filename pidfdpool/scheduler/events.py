@@ -1,7 +1,7 @@
-"""What can happen to a pool. Pure data: `loop` observes it, `machine` decides what is to be done (`actions`).
+"""What can happen to a pool. Pure data: `loop` observes it, and `Machine.decide` says what is to be done (`actions`).
 
-A worker is named by its slot and its generation. A slot is reused at once, a generation after billions of others, so
-news of a worker that is already buried cannot be taken for news of its successor.
+A worker is named by its slot and its generation. A slot is used again at once, a generation only after billions of
+others. So news of a worker whose slot is free already cannot be taken for news of its successor.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Spawned:
 
 @dataclass(frozen=True, slots=True)
 class SpawnFailed:
-    """The worker could not be forked; reason is for people, such as "fork: [Errno 11] ..."."""
+    """The worker could not be forked. reason: for people, such as "fork: [Errno 11] ..."."""
 
     slot: int
     generation: int
@@ -39,7 +39,7 @@ class SpawnFailed:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The worker ran its initializer and waits for a task."""
+    """The worker has run its initializer and waits for a task."""
 
     slot: int
     generation: int
@@ -47,11 +47,11 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The worker wrote the outcome of the task, a result or an exception, completely.
+    """The worker has written the outcome of the task completely.
 
-    failed: it is an exception; retryable: one of those after which the task is to be tried again.
-    memory: the worker's resident memory in bytes, if it was asked to tell; 0 otherwise.
-    seconds: how long the task took, as far as the worker can tell; None: it cannot.
+    failed: the outcome is an exception. retryable: one of those after which the task is to be tried again.
+    memory: the worker's resident memory in bytes, if the pool limits it; 0 otherwise.
+    seconds: how long the task took, as measured by the worker; None: it is not known.
     """
 
     slot: int
@@ -65,7 +65,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Outcomes of the worker's were taken by `Machine.take_answers`, and no more are there at the moment."""
+    """`Machine.take_answers` has taken outcomes of the worker, which now runs a task that was ahead."""
 
     slot: int
     generation: int
@@ -73,7 +73,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class TakenBack:
-    """What TakeBack came to: the last `count` tasks ahead of the worker have not begun, and never will in there."""
+    """The answer to TakeBack: the last `count` tasks ahead of the worker have not begun, and never will there."""
 
     slot: int
     generation: int
@@ -82,7 +82,7 @@ class TakenBack:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """The worker has come upon `count` more of the tasks that were taken back, and passed over them."""
+    """The worker has read `count` more of the tasks that were taken back, and dropped them."""
 
     slot: int
     generation: int
@@ -91,7 +91,7 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class SendRefused:
-    """The channel refused the task's first byte: the worker is gone or going and never saw the task."""
+    """The channel refused the first byte of the task: the worker has ended or is ending, and never saw the task."""
 
     slot: int
     generation: int
@@ -100,7 +100,7 @@ class SendRefused:
 
 @dataclass(frozen=True, slots=True)
 class SendSkipped:
-    """The task was not sent: its future turned out to be cancelled, or resolved by somebody else."""
+    """The task was not sent, because its future turned out to be cancelled, or to be resolved by somebody else."""
 
     slot: int
     generation: int
@@ -109,7 +109,7 @@ class SendSkipped:
 
 @dataclass(frozen=True, slots=True)
 class ProtocolViolated:
-    """The worker wrote what no worker's loop writes; detail: what that was, for people. It is read no further."""
+    """The worker wrote what no worker's loop writes, and nothing more of it is read. detail: for people."""
 
     slot: int
     generation: int
@@ -118,7 +118,7 @@ class ProtocolViolated:
 
 @dataclass(frozen=True, slots=True)
 class ChannelClosed:
-    """The worker's end of the channel is closed. Mostly it has ended, and its Died follows."""
+    """The worker's end of the channel is closed. Usually the worker has ended, and Died follows."""
 
     slot: int
     generation: int
@@ -126,7 +126,7 @@ class ChannelClosed:
 
 @dataclass(frozen=True, slots=True)
 class Unhealthy:
-    """The worker asked to be replaced; reason is for people."""
+    """The worker asked to be replaced. reason: for people."""
 
     slot: int
     generation: int
@@ -135,7 +135,7 @@ class Unhealthy:
 
 @dataclass(frozen=True, slots=True)
 class Outdated:
-    """The worker lacks what its next task needs of the script. It has not begun that, and leaves."""
+    """The worker lacks what its next task needs of the script. It has not begun that task, and leaves."""
 
     slot: int
     generation: int
@@ -143,7 +143,7 @@ class Outdated:
 
 @dataclass(frozen=True, slots=True)
 class LastHeartbeat:
-    """What CheckHeartbeat found: when the worker gave its last heartbeat, on the machine's clock; None: never."""
+    """The answer to CheckHeartbeat. at: the worker's last heartbeat, on the machine's clock; None: there was none."""
 
     slot: int
     generation: int
@@ -152,7 +152,7 @@ class LastHeartbeat:
 
 @dataclass(frozen=True, slots=True)
 class MemoryMeasured:
-    """What CheckMemory found: the worker's resident memory in bytes; 0: it cannot be told."""
+    """The answer to CheckMemory. memory: the worker's resident memory in bytes; 0: it is not known."""
 
     slot: int
     generation: int
@@ -161,7 +161,7 @@ class MemoryMeasured:
 
 @dataclass(frozen=True, slots=True)
 class InitializerFailed:
-    """The initializer raised; reason is for people, the exception itself travels beside the event."""
+    """The initializer raised. reason: for people; `loop` keeps the exception itself."""
 
     slot: int
     generation: int
@@ -170,9 +170,9 @@ class InitializerFailed:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """The process ended and all that it wrote has been read.
+    """The process has ended, and all that it wrote has been read.
 
-    unbegun: so many of its tasks, the last ones, did not begin: it had not taken their tokens.
+    unbegun: how many of its tasks, the last ones, have not begun: their tokens were not taken.
     """
 
     slot: int
@@ -186,7 +186,7 @@ class Died:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A task was accepted, with a policy of its own if it was submitted with options. heavy: its call is large."""
+    """A task was accepted. policy: its own, if it was submitted with options. heavy: its call is large."""
 
     task: int
     policy: Policy | None = None
@@ -195,28 +195,28 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The caller cancelled a task that may still be queued."""
+    """The caller has cancelled a task, which may have begun."""
 
     task: int
 
 
 @dataclass(frozen=True, slots=True)
 class TaskKillRequested:
-    """The caller wants the task to end at once, wherever it is."""
+    """The caller wants the task to be killed, wherever it is."""
 
     task: int
 
 
 @dataclass(frozen=True, slots=True)
 class ResizeRequested:
-    """There are to be so many workers at most."""
+    """The pool is to have this many workers at most."""
 
     size: int
 
 
 @dataclass(frozen=True, slots=True)
 class PrestartRequested:
-    """So many workers are to be there before there are tasks for them."""
+    """This many workers are to be started, though there may be no tasks for them yet."""
 
     count: int
 
@@ -228,43 +228,43 @@ class TemplateUp:
 
 @dataclass(frozen=True, slots=True)
 class TemplateBooted:
-    """The template has done its preload: from now on it answers at once."""
+    """The template has finished its preload. From now on it answers at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateLost:
-    """The template is gone, asked or unasked, or could not be started."""
+    """The template has ended, whether it was told to or not, or it could not be started. reason: for people."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateUnusable:
-    """The template cannot do its work, and another one could not either (a preload that fails)."""
+    """The template cannot do its work, and another one could not either (its preload fails). reason: for people."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ShutdownRequested:
-    """No task is accepted from now on; cancel: and those not yet handed to a worker are cancelled."""
+    """No task is to be accepted from now on. cancel: those that no worker has begun are to be cancelled."""
 
     cancel: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class KillRequested:
-    """Shut down, cancel what is queued, and send the signal to every worker."""
+    """The pool is to shut down, cancel what no worker has begun, and send the signal to every worker."""
 
     signal: int
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time passed: `Machine.deadline` was reached, or may have been.
+    """Time has passed: `Machine.deadline` was reached, or may have been.
 
-    read_until: everything that workers and the template had written by then has been heard. What was to be done by
-    a later moment is not judged yet.
+    read_until: everything that workers and the template had written by then has been read. Timers of a later moment
+    are left alone, because what was written in time may not have been read yet.
     """
 
     read_until: float = math.inf

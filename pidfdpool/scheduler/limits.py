@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from pidfdpool.scheduler.timers import Timers
     from pidfdpool.scheduler.workforce import Workforce
 
-BY_TASK = (Cause.TIMEOUT, Cause.HEARTBEAT, Cause.MEMORY, Cause.KILL)  # the causes that the task has a part in
+BY_TASK = (Cause.TIMEOUT, Cause.HEARTBEAT, Cause.MEMORY, Cause.KILL)  # causes that the task has a part in
 GIVE_UP_AFTER = 0.2  # seconds from SIGKILL; a process in the kernel's hands (uninterruptible sleep) takes longer
 
 
 def cause_for_task(cause: Cause | None) -> Cause:
-    """Return why its worker ended, as the task is told: whatever the task has no part in is a crash to it."""
+    """Return the cause that a task gets for its worker's death: a crash, unless the task has a part in the cause."""
     return cause if cause in BY_TASK else Cause.CRASH
 
 

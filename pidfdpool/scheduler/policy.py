@@ -219,7 +219,7 @@ class Policy:
         for name in ("cancel_kills", "kill_descendants", "block", "capture_stderr"):
             checks.boolean(name, getattr(self, name))
         if self.on_crash not in ("isolate", "break"):
-            raise ValueError(f"on_crash must be 'isolate' or 'break', not {checks.shown(self.on_crash)}")
+            raise ValueError(f"on_crash must be 'isolate' or 'break', not {checks.short_repr(self.on_crash)}")
         object.__setattr__(self, "retry_on", checks.exceptions("retry_on", self.retry_on))
         checks.not_above("grace", self.grace, "timeout", self.timeout, "a task would get longer to die than to run")
         checks.not_above("min_workers", self.min_workers, "max_workers", self.max_workers)
@@ -243,7 +243,7 @@ class Policy:
         object.__setattr__(self, name, check(name, getattr(self, name), **kind))
 
     def refined(self, options: Mapping[str, Any]) -> Policy:
-        """Return this policy with other options for tasks.
+        """Return a copy of this policy with other options for tasks, or this policy if there are none.
 
         Raises:
             TypeError: there is no such option, or it is one of the whole pool's.
@@ -252,9 +252,9 @@ class Policy:
         check_names("options", options, TaskOptions.__annotations__)
         if not options:
             return self
-        timeout = checks.real(options.get("timeout"))
+        timeout = checks.to_number(options.get("timeout"))
         if "grace" not in options and self.grace is not None and timeout is not None:
-            # Whoever shortens the timeout of a few tasks need not know of the grace that all of them have.
+            # Who shortens the timeout of some tasks need not know the grace that is meant for all of them.
             options = {**options, "grace": min(self.grace, max(0.0, timeout))}
         refined: Policy = records.replace(self, **options)
         return refined
@@ -283,7 +283,7 @@ class Policy:
 
     @property
     def young_rounds_allowed(self) -> int | None:
-        """The number of pauses for young deaths, with no task finished in between, that the pool survives."""
+        """The number of pauses for young deaths that the pool survives, if no task finishes in between; None: any."""
         return 7 if self.intensity is None else None
 
     @property
@@ -338,8 +338,8 @@ def check_names(of: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> 
             hint = f"{likely[0]!r} is one of the whole pool, for the constructor"
         else:
             hint = suggestions.hint(name, here)
-        told = f"got an unexpected keyword argument {name!r} (its value is {checks.shown(value)})"
-        raise TypeError(f"{of}() {told}; {hint}")
+        problem = f"got an unexpected keyword argument {name!r} (its value is {checks.short_repr(value)})"
+        raise TypeError(f"{of}() {problem}; {hint}")
 
 
 def _tuple(kinds: RetryOn) -> tuple[type[BaseException], ...]:

@@ -42,7 +42,7 @@ REFILL_BELOW = 0.01
 SUBMIT_REFILLS_BELOW = 0.001
 # Seconds of work that may wait in the queue until there is more of it to send, while all workers are busy.
 BATCH_SECONDS = 0.0005
-MAX_BATCH = 64  # tasks that are more than that, however small they are
+MAX_BATCH = 64  # tasks that may wait for that reason at most, however short they are
 UNBOUNDED = 1 << 62  # tasks
 WORTH_MOVING = 0.001  # seconds that another worker must be behind, so that tasks are taken back from it
 

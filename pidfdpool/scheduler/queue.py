@@ -1,4 +1,4 @@
-"""The tasks that wait for a worker, in the order in which they get one. Pure."""
+"""The tasks that wait for a worker, in the order in which they get one. Pure; see the room's docstring."""
 
 from __future__ import annotations
 
@@ -11,15 +11,23 @@ if TYPE_CHECKING:
 
 
 class TaskQueue:
-    """Tasks by priority, the highest first; within one, first come, first served. Removing is as cheap as adding."""
+    """Tasks by priority, the highest first; within one priority, first come, first served.
+
+    Adding and removing take the same time however many tasks wait. (The first and the last task of a priority take
+    longer the more priorities there are.)
+
+    Attributes:
+        priority_of: task -> priority. To be read where the length is needed for each task: `len` of a dict takes
+            less time than `__len__` of this class.
+    """
 
     def __init__(self) -> None:
-        self._lines: dict[int, OrderedDict[int, None]] = {}
+        self._lines: dict[int, OrderedDict[int, None]] = {}  # priority -> its tasks, in order
         self._priorities: list[int] = []  # of the lines that exist, ascending
-        self.priority_of: dict[int, int] = {}  # by task; to be looked at where the length is asked for each task
+        self.priority_of: dict[int, int] = {}
 
     def add(self, task: int, priority: int, *, first: bool = False) -> None:
-        """Put a task at the end of its line; first: at the beginning, because it had its turn already."""
+        """Add a task behind those of its priority; first: before them, because it had its turn already."""
         line = self._lines.get(priority)
         if line is None:
             line = self._lines[priority] = OrderedDict()
@@ -30,11 +38,11 @@ class TaskQueue:
             line.move_to_end(task, last=False)
 
     def next(self) -> int:
-        """Return the task that is next."""
+        """Return the first task. There must be one."""
         return next(iter(self._lines[self._priorities[-1]]))
 
     def pop(self) -> int:
-        """Take out the task that is next."""
+        """Remove and return the first task. There must be one."""
         priority = self._priorities[-1]
         line = self._lines[priority]
         task, _ = line.popitem(last=False)
@@ -44,7 +52,7 @@ class TaskQueue:
         return task
 
     def remove(self, task: int) -> None:
-        """Take out a task, wherever it stands."""
+        """Remove a task, wherever it is. KeyError: it is not in the queue."""
         priority = self.priority_of.pop(task)
         line = self._lines[priority]
         del line[task]
@@ -56,7 +64,7 @@ class TaskQueue:
         self._priorities.remove(priority)
 
     def clear(self) -> None:
-        """Take out all."""
+        """Remove all tasks."""
         self.__init__()  # type: ignore[misc]
 
     def __contains__(self, task: int) -> bool:

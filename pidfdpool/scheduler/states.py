@@ -1,6 +1,6 @@
-"""The states of a pool, and the table of what can happen to a worker in each. Pure data.
+"""The states of pool, template, slots and tasks, and the table of what can happen to a worker. Pure data.
 
-`machine` looks events up in the table, the documentation renders it, and a test compares the two.
+`Machine` looks events up in the table, docs/architecture.md shows it, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class State(enum.Enum):
-    """The states of a slot, which are those of its worker; DEAD is also that of a slot never filled."""
+    """The states of a slot, which are those of its worker. A slot that never had a worker is DEAD, too."""
 
-    # Members are unique objects, and looked up by the dozen for each task; Enum's own hash is a Python function.
+    # Members are unique objects. A task needs a dozen look-ups by state, and Enum's own hash is a Python function.
     __hash__ = object.__hash__
 
     STARTING = "STARTING"
@@ -31,7 +31,7 @@ class State(enum.Enum):
 
 
 class Phase(enum.Enum):
-    """The life of the pool: tasks are accepted in OPEN only, and run in OPEN and DRAINING."""
+    """The life of the pool. Tasks are accepted in OPEN only, and run in OPEN and DRAINING."""
 
     OPEN = "OPEN"
     DRAINING = "DRAINING"
@@ -51,23 +51,46 @@ class Template(enum.Enum):
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One place for a worker, and what is known of the worker in it."""
+    """One place for a worker, and what is known of the worker in it. Changed by several parts of the machine.
+
+    Attributes:
+        index: the number of the slot.
+        state: that of its worker. Only `Workforce` changes it.
+        generation: that of its worker.
+        counted: the worker counts towards the pool's level, so it needs no replacement.
+        leaving: the worker gets no further task.
+        retire_cause: why the worker is to be replaced.
+        cause: what the pool did to end the worker, or knows of its end.
+        end_expected: the worker ends because of what the pool did, or because of the template's end.
+        pid: that of the worker; None: it was not forked yet.
+        task: the number of the task that the worker runs, as far as is known.
+        ahead: the tasks behind that one, in the order in which the worker begins them.
+        to_drop: the number of tasks that were taken back, but are still in the worker's channel.
+        recall_pending: some of what is ahead is being taken back.
+        rebalanced: that was done for idle workers, and the worker has answered no task since.
+        kill_requested_for: the task for which the worker is to be killed, as soon as that hits no other task.
+        tasks_done: the number of tasks that the worker has answered.
+        requested_at: when the worker was asked for.
+        ready_at: when it became ready.
+        busy_since: when its task began.
+        detail: what is known of its end, for people.
+    """
 
     index: int
     state: State = State.DEAD
     generation: int = 0
-    counted: bool = False  # towards the pool's level: no replacement for it is needed
-    leaving: bool = False  # it gets no further task
-    retire_cause: Cause | None = None  # why it is to be replaced
-    cause: Cause | None = None  # what the pool did to end it, or knows of its end
-    end_expected: bool = False  # its death was caused by the pool or by the template's
+    counted: bool = False
+    leaving: bool = False
+    retire_cause: Cause | None = None
+    cause: Cause | None = None
+    end_expected: bool = False
     pid: int | None = None
-    task: int | None = None  # that it runs, as far as is known
-    ahead: deque[int] = field(default_factory=deque)  # tasks behind that one, in the order in which it begins them
-    to_drop: int = 0  # tasks that were taken back, but are still in its channel
-    recall_pending: bool = False  # some of what is ahead is being taken back
-    rebalanced: bool = False  # for the sake of others, since its last answer
-    kill_requested_for: int | None = None  # the task for which it is to be killed, if that hits no other
+    task: int | None = None
+    ahead: deque[int] = field(default_factory=deque)
+    to_drop: int = 0
+    recall_pending: bool = False
+    rebalanced: bool = False
+    kill_requested_for: int | None = None
     tasks_done: int = 0
     requested_at: float = 0.0
     ready_at: float | None = None
@@ -86,22 +109,40 @@ class Slot:
 
 
 class Task:
-    """What the machine knows of an accepted task until it is resolved."""
+    """What the machine knows of an accepted task until it is resolved.
+
+    Attributes:
+        policy: its own, or that of the pool.
+        attempt: the number of the attempt that runs, or that ran last.
+        begun: it was sent to a worker, which may not have read it.
+        deaths: how many workers have died while they ran it.
+        kill_requested: it is to be killed. Whatever becomes of this attempt, there is no other.
+        heavy: its call is large.
+        start_by: its deadline, on the machine's clock.
+    """
 
     __slots__ = ("attempt", "begun", "deaths", "heavy", "kill_requested", "policy", "start_by")
 
     def __init__(self, policy: Policy, now: float, heavy: bool = False) -> None:
         self.policy = policy
-        self.attempt = 0  # the number of the one that runs or ran last
-        self.begun = False  # it was handed to a worker, which may not have read it
-        self.deaths = 0  # of workers, under it
-        self.kill_requested = False  # it was to be killed: whatever becomes of this attempt, there is no other
-        self.heavy = heavy  # its call is large
+        self.attempt = 0
+        self.begun = False
+        self.deaths = 0
+        self.kill_requested = False
+        self.heavy = heavy
         self.start_by = None if policy.deadline is None else now + policy.deadline
 
 
 class Rule(NamedTuple):
-    """One row of the table: in these states the event is taken by this method of a part of the machine."""
+    """One row of the table: what an event means in these states, and what follows.
+
+    Attributes:
+        event: the class of the event.
+        states: the states of the worker in which it is taken.
+        then: the state after it, in the usual case; `why` names the others.
+        handler: the part of the machine and its method, as "workers.on_ready".
+        why: for people.
+    """
 
     event: type[Any]
     states: tuple[State, ...]
@@ -113,102 +154,138 @@ class Rule(NamedTuple):
 _S = State
 
 RULES: tuple[Rule, ...] = (
-    Rule(ev.Spawned, (_S.STARTING, _S.STOPPING), "same", "workers.on_spawned", "its pid is known"),
-    Rule(ev.SpawnFailed, (_S.STARTING, _S.STOPPING), "DEAD", "workers.on_spawn_failed", "try again after a pause"),
+    Rule(ev.Spawned, (_S.STARTING, _S.STOPPING), "same", "workers.on_spawned", "note its pid"),
+    Rule(
+        ev.SpawnFailed,
+        (_S.STARTING, _S.STOPPING),
+        "DEAD",
+        "workers.on_spawn_failed",
+        "start another worker after a pause",
+    ),
     Rule(
         ev.Ready,
         (_S.STARTING,),
         "IDLE",
         "workers.on_ready",
-        "it may be given a task; STOPPING if it is unhealthy already",
+        "it may be given a task; STOPPING if it has said that it is unhealthy",
     ),
-    Rule(ev.Ready, (_S.STOPPING,), "same", "workers.ignore", "it will read that it is to leave"),
+    Rule(ev.Ready, (_S.STOPPING,), "same", "workers.ignore", "it has yet to read that it is to leave"),
     Rule(
         ev.InitializerFailed,
         (_S.STARTING,),
         "same",
         "workers.on_initializer_failed",
-        "no worker would do better: break",
+        "break the pool, because the initializer would raise in every worker",
     ),
-    Rule(ev.InitializerFailed, (_S.STOPPING,), "same", "workers.ignore", "it is leaving anyway"),
+    Rule(ev.InitializerFailed, (_S.STOPPING,), "same", "workers.ignore", "it leaves in any case"),
     Rule(
         ev.Finished,
         (_S.BUSY,),
         "IDLE",
         "workers.on_finished",
-        "deliver, or try again; BUSY if another task is ahead; STOPPING if it is to be replaced, or was being killed",
+        "deliver it or try again; BUSY if another task is ahead; STOPPING if the worker is being replaced or killed",
     ),
-    Rule(ev.Finished, (_S.STOPPING,), "same", "workers.ignore", "too late: whoever waited for it was told"),
-    Rule(ev.Answered, (_S.BUSY,), "same", "workers.on_answered", "it has begun the next task; send it more"),
+    Rule(ev.Finished, (_S.STOPPING,), "same", "workers.ignore", "too late: the future has an outcome already"),
+    Rule(ev.Answered, (_S.BUSY,), "same", "workers.on_answered", "it has begun its next task; send it more"),
     Rule(
         ev.TakenBack,
         (_S.BUSY, _S.STOPPING),
         "same",
         "workers.on_taken_back",
-        "back to the queue's head, or withdrawn",
+        "the tasks go back to the head of the queue, or are cancelled",
     ),
     Rule(
         ev.Dropped,
         (_S.BUSY,),
         "IDLE",
         "workers.on_dropped",
-        "BUSY as long as it runs a task; then it may be sent more",
+        "it may be sent tasks again; BUSY while it runs one",
     ),
-    Rule(ev.Dropped, (_S.STOPPING,), "same", "workers.ignore", "it gets nothing more"),
+    Rule(ev.Dropped, (_S.STOPPING,), "same", "workers.ignore", "it is sent nothing more"),
     Rule(
         ev.SendRefused,
         (_S.BUSY,),
         "STOPPING",
         "workers.on_send_refused",
-        "the task never ran: back to the queue's head",
+        "its task never ran and goes back to the head of the queue; the worker is about to end",
     ),
     Rule(
         ev.SendSkipped,
         (_S.BUSY,),
         "IDLE",
         "workers.on_send_skipped",
-        "the task was cancelled at the last moment; it never ran",
+        "its task was cancelled at the last moment and never ran",
     ),
     Rule(
         ev.ProtocolViolated,
         (_S.STARTING, _S.IDLE, _S.BUSY, _S.STOPPING),
         "same",
         "workers.on_protocol_violated",
-        "SIGKILL",
+        "SIGKILL, because nothing that it writes can be trusted",
     ),
     Rule(
         ev.ChannelClosed,
         (_S.STARTING, _S.IDLE, _S.BUSY),
         "same",
         "workers.on_channel_closed",
-        "SIGKILL, if it has not ended in a moment",
+        "SIGKILL if it has not ended after 0.2 s",
     ),
-    Rule(ev.ChannelClosed, (_S.STOPPING,), "same", "workers.ignore", "it is leaving anyway"),
-    Rule(ev.Unhealthy, (_S.STARTING, _S.BUSY), "same", "workers.on_unhealthy", "no task after this one; replace it"),
+    Rule(ev.ChannelClosed, (_S.STOPPING,), "same", "workers.ignore", "it leaves in any case"),
+    Rule(ev.Unhealthy, (_S.STARTING, _S.BUSY), "same", "workers.on_unhealthy", "replace it; it gets no further task"),
     Rule(ev.Unhealthy, (_S.IDLE,), "STOPPING", "workers.on_unhealthy", "replace it"),
-    Rule(ev.Unhealthy, (_S.STOPPING,), "same", "workers.ignore", "it is leaving anyway"),
+    Rule(ev.Unhealthy, (_S.STOPPING,), "same", "workers.ignore", "it leaves in any case"),
     Rule(ev.Outdated, (_S.STARTING, _S.IDLE), "STOPPING", "workers.on_outdated", "replace it"),
     Rule(
         ev.Outdated,
         (_S.BUSY,),
         "STOPPING",
         "workers.on_outdated",
-        "its task never ran: back to the queue's head; replace it",
+        "its task never ran and goes back to the head of the queue; replace the worker",
     ),
-    Rule(ev.Outdated, (_S.STOPPING,), "same", "workers.ignore", "it is leaving anyway"),
-    Rule(ev.LastHeartbeat, (_S.BUSY,), "same", "limits.on_last_heartbeat", "wait on, or SIGTERM, grace, SIGKILL"),
-    Rule(ev.LastHeartbeat, (_S.STARTING, _S.IDLE, _S.STOPPING), "same", "workers.ignore", "its task is over"),
-    Rule(ev.MemoryMeasured, (_S.BUSY,), "same", "limits.on_memory_measured", "SIGKILL if it is too much"),
-    Rule(ev.MemoryMeasured, (_S.STARTING, _S.IDLE, _S.STOPPING), "same", "workers.ignore", "its task is over"),
+    Rule(ev.Outdated, (_S.STOPPING,), "same", "workers.ignore", "it leaves in any case"),
+    Rule(
+        ev.LastHeartbeat,
+        (_S.BUSY,),
+        "same",
+        "limits.on_last_heartbeat",
+        "wait for the next one, or SIGTERM, and SIGKILL after the grace",
+    ),
+    Rule(
+        ev.LastHeartbeat,
+        (_S.STARTING, _S.IDLE, _S.STOPPING),
+        "same",
+        "workers.ignore",
+        "the task that was asked about is over",
+    ),
+    Rule(ev.MemoryMeasured, (_S.BUSY,), "same", "limits.on_memory_measured", "SIGKILL if it is above the limit"),
+    Rule(
+        ev.MemoryMeasured,
+        (_S.STARTING, _S.IDLE, _S.STOPPING),
+        "same",
+        "workers.ignore",
+        "the task that was asked about is over",
+    ),
     Rule(
         ev.Died,
         (_S.BUSY,),
         "DEAD",
         "workers.on_died",
-        "fail its task or try it again; requeue what never began; refill",
+        "fail its task or try it again; tasks that never began go back into the queue; start another worker",
     ),
-    Rule(ev.Died, (_S.STARTING, _S.IDLE), "DEAD", "workers.on_died", "refill, after a pause if it died young"),
-    Rule(ev.Died, (_S.STOPPING,), "DEAD", "workers.on_died", "as asked; refill if it was not replaced before"),
+    Rule(
+        ev.Died,
+        (_S.STARTING, _S.IDLE),
+        "DEAD",
+        "workers.on_died",
+        "start another worker, after a pause if this one died young",
+    ),
+    Rule(
+        ev.Died,
+        (_S.STOPPING,),
+        "DEAD",
+        "workers.on_died",
+        "it was expected; start another worker if that was not done before",
+    ),
 )
 
 

@@ -1,4 +1,4 @@
-"""What somebody may have meant who names an option that does not exist. Pure."""
+"""Suggestions for the message about an option that does not exist. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-# What other pools call it, or people do; without underscores.
+# Names that other pools use, or that people try; without underscores.
 _ALSO_CALLED = {
     "retries": ("retry", "retrys", "maxretries", "maxretry", "retrycount", "attempts", "maxattempts", "tries"),
     "max_workers": (
@@ -27,11 +27,11 @@ _ALSO_CALLED = {
     "timeout": ("tasktimeout", "timelimit", "maxtime"),
 }
 _WHOLE = {other: name for name, others in _ALSO_CALLED.items() for other in others}
-_NEAR = 0.1  # less alike than the one that is most alike, at most
+_NEAR = 0.1  # how much less similar than the most similar name a suggestion may be
 
 
 def suggestions(name: str, known: Collection[str]) -> list[str]:
-    """Return which of the known names may have been meant, the likeliest first; none, if none is alike."""
+    """Return which of the known names may have been meant, the likeliest first; none, if none is similar."""
     import difflib
 
     plain = _plain(name)

@@ -140,7 +140,7 @@ class CallPickler(ByValuePickler):
             return reduced if name is None else self._reduce_to_name(value, name)
         module: Any = getattr(value, "__module__", None)
         if module == internals.__name__ or module == namespaces.__name__ or module == reconstructors.__name__:
-            # these are most of what is not the user's; cloudpickle would examine them at length
+            # most objects that are not the user's; cloudpickle would examine them at length
             return NotImplemented
         origin = None if module == "builtins" else definitions.defining_globals(value, module)
         if origin is None:

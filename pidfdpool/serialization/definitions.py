@@ -122,7 +122,7 @@ def definition_by_id(number: int) -> Any:
     value = _sent.get(number)
     if value is None:
         raise pickle.UnpicklingError(
-            "it uses a function or class of the script that the host has deleted or defined anew since"
+            "it uses a function or class of the script that the host has since deleted or redefined"
         )
     return value
 

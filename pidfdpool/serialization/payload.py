@@ -96,12 +96,12 @@ class _NotShared(Exception):
 
 
 class _ByReferencePickler(pickle.Pickler):
-    """Pickles by reference, and refuses what is in `__main__` but not shared."""
+    """Pickles by reference, and refuses objects of `__main__` that are not shared."""
 
     shared: SharedMain
 
     def reducer_override(self, value: Any) -> Any:
-        """Raise for what is not shared; leave everything else to pickle."""
+        """Raise for an object that is not shared; leave everything else to pickle."""
         of_main = getattr(value, "__module__", None) == "__main__" and hasattr(value, "__qualname__")
         if of_main and not self.shared.covers(value):
             raise _NotShared

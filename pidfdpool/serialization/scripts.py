@@ -1,4 +1,4 @@
-"""Tells what is known of the script that is this process's `__main__`, and whether it may be run again for workers.
+"""Describes the script that is this process's `__main__`, and tells whether it may be run again for workers.
 
 `multiprocessing` runs the script again in each process that it spawns, as a module that is not called `__main__`. So
 a script that is meant to be used with processes has its work behind `if __name__ == "__main__":`. If a script has

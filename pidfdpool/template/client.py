@@ -99,7 +99,7 @@ def _spawn(boot: Boot, mask: SignalMask, program: str, is_last: bool) -> Templat
     """Start a template in a fresh interpreter. Raises UnusableInterpreter, if the program is none."""
 
     def spawn(connection: TemplateConnection, theirs: Socket, host: int, lifeline: int) -> int:
-        return launch.spawn(program, (theirs.fileno(), host, lifeline), boot.handles, connection.seal)
+        return launch.spawn(program, (theirs.fileno(), host, lifeline), boot.handles, connection.cookie)
 
     timeout = START_TIMEOUT if is_last else CANDIDATE_TIMEOUT
     return _start_launcher(boot, mask, spawn, Launcher(program, timeout, leads_group=True))

@@ -62,7 +62,7 @@ def wait_for_template(connection: TemplateConnection, launcher: Launcher, mask: 
             raise UnusableInterpreter(f"{launcher.program} is a Python of another version") from error
         problem = f"{launcher.program}, started as the pool's template, ended before it was ready: {status}"
         raise UnusableInterpreter(problem) from error
-    except framing.WireError as error:
+    except framing.ProtocolError as error:
         _end_launcher(connection, launcher, handle)
         problem = f"{launcher.program}, started as the pool's template, did not speak the template's protocol"
         raise UnusableInterpreter(problem) from error

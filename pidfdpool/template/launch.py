@@ -60,7 +60,7 @@ _IMPORTED_AFTER_A_FORK = ("atexit", "fcntl", "pidfdpool.template.preimports")
 _USED_IF_LOADED = ("cloudpickle", "concurrent.futures.process", "multiprocessing.reduction", "multiprocessing.util")
 
 
-def spawn(program: str, fds: tuple[int, int, int], handles: str, seal: int) -> int:
+def spawn(program: str, fds: tuple[int, int, int], handles: str, cookie: int) -> int:
     """Start the launcher in a fresh interpreter, with the host's interpreter options.
 
     fds: the template's end of the channel; a descriptor that is readable once the host is gone; the read end of the
@@ -71,7 +71,7 @@ def spawn(program: str, fds: tuple[int, int, int], handles: str, seal: int) -> i
     start = partial(
         native.posix_spawn,
         program,
-        [program, *_options(), "-c", _LAUNCHER, *map(str, given), handles, str(seal), _HOME, *_paths()],
+        [program, *_options(), "-c", _LAUNCHER, *map(str, given), handles, str(cookie), _HOME, *_paths()],
         os.environ,
         file_actions=[*_streams(), *((os.POSIX_SPAWN_DUP2, fd, number) for number, fd in given.items())],
         setsigmask=(),
@@ -195,7 +195,13 @@ def _fork_in_this_thread(
 
             close_copies = partial(_close_copies, connection, kept_fds)
             launch(
-                theirs.detach(), host, lifeline, boot.handles, framing.seal_of(connection.seal), boot, close_copies
+                theirs.detach(),
+                host,
+                lifeline,
+                boot.handles,
+                framing.cookie_bytes(connection.cookie),
+                boot,
+                close_copies,
             )
         finally:
             os._exit(1)

@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """Be the launcher in a fresh interpreter (exec way). The arguments are `channel host lifeline handles seal`."""
+    """Be the launcher in a fresh interpreter (exec way). The arguments are `channel host lifeline handles cookie`."""
     channel, host, lifeline_fd = fds = tuple(map(int, arguments[:3]))
     hygiene.close_inherited_descriptors(keep=fds)
     for fd in fds:
         native.set_close_on_exec(fd)
-    launch(channel, host, lifeline_fd, arguments[3], framing.seal_of(int(arguments[4])))
+    launch(channel, host, lifeline_fd, arguments[3], framing.cookie_bytes(int(arguments[4])))
 
 
 def launch(
@@ -48,7 +48,7 @@ def launch(
     host_fd: int,
     lifeline_fd: int,
     handles: str,
-    seal: bytes,
+    cookie: bytes,
     boot: Boot | None = None,
     close_copies: Callable[[], None] | None = None,
 ) -> NoReturn:
@@ -62,7 +62,7 @@ def launch(
     """
     status = 1
     try:
-        channel = Channel(native.socket_of(channel_fd), frame_rules.TO_TEMPLATE, descriptors=True, seals=seal)
+        channel = Channel(native.socket_of(channel_fd), frame_rules.TO_TEMPLATE, descriptors=True, send_cookie=cookie)
         launcher, handle_fds = os.getpid(), _open_own_handle(handles)
         with hygiene.signals_blocked():
             if not _fork_template(channel, handle_fds[0]):

@@ -102,7 +102,7 @@ class Server:
         requests: Sequence[Frame] = ()
         try:
             requests = self._channel.receive()
-        except framing.WireError:
+        except framing.ProtocolError:
             sys.excepthook(*sys.exc_info())  # some other code writes into the host's end
             self._on_host_gone()
         except (EOFError, OSError):

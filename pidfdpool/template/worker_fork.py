@@ -138,10 +138,10 @@ class WorkerForker:
         pidfds = self._boot.handles == PIDFD
         return WorkerDescriptors(end, tokens, pidfds=pidfds, capture_stderr=self._boot.capture_stderr)
 
-    def fork(self, slot: int, generation: int, seal: int, descriptors: WorkerDescriptors) -> WorkerProcess:
+    def fork(self, slot: int, generation: int, cookie: int, descriptors: WorkerDescriptors) -> WorkerProcess:
         """Fork one worker. The caller closes the descriptors afterwards, whatever happens.
 
-        seal: the worker's frames to the host carry it; see `framing.seal_of`.
+        cookie: the worker's frames to the host carry it; see `framing.cookie_bytes`.
 
         Raises:
             OSError: no process or descriptor left; there is no such worker.
@@ -151,7 +151,7 @@ class WorkerForker:
         with hygiene.signals_blocked():
             pid = native.fork()
             if not pid:
-                self._become_worker(slot, seal, descriptors, template, worker_mark)
+                self._become_worker(slot, cookie, descriptors, template, worker_mark)
         # The group must exist before the host can signal it. The worker makes the same call; either may be first.
         with suppress(OSError):
             os.setpgid(pid, pid)
@@ -165,7 +165,7 @@ class WorkerForker:
         return WorkerProcess(slot, generation, handle, worker_mark)
 
     def _become_worker(
-        self, slot: int, seal: int, descriptors: WorkerDescriptors, template: int, worker_mark: int
+        self, slot: int, cookie: int, descriptors: WorkerDescriptors, template: int, worker_mark: int
     ) -> NoReturn:
         status = 1
         try:
@@ -187,7 +187,7 @@ class WorkerForker:
             from pidfdpool.worker.process import Worker
 
             sentinel = descriptors.sentinel and descriptors.sentinel[1]
-            end = native.socket_of(descriptors.end), framing.seal_of(seal)
+            end = native.socket_of(descriptors.end), framing.cookie_bytes(cookie)
             fds = descriptors.tokens, descriptors.black_box
             status = Worker(*end, slot, self._boot, host_fd, sentinel, *fds, mark.Mark(worker_mark)).run()
         except BaseException:

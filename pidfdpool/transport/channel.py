@@ -57,17 +57,17 @@ class Channel:
         grammar: Grammar = framing.ANY,
         *,
         descriptors: bool = False,
-        seals: bytes = b"",
-        sealed: bytes = b"",
+        send_cookie: bytes = b"",
+        receive_cookie: bytes = b"",
     ) -> None:
         """Take over the socket.
 
         grammar: the frames that the other end may send. descriptors: whether descriptors may come with them.
-        seals: the bytes before each frame that this end sends by `send`. sealed: those that the other end sends.
+        send_cookie: the bytes before each frame that `send` sends. receive_cookie: those before each frame received.
         """
         self._sock = sock
-        self._decoder = framing.Decoder(grammar, sealed)
-        self._seal = seals
+        self._decoder = framing.Decoder(grammar, receive_cookie)
+        self._cookie = send_cookie
         self._accepts_descriptors = descriptors
         self._descriptors: deque[int | None] = deque()
         self._unsent: deque[tuple[Buffer, int | None]] = deque()
@@ -106,28 +106,28 @@ class Channel:
             EOFError: the other end is closed, and everything it wrote has been read.
             ConnectionResetError: as EOFError, and it did not read all that was written to it (unix(7)).
             BlockingIOError: nothing has come, for a non-blocking read.
-            WireError: it is not a frame; see also `fault`.
+            ProtocolError: it is not a frame; see also `error`.
         """
-        memory = self._decoder.wanted()
+        memory = self._decoder.get_buffer()
         if memory is not None:
             # A frame with a descriptor is small, so none can arrive while a large buffer is being filled.
             count = self._sock.recv_into(memory, 0, flags)
             if not count:
                 raise EOFError
             self.received += count
-            return self._decoder.filled(count)
+            return self._decoder.buffer_updated(count)
         data = (
             self._receive_with_descriptors(flags) if self._accepts_descriptors else self._sock.recv(_READ_SIZE, flags)
         )
         if not data:
             raise EOFError
         self.received += len(data)
-        return self._decoder.feed(data)
+        return self._decoder.feed_data(data)
 
     @property
-    def fault(self) -> framing.WireError | None:
+    def error(self) -> framing.ProtocolError | None:
         """The error that follows the frames received last; None: there is none so far."""
-        return self._decoder.fault
+        return self._decoder.error
 
     def receive_nowait(self) -> list[Frame]:
         """Do the same as `receive`, without waiting."""
@@ -200,9 +200,9 @@ class Channel:
     def send(self, pieces: Sequence[Buffer], descriptor: int | None = None) -> None:
         """Send all of one frame, and wait as long as that takes. The caller still owns the descriptor."""
         if descriptor is None and len(pieces) == 2 and len(pieces[1]) <= _MAX_JOINED:
-            self._sock.sendall(b"".join((self._seal, pieces[0], pieces[1])), _socket.MSG_NOSIGNAL)
+            self._sock.sendall(b"".join((self._cookie, pieces[0], pieces[1])), _socket.MSG_NOSIGNAL)
             return
-        pieces = [self._seal + bytes(pieces[0]), *pieces[1:]]
+        pieces = [self._cookie + bytes(pieces[0]), *pieces[1:]]
         ancillary = [] if descriptor is None else [_scm_rights(descriptor)]
         sent = self._sock.sendmsg(pieces, ancillary, _socket.MSG_NOSIGNAL)
         for piece in pieces:

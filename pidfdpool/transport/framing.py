@@ -1,15 +1,17 @@
-"""Frames <-> bytes. Pure: no socket, no process; `channel` moves the bytes.
+"""Encodes and decodes frames, the messages on a channel. Pure: no socket, no process; `channel` moves the bytes.
 
-A channel is a stream, so each message is framed: a fixed header, the length of each buffer, the buffers.
+Both ends of each channel use it, on the thread that reads or writes there. A channel is a stream, so each message is
+framed: a fixed header, the length of each buffer, the buffers.
 
     kind u8 | buffers u8 | slot u16 | generation u32 | value i64 | length u64 x buffers | the buffers
 
-`value` is a task's id, a pid, an errno or a wait status, as the kind says. A buffer is opaque here: `payload`
-makes and reads it. Numbers are little-endian; both ends run on one machine and come from one version.
+`value` is a task's id, a pid, an errno or a wait status, depending on the kind. The contents of buffers mean nothing
+here; `serialization.payload` makes and reads them. Numbers are little-endian; both ends run on one machine and have
+the same version.
 
-On a worker's own channel nobody needs to be told which worker it is, so slot and generation mean something else
-there: of a TASK its flags and its attempt; of a RESULT or an ERROR flags and how long the task took (`took`), and the
-worker's memory in KiB.
+On a worker's own channel both ends know the worker, so slot and generation mean something else there. In a TASK they
+are its flags and its attempt. In a RESULT or an ERROR they are flags together with the task's duration
+(`decode_duration`), and the worker's memory in KiB.
 """
 
 from __future__ import annotations
@@ -24,58 +26,58 @@ if TYPE_CHECKING:
     Buffer: TypeAlias = bytes | bytearray | memoryview
 
 HEADER = struct.Struct("<BBHIq")
-_OF_ONE = struct.Struct("<BBHIqQ")  # the header and the length of a frame with one buffer, as nearly all are
+_OF_ONE = struct.Struct("<BBHIqQ")  # the header and the length of a frame with one buffer, as most have
 _LENGTHS = [struct.Struct(f"<{count}Q") for count in range(256)]
 
-# host -> worker; the first two are done in the order in which they come
+# host -> worker; the worker carries out the first two in the order in which they come
 TASK = 1  # value: the task's id; slot: flags, see below; generation: the attempt; buffers: the pickled call
 EXIT = 2
 MAP_SEGMENT = 3  # with a descriptor: a segment; value: its number; slot: its role; generation: its pages
-UNMAP_SEGMENT = 4  # value: the number of a segment that is used no more
-EXPECT_DESCRIPTORS = 5  # descriptors are coming; with one that nobody needs, see Channel.take_descriptors
+UNMAP_SEGMENT = 4  # value: the number of a segment that is no longer used
+EXPECT_DESCRIPTORS = 5  # with a descriptor that nobody needs: others will follow, see Channel.accept_descriptors
 
 # flags of TASK
-HAS_DEADLINE = 1  # the last buffer is not the call's: it is the deadline, DEADLINE.pack(time.monotonic() value)
-SPARE_DESCENDANTS = 2  # what the task starts, and what leaves the process group, outlives the worker
-CALL_IN_SEGMENT = 4  # the call lies in a segment; its one buffer is the reference
-HAS_LEASE = 8  # one buffer more, before the deadline: LOAN, a segment that the result may be written into
+HAS_DEADLINE = 1  # the last buffer is not part of the call: it is DEADLINE.pack(a time of time.monotonic())
+SPARE_DESCENDANTS = 2  # processes that the task starts and that leave the process group outlive the worker
+CALL_IN_SEGMENT = 4  # the call is in a segment; its one buffer is the reference
+HAS_LEASE = 8  # one more buffer, before the deadline: LEASE, a segment that the result may be written into
 USES_SEGMENTS = CALL_IN_SEGMENT | HAS_LEASE
 NEEDS_SCRIPT = 16  # only for workers that were forked after the script had been run again
 
 LEASE = struct.Struct("<Q")  # a segment's number
 
-# flags of RESULT and ERROR, in slot: 0 where the TASK said nothing of segments
-HAS_SEGMENT_FLAGS = 1  # it did
-RESULT_IN_SEGMENT = 2  # the result lies in the segment that was lent; its one buffer is the reference
-CALL_SEGMENT_FREE = 4  # nobody looks at the call's segment any more
-LEASE_NOT_RECEIVED = 8  # the segment that was lent did not reach the worker
-SEGMENT_FLAGS = 15  # all of them
-_TICK = 16e-6  # seconds: what the rest of slot counts
+# flags of RESULT and ERROR, in slot: 0 if the TASK had no flag about segments
+HAS_SEGMENT_FLAGS = 1  # the TASK had one
+RESULT_IN_SEGMENT = 2  # the result is in the leased segment; its one buffer is the reference
+CALL_SEGMENT_FREE = 4  # nobody reads the call's segment any more
+LEASE_NOT_RECEIVED = 8  # the leased segment did not reach the worker
+SEGMENT_FLAGS = 15  # the mask of these flags
+_TICK = 16e-6  # seconds; the unit of the rest of slot
 _MAX_TICKS = 2**12 - 1
 
 DEADLINE = struct.Struct("<d")
-MAX_ATTEMPTS = 2**32 - 1  # what the frame has room for; a task is told no higher number of its own
-_SEAL = struct.Struct("<I")
+MAX_ATTEMPTS = 2**32 - 1  # the largest that a frame can hold; later attempts are told this number
+_COOKIE = struct.Struct("<I")
 
 # worker -> host
 READY = 10
 RESULT = 11  # value: the task's id; slot and generation: see above; buffers: the pickled result
 ERROR = 12  # as RESULT; buffers: the pickled exception, its traceback as UTF-8 text
 INITIALIZER_FAILED = 13  # buffers: as ERROR
-DROPPED = 15  # value: so many of the tasks that were taken back came up, and were passed over
+DROPPED = 15  # value: the number of taken-back tasks that the worker came to and skipped
 UNHEALTHY = 14  # buffers: the reason as UTF-8 text; the worker wants to be replaced
 CALL_NOT_RECEIVED = 16  # value: the task's id; its segment did not reach the worker, which waits for the call itself
-OUTDATED = 17  # the next task needs the script, which this worker does not have: it begins none any more, and leaves;
-# value 1: that has turned out when the task was rebuilt, and the template may not know it yet
+OUTDATED = 17  # the next task needs the script, which this worker does not have: it begins no more tasks, and exits;
+# value 1: it noticed this when it rebuilt the task, and the template may not know it yet
 
 # host -> template
-BOOT = 20  # buffers: what the template must know, see template.boot
-SPAWN = 21  # with a descriptor: the worker's end of its channel; value: what it seals its frames with, see `seal_of`
-SIGNAL = 22  # value: signal number; only where there are no pidfds
+BOOT = 20  # buffers: what the template must know, see `worker.boot`
+SPAWN = 21  # with a descriptor: the worker's end of its channel; value: its cookie
+SIGNAL = 22  # value: the signal's number; only without pidfds
 STOP = 23
-INHERITED = 24  # with a descriptor: one that the initializer's arguments need; comes before BOOT
-TOKENS = 25  # with a descriptor: the tokens of the worker that the next SPAWN asks for
-RUN_SCRIPT = 26  # run the script again, for the workers that are asked for from now on
+INHERITED = 24  # with a descriptor that the initializer's arguments need; before BOOT
+TOKENS = 25  # with a descriptor: the tokens of the worker that the next SPAWN requests
+RUN_SCRIPT = 26  # run the script again, for the workers that are requested from now on
 
 # template -> host
 LAUNCHED = 30  # with a descriptor: the launcher's pidfd
@@ -84,41 +86,41 @@ BOOTED = 32  # the preload is done: from now on requests are answered at once
 PRELOAD_FAILED = 33  # buffers: as ERROR
 SPAWNED = 34  # value: the worker's pid; with a descriptor: its pidfd
 SPAWN_FAILED = 35  # value: the errno; from the launcher: there is no template
-DIED = 36  # value: the wait status; buffers: USAGE.pack(peak RSS in bytes, seconds of CPU time)
-BLACK_BOX = 37  # with a descriptor: the worker's black box; comes before its SPAWNED
+DIED = 36  # value: the wait status; buffers: USAGE.pack(peak RSS in bytes, CPU time in seconds)
+BLACK_BOX = 37  # with a descriptor: the worker's black box; before its SPAWNED
 STDERR = 38  # with a descriptor: the read end of the worker's standard error, if it is captured; before its SPAWNED
 
 USAGE = struct.Struct("<qd")
 
 _KINDS = frozenset({TASK, EXIT, *range(3, 6), *range(10, 18), *range(20, 27), *range(30, 39)})
 
-MAX_LENGTH = 1 << 46  # bytes; no process has room for a buffer that is longer
-_GROWTH = 1 << 20  # bytes: so much memory is had at a time for a buffer whose bytes are still to come
+MAX_LENGTH = 1 << 46  # bytes; no process has room for a longer buffer
+_GROWTH = 1 << 20  # bytes; the memory of a buffer whose bytes are still to come grows in such steps
 _ZEROS = memoryview(bytes(_GROWTH))
-_DISCARDED = bytearray(1 << 14)  # for bytes that nobody wants; what is in there means nothing
+_DISCARDED = bytearray(1 << 14)  # memory for bytes that are discarded
 
 
-def seal_of(number: int) -> bytes:
-    """Return what stands before each frame of a worker. number: what SPAWN said; 0: nothing."""
-    return _SEAL.pack(number) if number else b""
+def cookie_bytes(number: int) -> bytes:
+    """Return the bytes before each frame of a worker or the template. number: its cookie; 0: there are none."""
+    return _COOKIE.pack(number) if number else b""
 
 
 def encode_duration(seconds: float) -> int:
-    """Return how long a task took in the form in which its answer says so, in slot, beside the flags."""
+    """Return a task's duration in the form in which its answer carries it: in slot, beside the flags."""
     return min(int(seconds / _TICK) + 1, _MAX_TICKS) << 4
 
 
 def decode_duration(slot: int) -> float:
-    """Return the seconds that a task took: rounded up, and not more than 66 ms."""
+    """Return a task's duration in seconds: rounded up, and at most 66 ms."""
     return (slot >> 4) * _TICK
 
 
-class WireError(Exception):
-    """The bytes are not a frame that can come from there: somebody else wrote into the channel. It says what came."""
+class ProtocolError(Exception):
+    """The bytes are not a frame that may come from there: something else wrote into the channel. Says what came."""
 
 
 class Frame:
-    """One message as it came in."""
+    """One message that was received."""
 
     __slots__ = ("buffers", "generation", "kind", "slot", "value")
 
@@ -137,7 +139,7 @@ class Frame:
 def encode(
     kind: int, slot: int = 0, generation: int = 0, value: int = 0, buffers: Sequence[Buffer] = ()
 ) -> list[Buffer]:
-    """Return the pieces of one frame, ready for a gathering write; the buffers are not copied."""
+    """Return the pieces of one frame for a gathering write; the buffers are not copied."""
     count = len(buffers)
     if count == 1:
         return [_OF_ONE.pack(kind, 1, slot, generation, value, len(buffers[0])), buffers[0]]
@@ -148,15 +150,15 @@ def encode(
 
 
 class MissingBuffers(list["Buffer"]):
-    """What a frame has in the place of its buffers if there was no memory for them: nothing."""
+    """Takes the place of a frame's buffers if there was no memory for them. It is empty."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.size = size  # bytes of all of them
+        self.size = size  # bytes of all buffers
 
 
 class Rule:
-    """What the frames of one kind have to be like; see `frame_rules`."""
+    """What the frames of one kind must be like; see `frame_rules`."""
 
     __slots__ = ("check", "fewest", "longest", "most")
 
@@ -169,7 +171,7 @@ class Rule:
     ) -> None:
         """Set what is allowed.
 
-        fewest, most: buffers. Default: as many as `fewest`. longest: bytes of a buffer.
+        fewest, most: number of buffers. Default of most: `fewest`. longest: bytes of a buffer.
         check: returns what is wrong with slot, value and the buffers' lengths; "": nothing.
         """
         self.fewest = fewest
@@ -179,9 +181,9 @@ class Rule:
 
 
 class Grammar:
-    """The kinds of frames that may come from one side, and what they have to be like.
+    """The kinds of frames that may come from one side, and what they must be like.
 
-    Nearly all frames are of one kind, and have one buffer. That kind is `usual`: such a frame needs no other look
+    Nearly all frames are of one kind and have one buffer. That kind is `usual`: such a frame needs no other check,
     unless one of the flags `special` is set in its slot.
     """
 
@@ -193,63 +195,63 @@ class Grammar:
         self.special = special
 
     def check_kind(self, kind: int, count: int | None = None) -> None:
-        """Check what the first bytes of a frame say. count: of buffers; None: it has not come yet.
+        """Check the first bytes of a frame. count: of buffers; None: it has not come yet.
 
         Raises:
-            WireError: no such frame can come from there.
+            ProtocolError: no such frame may come from there.
         """
         rule = self._rules.get(kind)
         if rule is None:
-            raise WireError(f"a frame of unknown kind {kind}")
+            raise ProtocolError(f"a frame of unknown kind {kind}")
         if count is not None and not rule.fewest <= count <= rule.most:
             wanted = rule.fewest if rule.fewest == rule.most else f"{rule.fewest} to {rule.most}"
-            raise WireError(f"a frame of kind {kind} with {count} buffers instead of {wanted}")
+            raise ProtocolError(f"a frame of kind {kind} with {count} buffers instead of {wanted}")
 
     def check(self, kind: int, slot: int, value: int, lengths: Sequence[int]) -> None:
-        """Check the head of a frame.
+        """Check the header and the lengths of a frame.
 
         Raises:
-            WireError: no such frame can come from there.
+            ProtocolError: no such frame may come from there.
         """
         rule = self._rules[kind]
         if lengths and (max(lengths) > rule.longest or sum(lengths) > MAX_LENGTH):
-            raise WireError(f"a frame of kind {kind} with a buffer of {max(lengths)} bytes")
-        told = "" if rule.check is None else rule.check(slot, value, lengths)
-        if told:
-            raise WireError(f"a frame of kind {kind} with {told}")
+            raise ProtocolError(f"a frame of kind {kind} with a buffer of {max(lengths)} bytes")
+        problem = "" if rule.check is None else rule.check(slot, value, lengths)
+        if problem:
+            raise ProtocolError(f"a frame of kind {kind} with {problem}")
 
 
 ANY = Grammar({kind: Rule(0, 255) for kind in _KINDS})
 
 
 class Decoder:
-    """Bytes in, frames out, in whatever pieces the stream delivers them. Not thread-safe.
+    """Takes bytes in whatever pieces the stream delivers them, and returns frames. Not thread-safe.
 
-    Small frames are cut from what `feed` is given. For a buffer that did not arrive whole `wanted` asks the reader to
-    receive straight into its memory, so that a large payload is copied once, by the kernel. That memory grows as the
-    bytes come: who writes a length has not got the bytes yet. If there is no memory, the buffers of this one frame
-    are `Lost`, and the rest of its bytes is read past.
+    Small frames are cut from what `feed_data` is given. If a buffer did not arrive whole, `get_buffer` asks the
+    reader to receive straight into its memory, so that the kernel copies a large payload only once. That memory grows
+    as the bytes come, because a length in a header does not prove that the bytes will follow. If there is no memory,
+    the buffers of this one frame are `MissingBuffers`, and the rest of its bytes is discarded.
 
-    What does not follow the grammar is a fault. Frames that were complete before it count.
+    A frame that does not follow the grammar is an error. Frames that were complete before it count.
     """
 
-    def __init__(self, grammar: Grammar = ANY, seal: bytes = b"") -> None:
-        """seal: stands before each frame, so that nobody who does not know it can write one."""
+    def __init__(self, grammar: Grammar = ANY, cookie: bytes = b"") -> None:
+        """cookie: the bytes before each frame; whoever does not know them cannot write a frame."""
         self._grammar = grammar
-        self._seal = seal
-        self._of_one = struct.Struct(f"<{len(seal)}s{_OF_ONE.format[1:]}")
-        self._header = struct.Struct(f"<{len(seal)}s{HEADER.format[1:]}")
-        self._rest = b""
+        self._cookie = cookie
+        self._of_one = struct.Struct(f"<{len(cookie)}s{_OF_ONE.format[1:]}")
+        self._header = struct.Struct(f"<{len(cookie)}s{HEADER.format[1:]}")
+        self._unparsed = b""
         self._frame: Frame | None = None
         self._lengths: list[int] = []  # of the buffers still to come, the next one last
-        self._size = 0  # bytes of all its buffers
-        self._body: bytearray | None = None  # of the buffer that is being filled; _SINK: it is read past
+        self._size = 0  # bytes of all buffers of the frame
+        self._body: bytearray | None = None  # the buffer that is being filled; _DISCARDED: its bytes are dropped
         self._length = self._filled = 0
         self._view: memoryview | None = None
-        self.fault: WireError | None = None  # the stream cannot be used any more
+        self.error: ProtocolError | None = None  # if set, the stream cannot be used any more
 
-    def wanted(self) -> memoryview | None:
-        """Return the memory to receive into next, then call `filled`; or None: then call `feed`."""
+    def get_buffer(self) -> memoryview | None:
+        """Return the memory to receive into next, then call `buffer_updated`; None: call `feed_data` next."""
         if self._body is None:
             return None
         if self._body is not _DISCARDED and self._filled == len(self._body):
@@ -260,55 +262,55 @@ class Decoder:
             self._view = memoryview(self._body)[self._filled :]
         return self._view
 
-    def filled(self, count: int) -> list[Frame]:
-        """Take note of `count` bytes received into `wanted()`; return the frames now complete.
+    def buffer_updated(self, count: int) -> list[Frame]:
+        """Take the `count` bytes that were received into `get_buffer()`; return the frames that are now complete.
 
         Raises:
-            WireError: as `feed`.
+            ProtocolError: as `feed_data`.
         """
         assert self._view is not None
         assert self._body is not None
         assert self._frame is not None
-        self._view.release()  # or the memory could not grow
+        self._view.release()  # with a view the memory could not grow
         self._filled += count
         if self._filled < self._length:
             return []
         if self._body is not _DISCARDED:
             self._frame.buffers.append(self._body)
         self._body = None
-        return self.feed(b"")
+        return self.feed_data(b"")
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """Take the next bytes of the stream; return the frames now complete.
+    def feed_data(self, data: bytes) -> list[Frame]:
+        """Take the next bytes of the stream; return the frames that are now complete.
 
         Raises:
-            WireError: these bytes are no frame; the stream cannot be used any more. Where frames were complete before
-                them, these are returned, and `fault` is set.
+            ProtocolError: the bytes are not a frame; the stream cannot be used any more. If frames were complete
+                before them, these are returned instead, and `error` is set.
         """
-        if self.fault is not None:
-            raise self.fault
+        if self.error is not None:
+            raise self.error
         frames: list[Frame] = []
-        if self._rest:
-            data, self._rest = self._rest + data, b""
-        grammar, seal, unpack = self._grammar, self._seal, self._of_one.unpack_from
+        if self._unparsed:
+            data, self._unparsed = self._unparsed + data, b""
+        grammar, cookie, unpack = self._grammar, self._cookie, self._of_one.unpack_from
         usual, special, least = grammar.usual, grammar.special, self._of_one.size
         position, end = 0, len(data)
         while True:
             if self._frame is None:
                 while end - position >= least:
-                    mark, kind, count, slot, generation, value, length = unpack(data, position)
+                    prefix, kind, count, slot, generation, value, length = unpack(data, position)
                     body = position + least
                     after = body + length
-                    if kind != usual or count != 1 or mark != seal or slot & special or after > end:
+                    if kind != usual or count != 1 or prefix != cookie or slot & special or after > end:
                         break
                     frames.append(Frame(kind, slot, generation, value, [data[body:after]]))
                     position = after
                 if position == end:
                     return frames
             try:
-                frame, position = self._cut(data, position)
-            except WireError as error:
-                self.fault = error
+                frame, position = self._next_frame(data, position)
+            except ProtocolError as error:
+                self.error = error
                 if not frames:
                     raise
                 return frames
@@ -316,16 +318,16 @@ class Decoder:
                 return frames
             frames.append(frame)
 
-    def _cut(self, data: bytes, position: int) -> tuple[Frame | None, int]:
-        """Return the frame at this place, or the one that was begun, and its end. None: it has not come whole yet.
+    def _next_frame(self, data: bytes, position: int) -> tuple[Frame | None, int]:
+        """Return the frame that begins here, or that was begun before, and its end. None: it is not complete yet.
 
         Raises:
-            WireError: as `feed`.
+            ProtocolError: as `feed_data`.
         """
         if self._frame is None:
-            body = self._begin(data, position)
+            body = self._parse_header(data, position)
             if not body:
-                self._rest = data[position:]
+                self._unparsed = data[position:]
                 return None, position
             position = body
         frame = self._frame
@@ -334,7 +336,7 @@ class Decoder:
             length = self._lengths.pop()
             if len(data) - position < length:
                 self._length, self._filled = length, len(data) - position
-                self._body = self._memory(frame, data[position:])
+                self._body = self._allocate(frame, data[position:])
                 return None, position
             if type(frame.buffers) is list:
                 frame.buffers.append(data[position : position + length])
@@ -342,23 +344,23 @@ class Decoder:
         self._frame = None
         return frame, position
 
-    def _begin(self, data: bytes, position: int) -> int:
-        """Begin a frame and return where its buffers begin; 0 if too little has come for that.
+    def _parse_header(self, data: bytes, position: int) -> int:
+        """Begin a frame and return where its buffers begin; 0: too few bytes have come.
 
         Raises:
-            WireError: it is none. As little as has come is looked at: nobody may ever write the rest.
+            ProtocolError: it is not a frame. Even a few bytes are checked, because the rest may never come.
         """
-        there = len(data) - position
-        if not there:
+        available = len(data) - position
+        if not available:
             return 0
-        seal, grammar = self._seal, self._grammar
-        if not data.startswith(seal[:there], position):
-            raise WireError(f"the bytes {data[position : position + 16]!r}, which its loop has not written")
-        if there <= len(seal):
+        cookie, grammar = self._cookie, self._grammar
+        if not data.startswith(cookie[:available], position):
+            raise ProtocolError(f"the bytes {data[position : position + 16]!r}, which are no frame of its own")
+        if available <= len(cookie):
             return 0
-        count = data[position + len(seal) + 1] if there > len(seal) + 1 else None
-        grammar.check_kind(data[position + len(seal)], count)
-        if there < self._header.size:
+        count = data[position + len(cookie) + 1] if available > len(cookie) + 1 else None
+        grammar.check_kind(data[position + len(cookie)], count)
+        if available < self._header.size:
             return 0
         _, kind, count, slot, generation, value = self._header.unpack_from(data, position)
         body = position + self._header.size
@@ -374,15 +376,15 @@ class Decoder:
 
     # ---- memory for a buffer that did not arrive whole -------------------------------------------------------
 
-    def _memory(self, frame: Frame, begun: bytes) -> bytearray:
-        """Return memory that holds what has come of a buffer, and has room for what may come soon."""
+    def _allocate(self, frame: Frame, received: bytes) -> bytearray:
+        """Return memory that holds the bytes of a buffer that came, with room for those that may come soon."""
         if type(frame.buffers) is list:
             try:
-                body = bytearray(min(self._length, max(len(begun), _GROWTH)))
-                body[: len(begun)] = begun
+                body = bytearray(min(self._length, max(len(received), _GROWTH)))
+                body[: len(received)] = received
                 return body
             except MemoryError:
-                self._lose(frame)
+                self._drop_buffers(frame)
         return _DISCARDED
 
     def _grow(self, body: bytearray) -> None:
@@ -390,9 +392,9 @@ class Decoder:
             body += _ZEROS[: self._length - len(body)]
         except MemoryError:
             assert self._frame is not None
-            self._lose(self._frame)
+            self._drop_buffers(self._frame)
             self._body = _DISCARDED
 
-    def _lose(self, frame: Frame) -> None:
-        """Let go of the buffers of a frame for which there is no memory."""
+    def _drop_buffers(self, frame: Frame) -> None:
+        """Drop the buffers of a frame for which there is no memory."""
         frame.buffers = MissingBuffers(self._size)

@@ -45,7 +45,7 @@ class Worker:
     def __init__(
         self,
         end: Socket,
-        seal: bytes,
+        cookie: bytes,
         slot: int,
         boot: Boot,
         host_fd: int,
@@ -56,10 +56,10 @@ class Worker:
     ) -> None:
         """Take over the descriptors.
 
-        end, seal: the worker's end of its channel, and what it writes before each frame.
+        end, cookie: the worker's end of its channel, and what it writes before each frame.
         host_fd: readable once the host is gone. sentinel: in the fallback, what this process holds open for its life.
         """
-        self._channel = Channel(end, frame_rules.TO_WORKER, seals=seal)
+        self._channel = Channel(end, frame_rules.TO_WORKER, send_cookie=cookie)
         self._segments = LeasedSegments(self._channel)
         self._send_lock = native.lock()
         self._unsent_reasons: deque[str] = deque()  # why this worker is unhealthy

@@ -125,7 +125,7 @@ def test_the_childs_collector_waits_for_no_thread_that_was_not_copied(pool, fork
             done.wait()
 
     def child():
-        inner._owner_is_lost(None)
+        inner._note_lost_owner(None)
         inner.core.poller.__del__()
 
     thread = threading.Thread(target=hold)
@@ -167,14 +167,14 @@ class Held:
 def guards(pool):
     """Return every lock of ours that another thread may hold at a fork, whatever it is doing."""
     inner = pool._pool
-    (guided,) = pool._maps
+    (adaptive_map,) = pool._maps
     arena = inner.leases.arena
     return {  # in the order in which they are taken
         "of who serves": inner.core.poller.serving,
-        "of the map": guided._lock,
+        "of the map": adaptive_map._lock,
         "of the executor": pool._lock,
-        "of all pools": lifecycle._guard,
-        "of who notices a fork": lifecycle._noticing.setdefault(os.getpid(), threading.RLock()),
+        "of all pools": lifecycle._lock,
+        "of who notices a fork": lifecycle._fork_locks.setdefault(os.getpid(), threading.RLock()),
         "of a future": pool.submit(calls.sleep, 0.5)._condition,
         "of the pool": inner.core.lock,
         "of the segments": arena._lock,

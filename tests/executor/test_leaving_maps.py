@@ -70,7 +70,7 @@ class Map:
 
 TIMED = {"timeout": 60}  # each call is a task: the pool sizes no chunks
 KINDS = {
-    "guided": {},
+    "adaptive": {},
     "single": {"chunksize": 1},
     "chunks": {"chunksize": 3},
     "timed": {"options": TIMED},

@@ -15,7 +15,7 @@ GRAMMARS = {
 }
 LENGTHS = (0, 1, 7, 8, 16, 24, 100, 5000, 70_000, 1 << 20, 3 << 30, 1 << 46, 1 << 63, (1 << 64) - 1)
 NUMBERS = (0, 1, 2, 7, -1, 1 << 31, 1 << 40, (1 << 63) - 1, -(1 << 63))
-SEALS = (b"", b"\x07\xf1\x00\x99")
+COOKIES = (b"", b"\x07\xf1\x00\x99")
 _HEADER = struct.Struct("<BBHIq")
 
 
@@ -38,12 +38,12 @@ def frame(draw: random.Random, kinds: list[int]) -> bytes:
     return head + struct.pack(f"<{count}Q", *sizes) + body
 
 
-def stream(draw: random.Random, kinds: list[int], seal: bytes) -> bytes:
+def stream(draw: random.Random, kinds: list[int], cookie: bytes) -> bytes:
     """Return what somebody may have written into a channel."""
     parts = []
     for _ in range(draw.randrange(1, 5)):
         if draw.random() < 0.9:
-            parts.append(seal)
+            parts.append(cookie)
         parts.append(frame(draw, kinds))
     if draw.random() < 0.3:
         parts.insert(

@@ -43,30 +43,30 @@ def check(right: object, what: str) -> None:
 # ---- frames -------------------------------------------------------------------------------------------------------
 
 
-def decoded(draw: random.Random, side: str, seal: bytes) -> tuple[list[framing.Frame], int]:
+def decoded(draw: random.Random, side: str, cookie: bytes) -> tuple[list[framing.Frame], int]:
     """Decode a stream as a channel would, in pieces; return the frames and how many bytes came."""
-    data = inputs.stream(draw, _KINDS[side], seal)
-    decoder = framing.Decoder(inputs.GRAMMARS[side], seal)
+    data = inputs.stream(draw, _KINDS[side], cookie)
+    decoder = framing.Decoder(inputs.GRAMMARS[side], cookie)
     frames: list[framing.Frame] = []
     at = 0
     try:
         while at < len(data):
-            into = decoder.wanted()
+            into = decoder.get_buffer()
             if into is None:
                 piece = data[at : at + draw.choice((1, 5, 64, 1 << 16))]
-                frames += decoder.feed(piece)
+                frames += decoder.feed_data(piece)
             else:
                 piece = data[at : at + min(len(into), draw.choice((1, 500, 1 << 16)))]
                 into[: len(piece)] = piece
                 del into
-                frames += decoder.filled(len(piece))
+                frames += decoder.buffer_updated(len(piece))
             at += len(piece)
             held = 0 if decoder._body is None else len(decoder._body)
             check(held <= at + _BOUND, f"{held} bytes were had for {at} that had come")
-            if decoder.fault is not None:
+            if decoder.error is not None:
                 break
-    except framing.WireError as error:
-        check(decoder.fault is error, "a fault is not remembered")
+    except framing.ProtocolError as error:
+        check(decoder.error is error, "a fault is not remembered")
         check(str(error), "a fault without words")
     check(sum(len(b) for f in frames for b in f.buffers) <= len(data), "more came out than went in")
     return frames, len(data)
@@ -75,7 +75,7 @@ def decoded(draw: random.Random, side: str, seal: bytes) -> tuple[list[framing.F
 def frames(draw: random.Random) -> int:
     """Decode frames of every side by its grammar: what is accepted has what its kind needs."""
     side = draw.choice(list(_KINDS))
-    came, size = decoded(draw, side, draw.choice(inputs.SEALS))
+    came, size = decoded(draw, side, draw.choice(inputs.COOKIES))
     for frame in came:
         counts = [len(buffer) for buffer in frame.buffers]
         check(frame.kind in inputs.GRAMMARS[side]._rules, "a kind from the wrong side")
@@ -155,10 +155,10 @@ def answers(draw: random.Random) -> int:
     raw = b"".join(bytes(piece) for piece in framing.encode(kind, flags, 0, number, buffers))
     link = SimpleNamespace(account=host.account)
     try:
-        for frame in framing.Decoder(inputs.GRAMMARS["a worker to the host"]).feed(raw):
+        for frame in framing.Decoder(inputs.GRAMMARS["a worker to the host"]).feed_data(raw):
             host.leases.settle(link, frame)
             be_told(frame)
-    except framing.WireError as error:
+    except framing.ProtocolError as error:
         check(str(error), "a fault without words")
     host.account.leased.clear()
     return len(raw)

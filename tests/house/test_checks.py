@@ -89,15 +89,15 @@ def test_a_value_without_text_does_not_hide_what_is_wrong():
 
 
 def test_to_wait_is_possible_for_any_number_of_seconds():
-    assert checks.wait("timeout", None) is None
+    assert checks.wait_time("timeout", None) is None
     for never in (math.inf, 1e300, 10**400, 10**10, decimal.Decimal("Infinity")):
-        assert checks.wait("timeout", never) is None, "longer than anybody waits"
-    assert checks.wait("timeout", fractions.Fraction(1, 2)) == 0.5
-    assert checks.wait("timeout", True) == 1, "as in the standard library"
-    assert checks.wait("timeout", -math.inf) < 0
+        assert checks.wait_time("timeout", never) is None, "longer than anybody waits"
+    assert checks.wait_time("timeout", fractions.Fraction(1, 2)) == 0.5
+    assert checks.wait_time("timeout", True) == 1, "as in the standard library"
+    assert checks.wait_time("timeout", -math.inf) < 0
     for wrong in (math.nan, decimal.Decimal("sNaN")):
         with pytest.raises(ValueError, match="timeout must be a number of seconds, or None, not"):
-            checks.wait("timeout", wrong)
+            checks.wait_time("timeout", wrong)
     for wrong in ("5", 5j, datetime.timedelta(seconds=5)):
         with pytest.raises(TypeError, match="timeout must be a number of seconds, or None, not"):
-            checks.wait("timeout", wrong)
+            checks.wait_time("timeout", wrong)

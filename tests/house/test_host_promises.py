@@ -85,11 +85,11 @@ EXCEPTIONS = {
     ("process/hygiene.py", "start_faulthandler", "faulthandler.enable"): "in workers",
     ("records.py", "_constructor", "exec"): "what it runs is of its own making",
     ("records.py", "_constructor", "compile"): "what it runs is of its own making",
-    ("serialization/reconstructors.py", "lazy_import", "exec"): "a statement of its own making",
-    ("serialization/reconstructors.py", "type_alias", "exec"): "a statement of its own making",
-    ("serialization/reconstructors.py", "type_alias", "eval"): "a call of its own making",
+    ("serialization/reconstructors.py", "make_lazy_import", "exec"): "a statement of its own making",
+    ("serialization/reconstructors.py", "make_type_alias", "exec"): "a statement of its own making",
+    ("serialization/reconstructors.py", "make_type_alias", "eval"): "a call of its own making",
     ("transport/black_box.py", "record_stacks", "faulthandler.register"): "in workers",
-    ("transport/black_box.py", "forget_stacks", "faulthandler.unregister"): "in what workers fork",
+    ("transport/black_box.py", "stop_recording_stacks", "faulthandler.unregister"): "in what workers fork",
 }
 BY_PIDFD = {place for place, reason in EXCEPTIONS.items() if reason.startswith("P_PIDFD")}
 FOREIGN_LOADERS = {"ctypes", "_ctypes"}

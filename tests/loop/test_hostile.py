@@ -43,7 +43,7 @@ def costs_only_itself(pool, function, *arguments, **keywords):
 
 # ---- what is written into the channel ----------------------------------------------------------------------------
 
-# Whoever writes these does not know the channel's seal. By themselves, many of them could be frames, or begin some.
+# Whoever writes these does not know the channel's cookie. By themselves, many of them could be frames, or begin some.
 STRAY = {
     "text": b"a line of text\n",
     "a newline, which is the kind of READY": b"\n",
@@ -77,7 +77,7 @@ def test_bytes_that_are_not_the_workers_own_cost_only_the_task_that_wrote_them(p
     assert peak() - before < 64 << 20, "no memory is had for what has not come"
 
 
-# The same for who knows the seal: each kind with too few and too many buffers, and numbers that cannot be.
+# The same for who knows the cookie: each kind with too few and too many buffers, and numbers that cannot be.
 SEALED = {
     "RESULT without buffers": {"kind": framing.RESULT},
     "RESULT in a segment that was not lent": {"kind": framing.RESULT, "slot": 3, "buffers": [bytes(16)]},
@@ -111,7 +111,7 @@ SEALED = {
 
 def test_frames_that_no_loop_writes_cost_only_the_worker_that_writes_them(pool):
     for what, arguments in SEALED.items():
-        error = costs_only_itself(pool, hostile.sealed, **{"value": 1, **arguments})
+        error = costs_only_itself(pool, hostile.with_cookie, **{"value": 1, **arguments})
         assert isinstance(error, WorkerCrashed), what
         assert "something wrote into its channel" in str(error), what
 

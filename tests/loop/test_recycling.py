@@ -231,5 +231,5 @@ def test_a_pool_goes_on_when_its_workers_cannot_be_counted_any_further(way):
         assert len(set(generations)) >= 5, "2 was there before, and came again"
         # A task's attempts are counted without end; a frame has room for fewer.
         task = outcomes.Task(1, first, [b"N."], None, pool._policy)
-        (frame,) = framing.Decoder().feed(b"".join(task.frame(2**40, None)))
+        (frame,) = framing.Decoder().feed_data(b"".join(task.frame(2**40, None)))
         assert frame.generation == 2**32 - 1

@@ -152,7 +152,7 @@ def test_a_signal_handler_may_make_a_pool_while_its_thread_does():
     out = run_host(
         """
     from pidfdpool.executor import lifecycle
-    with lifecycle._guard:  # as a handler finds it
+    with lifecycle._lock:  # as a handler finds it
         print(pool.submit(calls.double, 21).result())
         lifecycle._at_exit()
     """,

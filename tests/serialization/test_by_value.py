@@ -535,7 +535,7 @@ def test_a_value_that_cannot_be_rebuilt_is_tried_again(main, run, pool, tmp_path
     """)
     main.value = main.Value(str(tmp_path / "go"))
     for _ in range(2):
-        with pytest.raises(GlobalNotAvailable, match="global 'value' could not be made .* RuntimeError: not yet"):
+        with pytest.raises(GlobalNotAvailable, match="global 'value' cannot be rebuilt .* RuntimeError: not yet"):
             ask(pool, main.look)
     (tmp_path / "go").touch()
     assert ask(pool, main.look) == (4, [1])
@@ -562,7 +562,7 @@ def test_a_definition_that_cannot_be_rebuilt_leaves_no_older_one_in_its_place(ma
     run("def work(default=Refusing()):\n    return 'second'")
     second = main.work
     for function in (main.work, main.ask_work):
-        with pytest.raises(GlobalNotAvailable, match=r"global 'work' could not be made .* Mute: \(it has no text\)"):
+        with pytest.raises(GlobalNotAvailable, match=r"global 'work' cannot be rebuilt .* Mute: \(it has no text\)"):
             ask(pool, function)
     main.work = first
     assert (ask(pool, main.ask_work), ask(pool, main.work)) == ("first", "first")

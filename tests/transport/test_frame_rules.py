@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 
 from pidfdpool.transport import frame_rules, framing
-from pidfdpool.transport.framing import Decoder, WireError
+from pidfdpool.transport.framing import Decoder, ProtocolError
 from tests.fuzzing import targets
 from tests.fuzzing.__main__ import run
 from tests.hostile import frame
@@ -66,17 +66,19 @@ RIGHT = [
 
 def decoded(side: str, kind: int, lengths, **numbers):
     data = frame(kind, lengths, bytes(sum(lengths)), **numbers)
-    whole = Decoder(SIDES[side]).feed(data)
+    whole = Decoder(SIDES[side]).feed_data(data)
     pieces, by_pieces = Decoder(SIDES[side]), []
     for at in range(len(data)):
-        by_pieces += pieces.feed(data[at : at + 1]) if pieces.wanted() is None else fill(pieces, data[at : at + 1])
+        by_pieces += (
+            pieces.feed_data(data[at : at + 1]) if pieces.get_buffer() is None else fill(pieces, data[at : at + 1])
+        )
     assert [one.buffers for one in whole] == [one.buffers for one in by_pieces]
     return whole
 
 
 def fill(decoder, data):
-    decoder.wanted()[: len(data)] = data
-    return decoder.filled(len(data))
+    decoder.get_buffer()[: len(data)] = data
+    return decoder.buffer_updated(len(data))
 
 
 def test_valid_frames_are_accepted_from_their_own_side_only():
@@ -86,8 +88,8 @@ def test_valid_frames_are_accepted_from_their_own_side_only():
         assert (one.kind, [len(buffer) for buffer in one.buffers]) == (kind, lengths)
         for other in SIDES:
             if kind not in SIDES[other]._rules:
-                with pytest.raises(WireError, match=f"unknown kind {kind}"):
-                    Decoder(SIDES[other]).feed(bytes([kind]))
+                with pytest.raises(ProtocolError, match=f"unknown kind {kind}"):
+                    Decoder(SIDES[other]).feed_data(bytes([kind]))
 
 
 def test_a_wrong_number_of_buffers_is_refused_as_soon_as_it_is_known():
@@ -95,8 +97,8 @@ def test_a_wrong_number_of_buffers_is_refused_as_soon_as_it_is_known():
         rule = SIDES[side]._rules[kind]
         for count in {0, len(lengths) + 1, 255} - set(range(rule.fewest, rule.most + 1)):
             if count <= 255:
-                with pytest.raises(WireError, match=f"kind {kind} with {count} buffers"):
-                    Decoder(SIDES[side]).feed(bytes([kind, count]))
+                with pytest.raises(ProtocolError, match=f"kind {kind} with {count} buffers"):
+                    Decoder(SIDES[side]).feed_data(bytes([kind, count]))
 
 
 @pytest.mark.parametrize(
@@ -128,29 +130,29 @@ def test_a_wrong_number_of_buffers_is_refused_as_soon_as_it_is_known():
     ],
 )
 def test_invalid_numbers_are_refused_before_any_buffer_has_come(side, kind, lengths, numbers):
-    with pytest.raises(WireError, match=f"kind {kind} with "):
-        Decoder(SIDES[side]).feed(frame(kind, lengths, **numbers))
+    with pytest.raises(ProtocolError, match=f"kind {kind} with "):
+        Decoder(SIDES[side]).feed_data(frame(kind, lengths, **numbers))
 
 
 def test_frames_without_the_cookie_are_refused():
-    for data in (b"\n", b"\x0b", frame(framing.RESULT, [3 << 30], value=1), frame(framing.READY), b"no seal"):
-        with pytest.raises(WireError, match="which its loop has not written"):
-            Decoder(frame_rules.FROM_WORKER, b"seal").feed(data)
-    decoder = Decoder(frame_rules.FROM_WORKER, b"seal")
-    [one] = decoder.feed(b"seal" + frame(framing.READY) + b"text")
+    for data in (b"\n", b"\x0b", frame(framing.RESULT, [3 << 30], value=1), frame(framing.READY), b"no cookie"):
+        with pytest.raises(ProtocolError, match="which are no frame of its own"):
+            Decoder(frame_rules.FROM_WORKER, b"cookie").feed_data(data)
+    decoder = Decoder(frame_rules.FROM_WORKER, b"cookie")
+    [one] = decoder.feed_data(b"cookie" + frame(framing.READY) + b"text")
     assert one.kind == framing.READY, "what was complete before it counts"
-    with pytest.raises(WireError, match="b'text'"):
-        decoder.feed(b"seal" + frame(framing.READY))
+    with pytest.raises(ProtocolError, match="b'text'"):
+        decoder.feed_data(b"cookie" + frame(framing.READY))
 
 
 def test_memory_grows_with_the_bytes_that_came():
     decoder = Decoder(frame_rules.FROM_WORKER)
     tracemalloc.start()
     try:
-        assert decoder.feed(frame(framing.RESULT, [3 << 30], value=1)) == []
+        assert decoder.feed_data(frame(framing.RESULT, [3 << 30], value=1)) == []
         for came in range(0, 8 * MB, MB // 2):
             assert tracemalloc.get_traced_memory()[1] < came * 5 // 4 + 3 * MB
-            decoder.filled(min(len(decoder.wanted()), MB // 2))
+            decoder.buffer_updated(min(len(decoder.get_buffer()), MB // 2))
     finally:
         tracemalloc.stop()
 
@@ -166,14 +168,14 @@ def test_a_buffer_without_memory_is_skipped(monkeypatch, size):
     data = frame(framing.ERROR, [size, 100], b"x" * (size + 100), value=7) + frame(framing.READY)
     frames, at = [], 0
     while at < len(data):
-        into = decoder.wanted()
+        into = decoder.get_buffer()
         piece = data[at : at + (len(into) if into is not None else 50_000)]
         if into is None:
-            frames += decoder.feed(piece)
+            frames += decoder.feed_data(piece)
         else:
             into[: len(piece)] = piece
             into.release()
-            frames += decoder.filled(len(piece))
+            frames += decoder.buffer_updated(len(piece))
         at += len(piece)
     assert [one.kind for one in frames] == [framing.ERROR, framing.READY]
     assert type(frames[0].buffers) is framing.MissingBuffers
@@ -183,16 +185,16 @@ def test_a_buffer_without_memory_is_skipped(monkeypatch, size):
 def test_a_buffer_without_memory_drops_the_whole_frames_buffers():
     decoder = Decoder(frame_rules.FROM_WORKER)
     [head, *_] = [frame(framing.RESULT, [100, 2 * MB, 100], value=1)]
-    decoder.feed(head + b"a" * 100 + b"b" * 10)
+    decoder.feed_data(head + b"a" * 100 + b"b" * 10)
     assert decoder._frame.buffers == [b"a" * 100]
-    decoder._lose(decoder._frame)
+    decoder._drop_buffers(decoder._frame)
     decoder._body = framing._DISCARDED
     left = 2 * MB - 10
     while left:
-        count = len(decoder.wanted())
-        assert decoder.filled(count) == []
+        count = len(decoder.get_buffer())
+        assert decoder.buffer_updated(count) == []
         left -= count
-    [one] = decoder.feed(b"c" * 100)
+    [one] = decoder.feed_data(b"c" * 100)
     assert one.buffers == []
     assert one.buffers.size == 2 * MB + 200
 

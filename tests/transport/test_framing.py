@@ -34,14 +34,14 @@ def test_frames_in_any_pieces_are_decoded_unchanged(frames, sizes):
     while position < len(stream):
         size = sizes[turn % len(sizes)]
         turn += 1
-        memory = decoder.wanted()
+        memory = decoder.get_buffer()
         if memory is not None:
             piece = stream[position : position + min(size, len(memory))]
             memory[: len(piece)] = piece
-            decoded += decoder.filled(len(piece))
+            decoded += decoder.buffer_updated(len(piece))
         else:
             piece = stream[position : position + size]
-            decoded += decoder.feed(piece)
+            decoded += decoder.feed_data(piece)
         position += len(piece)
     assert as_tuples(decoded) == frames
 
@@ -51,8 +51,8 @@ def test_garbage_is_refused_or_decoded_without_other_errors(data):
     decoder = framing.Decoder()
     if data[0] in framing._KINDS:
         data = b"\xff" + data[1:]
-    with pytest.raises(framing.WireError):
-        decoder.feed(data)
+    with pytest.raises(framing.ProtocolError):
+        decoder.feed_data(data)
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def parts(reference: Buffer, memory: memoryview) -> list[memoryview]:
     lengths = _lengths(reference)
     places = _places(lengths)
     if not lengths or places[-1] + lengths[-1] > len(memory):
-        raise ValueError("a reference to what is not in the segment")
+        raise ValueError("the reference exceeds its segment")
     return [memory[at : at + length] for at, length in zip(places, lengths, strict=True)]
 
 

@@ -1,0 +1,57 @@
+"""The adaptive maps of one executor, as far as the executor has to know of them.
+
+Calls can be submitted only while the executor accepts them. So before it shuts down, each of these maps has to submit
+its remaining calls, or to drop them.
+"""
+
+from __future__ import annotations
+
+import weakref
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING
+
+from pidfdpool.typed import Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Map(Protocol):
+    """What a map does when its executor shuts down or is copied by a fork."""
+
+    def submit_rest(self) -> None:
+        """Submit all remaining calls."""
+
+    def stop_submitting(self, failure: BaseException | None) -> None:
+        """Submit no more calls. The consumer gets `failure` in the place of their results."""
+
+    def forget_in_forked_child(self) -> None:
+        """Stop, in a forked child: the parent goes on with this map."""
+
+
+class OpenMaps:
+    """The maps that may have calls which are not submitted yet. Thread-safe. Keeps no map alive."""
+
+    def __init__(self) -> None:
+        self._maps: weakref.WeakSet[Map] = weakref.WeakSet()
+
+    def add(self, adaptive_map: Map) -> None:
+        """Register a map that has calls to submit."""
+        self._maps.add(adaptive_map)
+
+    def __iter__(self) -> Iterator[Map]:
+        return iter(list(self._maps))
+
+    def finish(self, *, cancel: bool) -> None:
+        """Have every map submit its remaining calls, or with `cancel` drop them."""
+        for each in self:
+            if cancel:
+                each.stop_submitting(CancelledError())
+            else:
+                each.submit_rest()
+
+    def forget_in_forked_child(self) -> None:
+        """Stop every map and forget it, in a forked child."""
+        for each in self:
+            each.forget_in_forked_child()
+        self._maps.clear()
