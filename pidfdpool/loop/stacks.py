@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 NO_FRAME = "  (no Python frame of the task)"
 
-_FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)')
-_ESCAPED = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
+# `re` compiles them when they are used first: that takes as long as loading this module, and most pools have no use.
+_FRAME = r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)'
+_ESCAPED = r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))"
 _FATAL = "Fatal Python error: "
 _IN_C = "  Binary file "
 _FRAMES_IN_C = 8  # those around the crash; all of them are on the host's standard error
@@ -100,7 +101,7 @@ def _cut(stack: list[str]) -> list[str]:
 
 
 def _file_of(line: str) -> str:
-    frame = _FRAME.match(line)
+    frame = re.match(_FRAME, line)
     return frame["file"] if frame else ""
 
 
@@ -108,7 +109,7 @@ def _counted(lines: Iterable[str]) -> Iterator[tuple[str, int]]:
     """Yield each line with how often it is there in a row, where it is a frame."""
     for line, group in groupby(lines):
         times = sum(1 for _ in group)
-        if _FRAME.match(line):
+        if re.match(_FRAME, line):
             yield line, times
         else:
             yield from ((line, 1) for _ in range(times))
@@ -119,7 +120,7 @@ def _counted(lines: Iterable[str]) -> Iterator[tuple[str, int]]:
 
 def _source(line: str, checked: set[str]) -> str:
     """Return the line of source that a frame is at; "" if there is none, or it is not known."""
-    frame = _FRAME.match(line)
+    frame = re.match(_FRAME, line)
     if frame is not None:
         # Whatever a notebook has put in the place of linecache's functions may raise, and a module's own loader.
         with suppress(BaseException):
@@ -150,4 +151,4 @@ def _look_up(name: str, number: int, function: str, checked: set[str]) -> str:
 
 def _as_it_is(written: str) -> str:
     """Return the path that faulthandler wrote like that, most probably."""
-    return _ESCAPED.sub(lambda match: chr(int(match[match.lastindex or 0], 16)), written)
+    return re.sub(_ESCAPED, lambda match: chr(int(match[match.lastindex or 0], 16)), written)
