@@ -18,7 +18,7 @@ class Pace:
     """The number of lines for the next block. Written by one thread, read by another."""
 
     def __init__(self) -> None:
-        self.lines = 1
+        self.lines: int = 1
 
     def learn(self, lines: int, seconds: float) -> None:
         """Learn from a block: its lines, and the seconds of work that they took."""

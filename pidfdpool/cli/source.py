@@ -41,7 +41,7 @@ class Source:
     def __init__(self, names: list[str]) -> None:
         self._names = names or ["-"]
         sizes = [_checked_size(name) for name in self._names]
-        self.total = None if None in sizes else sum(size for size in sizes if size is not None)
+        self.total: int | None = None if None in sizes else sum(size for size in sizes if size is not None)
 
     def blocks(self, limit: Callable[[], int]) -> Iterator[Block]:
         """Yield the blocks of all files.
@@ -105,7 +105,7 @@ class DescriptorReader:
     """Reads from a descriptor what is available."""
 
     def __init__(self, fd: int) -> None:
-        self.position = 0
+        self.position: int = 0
         self._fd = fd
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
@@ -131,7 +131,7 @@ class GzipReader:
     """Reads a gzip file of one or more members."""
 
     def __init__(self, file: object) -> None:
-        self.position = 0
+        self.position: int = 0
         self._file = file
         self._gzip = gzip.GzipFile(fileobj=file, mode="rb")  # type: ignore[call-overload]
 
