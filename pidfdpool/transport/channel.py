@@ -71,7 +71,7 @@ class Channel:
         self._accepts_descriptors = descriptors
         self._descriptors: deque[int | None] = deque()
         self._unsent: deque[tuple[Buffer, int | None]] = deque()
-        self.received = 0  # bytes since the start
+        self.received: int = 0  # bytes since the start
 
     def fileno(self) -> int:
         """Return the socket's descriptor; -1 once closed."""

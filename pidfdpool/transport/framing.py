@@ -125,11 +125,11 @@ class Frame:
     __slots__ = ("buffers", "generation", "kind", "slot", "value")
 
     def __init__(self, kind: int, slot: int, generation: int, value: int, buffers: list[Buffer]) -> None:
-        self.kind = kind
-        self.slot = slot
-        self.generation = generation
-        self.value = value
-        self.buffers = buffers
+        self.kind: int = kind
+        self.slot: int = slot
+        self.generation: int = generation
+        self.value: int = value
+        self.buffers: list[Buffer] = buffers
 
     def __repr__(self) -> str:
         sizes = [len(buffer) for buffer in self.buffers]
@@ -174,10 +174,10 @@ class Rule:
         fewest, most: number of buffers. Default of most: `fewest`. longest: bytes of a buffer.
         check: returns what is wrong with slot, value and the buffers' lengths; "": nothing.
         """
-        self.fewest = fewest
-        self.most = fewest if most is None else most
-        self.longest = longest
-        self.check = check
+        self.fewest: int = fewest
+        self.most: int = fewest if most is None else most
+        self.longest: int = longest
+        self.check: Callable[[int, int, Sequence[int]], str] | None = check
 
 
 class Grammar:
@@ -191,8 +191,8 @@ class Grammar:
 
     def __init__(self, rules: dict[int, Rule], usual: int = 0, special: int = 0) -> None:
         self._rules = rules
-        self.usual = usual
-        self.special = special
+        self.usual: int = usual
+        self.special: int = special
 
     def check_kind(self, kind: int, count: int | None = None) -> None:
         """Check the first bytes of a frame. count: of buffers; None: it has not come yet.

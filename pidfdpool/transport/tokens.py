@@ -13,8 +13,12 @@ from __future__ import annotations
 
 from pidfdpool.process import counters, native
 
-put = counters.add
-take = counters.take
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+put: Final = counters.add
+take: Final = counters.take
 
 
 def pair() -> tuple[int, int]:

@@ -58,14 +58,14 @@ class Segment:
             OSError: see `memory.create` and `memory.map_file`.
         """
         self._fd = -1
-        self.role = role
-        self.size = size
-        self.number = next(_numbers)
-        self.readers = 0  # workers that were told to read it and have not answered
-        self.not_reusable = False  # somebody may be reading it, and will not report the end
-        self.held = False
-        self.forks_before = 0  # how often the host had forked when it was first held
-        self.free_since = 0.0
+        self.role: int = role
+        self.size: int = size
+        self.number: int = next(_numbers)
+        self.readers: int = 0  # workers that were told to read it and have not answered
+        self.not_reusable: bool = False  # somebody may be reading it, and will not report the end
+        self.held: bool = False
+        self.forks_before: int = 0  # how often the host had forked when it was first held
+        self.free_since: float = 0.0
         self._fd = memory.create(size)
         self.shared: memory.Mapping | None = memory.map_file(self._fd, size, memory.SHARED)
         if role == CALL:
@@ -99,7 +99,7 @@ class Arena:
     def __init__(self, limit: int, wake: Callable[[], object] = lambda: None) -> None:
         """limit: bytes, of all segments together. wake: ends the pool thread's sleep; called on any thread."""
         self.limit = limit
-        self.used = 0  # bytes
+        self.used: int = 0  # bytes
         # numbers of freed segments that workers may still have mapped; guarded by the pool's lock
         self.to_unmap: set[int] = set()
         self._wake = wake

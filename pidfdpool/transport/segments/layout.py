@@ -28,7 +28,7 @@ class Layout:
         self._out_of_band = out_of_band
         self._lengths = [sum(map(len, pieces)), *map(len, out_of_band)]
         self._at = _places(self._lengths)
-        self.size = self._at[-1] + self._lengths[-1]
+        self.size: int = self._at[-1] + self._lengths[-1]
 
     def write(self, memory: memoryview) -> None:
         """Copy the payload into memory of that size."""
