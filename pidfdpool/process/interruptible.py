@@ -33,7 +33,7 @@ T = TypeVar("T")
 # The types of what `signal.getsignal` returns where no Python function is called: SIG_DFL and SIG_IGN, None for a
 # handler that Python has not set, and a C function, such as the one that raises KeyboardInterrupt. Types are
 # compared, because the comparison of objects may run code of the host's.
-NON_PYTHON_HANDLERS = {int, type(None), type(len)}
+NON_PYTHON_HANDLERS: set[type[Any]] = {int, type(None), type(len)}
 _handler_of, _SIGALRM = native.get_signal, native.signal.SIGALRM  # used for each task
 _SIGINT = native.signal.SIGINT
 _OTHERS = tuple(native.signal.valid_signals() - {_SIGINT, native.signal.SIGKILL, native.signal.SIGSTOP})
@@ -185,5 +185,6 @@ class Condition(threading.Condition):
     handler runs.
     """
 
-    __enter__ = property(attrgetter("_lock.__enter__"))
-    __exit__ = property(attrgetter("_lock.__exit__"))
+    if not TYPE_CHECKING:  # type checkers see the base class's methods, which have the same signatures
+        __enter__ = property(attrgetter("_lock.__enter__"))
+        __exit__ = property(attrgetter("_lock.__exit__"))

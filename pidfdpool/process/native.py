@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     import signal as signal
     from collections.abc import Callable
     from types import ModuleType
-    from typing import Any
+    from typing import Any, Final
 else:
     import _signal as signal  # its numbers are plain ones; `signal` makes an Enum of them, which takes 3 ms to load
 
 # Not patched by anybody: patches go into the modules that people import.
-posix_spawn = posix.posix_spawn
-close = posix.close  # gevent's closes later, and in a forked process never
-set_signal = signal.signal
-get_signal = signal.getsignal
+posix_spawn: Final = posix.posix_spawn
+close: Final = posix.close  # gevent's closes later, and in a forked process never
+set_signal: Final = signal.signal
+get_signal: Final = signal.getsignal
 SIG_DFL, SIG_IGN = signal.SIG_DFL, signal.SIG_IGN  # `set_signal` takes these objects only, and no equal ones
 Socket = _socket.socket
 
