@@ -42,10 +42,19 @@ if TYPE_CHECKING:
     BufferCallback = Callable[[pickle.PickleBuffer], bool]
     Uses = dict[Key, dict[str, Any]]  # the names that are used, with the globals that they are in
 
+    class _CloudPickler(_pickle.Pickler):
+        """What is used of cloudpickle's pickler, which has no types."""
+
+        def reducer_override(self, value: Any, /) -> Any: ...
+        def _function_getnewargs(self, function: Any) -> tuple[Any, ...]: ...
+
+else:
+    _CloudPickler = cloudpickle.Pickler
+
 _LRU_CACHE = functools._lru_cache_wrapper
 
 
-class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+class ByValuePickler(_CloudPickler):
     """cloudpickle's pickler with additional reducers, and a dispatch table that takes effect."""
 
     def __init__(
@@ -127,7 +136,8 @@ class CallPickler(ByValuePickler):
         self.used = used
         self.hints = hints
         self.in_pickle: set[Key] = set()
-        self.has_module_globals = self.looks_up_main = False
+        self.has_module_globals: bool = False
+        self.looks_up_main: bool = False
         self.defining: Sequence[Key] = ()
 
     def reducer_override(self, value: Any) -> Any:

@@ -18,6 +18,7 @@ from pidfdpool.serialization import reducers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Final
 
     from pidfdpool.serialization.by_value import Uses
     from pidfdpool.serialization.namespaces import Key
@@ -47,8 +48,8 @@ class CachedFunction:
     )
 
     def __init__(self, key: Key, function: Any, data: bytes, used: Uses, hints: Uses) -> None:
-        self.key = key
-        self.data = data
+        self.key: Key = key
+        self.data: bytes = data
         self.bundle: GlobalsBundle | None = None
         self._code = function.__code__
         self._defaults = function.__defaults__
@@ -57,7 +58,7 @@ class CachedFunction:
         self._names = tuple((key[0], name) for name in internals._extract_code_globals(self._code))
         self._other_uses = tuple(each for each in used if each not in self._names)
         self._hints = tuple(hints)
-        self.looks_up_main = reducers.looks_up_main(self._code)
+        self.looks_up_main: bool = reducers.looks_up_main(self._code)
         # Which submodules of these modules are sent along depends on which modules are loaded.
         self._modules = self._record_globals(function.__globals__, {})
         self._module_count = len(sys.modules)
@@ -118,8 +119,8 @@ class GlobalsBundle:
 
         data: the pickle of their values.
         """
-        self.data = data
-        self.needs_script = needs_script
+        self.data: bytes = data
+        self.needs_script: bool = needs_script
         self._functions: list[tuple[str, weakref.ref[Any], weakref.ref[CachedFunction]]] = []
         self._values: list[tuple[str, Any]] = []
         values = root.__globals__
@@ -157,7 +158,7 @@ def _is_comparable(value: Any) -> bool:
 
 
 _known: weakref.WeakKeyDictionary[Any, CachedFunction] = weakref.WeakKeyDictionary()
-get = _known.get
+get: Final = _known.get
 
 
 def remember(key: Key, function: Any, data: bytes, used: Uses, hints: Uses) -> CachedFunction | None:

@@ -16,6 +16,7 @@ from pidfdpool.serialization import exception_chains, importable, payload, pickl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from pidfdpool.serialization.picklers import ResourceReducers
@@ -42,7 +43,8 @@ class OutOfBandPickle:
         """
         self.pieces: list[Buffer] = []
         self.out_of_band: list[memoryview] = []
-        self.write = self.pieces.append  # the pickler calls it; CPython's passes large bytes objects separately
+        # The pickler calls it; CPython's passes large bytes objects separately.
+        self.write: Callable[[Buffer], None] = self.pieces.append
         self._fill(value, shared)
 
     def _fill(

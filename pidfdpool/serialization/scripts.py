@@ -46,8 +46,8 @@ class Script:
 
     def __init__(self, path: str | None, module: str | None, obstacle: str = "") -> None:
         """obstacle: why it cannot be run again, if that is known already."""
-        self.path = path
-        self.module = module
+        self.path: str | None = path
+        self.module: str | None = module
         self._obstacle = obstacle
         self._analysis: _Analysis | None = None
 
