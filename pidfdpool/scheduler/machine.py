@@ -23,10 +23,12 @@ from pidfdpool.scheduler.workers import WorkerRules
 from pidfdpool.scheduler.workforce import Workforce
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Callable
+    from typing import Final
 
     from pidfdpool.scheduler.policy import Policy
-    from pidfdpool.scheduler.states import Slot, State
+    from pidfdpool.scheduler.states import Slot, State, Task
 
 
 class Machine:
@@ -48,29 +50,41 @@ class Machine:
     def __init__(self, policy: Policy, size: int | None = None) -> None:
         """Make the machine of a new pool, of the policy's max_workers unless another size is given."""
         self.policy = policy
-        self.state = state = PoolState(policy, size)
-        self.queue = queue = TaskQueue()
-        self.timers = timers = Timers()
-        self.workforce = workforce = Workforce(timers)
-        self.restart_limiter = limiter = RestartLimiter(policy)
-        self.commands = commands = Commands(state, timers, workforce)
-        self.breaker = breaker = Breaker(state, queue, timers, workforce, commands, limiter)
-        self.prefetcher = prefetcher = Prefetcher(state, queue, timers, workforce, commands)
-        self.task_rules = tasks = TaskRules(state, queue, timers, commands, prefetcher)
-        self.limits = limits = TaskLimits(state, queue, timers, workforce, commands, tasks)
-        self.workers = workers = WorkerRules(
-            state, queue, timers, workforce, commands, limiter, breaker, prefetcher, tasks, limits
-        )
-        self.pool = pool = PoolRules(state, queue, timers, workforce, commands, limiter, breaker, tasks)
-        self.fast_path = FastPath(state, queue, workforce, limiter, prefetcher, tasks)
+        state, queue, timers = PoolState(policy, size), TaskQueue(), Timers()
+        workforce, limiter = Workforce(timers), RestartLimiter(policy)
+        commands = Commands(state, timers, workforce)
+        breaker = Breaker(state, queue, timers, workforce, commands, limiter)
+        prefetcher = Prefetcher(state, queue, timers, workforce, commands)
+        tasks = TaskRules(state, queue, timers, commands, prefetcher)
+        limits = TaskLimits(state, queue, timers, workforce, commands, tasks)
+        workers = WorkerRules(state, queue, timers, workforce, commands, limiter, breaker, prefetcher, tasks, limits)
+        pool = PoolRules(state, queue, timers, workforce, commands, limiter, breaker, tasks)
 
-        self.tasks, self.running, self.prefetched = state.tasks, state.running, state.prefetched
-        self.slots, self.counts, self.held = workforce.slots, workforce.counts, workforce.held
+        self.state: PoolState = state
+        self.queue: TaskQueue = queue
+        self.timers: Timers = timers
+        self.workforce: Workforce = workforce
+        self.restart_limiter: RestartLimiter = limiter
+        self.commands: Commands = commands
+        self.breaker: Breaker = breaker
+        self.prefetcher: Prefetcher = prefetcher
+        self.task_rules: TaskRules = tasks
+        self.limits: TaskLimits = limits
+        self.workers: WorkerRules = workers
+        self.pool: PoolRules = pool
+        self.fast_path: FastPath = FastPath(state, queue, workforce, limiter, prefetcher, tasks)
+
+        self.tasks: dict[int, Task] = state.tasks
+        self.running: dict[int, int] = state.running
+        self.prefetched: dict[int, int] = state.prefetched
+        self.slots: list[Slot] = workforce.slots
+        self.counts: Counter[State] = workforce.counts
+        self.held: Callable[[int, int], list[int]] = workforce.held
         # Not methods of this class that call those: each task has two such calls, and one takes 0.1 to 0.4 us (Python
         # 3.15, busy machine), of the 2 us that all decisions about a tiny task take.
-        self.enqueue = self.fast_path.enqueue
-        self.hand_over = self.fast_path.hand_over
-        self.take_answers = self.fast_path.take_answers
+        self.enqueue: Final = self.fast_path.enqueue
+        self.hand_over: Final = self.fast_path.hand_over
+        self.take_answers: Final = self.fast_path.take_answers
 
         self._worker_events: dict[tuple[type[Any], State], Callable[[Slot, Any, float], None]] = {}
         for rule in RULES:

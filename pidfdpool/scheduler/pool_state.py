@@ -39,17 +39,19 @@ class PoolState:
 
     def __init__(self, policy: Policy, size: int | None = None) -> None:
         """Describe a new pool, of the policy's max_workers unless another size is given."""
-        self.policy = policy
-        self.phase = Phase.OPEN
+        self.policy: Policy = policy
+        self.phase: Phase = Phase.OPEN
         self.broken: str | None = None
-        self.template = Template.DOWN
-        self.template_booted = False
-        self.size = policy.max_workers if size is None else size
-        self.level = 0
-        self.prestart = 0
+        self.template: Template = Template.DOWN
+        self.template_booted: bool = False
+        self.size: int = policy.max_workers if size is None else size
+        self.level: int = 0
+        self.prestart: int = 0
         self.tasks: dict[int, Task] = {}
         self.running: dict[int, int] = {}
         self.prefetched: dict[int, int] = {}
-        self.killing = False
-        self.deaths = self.restarts = self.retries = 0
+        self.killing: bool = False
+        self.deaths: int = 0
+        self.restarts: int = 0
+        self.retries: int = 0
         self.actions: list[do.Action] = []

@@ -22,8 +22,8 @@ class RestartLimiter:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self.not_before = 0.0
-        self.streak = 0
+        self.not_before: float = 0.0
+        self.streak: int = 0
         self._rounds = 0  # the same, but those that come during one pause count once
         self._recent: deque[float] = deque()  # when the young deaths of the last `period` seconds were
         self._nothing_starts_since: float | None = None  # since when every start fails, and no process is there

@@ -21,7 +21,8 @@ class State(enum.Enum):
     """The states of a slot, which are those of its worker. A slot that never had a worker is DEAD, too."""
 
     # Members are unique objects. A task needs a dozen look-ups by state, and Enum's own hash is a Python function.
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:  # type checkers see the base class's method, which has the same signature
+        __hash__ = object.__hash__
 
     STARTING = "STARTING"
     IDLE = "IDLE"
@@ -124,13 +125,13 @@ class Task:
     __slots__ = ("attempt", "begun", "deaths", "heavy", "kill_requested", "policy", "start_by")
 
     def __init__(self, policy: Policy, now: float, heavy: bool = False) -> None:
-        self.policy = policy
-        self.attempt = 0
-        self.begun = False
-        self.deaths = 0
-        self.kill_requested = False
-        self.heavy = heavy
-        self.start_by = None if policy.deadline is None else now + policy.deadline
+        self.policy: Policy = policy
+        self.attempt: int = 0
+        self.begun: bool = False
+        self.deaths: int = 0
+        self.kill_requested: bool = False
+        self.heavy: bool = heavy
+        self.start_by: float | None = None if policy.deadline is None else now + policy.deadline
 
 
 class Rule(NamedTuple):

@@ -33,7 +33,7 @@ class TaskRules:
     ) -> None:
         self._state, self._queue, self._timers = state, queue, timers
         self._commands, self._prefetcher = commands, prefetcher
-        self.cancelling = False
+        self.cancelling: bool = False
         self.cancelled_ahead: set[int] = set()
 
     # ---- what the caller asks for --------------------------------------------------------------------------

@@ -39,7 +39,7 @@ class Workforce:
         self.by_generation: dict[int, Slot] = {}
         self.counts: Counter[State] = Counter()
         self.idle: list[int] = []
-        self.active = 0
+        self.active: int = 0
         self.retiring: list[Slot] = []
         self._free: list[int] = []  # a heap of the indexes of DEAD slots
         self._last_generation = 0
