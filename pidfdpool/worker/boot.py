@@ -65,19 +65,21 @@ class Boot:
         runs_script: bool = False,
         preparation: bytes | None = None,
     ) -> None:
-        self.handles = handles
-        self.host_pid = host_pid
-        self.host_name = host_name
-        self.argv = argv
-        self.authkey = authkey
-        self.preload = preload
-        self.forked = forked
-        self.watch_memory = watch_memory  # each answer contains the worker's memory usage
-        self.capture_stderr = capture_stderr  # workers' standard error goes to the host, through a pipe
-        self.spin = spin  # seconds that a worker polls for the next task before it sleeps
-        self.script = script  # the arguments of `scripts.Script`; None: the host's own `__main__` is here
-        self.runs_script = runs_script  # the template runs the script again before it forks the first worker
-        self.preparation = preparation  # what tools have added to multiprocessing's data for a new process
+        self.handles: str = handles
+        self.host_pid: int = host_pid
+        self.host_name: str = host_name
+        self.argv: list[str] = argv
+        self.authkey: bytes | None = authkey
+        self.preload: Sequence[str] = preload
+        self.forked: bool = forked
+        self.watch_memory: bool = watch_memory  # each answer contains the worker's memory usage
+        self.capture_stderr: bool = capture_stderr  # workers' standard error goes to the host, through a pipe
+        self.spin: float = spin  # seconds that a worker polls for the next task before it sleeps
+        # The arguments of `scripts.Script`; None: the host's own `__main__` is here.
+        self.script: tuple[Any, ...] | None = script
+        self.runs_script: bool = runs_script  # the template runs the script again before it forks the first worker
+        # What tools have added to multiprocessing's data for a new process.
+        self.preparation: bytes | None = preparation
         self._preload_call: Any = preload_call
         self._initializer: Any = initializer
         self._descriptors: list[int] = []

@@ -29,8 +29,8 @@ class LeasedSegments:
     """The segments that this worker has mapped, and those that the current task uses."""
 
     def __init__(self, channel: Channel) -> None:
-        self.active = False  # the current task's call or result uses a segment
-        self.has_result_segment = False  # the current task's result may be written into a segment
+        self.active: bool = False  # the current task's call or result uses a segment
+        self.has_result_segment: bool = False  # the current task's result may be written into a segment
         self._channel = channel
         self._mapped: dict[int, memory.Mapping] = {}  # by number
         self._call_segment: int | None = None  # the number of the segment in which the current call lies

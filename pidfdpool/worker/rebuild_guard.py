@@ -44,7 +44,8 @@ class State:
         self.unrelated_threads: Collection[int] = ()
 
 
-state = State()  # the worker's loop sets its attributes for each task; a function call would take longer than that
+# The worker's loop sets its attributes for each task; a function call would take longer than that.
+state: State = State()
 
 
 def other_threads() -> Collection[int]:
