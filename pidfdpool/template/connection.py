@@ -52,9 +52,11 @@ class TemplateConnection:
 
     def __init__(self, end: Socket, handles: str, lifeline: int) -> None:
         # A preload may write into any descriptor, so the template's frames have a cookie; see `framing.cookie_bytes`.
-        self.cookie = int.from_bytes(os.urandom(4)) or 1
+        self.cookie: int = int.from_bytes(os.urandom(4)) or 1
         cookie = framing.cookie_bytes(self.cookie)
-        self.channel = channels.Channel(end, frame_rules.FROM_TEMPLATE, descriptors=True, receive_cookie=cookie)
+        self.channel: channels.Channel = channels.Channel(
+            end, frame_rules.FROM_TEMPLATE, descriptors=True, receive_cookie=cookie
+        )
         self.handles = handles
         self.handle: ProcessHandle | None = None
         self.launcher: ProcessHandle | None = None  # until `reap_launcher`

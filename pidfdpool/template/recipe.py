@@ -35,16 +35,18 @@ class Recipe:
         capture_stderr: bool = False,
         spin: float = 0.0,
     ) -> None:
-        self.fork = way == "fork" or (way == "any" and _needs_fork(initializer))
+        self.fork: bool = way == "fork" or (way == "any" and _needs_fork(initializer))
         self.preload = preload
         self.preload_call = preload_call
         self.initializer = initializer
         self.watch_memory = watch_memory
         self.capture_stderr = capture_stderr
         self.spin = spin
-        self.runs_script = False  # some call needs a global that only running the host's script again can make
+        self.runs_script: bool = False  # some call needs a global that only running the host's script again can make
         # A template that is forked from here has what `__main__` holds now, and its workers have it, too.
-        self.shared_main = payload.SharedMain(sys.modules.get("__main__")) if self.fork else None
+        self.shared_main: payload.SharedMain | None = (
+            payload.SharedMain(sys.modules.get("__main__")) if self.fork else None
+        )
 
     def boot(self, handles: str) -> tuple[Boot, list[int]]:
         """Return what the template is told, and the descriptors that it needs. The caller owns these.

@@ -35,10 +35,10 @@ class WorkerProcess:
     __slots__ = ("generation", "handle", "mark", "slot")
 
     def __init__(self, slot: int, generation: int, handle: ProcessHandle, mark: int) -> None:
-        self.slot = slot
-        self.generation = generation
-        self.handle = handle
-        self.mark = mark
+        self.slot: int = slot
+        self.generation: int = generation
+        self.handle: ProcessHandle = handle
+        self.mark: int = mark
 
 
 class WorkerDescriptors:
@@ -58,8 +58,9 @@ class WorkerDescriptors:
         try:
             if end is None or tokens is None:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            self.end, self.tokens = end, tokens
-            self.black_box = self._add(black_box.create())
+            self.end: int = end
+            self.tokens: int = tokens
+            self.black_box: int = self._add(black_box.create())
             if capture_stderr:
                 from pidfdpool.pidfd import sentinel_pipe
 
