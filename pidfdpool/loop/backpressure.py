@@ -54,9 +54,9 @@ class Waiter:
 
     def __init__(self, task: Task, *, blocks: bool) -> None:
         """blocks: whether a thread waits along with the task."""
-        self.task = task
-        self.blocks = blocks
-        self.entered = False  # it has had to wait, ever
+        self.task: Task = task
+        self.blocks: bool = blocks
+        self.entered: bool = False  # it has had to wait, ever
         self.error: Exception | None = None  # why the task was refused
         self.gate: threading.Lock | None = None  # where a thread waits; None: it need not, or no longer
 

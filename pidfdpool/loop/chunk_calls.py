@@ -45,14 +45,14 @@ class Chunk:
         func: the user's function itself, if it is sent along with the task.
         of_script: the worker needs what running the host's script again makes.
         """
-        self.call = call
-        self.bound = () if func is None else (func,)
-        self.name = name
+        self.call: Callable[..., Any] = call
+        self.bound: tuple[Callable[..., Any], ...] = () if func is None else (func,)
+        self.name: str = name
         self._first = first
         self._calls = calls
         self._starred = starred
-        self.func = func
-        self.of_script = of_script
+        self.func: Callable[..., Any] | None = func
+        self.of_script: bool = of_script
         self._known = 0, len(calls)  # the first of the calls that the worker may have been at, and the end of them
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pidfdpool.loop.death_reports import Evidence
     from pidfdpool.loop.links import TemplateLink, WorkerLink
     from pidfdpool.loop.resolutions import Context, Resolution
+    from pidfdpool.loop.task import Task
     from pidfdpool.scheduler.policy import Policy
     from pidfdpool.template.recipe import Recipe
 
@@ -47,28 +48,29 @@ class Decisions:
     def __init__(
         self, policy: Policy, recipe: Recipe, subscribers: list[Callable[[Death], object]], size: int
     ) -> None:
-        self.lock = native.reentrant_lock()
-        self.readiness = threading.Condition(self.lock)  # for who waits for workers to be ready
+        self.lock: Any = native.reentrant_lock()
+        self.readiness: threading.Condition = threading.Condition(self.lock)  # for who waits for workers to be ready
         self.awaited = 0  # threads that wait for that, see `TemplateStarter.prestart`
-        self.machine = Machine(policy, size)
+        self.machine: Machine = Machine(policy, size)
         self.recipe = recipe
-        self.poller = Poller()
-        self.closed = False
+        self.poller: Poller = Poller()
+        self.closed: bool = False
         self.abandoned = False  # by this process, which was forked from the pool's
-        self.template_wanted = False  # the machine has asked for one
+        self.template_wanted: bool = False  # the machine has asked for one
         self.submitted = 0  # ever
         self.sleeps_until: float | None = 0.0  # what the pool thread's current wait ends at; None: nothing
         self._deferred: deque[ev.Event] = deque()  # for the pool thread to decide upon
         remembered = min(policy.young_deaths_allowed, MOST_IN_ERRORS) + 1
-        self.resolver = Resolver(DeathReports(subscribers, remembered))
-        self.tasks, self.undelivered = self.resolver.tasks, self.resolver.undelivered
+        self.resolver: Resolver = Resolver(DeathReports(subscribers, remembered))
+        self.tasks: dict[int, Task] = self.resolver.tasks
+        self.undelivered: dict[int, Task] = self.resolver.undelivered
         self.workers: dict[int, WorkerLink] = {}  # by slot
-        self.outbox = Outbox(self)
-        self.thread = PoolThread(self.poller, self.outbox)
-        self.leadership = Leadership(self, self.outbox, policy.spin)
-        self.admission = Admission(self)
-        self.leases = SegmentLeases(self, policy.segment_memory)
-        self.dispatcher = Dispatcher(self.machine, self.resolver, self.poller, self.leases, self.workers)
+        self.outbox: Outbox = Outbox(self)
+        self.thread: PoolThread = PoolThread(self.poller, self.outbox)
+        self.leadership: Leadership = Leadership(self, self.outbox, policy.spin)
+        self.admission: Admission = Admission(self)
+        self.leases: SegmentLeases = SegmentLeases(self, policy.segment_memory)
+        self.dispatcher: Dispatcher = Dispatcher(self.machine, self.resolver, self.poller, self.leases, self.workers)
         self._carry_out: dict[type[Any], Callable[[Any], ev.Event | Resolution | None]] = {
             **self.dispatcher.handlers,
             do.StartTemplate: self._start_template,

@@ -33,7 +33,7 @@ class EventLoop:
         self._workers = workers
         self._template = template
         self._starter = starter
-        self.owner_lost = False  # nobody can submit any more; set without the lock, by the collector
+        self.owner_lost: bool = False  # nobody can submit any more; set without the lock, by the collector
 
     def run(self) -> None:
         """Take turns until nothing is left of the pool. In the pool thread."""

@@ -145,16 +145,16 @@ class WorkerLink(Link):
     _served_by_leader = True
 
     def __init__(self, slot: int, generation: int, end: Socket, tokens_fd: int, poller: Poller) -> None:
-        self.cookie = int.from_bytes(os.urandom(4)) or 1  # see `framing.cookie_bytes`
+        self.cookie: int = int.from_bytes(os.urandom(4)) or 1  # see `framing.cookie_bytes`
         super().__init__(
             Channel(end, frame_rules.FROM_WORKER, receive_cookie=framing.cookie_bytes(self.cookie)), poller
         )
         self.slot = slot
         self.generation = generation
         self.name: tuple[int, int, int | None] = (slot, generation, None)
-        self.progress = Progress(tokens_fd)
+        self.progress: Progress = Progress(tokens_fd)
         self.ready_early = False  # READY came before the template's SPAWNED, on its other channel
-        self.account = SegmentAccount()
+        self.account: SegmentAccount = SegmentAccount()
         self.status: ExitStatus | None = None  # as the template reported it
         self.ended_at: float | None = None  # when its pidfd became readable
         self.report_within = REPORT_GRACE

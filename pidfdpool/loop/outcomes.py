@@ -26,8 +26,9 @@ class Outcome:
     __slots__ = ("buffers", "error", "kind")
 
     def __init__(self, frame: Frame) -> None:
-        self.kind = frame.kind
-        self.buffers, frame.buffers = frame.buffers, []  # its own: those in a segment are let go of when it is read
+        self.kind: int = frame.kind
+        self.buffers: list[Buffer] = frame.buffers  # its own: those in a segment are let go of when it is read
+        frame.buffers = []
         self.error: BaseException | None = None
 
     def matches(self, policy: Policy) -> bool:

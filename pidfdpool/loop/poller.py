@@ -19,7 +19,7 @@ import select
 import threading
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pidfdpool.process import counters, native, sandbox
 
@@ -38,11 +38,11 @@ class Watch:
     __slots__ = ("active", "callback", "epoll", "events", "fd")
 
     def __init__(self, epoll: select.epoll, fd: int, callback: Callable[[int], None], events: int) -> None:
-        self.epoll = epoll
-        self.fd = fd
-        self.callback = callback
-        self.events = events
-        self.active = True
+        self.epoll: select.epoll = epoll
+        self.fd: int = fd
+        self.callback: Callable[[int], None] = callback
+        self.events: int = events
+        self.active: bool = True
 
 
 def _epoll() -> select.epoll:
@@ -71,8 +71,8 @@ class Poller:
         self._epoll = _epoll()
         self._inner = _epoll()
         # Held by the thread that serves what is ready: the pool thread or the leader.
-        self.serving = native.reentrant_lock()
-        self.is_served = False  # somebody does at the moment
+        self.serving: Any = native.reentrant_lock()
+        self.is_served: bool = False  # somebody does at the moment
         self.leader: dict[None, int] = {}  # the leader's thread, if there is one; a dictionary decides in one step
         # Whether the pool's thread is one of the host's greenlets. A wait of its own would stop all of them.
         self.among_greenlets = False
@@ -86,8 +86,9 @@ class Poller:
         self.watch(self._wake_fd, self._drain)
         self.watch(self._inner.fileno(), self._serve_inner)
         # C functions, so that no signal handler runs on the way to what they do.
-        self.lead = partial(self._epoll.modify, self._inner.fileno(), 0)  # take the channels from the pool thread
-        self.follow = partial(self._epoll.modify, self._inner.fileno(), READ)  # give them back
+        # `lead` takes the channels from the pool thread, `follow` gives them back.
+        self.lead: Callable[[], None] = partial(self._epoll.modify, self._inner.fileno(), 0)
+        self.follow: Callable[[], None] = partial(self._epoll.modify, self._inner.fileno(), READ)
         self.watch(self._led_fd, self._drain_led, inner=True)
 
     def watch(self, fd: int, callback: Callable[[int], None], events: int = READ, *, inner: bool = False) -> Watch:

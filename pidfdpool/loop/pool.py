@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pidfdpool.deaths import Death
+    from pidfdpool.loop.leader import Leadership
     from pidfdpool.loop.resolutions import Resolution
+    from pidfdpool.loop.segment_leases import SegmentLeases
     from pidfdpool.loop.task import Recipient
+    from pidfdpool.scheduler.machine import Machine
     from pidfdpool.scheduler.policy import Policy
     from pidfdpool.scheduler.states import Slot
     from pidfdpool.template.recipe import Recipe
@@ -43,16 +46,17 @@ class Pool:
         check_startable()
         self._policy = policy
         self._numbers = itertools.count(1)
-        self.core = core = Decisions(policy, recipe, subscribers, size)
+        core = Decisions(policy, recipe, subscribers, size)
+        self.core: Decisions = core
         self.recipe = recipe
-        self.machine = core.machine
-        self.leases = core.leases
-        self.leadership = core.leadership
+        self.machine: Machine = core.machine
+        self.leases: SegmentLeases = core.leases
+        self.leadership: Leadership = core.leadership
         core.admission.owner = self
         workers = WorkerEvents(core)
         core.dispatcher.on_channel = workers.on_channel
         template = TemplateEvents(core, workers)
-        self.starter = TemplateStarter(core, template)
+        self.starter: TemplateStarter = TemplateStarter(core, template)
         self._loop = EventLoop(core, workers, template, self.starter)
         core.thread.run = self._loop.run
 

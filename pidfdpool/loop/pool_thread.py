@@ -33,7 +33,7 @@ class PoolThread:
         self._thread: threading.Thread | None = None  # None as well where it is a greenlet
         self._over = threading.Event()
         self._ident: int | None = None
-        self.started = False
+        self.started: bool = False
         self.failure: BaseException | None = None  # why the pool is about to be broken by its thread
 
     def start(self) -> None:

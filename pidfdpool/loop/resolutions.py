@@ -43,7 +43,10 @@ class Resolver:
         # Taken out of `tasks`, their futures not yet resolved. Rebuilding a result takes as long as it takes. A
         # process that is forked meanwhile must find these futures, too: nobody else in there will resolve them.
         self.undelivered: dict[int, Task] = {}
-        self.finished = self.failed = self.cancelled = self.crashes = 0  # ever
+        self.finished: int = 0  # ever; as the three below
+        self.failed: int = 0
+        self.cancelled: int = 0
+        self.crashes: int = 0
         self.cause: BaseException | None = None  # of the break
         # The last deaths that an error told of, and its cause: shared, for there may be as many errors as tasks.
         self._deaths_told: tuple[tuple[Death, ...], Exception | None] = (), None

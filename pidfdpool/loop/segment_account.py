@@ -42,7 +42,7 @@ class SegmentAccount:
     __slots__ = ("expects_descriptors", "leased", "mapped_sizes")
 
     def __init__(self) -> None:
-        self.expects_descriptors = False  # it was told that they are coming
+        self.expects_descriptors: bool = False  # it was told that they are coming
         self.mapped_sizes: dict[int, int] = {}  # by the number of a segment that it has mapped
         self.leased: dict[int, TaskSegments] = {}  # by task
 

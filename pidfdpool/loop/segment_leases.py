@@ -99,9 +99,9 @@ class SegmentLeases:
     def __init__(self, pool: _Pool, limit: int) -> None:
         """limit: bytes of all segments together; 0: no segments are used."""
         self._pool = pool
-        self.arena = Arena(limit, pool.wake_pool_thread)
+        self.arena: Arena = Arena(limit, pool.wake_pool_thread)
         self._looked_at: set[int] = set()  # numbers of the results that lie in segments and are in the user's hands
-        self.expecting = 0  # how many further calls are taken for large ones before their size is known
+        self.expecting: int = 0  # how many further calls are taken for large ones before their size is known
         self.sizes: dict[str, tuple[int, int]] = {}  # by a task's name: bytes of its results, and as `expecting`
         _all.add(self)
 

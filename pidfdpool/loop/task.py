@@ -82,19 +82,22 @@ class Task:
         held: object = None,
     ) -> None:
         # Only to a worker that has what running the host's script again makes.
-        self.needs_script = payload.needs_script(buffers) or (type(what) is Chunk and what.of_script)
+        self.needs_script: bool = payload.needs_script(buffers) or (type(what) is Chunk and what.of_script)
         self.flags = framing.NEEDS_SCRIPT if self.needs_script else 0
         if not policy.kill_descendants:
             self.flags |= framing.SPARE_DESCENDANTS
-        self.number = number
-        self.future = future
-        self.buffers = buffers
-        self.what = what  # the function, or its name; or which calls of a map
-        self.policy = policy
-        self.held = held  # what lives for as long as the task; see `held_arguments`
-        self.definitions = kept_definitions.definitions_for_task() if kept_definitions.large else None  # the same
-        self.begun = False
-        self.attempt = 0
+        self.number: int = number
+        self.future: Recipient = future
+        self.buffers: list[Buffer] = buffers
+        self.what: object = what  # the function, or its name; or which calls of a map
+        self.policy: Policy = policy
+        # These two live for as long as the task; see `held_arguments`.
+        self.held: object = held
+        self.definitions: list[Any] | None = (
+            kept_definitions.definitions_for_task() if kept_definitions.large else None
+        )
+        self.begun: bool = False
+        self.attempt: int = 0
         self.deaths: tuple[Death, ...] = ()
 
     @property

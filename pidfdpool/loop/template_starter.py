@@ -55,7 +55,7 @@ class TemplateStarter:
         self._core = core
         self._thread = core.thread
         self._template_events = template_events
-        self.stillborn = False  # the pool is closed because its thread could not be started
+        self.stillborn: bool = False  # the pool is closed because its thread could not be started
         self._by: int | None = None  # the user's thread that is at the first start; guarded by the pool's lock
         self._first_over = interruptible.Event()
 

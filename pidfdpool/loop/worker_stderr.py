@@ -25,7 +25,7 @@ class Stderr:
 
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
-        self.fd = fd
+        self.fd: int = fd
         self._rest = b""
         self._lines: deque[bytes] = deque(maxlen=_KEPT)
 
