@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import inspect
+import json
 import os
 import pydoc
 import signal
@@ -22,6 +23,7 @@ from tests import calls
 from tests.conditions import eventually, run_python
 
 SAMPLES = Path(__file__).parent / "typing_samples"
+PACKAGE = Path(pidfdpool.__file__).parent
 # Not those of `pidfdpool.pidfd`: the template loads that, and must not load `typing`, which their annotations name.
 PUBLIC = {name: getattr(pidfdpool, name) for name in pidfdpool.__all__}
 NO_OPTION = set(PoolOptions.__annotations__) - set(TaskOptions.__annotations__)
@@ -146,6 +148,31 @@ def test_programs_that_use_the_pool_are_typed():
         timeout=300,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+VERIFY_TYPES = ("--verifytypes", "pidfdpool", "--ignoreexternal", "--outputjson")
+
+
+def test_every_name_has_a_type_without_inference(tmp_path):
+    """As pyright counts it. It takes every module for public, so the inside of the package is held to the same."""
+    pytest.importorskip("pyright")
+    ran = subprocess.run(
+        [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, *VERIFY_TYPES],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)},  # an editable installation has no py.typed for pyright
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ran.stdout.startswith("{"), ran.stdout + ran.stderr
+    found = json.loads(ran.stdout)["typeCompleteness"]
+    unclear = [
+        f"{symbol['name']}: {[each['message'] for each in symbol['diagnostics']]}"
+        for symbol in found["symbols"]
+        if symbol["isExported"] and (symbol["isTypeAmbiguous"] or not symbol["isTypeKnown"])
+    ]
+    assert unclear == []
+    assert found["completenessScore"] == 1
 
 
 COMPLETED = {
