@@ -104,7 +104,7 @@ def _make_all(future: Any) -> None:
 
 
 def _wake_for_each(mailbox: Any, waiter: Any, result: Any, error: BaseException | None) -> None:
-    mailbox._letters.append((waiter, result, error))
+    mailbox._outcomes.append((waiter, result, error))
     waiter.get_loop().call_soon_threadsafe(mailbox._deliver)
 
 

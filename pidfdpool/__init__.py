@@ -98,7 +98,7 @@ _HOME = {
     "unhealthy": "worker.context",
 }
 
-# The standard's own, so that whoever imports more from there than the pool has one import to change.
+# The standard's own, so that a program which imports more from there than the pool has one import to change.
 _STANDARD = {
     **dict.fromkeys(("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"), "concurrent.futures"),
     **dict.fromkeys(("BrokenExecutor", "CancelledError", "Executor", "InvalidStateError"), "concurrent.futures"),

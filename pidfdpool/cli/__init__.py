@@ -1,22 +1,22 @@
 """The command line: `python -m pidfdpool COMMAND ...`, which uses the pool through its public API only.
 
-Each command is a module with two functions: `configure(parser)` declares its arguments, `run(arguments)`
-does the work and returns the exit code. A command's module is imported when that command was asked for, no
-sooner: the workers of `map` import this package, too.
+`main` runs in a process of its own, which is the host of the pool, on its main thread. Each command is a module with
+two functions: `configure(parser)` declares its arguments, `run(arguments)` does the work and returns the exit code. A
+command's module is imported when that command is run, because the workers of `map` import this package, too.
 
-    __init__         which command, and how a run that was cut short ends
-    usage            the parser, and the error that means "you asked for something impossible": exit code 2
-    streams          standard output kept apart from what a function prints; signals that end a filter
+    __init__         which command to run, and how an interrupted run ends
+    usage            the parser, and the error for a wrong command line: exit code 2
+    streams          separates the output from what a function prints; exits by a signal
     map              the arguments and exit codes of `map`
       target         MODULE:FUNCTION
       source         files and standard input -> blocks of whole lines
-      pacing         how many lines make a block
-      flow           blocks -> pool -> output, in order or as they come, in bounded memory
+      pacing         how many lines a block has
+      flow           blocks -> pool -> output, in input order or not, in bounded memory
       transform      a block of lines -> a block of output; the only part that runs in workers
       progress       the bar on standard error
-    demo             the newcomers' run, which checks each thing that it says
-      sample         the events it works on, and the work
-      hostility      the SIGCHLD handler that reaps everything, and a search for processes left behind
+    demo             a demonstration for newcomers, which checks each statement that it prints
+      sample         the events that it processes, and the function
+      hostility      the SIGCHLD handler that reaps every child, and a search for processes that are left
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments ask for, by default those of this process; return the exit code.
 
-    A run that was cut short by Ctrl-C, or by a reader that went away, does not return: it ends by the same
-    signal as any other filter would, so that shells and scripts see what happened.
+    A run that is interrupted by Ctrl-C, or whose reader goes away, does not return. The process exits by the same
+    signal as any other filter, so that shells and scripts see what happened.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -58,10 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             streams.flush_stdout()
     except KeyboardInterrupt:
-        streams.say("interrupted")
-        return streams.die_of(signal.SIGINT)
+        streams.print_error("interrupted")
+        return streams.exit_by_signal(signal.SIGINT)
     except BrokenPipeError:
-        return streams.die_of(signal.SIGPIPE)
+        return streams.exit_by_signal(signal.SIGPIPE)
     return code
 
 
@@ -81,14 +81,14 @@ def _dispatch(given: list[str]) -> int:
 
 
 def _no_command(given: list[str]) -> int:
-    """Serve --help and --version; anything else is a mistake."""
+    """Handle --help and --version; anything else is an error."""
     parser = Parser(
         prog=_program(),
         usage="%(prog)s [--help] [--version] COMMAND ...",
         description="A process pool that tracks its workers by pidfd. What it does from the command line:",
         epilog="commands:\n"
         + "".join(f"  {name:8} {summary}\n" for name, (_, summary) in COMMANDS.items())
-        + "\n%(prog)s COMMAND --help tells more about each.",
+        + "\nFor the help of a command: %(prog)s COMMAND --help",
     )
     parser.add_argument("--version", action="version", version=f"pidfdpool {__version__}")
     parser.add_argument("command", nargs="*", metavar="COMMAND", help="see below")
@@ -102,6 +102,6 @@ def _no_command(given: list[str]) -> int:
 
 
 def _program() -> str:
-    """Return how the user called us, for usage messages."""
+    """Return the program's name as the user typed it, for usage messages."""
     name = Path(sys.argv[0]).name
     return name if name == "pidfdpool" else "python -m pidfdpool"

@@ -1,9 +1,9 @@
-"""`python -m pidfdpool demo`: a run for newcomers that needs nothing and hides nothing.
+"""`python -m pidfdpool demo`: a demonstration for newcomers. It needs no other package.
 
-This process plays a hostile host: it has a SIGCHLD handler that reaps every child it can get hold of. In it
-a file of events is transformed twice, inline and in a pool, and half-way through a busy worker is killed.
-What is printed was observed in this very run, and every promise is a check: if one does not hold, the
-report says so and the exit code is 1.
+Runs in the host, on its main thread. The host is hostile: it has a SIGCHLD handler that reaps every child that it can
+get. A file of events is transformed twice, inline and in a pool, and halfway through a busy worker is killed. All
+that is printed was observed in this run. Each promise is checked: if one does not hold, the report tells it, and the
+exit code is 1.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 _SEED = 20
 _BLOCK = 100  # documents
-_TRIES = 3  # of one block; one is killed on purpose, another death would be somebody else's doing
+_TRIES = 3  # of one block; one worker is killed on purpose, another may be killed by somebody else
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.epilog = "exit codes: 0 if everything that was promised held, 1 if something did not"
+    parser.epilog = "exit codes: 0 if every promise held, 1 if one did not"
     parser.add_argument("--documents", type=usage.count, default=20_000, metavar="N", help="default: %(default)s")
     parser.add_argument("--workers", type=usage.workers, metavar="N", help="worker processes (default: one per CPU)")
 
 
 @dataclass
-class _Run:
-    """What was observed of the pool."""
+class _Observations:
+    """The observations of the pool."""
 
     output: bytes = b""
     seconds: float = 0.0
@@ -49,39 +49,39 @@ class _Run:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Give the demonstration; return the exit code."""
+    """Run the demonstration; return the exit code."""
     if not hostility.can_kill():
-        _tell("FAILED", "no signal can be sent through a pidfd here, so no worker can be killed as it should be")
+        _print("FAILED", "no signal can be sent through a pidfd here, so no worker can be killed as it should be")
         return 1
     cpus = len(os.sched_getaffinity(0))
     workers = arguments.workers or cpus
-    reaper = hostility.Reaper()
+    reaper = hostility.ReapingHandler()
     descendants = hostility.Descendants()
     with tempfile.TemporaryDirectory(prefix="pidfdpool-demo-") as folder:
         events = Path(folder, "events.jsonl")
         with events.open("wb") as file:
             file.writelines(sample.generate(arguments.documents, _SEED))
         blocks = list(_blocks(events))
-        _tell("events", f"{arguments.documents} nested ones, {events.stat().st_size / 1e6:.1f} MB of JSON Lines")
+        _print("events", f"{arguments.documents} nested ones, {events.stat().st_size / 1e6:.1f} MB of JSON Lines")
         with reaper.installed(), descendants.marked():
-            _tell("host", "has a SIGCHLD handler now that reaps every child it can get: waitpid(-1) in a loop")
+            _print("host", "has a SIGCHLD handler now that reaps every child it can get: waitpid(-1) in a loop")
             began = time.perf_counter()
             inline = b"".join(map(sample.summarize_lines, blocks))
             inline_seconds = time.perf_counter() - began
-            _tell("inline", f"the same work in this process, for comparison: {inline_seconds:.2f} s")
+            _print("inline", f"the same work in this process, for comparison: {inline_seconds:.2f} s")
             try:
                 observed = _run_in_pool(blocks, workers, descendants, os.path.join(folder, "announcement"))
             except BrokenExecutor as error:
-                _tell("FAILED", f"the pool broke: {error}")
+                _print("FAILED", f"the pool broke: {error}")
                 return 1
             left = descendants.alive()
     documents_out = observed.output.count(b"\n")
     problems = _report(arguments.documents, documents_out, inline, observed, reaper, left)
     _report_speed(arguments.documents, inline_seconds, observed.seconds, workers, cpus)
     for problem in problems:
-        _tell("FAILED", problem)
+        _print("FAILED", problem)
     if not problems:
-        _tell("so", "every check held")
+        _print("so", "every check held")
     return 1 if problems else 0
 
 
@@ -92,8 +92,10 @@ def _blocks(events: Path) -> Iterator[bytes]:
         yield b"".join(lines[start : start + _BLOCK])
 
 
-def _run_in_pool(blocks: list[bytes], workers: int, descendants: hostility.Descendants, announcement: str) -> _Run:
-    observed = _Run()
+def _run_in_pool(
+    blocks: list[bytes], workers: int, descendants: hostility.Descendants, announcement: str
+) -> _Observations:
+    observed = _Observations()
     pipe = hostility.Announcement(announcement)
     began = time.perf_counter()
     try:
@@ -107,7 +109,7 @@ def _run_in_pool(blocks: list[bytes], workers: int, descendants: hostility.Desce
             ]
             observed.victim = pipe.wait(futures[middle])
             if observed.victim is not None:
-                # Now, while it is certain that a worker is there to be found.
+                # Now, because it is certain that a worker exists.
                 observed.processes = len(descendants.alive())
                 hostility.kill(observed.victim)
             observed.output = b"".join(
@@ -120,7 +122,7 @@ def _run_in_pool(blocks: list[bytes], workers: int, descendants: hostility.Desce
 
 
 def _result(pool: Executor, block: bytes, future: Future[bytes], crashes: list[WorkerCrashed]) -> bytes:
-    """Return the block's result; submit it again if its worker died. A pool never does that by itself."""
+    """Return the block's result; submit it again if its worker died. A pool does not do that without `retries`."""
     for _ in range(_TRIES - 1):
         try:
             return future.result()
@@ -134,26 +136,26 @@ def _report(
     documents: int,
     documents_out: int,
     inline: bytes,
-    observed: _Run,
-    reaper: hostility.Reaper,
+    observed: _Observations,
+    reaper: hostility.ReapingHandler,
     left: list[int],
 ) -> list[str]:
-    """Print what happened; return what should not have."""
+    """Print the observations; return the problems."""
     problems = []
     if observed.victim is not None:
-        _tell("killed", f"worker process {observed.victim}, busy in the middle of it: SIGKILL through its pidfd")
+        _print("killed", f"worker process {observed.victim}, busy in the middle of it: SIGKILL through its pidfd")
     for crash in observed.crashes:
-        _tell("reported", f"{type(crash).__name__}: {crash}")
+        _print("reported", f"{type(crash).__name__}: {crash}")
     if observed.victim not in [crash.pid for crash in observed.crashes]:
         problems.append("the death of the killed worker was not reported")
     if observed.crashes:
-        _tell(
+        _print(
             "resubmitted",
             f"{len(observed.crashes)} of {-(-documents // _BLOCK)} blocks: what the dead worker had",
         )
 
     same = observed.output == inline
-    _tell(
+    _print(
         "documents",
         f"{documents} in, {documents_out} out; "
         f"{'byte for byte what' if same else 'NOT what'} the inline run made "
@@ -164,11 +166,11 @@ def _report(
     if not same:
         problems.append("the pool's output differs from the inline run's")
 
-    _tell("handler", f"saw {_children(reaper.seen)}")
+    _print("handler", f"saw {_children(reaper.seen)}")
     if reaper.seen:
         problems.append("the host's SIGCHLD handler was shown a child that is not the host's own")
 
-    _tell(
+    _print(
         "processes",
         f"{observed.processes} of the pool's while it ran, {len(left)} left after it{_listed(left)}",
     )
@@ -180,7 +182,7 @@ def _report(
 
 
 def _report_speed(documents: int, inline: float, pool: float, workers: int, cpus: int) -> None:
-    _tell(
+    _print(
         "speed",
         f"inline {documents / inline:,.0f} documents/s, pool {documents / pool:,.0f} documents/s: "
         f"x {inline / pool:.2f} with {_number(workers, 'worker')} on {_number(cpus, 'CPU')}, "
@@ -202,5 +204,5 @@ def _number(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _tell(subject: str, what: str) -> None:
+def _print(subject: str, what: str) -> None:
     print(f"{subject:<12} {what}", flush=True)

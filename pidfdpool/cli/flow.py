@@ -1,20 +1,21 @@
-"""From blocks to output, through the pool, in bounded memory.
+"""Sends blocks through the pool and writes the output, in bounded memory.
+
+Called by `map`, in the host: `Flow.run` on the main thread, `Flow._read` on a reader thread.
 
     reader thread                  main thread                                   pool
       waits for a permit
       reads a block       --->     submits it                          --->      transforms it
-                                   keeps the outcomes in order         <---
-                                   writes what is next in line
-      gets a permit back  <---     and gives back its permit
+                                   stores the outcome                  <---
+                                   writes the next blocks in order
+      gets a permit back  <---     returns the block's permit
 
-A permit is one block somewhere between "being read" and "written". There is a fixed number of them, and
-nothing else bounds anything: if the reader of our output stops, writing blocks, no permit comes back, and
-reading stops. The main thread waits at one queue only, to which the reader thread and the futures'
-callbacks put what happened, so finished blocks are written while the input is idle, and Ctrl-C is noticed
-at any time.
+Each block holds a permit from before it is read until it is written. The number of permits is fixed, and nothing else
+limits the memory. If the reader of the output stops, the main thread blocks in a write, no permit is returned, and
+reading stops. The main thread waits for one queue only. The reader thread and the futures' callbacks put their events
+there. So finished blocks are written while the input is idle, and Ctrl-C is handled at any time.
 
-A worker that dies takes a whole block with it, and nobody knows which line it was. So the lines are submitted
-again, one by one, in the block's place; a line whose worker dies in this second try failed.
+If a worker dies, its whole block is lost, and it is not known which line was the cause. So the lines are submitted
+again, one by one, in place of the block. A line whose worker dies in this second try has failed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class DocumentError(Exception):
-    """A document failed, and the run was to stop at that."""
+    """A document failed, and the run has to stop then (--on-error fail)."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(str(failure))
@@ -48,15 +49,15 @@ class DocumentError(Exception):
 
 
 class Sink(Protocol):
-    """Where the output goes."""
+    """Takes the output."""
 
     def write(self, data: bytes, size: int, documents: int) -> None:
-        """Write the output for so many bytes and documents of input."""
+        """Write the output. size, documents: the bytes and the documents of input that it comes from."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What a run came to."""
+    """The totals of a run."""
 
     documents: int = 0
     failed: int = 0
@@ -64,7 +65,7 @@ class Tally:
 
 
 @dataclass(slots=True, eq=False)
-class _Piece:
+class _Task:
     """One task: a block, or in the second try one line of it."""
 
     block: Block
@@ -73,27 +74,27 @@ class _Piece:
 
 
 @dataclass(slots=True, eq=False)
-class _Slot:
-    """A block's place in the output."""
+class _Entry:
+    """A block's place in the output, with the tasks that make it."""
 
     size: int
-    pieces: list[_Piece] = field(default_factory=list)
+    tasks: list[_Task] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
-        return all(piece.outcome is not None for piece in self.pieces)
+        return all(task.outcome is not None for task in self.tasks)
 
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    slot: _Slot
-    piece: _Piece
+    entry: _Entry
+    task: _Task
     future: Future[Outcome]
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """There is no more input; error: because it broke off."""
+    """There is no more input. error: why it broke off, or None."""
 
     error: BaseException | None
 
@@ -110,7 +111,7 @@ class Flow:
         self._blocks: Iterator[Block] = source.blocks(lambda: self._pace.lines)
         self._permits = threading.Semaphore(permits)
         self._events: queue.SimpleQueue[Block | _Done | _End] = queue.SimpleQueue()
-        self._slots: deque[_Slot] = deque()
+        self._entries: deque[_Entry] = deque()
         self._tally = Tally()
         self._ended = False
 
@@ -118,17 +119,17 @@ class Flow:
         """Transform everything.
 
         Raises:
-            DocumentError: on_error is "fail" and a document did; what belongs before it was written.
-            ReadError: the input broke off; what came before was written.
+            DocumentError: on_error is "fail" and a document failed; the output of those before it was written.
+            ReadError: the input broke off; the output of what came before was written.
             BrokenExecutor, OSError: the pool or the output cannot be used any more.
         """
-        # A daemon: it may be waiting for input that never comes, and nobody should wait for it.
+        # A daemon thread, because it may wait for input that never comes, and the exit must not wait for it.
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         try:
             return self._serve()
         finally:
             self._ended = True
-            self._permits.release()  # should the reader be waiting for one
+            self._permits.release()  # the reader thread may be waiting for one
 
     def _read(self) -> None:
         error = None
@@ -145,56 +146,56 @@ class Flow:
 
     def _serve(self) -> Tally:
         end: _End | None = None
-        while end is None or self._slots:
+        while end is None or self._entries:
             event = interruptible.get(self._events)
             if isinstance(event, _End):
                 end = event
             elif isinstance(event, _Done):
-                self._take(event)
+                self._handle_result(event)
             else:
-                slot = _Slot(event.size)
-                self._slots.append(slot)
-                self._submit(slot, _Piece(event))
+                entry = _Entry(event.size)
+                self._entries.append(entry)
+                self._submit(entry, _Task(event))
         if end.error is not None:
             raise end.error
         return self._tally
 
-    def _submit(self, slot: _Slot, *pieces: _Piece) -> None:
-        slot.pieces = list(pieces)
-        for piece in pieces:
-            future = self._pool.submit(transform.run, self._job, piece.block)
-            future.add_done_callback(partial(self._tell, slot, piece))
+    def _submit(self, entry: _Entry, *tasks: _Task) -> None:
+        entry.tasks = list(tasks)
+        for task in tasks:
+            future = self._pool.submit(transform.run, self._job, task.block)
+            future.add_done_callback(partial(self._on_done, entry, task))
 
-    def _tell(self, slot: _Slot, piece: _Piece, future: Future[Outcome]) -> None:
-        """Be called by whichever thread resolves the future."""
-        self._events.put(_Done(slot, piece, future))
+    def _on_done(self, entry: _Entry, task: _Task, future: Future[Outcome]) -> None:
+        """Store that a task is done. Called on the thread that resolves the future."""
+        self._events.put(_Done(entry, task, future))
 
-    def _take(self, done: _Done) -> None:
-        """Note a task's outcome, and write what has become writable."""
-        slot, piece = done.slot, done.piece
+    def _handle_result(self, done: _Done) -> None:
+        """Store a task's outcome, and write the blocks that can be written now."""
+        entry, task = done.entry, done.task
         try:
-            piece.outcome = done.future.result()
+            task.outcome = done.future.result()
         except WorkerCrashed as crash:
-            if not piece.last_try:
-                lines = transform.split(piece.block)
-                self._submit(slot, *(_Piece(line, last_try=True) for line in lines))
+            if not task.last_try:
+                lines = transform.split(task.block)
+                self._submit(entry, *(_Task(line, last_try=True) for line in lines))
                 return
-            piece.outcome = transform.crashed(self._job, piece.block, str(crash))
+            task.outcome = transform.crash_outcome(self._job, task.block, str(crash))
         else:
-            self._pace.learn(piece.outcome.documents, piece.outcome.seconds)
-        if not slot.done:
+            self._pace.learn(task.outcome.documents, task.outcome.seconds)
+        if not entry.done:
             return
         if self._ordered:
-            while self._slots and self._slots[0].done:
-                self._write(self._slots.popleft())
+            while self._entries and self._entries[0].done:
+                self._write(self._entries.popleft())
         else:
-            self._slots.remove(slot)
-            self._write(slot)
+            self._entries.remove(entry)
+            self._write(entry)
 
-    def _write(self, slot: _Slot) -> None:
-        size = slot.size
-        for piece in slot.pieces:
-            outcome = piece.outcome
+    def _write(self, entry: _Entry) -> None:
+        size = entry.size
+        for task in entry.tasks:
+            outcome = task.outcome
             assert outcome is not None
             self._tally.documents += outcome.documents
             self._tally.failed += outcome.failed

@@ -1,8 +1,9 @@
-"""What makes the demo's process a hard place for a pool, and what looks for processes that it left behind.
+"""Makes the demo's process a hostile host, and looks for processes that the pool left behind.
 
-The hardships are a handler that reaps everything and a worker that is killed in the middle of its work.
+Used by `demo`, in the host, on its main thread; `work_until_killed` runs in a worker.
 
-Nothing here knows the pool's insides, so what is observed is not what the pool would like to be seen.
+Two things are hostile: a signal handler that reaps every child, and a worker that is killed in the middle of its
+work. Nothing here uses the pool's internals, so the observations do not depend on what the pool reports of itself.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
 
-_PATIENCE = 30.0  # seconds after which the victim stops waiting for its death, so that nothing hangs
+_KILL_TIMEOUT = 30.0  # seconds after which a task that is not killed returns, so that nothing hangs
 
 
-class Reaper:
-    """A SIGCHLD handler that reaps every child, whoever started it: servers and process managers have one."""
+class ReapingHandler:
+    """A SIGCHLD handler that reaps every child of the process, as servers and process managers have."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[int, int]] = []  # pid and wait status of each child that it got
+        self.seen: list[tuple[int, int]] = []  # pid and wait status of each child that it has reaped
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Be the handler for a while. In the main thread only."""
+        """Set the handler within the block. On the main thread only."""
         before = signal.signal(signal.SIGCHLD, self._reap_everything)
         try:
             yield
@@ -50,10 +51,10 @@ class Reaper:
 
 
 class Descendants:
-    """Finds every process that was started from here since, whoever is its parent by now.
+    """Finds every process that was started within `marked`, whatever its parent is now.
 
-    They carry a mark in the environment that they were started with, which nothing but they have. So it
-    finds only what began with an exec, and that is how a pool begins by default.
+    These processes have a variable in the environment with which they were started, and no others have it. So only
+    processes that began with an exec are found, and forks of these. By default a pool begins with an exec.
     """
 
     def __init__(self) -> None:
@@ -62,7 +63,7 @@ class Descendants:
 
     @contextmanager
     def marked(self) -> Iterator[None]:
-        """Mark what is started meanwhile."""
+        """Mark the processes that are started within the block."""
         os.environ[self._name] = self._value
         try:
             yield
@@ -70,11 +71,11 @@ class Descendants:
             del os.environ[self._name]
 
     def alive(self) -> list[int]:
-        """Return the process ids of those that are there now."""
+        """Return the process ids of those that exist now."""
         mark = f"{self._name}={self._value}".encode()
         found = []
         for entry in Path("/proc").iterdir():
-            # Processes come and go while we look, and those of others are none of our business.
+            # Processes may end meanwhile, and those of other users cannot be read.
             with suppress(OSError):
                 if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
                     found.append(int(entry.name))
@@ -82,16 +83,16 @@ class Descendants:
 
 
 class Announcement:
-    """How a task tells the host that it is running, and in which process: a named pipe."""
+    """A named pipe by which a task reports to the host that it runs, and in which process."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         os.mkfifo(path)
-        # For writing, too: otherwise it would be at its end whenever nobody has opened it for writing.
+        # Opened for writing, too, or it would be at its end whenever no other process has it open for writing.
         self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def wait(self, task: Future[bytes]) -> int | None:
-        """Return the process id that the task announces; None if it ended without a word."""
+        """Return the process id that the task reports; None if the task ended without a report."""
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         while not poll.poll(100):
@@ -105,17 +106,17 @@ class Announcement:
 
 
 def work_until_killed(lines: bytes, announcement: str) -> bytes:
-    """Announce this process, then do the block's work again and again. In a worker."""
+    """Report this process, then process the block again and again. In a worker."""
     with open(announcement, "wb", buffering=0) as pipe:
         pipe.write(str(os.getpid()).encode())
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + _KILL_TIMEOUT
     while time.monotonic() < end:
         summarize_lines(lines)
     return summarize_lines(lines)
 
 
 def can_kill() -> bool:
-    """Return whether this kernel, or this sandbox, lets us send a signal through a pidfd."""
+    """Return whether this kernel and this sandbox allow to send a signal through a pidfd."""
     from pidfdpool.pidfd import capabilities
 
     granted = capabilities()
@@ -125,7 +126,7 @@ def can_kill() -> bool:
 def kill(pid: int) -> None:
     """Send SIGKILL through a pidfd.
 
-    The number is good for opening one only because that process has just announced it and is waiting for us.
+    It is safe to open it by number, because that process has just reported the number and waits to be killed.
     """
     from pidfdpool.pidfd import Pidfd
 

@@ -1,7 +1,7 @@
-"""`python -m pidfdpool map MODULE:FUNCTION [FILE...]`: JSON Lines through a function, in parallel.
+"""`python -m pidfdpool map MODULE:FUNCTION [FILE...]`: applies a function to JSON Lines, in parallel.
 
-This module knows the arguments, the messages and the exit codes; the work is in `flow`. Whichever way a run
-ends, its pool is gone before the process is, and what was written is a beginning of the right output.
+Runs in the host, on its main thread. This module has the arguments, the messages and the exit codes; `flow` does the
+work. However a run ends, its pool ends before the process, and what was written is a beginning of the right output.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pidfdpool.cli import usage
 from pidfdpool.cli.flow import DocumentError, Flow
 from pidfdpool.cli.progress import Progress
 from pidfdpool.cli.source import ReadError, Source
-from pidfdpool.cli.streams import private_stdout, say
+from pidfdpool.cli.streams import print_error, private_stdout
 from pidfdpool.cli.transform import Job
 
 if TYPE_CHECKING:
@@ -26,35 +26,34 @@ if TYPE_CHECKING:
     from pidfdpool.cli.streams import Output
     from pidfdpool.cli.transform import OnError
 
-BLOCKS_PER_WORKER = 4  # between "being read" and "written": enough that a slow block does not idle the others
+BLOCKS_PER_WORKER = 4  # that are read and not yet written: enough that a slow block does not keep other workers idle
 
 _DETAILS = """\
-Each line of input is a JSON document. It is decoded, given to the function, and
-what that returns is encoded to one line of output: all of it in worker
-processes. Output is compact JSON in UTF-8; NaN and Infinity are errors, as the
-JSON standard has it. Blank lines are passed over. Whatever the function prints
-goes to standard error.
+Each line of input is a JSON document. Worker processes decode it, call the
+function with it, and encode the result as one line of output. The output is
+compact JSON in UTF-8. NaN and Infinity are errors, as in the JSON standard.
+Blank lines are skipped. What the function prints goes to standard error.
 
 A function named "loads" (json:loads, orjson:loads, ...) takes text by
-convention, so it is given the line itself; --input json overrides that, and
---input text gives any function the line.
+convention, so it gets the line itself. --input json changes that, and
+--input text gives the line to any function.
 
-A document fails if it cannot be decoded, the function raises, or the result
-cannot be encoded. Then
-  --on-error fail    writes what belongs before it, reports it as FILE:LINE, and
-                     ends the run (the default);
-  --on-error skip    leaves it out, and writes a summary to standard error;
-  --on-error record  does so, too, but writes this in its place, where "input"
-                     is the line as it came:
+A document fails if it cannot be decoded, if the function raises, or if the
+result cannot be encoded. Then
+  --on-error fail    writes the output of the documents before it, reports it
+                     as FILE:LINE, and ends the run (the default);
+  --on-error skip    omits it, and writes a summary to standard error;
+  --on-error record  does the same, and writes this in its place, where "input"
+                     is the line as it was read:
                      {"error":{"type":...,"message":...,"file":...,"line":...},
                       "input":...}
 A document whose worker dies (it was killed, or native code crashed) fails, too.
-Workers are given many lines at a time; when one dies, its lines are tried once
-more, one by one. So a line may be run twice, but no more often, and only the
-one to blame fails.
+A worker gets many lines at a time. If it dies, its lines are tried once more,
+one by one. So a line may be run twice, but not more often, and only the line
+that was the cause fails.
 
 exit codes:
-  0         every document was transformed, or skipped or recorded
+  0         every document was transformed, skipped or recorded
   1         a document failed (--on-error fail), the input broke off, or the
             output or the pool failed
   2         the command line is wrong: no such file, no such function, ...
@@ -71,24 +70,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = _DETAILS
     parser.add_argument(
-        "function", metavar="MODULE:FUNCTION", help="what to apply; the module is imported as python -m would"
+        "function", metavar="MODULE:FUNCTION", help="the function; its module is imported as by python -m"
     )
     parser.add_argument(
         "files",
         metavar="FILE",
         nargs="*",
-        help="JSON Lines; gzip if it ends in .gz; - is standard input (default)",
+        help="JSON Lines; gzip if the name ends in .gz; - is standard input (default)",
     )
     parser.add_argument("--workers", type=usage.workers, metavar="N", help="worker processes (default: one per CPU)")
-    parser.add_argument("--unordered", action="store_true", help="write documents as they come, not in input order")
+    parser.add_argument("--unordered", action="store_true", help="write documents when they are done, in any order")
     parser.add_argument(
-        "--on-error", choices=("fail", "skip", "record"), default="fail", help="what a failing document does"
+        "--on-error", choices=("fail", "skip", "record"), default="fail", help="what to do if a document fails"
     )
     parser.add_argument(
         "--input",
         choices=("auto", "json", "text"),
         default="auto",
-        help="give the function the decoded document or the line's text (default: auto, see below)",
+        help="call the function with the decoded document, or with the line's text (default: auto, see below)",
     )
     parser.add_argument("--traceback", action="store_true", help="show where in the function a document failed")
     parser.add_argument(
@@ -97,7 +96,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what the arguments ask for; return the exit code."""
+    """Run the command; return the exit code."""
     target = targets.parse(arguments.function)
     with private_stdout() as output:
         source = Source(arguments.files)
@@ -125,12 +124,12 @@ def run(arguments: argparse.Namespace) -> int:
             return 0
         finally:
             progress.close()
-    say(problem)
+    print_error(problem)
     return 1
 
 
 def _transform(job: Job, source: Source, output: Output, progress: Progress, arguments: argparse.Namespace) -> Tally:
-    """Run the flow in a pool of its own, which is gone when this returns or raises."""
+    """Run the flow in a pool of its own. The pool is shut down when this returns or raises."""
     workers = arguments.workers or len(os.sched_getaffinity(0))
     pool = PidfdPoolExecutor(workers, preload=("pidfdpool.cli.transform", job.target.module))
     flow = Flow(
@@ -151,7 +150,7 @@ def _transform(job: Job, source: Source, output: Output, progress: Progress, arg
 
 
 class _Sink:
-    """Writes output and moves the bar."""
+    """Writes output and advances the progress bar."""
 
     def __init__(self, output: Output, progress: Progress) -> None:
         self._output = output
@@ -159,7 +158,7 @@ class _Sink:
 
     def write(self, data: bytes, size: int, documents: int) -> None:
         if data:
-            with self._progress.aside():
+            with self._progress.hidden():
                 self._output.write(data)
         self._progress.advance(size, documents)
 
@@ -167,4 +166,4 @@ class _Sink:
 def _summarize(tally: Tally, on_error: OnError) -> None:
     if tally.failed:
         done = {"skip": "skipped", "record": "recorded as errors"}[on_error]
-        say(f"{tally.failed} of {tally.documents} documents failed and were {done}; the first: {tally.first}")
+        print_error(f"{tally.failed} of {tally.documents} documents failed and were {done}; the first: {tally.first}")

@@ -1,15 +1,17 @@
-"""How many lines make a block.
+"""Decides how many lines a block has.
 
-Too few, and the pool is busy with its own bookkeeping; too many, and one worker has all the work of a short
-input while the others watch, or a reader waits long for the first line. What is right depends on the
-function, so it is learned: blocks begin at one line and move towards a fixed amount of work.
+Used in the host: the main thread calls `Pace.learn`, and the reader thread reads `Pace.lines`.
+
+With too few lines, most of the time goes into the pool's own work. With too many, one worker has all the work of a
+short input while the others are idle, or a reader waits long for the first line. The right number depends on the
+function, so it is learned: the first block has one line, and then the number approaches a fixed amount of work.
 """
 
 from __future__ import annotations
 
-TARGET = 0.05  # seconds of work in one block: a hundred times what its way to the worker and back costs
-MOST = 1024  # lines; when a worker dies, so many may have to be run again, one by one
-_STEP = 4  # one measurement, which may be of a page fault or of an import, is believed only so far
+TARGET_SECONDS = 0.05  # of work in one block: a hundred times the cost of sending it to the worker and back
+MAX_LINES = 1024  # when a worker dies, so many lines may have to be run again, one by one
+_MAX_CHANGE = 4  # the largest factor of one step, because one measurement may include a page fault or an import
 
 
 class Pace:
@@ -19,9 +21,9 @@ class Pace:
         self.lines = 1
 
     def learn(self, lines: int, seconds: float) -> None:
-        """Take note of how long the work on a block took."""
+        """Learn from a block: its lines, and the seconds of work that they took."""
         if lines <= 0:
             return
-        ideal = lines * TARGET / max(seconds, 1e-9)
-        near = min(max(ideal, self.lines / _STEP), self.lines * _STEP)
-        self.lines = min(max(int(near), 1), MOST)
+        ideal = lines * TARGET_SECONDS / max(seconds, 1e-9)
+        near = min(max(ideal, self.lines / _MAX_CHANGE), self.lines * _MAX_CHANGE)
+        self.lines = min(max(int(near), 1), MAX_LINES)

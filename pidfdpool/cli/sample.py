@@ -1,7 +1,9 @@
-"""The events that `demo` works on, and the work.
+"""The events that `demo` processes, and the function that is applied to them.
 
-A shop's stream of orders, and what an analyst would make of it. The same seed gives the same events.
-`summarize` is an ordinary function, for `map` too:
+`generate` runs in the host, on its main thread; the functions after it run in the host and in workers.
+
+The events are orders of a shop, and the function summarizes each of them. The same seed gives the same events.
+`summarize` is an ordinary function, which `map` can use, too:
 
     python -m pidfdpool map pidfdpool.cli.sample:summarize events.jsonl
 """
@@ -36,7 +38,7 @@ _CHANNELS = ("app", "web", "phone", "partner")
 
 
 def generate(documents: int, seed: int) -> Iterator[bytes]:
-    """Yield so many events, each encoded as one line."""
+    """Yield events, each encoded as one line. documents: their number."""
     chance = random.Random(seed)
     encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
     for number in range(documents):
@@ -84,7 +86,7 @@ def _item(chance: random.Random) -> Document:
 
 
 def summarize(event: Document) -> Document:
-    """Filter, flatten and aggregate one event."""
+    """Summarize one event: filter its items, flatten it, and aggregate."""
     revenue: dict[str, int] = {}
     discount = pieces = 0
     for item in event["items"]:
@@ -113,6 +115,6 @@ def summarize(event: Document) -> Document:
 
 
 def summarize_lines(lines: bytes) -> bytes:
-    """Do that to a block of lines, from JSON to JSON."""
+    """Summarize each line of a block, from JSON to JSON."""
     encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
     return b"".join(encode(summarize(json.loads(line))).encode() + b"\n" for line in lines.splitlines())

@@ -1,9 +1,11 @@
-"""Where the documents come from: files and standard input, cut into blocks of whole lines.
+"""Reads the documents from files and standard input, as blocks of whole lines.
 
-A block holds what there is to read without waiting, up to a limit: somebody who types lines, or a log that
-is followed, sees each line go through at once, while a fast producer gets large blocks. Nothing is read
-ahead of the block that was asked for, beyond the rest of the piece that it was cut from, so whoever takes
-the blocks decides how much of an endless input is in memory. Only a line is never cut, however long it is.
+Called in the host: `Source` is made on the main thread, and its blocks are read on the reader thread of `flow`.
+
+A block has what can be read without waiting, up to a limit. So a line that a person types, or that is added to a log,
+is processed at once, while a fast producer gets large blocks. Except for the rest of the data that a block comes
+from, nothing is read before the next block is asked for. So the consumer decides how much of an endless input is in
+memory. A line is never split, however long it is.
 """
 
 from __future__ import annotations
@@ -22,18 +24,18 @@ from pidfdpool.cli.usage import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PIECE = 256 * 1024  # bytes that one block is cut from; a longer line is a block of its own
+READ_SIZE = 256 * 1024  # bytes that are split into blocks at a time; a longer line is a block of its own
 _STDIN_NAMES = {"-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"}
 
 
 class ReadError(Exception):
-    """The input broke off; the message says where."""
+    """The input cannot be read to its end; the message tells where it broke off."""
 
 
 class Source:
-    """The files of a run, in order. Making it says at once if one of them cannot be read.
+    """The files of a run, in order. The constructor raises UsageError if one of them cannot be read.
 
-    total: how many bytes there are to read, or None if that cannot be known.
+    total: the number of bytes of all files, or None if it is not known.
     """
 
     def __init__(self, names: list[str]) -> None:
@@ -42,27 +44,31 @@ class Source:
         self.total = None if None in sizes else sum(size for size in sizes if size is not None)
 
     def blocks(self, limit: Callable[[], int]) -> Iterator[Block]:
-        """Yield the blocks of all files; limit() is asked for the number of lines each time.
+        """Yield the blocks of all files.
+
+        limit: called for each block; it returns the largest number of lines of the block.
 
         Raises:
-            ReadError: a file cannot be read on, or not be decompressed.
+            ReadError: a file cannot be read to its end, or cannot be decompressed.
         """
         for name in self._names:
             if name in _STDIN_NAMES:
-                yield from cut("<stdin>", Descriptor(0), limit)
+                yield from split_into_blocks("<stdin>", DescriptorReader(0), limit)
                 continue
             try:
                 fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
                 raise ReadError(f"{name}: {error.strerror}") from error
             with open(fd, "rb", buffering=0) as file:
-                yield from cut(name, Compressed(file) if name.endswith(".gz") else Descriptor(fd), limit)
+                yield from split_into_blocks(
+                    name, GzipReader(file) if name.endswith(".gz") else DescriptorReader(fd), limit
+                )
 
 
 def _checked_size(name: str) -> int | None:
-    """Return how many bytes there are, or None if it is no ordinary file. Raise if it cannot be read.
+    """Return the size in bytes, or None if it is no regular file. Raise UsageError if it cannot be read.
 
-    It is not opened for that: at the other end of a pipe that would be felt.
+    The file is not opened, because the process at the other end of a named pipe would notice.
     """
     if name in _STDIN_NAMES:
         if sys.stdin is None:
@@ -80,23 +86,23 @@ def _checked_size(name: str) -> int | None:
     return info.st_size if stat.S_ISREG(info.st_mode) else None
 
 
-# ---- ways to read ------------------------------------------------------------------------------------------
+# ---- readers -----------------------------------------------------------------------------------------------
 
 
 class Reader(Protocol):
-    """Something to read bytes from."""
+    """Reads bytes."""
 
     position: int
 
     def read(self) -> bytes:
-        """Return some bytes, as soon as there are any; none at the end."""
+        """Wait for data and return it; no bytes at the end."""
 
     def ready(self) -> bool:
         """Return whether read() would return without waiting."""
 
 
-class Descriptor:
-    """Reads a descriptor as it comes."""
+class DescriptorReader:
+    """Reads from a descriptor what is available."""
 
     def __init__(self, fd: int) -> None:
         self.position = 0
@@ -105,24 +111,24 @@ class Descriptor:
         self._poll.register(fd, select.POLLIN)
 
     def read(self) -> bytes:
-        """Return what is there."""
+        """Wait for data and return it; no bytes at the end."""
         while True:
             try:
-                data = os.read(self._fd, PIECE)
+                data = os.read(self._fd, READ_SIZE)
             except BlockingIOError:
-                # Whoever shares the terminal or pipe with us has made it non-blocking for all of us.
+                # Another process that shares the terminal or pipe has made it non-blocking for all.
                 self._poll.poll()
                 continue
             self.position += len(data)
             return data
 
     def ready(self) -> bool:
-        """Ask the kernel."""
+        """Return whether the kernel has data."""
         return bool(self._poll.poll(0))
 
 
-class Compressed:
-    """Reads gzip, of one member or many."""
+class GzipReader:
+    """Reads a gzip file of one or more members."""
 
     def __init__(self, file: object) -> None:
         self.position = 0
@@ -130,35 +136,36 @@ class Compressed:
         self._gzip = gzip.GzipFile(fileobj=file, mode="rb")  # type: ignore[call-overload]
 
     def read(self) -> bytes:
-        """Return what one piece of the file decompresses to."""
-        data: bytes = self._gzip.read1(PIECE)
+        """Return the decompressed data of the next part of the file."""
+        data: bytes = self._gzip.read1(READ_SIZE)
         self.position = self._file.tell()  # type: ignore[attr-defined]
         return data
 
     def ready(self) -> bool:
-        """Say no: bytes that are there may still not be enough to decompress anything."""
+        """Return False: the bytes that are available may not be enough to decompress any data."""
         return False
 
 
-# ---- cutting -----------------------------------------------------------------------------------------------
+# ---- blocks ------------------------------------------------------------------------------------------------
 
 
-def cut(name: str, reader: Reader, limit: Callable[[], int]) -> Iterator[Block]:
-    """Yield what the reader has as blocks of whole lines."""
+def split_into_blocks(name: str, reader: Reader, limit: Callable[[], int]) -> Iterator[Block]:
+    """Yield the reader's data as blocks of whole lines."""
     line = 1
-    read = done = 0  # bytes, as they come out of the reader: of all pieces, and of the blocks so far
-    told = 0  # the position that the blocks so far account for
-    unfinished: list[bytes] = []  # pieces of a line whose end was not read yet
+    read = done = 0  # bytes that the reader has returned: all of them, and those in the blocks so far
+    counted = 0  # the position in the file up to which the sizes of the blocks so far add up
+    unfinished: list[bytes] = []  # parts of a line whose end was not read yet
 
     def blocks(lines: bytes) -> Iterator[Block]:
-        nonlocal line, told, done
+        nonlocal line, counted, done
         start = 0
         while start < len(lines):
             end, count = _end_of_lines(lines, start, max(1, limit()))
             done += end - start
-            # Its share of what was read. Of a compressed file that is more than what the blocks came of.
-            before, told = told, max(told, reader.position * done // read)
-            yield Block(name, line, lines[start:end], told - before)
+            # The block's share of the bytes read from the file. A compressed file may be read further than the data
+            # that the blocks have.
+            before, counted = counted, max(counted, reader.position * done // read)
+            yield Block(name, line, lines[start:end], counted - before)
             start, line = end, line + count
 
     try:
@@ -179,13 +186,13 @@ def cut(name: str, reader: Reader, limit: Callable[[], int]) -> Iterator[Block]:
 
 
 def _pieces(reader: Reader) -> Iterator[bytes]:
-    """Yield what is there to read, in pieces of about PIECE bytes, but never wait in order to fill one."""
+    """Yield the data that is available, in pieces of about READ_SIZE bytes. Never wait to make a piece larger."""
     while data := reader.read():
         parts, size = [data], len(data)
-        while size < PIECE and reader.ready():
+        while size < READ_SIZE and reader.ready():
             more = reader.read()
             if not more:
-                # The end. A terminal tells it only once: reading again would wait for a second Ctrl-D.
+                # The end. A terminal reports it only once: to read again would wait for a second Ctrl-D.
                 yield b"".join(parts)
                 return
             parts.append(more)
@@ -194,7 +201,7 @@ def _pieces(reader: Reader) -> Iterator[bytes]:
 
 
 def _end_of_lines(data: bytes, start: int, limit: int) -> tuple[int, int]:
-    """Return where the lines from start on end, `limit` of them at most, and how many they are."""
+    """Return the end of at most `limit` lines that begin at start, and their number."""
     end = start
     for count in range(limit):
         newline = data.find(b"\n", end)

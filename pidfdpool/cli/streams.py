@@ -1,10 +1,12 @@
-"""The standard streams of a filter, and the signals that end one.
+"""The standard streams of a filter, and its exit by a signal.
 
-A filter's output holds documents and nothing else. But a function may print, and so may a module that is
-imported, here or in a worker. So `private_stdout` moves the real standard output to a descriptor that
-nobody else knows and no child inherits, and points descriptor 1 at standard error. Two more things follow
-from it: the reader of our output sees its end as soon as *we* are gone, and Python has nothing of ours in a
-buffer that it could fail to flush.
+Called by the commands, in the host, on its main thread.
+
+A filter's output consists of documents and nothing else. But a function may print, and so may a module that is
+imported, here or in a worker. So `private_stdout` moves the real standard output to a descriptor that no other code
+knows and no child inherits, and makes descriptor 1 a copy of standard error. This has two more effects. The reader of
+the output sees its end as soon as *this* process is gone. And Python has no output in a buffer that it could fail to
+flush.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def say(message: str) -> None:
-    """Write a line to standard error; if that is closed there is nobody to tell."""
+def print_error(message: str) -> None:
+    """Write a line to standard error. Does nothing if that is closed."""
     if sys.stderr is not None:
         with suppress(OSError):
             print(message, file=sys.stderr, flush=True)
@@ -32,7 +34,7 @@ def say(message: str) -> None:
 
 @contextmanager
 def private_stdout() -> Iterator[Output]:
-    """Give the caller standard output for itself; everybody else's prints go to standard error meanwhile.
+    """Give the caller standard output for itself. Within the block all other prints go to standard error.
 
     Raises:
         UsageError: standard output is closed.
@@ -54,46 +56,46 @@ def private_stdout() -> Iterator[Output]:
 
 
 class Output:
-    """A descriptor to write to. Nothing is buffered: what was written is on its way to the reader."""
+    """A descriptor to write to, without a buffer."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def isatty(self) -> bool:
-        """Return whether a person is looking at it."""
+        """Return whether it is a terminal."""
         return os.isatty(self._fd)
 
     def write(self, data: bytes) -> None:
-        """Write all of it, however long the reader takes. Raises OSError, BrokenPipeError among them."""
+        """Write all data, however long the reader takes. Raises OSError, such as BrokenPipeError."""
         rest = memoryview(data)
         while rest:
             try:
                 rest = rest[os.write(self._fd, rest) :]
             except BlockingIOError:
-                # Whoever shares our terminal or pipe has made it non-blocking for all of us.
+                # Another process that shares the terminal or pipe has made it non-blocking for all.
                 poll = select.poll()
                 poll.register(self._fd, select.POLLOUT)
                 poll.poll()
 
 
 def flush_stdout() -> None:
-    """Flush what was printed. Raises BrokenPipeError if nobody wants it, and does so only once."""
+    """Flush what was printed. Raises BrokenPipeError if the reader is gone, but not a second time."""
     if sys.stdout is None:
         return
     try:
         sys.stdout.flush()
     except OSError as error:
-        # The interpreter flushes once more at its end, and would complain of the same thing.
+        # The interpreter flushes again at its exit, and would report the same error.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.close(nowhere)
         if error.errno == errno.EPIPE:
             raise
-        say(f"cannot write to standard output: {error.strerror}")
+        print_error(f"cannot write to standard output: {error.strerror}")
 
 
-def die_of(number: signal.Signals) -> int:
-    """End this process by the signal, as if it were not caught; return an exit code if that is impossible."""
+def exit_by_signal(number: signal.Signals) -> int:
+    """Exit by the signal, as if it were not caught; return an exit code if that is impossible."""
     signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     signal.raise_signal(number)

@@ -1,7 +1,7 @@
-"""MODULE:FUNCTION, the name of what is applied to each document.
+"""MODULE:FUNCTION, the name of the function that is applied to each document.
 
-The name is looked up twice: in the host before anything is read, where each way to get it wrong has a
-message of its own, and once in each worker, where the module is already there because the pool preloads it.
+The name is looked up in the host, on its main thread, before anything is read; each kind of mistake has a message of
+its own. It is looked up once more in each worker, where the module is already loaded, because the pool preloads it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A function by its name: the module, and the dotted path inside it."""
+    """The name of a function: the module, and the dotted path in the module."""
 
     module: str
     path: str
@@ -32,7 +32,7 @@ class Target:
         """Return the function itself; each process looks it up once.
 
         Raises:
-            UsageError: there is no such function; the message says what is there instead.
+            UsageError: there is no such function; the message suggests names that exist.
         """
         return _load(self)
 
@@ -43,7 +43,7 @@ class Target:
 
 
 def parse(text: str) -> Target:
-    """Take MODULE:FUNCTION apart. Raises UsageError if it does not look like one."""
+    """Parse MODULE:FUNCTION. Raises UsageError if the text has another form."""
     module, colon, path = text.partition(":")
     if not colon or not module or not path:
         raise UsageError(f"{text!r} does not name a function: write MODULE:FUNCTION, such as json:loads")
@@ -86,7 +86,7 @@ def _import(name: str) -> ModuleType:
 
 
 def _import_failed(name: str, error: BaseException) -> str:
-    """Say what the module raised, and on which line of it."""
+    """Return a message that tells what the module raised, and on which line."""
     if isinstance(error, SyntaxError):
         place = f"{error.filename}:{error.lineno}"
     else:
@@ -97,7 +97,7 @@ def _import_failed(name: str, error: BaseException) -> str:
 
 
 def _look_in_current_directory() -> None:
-    """Put the current directory on sys.path, as `python -m` does and an installed script does not."""
+    """Add the current directory to sys.path, as `python -m` does and an installed script does not."""
     here = os.getcwd()
     if not sys.flags.safe_path and here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)

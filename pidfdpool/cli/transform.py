@@ -1,11 +1,12 @@
-"""What a worker of `map` does: a block of lines in, a block of output lines out.
+"""Transforms a block of lines into a block of output: the task of the workers of `map`.
 
-Decoding, the function and encoding all happen here, in the worker, so the host only ever moves bytes.
-Documents are JSON as RFC 8259 has it, in both directions: NaN and Infinity, which Python would let pass,
-are errors. Output is compact, UTF-8, one document per line.
+`run` is called in workers, on their thread; `crash_outcome` and `split` in the host, on its main thread.
 
-Whatever goes wrong with one document is an outcome of that document, never of the block: `on_error` says
-what is to come of it.
+The worker decodes, calls the function and encodes, so the host only moves bytes. Documents are JSON as in RFC 8259,
+in both directions: NaN and Infinity, which Python would accept, are errors. Output is compact, UTF-8, one document
+per line.
+
+An error of one document is an outcome of that document, never of the block. `on_error` tells what follows from it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to do with each document; the same for all blocks of a run."""
+    """How to process each document. It is the same for all blocks of a run."""
 
     target: Target
     text: bool  # the function takes the line itself, not the document in it
@@ -36,12 +37,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole lines that follow each other in one file."""
+    """Consecutive whole lines of one file."""
 
     name: str
     line: int  # the number of its first line, from 1
     data: bytes
-    size: int  # how far it takes us in the file: for a compressed one not the length of data
+    size: int  # its share of the bytes in the file, which is not the length of `data` if the file is compressed
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a block. With on_error="fail" it ends before the first document that failed."""
+    """The outcome of a block. With on_error="fail" the output ends before the first document that failed."""
 
     output: bytes
     documents: int
@@ -86,7 +87,7 @@ def run(job: Job, block: Block) -> Outcome:
             result = function(text.removesuffix("\r") if job.text else _decode(text))
             output.append(_encode(result))
         except BaseException as error:
-            # SystemExit too: a function that gives up on one document must not end the run without a word.
+            # SystemExit, too: a function that exits for one document must not end the run without a message.
             failed += 1
             failure = _explain(job, block, number, error)
             first = first or failure
@@ -98,7 +99,7 @@ def run(job: Job, block: Block) -> Outcome:
     return Outcome(b"\n".join(output), documents, failed, first, time.perf_counter() - began)
 
 
-def crashed(job: Job, block: Block, message: str) -> Outcome:
+def crash_outcome(job: Job, block: Block, message: str) -> Outcome:
     """Return the outcome of a block of one document whose worker died. In the host."""
     (number, line) = next(_documents(block))
     failure = Failure(block.name, number, "WorkerCrashed", message)
@@ -112,7 +113,7 @@ def split(block: Block) -> list[Block]:
 
 
 def record(failure: Failure, line: bytes) -> bytes:
-    """Return the document that takes the place of one that failed; `input` is the line as it came."""
+    """Return the document that is written in place of one that failed; its `input` is the line as it was read."""
     error: dict[str, Any] = {
         "type": failure.kind,
         "message": failure.message,
@@ -137,13 +138,13 @@ def _documents(block: Block) -> Iterator[tuple[int, bytes]]:
 def _explain(job: Job, block: Block, number: int, error: BaseException) -> Failure:
     kind = type(error).__qualname__
     if isinstance(error, json.JSONDecodeError) and error.lineno == 1:
-        # Its own words would be "line 1 column 9", beside the line number in the file.
+        # The error's own text has "line 1 column 9", which would contradict the line number in the file.
         message = f"{error.msg} (column {error.colno})"
     else:
         try:
             message = str(error)
         except Exception as worse:
-            message = f"(its message cannot be had: {type(worse).__qualname__})"
+            message = f"(the error has no message: str() raised {type(worse).__qualname__})"
     trace = None
     if job.traceback:
         from traceback import format_exception
@@ -166,5 +167,5 @@ def _encode(value: Any) -> bytes:
     try:
         return _encoder.encode(value).encode()
     except UnicodeEncodeError:
-        # Half a surrogate pair is legal in JSON as an escape, but there is no UTF-8 for it.
+        # A lone surrogate is legal in JSON as an escape, but it has no UTF-8 encoding.
         return _ascii_encoder.encode(value).encode()

@@ -1,4 +1,7 @@
-"""A mistake in the command line is told in one line, before anything is started, and the exit code is 2."""
+"""The parser of command lines. An error is reported in one line, before anything is started; the exit code is 2.
+
+Called by the commands, in the host, on its main thread.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ from typing import NoReturn
 
 from pidfdpool.scheduler.policy import MOST_WORKERS
 
-_SHOWN = 50  # characters of a value
+_MAX_SHOWN = 50  # characters of a value
 
 
 class UsageError(Exception):
-    """The command line asks for something impossible; the message says what, and what to try."""
+    """The command line asks for something impossible. The message names it, and suggests what to try."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,27 +27,27 @@ class Parser(argparse.ArgumentParser):
             description=description,
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,  # an abbreviation that works today is ambiguous tomorrow
+            allow_abbrev=False,  # an abbreviation that works today may be ambiguous in a later version
         )
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong, and exit."""
+        """Print what is wrong, and exit."""
         _, unknown, names = message.partition("unrecognized arguments: ")
-        likely = [each for name in names.split() if unknown for each in self._alike(name)]
+        likely = [each for name in names.split() if unknown for each in self._similar_options(name)]
         if likely:
             message += f": did you mean {' or '.join(dict.fromkeys(likely))}?"
         self.exit(2, f"{self.prog}: {message} (for help: {self.prog} --help)\n")
 
-    def _alike(self, name: str) -> list[str]:
-        """Return the options that somebody may have meant who wrote this one."""
+    def _similar_options(self, name: str) -> list[str]:
+        """Return the option that the user may have meant by this one."""
         from difflib import get_close_matches
 
         return get_close_matches(name.partition("=")[0], self._option_string_actions, 1) if name[:1] == "-" else []
 
 
 def count(text: str, most: int = 10_000_000) -> int:
-    """Read a number of things, at least 1. For argparse, which turns the error into a message."""
-    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    """Parse a number that is at least 1. For argparse, which turns the error into a message."""
+    shown = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
     try:
         number = int(text)
     except ValueError:
@@ -59,5 +62,5 @@ def count(text: str, most: int = 10_000_000) -> int:
 
 
 def workers(text: str) -> int:
-    """Read how many worker processes a pool is to have. As `count`."""
+    """Parse the number of worker processes of a pool. As `count`."""
     return count(text, MOST_WORKERS)

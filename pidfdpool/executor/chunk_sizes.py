@@ -11,7 +11,7 @@ self-scheduling). A share that is too small for a chunk is rounded up, but not a
 from __future__ import annotations
 
 TARGET = 0.004  # seconds of work in a chunk: about twenty times the fixed cost of a chunk
-GROWTH = 16  # at most so many times the largest size that was measured
+GROWTH = 16  # a chunk has at most this many times the largest size that was measured
 LEAST = 0.0005  # seconds of work in a chunk at least: near the end, workers may wait so long for the last one
 SHARES = 2  # chunks for each worker into which the remaining calls are divided
 LARGEST = 1 << 16  # calls

@@ -116,7 +116,7 @@ def ordered(
     chunksize: int | None,
     buffersize: int | None,
 ) -> Iterator[Any]:
-    """Submit all calls, or with a buffersize so many chunks ahead, and return an iterator over the results, in order.
+    """Submit all calls, or `buffersize` chunks ahead, and return an iterator over the results, in order.
 
     timeout: seconds from this call until the iterator raises TimeoutError.
     """

@@ -1,9 +1,9 @@
 """Backpressure: tasks that wait until fewer than `max_pending` tasks are pending.
 
-What waits is the task itself, complete as it will be sent. Whoever makes room, by taking an outcome say, accepts the
-next task at once, while it still holds the pool's lock. So there is no room while a task waits. Nobody is promised
-room who may have left by then. And a task either waits, and can be withdrawn, or is accepted. A caller in an event
-loop is not woken at all: the outcome comes, sooner or later.
+What waits is the task itself, complete as it will be sent. The thread that makes room, by taking an outcome for
+instance, accepts the next task at once, while it still holds the pool's lock. So there is no room while a task waits.
+Nobody is promised room who may have left by then. And a task either waits, and can be withdrawn, or is accepted. A
+caller in an event loop is not woken at all: the outcome comes, sooner or later.
 
 A thread that has to wait, because `submit` returns when the task is accepted, waits at a gate of its own: a lock that
 is released when the task waits no longer. It is woken once, and holds nothing meanwhile.
@@ -177,5 +177,5 @@ class Admission:
         """Let go in a process that was forked; return the tasks, whose recipients are still to be told."""
         waiters, self.waiting = self.waiting, {}
         for waiter in waiters.values():
-            waiter.leave(task_errors.inherited_error())  # a signal handler may have forked amid its thread's wait
+            waiter.leave(task_errors.inherited_error())  # a signal handler may have forked while its thread waited
         return {number: waiter.task for number, waiter in waiters.items()}

@@ -60,7 +60,7 @@ class Chunk:
         return partial, (self.call, *self.bound)
 
     def __call__(self, *arguments: Any) -> Any:
-        """Do it here, as a function would: whoever overrides `submit` may call what it gets."""
+        """Make the calls here, as a function would: a subclass that overrides `submit` may call what it gets."""
         return self.call(*self.bound, *arguments)
 
     @property

@@ -87,8 +87,8 @@ class Decisions:
         """Whether the caller has interrupted this very thread's work on the pool.
 
         Signal handlers and finalizers run between any two steps of whatever the thread is doing, and may submit,
-        cancel and shut down. They must not wait for a lock that they interrupted the holder of, nor decide anything
-        amid a decision: what they ask for is deferred, and the pool thread decides it in a moment.
+        cancel and shut down. They must not wait for a lock whose holder they have interrupted, and must not decide
+        while a decision is half done. What they ask for is deferred, and the pool thread decides it in a moment.
         """
         return self.lock._is_owned()  # type: ignore[no-any-return]
 
@@ -104,7 +104,7 @@ class Decisions:
 
     @property
     def is_at_work_here(self) -> bool:
-        """Whether the caller is amid the work that brings results."""
+        """Whether the caller has interrupted, or is doing, the work that brings results."""
         return self.lock._is_owned() or self.thread.does_its_work
 
     def defer(self, event: ev.Event) -> None:
@@ -204,8 +204,8 @@ class Decisions:
     def decide_death(self, event: ev.Died, evidence: Evidence) -> list[Resolution]:
         """Decide about a death, but ask for no worker yet: that wakes the template, which takes the processor away.
 
-        Whoever waits for the dead worker's task gets its outcome before that. `spawn_deferred` has to follow; if
-        anything else is decided sooner, the workers are asked for then. The caller has the lock.
+        The thread that waits for the dead worker's task gets its outcome before that. `spawn_deferred` has to follow;
+        if anything else is decided sooner, the workers are asked for then. The caller has the lock.
         """
         self.dispatcher.defers_spawns = True
         try:

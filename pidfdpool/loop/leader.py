@@ -54,7 +54,7 @@ class _Pool(Protocol):
 
     @property
     def is_at_work_here(self) -> bool:
-        """Whether the caller is amid the work that brings results."""
+        """Whether the caller has interrupted, or is doing, the work that brings results."""
 
     def fail(self, error: BaseException) -> None:
         """Break the pool, because something was left half done."""
@@ -139,7 +139,7 @@ class Leadership:
         left = SHORT if blocks else None
         while True:
             future._leader = poller
-            # The state is read after that: whoever resolves the future from now on ends the wait.
+            # The state is read after that: a thread that resolves the future from now on ends the wait.
             if future.done() or pool.closed:
                 break
             if steps is not None:

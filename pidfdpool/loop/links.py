@@ -74,7 +74,7 @@ class Link:
             self._poller.change(self._channel_watch, READ | WRITE)
 
     def flush(self) -> None:
-        """Send on what is unsent; wait no longer for the channel to take more if nothing is, whoever has sent it."""
+        """Send what is unsent. If nothing is left, wait no longer for the channel to take more."""
         try:
             done = self.channel.flush()
         except OSError:

@@ -70,7 +70,7 @@ class Poller:
         sandbox.check()
         self._epoll = _epoll()
         self._inner = _epoll()
-        # Held by whoever serves what is ready: the pool thread or the leader.
+        # Held by the thread that serves what is ready: the pool thread or the leader.
         self.serving = native.reentrant_lock()
         self.is_served = False  # somebody does at the moment
         self.leader: dict[None, int] = {}  # the leader's thread, if there is one; a dictionary decides in one step
@@ -93,7 +93,7 @@ class Poller:
     def watch(self, fd: int, callback: Callable[[int], None], events: int = READ, *, inner: bool = False) -> Watch:
         """Call back with the mask of events whenever the descriptor is ready (level-triggered).
 
-        inner: in the pool thread or the leader, whoever reads the channels at the time.
+        inner: call back in the thread that reads the channels at the time, the pool thread or the leader.
         """
         watch = Watch(self._inner if inner else self._epoll, fd, callback, events)
         watch.epoll.register(fd, events)
@@ -104,7 +104,7 @@ class Poller:
         """Wait for other events on the descriptor."""
         if watch.active and watch.events != events:
             watch.events = events
-            with suppress(FileNotFoundError):  # whoever reads has come to its end, and forgotten it
+            with suppress(FileNotFoundError):  # the reader has come to its end, and forgotten it
                 watch.epoll.modify(watch.fd, events)
 
     def forget(self, watch: Watch | None) -> None:

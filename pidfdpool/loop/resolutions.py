@@ -2,8 +2,8 @@
 
 Each action leads to a *resolution*: a callable that is to run when the pool's lock has been released, because it runs
 pickles and callbacks of the user's. For a task that is the `Delivery` of its outcome. From the decision on until the
-future is resolved, the task is in `undelivered`. Whoever has taken resolutions and cannot run them all leaves the
-rest to the pool thread (`Outbox.run`). So no future is lost in between, whatever the user's code does.
+future is resolved, the task is in `undelivered`. A thread that cannot run all the resolutions that it has taken
+leaves the rest to the pool thread (`Outbox.run`). So no future is lost in between, whatever the user's code does.
 """
 
 from __future__ import annotations

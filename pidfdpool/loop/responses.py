@@ -1,4 +1,4 @@
-"""What workers answer, and what follows from it. Called by whoever has read from a worker's channel.
+"""What workers answer, and what follows from it. Called by the thread that reads channels.
 
 Most of what a pool does is to take outcomes, and many come in one read. So there is a short way for them, without an
 event, an action and a resolution for each: they are taken under one lock, and their futures resolved one after the

@@ -1,18 +1,18 @@
 """The host's end of segments: which payload goes into one, which worker has which, and when it is free again.
 
-    a call      `stage`, in the thread that submits, writes a large one into a segment; a `Staged` payload takes its
-                place in the task, and gives the segment back when the task is gone, however that came. One that will
-                wait behind many others is staged when it is sent. Where no segment is to be had, the payload is
-                carried as ever.
-    sending     `post`, with the pool's lock, hands the worker what it has not met: a MAP_SEGMENT frame with the
-                descriptor, then the task.
-    a result    that is large is remembered by the task's name (`_learn`); the next task of that name is sent with a
-                lease of a segment into which the worker may write its result.
-    an answer   `settle` settles what the task had: a segment that somebody in the worker still looks at is not used
-                again.
+    a call      A large call is written into a segment by the thread that submits it (`stage`). A `Staged` payload
+                takes its place in the task, and releases the segment when the task is gone. A call that will wait
+                behind many others is staged when it is sent. If there is no segment, the payload goes through the
+                channel.
+    sending     `post`, under the pool's lock, first sends the segments that the worker has not mapped yet: a
+                MAP_SEGMENT frame with the descriptor. Then it sends the task.
+    a result    If a result is large, that is remembered by the task's name (`_learn`). The next task of that name is
+                sent with a lease: a segment into which the worker may write its result.
+    an answer   `settle` ends the use of the task's segments. A segment that something in the worker still views is
+                not used again.
 
-A worker that dies takes along what it had: nothing of that is used again, because a process that a task started may
-have it mapped. A requeued or retried task keeps its segment, which no worker can change.
+The segments of a worker that died are not used again either, because a process that a task started may have them
+mapped. A requeued or retried task keeps its segment, which no worker can change.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 32  # payloads in a row that may be small before large ones are expected no more
 _MOST_NAMES = 256
-_SOON = 4  # tasks for each worker: so many wait for a moment only
+_SOON = 4  # tasks for each worker; a call that is not behind more than these waits for a moment only
 _LATE = 4 << 20  # bytes that are copied while the pool's lock is held, at most; it takes about half a millisecond
 _MOST_LOOKED_AT = 1024  # results in segments, at a time: a process may have 65530 mappings (vm.max_map_count)
 
@@ -71,7 +71,7 @@ class Staged(list["Buffer"]):
         self.arena = arena
         self.segment = segment
 
-    def carried(self) -> list[Buffer]:
+    def through_channel(self) -> list[Buffer]:
         """Return the payload itself, to be sent from where it lies: nothing else is ever written there."""
         assert self.segment.shared is not None
         self.segment.not_reusable = True
@@ -97,11 +97,11 @@ class SegmentLeases:
     """The segments of one pool. The caller holds the pool's lock, except where it says otherwise."""
 
     def __init__(self, pool: _Pool, limit: int) -> None:
-        """limit: bytes; 0: there are to be no segments."""
+        """limit: bytes of all segments together; 0: no segments are used."""
         self._pool = pool
         self.arena = Arena(limit, pool.wake_pool_thread)
         self._looked_at: set[int] = set()  # numbers of the results that lie in segments and are in the user's hands
-        self.expecting = 0  # so many calls are still taken for large ones before they are looked at
+        self.expecting = 0  # how many further calls are taken for large ones before their size is known
         self.sizes: dict[str, tuple[int, int]] = {}  # by a task's name: bytes of its results, and as `expecting`
         _all.add(self)
 
@@ -183,7 +183,7 @@ class SegmentLeases:
             if self._announce(link, buffers.segment):
                 flags, call = framing.CALL_IN_SEGMENT, buffers.segment
             else:
-                buffers = buffers.carried()
+                buffers = buffers.through_channel()
         lease = self._result_lease(link, task.name)
         if lease is not None and lease.segment is not None:
             flags |= framing.HAS_LEASE
@@ -241,7 +241,7 @@ class SegmentLeases:
             self.take_back(link, number)
             task = self._pool.tasks.get(number)
             if task is not None and type(task.buffers) is Staged:
-                link.post(task.frame(max(1, task.attempt), leased.deadline, 0, task.buffers.carried()))
+                link.post(task.frame(max(1, task.attempt), leased.deadline, 0, task.buffers.through_channel()))
 
     # ---- answers -------------------------------------------------------------------------------------------
 
@@ -305,7 +305,7 @@ class SegmentLeases:
         return [*layout.parts(reference, memoryview(mapping))]
 
     def _learn(self, name: str, kind: int, size: int) -> None:
-        """Learn from the size of a result what to lend to the next task of its name."""
+        """Learn from the size of a result which segment to lease to the next task of its name."""
         if kind != framing.RESULT or not self.arena.limit:
             return
         before, patience = self.sizes.get(name, (0, 0))

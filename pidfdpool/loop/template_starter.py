@@ -80,7 +80,7 @@ class TemplateStarter:
             self._first_over.wait()
 
     def prestart(self, count: int, *, wait: bool, timeout: float | None) -> int:
-        """Have so many workers started; return how many are ready, after waiting for them if that is asked for.
+        """Have `count` workers started; return how many are ready, after waiting for them if `wait` is true.
 
         Waits no longer once some are ready and no other is on its way: the system allows no more, or they died.
 
@@ -152,7 +152,7 @@ class TemplateStarter:
                 self._start_thread_or_end()
         except BaseException:
             if number is not None:
-                self._core.handle(ev.Cancelled(number))  # whoever submitted gets no future, so the task must not run
+                self._core.handle(ev.Cancelled(number))  # the caller gets no future, so the task must not run
             raise
         finally:
             self._by = None

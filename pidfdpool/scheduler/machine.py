@@ -72,9 +72,11 @@ class Machine:
         self.hand_over = self.fast_path.hand_over
         self.take_answers = self.fast_path.take_answers
 
-        self._worker_events: dict[tuple[type[Any], State], Callable[[Slot, Any, float], None]] = {
-            (rule.event, each): attrgetter(rule.handler)(self) for rule in RULES for each in rule.states
-        }
+        self._worker_events: dict[tuple[type[Any], State], Callable[[Slot, Any, float], None]] = {}
+        for rule in RULES:
+            handler = attrgetter(rule.handler)(self)
+            for each in rule.states:
+                self._worker_events[rule.event, each] = handler
         self._pool_events: dict[type[Any], Callable[[Any, float], None]] = {
             ev.Submitted: tasks.on_submitted,
             ev.Cancelled: tasks.on_cancelled,

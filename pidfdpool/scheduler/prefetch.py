@@ -78,12 +78,12 @@ class Prefetcher:
         )
 
     def _tasks_in(self, seconds: float) -> int:
-        """Return how many tasks take so long."""
+        """Return how many tasks take that time, in seconds, at the measured pace."""
         assert self.pace is not None
         return MAX_AHEAD if seconds >= MAX_AHEAD * self.pace else int(seconds / self.pace)
 
     def _most_and(self, seconds: float) -> tuple[int, int]:
-        """Return how many tasks may be ahead of a worker, and how many take so long, if so many may be."""
+        """Return how many tasks may be ahead of a worker, and how many fill the time that is to be kept ahead."""
         most = self._tasks_in(self._state.policy.prefetch)
         return most, min(most, max(1, self._tasks_in(seconds)))
 
@@ -114,7 +114,7 @@ class Prefetcher:
             self._top_up(slot, min(most, share + len(slot.ahead)))
 
     def _top_up(self, slot: Slot, most: int) -> None:
-        """Send queued tasks ahead of a worker until there are so many."""
+        """Send queued tasks ahead of a worker until `most` are ahead."""
         numbers: list[int] = []
         queue, tasks, prefetched = self._queue, self._state.tasks, self._state.prefetched
         ahead, index = slot.ahead, slot.index

@@ -85,6 +85,11 @@ def start(recipe: Recipe, mask: SignalMask = None) -> TemplateConnection:
 
 def _fork(boot: Boot, kept_fds: set[int], mask: SignalMask) -> TemplateConnection:
     """Start a template that is a copy of the host. kept_fds: connections that workers keep."""
+    if native.in_subinterpreter():
+        raise TemplateError(
+            "this code runs in a subinterpreter of the host, and CPython cannot go on with one in a forked process. "
+            "Use mp_context='spawn', which is the default, or the main interpreter."
+        )
 
     def fork(connection: TemplateConnection, theirs: Socket, host: int, lifeline: int) -> int:
         return launch.fork(theirs, host, lifeline, boot, connection, kept_fds)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import _pickle
 
 from pidfdpool.serialization import payload, picklers, preparation, scripts
-from pidfdpool.worker import script_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ class Boot:
         for name in self.preload:
             __import__(name)
         if self.runs_script:
-            script_module.run_script()
+            _run_script()
         if self._preload_call is not None:
             call = self._preload_call
             if not self.forked:
@@ -135,7 +134,7 @@ class Boot:
         try:
             return payload.loads(call)
         except scripts.NeedsScript:
-            script_module.run_script()
+            _run_script()
             return payload.loads(call)
 
     def run_initializer(self) -> None:
@@ -151,3 +150,9 @@ class Boot:
             with rebuild_guard.during(rebuild_guard.INITIALIZER):
                 function, arguments = inherited.restore(self._initializer, self._descriptors)
         function(*arguments)
+
+
+def _run_script() -> None:
+    from pidfdpool.worker import script_module  # the host, which loads this file, does not need it
+
+    script_module.run_script()

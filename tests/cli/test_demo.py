@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from pidfdpool.cli import demo, hostility, sample
-from pidfdpool.cli.hostility import Announcement, Descendants, Reaper
+from pidfdpool.cli.hostility import Announcement, Descendants, ReapingHandler
 from tests.conditions import eventually, run_python, start_python
 
 
@@ -66,9 +66,9 @@ GOOD = {
 
 
 def problems(seen=(), left=(), inline=b"a\nb\n", documents=2, **changes):
-    reaper = Reaper()
+    reaper = ReapingHandler()
     reaper.seen.extend(seen)
-    observed = demo._Run(**{**GOOD, **changes})
+    observed = demo._Observations(**{**GOOD, **changes})
     return demo._report(documents, observed.output.count(b"\n"), inline, observed, reaper, list(left))
 
 
@@ -104,9 +104,9 @@ def test_the_reaper_sees_a_child_and_restores_the_handler_before():
     done = run_python(
         """
         import os, signal, time
-        from pidfdpool.cli.hostility import Reaper
+        from pidfdpool.cli.hostility import ReapingHandler
 
-        reaper = Reaper()
+        reaper = ReapingHandler()
         before = signal.getsignal(signal.SIGCHLD)
         with reaper.installed():
             child = os.fork()
@@ -156,7 +156,7 @@ def test_a_task_that_ends_without_a_word_is_not_waited_for():
 
 
 def test_a_task_announces_its_process(monkeypatch):
-    monkeypatch.setattr(hostility, "_PATIENCE", 0.0)
+    monkeypatch.setattr(hostility, "_KILL_TIMEOUT", 0.0)
     line = next(sample.generate(1, 1))
     with tempfile.TemporaryDirectory() as folder:
         announcement = Announcement(os.path.join(folder, "pipe"))

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from pidfdpool.cli.map import BLOCKS_PER_WORKER
-from pidfdpool.cli.source import PIECE
+from pidfdpool.cli.source import READ_SIZE
 
 LINE = json.dumps({"pad": "x" * 1000}).encode() + b"\n"
 
@@ -73,7 +73,7 @@ def test_input_is_read_no_faster_than_output_is_taken(command):
         except BlockingIOError:
             continue
     # Blocks in every stage, what one is cut from, and two full pipes.
-    assert written < (BLOCKS_PER_WORKER + 2) * 2 * PIECE + 2 * 1024 * 1024
+    assert written < (BLOCKS_PER_WORKER + 2) * 2 * READ_SIZE + 2 * 1024 * 1024
 
     os.set_blocking(feed, True)
     output = []

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pidfdpool.cli import source as sources
-from pidfdpool.cli.source import Descriptor, ReadError, Source, cut
+from pidfdpool.cli.source import DescriptorReader, ReadError, Source, split_into_blocks
 from pidfdpool.cli.usage import UsageError
 
 
@@ -36,7 +36,7 @@ class Script:
 
 
 def blocks_of(*pieces, limit=1000):
-    return list(cut("file", Script(pieces), lambda: limit))
+    return list(split_into_blocks("file", Script(pieces), lambda: limit))
 
 
 def test_a_block_begins_with_the_number_of_its_first_line():
@@ -61,7 +61,7 @@ def test_blank_lines_count():
 
 
 def test_a_long_line_is_one_block(monkeypatch):
-    monkeypatch.setattr(sources, "PIECE", 4)
+    monkeypatch.setattr(sources, "READ_SIZE", 4)
     blocks = blocks_of(b"aaaa", b"bbbb", b"cc\nd", b"\n", limit=1)
     assert [(block.line, block.data) for block in blocks] == [(1, b"aaaabbbbcc\n"), (2, b"d\n")]
 
@@ -69,18 +69,18 @@ def test_a_long_line_is_one_block(monkeypatch):
 def test_the_end_is_read_once():
     """A terminal says it only once; reading on would wait for a second Ctrl-D."""
     script = Script([b"1\n", b"", None, b"2\n"])
-    assert [block.data for block in cut("file", script, lambda: 10)] == [b"1\n"]
+    assert [block.data for block in split_into_blocks("file", script, lambda: 10)] == [b"1\n"]
 
 
 def test_the_limit_is_asked_for_each_block():
     limits = iter([1, 3, 1])
-    blocks = list(cut("file", Script([b"1\n2\n3\n4\n5\n"]), lambda: next(limits)))
+    blocks = list(split_into_blocks("file", Script([b"1\n2\n3\n4\n5\n"]), lambda: next(limits)))
     assert [block.data for block in blocks] == [b"1\n", b"2\n3\n4\n", b"5\n"]
 
 
 def test_nothing_is_read_before_it_is_asked_for():
     script = Script([b"1\n", None, b"2\n"])
-    iterator = cut("file", script, lambda: 10)
+    iterator = split_into_blocks("file", script, lambda: 10)
     assert script.position == 0
     next(iterator)
     assert script.position == 2
@@ -105,11 +105,11 @@ def test_blocks_are_the_file(lines, ended, cuts, gaps, limits, piece):
         asked.append(max(1, limits[len(asked) % len(limits)]))
         return limits[(len(asked) - 1) % len(limits)]
 
-    before, sources.PIECE = sources.PIECE, piece
+    before, sources.READ_SIZE = sources.READ_SIZE, piece
     try:
-        blocks = list(cut("file", script, limit))
+        blocks = list(split_into_blocks("file", script, limit))
     finally:
-        sources.PIECE = before
+        sources.READ_SIZE = before
     assert b"".join(block.data for block in blocks) == data
     assert [block.size for block in blocks] == [len(block.data) for block in blocks], "what is done, not what is read"
     line = 1
@@ -123,7 +123,7 @@ def test_blocks_are_the_file(lines, ended, cuts, gaps, limits, piece):
 def test_a_pipe_gives_what_it_holds_and_knows_when_there_is_more():
     reader, writer = os.pipe()
     with open(reader, "rb"), open(writer, "wb", buffering=0) as end:
-        descriptor = Descriptor(reader)
+        descriptor = DescriptorReader(reader)
         assert not descriptor.ready()
         end.write(b"1\n")
         assert descriptor.ready()
@@ -140,7 +140,7 @@ def test_a_non_blocking_pipe_is_waited_for():
     with open(reader, "rb"), open(writer, "wb", buffering=0) as end:
         thread = threading.Timer(0.05, end.write, [b"late\n"])
         thread.start()
-        assert Descriptor(reader).read() == b"late\n"
+        assert DescriptorReader(reader).read() == b"late\n"
         thread.join()
 
 

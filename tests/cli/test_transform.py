@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pidfdpool.cli import transform
-from pidfdpool.cli.pacing import MOST, TARGET, Pace
+from pidfdpool.cli.pacing import MAX_LINES, TARGET_SECONDS, Pace
 from pidfdpool.cli.target import Target
 from pidfdpool.cli.transform import Block, Failure, Job
 
@@ -171,7 +171,7 @@ def test_an_error_that_cannot_be_told(monkeypatch):
         raise MuteError
 
     monkeypatch.setattr("tests.cli.jobs.mute", fail, raising=False)
-    assert "its message cannot be had: RuntimeError" in run(b"1\n", "mute").failure.message
+    assert "the error has no message: str() raised RuntimeError" in run(b"1\n", "mute").failure.message
 
 
 def test_splitting_keeps_each_document_and_its_line_number():
@@ -183,7 +183,7 @@ def test_splitting_keeps_each_document_and_its_line_number():
 
 @pytest.mark.parametrize(("on_error", "lines"), [("fail", 0), ("skip", 0), ("record", 1)])
 def test_a_document_whose_worker_died(on_error, lines):
-    outcome = transform.crashed(job(on_error=on_error), Block("f", 7, b"{}", 0), "killed by SIGKILL")
+    outcome = transform.crash_outcome(job(on_error=on_error), Block("f", 7, b"{}", 0), "killed by SIGKILL")
     assert str(outcome.failure) == "f:7: WorkerCrashed: killed by SIGKILL"
     assert (outcome.documents, outcome.failed) == (1, 1)
     records = [json.loads(line) for line in outcome.output.splitlines()]
@@ -203,13 +203,13 @@ def test_blocks_begin_with_one_line():
 def test_a_fast_function_gets_long_blocks():
     pace = Pace()
     for _ in range(10):
-        pace.learn(pace.lines, pace.lines * TARGET / 1e6)
-    assert pace.lines == MOST
+        pace.learn(pace.lines, pace.lines * TARGET_SECONDS / 1e6)
+    assert pace.lines == MAX_LINES
 
 
 def test_a_slow_function_gets_one_line_at_a_time():
     pace = Pace()
-    pace.lines = MOST
+    pace.lines = MAX_LINES
     for _ in range(10):
         pace.learn(pace.lines, pace.lines * 1.0)
     assert pace.lines == 1
@@ -231,4 +231,4 @@ def test_there_is_always_a_sensible_number_of_lines(measurements):
     pace = Pace()
     for lines, seconds in measurements:
         pace.learn(lines, seconds)
-        assert 1 <= pace.lines <= MOST
+        assert 1 <= pace.lines <= MAX_LINES

@@ -18,6 +18,8 @@ PACKAGE = Path(pidfdpool.__file__).parent
 HOUSE = {
     "former_paths": {"executor", "scheduler", "worker"},
     "cli": {"_version", "process", "scheduler"},
+    "integrations": set(),
+    "swarm": set(),
     "executor": {"loop", "template", "worker", "scheduler", "serialization", "transport", "process"},
     "loop": {"template", "worker", "scheduler", "serialization", "transport", "pidfd", "process"},
     "template": {"worker", "serialization", "transport", "pidfd", "process"},

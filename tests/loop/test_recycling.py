@@ -11,7 +11,7 @@ import pytest
 from pidfdpool import PidfdPoolExecutor, unhealthy
 from pidfdpool.deaths import Cause
 from pidfdpool.errors import MemoryExceeded, WorkerCrashed
-from pidfdpool.loop import outcomes
+from pidfdpool.loop.task import Task
 from pidfdpool.scheduler.workforce import MAX_GENERATION
 from pidfdpool.transport import framing
 from tests import calls
@@ -230,6 +230,6 @@ def test_a_pool_goes_on_when_its_workers_cannot_be_counted_any_further(way):
         assert min(generations) < 5
         assert len(set(generations)) >= 5, "2 was there before, and came again"
         # A task's attempts are counted without end; a frame has room for fewer.
-        task = outcomes.Task(1, first, [b"N."], None, pool._policy)
+        task = Task(1, first, [b"N."], None, pool._policy)
         (frame,) = framing.Decoder().feed_data(b"".join(task.frame(2**40, None)))
         assert frame.generation == 2**32 - 1

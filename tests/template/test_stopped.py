@@ -129,3 +129,14 @@ def test_a_stopped_worker_takes_sigterm(way, tmp_path):
         error = future.exception(timeout=20)
         assert isinstance(error, WorkerCrashed)
         assert error.exit_status.signal == signal.SIGTERM
+
+
+def test_a_death_is_noticed_though_a_stopped_template_does_not_tell_of_it(way, tmp_path):
+    """Guards against waiting for the template's word until something else happens, which may be never."""
+    path = tmp_path / "pid"
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        future = pool.submit(calls.touch_and, str(path), "sleep")
+        worker = int(eventually(lambda: path.exists() and path.read_text(), "the task runs"))
+        stop(pool._pool.core.template.end.pid)
+        os.kill(worker, signal.SIGKILL)
+        assert isinstance(future.exception(timeout=20), WorkerCrashed)
