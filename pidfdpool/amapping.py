@@ -202,8 +202,7 @@ class Feed:
         for entry in entries:
             if isinstance(entry, Awaited):
                 entry.cancel()
-                if not entry.waiter.cancel() and not entry.waiter.cancelled():
-                    entry.waiter.exception()  # asyncio complains of exceptions that nobody looks at
+                entry.waiter.cancel()  # also if it is done: then asyncio does not complain that nobody looks at it
 
 
 async def _told(awaited: Awaited, deadline: float | None) -> Any:
