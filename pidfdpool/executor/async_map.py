@@ -205,12 +205,7 @@ class BoundedCalls:
         for entry in entries:
             if isinstance(entry, AwaitedTask):
                 entry.cancel()
-<<<<<<< HEAD:pidfdpool/executor/async_map.py
-                if not entry.waiter.cancel() and not entry.waiter.cancelled():
-                    entry.waiter.exception()  # otherwise asyncio logs that nobody has looked at it
-=======
                 entry.waiter.cancel()  # also if it is done: then asyncio does not complain that nobody looks at it
->>>>>>> slips:pidfdpool/amapping.py
 
 
 async def _result_of_awaited(awaited: AwaitedTask, deadline: float | None) -> Any:

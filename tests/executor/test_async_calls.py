@@ -10,11 +10,8 @@ from collections import deque
 import pytest
 
 from pidfdpool import PidfdPoolExecutor, PoolBroken, QueueFull, WorkerCrashed
-<<<<<<< HEAD:tests/executor/test_async_calls.py
+from pidfdpool.executor.async_calls import Mailbox
 from tests import calls
-=======
-from pidfdpool.awaiting import Mailbox
->>>>>>> slips:tests/pool/test_awaiting.py
 from tests.conditions import eventually
 
 
