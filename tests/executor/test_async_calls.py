@@ -219,7 +219,7 @@ def test_what_arrives_just_after_the_loop_has_looked_is_seen():
             return count
 
     mailbox = Mailbox()
-    mailbox._letters = Letters()
+    mailbox._outcomes = Letters()
 
     async def main():
         first, second = (asyncio.get_running_loop().create_future() for _ in range(2))
