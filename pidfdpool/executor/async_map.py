@@ -205,8 +205,7 @@ class BoundedCalls:
         for entry in entries:
             if isinstance(entry, AwaitedTask):
                 entry.cancel()
-                if not entry.waiter.cancel() and not entry.waiter.cancelled():
-                    entry.waiter.exception()  # otherwise asyncio logs that nobody has looked at it
+                entry.waiter.cancel()  # also if it is done: then asyncio does not complain that nobody looks at it
 
 
 async def _result_of_awaited(awaited: AwaitedTask, deadline: float | None) -> Any:

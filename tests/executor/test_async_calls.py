@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+from collections import deque
 
 import pytest
 
 from pidfdpool import PidfdPoolExecutor, PoolBroken, QueueFull, WorkerCrashed
+from pidfdpool.executor.async_calls import Mailbox
 from tests import calls
 from tests.conditions import eventually
 
@@ -204,6 +206,28 @@ def test_a_forked_child_has_a_loop_and_a_pool_of_its_own(pool):
         return await under_way
 
     assert asyncio.run(both()) == 7
+
+
+def test_what_arrives_just_after_the_loop_has_looked_is_seen():
+    late = []
+
+    class Letters(deque):
+        def __len__(self):
+            count = super().__len__()
+            if not count and late:
+                mailbox.post(late.pop(), 2, None)
+            return count
+
+    mailbox = Mailbox()
+    mailbox._outcomes = Letters()
+
+    async def main():
+        first, second = (asyncio.get_running_loop().create_future() for _ in range(2))
+        late.append(second)
+        mailbox.post(first, 1, None)
+        return await first, await asyncio.wait_for(second, 10)
+
+    assert asyncio.run(main()) == (1, 2)
 
 
 # ---- amap ------------------------------------------------------------------------------------------------------

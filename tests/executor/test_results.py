@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import os
 import pickle
 import sys
@@ -293,12 +294,16 @@ def test_who_waits_for_the_first_exception_is_told_of_it(tmp_path):
     with PidfdPoolExecutor(2) as pool:
         holding = pool.submit(calls.wait_for, str(tmp_path / "end"))
         failing = pool.submit(wait_and_raise, str(tmp_path / "fail"))
-        fail = threading.Timer(0.1, (tmp_path / "fail").touch)
-        fail.start()
-        done, _ = concurrent.futures.wait([holding, failing], 20, concurrent.futures.FIRST_EXCEPTION)
-        assert done == {failing}
+        found = []
+        wait = functools.partial(concurrent.futures.wait, return_when=concurrent.futures.FIRST_EXCEPTION)
+        waiting = threading.Thread(target=lambda: found.append(wait([holding, failing])))
+        waiting.start()
+        eventually(lambda: failing._waiters, "it waits")
+        (tmp_path / "fail").touch()
+        waiting.join(20)
+        assert [done for done, _ in found] == [{failing}]
         (tmp_path / "end").touch()
-        fail.join()
+        waiting.join()
 
 
 def test_what_its_owner_has_set_stays(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import signal
@@ -568,6 +569,24 @@ def test_amap_raises_where_the_result_would_have_been_and_withdraws_the_rest(tmp
         with pytest.raises(ZeroDivisionError):
             await anext(results)
         assert [result async for result in pool.amap(calls.double, [2])] == [4]
+
+    with PidfdPoolExecutor(1, max_pending=4) as pool:
+        asyncio.run(main(pool))
+    assert complaints == []
+
+
+def test_nobody_complains_of_the_failures_that_an_amap_was_left_with():
+    complaints = []
+
+    async def main(pool):
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+        results = pool.amap(divmod, [6] * 3, [1, 0, 0])
+        assert await anext(results) == (6, 0)
+        eventually(lambda: pool.stats().finished == 3, "all have come")
+        assert await pool.run(calls.double, 1) == 2  # and the loop has taken them
+        await results.aclose()
+        del results
+        gc.collect()
 
     with PidfdPoolExecutor(1, max_pending=4) as pool:
         asyncio.run(main(pool))

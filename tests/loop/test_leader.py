@@ -109,6 +109,44 @@ def test_no_leader_tells_a_later_result_while_the_callback_for_an_earlier_one_is
     assert later.result(20) is None
 
 
+in_host: list = []  # what is called when such a result is rebuilt
+
+
+class Calls:
+    """A result that calls something of the host's when it is rebuilt there."""
+
+    def __reduce__(self):
+        return _call_in_host, ()
+
+
+def _call_in_host():
+    in_host.pop()()
+
+
+def test_what_is_cancelled_amid_the_leaders_work_is_cancelled_at_once(pool, held, tmp_path):
+    """Also if the pool thread is to tell of it, because there are callbacks."""
+    seen, called = [], []
+    timed = pool.options(timeout=60)  # such tasks wait in the host until a worker is free
+    other = timed.submit(calls.wait_for, str(tmp_path / "other"))
+    timed.submit(Calls)
+    timed.submit(calls.wait_for, str(held.release))
+    cancelled = timed.submit(calls.double, 1)
+    waiting = Waiting(pool, held)
+    cancelled.add_done_callback(called.append)
+
+    def cancel_all():
+        pool.shutdown(wait=False, cancel_futures=True)
+        seen.extend((cancelled.cancelled(), cancelled.done()))
+
+    in_host.append(cancel_all)
+    (tmp_path / "other").touch()
+    assert other.result(20) is None
+    eventually(lambda: called, "the callback is made")
+    held.release.touch()
+    assert waiting.end() == "value"
+    assert seen == [True, True]
+
+
 def test_a_timeout_is_kept(pool, held):
     waiting = Waiting(pool, held, timeout=0.2)
     assert waiting.end() == "TimeoutError"
