@@ -64,11 +64,11 @@ class Dispatcher:
             do.Send: self.send,
             do.Prefetch: self._prefetch,
             do.TakeBack: self._take_back,
-            do.MarkBegun: self._began,
+            do.MarkBegun: self._mark_begun,
             do.Spawn: self._spawn,
             do.Stop: self._stop,
             do.Signal: self._signal,
-            do.DumpStack: self._ask_stack,
+            do.DumpStack: self._dump_stack,
             do.CheckHeartbeat: self._check_heartbeat,
             do.CheckMemory: self._check_memory,
             do.KillTemplate: self._kill_template,
@@ -140,7 +140,7 @@ class Dispatcher:
                 self._leases.take_back(link, number)
         return ev.TakenBack(action.slot, action.generation, count)
 
-    def _began(self, action: do.MarkBegun) -> None:
+    def _mark_begun(self, action: do.MarkBegun) -> None:
         task = self._tasks[action.task]
         task.begun, task.attempt = True, 1
         task.future._begin()
@@ -179,7 +179,7 @@ class Dispatcher:
         if action.slot in self.workers:
             self.workers[action.slot].signal(action.signal)
 
-    def _ask_stack(self, action: do.DumpStack) -> None:
+    def _dump_stack(self, action: do.DumpStack) -> None:
         if action.slot in self.workers:
             self.workers[action.slot].request_stack()
 

@@ -53,19 +53,19 @@ class Resolver:
         self.deaths = deaths
         self.handlers: dict[type[Any], Callable[[Any, Any], Resolution]] = {
             do.Deliver: self._deliver,
-            do.Cancel: self._withdraw,
+            do.Cancel: self._cancel,
             do.Fail: self._fail,
             do.Expire: self._expire,
             do.Retry: self._retry,
             do.FailBroken: self._fail_broken,
-            do.ReportDeath: self._report,
+            do.ReportDeath: self._report_death,
         }
 
     def _deliver(self, action: do.Deliver, outcome: Outcome) -> Resolution:
         self.finished += 1
         return self._delivery(action.task, outcome)
 
-    def _withdraw(self, action: do.Cancel, _context: Context) -> Resolution:
+    def _cancel(self, action: do.Cancel, _context: Context) -> Resolution:
         self.cancelled += 1
         self.tasks[action.task].future._mark_cancelled()  # now: who asks when the lock is released is to see it
         return self._delivery(action.task, None)
@@ -94,7 +94,7 @@ class Resolver:
         name = self.tasks[action.task].label
         return partial(safe_logging.log, _log, logging.INFO, message, action.task, name, action.attempt, action.pause)
 
-    def _report(self, action: do.ReportDeath, evidence: Evidence | None) -> Resolution:
+    def _report_death(self, action: do.ReportDeath, evidence: Evidence | None) -> Resolution:
         task = self.tasks.get(action.task) if action.task is not None else None
         evidence = evidence or Evidence()
         if task is not None and type(task.what) is Chunk:

@@ -1,0 +1,278 @@
+"""The parts of a pool, each by itself: no process, no channel, and of the pool only what the part asks for."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from pidfdpool import PoolBroken, QueueFull, TaskTimeout
+from pidfdpool.deaths import Cause
+from pidfdpool.loop.backpressure import Admission, Waiter
+from pidfdpool.loop.death_reports import DeathReports
+from pidfdpool.loop.dispatch import Dispatcher
+from pidfdpool.loop.leader import Leadership
+from pidfdpool.loop.outbox import Outbox
+from pidfdpool.loop.outcomes import Outcome
+from pidfdpool.loop.pool_thread import PoolThread
+from pidfdpool.loop.resolutions import Resolver
+from pidfdpool.loop.task import Task
+from pidfdpool.scheduler import actions as do
+from pidfdpool.scheduler import events as ev
+from pidfdpool.scheduler.machine import Machine
+from pidfdpool.scheduler.policy import Policy
+from pidfdpool.serialization import payload
+from pidfdpool.transport import framing
+
+
+class Recipient:
+    """Stands for a future: notes what it is told."""
+
+    def __init__(self, *, wanted=True, callbacks=False):
+        self.wanted, self.callbacks = wanted, callbacks
+        self.told = []
+
+    def _attach(self, pool, number, cancel_kills):
+        self.pool = pool
+
+    def _is_wanted(self):
+        return self.wanted
+
+    def _has_callbacks(self):
+        return self.callbacks
+
+    def _mark_cancelled(self):
+        return self.wanted
+
+    def _resolve(self, result, error):
+        self.told.append(result if error is None else error)
+
+    def _resolve_cancelled(self):
+        self.told.append("cancelled")
+
+
+def task(number=1, policy=None, **options):
+    return Task(number, Recipient(**options), payload.dumps(None), "function", policy or Policy(1))
+
+
+class Poller:
+    def __init__(self):
+        self.woken = 0
+        self.leader = {}
+
+    def wake(self):
+        self.woken += 1
+
+
+# ---- the outbox ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def outbox():
+    return Outbox(SimpleNamespace(poller=Poller(), closed=False))
+
+
+def test_what_is_behind_a_resolution_that_raised_is_left_in_its_order(outbox):
+    ran = []
+
+    def fail():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        outbox.run([lambda: ran.append(1), fail, lambda: ran.append(2), lambda: ran.append(3)])
+    assert (ran, len(outbox.left), outbox._pool.poller.woken) == ([1], 3, 1)
+    outbox.left.popleft()
+    outbox.run_left()
+    assert (ran, len(outbox.left)) == ([1, 2, 3], 0)
+
+
+def test_when_the_pool_is_closed_what_is_left_runs_at_once(outbox):
+    ran = []
+    outbox._pool.closed = True
+    outbox.leave([lambda: 1 / 0, lambda: ran.append(1)])
+    assert (ran, len(outbox.left), outbox._pool.poller.woken) == ([1], 0, 0)
+
+
+def test_the_leader_leaves_callbacks_and_all_that_follows():
+    outbox = Outbox(SimpleNamespace(poller=Poller(), closed=False))
+    resolver = Resolver(DeathReports([], 5))
+    futures = [task(1), task(2, callbacks=True), task(3)]
+    for each in futures:
+        resolver.tasks[each.number] = each
+    deliveries = [resolver.failing(number, LookupError(number)) for number in (1, 2, 3)]
+    outbox.leader = threading.get_ident()
+    outbox.run(deliveries)
+    assert [len(each.future.told) for each in futures] == [1, 0, 0]
+    assert outbox.must_leave(futures[0].future), "nothing may overtake what is left"
+    outbox.leader = None
+    outbox.run_left()
+    assert [len(each.future.told) for each in futures] == [1, 1, 1]
+
+
+# ---- the resolver --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def resolver():
+    return Resolver(DeathReports([], 5))
+
+
+def act(resolver, action, context=None):
+    return resolver.handlers[type(action)](action, context)
+
+
+def test_a_task_is_undelivered_from_the_decision_until_its_future_is_resolved(resolver):
+    resolver.tasks[7] = done = task(7)
+    frame = framing.Frame(framing.RESULT, 0, 0, 7, payload.dumps("value"))
+    resolution = act(resolver, do.Deliver(7), Outcome(frame))
+    assert (resolver.tasks, resolver.undelivered, done.future.told) == ({}, {7: done}, [])
+    resolution()
+    resolution()
+    assert (resolver.undelivered, done.future.told, resolver.finished) == ({}, ["value"], 1)
+
+
+def test_each_end_of_a_task_is_told_and_counted(resolver):
+    for number in (1, 2, 3):
+        resolver.tasks[number] = task(number, Policy(1, timeout=5, deadline=5))
+    tasks = dict(resolver.tasks)
+    for action in (do.Cancel(1), do.Fail(2, Cause.TIMEOUT), do.FailBroken(3, "somebody said so")):
+        act(resolver, action)()
+    assert tasks[1].future.told == ["cancelled"]
+    assert type(tasks[2].future.told[0]) is TaskTimeout
+    assert type(tasks[3].future.told[0]) is PoolBroken
+    assert "somebody said so" in str(tasks[3].future.told[0])
+    assert (resolver.cancelled, resolver.failed, resolver.finished) == (1, 2, 0)
+
+
+# ---- admission -----------------------------------------------------------------------------------------------
+
+
+class Pool:
+    """As much of a pool as admission asks for."""
+
+    def __init__(self, **options):
+        self.machine = Machine(Policy(1, **options))
+        self.tasks, self.undelivered, self.submitted = {}, {}, 0
+        self.thread = SimpleNamespace(does_its_work=False)
+        self.events = []
+
+    def decide(self, event, context=None):
+        self.events.append(event)
+        return []
+
+    def refusal(self):
+        return RuntimeError("it is shut down")
+
+
+@pytest.fixture
+def pool():
+    return Pool(max_pending=1)
+
+
+@pytest.fixture
+def admission(pool):
+    admission = Admission(pool)
+    admission.owner = "the pool"
+    return admission
+
+
+def test_a_task_waits_until_there_is_room_and_is_accepted_by_who_makes_it(pool, admission):
+    policy = pool.machine.policy
+    admission.accept(task(1, policy))
+    waiter = Waiter(task(2, policy), blocks=True)
+    assert admission.must_wait(waiter)
+    assert waiter.gate.locked()
+    assert admission.fill() == []
+    assert pool.events == []
+    del pool.tasks[1]
+    admission.fill()
+    assert [event.task for event in pool.events] == [2]
+    assert (waiter.gate, admission.waiting, set(pool.tasks), pool.submitted) == (None, {}, {2}, 2)
+
+
+def test_the_higher_priority_comes_first_and_who_is_not_wanted_is_passed_over(pool, admission):
+    policy = pool.machine.policy
+    admission.accept(task(1, policy))
+    urgent = policy.refined({"priority": 5})
+    for each in (task(2, policy, wanted=False), task(3, policy), task(4, urgent)):
+        assert admission.must_wait(Waiter(each, blocks=False))
+    pool.tasks.clear()
+    assert admission.next().task == 4
+    pool.tasks.clear()
+    assert admission.next().task == 3, "the second is wanted by nobody"
+    assert admission.waiting == {}
+
+
+def test_who_may_not_wait_is_refused_and_who_makes_room_does_not_wait(pool, admission):
+    policy = pool.machine.policy
+    admission.accept(task(1, policy))
+    with pytest.raises(QueueFull, match="1 tasks are pending and max_pending is 1"):
+        admission.must_wait(Waiter(task(2, policy.refined({"block": False})), blocks=True))
+    pool.thread.does_its_work = True
+    assert not admission.must_wait(Waiter(task(3, policy), blocks=True))
+
+
+def test_a_task_that_is_withdrawn_never_runs_and_all_are_refused_at_the_end(pool, admission):
+    policy = pool.machine.policy
+    admission.accept(task(1, policy))
+    waiters = [Waiter(task(number, policy), blocks=number == 2) for number in (2, 3, 4)]
+    for waiter in waiters:
+        admission.must_wait(waiter)
+    assert (admission.withdraw(4), admission.withdraw(4)) == (True, False)
+    for resolution in admission.refuse_all():
+        resolution()
+    assert (str(waiters[0].error), waiters[0].task.future.told) == ("it is shut down", [])
+    assert [str(error) for error in waiters[1].task.future.told] == ["it is shut down"]
+    assert waiters[2].task.future.told == []
+
+
+# ---- the thread, the leadership, the dispatcher ----------------------------------------------------------------
+
+
+def test_the_thread_runs_what_it_was_given_and_knows_itself(outbox):
+    thread = PoolThread(Poller(), outbox)
+    seen = []
+    thread.run = lambda: seen.append((thread.is_current, thread.does_its_work))
+    assert not thread.started
+    thread.start()
+    thread.start()
+    thread.join()
+    assert seen == [(True, True)]
+    assert (thread.is_current, thread.does_its_work) == (False, False)
+    outbox.leader = threading.get_ident()
+    assert thread.does_its_work, "the leader does its work"
+    outbox.leader = None
+
+
+def test_nobody_leads_who_may_not_and_nobody_waits_for_itself(outbox):
+    pool = SimpleNamespace(poller=Poller(), closed=False, may_lead=False, is_at_work_here=False)
+    leadership = Leadership(pool, outbox, 0.0)
+    future = SimpleNamespace(_leader=None, done=lambda: False, _has_callbacks=lambda: False)
+    leadership.wait(future, None)
+    pool.is_at_work_here = True
+    leadership.wait(future, 1.0)
+    with pytest.raises(RuntimeError, match="would never end"):
+        leadership.wait(future, None)
+    assert (pool.poller.leader, future._leader) == ({}, None)
+
+
+def test_spawns_can_be_put_off_and_a_worker_that_is_gone_is_passed_over(resolver):
+    poller = Poller()
+    dispatcher = Dispatcher(Machine(Policy(1)), resolver, poller, SimpleNamespace(sizes={}), {})
+    dispatcher.defers_spawns = True
+    assert dispatcher.handlers[do.Spawn](do.Spawn(0, 1)) is None
+    assert dispatcher.deferred_spawns == [do.Spawn(0, 1)]
+    for action in (do.Stop(0, 1), do.Signal(0, 1, 9)):
+        assert dispatcher.handlers[type(action)](action) is None
+    assert dispatcher.workers == {}
+
+
+def test_a_task_that_is_not_wanted_any_more_is_not_sent(resolver):
+    declined = task(1)
+    declined.future._begin = lambda: False
+    resolver.tasks[1] = declined
+    dispatcher = Dispatcher(Machine(Policy(1)), resolver, Poller(), SimpleNamespace(sizes={}), {0: object()})
+    following = dispatcher.send(do.Send(0, 1, 1))
+    assert (type(following), following.task) == (ev.SendSkipped, 1)
+    assert (resolver.tasks, resolver.cancelled) == ({}, 1)
