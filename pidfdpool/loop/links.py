@@ -1,7 +1,7 @@
 """The host's end of one worker, and of the template: channel, pidfd, and what is known of the process.
 
-Any thread may write to a link, under the pool's lock. Only the pool thread or the leader reads from it. The pool thread
-closes it; if there could be no pool thread, the thread that tried to start it does.
+Any thread may write to a link, under the pool's lock. Only the pool thread or the leader reads from it. The pool
+thread closes it; if there could be no pool thread, the thread that tried to start it does.
 """
 
 from __future__ import annotations
