@@ -58,6 +58,17 @@ def test_a_reducer_takes_effect_when_it_is_registered(register):
     assert rebuilt(Thing()) == "second"
 
 
+def test_the_same_holds_for_what_travels_by_value(register):
+    def rebuilt():
+        return payload.loads(payload.dumps([lambda: 0, Thing()]))[1]
+
+    assert isinstance(rebuilt(), Thing)
+    register(Thing, first)
+    assert rebuilt() == "first"
+    register(Thing, second)
+    assert rebuilt() == "second"
+
+
 def test_multiprocessings_reducers_take_precedence():
     copyreg.pickle(Thing, first)
     ForkingPickler.register(Thing, second)

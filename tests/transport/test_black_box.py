@@ -11,7 +11,9 @@ import time
 import pytest
 
 from pidfdpool.pidfd import Pidfd
+from pidfdpool.serialization import payload
 from pidfdpool.transport import black_box
+from pidfdpool.worker import chunk
 from tests.conditions import eventually, is_alive
 
 
@@ -223,3 +225,16 @@ def test_a_lack_of_descriptors_or_memory_is_reported(monkeypatch, number):
     monkeypatch.setattr(os, "memfd_create", refuse)
     with pytest.raises(OSError, match=os.strerror(number)):
         black_box.create()
+
+
+# ---- calls -----------------------------------------------------------------------------------------------------
+
+
+def test_while_a_run_of_calls_is_made_each_is_marked_and_afterwards_none(box, monkeypatch):
+    """Guards against a worker that dies while it pickles the results, and is said to have been at the last call."""
+    monkeypatch.setattr(chunk, "black_box_fd", box)
+    monkeypatch.setattr(chunk, "_marks", None)
+    (function,), arguments = payload.dumps(black_box.count_marks), payload.dumps([box] * 3)
+    results, failure, _ = chunk.call_all(function, arguments, False)
+    assert (payload.loads([buffer.raw() for buffer in results]), failure) == ([1, 2, 3], None)
+    assert black_box.count_marks(box) == 0
