@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _name = vars(type)["__name__"].__get__  # not by attribute access, which asks the metaclass
+# Functions of Python and of C, and classes without a metaclass: to ask these for their names runs no other code.
+_SIMPLE = (type(lambda: None), type(len), type)
 
 
 def plain(text: str) -> str:
@@ -47,7 +49,14 @@ def error_text(error: BaseException) -> str:
 
 
 def name_of(function: Any) -> str:
-    """Return the name of a function, or of another callable: "module.qualname"."""
+    """Return the name of a function, or of another callable: "module.qualname".
+
+    Each submit asks for it. What a signal handler raises meanwhile goes on, in the thread that runs handlers.
+    """
+    if type(function) in _SIMPLE:
+        name, module = function.__qualname__, function.__module__
+        if type(name) is str and type(module) is str:
+            return f"{module}.{name}" if module else name
     try:
         # If it is no plain function, it may be a functools.partial.
         inner = function if type(function) is type(name_of) else getattr(function, "func", function)
@@ -55,5 +64,9 @@ def name_of(function: Any) -> str:
         module = getattr(inner, "__module__", None)
         name = plain(name) if isinstance(name, str) and name else type(inner).__qualname__
         return f"{plain(module)}.{plain(name)}" if isinstance(module, str) and module else plain(name)
-    except BaseException:
+    except BaseException as error:
+        from pidfdpool.process import interruptible  # loaded in the host anyway, and of no use to others
+
+        if interruptible.is_exit_request(error):
+            raise
         return type_name(function)
