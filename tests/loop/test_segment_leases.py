@@ -185,6 +185,19 @@ def test_what_the_caller_does_after_submit_does_not_matter(pool):
         data[:] = b"a" * MB
 
 
+def test_nor_does_it_to_a_call_that_waits_and_is_too_small_for_a_segment(pool, tmp_path):
+    """Guards against buffers that are left out of the pickle, and looked at only when the call is sent."""
+    array = numpy.ones(2500)
+    warm(pool)
+    timed = pool.options(timeout=60)  # such tasks wait in the host until a worker is free
+    for _ in range(2):
+        timed.submit(large.wait_for, str(tmp_path / "release"))
+    total = timed.submit(large.total, array)
+    array[:] = 7
+    (tmp_path / "release").touch()
+    assert total.result() == 2500
+
+
 def test_what_a_task_does_to_its_argument_reaches_nobody(pool):
     array = numpy.ones(MB)
     for _ in range(20):

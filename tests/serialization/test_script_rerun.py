@@ -59,6 +59,15 @@ def test_it_is_run_once_however_a_call_needs_it(tmp_path, use):
     assert runs(tmp_path) == ONCE
 
 
+def test_also_if_something_else_is_lacking_that_it_does_not_make(tmp_path):
+    """Of two values that do not travel, the first is made by the script's top level, the second behind its guard."""
+    use = "print(pool.submit(both).result())"
+    more = "def both():\n    with LOCK:\n        return 'LATE' in globals() or LATE\n"
+    script = guarded(use, more=more).replace("    with PidfdPool", "    LATE = threading.Lock()\n    with PidfdPool")
+    assert run(tmp_path, script) == ["True"]
+    assert runs(tmp_path) == ONCE
+
+
 @pytest.mark.parametrize("options", ["1, initializer=init", "1, preload=init"], ids=["initializer", "preload"])
 def test_it_is_run_before_the_first_worker_if_initializer_or_preload_needs_it(tmp_path, options):
     init = "SEEN = []\ndef init():\n    SEEN.append(locked(1))\ndef seen():\n    return SEEN\n"
