@@ -134,7 +134,7 @@ def append(path: str, what: object) -> None:
     os.close(fd)
 
 
-def wait_for(path: str, seconds: float = 30.0) -> None:
+def wait_for(path: str, seconds: float = 90.0) -> None:
     """Return when the file exists."""
     deadline = time.monotonic() + seconds
     while not os.path.exists(path):
@@ -143,7 +143,7 @@ def wait_for(path: str, seconds: float = 30.0) -> None:
         time.sleep(0.002)
 
 
-def call_when_gone(path: str, function: Callable[[], Any], seconds: float = 30.0) -> Any:
+def call_when_gone(path: str, function: Callable[[], Any], seconds: float = 90.0) -> Any:
     """Call the function when the file does not exist any more."""
     deadline = time.monotonic() + seconds
     while os.path.exists(path):

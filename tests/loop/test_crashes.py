@@ -138,7 +138,7 @@ def test_all_that_a_worker_wrote_before_its_death_is_read(monkeypatch, tmp_path)
     with PidfdPoolExecutor(1, prefetch=60.0) as pool:
         pid = pool.submit(os.getpid).result()
         seem_quick(pool)  # so others are sent ahead
-        monkeypatch.setattr(channels, "_CHUNK", 64)
+        monkeypatch.setattr(channels, "_READ_SIZE", 64)
         first = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "release"))
         first.add_done_callback(hold_up)
         eventually((tmp_path / "runs").exists, "it runs")
