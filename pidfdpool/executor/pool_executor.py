@@ -364,7 +364,8 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         """Return the pool, which is made at the first use in each process. Raises if it cannot be used."""
         lifecycle.detect_fork()
         pool = self._pool
-        if pool is not None and pool.machine.phase is Phase.OPEN and not (self._shut_down or lifecycle.is_exiting()):
+        accepts = not (self._shut_down or lifecycle.is_exiting())
+        if accepts and pool is not None and pool.machine.state.phase is Phase.OPEN:
             return pool
         with self._lock:
             pool = self._pool

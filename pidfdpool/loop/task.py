@@ -141,10 +141,10 @@ def nameable(function: object) -> object:
 
 
 def unwrapped(
-    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    chunk: Chunk, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-    """Return what is sent of a call: of a chunk the plain function that makes it, and nothing of the host's."""
-    return (fn.call, fn.bound + args, kwargs) if type(fn) is Chunk else (fn, args, kwargs)
+    """Return what is sent of a call of a chunk: the plain function that makes them, and nothing of the host's."""
+    return chunk.call, chunk.bound + args, kwargs
 
 
 def name_of(function: object) -> str:

@@ -109,7 +109,7 @@ class TemplateStarter:
 
     def _await(self, count: int, timeout: float | None) -> int:
         core = self._core
-        may_wait = not core.is_reentered and not self._thread.does_its_work
+        may_wait = not core.is_at_work_here
         steps = interruptible.WaitSteps(timeout)
         with core.lock:
             core.awaited += 1

@@ -125,9 +125,8 @@ def _run_template(
     hygiene.reset_signals()
     hygiene.leave_session()
     lifeline.signal_me_at_end(lifeline_fd, signal.SIGCONT)
-    if (
-        handles != PIDFD
-    ):  # the host cannot signal this process: whatever it writes wakes this process if it is stopped
+    if handles != PIDFD:
+        # The host cannot signal this process. So whatever the host writes wakes this process if it is stopped.
         lifeline.signal_me_at_end(channel.fileno(), signal.SIGCONT)
     if close_copies is not None:
         close_copies()
