@@ -9,12 +9,15 @@ import re
 import signal
 import threading
 import uuid
+import zlib
 
 import pytest
 
 from pidfdpool import PidfdPoolExecutor
 from tests import calls
 from tests.conditions import bear_mark, describe, eventually, open_descriptors, processes, processes_of_this_run
+
+WAYS = ("spawn", "fork")
 
 bear_mark(uuid.uuid4().hex)
 
@@ -63,11 +66,37 @@ def _is_held_here(name: str) -> bool:
     return False
 
 
-def pytest_collection_modifyitems(items):
-    """Refuse names that differ from one process to the next: pytest-xdist has each collect the tests."""
+def pytest_addoption(parser):
+    parser.addoption(
+        "--ways",
+        choices=("both", "one"),
+        default="both",
+        help="run a test in both ways in which a template starts (default), or in one of them: its name says which",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out one way of each test, if asked; refuse names that differ between processes, for pytest-xdist."""
+    if config.getoption("ways") == "one":
+        left_out = [item for item in items if _is_other_way(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
     changing = [item.nodeid for item in items if re.search("0x[0-9a-f]{6}", item.nodeid)]
     if changing:
         raise pytest.UsageError(f"an address is in the name of {changing[0]}: give its parameters other ids")
+
+
+def _is_other_way(item: pytest.Item) -> bool:
+    """Return whether a test is to be left out, because it runs in the other way.
+
+    What comes after the start mostly does not depend on the way. So of many tests, half in each way show as much as
+    all in both. The tests of the template itself run in both.
+    """
+    way = item.callspec.params.get("way") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    if way not in WAYS or "tests/template/" in item.nodeid:
+        return False
+    name = re.sub(rf"(?<=[\[-]){way}(?=[\]-])", "", item.nodeid, count=1)
+    return way != WAYS[zlib.crc32(name.encode()) % len(WAYS)]
 
 
 def pytest_collection_finish():
@@ -111,7 +140,7 @@ def leftovers(*, shared_memory: bool = True):
         pytest.fail(f"left behind by the test: {left()}")
 
 
-@pytest.fixture(params=["spawn", "fork"])
+@pytest.fixture(params=WAYS)
 def way(request):
     """Both ways in which a template comes into being."""
     return request.param

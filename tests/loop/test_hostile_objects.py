@@ -10,6 +10,7 @@ import pickle
 import threading
 import time
 from concurrent.futures import CancelledError, wait
+from contextlib import suppress
 
 import pytest
 
@@ -119,7 +120,9 @@ def test_a_name_may_be_a_string_of_another_kind(pool):
 @pytest.mark.parametrize("where", [{"initializer": hostile.Initialized()}, {"preload": hostile.Initialized()}])
 def test_what_breaks_the_pool_need_not_say_why(way, where):
     with PidfdPoolExecutor(1, mp_context=way, **where) as pool:
-        futures = [pool.submit(calls.double, number) for number in range(3)]
+        futures = [pool.submit(calls.double, 0)]
+        with suppress(PoolBroken):  # it may be broken already
+            futures += [pool.submit(calls.double, number) for number in range(2)]
         assert {type(future.exception(30)) for future in futures} == {PoolBroken}
         assert isinstance(futures[0].exception().__cause__, Refusal)
 
