@@ -1,16 +1,31 @@
-"""Base classes for type checkers only. For these they are those of `typing`; at run time they do almost nothing.
+"""What files use of `typing` without loading it, because that takes as long as all files that a template loads. Pure.
 
-The base classes of `typing` process the annotations of each class that is made with them. This took a fifth of the
-time in which the pool is imported. Pure.
+`Protocol` and `TypedDict` are base classes for type checkers. For these they are those of `typing`; at run time they
+do almost nothing. The real ones process the annotations of each class that is made with them, which took a fifth of
+the time in which the pool is imported.
+
+`typing` stands for the module in annotations, such as `typing.Self`. The module is loaded when something evaluates
+one, as `typing.get_type_hints` does. A name that is imported only for type checkers would not be found then.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import typing as typing
     from typing import Protocol as Protocol
     from typing import TypedDict as TypedDict
 else:
+
+    class _Typing:
+        """Loads the module at the first use of a name."""
+
+        def __getattr__(self, name: str) -> object:
+            import typing
+
+            return getattr(typing, name)
+
+    typing = _Typing()
 
     class Protocol:
         """Describes the methods that an object has. Nothing checks them at run time."""
