@@ -207,10 +207,13 @@ COMPLETED = {
     "PidfdPoolExecutor(max_w": {"max_workers="},
     "pool.sub": {"submit", "subscribe"},
     "pool.options(timeout=3).ma": {"map", "map_unordered"},
-    "pool.submit(int, '1').star": {"started_at"},
+    "pool.options(": {f"{name}=" for name in TaskOptions.__annotations__},
+    "pool.options(timeout=3).options(retr": {"retries=", "retry_on=", "retry_backoff=", "retry_backoff_limit="},
+    "pool.submit(int, '1').": {"result", "exception", "cancel", "kill", "worker", "attempt", "started_at"},
     "pool.submit(int, '1').result().bit_l": {"bit_length"},
     "pidfdpool.Worker": {"WorkerCrashed", "WorkerInfo", "WorkerName"},
     "pidfdpool.pidfd.Exit": {"ExitStatus"},
+    "pidfdpool.pidfd.Pidfd.open(1).exit_": {"exit_status"},
     "crash.exit_st": {"exit_status"},
 }
 
@@ -228,6 +231,10 @@ def test_editors_complete_options_and_methods(code):
     script = jedi.Script("\n".join(lines), environment=jedi.InterpreterEnvironment())  # starts no process
     found = {each.name for each in script.complete(len(lines), len(code))}
     assert found >= COMPLETED[code]
+    if code.rpartition(".")[2].startswith("options("):
+        assert found == COMPLETED[code], "nothing else is accepted"
+        (signature,) = script.get_signatures(len(lines), len(code))
+        assert [each.name for each in signature.params] == [*TaskOptions.__annotations__]
 
 
 # ---- what a view is ------------------------------------------------------------------------------------------------
