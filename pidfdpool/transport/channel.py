@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import _socket
 import fcntl
+import os
 import sys
 from collections import deque
 from struct import Struct
@@ -46,6 +47,11 @@ def pair() -> tuple[Socket, Socket]:
         return ends
     moved = tuple(native.socket_of(native.above_stdio(end.detach())) for end in ends)
     return moved[0], moved[1]
+
+
+def new_cookie() -> int:
+    """Return a random number for `framing.cookie_bytes`; never 0, which means that there is no cookie."""
+    return int.from_bytes(os.urandom(4)) or 1
 
 
 class Channel:
