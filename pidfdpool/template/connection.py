@@ -1,7 +1,7 @@
 """The host's connection to one template: the channel, the handles of template and launcher, and the lifeline.
 
 Made by `client` when a template starts, on the thread that starts it. From then on the loop owns it: the pool thread
-reads from it and closes it, and whoever holds the pool's lock writes to it.
+reads from it and closes it, and the thread that holds the pool's lock writes to it.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pidfdpool.transport.framing import Buffer, Frame, Grammar
 
 _READ_SIZE = 1 << 16
-_MAX_UNREAD = 1 << 18  # bytes; a channel holds at most so many
+_MAX_UNREAD = 1 << 18  # bytes; a channel holds at most this many unread
 _MAX_JOINED = 1 << 12  # bytes of a buffer; a smaller one is copied into one write with the header, which is quicker
 _FD = Struct("@i")
 _FD_SPACE = _socket.CMSG_SPACE(_FD.size)
