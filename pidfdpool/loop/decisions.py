@@ -50,9 +50,7 @@ class Decisions:
         self, policy: Policy, recipe: Recipe, subscribers: list[Callable[[Death], object]], size: int
     ) -> None:
         self.lock: Any = native.reentrant_lock()
-        self.readiness: threading.Condition = threading.Condition(
-            self.lock
-        )  # for threads that wait for ready workers
+        self.readiness: threading.Condition = threading.Condition(self.lock)  # notified when workers may be ready
         self.awaited = 0  # threads that wait for that, see `TemplateStarter.prestart`
         self.machine: Machine = Machine(policy, size)
         self.recipe = recipe
