@@ -37,7 +37,7 @@ NON_PYTHON_HANDLERS: set[type[Any]] = {int, type(None), type(len)}
 _handler_of, _SIGALRM = native.get_signal, native.signal.SIGALRM  # used for each task
 _SIGINT = native.signal.SIGINT
 _traceback_of = vars(BaseException)["__traceback__"].__get__  # a subclass may define an attribute of this name
-CO_OPTIMIZED = 1  # a flag of code objects: that of a function
+_CO_OPTIMIZED = 1  # a flag of code objects: that of a function
 _OTHERS = tuple(native.signal.valid_signals() - {_SIGINT, native.signal.SIGKILL, native.signal.SIGSTOP})
 FIRST_WAITS = (0.01, 0.05, 0.25, 1.25)  # seconds; each wait after these is as long as it takes
 
@@ -67,7 +67,7 @@ def is_exit_request_of_handler(error: BaseException) -> bool:
     step = _traceback_of(error)
     while step is not None:
         frame = step.tb_frame
-        if frame.f_code.co_flags & CO_OPTIMIZED:  # a function: its variables are no object of the user's
+        if frame.f_code.co_flags & _CO_OPTIMIZED:  # a function: its variables are no object of the user's
             # A handler is called with the frame that it interrupts.
             for value in frame.f_locals.values():
                 if value is frame.f_back or (type(value) is tuple and any(each is frame.f_back for each in value)):
