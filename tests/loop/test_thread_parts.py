@@ -462,6 +462,17 @@ def test_everything_is_read_before_a_deadline_is_judged(core, loop, parts):
     assert "sleep" not in core.log, "it is over already"
 
 
+@pytest.mark.parametrize("later", [None, 1e9])
+def test_a_report_that_is_overdue_ends_the_wait_whatever_else_is_due_later(core, loop, parts, later):
+    parts.unreported = [SimpleNamespace(overdue_at=50.0), SimpleNamespace(overdue_at=0.0)]
+    core.machine.deadline = lambda: later
+    end_by(core, ev.Tick)
+    core.poller.wait = lambda seconds: setattr(core, "closed", True)  # as if something had ended the wait
+    loop.run()
+    assert core.sleeps_until == 0.0
+    assert "overdue" in core.log
+
+
 def test_a_lost_executor_shuts_the_pool_down_once(core, loop):
     loop.owner_lost = True
     end_by(core, ev.ShutdownRequested)
