@@ -2,9 +2,9 @@
 
 The public names are loaded at their first use (PEP 562), because the template imports this package, too, and needs
 nothing of the host's side. For the same reason, files that template and workers load do not import TYPE_CHECKING from
-`typing`, which takes as long to load as all these files together. Type checkers know the name. Here its value is
-`bool()` and not `False`, for jedi, which completes names in editors and skips code of which it knows that it never
-runs.
+`typing`, which takes as long to load as all these files together. They define the name themselves, and type checkers
+take it for true. Here its value is `bool()` and not `False`. jedi, which completes names in editors, skips a block
+whose condition is `False`, but reads one whose condition it cannot evaluate.
 """
 
 from __future__ import annotations

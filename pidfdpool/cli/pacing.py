@@ -10,7 +10,7 @@ function, so it is learned: the first block has one line, and then the number ap
 from __future__ import annotations
 
 TARGET_SECONDS = 0.05  # of work in one block: a hundred times the cost of sending it to the worker and back
-MAX_LINES = 1024  # when a worker dies, so many lines may have to be run again, one by one
+MAX_LINES = 1024  # of one task; if its worker dies, all of them may be run again, one by one
 _MAX_CHANGE = 4  # the largest factor of one step, because one measurement may include a page fault or an import
 
 

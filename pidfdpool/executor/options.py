@@ -60,7 +60,7 @@ class Options(concurrent.futures.Executor):
         Raises:
             TypeError, ValueError: there is no such option, or its value makes no sense; see `Policy`.
         """
-        return Options(self._executor, self._policy.refined(options))
+        return Options(self._executor, self._policy.refined(TaskOptions(**options)))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """As `PidfdPoolExecutor.submit`, with these options. All keywords are those of fn."""

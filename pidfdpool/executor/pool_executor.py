@@ -217,7 +217,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         """
         from pidfdpool.executor.options import Options
 
-        return Options(self, self._policy.refined(options))
+        return Options(self, self._policy.refined(TaskOptions(**options)))
 
     def map_unordered(
         self,

@@ -1,12 +1,13 @@
 """Backpressure: tasks that wait until fewer than `max_pending` tasks are pending.
 
-What waits is the task itself, complete as it will be sent. The thread that makes room, by taking an outcome for
-instance, accepts the next task at once, while it still holds the pool's lock. So there is no room while a task waits.
-Nobody is promised room who may have left by then. And a task either waits, and can be withdrawn, or is accepted. A
-caller in an event loop is not woken at all: the outcome comes, sooner or later.
+The task itself waits, complete as it will be sent, and not the thread that submits it. A thread that takes an outcome
+makes room. It accepts the next waiting task at once, while it still holds the pool's lock. This has three results.
+There is never room while a task waits. Room is never kept for a caller that may have gone. A task either waits, and
+then it can be withdrawn, or it is accepted. A caller in an event loop is not woken when its task is accepted, because
+it waits only for the outcome.
 
-A thread that has to wait, because `submit` returns when the task is accepted, waits at a gate of its own: a lock that
-is released when the task waits no longer. It is woken once, and holds nothing meanwhile.
+`submit` returns when the task is accepted, so its thread may have to wait. Such a thread waits for a lock of its own,
+the *gate*, which is released when the task waits no longer. So it is woken once, and it holds no lock while it waits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reads what the kernel counts for the memory of the host's cgroup, which its workers share. For `death_reports`.
 
 cgroup v2 has memory.events, v1 has the same counter oom_kill in memory.oom_control. Where neither is readable,
-nothing is told. See Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst of the kernel.
+the kernel's count is not known. See Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst of the kernel.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What the host knows of a task that makes several calls of a `map`: of which function, and which calls.
 
 In place of the function such a task is submitted as a `Chunk`; workers get the function that it calls. If the task
-fails as a whole, the error is to name the call that did it, and not the chunk: nobody has asked for chunks. The
-worker notes in its black box which call it is at (`worker.chunk`), and who takes the error, in the user's thread,
-adds the arguments (`describe`).
+fails as a whole, the error names the call that was under way, and not the chunk, because users do not see chunks. The
+worker records in its black box which call is under way (`worker.chunk`). The user's thread that takes the error adds
+the arguments of that call (`describe`).
 """
 
 from __future__ import annotations

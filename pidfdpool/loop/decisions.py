@@ -5,7 +5,8 @@ while a user's code runs: pickles are rebuilt and futures resolved by the *resol
 caller hands these to the outbox after it released the lock. Reading and closing are the pool thread's alone.
 
 A thread that submits carries out its own decision: it writes to the idle worker, or asks the template for a worker,
-without waking the pool thread. That is woken only where it has something to start, or a deadline has come closer.
+without waking the pool thread. The pool thread is woken only if it has something to start, or if the next deadline is
+now earlier.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Decisions:
         self, policy: Policy, recipe: Recipe, subscribers: list[Callable[[Death], object]], size: int
     ) -> None:
         self.lock: Any = native.reentrant_lock()
-        self.readiness: threading.Condition = threading.Condition(self.lock)  # for who waits for workers to be ready
+        self.readiness: threading.Condition = threading.Condition(self.lock)  # notified when workers may be ready
         self.awaited = 0  # threads that wait for that, see `TemplateStarter.prestart`
         self.machine: Machine = Machine(policy, size)
         self.recipe = recipe
@@ -58,7 +59,7 @@ class Decisions:
         self.abandoned = False  # by this process, which was forked from the pool's
         self.template_wanted: bool = False  # the machine has asked for one
         self.submitted = 0  # ever
-        self.sleeps_until: float | None = 0.0  # what the pool thread's current wait ends at; None: nothing
+        self.sleeps_until: float | None = 0.0  # when the pool thread's current wait ends; None: never
         self._deferred: deque[ev.Event] = deque()  # for the pool thread to decide upon
         remembered = min(policy.young_deaths_allowed, MOST_IN_ERRORS) + 1
         self.resolver: Resolver = Resolver(DeathReports(subscribers, remembered))
@@ -96,7 +97,7 @@ class Decisions:
 
     @property
     def defers(self) -> bool:
-        """Whether the caller had better leave decisions to the pool thread, which nothing interrupts."""
+        """Whether the caller should leave decisions to the pool thread, which no signal handler interrupts."""
         return interruptible.handlers_may_raise_here() and self.thread.started and not self.thread.does_its_work
 
     @property

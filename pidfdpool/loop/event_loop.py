@@ -1,7 +1,7 @@
 """What the pool thread does: wait for workers, the template and deadlines, and turn what happens into events.
 
-Ends when the machine says that nothing is left. If anything in here fails that should not, no future may hang:
-`teardown.fail_everything` fails them all.
+The loop ends when the machine says that nothing is left. If the pool's own code fails, no future may stay unresolved:
+`teardown.fail_everything` fails all of them.
 """
 
 from __future__ import annotations

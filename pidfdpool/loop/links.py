@@ -7,7 +7,6 @@ thread closes it; if there could be no pool thread, the thread that tried to sta
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from contextlib import suppress
 from termios import FIONREAD
@@ -22,7 +21,7 @@ from pidfdpool.loop.worker_stderr import Stderr
 from pidfdpool.pidfd import Pidfd, PidfdDenied
 from pidfdpool.process import native, safe_logging
 from pidfdpool.transport import black_box, frame_rules, framing
-from pidfdpool.transport.channel import Channel
+from pidfdpool.transport.channel import Channel, new_cookie
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,7 +144,7 @@ class WorkerLink(Link):
     _served_by_leader = True
 
     def __init__(self, slot: int, generation: int, end: Socket, tokens_fd: int, poller: Poller) -> None:
-        self.cookie: int = int.from_bytes(os.urandom(4)) or 1  # see `framing.cookie_bytes`
+        self.cookie: int = new_cookie()  # see `framing.cookie_bytes`
         super().__init__(
             Channel(end, frame_rules.FROM_WORKER, receive_cookie=framing.cookie_bytes(self.cookie)), poller
         )

@@ -1,8 +1,8 @@
 """What is to run without the pool's lock: resolutions of futures, reports of deaths, records for the log.
 
-The thread that has decided runs what follows from that, in its order. What cannot run there is left to the pool
-thread: what the leader must not run (see `leader`), and what comes behind a resolution that raised, because a signal
-handler did.
+The thread that has decided runs these, in the order of the decisions. Two things are left to the pool thread: what
+the leader must not run (see `leader`), and all that follows a resolution that raised. A resolution raises only what a
+signal handler has raised in it.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Outcome:
         self.error = load_error(self.buffers)
         try:
             return isinstance(self.error, policy.retry_on)
-        except BaseException:  # raised by one of the classes: what it is no instance of nobody can tell
+        except BaseException:  # a metaclass raised it, so the type of the object cannot be checked
             return False
 
 

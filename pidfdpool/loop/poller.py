@@ -8,8 +8,9 @@ A descriptor's number is reused as soon as it is closed, and epoll reports numbe
 the *watch*. A batch of events is matched with watches before any of them is served. A watch that was forgotten
 meanwhile is skipped, whatever its number names by then.
 
-Two rules make this sufficient. Only the pool thread closes what it watches, and it forgets before it closes. The
-second rule is needed for another reason, too: if a forked child holds a copy, epoll goes on reporting a closed one.
+This is sufficient because of two rules. Only the pool thread closes what it watches. And it forgets a descriptor
+before it closes it. The second rule has another reason, too: while a forked child holds a copy of a descriptor, epoll
+goes on reporting it after the host has closed its own.
 """
 
 from __future__ import annotations

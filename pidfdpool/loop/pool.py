@@ -67,7 +67,7 @@ class Pool:
     ) -> None:
         """Accept a task and hand it to an idle worker, if there is one.
 
-        wait: for room. Otherwise the task waits alone, and its recipient gets the error if it is refused in the end.
+        wait: for room. Otherwise the task waits alone, and its recipient gets the error if it is refused later.
 
         Raises:
             QueueFull: max_pending tasks are pending, and the policy says not to wait.
@@ -177,7 +177,7 @@ class Pool:
         self.core.handle(ev.ResizeRequested(size))
 
     def shutdown(self, *, cancel: bool) -> None:
-        """Accept no more; finish what is there, or cancel what no worker has been given."""
+        """Accept no more; finish the accepted tasks, or cancel those that no worker has been given."""
         self.core.resume_template()
         self.core.handle(ev.ShutdownRequested(cancel))
 

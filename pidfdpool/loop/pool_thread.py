@@ -51,7 +51,7 @@ class PoolThread:
             self._poller.among_greenlets = True
             _thread.start_new_thread(self._run, ())
             return
-        # Blocked here as well: a handler that raised in the middle would leave a thread of which nobody knows
+        # Blocked here as well: if a handler raised in the middle, the thread would run and not be recorded
         # whether it was started.
         with hygiene.signals_blocked():
             thread = threading.Thread(target=self._run, name=f"pidfdpool-{next(_numbers)}", daemon=True)

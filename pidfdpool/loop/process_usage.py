@@ -1,4 +1,8 @@
-"""What proc(5) tells of a living process. By number, so the caller asks afterwards whether it was still alive."""
+"""Reads what proc(5) tells of a living process.
+
+proc(5) names processes by number. So after the call the caller has to check that the process is still alive, because
+otherwise the number may belong to another one by now.
+"""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Resolver:
 
     def _cancel(self, action: do.Cancel, _context: Context) -> Resolution:
         self.cancelled += 1
-        self.tasks[action.task].future._mark_cancelled()  # now: who asks when the lock is released is to see it
+        self.tasks[action.task].future._mark_cancelled()  # now, so that it is seen as soon as the lock is released
         return self._delivery(action.task, None)
 
     def _fail(self, action: do.Fail, _context: Context) -> Resolution:

@@ -9,7 +9,8 @@ worker, and in the fork way the host's own call of `submit`. All of these are cu
 may be the pool's pickling; one frame of that is kept, which says so. Frames of the pool that the task itself has
 called, because it uses one, are the task's. `worker.tracebacks` does the same to the traceback of an exception.
 
-Nothing here raises: a text that is cut off, or somebody else's, is passed on as far as it is not understood.
+Nothing here raises. Lines that do not have the format, because the text is cut off or because a task has written it,
+are passed on unchanged.
 """
 
 from __future__ import annotations

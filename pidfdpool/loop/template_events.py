@@ -93,7 +93,7 @@ class TemplateEvents:
     def _on_evidence(self, template: TemplateLink, frame: Frame, link: WorkerLink | None) -> None:
         fd = template.channel.next_descriptor()
         if fd is None:
-            return  # no descriptor number was left: there will be the less to tell
+            return  # no descriptor number was left, so a report of the death lacks this evidence
         if link is None:
             native.close(fd)
         elif frame.kind == framing.BLACK_BOX:
@@ -118,7 +118,7 @@ class TemplateEvents:
             self._core.handle(ev.Ready(frame.slot, frame.generation))
 
     def _drop(self, link: WorkerLink | None) -> None:
-        """Close the host's end of a worker that never came to be. The caller has the lock."""
+        """Close the host's end of a worker that was never started. The caller has the lock."""
         if link is not None:
             self._core.workers.pop(link.slot, None)
             link.close()

@@ -1,7 +1,8 @@
-"""Starts templates, without the pool's lock: it takes a while. What came of it is an event like others.
+"""Starts templates. The pool's lock is not held meanwhile, because a start takes as long as that of an interpreter.
 
-The first submit starts the first template itself. If it is forked from the host, that is done while the pool thread
-does not exist yet: a host without threads is forked without threads. Later ones are started by the pool thread.
+The outcome of a start becomes an event for the machine. The thread of the first submit starts the first template. If
+that is forked from the host, the pool thread does not exist yet, so a host that has one thread is forked with one
+thread. The pool thread starts all later templates.
 """
 
 from __future__ import annotations
@@ -188,7 +189,7 @@ class TemplateStarter:
         core.outbox.run(resolutions)
 
     def _start_thread_or_end(self) -> None:
-        """Start the pool thread; if there can be none, end the pool, for nobody would ever resolve a future.
+        """Start the pool thread; if there can be none, end the pool, because nothing would resolve its futures.
 
         Futures that other threads have got meanwhile fail, and the template leaves. The caller has not got the lock.
 

@@ -30,7 +30,7 @@ class Stderr:
         self._lines: deque[bytes] = deque(maxlen=_KEPT)
 
     def read(self) -> bool:
-        """Take what is there and pass it on; return whether more may come."""
+        """Read what the worker has written, and pass it on; return whether more may come."""
         for _ in range(_MOST):
             try:
                 data = os.read(self.fd, _CHUNK)

@@ -18,19 +18,14 @@ import errno
 import os
 import select
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 
 from pidfdpool.pidfd.errors import PidfdMisused, to_pidfd_error
+from pidfdpool.pidfd.status import ExitStatus
 from pidfdpool.process import counters, describe, native
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import TracebackType
-    from typing import ClassVar, Self
-
-    from pidfdpool.pidfd.status import ExitStatus
-
+from pidfdpool.typed import typing
 
 _NEVER = float("inf")
 
@@ -55,8 +50,8 @@ class BaseHandle:
     Forks: a forked child may use its copy and should close it. The parent's handle is not affected.
     """
 
-    _watched: ClassVar[int] = select.POLLIN  # the events to poll for
-    _ending: ClassVar[int] = select.POLLIN | select.POLLHUP  # the events that mean that the process has ended
+    _watched: typing.ClassVar[int] = select.POLLIN  # the events to poll for
+    _ending: typing.ClassVar[int] = select.POLLIN | select.POLLHUP  # the events that mean that the process has ended
 
     def __init__(self, fd: int, pid: int) -> None:
         self._fd = fd
@@ -226,7 +221,7 @@ class BaseHandle:
     def _misused(self, operation: str, hint: str = "The handle is closed.") -> PidfdMisused:
         return PidfdMisused(errno.EBADF, operation, self._pid, hint)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> typing.Self:
         return self
 
     def __exit__(

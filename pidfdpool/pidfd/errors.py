@@ -12,10 +12,6 @@ import os
 from pidfdpool.process import describe
 from pidfdpool.process.native import signal
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 
 class PidfdError(OSError):
     """A wrong use of a handle, or a refusal by the kernel.
@@ -36,7 +32,7 @@ class PidfdError(OSError):
             number, f"{operation}{about}: {os.strerror(number)} ({name})" + (f". {hint}" if hint else "")
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Pickle the arguments of `__init__`. OSError's own way would pass the finished message."""
         return type(self), (self.errno, self.operation, self.pid, self._hint)
 

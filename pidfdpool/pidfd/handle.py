@@ -15,10 +15,7 @@ from pidfdpool.pidfd.errors import PidfdMisused, ProcessGone, checked_signal, to
 from pidfdpool.pidfd.status import ExitStatus
 from pidfdpool.process import describe, native
 from pidfdpool.process.native import signal
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Self
+from pidfdpool.typed import typing
 
 SIGNAL_PROCESS_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9, pidfd_send_signal(2)
 GET_INFO = (3 << 30) | (64 << 16) | (0xFF << 8) | 11  # PIDFD_GET_INFO with its first size, Linux 6.13
@@ -35,7 +32,7 @@ class Pidfd(BaseHandle):
     """
 
     @classmethod
-    def open(cls, pid: int) -> Self:
+    def open(cls, pid: int) -> typing.Self:
         """Open a pidfd of a process by its number.
 
         The caller must know that the number belongs to it: a child of the caller's that is not reaped yet, or the
@@ -64,12 +61,12 @@ class Pidfd(BaseHandle):
             raise to_pidfd_error(error, "pidfd_open", pid) from error
 
     @classmethod
-    def self(cls) -> Self:
+    def self(cls) -> typing.Self:
         """Open a pidfd of the calling process."""
         return cls.open(os.getpid())
 
     @classmethod
-    def from_fd(cls, fd: int, pid: int | None = None) -> Self:
+    def from_fd(cls, fd: int, pid: int | None = None) -> typing.Self:
         """Take over a pidfd that was received or made elsewhere. If this raises, the descriptor stays the caller's.
 
         It becomes close-on-exec, which a received one need not be.

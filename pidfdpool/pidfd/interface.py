@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from pidfdpool.pidfd.status import ExitStatus
+from pidfdpool.pidfd.status import ExitStatus
 
 
 class ProcessHandle(Protocol):

@@ -17,16 +17,13 @@ from __future__ import annotations
 import errno
 import os
 import select
+from collections.abc import Callable
 
 from pidfdpool.pidfd.base import BaseHandle
 from pidfdpool.pidfd.errors import PidfdMisused, ProcessGone, checked_signal, to_pidfd_error
 from pidfdpool.pidfd.status import ExitStatus
 from pidfdpool.process import native
 from pidfdpool.process.counters import REFUSALS
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def sentinel_pipe() -> tuple[int, int]:

@@ -10,18 +10,16 @@ from collections import namedtuple
 
 from pidfdpool.pidfd.errors import signal_name
 from pidfdpool.process import describe
+from pidfdpool.typed import typing
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import ClassVar, NamedTuple, Self
-
 _MAX = 0xFFFF  # the largest status of wait(2)
 _CORE = 0x80  # the bit that WCOREDUMP tests (wait(2))
 
 
 if TYPE_CHECKING:
 
-    class _Fields(NamedTuple):
+    class _Fields(typing.NamedTuple):
         code: int | None = None
         signal: int | None = None
         core_dumped: bool = False
@@ -39,10 +37,10 @@ class ExitStatus(_Fields):
 
     __slots__ = ()
 
-    UNKNOWN: ClassVar[ExitStatus]
+    UNKNOWN: typing.ClassVar[ExitStatus]
 
     @classmethod
-    def from_wait_status(cls, status: int) -> Self:
+    def from_wait_status(cls, status: int) -> typing.Self:
         """Decode a status of wait(2) or PIDFD_GET_INFO.
 
         Raises:
@@ -59,7 +57,7 @@ class ExitStatus(_Fields):
         raise ValueError(f"{status!r} is not the wait status of a process that ended")
 
     @classmethod
-    def from_waitid(cls, result: os.waitid_result) -> Self:
+    def from_waitid(cls, result: os.waitid_result) -> typing.Self:
         """Decode a result of os.waitid for a process that ended (si_code CLD_EXITED, CLD_KILLED or CLD_DUMPED).
 
         Raises:

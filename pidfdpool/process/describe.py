@@ -1,12 +1,16 @@
 """Describes any object in a message, and never raises, whatever the object's own code does.
 
-Called by every room, in any process, on any thread. Imports nothing.
+Called by every room, in any process, on any thread.
 
 `str(error)`, `repr(error)`, `type(error).__name__` and the format of a string can all run code of the user's: methods
 of an exception, a property of a metaclass, a subclass of str. So all functions here return instances of str itself.
+
+A signal handler of the host's may run meanwhile. If it raises to end the program, that is raised here, too.
 """
 
 from __future__ import annotations
+
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +35,9 @@ def text_of(value: object) -> str:
     """Return str(value)."""
     try:
         return plain(str(value))
-    except BaseException:
+    except BaseException as error:
+        if _comes_from_handler(error):
+            raise
         return "(it has no text)"
 
 
@@ -39,8 +45,16 @@ def repr_of(value: object) -> str:
     """Return repr(value)."""
     try:
         return plain(repr(value))
-    except BaseException:
+    except BaseException as error:
+        if _comes_from_handler(error):
+            raise
         return f"<{type_name(value)}, whose repr() fails>"
+
+
+def _comes_from_handler(error: BaseException) -> bool:
+    # Every host of a pool has this module loaded. Other processes have no use for it, and do not load it here.
+    interruptible = sys.modules.get("pidfdpool.process.interruptible")
+    return interruptible is not None and bool(interruptible.is_exit_request_of_handler(error))
 
 
 def error_text(error: BaseException) -> str:

@@ -36,6 +36,8 @@ T = TypeVar("T")
 NON_PYTHON_HANDLERS: set[type[Any]] = {int, type(None), type(len)}
 _handler_of, _SIGALRM = native.get_signal, native.signal.SIGALRM  # used for each task
 _SIGINT = native.signal.SIGINT
+_traceback_of = vars(BaseException)["__traceback__"].__get__  # a subclass may define an attribute of this name
+_CO_OPTIMIZED = 1  # a flag of code objects: that of a function
 _OTHERS = tuple(native.signal.valid_signals() - {_SIGINT, native.signal.SIGKILL, native.signal.SIGSTOP})
 FIRST_WAITS = (0.01, 0.05, 0.25, 1.25)  # seconds; each wait after these is as long as it takes
 
@@ -51,6 +53,27 @@ def is_exit_request(error: BaseException) -> bool:
     A signal handler may raise one anywhere. It has to propagate to the code that handles it.
     """
     return not issubclass(type(error), Exception) and in_signal_thread()
+
+
+def is_exit_request_of_handler(error: BaseException) -> bool:
+    """Return whether a signal handler, and not the code that it has interrupted, raised such an exception.
+
+    For code that may raise anything by itself, such as a `__repr__` of the user's.
+    """
+    if not is_exit_request(error):
+        return False
+    if issubclass(type(error), KeyboardInterrupt) and _handler_of(_SIGINT) is native.signal.default_int_handler:
+        return True  # that handler is a C function and has no frame
+    step = _traceback_of(error)
+    while step is not None:
+        frame = step.tb_frame
+        if frame.f_code.co_flags & _CO_OPTIMIZED:  # a function: its variables are no object of the user's
+            # A handler is called with the frame that it interrupts.
+            for value in frame.f_locals.values():
+                if value is frame.f_back or (type(value) is tuple and any(each is frame.f_back for each in value)):
+                    return True
+        step = step.tb_next
+    return False
 
 
 def handlers_are_called() -> bool:

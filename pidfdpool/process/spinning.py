@@ -5,8 +5,8 @@ hold no descriptor.
 
 To sleep in the kernel and be woken takes longer than a small task, because an idle processor has to wake up. So a
 worker that has answered polls for the next task before it sleeps. Whether that pays is learned from the last wait: if
-that was longer than a spin, there is no spin before the next. So of two waits one at most has a spin in vain before
-it. A worker whose tasks come at longer intervals spends no time on spins, and neither does an idle one.
+that was longer than a spin, there is no spin before the next. So at most every second wait begins with a useless
+spin. A worker whose tasks come at longer intervals spends no time on spins, and neither does an idle one.
 
 A spin of 0.2 ms is longer than the round trip of a small task without spinning. If it were shorter, it would never
 begin to pay.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 LOAD_CHECK_INTERVAL = 0.1  # seconds
 LEADER_LIMIT = 0.0001  # seconds that a leader spins at most: beside a longer wait, the time of a wake-up is nothing
-TRIAL_INTERVAL = 16  # waits; one of so many is made in the way that was slower until now
+TRIAL_INTERVAL = 16  # one wait in 16 is made in the way that was slower until now
 WORTHWHILE_RATIO = 0.9  # spinning pays if waits take at most this share of the time that they take without it
 
 

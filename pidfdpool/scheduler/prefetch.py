@@ -1,9 +1,9 @@
 """Which tasks are sent to a worker before it asks, and which are taken back. Pure; see the room's docstring.
 
-A worker that is given its next task only when the last one is answered is idle in between: until the host has woken
-up, and in a host that computes in Python until the pool thread gets the interpreter's lock. So behind the task that
-it runs a worker is sent others *ahead*, as many as take `prefetch` seconds at the measured pace. The limit is a time
-and not a number: a hundred tasks of 10 us are nothing, two of a second are one too many.
+If a worker gets its next task only after it has answered the last one, it is idle in between. It waits until the host
+has woken up. If the host computes in Python, it also waits until the pool thread gets the interpreter's lock. So a
+worker is sent further tasks *ahead*, behind the one that it runs: as many as take `prefetch` seconds at the measured
+pace. The limit is a time and not a number, because a hundred tasks of 10 us take 1 ms, and two of a second take 2 s.
 
 What is ahead has not begun, and all promises hold as if it were still in the queue:
 
@@ -14,7 +14,7 @@ What is ahead has not begun, and all promises hold as if it were still in the qu
   - What was taken back is still in the worker's channel. The worker drops it, and says so. Until then it is sent
     nothing more.
   - Tokens that are left when a worker dies tell how many of its tasks never began. Those run elsewhere.
-  - Of tasks whose calls are large only one at a time is ahead, because memory in use should be at work.
+  - Of tasks whose calls are large only one at a time is ahead, because each of them occupies memory while it waits.
   - Tasks with a limit of time, and all tasks of a pool that counts or measures each of them, are not sent ahead.
     Nothing is sent ahead while the pool may still start another worker.
 """

@@ -2,8 +2,8 @@
 
 Such objects refuse to be pickled, except while a process is being started, because their descriptors have to be
 handed over together with the bytes. `capture` imitates that moment in the host, on the thread that submits; `restore`
-rebuilds the objects in a worker. In between nobody looks into the bytes, and host and template keep the descriptors
-open for workers that start later.
+rebuilds the objects in a worker. In between the bytes are not unpickled. Host and template keep the descriptors open
+for workers that start later.
 
 Where the template is forked from the host none of this is needed: such objects are inherited as they are.
 """

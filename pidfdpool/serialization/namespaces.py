@@ -236,7 +236,7 @@ def _copy_plain_changes(made: Any, received: Any) -> None:
 
 
 def _substitute(made: type, received: type) -> None:
-    """Make a class of the script's take the place of the host's, which was received; likewise the classes in it.
+    """Put a class of the script in the place of the one received from the host; the same for classes in it.
 
     If the host's class changes later, the new state is put into the script's class.
     """

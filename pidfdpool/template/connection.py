@@ -1,12 +1,11 @@
 """The host's connection to one template: the channel, the handles of template and launcher, and the lifeline.
 
 Made by `client` when a template starts, on the thread that starts it. From then on the loop owns it: the pool thread
-reads from it and closes it, and whoever holds the pool's lock writes to it.
+reads from it and closes it, and the thread that holds the pool's lock writes to it.
 """
 
 from __future__ import annotations
 
-import os
 import select
 import time
 from typing import TYPE_CHECKING
@@ -52,7 +51,7 @@ class TemplateConnection:
 
     def __init__(self, end: Socket, handles: str, lifeline: int) -> None:
         # A preload may write into any descriptor, so the template's frames have a cookie; see `framing.cookie_bytes`.
-        self.cookie: int = int.from_bytes(os.urandom(4)) or 1
+        self.cookie: int = channels.new_cookie()
         cookie = framing.cookie_bytes(self.cookie)
         self.channel: channels.Channel = channels.Channel(
             end, frame_rules.FROM_TEMPLATE, descriptors=True, receive_cookie=cookie

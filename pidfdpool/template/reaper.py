@@ -1,8 +1,8 @@
 """Handles deaths in the template: it kills what a dead worker left behind, reaps the worker, and reports its status.
 
-Called by `server`, on the template's only thread. Loaded right after the first workers were forked: until then nobody
-can have died, and the workers need not wait for it. It is not loaded later, because the files of this package may be
-replaced while the template runs.
+Called by `server`, on the template's only thread. It is loaded right after the first workers were forked. Until then
+no worker can have died, and so the workers need not wait for the import. It is not loaded later, because the files of
+this package may be replaced while the template runs.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import _socket
 import fcntl
+import os
 import sys
 from collections import deque
 from struct import Struct
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pidfdpool.transport.framing import Buffer, Frame, Grammar
 
 _READ_SIZE = 1 << 16
-_MAX_UNREAD = 1 << 18  # bytes; a channel holds at most so many
+_MAX_UNREAD = 1 << 18  # bytes; a channel holds at most this many unread
 _MAX_JOINED = 1 << 12  # bytes of a buffer; a smaller one is copied into one write with the header, which is quicker
 _FD = Struct("@i")
 _FD_SPACE = _socket.CMSG_SPACE(_FD.size)
@@ -46,6 +47,11 @@ def pair() -> tuple[Socket, Socket]:
         return ends
     moved = tuple(native.socket_of(native.above_stdio(end.detach())) for end in ends)
     return moved[0], moved[1]
+
+
+def new_cookie() -> int:
+    """Return a random number for `framing.cookie_bytes`; never 0, which means that there is no cookie."""
+    return int.from_bytes(os.urandom(4)) or 1
 
 
 class Channel:

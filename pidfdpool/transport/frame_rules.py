@@ -1,7 +1,7 @@
 """The frames that may come from a worker, from the template, and from the host. Pure data.
 
 A worker runs the user's code, which can write into any descriptor. So the host checks kind, number and length of the
-buffers before it keeps anything of a frame, and whoever handles a frame may rely on these checks. The other two
+buffers before it keeps anything of a frame. Code that handles a frame may rely on these checks. The other two
 directions are checked in the same way: code of the host's, and a preload, can also write into a wrong descriptor.
 """
 
@@ -21,7 +21,7 @@ _NUMBER_SIZE = 8  # bytes of each number in a reference
 
 
 def _is_reference(length: int) -> bool:
-    """Return whether so many bytes can be a reference: a segment's number, and a length for each part."""
+    """Return whether a buffer of this size can be a reference: a segment's number, and a length for each part."""
     return not length % _NUMBER_SIZE and 2 <= length // _NUMBER_SIZE <= 1 + _MAX_PARTS
 
 

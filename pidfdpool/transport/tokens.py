@@ -36,7 +36,7 @@ def pair() -> tuple[int, int]:
 
 
 def take_many(fd: int, most: int) -> int:
-    """Take up to so many tokens; return how many were taken."""
+    """Take up to `most` tokens; return how many were taken."""
     taken = 0
     while taken < most and take(fd):
         taken += 1

@@ -3,8 +3,8 @@
 Called in workers, as the function of a task, on the worker's thread. The host imports the functions to submit them,
 and `calls_under_way` to read a black box.
 
-During a chunk, marks in the worker's black box tell which call is under way: exactly, where the calls are few;
-roughly, where they are so many that a mark for each would take as long as the call.
+During a chunk, marks in the worker's black box tell which call is under way. If a chunk has more calls than there are
+marks, one mark stands for several calls.
 """
 
 from __future__ import annotations

@@ -172,6 +172,10 @@ def test_the_package_itself_loads_nothing():
     assert loaded_by("import pidfdpool.pidfd", HEAVY) == set()
 
 
+def test_handles_do_not_load_the_module_that_their_annotations_name():
+    assert loaded_by("from pidfdpool.pidfd import Pidfd, ChildHandle, ExitStatus", {"typing"}) == set()
+
+
 def test_the_template_loads_nothing_heavy_before_its_first_worker():
     its_own = {"checks", "errors", "executor", "loop", "pidfd.base", "scheduler", "template.guard", "template.reaper"}
     heavy = HEAVY | {f"pidfdpool.{name}" for name in its_own}

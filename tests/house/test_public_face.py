@@ -18,14 +18,19 @@ from pathlib import Path
 import pytest
 
 import pidfdpool
+import pidfdpool.pidfd
 from pidfdpool import Options, PidfdPoolExecutor, Policy, PoolOptions, TaskOptions, WorkerCrashed
 from tests import calls
 from tests.conditions import eventually, run_python
 
 SAMPLES = Path(__file__).parent / "typing_samples"
 PACKAGE = Path(pidfdpool.__file__).parent
-# Not those of `pidfdpool.pidfd`: the template loads that, and must not load `typing`, which their annotations name.
-PUBLIC = {name: getattr(pidfdpool, name) for name in pidfdpool.__all__}
+PUBLIC = {
+    f"{module.__name__}.{name}": getattr(module, name)
+    for module in (pidfdpool, pidfdpool.pidfd)
+    for name in module.__all__
+}
+CALLABLE = [name for name, value in PUBLIC.items() if callable(value)]
 NO_OPTION = set(PoolOptions.__annotations__) - set(TaskOptions.__annotations__)
 
 
@@ -105,7 +110,7 @@ def with_methods(name, value):
     yield name, value
     if isinstance(value, type):
         for attribute in dir(value):
-            if attribute.startswith("_") and attribute not in ("__init__", "__enter__", "__exit__", "__call__"):
+            if attribute.startswith("_") and not attribute.endswith("__"):
                 continue
             method = inspect.getattr_static(value, attribute)
             method = getattr(method, "fget", None) or getattr(method, "__func__", method)
@@ -113,12 +118,34 @@ def with_methods(name, value):
                 yield f"{name}.{attribute}", method
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_the_annotations_of_every_public_name_can_be_resolved(name):
-    if not callable(PUBLIC[name]):
-        pytest.skip("no annotations")
+@pytest.mark.parametrize("name", CALLABLE)
+def test_the_annotations_of_every_public_name_and_method_can_be_resolved(name):
     for whole, value in with_methods(name, PUBLIC[name]):
-        assert isinstance(typing.get_type_hints(value), dict), whole
+        hints = typing.get_type_hints(value)
+        assert not [hint for hint in hints.values() if isinstance(hint, str | typing.ForwardRef)], whole
+        if isinstance(value, types.FunctionType):
+            evaluated = inspect.signature(value, eval_str=True)
+            assert not [each for each in evaluated.parameters.values() if isinstance(each.annotation, str)], whole
+            assert not isinstance(evaluated.return_annotation, str), whole
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotationlib came with Python 3.14")
+@pytest.mark.parametrize("name", CALLABLE)
+def test_annotationlib_reads_the_annotations_of_every_public_name_and_method(name):
+    import annotationlib
+
+    for whole, value in with_methods(name, PUBLIC[name]):
+        evaluated = annotationlib.get_annotations(value, eval_str=True)
+        assert not [each for each in evaluated.values() if isinstance(each, str)], whole
+        for form in (annotationlib.Format.STRING, annotationlib.Format.FORWARDREF):
+            assert evaluated.keys() == annotationlib.get_annotations(value, format=form).keys(), whole
+
+
+def test_the_annotations_of_handles_name_the_types_themselves():
+    hints = typing.get_type_hints(pidfdpool.pidfd.Pidfd.open)
+    assert hints == {"pid": int, "return": typing.Self}
+    assert typing.get_type_hints(pidfdpool.pidfd.ExitStatus)["UNKNOWN"] == typing.ClassVar[pidfdpool.pidfd.ExitStatus]
+    assert inspect.signature(pidfdpool.pidfd.Pidfd.__enter__, eval_str=True).return_annotation is typing.Self
 
 
 def test_the_typed_dictionaries_of_options_make_dictionaries():
@@ -180,10 +207,13 @@ COMPLETED = {
     "PidfdPoolExecutor(max_w": {"max_workers="},
     "pool.sub": {"submit", "subscribe"},
     "pool.options(timeout=3).ma": {"map", "map_unordered"},
-    "pool.submit(int, '1').star": {"started_at"},
+    "pool.options(": {f"{name}=" for name in TaskOptions.__annotations__},
+    "pool.options(timeout=3).options(retr": {"retries=", "retry_on=", "retry_backoff=", "retry_backoff_limit="},
+    "pool.submit(int, '1').": {"result", "exception", "cancel", "kill", "worker", "attempt", "started_at"},
     "pool.submit(int, '1').result().bit_l": {"bit_length"},
     "pidfdpool.Worker": {"WorkerCrashed", "WorkerInfo", "WorkerName"},
     "pidfdpool.pidfd.Exit": {"ExitStatus"},
+    "pidfdpool.pidfd.Pidfd.open(1).exit_": {"exit_status"},
     "crash.exit_st": {"exit_status"},
 }
 
@@ -201,6 +231,10 @@ def test_editors_complete_options_and_methods(code):
     script = jedi.Script("\n".join(lines), environment=jedi.InterpreterEnvironment())  # starts no process
     found = {each.name for each in script.complete(len(lines), len(code))}
     assert found >= COMPLETED[code]
+    if code.rpartition(".")[2].startswith("options("):
+        assert found == COMPLETED[code], "nothing else is accepted"
+        (signature,) = script.get_signatures(len(lines), len(code))
+        assert [each.name for each in signature.params] == [*TaskOptions.__annotations__]
 
 
 # ---- what a view is ------------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ class Arena:
         return len(self.segments)
 
     def take_free(self, role: int, size: int) -> Segment | None:
-        """Return a free segment for so many bytes, whose memory has been used before; None: there is none."""
+        """Return a free segment of at least `size` bytes, whose memory has been used before; None: there is none."""
         if self._lock._is_owned():
             return None  # a signal handler or a finalizer, while this thread holds the lock
         with self._lock:
@@ -127,7 +127,7 @@ class Arena:
             return None
 
     def allocate(self, role: int, size: int) -> Segment | None:
-        """Return a new segment for so many bytes; None: the limit or the system does not allow it."""
+        """Return a new segment for `size` bytes; None: the limit or the system does not allow it."""
         size = rounded_size(size)
         if self._lock._is_owned():
             return None
@@ -149,7 +149,7 @@ class Arena:
         return segment if segment is not None and segment.number in self.segments else None
 
     def prepare(self, role: int, size: int) -> None:
-        """Make sure that a segment for so many bytes can be taken."""
+        """Make sure that a segment for `size` bytes can be taken."""
         segment = self.take_free(role, size) or self.allocate(role, size)
         if segment is not None:
             self.release(segment)
@@ -269,7 +269,7 @@ class Arena:
 
 
 def rounded_size(size: int) -> int:
-    """Return the size of a segment for so many bytes: whole pages, in steps of an eighth of the power of two below.
+    """Return the size of a segment for `size` bytes: whole pages, in steps of an eighth of the power of two below.
 
     So payloads of about the same size share segments, and at most an eighth of the memory is wasted.
     """
