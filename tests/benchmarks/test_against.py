@@ -31,7 +31,7 @@ def runner(*arguments, cwd):
 
 @pytest.fixture
 def wheel(tmp_path):
-    """A wheel of this tree, under another version."""
+    """Return a wheel of this tree, under another version."""
     path = tmp_path / "pidfdpool-0.0.1-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for file in PACKAGE.rglob("*.py"):
