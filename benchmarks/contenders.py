@@ -187,7 +187,7 @@ class Joblib(Contender):
 
     def bounded_map(self, fn: Callable[[Any], Any], items: Iterator[Any], ahead: int) -> Iterable[Any]:
         delayed = self.loaded.delayed
-        parallel = self.loaded.Parallel(self._workers, return_as="generator", pre_dispatch=ahead)
+        parallel = self.loaded.Parallel(self._workers, return_as="generator", pre_dispatch=ahead, batch_size=1)
         return parallel(delayed(fn)(item) for item in items)
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from benchmarks import tasks
@@ -14,12 +14,15 @@ _LONGEST = 3.0  # seconds
 _RATE = Metric("rate", "", "items/s", more_is_better=True)
 
 
-def rate_of(results: Iterable[object], longest: float = _LONGEST) -> float:
-    """Take results until there are no more, or for so many seconds; return how many came in a second."""
+def rate_of(results: Callable[[], Iterable[object]], longest: float = _LONGEST) -> float:
+    """Ask for results and take them, all or for so many seconds; return how many came in a second.
+
+    They are asked for here, because many pools have all of them before the first is taken.
+    """
     taken = 0
     began = time.perf_counter()
     ends = began + longest
-    for _ in results:
+    for _ in results():
         taken += 1
         if time.perf_counter() > ends:
             break
@@ -30,14 +33,16 @@ def ahead(most: int, new: New, quick: bool) -> dict[str, float]:
     """Map over an iterator of which only so many items may be taken ahead of the results."""
     pool = started(new)
     # The first call sets up what is kept for the next ones.
-    rate_of(pool.bounded_map(tasks.nothing, iter(range(200)), most))
-    return {"rate": rate_of(pool.bounded_map(tasks.nothing, iter(range(20_000 if quick else 200_000)), most))}
+    rate_of(lambda: pool.bounded_map(tasks.nothing, iter(range(200)), most))
+    count = 20_000 if quick else 200_000
+    return {"rate": rate_of(lambda: pool.bounded_map(tasks.nothing, iter(range(count)), most))}
 
 
 def timed(new: New, quick: bool) -> dict[str, float]:
     """Map tiny calls, each of which would be ended if it took longer than 5 s."""
     pool = started(new)
-    return {"rate": rate_of(pool.timed_map(tasks.nothing, range(2000 if quick else 20_000), 5.0), 30.0)}
+    count = 2000 if quick else 20_000
+    return {"rate": rate_of(lambda: pool.timed_map(tasks.nothing, range(count), 5.0), 30.0)}
 
 
 AHEAD = Group(
@@ -45,7 +50,7 @@ AHEAD = Group(
     "map with few inputs ahead",
     "200,000 tiny calls through an ordered map that takes at most 1, 16 or 1,000 inputs ahead of the results, for "
     "3 s at most, 2 workers. By `map(buffersize=n)` where a pool has that, which the standard one does since Python "
-    "3.14; by `max_tasks_active` of mpire and `pre_dispatch` of joblib. Elsewhere by what users write instead: they "
+    "3.14; by `max_tasks_active` of mpire and `pre_dispatch` of joblib, one input at a time. Elsewhere by what users write instead: they "
     "keep n futures in a deque, wait for the first, and submit another.",
     tuple(
         Scenario(f"bounded-{most}", f"{most:,}", (_RATE,), partial(ahead, most), quick=most == 1000, at=most)

@@ -17,13 +17,13 @@ from benchmarks.scenarios.catalogue import GROUPS
 def test_a_rate_is_that_of_the_results_that_came_in_time(monkeypatch):
     clock = count()  # a second between two looks
     monkeypatch.setattr(bounds, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
-    assert bounds.rate_of(count(), longest=3.5) == pytest.approx(4 / 5)
+    assert bounds.rate_of(count, longest=3.5) == pytest.approx(4 / 5)
 
 
 def test_a_rate_of_an_input_that_ends_counts_all_of_it(monkeypatch):
     clock = count()
     monkeypatch.setattr(bounds, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
-    assert bounds.rate_of(range(3), longest=100.0) == pytest.approx(3 / 4)
+    assert bounds.rate_of(lambda: range(3), longest=100.0) == pytest.approx(3 / 4)
 
 
 def test_pids_are_read_one_by_one_though_they_come_together():
