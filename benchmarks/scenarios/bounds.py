@@ -50,8 +50,8 @@ AHEAD = Group(
     "map with few inputs ahead",
     "200,000 tiny calls through an ordered map that takes at most 1, 16 or 1,000 inputs ahead of the results, for "
     "3 s at most, 2 workers. By `map(buffersize=n)` where a pool has that, which the standard one does since Python "
-    "3.14; by `max_tasks_active` of mpire and `pre_dispatch` of joblib, one input at a time. Elsewhere by what users write instead: they "
-    "keep n futures in a deque, wait for the first, and submit another.",
+    "3.14; by `max_tasks_active` of mpire and `pre_dispatch` of joblib, one input at a time. Elsewhere by what users "
+    "write instead: they keep n futures in a deque, wait for the first, and submit another.",
     tuple(
         Scenario(f"bounded-{most}", f"{most:,}", (_RATE,), partial(ahead, most), quick=most == 1000, at=most)
         for most in (1, 16, 1000)
