@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.contenders import BASELINE, CONTENDERS, OURS
+from benchmarks.builds import BadBuildError, checked
+from benchmarks.contenders import BASELINE, CONTENDERS, OURS, Ours
 from benchmarks.scenarios.catalogue import GROUPS, SCENARIOS
 
 _QUICK_CONTENDERS = (OURS, "ours-fork", BASELINE, "mp-pool", "without-tasks-ahead", "without-leader")
@@ -28,6 +29,12 @@ class Plan:
     json: Path | None
     page: Path | None
     plots: Path | None
+    against: Path | None  # the other build
+
+    @property
+    def seconds(self) -> float | None:
+        """Return the budget in seconds."""
+        return None if self.budget is None else self.budget * 60
 
 
 def planned(arguments: Sequence[str] | None, description: str) -> Plan:
@@ -40,7 +47,7 @@ def planned(arguments: Sequence[str] | None, description: str) -> Plan:
         "--scenario", action="append", default=[], metavar="NAME", help="a scenario, a group, or a part of names"
     )
     parser.add_argument("--contender", action="append", default=[], metavar="NAME", help="this one only; repeatable")
-    parser.add_argument("--rounds", type=int, help="how often each is measured (default: 5, quick: 2)")
+    parser.add_argument("--rounds", type=int, help="how often each is measured (default: 5; quick, alone: 2)")
     parser.add_argument(
         "--budget", type=float, metavar="MINUTES", help="measure all once, and then while there is time"
     )
@@ -50,8 +57,11 @@ def planned(arguments: Sequence[str] | None, description: str) -> Plan:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results of every round")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write everything as a page of Markdown")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the plots as SVG; needs matplotlib")
+    parser.add_argument(
+        "--against", type=Path, metavar="PATH", help="compare with another build: a checkout's directory or a wheel"
+    )
     given = parser.parse_args(arguments)
-    rounds = given.rounds if given.rounds is not None else 2 if given.quick else 5
+    rounds = given.rounds if given.rounds is not None else 2 if given.quick and not given.against else 5
     if rounds < 1:
         parser.error(f"--rounds must be at least 1, not {rounds}")
     if given.budget is not None and not given.budget > 0:
@@ -59,10 +69,19 @@ def planned(arguments: Sequence[str] | None, description: str) -> Plan:
     for name in given.contender:
         if name not in CONTENDERS:
             parser.error(f"there is no contender {name!r}; there are {', '.join(CONTENDERS)}")
-    scenarios = _selected(given.scenario, given.quick)
+        if given.against and not _is_of_a_build(name):
+            parser.error(f"--against compares builds of ours, and {name} is none")
+    if given.against and given.plots:
+        parser.error("--plots draws nothing of --against")
+    try:
+        against = checked(given.against) if given.against else None
+    except BadBuildError as error:
+        parser.error(f"--against: {error}")
+    scenarios = _selected(given.scenario, given.quick, without_tricks=against is not None)
     if not scenarios:
         parser.error(f"no scenario has {' or '.join(map(repr, given.scenario))} in its name; --list tells them")
-    wanted = given.contender or (_QUICK_CONTENDERS if given.quick else CONTENDERS)
+    usual = (OURS,) if against else _QUICK_CONTENDERS if given.quick else CONTENDERS
+    wanted = given.contender or usual
     return Plan(
         scenarios=scenarios,
         contenders=tuple(name for name in CONTENDERS if name in wanted),
@@ -75,13 +94,27 @@ def planned(arguments: Sequence[str] | None, description: str) -> Plan:
         json=given.json,
         page=given.page,
         plots=given.plots,
+        against=against,
     )
 
 
-def _selected(parts: Sequence[str], quick: bool) -> tuple[str, ...]:
-    """Return the scenarios that are named; those that are part of a quick run, or all, if none is."""
+def _is_of_a_build(name: str) -> bool:
+    """Return whether a contender is a way of ours; or of Python's, which shows what chance does."""
+    return issubclass(CONTENDERS[name], Ours) or CONTENDERS[name].distribution is None
+
+
+def _selected(parts: Sequence[str], quick: bool, without_tricks: bool) -> tuple[str, ...]:
+    """Return the scenarios that are named; those that are part of a quick run, or all, if none is.
+
+    Where none is named, those with a trick left out can be left out: they are others' scenarios, gone through again.
+    """
     if not parts:
-        return tuple(name for name, scenario in SCENARIOS.items() if scenario.quick or not quick)
+        return tuple(
+            scenario.name
+            for group in GROUPS
+            for scenario in group.scenarios
+            if (scenario.quick or not quick) and not (without_tricks and group.baseline == OURS)
+        )
     named = {name for part in parts for name in _named(part)}
     return tuple(name for name in SCENARIOS if name in named)
 

@@ -1,4 +1,4 @@
-"""The pools that are compared, each behind the same small interface. Their modules are loaded by `prepare` only.
+"""The pools that are compared, each behind the interface of `Contender`.
 
 Each is used as its own documentation has it, with its defaults. Where there is a choice, workers are forked from the
 host, which is what all of them have; "ours" and "standard" are there in a second way. And there is ours with one
@@ -10,98 +10,11 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from importlib import import_module, metadata
-from importlib.util import find_spec
-from math import inf
+from importlib import import_module
 from typing import Any, ClassVar
 
+from benchmarks.contender import Contender, ExecutorContender, PoolContender, UnsupportedError
 from benchmarks.tricks import TRICKS, Trick
-
-
-class UnsupportedError(Exception):
-    """This contender has no way to do that; the message says what is missing."""
-
-
-class Contender:
-    """A pool with so many workers. Futures that it returns have `result(timeout)`, which raises TimeoutError."""
-
-    name: ClassVar[str]
-    title: ClassVar[str]
-    module: ClassVar[str]
-    distribution: ClassVar[str | None] = None  # None: it comes with Python
-    loaded: ClassVar[Any] = None
-    most_pending: ClassVar[float] = inf  # tasks after which submit blocks
-
-    pool: Any
-
-    @classmethod
-    def installed(cls) -> bool:
-        """Return whether its module can be found."""
-        return find_spec(cls.module.partition(".")[0]) is not None
-
-    @classmethod
-    def version(cls) -> str | None:
-        """Return the version of its distribution, if it has one of its own."""
-        return None if cls.distribution is None else metadata.version(cls.distribution)
-
-    @classmethod
-    def prepare(cls) -> None:
-        """Load its module, so that no measurement includes that."""
-        cls.loaded = import_module(cls.module)
-
-    def submit(self, _fn: Callable[..., Any], *_args: Any) -> Any:
-        """Submit a call and return a future."""
-        raise UnsupportedError("there is no submit")
-
-    def call(self, fn: Callable[..., Any], *args: Any) -> Any:
-        """Run one call and wait for it."""
-        return self.submit(fn, *args).result()
-
-    def map(self, fn: Callable[[Any], Any], items: Any, chunksize: int | None = None) -> Iterable[Any]:
-        """Return the results for items that have a length, in order. No chunksize: the contender's default."""
-        raise NotImplementedError
-
-    def lazy_map(self, fn: Callable[[Any], Any], items: Iterator[Any], _count: int) -> Iterable[Any]:
-        """Return the results for an iterator's items, in order, by the laziest way that the contender offers."""
-        return self.map(fn, items)
-
-    def awaitable(self, _fn: Callable[..., Any], *_args: Any) -> Awaitable[Any]:
-        """Submit a call from an event loop, in the way that is usual with this contender."""
-        raise UnsupportedError("there is no way to wait for it in an event loop")
-
-    def native_awaitable(self, _fn: Callable[..., Any], *_args: Any) -> Awaitable[Any]:
-        """Submit a call from an event loop by the contender's own support for that."""
-        raise UnsupportedError("it has no support for asyncio of its own")
-
-    def close(self) -> None:
-        """Let tasks finish, and wait until all is gone."""
-        raise NotImplementedError
-
-    def kill(self) -> None:
-        """End everything, tasks that run included, and wait until all is gone."""
-        raise UnsupportedError("tasks that run cannot be ended")
-
-
-class ExecutorContender(Contender):
-    """What has the interface of concurrent.futures.Executor."""
-
-    def submit(self, fn: Callable[..., Any], *args: Any) -> Any:
-        return self.pool.submit(fn, *args)
-
-    def map(self, fn: Callable[[Any], Any], items: Any, chunksize: int | None = None) -> Iterable[Any]:
-        return self.pool.map(fn, items, **({} if chunksize is None else {"chunksize": chunksize}))
-
-    def awaitable(self, fn: Callable[..., Any], *args: Any) -> Awaitable[Any]:
-        return asyncio.get_running_loop().run_in_executor(self.pool, fn, *args)
-
-    def close(self) -> None:
-        self.pool.shutdown()
-
-    def kill(self) -> None:
-        if not hasattr(self.pool, "kill_workers"):  # the standard library's has it since Python 3.14
-            super().kill()
-        self.pool.kill_workers()
-        self.pool.shutdown()
 
 
 class Ours(ExecutorContender):
@@ -122,7 +35,10 @@ class Ours(ExecutorContender):
         self.pool = self.loaded.PidfdPoolExecutor(workers, mp_context=self.method, **options)
 
     def lazy_map(self, fn: Callable[[Any], Any], items: Iterator[Any], _count: int) -> Iterable[Any]:
-        return self.pool.map(fn, items, buffersize=1000)
+        return self.bounded_map(fn, items, 1000)
+
+    def timed_map(self, fn: Callable[[Any], Any], items: Any, seconds: float) -> Iterable[Any]:
+        return self.pool.options(timeout=seconds).map(fn, items)
 
     def native_awaitable(self, fn: Callable[..., Any], *args: Any) -> Awaitable[Any]:
         if not hasattr(self.pool, "run"):
@@ -168,6 +84,10 @@ class Deadpool(ExecutorContender):
     def __init__(self, workers: int) -> None:
         self.pool = self.loaded.Deadpool(workers, mp_context="fork")
 
+    def timed_map(self, fn: Callable[[Any], Any], items: Any, seconds: float) -> Iterable[Any]:
+        for future in [self.pool.submit(fn, item, deadpool_timeout=seconds) for item in items]:
+            yield future.result()
+
 
 class Pebble(Contender):
     name = title = module = "pebble"
@@ -182,6 +102,9 @@ class Pebble(Contender):
     def map(self, fn: Callable[[Any], Any], items: Any, chunksize: int | None = None) -> Iterable[Any]:
         return self.pool.map(fn, items, **({} if chunksize is None else {"chunksize": chunksize})).result()
 
+    def timed_map(self, fn: Callable[[Any], Any], items: Any, seconds: float) -> Iterable[Any]:
+        return self.pool.map(fn, items, timeout=seconds).result()
+
     def awaitable(self, fn: Callable[..., Any], *args: Any) -> Awaitable[Any]:
         return asyncio.wrap_future(self.submit(fn, *args))
 
@@ -191,57 +114,6 @@ class Pebble(Contender):
 
     def kill(self) -> None:
         self.pool.stop()
-        self.pool.join()
-
-
-class AsyncResult:
-    """A future made of what `apply_async` returns."""
-
-    def __init__(self, pending: Any, timeout_error: type[Exception]) -> None:
-        self._pending = pending
-        self._timeout_error = timeout_error
-
-    def result(self, timeout: float | None = None) -> Any:
-        """Wait for the result."""
-        try:
-            return self._pending.get(timeout)
-        except self._timeout_error as error:
-            raise TimeoutError from error
-
-
-class PoolContender(Contender):
-    """What has the interface of multiprocessing.Pool."""
-
-    timeout_error: type[Exception] = TimeoutError
-
-    def submit(self, fn: Callable[..., Any], *args: Any) -> Any:
-        return AsyncResult(self.pool.apply_async(fn, args), self.timeout_error)
-
-    def map(self, fn: Callable[[Any], Any], items: Any, chunksize: int | None = None) -> Iterable[Any]:
-        return self.pool.map(fn, items, chunksize)
-
-    def lazy_map(self, fn: Callable[[Any], Any], items: Iterator[Any], _count: int) -> Iterable[Any]:
-        return self.pool.imap(fn, items, 100)
-
-    def awaitable(self, fn: Callable[..., Any], *args: Any) -> Awaitable[Any]:
-        loop = asyncio.get_running_loop()
-        future = loop.create_future()
-
-        def done(value: Any) -> None:
-            loop.call_soon_threadsafe(future.set_result, value)
-
-        def failed(error: BaseException) -> None:
-            loop.call_soon_threadsafe(future.set_exception, error)
-
-        self.pool.apply_async(fn, args, callback=done, error_callback=failed)
-        return future
-
-    def close(self) -> None:
-        self.pool.close()
-        self.pool.join()
-
-    def kill(self) -> None:
-        self.pool.terminate()
         self.pool.join()
 
 
@@ -262,6 +134,10 @@ class Billiard(PoolContender):
         self.timeout_error = import_module("billiard.exceptions").TimeoutError
         self.pool = self.loaded.Pool(workers)
 
+    def timed_map(self, fn: Callable[[Any], Any], items: Any, seconds: float) -> Iterable[Any]:
+        for pending in [self.pool.apply_async(fn, (item,), timeout=seconds) for item in items]:
+            yield pending.get()
+
 
 class Mpire(PoolContender):
     name = title = module = distribution = "mpire"
@@ -274,6 +150,12 @@ class Mpire(PoolContender):
 
     def lazy_map(self, fn: Callable[[Any], Any], items: Iterator[Any], count: int) -> Iterable[Any]:
         return self.pool.imap(fn, items, iterable_len=count)
+
+    def bounded_map(self, fn: Callable[[Any], Any], items: Iterator[Any], ahead: int) -> Iterable[Any]:
+        return self.pool.imap(fn, items, max_tasks_active=ahead, chunk_size=1)
+
+    def timed_map(self, fn: Callable[[Any], Any], items: Any, seconds: float) -> Iterable[Any]:
+        return self.pool.map(fn, items, task_timeout=seconds)
 
     def close(self) -> None:
         self.pool.stop_and_join()
@@ -302,6 +184,11 @@ class Joblib(Contender):
     def lazy_map(self, fn: Callable[[Any], Any], items: Iterator[Any], _count: int) -> Iterable[Any]:
         delayed = self.loaded.delayed
         return self.loaded.Parallel(self._workers, return_as="generator")(delayed(fn)(item) for item in items)
+
+    def bounded_map(self, fn: Callable[[Any], Any], items: Iterator[Any], ahead: int) -> Iterable[Any]:
+        delayed = self.loaded.delayed
+        parallel = self.loaded.Parallel(self._workers, return_as="generator", pre_dispatch=ahead, batch_size=1)
+        return parallel(delayed(fn)(item) for item in items)
 
     def close(self) -> None:
         self.pool.__exit__(None, None, None)

@@ -30,17 +30,19 @@ def adopt_orphans() -> None:
     set_child_subreaper(True)
 
 
-def measured(scenario: str, contender: str, bound: float, quick: bool) -> dict[str, Any]:
+def measured(
+    scenario: str, contender: str, bound: float, quick: bool, python: str = sys.executable
+) -> dict[str, Any]:
     """Run `benchmarks.measure` with these arguments and return its answer, or what became of it instead."""
     reader, writer = os.pipe()
     with tempfile.TemporaryFile() as errors, open(os.devnull, "r+b") as nothing:
-        command = [sys.executable, "-m", "benchmarks.measure", scenario, contender, str(writer)]
+        command = [python, "-m", "benchmarks.measure", scenario, contender, str(writer)]
         os.set_inheritable(writer, True)
         files = ((nothing, 0), (nothing, 1), (errors, 2))
         actions = [(os.POSIX_SPAWN_DUP2, file.fileno(), target) for file, target in files]
         try:
             pid = os.posix_spawn(
-                sys.executable,
+                python,
                 [*command, *(["--quick"] if quick else [])],
                 os.environ,
                 file_actions=actions,

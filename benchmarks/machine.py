@@ -31,6 +31,14 @@ def compile_sources(*folders: Path) -> None:
         compileall.compile_dir(folder, quiet=2)
 
 
+def available_memory() -> int:
+    """Return how many bytes can be used without taking them from anybody."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 def described(contenders: Iterable[str]) -> dict[str, Any]:
     """Return all that a reader needs to judge the figures."""
     return {
@@ -47,12 +55,14 @@ def described(contenders: Iterable[str]) -> dict[str, Any]:
 
 def sentence(machine: Mapping[str, Any]) -> str:
     """Put it in words."""
-    versions = ", ".join(
+    software = [f"Python {machine['python']}"]
+    software += [
         f"{CONTENDERS[name].distribution} {version}"
         for name, version in machine["versions"].items()
         if name not in LEFT_OUT and name != "ours-fork"
-    )
+    ]
     return (
         f"{machine['date']}; {machine['cpu']}, {machine['cores']} cores, load {machine['load']:g} at the start; "
-        f"Linux {machine['kernel']}; Python {machine['python']}; {versions}. JSON documents: {machine['documents']}."
+        f"Linux {machine['kernel']}; {', '.join(software)}. "
+        f"JSON documents: {machine['documents']}."
     )

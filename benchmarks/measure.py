@@ -14,7 +14,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.contenders import CONTENDERS, Contender, UnsupportedError
+from benchmarks.contender import Contender, UnsupportedError
+from benchmarks.contenders import CONTENDERS
 from benchmarks.limits import LIMITS
 from benchmarks.scenario import HangsError, Scenario
 from benchmarks.scenarios.catalogue import SCENARIOS

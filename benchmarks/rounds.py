@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Any
 
 from benchmarks.contenders import BASELINE, OURS
@@ -24,11 +23,15 @@ Measured = Callable[[str, str, float, bool], dict[str, Any]]
 
 @dataclass
 class Stage:
-    """A scenario, who goes through it, how often at most, and what was answered so far, by contender."""
+    """A scenario, who goes through it, how often at most, and what was answered so far, by contender.
+
+    Those in `always` are measured in each round however long they take.
+    """
 
     scenario: Scenario
     contenders: Sequence[str]
     count: int
+    always: Collection[str] = (OURS, BASELINE)
     answers: dict[str, list[Round]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)  # that each contender's last measurement took
 
@@ -37,19 +40,14 @@ class Stage:
         return [name for name in self.contenders if verdict(self.answers.get(name, ())) is None]
 
     def leave_out_long(self) -> None:
-        """Ask no more those that take long, except for ours and the one that all are compared with."""
+        """Ask no more those that take long, except for those that the others are compared with."""
         self.contenders = [
-            name for name in self.contenders if name in (OURS, BASELINE) or self.seconds.get(name, 0.0) <= _LONG
+            name for name in self.contenders if name in self.always or self.seconds.get(name, 0.0) <= _LONG
         ]
 
     def expected(self) -> float:
         """Return the seconds that a further round will take; 0 before the first."""
         return sum(self.seconds.get(name, 0.0) for name in self.in_the_race())
-
-
-def missing_modules(scenario: Scenario) -> list[str]:
-    """Return the modules that a scenario needs and that are not installed."""
-    return [name for name in scenario.needs if find_spec(name) is None]
 
 
 def run(stages: Sequence[Stage], quick: bool, measured: Measured, budget: float | None = None) -> Iterator[int]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.contenders import BASELINE, POOLS, Contender
+from benchmarks.contender import Contender
+from benchmarks.contenders import BASELINE, POOLS
 
 Measure = Callable[[Callable[[int], Contender], bool], Mapping[str, float]]
 
@@ -48,6 +49,7 @@ class Scenario:
         at: its place on the axis of its group's plot.
         needs: modules without which it is left out.
         rounds: at most so many, because it takes long.
+        memory: bytes that must be available; it is left out where they are not.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Scenario:
     at: float | None = None
     needs: tuple[str, ...] = ()
     rounds: int | None = None
+    memory: float = 0
 
     def column(self, metric: Metric) -> str:
         """Return what stands above a metric in a table."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import time
 
+_kept: dict[int, bytes] = {}
+
 
 def nothing(value: object) -> None:
     """Take an argument and return nothing: what is left is the pool's own cost."""
@@ -34,3 +36,23 @@ def wait_for(path: str) -> None:
     """Keep the worker until a file exists."""
     while not os.path.exists(path):
         time.sleep(0.001)
+
+
+def kept(size: int) -> bytes:
+    """Return so many bytes, the same ones each time, so that only the first call pays for making them."""
+    if size not in _kept:
+        _kept[size] = bytes(range(250)) * (size // 250)
+    return _kept[size]
+
+
+def record_of(pid: int) -> bytes:
+    """Return a pid in as many bytes as any other."""
+    return b"%10d\n" % pid
+
+
+def hold(ready: str, gate: str) -> None:
+    """Tell by one named pipe that this worker is up, and keep it until somebody opens the other one for writing."""
+    with open(ready, "wb", buffering=0) as pipe:
+        pipe.write(record_of(os.getpid()))
+    with open(gate, "rb"):
+        pass

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from pidfdpool.scheduler.policy import PoolOptions
-
 
 class StaleTrickError(Exception):
     """A trick names something that the pool does not have."""
@@ -75,15 +73,24 @@ class Trick:
     @property
     def exists(self) -> bool:
         """Whether this pool has it."""
-        return self.chosen is None or self.chosen in PoolOptions.__annotations__
+        return self.chosen is None or self.chosen in options()
 
     def leave_out(self) -> None:
         """Have pools of this process do without it, as far as that is not said by the options."""
         for name in self.options:
-            if name not in PoolOptions.__annotations__:
+            if name not in options():
                 raise StaleTrickError(f"the constructor has no {name}")
         for patch in self.patches:
             patch.apply()
+
+
+def options() -> Mapping[str, Any]:
+    """Return the constructor's options by name; none of another build that keeps them elsewhere."""
+    try:
+        known: Mapping[str, Any] = import_module("pidfdpool.scheduler.policy").PoolOptions.__annotations__
+    except (ImportError, AttributeError):
+        return {}
+    return known
 
 
 def _never(*_: Any) -> bool:

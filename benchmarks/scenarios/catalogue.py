@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import ablation, hosts, idle, latency, lives, mapping, payloads, throughput
+from benchmarks.scenarios import (
+    ablation,
+    bounds,
+    cancelling,
+    hosts,
+    idle,
+    latency,
+    lives,
+    many,
+    mapping,
+    payloads,
+    throughput,
+)
 
 GROUPS = (
     throughput.THROUGHPUT,
@@ -11,8 +23,12 @@ GROUPS = (
     mapping.MAPS,
     mapping.SKEWED,
     mapping.LAZY,
+    bounds.AHEAD,
+    bounds.TIMED,
+    cancelling.CANCEL,
     payloads.JSON,
     *payloads.ECHO,
+    *payloads.ONE_WAY,
     lives.START,
     lives.END,
     lives.CRASH,
@@ -20,6 +36,7 @@ GROUPS = (
     hosts.BUSY,
     hosts.ASYNCIO,
     throughput.SCALE,
+    many.MANY,
     ablation.ABLATION,
 )
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from benchmarks import tasks
-from benchmarks.contenders import Contender
+from benchmarks.contender import Contender
 
 New = Callable[[int], Contender]
 WORKERS = 2

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import computing, tasks
-from benchmarks.contenders import Contender, UnsupportedError
+from benchmarks.contender import Contender, UnsupportedError
 from benchmarks.scenario import Group, Metric, Scenario
 from benchmarks.scenarios.common import WORKERS, New, percentile, started
 

@@ -7,12 +7,15 @@ from collections import deque
 from functools import partial
 from typing import Any
 
-from benchmarks import tasks, transforming
+from benchmarks import processes, tasks, transforming
+from benchmarks.contenders import LEFT_OUT, POOLS
 from benchmarks.documents import documents
 from benchmarks.scenario import Group, Metric, Scenario
 from benchmarks.scenarios.common import WORKERS, New, started
 
 _SIZES = {"64 KB": 64_000, "1 MB": 1_000_000, "16 MB": 16_000_000, "128 MB": 128_000_000}
+_HUGE = {"2.2 GB": 2_200_000_000}  # more than what 31 bits can say
+_HUGE_NEEDS = 6  # times as much memory: copies in the host and in the worker, and what lies between them
 _DOCUMENTS = {"1 KB": 1000, "50 KB": 50_000, "600 KB": 600_000, "2 MB": 2_000_000}
 
 
@@ -61,6 +64,23 @@ def echo(kind: str, size: int, new: New, quick: bool) -> dict[str, float]:
     return {"rate": count * size / took / 1e6}
 
 
+def one_way(way: str, size: int, new: New, quick: bool) -> dict[str, float]:
+    """Send payloads as arguments, or take them as results, one after the other; see what the host's memory does."""
+    fn, argument = (tasks.nothing, _payload("bytes", size)) if way == "argument" else (tasks.kept, size)
+    huge = size > 1_000_000_000
+    count = 2 if huge else max(8, min(2000, (32_000_000 if quick else 640_000_000) // size))
+    pool = started(new)
+    for _ in range(0 if huge else 2 * WORKERS):
+        pool.call(fn, argument)
+    processes.forget_peak()
+    before = processes.rss()
+    began = time.perf_counter()
+    for _ in range(count):
+        pool.call(fn, argument)
+    took = time.perf_counter() - began
+    return {"rate": count * size / took / 1e6, "growth": max(0, processes.peak_rss() - before) / 1e6}
+
+
 JSON = Group(
     "json",
     "JSON documents through map",
@@ -103,4 +123,36 @@ ECHO = tuple(
         axis="payload, MB",
     )
     for kind, title in (("bytes", "bytes"), ("array", "numpy arrays"))
+)
+
+_EXHAUSTED = tuple(name for name in LEFT_OUT if name == "without-segments")
+
+ONE_WAY = tuple(
+    Group(
+        way,
+        f"Bytes as {way}s",
+        f"Bytes as the {way} of a call, one call after the other, 2 workers that have had some before; 2.2 GB twice, "
+        "without that. Host grows by: the most that its memory was above what it was before these calls, when it held "
+        "the argument already. Without shared memory is what happens to ours while all segments are in use.",
+        tuple(
+            Scenario(
+                f"{way}-{name.replace(' ', '').lower()}",
+                name,
+                (
+                    Metric("rate", "", "MB/s", more_is_better=True),
+                    Metric("growth", "host grows by", "MB", compared=False),
+                ),
+                partial(one_way, way, size),
+                bound=240 if name in _HUGE else 60,
+                quick=size == 1_000_000,
+                at=size / 1e6,
+                memory=size * _HUGE_NEEDS,
+                rounds=2 if name in _HUGE else None,
+            )
+            for name, size in (_SIZES | _HUGE).items()
+        ),
+        axis="payload, MB",
+        contenders=(*POOLS, *_EXHAUSTED),
+    )
+    for way in ("argument", "result")
 )

@@ -34,6 +34,7 @@ else:
 # Not patched by anybody: patches go into the modules that people import.
 posix_spawn: Final = posix.posix_spawn
 close: Final = posix.close  # gevent's closes later, and in a forked process never
+close_range: Final = posix.closerange
 set_signal: Final = signal.signal
 get_signal: Final = signal.getsignal
 SIG_DFL, SIG_IGN = signal.SIG_DFL, signal.SIG_IGN  # `set_signal` takes these objects only, and no equal ones

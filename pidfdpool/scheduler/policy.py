@@ -140,8 +140,8 @@ class Policy:
         backoff_limit: the longest such pause. Default: 5.0.
         start_timeout: a worker that is not ready this long after its fork, initializer included, is killed.
             Default: None.
-        spawn_timeout: a template that has not forked a worker this long after the request is killed and replaced. Its
-            preload does not count. Default: 30.0.
+        spawn_timeout: a template that is asked for workers and has forked none for this long is killed and replaced.
+            Its preload does not count. Default: 30.0.
         stop_grace: a worker that was told to stop is killed if it has not left after this time. Default: 10.0.
         prefetch: the amount of work, in seconds at the pace of the tasks before, that a worker is sent ahead of the
             task that it runs; 0: none. A task that is ahead can be cancelled, overtaken by one of a higher priority,

@@ -19,6 +19,7 @@ class PoolState:
         policy: what the pool was asked to do. Never changes.
         phase, broken: the life of the pool, and why it is broken (text for people), or None.
         template, template_booted: what is known of the template, and whether its preload is done.
+        forked_at: when a template last reported a worker that it had forked.
         size: the largest number of workers, not counting those that are being replaced.
         level: the number of workers to keep, at least min_workers. It grows when tasks wait, and shrinks when
             workers idle.
@@ -33,7 +34,7 @@ class PoolState:
     """
 
     __slots__ = (
-        "actions", "broken", "deaths", "killing", "level", "phase", "policy", "prefetched", "prestart", "restarts",
+        "actions", "broken", "deaths", "forked_at", "killing", "level", "phase", "policy", "prefetched", "prestart", "restarts",
         "retries", "running", "size", "tasks", "template", "template_booted",
     )  # fmt: skip
 
@@ -44,6 +45,7 @@ class PoolState:
         self.broken: str | None = None
         self.template: Template = Template.DOWN
         self.template_booted: bool = False
+        self.forked_at: float = float("-inf")
         self.size: int = policy.max_workers if size is None else size
         self.level: int = 0
         self.prestart: int = 0

@@ -63,15 +63,19 @@ class WorkerRules:
     def on_spawned(self, slot: Slot, event: ev.Spawned, now: float) -> None:
         """Note the pid of a worker that was forked."""
         slot.pid = event.pid
+        self._state.forked_at = now
         self._limiter.worker_started()
         self._timers.cancel((Timer.FORK, slot.generation))
         start_timeout = self._state.policy.start_timeout
         if start_timeout is not None and slot.state is State.STARTING:
             self._timers.set((Timer.START, slot.generation), now + start_timeout)
 
-    def on_fork_overdue(self, _slot: Slot, _now: float) -> None:
-        """Kill the template, which does not fork."""
-        if self._state.template is Template.UP:
+    def on_fork_overdue(self, slot: Slot, now: float) -> None:
+        """Kill the template, which does not fork. One that has forked others meanwhile only has much to do."""
+        patience_ends = self._state.forked_at + self._state.policy.spawn_timeout
+        if now < patience_ends:
+            self._timers.set((Timer.FORK, slot.generation), patience_ends)
+        elif self._state.template is Template.UP:
             self._state.template = Template.STUCK
             self._state.actions.append(do.KillTemplate())
 

@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pidfdpool.template.worker_fork import WorkerProcess
+    from pidfdpool.template.worker_fork import DescriptorRanges, WorkerProcess
     from pidfdpool.transport.framing import Buffer
 
 EXIT_TIMEOUT = 0.5  # seconds to wait, at the end, until what was killed is dead and its own children were adopted
@@ -31,6 +31,7 @@ class Reaper:
     """Reaps all children of this process: workers, and orphans that it has adopted.
 
     workers: the template's, by pid. Dead workers are removed from it here.
+    handles: their descriptors. Those of dead workers are removed as well.
     sigchld_pipe: readable when SIGCHLD has come.
     send: sends a frame to the host.
     own_mark: the mark of this process, if the host of the pool is itself in a worker.
@@ -39,12 +40,14 @@ class Reaper:
     def __init__(
         self,
         workers: dict[int, WorkerProcess],
+        handles: DescriptorRanges,
         epoll: select.epoll,
         sigchld_pipe: int,
         send: Callable[[list[Buffer]], None],
         own_mark: int | None,
     ) -> None:
         self._workers = workers
+        self._handles = handles
         self._epoll = epoll
         self._sigchld_pipe = sigchld_pipe
         self._send = send
@@ -83,6 +86,7 @@ class Reaper:
             return  # readable but not yet waitable (a tracer has it); SIGCHLD comes when it is
         # The handle does not know that the number is free now. Nothing is ever sent through it again.
         del self._workers[pid]
+        self._handles.remove(worker.handle.fileno())
         worker.handle.close()
         if report is not None:
             self._send(report)

@@ -25,7 +25,7 @@ from contextlib import suppress
 from pidfdpool.process import hygiene, lifeline, native
 from pidfdpool.process.native import signal
 from pidfdpool.serialization import scripts
-from pidfdpool.template.worker_fork import WorkerForker
+from pidfdpool.template.worker_fork import DescriptorRanges, WorkerForker
 from pidfdpool.transport import framing
 from pidfdpool.worker import mark
 
@@ -57,6 +57,7 @@ class Server:
         self._lifeline_fd = lifeline_fd
         self._tokens: int | None = None  # of the worker that the next SPAWN asks for
         self._workers: dict[int, WorkerProcess] = {}  # by pid: only this process reaps, so no number is reused early
+        self._handles = DescriptorRanges()  # of all workers
         self._stopping = False
         self._host_is_gone = False  # nobody is there to send anything to
         self._own_mark = mark.of(0)  # of the worker in which the host of this pool runs, if there is one
@@ -147,6 +148,7 @@ class Server:
         """Watch the new worker, and send the host the descriptors with which it serves the worker."""
         handle = worker.handle
         self._workers[handle.pid] = worker
+        self._handles.add(handle.fileno())
         self._epoll.register(handle.fileno(), select.EPOLLIN)
         self._send(framing.encode(framing.BLACK_BOX, worker.slot, worker.generation), descriptors.black_box)
         if descriptors.stderr is not None:
@@ -171,8 +173,7 @@ class Server:
         """Close the template's descriptors in a worker that was just forked."""
         self._channel.close()
         self._epoll.close()
-        for worker in self._workers.values():
-            worker.handle.close()
+        self._handles.close_in_worker()
         for fd in self._closed_in_worker:
             native.close(fd)
 
@@ -182,7 +183,9 @@ class Server:
         if self._reaper is None:
             from pidfdpool.template.reaper import Reaper
 
-            self._reaper = Reaper(self._workers, self._epoll, self._sigchld_pipe, self._send, self._own_mark)
+            self._reaper = Reaper(
+                self._workers, self._handles, self._epoll, self._sigchld_pipe, self._send, self._own_mark
+            )
         return self._reaper
 
     def _on_worker_exit(self) -> None:

@@ -41,6 +41,43 @@ class WorkerProcess:
         self.mark: int = mark
 
 
+class DescriptorRanges:
+    """Descriptors of the template's, as ranges of adjacent numbers, so that a worker can close all of them at once.
+
+    A worker is a copy of the template, and has copies of its handles of all other workers. To close these one by one
+    would take as long as all else that a worker does at its birth once there are a few hundred, and would copy each
+    page of memory in which a handle lies. Not thread-safe.
+    """
+
+    __slots__ = ("_ends",)
+
+    def __init__(self) -> None:
+        self._ends: dict[int, int] = {}  # of each range: the first number, and the one after the last
+
+    def add(self, fd: int) -> None:
+        """Add a descriptor that is not among them."""
+        first, end = fd, fd + 1
+        for other, other_end in list(self._ends.items()):  # few: new descriptors fill the gaps
+            if other_end == first or other == end:
+                del self._ends[other]
+                first, end = min(first, other), max(end, other_end)
+        self._ends[first] = end
+
+    def remove(self, fd: int) -> None:
+        """Remove a descriptor that is among them."""
+        first = next(first for first, end in self._ends.items() if first <= fd < end)
+        end = self._ends.pop(first)
+        if first < fd:
+            self._ends[first] = fd
+        if fd + 1 < end:
+            self._ends[fd + 1] = end
+
+    def close_in_worker(self) -> None:
+        """Close all, by one system call for each range. In a worker that was just forked."""
+        for first, end in self._ends.items():
+            native.close_range(first, end)
+
+
 class WorkerDescriptors:
     """The descriptors of one worker. Made in the template before the fork, and used on both sides of it.
 

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.arguments import planned
 from benchmarks.contenders import CONTENDERS
 from benchmarks.scenarios.catalogue import GROUPS, SCENARIOS
+from tests.conditions import ROOT
 
 
 def test_all_of_it_by_default():
@@ -30,6 +31,7 @@ def test_quick_is_a_part_of_it():
     [
         ("first-result", ("first-result",)),
         ("latency", ("latency-steady", "latency-gaps")),
+        ("many", ("many-100", "many-300", "many-1000")),
         ("map-1", ("map-100k", "map-1m")),
     ],
 )
@@ -46,7 +48,27 @@ def test_chosen_ones_keep_the_order_of_all():
 
 
 def test_the_budget_is_minutes():
-    assert planned(["--budget", "1.5"], "").budget == 1.5
+    assert planned(["--budget", "1.5"], "").seconds == 90
+    assert planned([], "").seconds is None
+
+
+def test_against_another_build_all_scenarios_but_those_with_tricks_left_out_by_ours_alone():
+    plan = planned(["--against", ROOT], "")
+    assert plan.against == Path(ROOT)
+    assert plan.scenarios == tuple(name for name in SCENARIOS if not name.startswith("trick-"))
+    assert (plan.contenders, plan.rounds) == (("ours",), 5)
+
+
+def test_against_another_build_a_quick_run_has_enough_rounds_for_a_median():
+    assert planned(["--against", ROOT, "--quick"], "").rounds == 5
+
+
+def test_against_another_build_scenarios_and_ways_can_be_chosen():
+    ways = ("ours-fork", "standard", "without-spinning")
+    chosen = [part for way in ways for part in ("--contender", way)]
+    plan = planned(["--against", ROOT, *chosen, "--scenario", "trick-latency"], "")
+    assert set(plan.contenders) == set(ways)
+    assert plan.scenarios == ("trick-latency",)
 
 
 def test_files_are_paths():
@@ -61,6 +83,9 @@ def test_files_are_paths():
         (["--budget", "0"], "--budget must be more than 0, not 0"),
         (["--contender", "nobody"], "there is no contender 'nobody'"),
         (["--scenario", "nothing"], "no scenario has 'nothing' in its name"),
+        (["--against", "/no/such/build"], "--against: /no/such/build does not exist"),
+        (["--against", ROOT, "--contender", "loky"], "--against compares builds of ours, and loky is none"),
+        (["--against", ROOT, "--plots", "folder"], "--plots draws nothing of --against"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, message, capsys):

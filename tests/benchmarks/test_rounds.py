@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from types import SimpleNamespace
 
-from benchmarks.rounds import Stage, missing_modules, run
+from benchmarks.rounds import Stage, run
 from benchmarks.scenario import Scenario
 
 
@@ -94,5 +94,14 @@ def test_who_takes_long_is_measured_once_if_time_is_limited(monkeypatch):
     assert rounds_of() == [3, 3, 3]
 
 
-def test_modules_that_are_not_there_are_named():
-    assert missing_modules(scenario(needs=("json", "no_such_module"))) == ["no_such_module"]
+def test_who_is_to_be_measured_always_is_measured_though_it_takes_long(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("benchmarks.rounds.time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def measured(*_):
+        clock[0] += 9.0
+        return {"values": {}}
+
+    stage = Stage(scenario(), ("a", "b"), 3, always=("a",))
+    make([stage], measured, budget=1000.0)
+    assert {name: len(answers) for name, answers in stage.answers.items()} == {"a": 3, "b": 1}

@@ -61,6 +61,7 @@ NOT_RUN = {
     ".venv/bin/mypy": "an environment of the usual run",
     "python -m benchmarks --quick": "it takes minutes",
     "python -m benchmarks --scenario": "it takes minutes",
+    "python -m benchmarks --against": "it takes minutes, and another checkout",
 }
 IN_THE_PROJECT = ("python -m benchmarks",)  # commands that are run in the project's folder
 

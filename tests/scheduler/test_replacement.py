@@ -165,6 +165,20 @@ def test_a_template_that_forks_in_time_is_left_alone():
     assert machine.deadline() is None
 
 
+def test_a_template_that_forks_one_after_the_other_is_left_alone_though_the_last_waits_long():
+    """Guards: of hundreds of workers the last were not forked in time on a busy machine, and all were killed."""
+    machine = started(3, ready=0, spawn_timeout=5.0)
+    machine.decide(ev.TemplateBooted(), 0.0)
+    for number in (1, 2, 3):
+        machine.decide(ev.Submitted(number), 0.0)
+    machine.decide(ev.Spawned(0, 1, 100), 4.0)
+    assert machine.decide(ev.Tick(), 5.0) == []
+    machine.decide(ev.Spawned(1, 2, 101), 8.0)
+    assert machine.decide(ev.Tick(), 9.0) == []
+    assert machine.deadline() == 13.0
+    assert machine.decide(ev.Tick(), 13.0) == [do.KillTemplate()]
+
+
 def test_a_template_that_does_not_leave_is_killed():
     machine = Machine(Policy(1, stop_grace=4.0))
     machine.decide(ev.Submitted(1), 0.0)

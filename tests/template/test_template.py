@@ -243,6 +243,20 @@ def test_a_worker_has_nothing_open_of_the_templates_and_of_other_workers():
             assert names.count("anon_inode:[eventfd]") == 1
 
 
+def test_a_worker_that_replaces_a_dead_one_has_nothing_open_of_the_others(way):
+    with PidfdPoolExecutor(4, mp_context=way, intensity=100, backoff=0.0) as pool:
+        pool.prestart()
+        for _ in range(3):  # the dead one's number lies between those of the living
+            victim = pool.workers()[1]
+            os.kill(victim.pid, signal.SIGKILL)
+            eventually(
+                lambda dead=victim.pid: len({w.pid for w in pool.workers() if w.pid} - {dead}) == 4, "it is replaced"
+            )
+            pool.prestart()
+        for worker in pool.workers():
+            assert "anon_inode:[pidfd]" not in open_descriptors(worker.pid).values()
+
+
 def test_a_template_keeps_nothing_open_of_workers_that_are_dead(way):
     with PidfdPoolExecutor(1, mp_context=way, intensity=100, backoff=0.0) as pool:
 
