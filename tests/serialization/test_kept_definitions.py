@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pidfdpool.serialization import kept_definitions
 from tests.conditions import run_python
 
 pytestmark = pytest.mark.timeout(150)
@@ -114,3 +115,12 @@ def test_definitions_kept_without_a_task_are_bounded():
         assert kept[-1][1] is other29 or kept[-2][1] is other29
         """
     )
+
+
+def test_of_the_definitions_under_one_name_the_last_ones_are_kept(monkeypatch):
+    monkeypatch.setattr(kept_definitions, "_small", {})
+    definitions = [type("Again", (), {}) for _ in range(kept_definitions._MAX_PER_NAME + 2)]
+    for number, definition in enumerate(definitions):
+        kept_definitions.record(number, ("__main__", "Again"), definition, 10, {})
+    kept_definitions.record(100, ("__main__", "Other"), int, 10, {})
+    assert [*kept_definitions._small] == [*range(2, len(definitions)), 100]
