@@ -34,8 +34,8 @@ class PoolState:
     """
 
     __slots__ = (
-        "actions", "broken", "deaths", "forked_at", "killing", "level", "phase", "policy", "prefetched", "prestart", "restarts",
-        "retries", "running", "size", "tasks", "template", "template_booted",
+        "actions", "broken", "deaths", "forked_at", "killing", "level", "phase", "policy", "prefetched", "prestart",
+        "restarts", "retries", "running", "size", "tasks", "template", "template_booted",
     )  # fmt: skip
 
     def __init__(self, policy: Policy, size: int | None = None) -> None:
