@@ -51,8 +51,7 @@ class PoolThread:
             self._poller.among_greenlets = True
             _thread.start_new_thread(self._run, ())
             return
-        # Blocked here as well: if a handler raised in the middle, the thread would run and not be recorded
-        # whether it was started.
+        # Blocked here as well: if a handler raised in the middle, the thread might run and not be recorded.
         with hygiene.signals_blocked():
             thread = threading.Thread(target=self._run, name=f"pidfdpool-{next(_numbers)}", daemon=True)
             thread.start()
