@@ -115,9 +115,9 @@ class Channel:
         memory = self._decoder.get_buffer()
         if memory is not None:
             # A frame with a descriptor is small, so none can arrive while a large buffer is being filled.
-            if flags and len(memory) > _AT_ONCE:
-                memory = memory[:_AT_ONCE]
-            count = self._sock.recv_into(memory, 0, flags or self._wait_all)
+            with memory:
+                size = min(len(memory), _AT_ONCE) if flags else 0  # 0: all
+                count = self._sock.recv_into(memory, size, flags or self._wait_all)
             if not count:
                 raise EOFError
             self.received += count

@@ -102,6 +102,7 @@ _KINDS = frozenset({TASK, EXIT, *range(3, 6), *range(10, 18), *range(20, 27), *r
 MAX_LENGTH = 1 << 46  # bytes; no process has room for a longer buffer
 _IS_BYTES = 1 << 63  # in a length, see above
 _LENGTH = _IS_BYTES - 1
+_MAPPED_FROM = 1 << 20  # bytes; smaller memory is zeroed as quickly as it is mapped
 _DISCARDED = memoryview(bytearray(1 << 14))  # memory for bytes that are discarded
 
 
@@ -251,18 +252,22 @@ class Decoder:
         self._frame: Frame | None = None
         self._lengths: list[int] = []  # of the buffers still to come, the next one last
         self._size = 0  # bytes of all buffers of the frame
-        self._body: BytesIO | None = None  # the buffer that is being filled; None: there is none, or it is discarded
-        self._memory: memoryview | None = None  # its memory; _DISCARDED: its bytes are dropped
+        self._body: BytesIO | memoryview | None = None  # the buffer being filled; _DISCARDED: its bytes are dropped
         self._length = self._filled = 0
-        self._is_bytes = False  # it is to arrive as bytes
         self.error: ProtocolError | None = None  # if set, the stream cannot be used any more
 
     def get_buffer(self) -> memoryview | None:
-        """Return the memory to receive into next, then call `buffer_updated`; None: call `feed_data` next."""
-        memory = self._memory
-        if memory is None:
-            return None
-        return memory[: self._length - self._filled] if memory is _DISCARDED else memory[self._filled :]
+        """Return the memory to receive into next; None: call `feed_data` next.
+
+        The caller writes from its beginning, releases it, and calls `buffer_updated`.
+        """
+        body = self._body
+        if type(body) is BytesIO:
+            # Not kept: if the collector finds a BytesIO together with a view of it, it warns of that.
+            return body.getbuffer()[self._filled :]
+        if body is _DISCARDED:
+            return _DISCARDED[: self._length - self._filled]
+        return None if body is None else body[self._filled :]
 
     def buffer_updated(self, count: int) -> list[Frame]:
         """Take the `count` bytes that were received into `get_buffer()`; return the frames that are now complete.
@@ -273,11 +278,11 @@ class Decoder:
         self._filled += count
         if self._filled < self._length:
             return []
-        body, memory = self._body, self._memory
-        self._body = self._memory = None
-        if body is not None and self._frame is not None and memory is not None:
-            # A BytesIO that nobody else has gives out its memory as bytes without a copy.
-            self._frame.buffers.append(body.getvalue() if self._is_bytes else memory)
+        body, self._body = self._body, None
+        assert self._frame is not None
+        if body is not None and body is not _DISCARDED:
+            # A BytesIO gives out its memory as bytes without a copy.
+            self._frame.buffers.append(body.getvalue() if type(body) is BytesIO else body)
         return self.feed_data(b"")
 
     def feed_data(self, data: bytes) -> list[Frame]:
@@ -337,8 +342,8 @@ class Decoder:
             is_bytes = length > _LENGTH or not frame.buffers
             length &= _LENGTH
             if len(data) - position < length:
-                self._length, self._is_bytes = length, is_bytes
-                self._begin_buffer(frame, data[position:])
+                self._length, self._filled = length, len(data) - position
+                self._begin_buffer(frame, is_bytes, data[position:])
                 return None, position
             if type(frame.buffers) is list:
                 buffer = data[position : position + length]
@@ -378,28 +383,48 @@ class Decoder:
         self._size = sum(sizes)
         return body + int(lengths.size)
 
-    def _begin_buffer(self, frame: Frame, received: bytes) -> None:
+    def _begin_buffer(self, frame: Frame, is_bytes: bool, received: bytes) -> None:
         """Make room for a buffer that did not arrive whole, and put there what came of it."""
-        self._filled = len(received)
         if type(frame.buffers) is list:
             try:
-                self._body = _reserve(self._length)
-                self._memory = self._body.getbuffer()
-                self._memory[: len(received)] = received
+                if is_bytes:
+                    self._body = _reserve_bytes(self._length)
+                    self._body.write(received)
+                else:
+                    self._body = _reserve(self._length)
+                    self._body[: len(received)] = received
                 return
             except MemoryError:
                 frame.buffers = MissingBuffers(self._size)
-        self._body, self._memory = None, _DISCARDED
+        self._body = _DISCARDED
 
 
-def _reserve(length: int) -> BytesIO:
-    """Return memory for so many bytes. The system provides it only as it is written to.
+# A length alone costs address space at most: the system provides memory only as it is written to.
 
-    So a length alone costs address space at most. A zeroed bytes object comes from calloc, and the C library takes
-    large pieces (from 32 MB on at the latest) from the system as pages that are zero already. BytesIO works on that
-    very object as long as nobody else has it.
+
+def _reserve_bytes(length: int) -> BytesIO:
+    """Return memory for so many bytes that will be a bytes object.
+
+    A zeroed bytes object comes from calloc. The C library takes large pieces (from 32 MB on at the latest) from the
+    system as pages that are zero already. BytesIO works on that very object as long as nobody else has it.
 
     Raises:
         MemoryError: there is not even so much address space.
     """
     return BytesIO(bytes(length))
+
+
+def _reserve(length: int) -> memoryview:
+    """Return memory for so many bytes that may be written to for as long as somebody has it.
+
+    Raises:
+        MemoryError: as above.
+    """
+    if length < _MAPPED_FROM:
+        return memoryview(bytearray(length))
+    import mmap
+
+    try:
+        return memoryview(mmap.mmap(-1, length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    except (OSError, OverflowError):
+        raise MemoryError from None
