@@ -162,9 +162,7 @@ class Channel:
         """Whether something waits until the socket can take more."""
         return bool(self._unsent)
 
-    def send_nowait(
-        self, pieces: Sequence[Buffer], descriptor: int | None = None, *, large: bool = False
-    ) -> None:
+    def send_nowait(self, pieces: Sequence[Buffer], descriptor: int | None = None, *, large: bool = False) -> None:
         """Send without waiting, or keep what cannot be sent yet. The descriptor is owned and closed here.
 
         Nothing is copied here: the buffers must not change until they are sent. large: it may be more than should be
@@ -191,7 +189,7 @@ class Channel:
         self.flush()
 
     def flush(self) -> bool:
-        """Send what the socket takes of the unsent bytes, but not more than `_AT_ONCE`; return whether all are sent."""
+        """Send what the socket takes of the unsent bytes, at most `_AT_ONCE`; return whether all are sent."""
         left = _AT_ONCE
         while self._unsent and left > 0:
             piece, descriptor = self._unsent[0]
@@ -202,6 +200,7 @@ class Channel:
             except BlockingIOError:
                 return False
             left -= sent
+            full = sent < len(part)
             if sent == len(piece):
                 self._unsent.popleft()
             else:
@@ -209,6 +208,8 @@ class Channel:
             # Only after its entry is removed: a process that is forked between the two must not close it again.
             if descriptor is not None:
                 native.close(descriptor)
+            if full:
+                return False
         return not self._unsent
 
     def send(self, pieces: Sequence[Buffer], descriptor: int | None = None) -> None:

@@ -22,6 +22,8 @@ from __future__ import annotations
 import struct
 from _io import BytesIO
 
+from pidfdpool.transport.reserved import reserve, reserve_bytes
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -102,7 +104,6 @@ _KINDS = frozenset({TASK, EXIT, *range(3, 6), *range(10, 18), *range(20, 27), *r
 MAX_LENGTH = 1 << 46  # bytes; no process has room for a longer buffer
 _IS_BYTES = 1 << 63  # in a length, see above
 _LENGTH = _IS_BYTES - 1
-_MAPPED_FROM = 1 << 20  # bytes; smaller memory is zeroed as quickly as it is mapped
 _DISCARDED = memoryview(bytearray(1 << 14))  # memory for bytes that are discarded
 
 
@@ -236,7 +237,7 @@ class Decoder:
 
     Small frames are cut from what `feed_data` is given. If a buffer did not arrive whole, `get_buffer` asks the
     reader to receive straight into its memory, which is its final place: nothing is copied afterwards. A length in a
-    header does not prove that the bytes will follow; see `_reserve`. If there is no memory, the buffers of this one
+    header does not prove that the bytes will follow; see `reserved`. If there is no memory, the buffers of this one
     frame are `MissingBuffers`, and the rest of its bytes is discarded.
 
     A frame that does not follow the grammar is an error. Frames that were complete before it count.
@@ -262,7 +263,7 @@ class Decoder:
         The caller writes from its beginning, releases it, and calls `buffer_updated`.
         """
         body = self._body
-        if type(body) is BytesIO:
+        if isinstance(body, BytesIO):
             # Not kept: if the collector finds a BytesIO together with a view of it, it warns of that.
             return body.getbuffer()[self._filled :]
         if body is _DISCARDED:
@@ -282,7 +283,7 @@ class Decoder:
         assert self._frame is not None
         if body is not None and body is not _DISCARDED:
             # A BytesIO gives out its memory as bytes without a copy.
-            self._frame.buffers.append(body.getvalue() if type(body) is BytesIO else body)
+            self._frame.buffers.append(body.getvalue() if isinstance(body, BytesIO) else body)
         return self.feed_data(b"")
 
     def feed_data(self, data: bytes) -> list[Frame]:
@@ -388,43 +389,12 @@ class Decoder:
         if type(frame.buffers) is list:
             try:
                 if is_bytes:
-                    self._body = _reserve_bytes(self._length)
-                    self._body.write(received)
+                    contents = self._body = reserve_bytes(self._length)
+                    contents.write(received)
                 else:
-                    self._body = _reserve(self._length)
-                    self._body[: len(received)] = received
+                    memory = self._body = reserve(self._length)
+                    memory[: len(received)] = received
                 return
             except MemoryError:
                 frame.buffers = MissingBuffers(self._size)
         self._body = _DISCARDED
-
-
-# A length alone costs address space at most: the system provides memory only as it is written to.
-
-
-def _reserve_bytes(length: int) -> BytesIO:
-    """Return memory for so many bytes that will be a bytes object.
-
-    A zeroed bytes object comes from calloc. The C library takes large pieces (from 32 MB on at the latest) from the
-    system as pages that are zero already. BytesIO works on that very object as long as nobody else has it.
-
-    Raises:
-        MemoryError: there is not even so much address space.
-    """
-    return BytesIO(bytes(length))
-
-
-def _reserve(length: int) -> memoryview:
-    """Return memory for so many bytes that may be written to for as long as somebody has it.
-
-    Raises:
-        MemoryError: as above.
-    """
-    if length < _MAPPED_FROM:
-        return memoryview(bytearray(length))
-    import mmap
-
-    try:
-        return memoryview(mmap.mmap(-1, length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
-    except (OSError, OverflowError):
-        raise MemoryError from None

@@ -170,7 +170,9 @@ def test_memory_is_had_only_for_the_bytes_that_came(flag):
 @pytest.mark.parametrize("flag", [0, framing._IS_BYTES])
 def test_a_flagged_length_is_checked_as_any_other(flag):
     with pytest.raises(ProtocolError, match="a buffer of"):
-        Decoder(frame_rules.FROM_WORKER).feed_data(frame(framing.RESULT, [1, flag | (framing.MAX_LENGTH + 1)], value=1))
+        Decoder(frame_rules.FROM_WORKER).feed_data(
+            frame(framing.RESULT, [1, flag | (framing.MAX_LENGTH + 1)], value=1)
+        )
 
 
 def test_a_length_that_no_memory_is_enough_for_costs_the_buffers_of_its_frame():
@@ -182,8 +184,8 @@ def test_a_length_that_no_memory_is_enough_for_costs_the_buffers_of_its_frame():
 
 @pytest.mark.parametrize("size", [70_000, MB, 3 * MB + 5])
 def test_a_buffer_without_memory_is_skipped(monkeypatch, size):
-    monkeypatch.setattr(framing, "_reserve_bytes", without_memory)
-    monkeypatch.setattr(framing, "_reserve", without_memory)
+    monkeypatch.setattr(framing, "reserve_bytes", without_memory)
+    monkeypatch.setattr(framing, "reserve", without_memory)
     decoder = Decoder(frame_rules.FROM_WORKER)
     data = frame(framing.ERROR, [size, 100], b"x" * (size + 100), value=7) + frame(framing.READY)
     frames, at = [], 0
@@ -203,7 +205,7 @@ def test_a_buffer_without_memory_is_skipped(monkeypatch, size):
 
 
 def test_a_buffer_without_memory_drops_the_whole_frames_buffers(monkeypatch):
-    monkeypatch.setattr(framing, "_reserve", without_memory)
+    monkeypatch.setattr(framing, "reserve", without_memory)
     decoder = Decoder(frame_rules.FROM_WORKER)
     [head, *_] = [frame(framing.RESULT, [100, 2 * MB, 100], value=1)]
     decoder.feed_data(head + b"a" * 90)
