@@ -31,8 +31,8 @@ def test_a_result_too_large_for_the_host_is_a_memory_error_of_its_own_future(seg
         with PidfdPoolExecutor(2, **options) as pool:
             pool.submit(hostile.make_bytes, 1).result()
             limits = resource.getrlimit(resource.RLIMIT_AS)
-            # One cannot be received; the other can, and not be rebuilt beside what was received (bytes could). What is larger than
-            # 32 MB the C library never puts where something else was: that has been given back.
+            # One cannot be received; the other can, and not be rebuilt beside what was received, as bytes could. What
+            # is larger than 32 MB the C library never puts where something else was: that has been given back.
             for size, spare in ((40 * MB, 8 * MB), (40 * MB, 60 * MB))[: 1 if {segments} else 2]:
                 hostile.limit_memory(spare)
                 neighbour = pool.submit(calls.sleep, 0.05, "neighbour")
@@ -56,7 +56,7 @@ def test_a_result_too_large_for_the_host_is_a_memory_error_of_its_own_future(seg
 def test_a_call_too_large_for_the_worker_is_a_memory_error_of_its_own_future(segments):
     options = {} if segments else {"segment_memory": 0}
     with PidfdPoolExecutor(1, initializer=hostile.limit_memory, initargs=(10 * MB,), **options) as pool:
-        # There is room for 8 MB, but not twice: a call in a segment is copied out of it, and so is text in the channel.
+        # There is room for 8 MB, but not twice: a call is copied out of its segment, and text out of what came.
         for argument in (bytes(20 * MB), bytes(10), bytes(20 * MB), "x" * (8 * MB)):
             size = len(argument)
             future, behind = pool.submit(len, argument), pool.submit(calls.double, 21)
