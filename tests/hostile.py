@@ -142,5 +142,9 @@ def make_bytes(size: int) -> bytes:
     return bytes(size)
 
 
+def make_text(size: int) -> str:
+    return "x" * size
+
+
 def make_large_error(size: int) -> None:
     raise ValueError("x" * size)

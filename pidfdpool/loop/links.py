@@ -66,9 +66,9 @@ class Link:
         self.handle = handle
         self._exit_watch = self._poller.watch(handle.fileno(), callback)
 
-    def post(self, pieces: list[Buffer], descriptor: int | None = None) -> None:
+    def post(self, pieces: list[Buffer], descriptor: int | None = None, *, large: bool = False) -> None:
         """Send without waiting. Raises OSError if the process is gone and nothing was sent."""
-        self.channel.send_nowait(pieces, descriptor)
+        self.channel.send_nowait(pieces, descriptor, large=large)
         if self.channel.has_unsent and self._channel_watch is not None:
             self._poller.change(self._channel_watch, READ | WRITE)
 

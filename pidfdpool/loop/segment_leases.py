@@ -3,11 +3,12 @@
     a call      A large call is written into a segment by the thread that submits it (`stage`). A `Staged` payload
                 takes its place in the task, and releases the segment when the task is gone. A call that will wait
                 behind many others is staged when it is sent. If there is no segment, the payload goes through the
-                channel.
+                channel: `Gathered`, or `Unstaged` if it is small enough to be staged later.
     sending     `post`, under the pool's lock, first sends the segments that the worker has not mapped yet: a
                 MAP_SEGMENT frame with the descriptor. Then it sends the task.
     a result    If a result is large, that is remembered by the task's name (`_learn`). The next task of that name is
-                sent with a lease: a segment into which the worker may write its result.
+                sent with a lease: a segment into which the worker may write its result. A lease of number 0 says
+                that there is none, but that the result is probably large.
     an answer   `settle` ends the use of the task's segments. A segment that something in the worker still views is
                 not used again.
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pidfdpool.loop.backpressure import Admission
+    from pidfdpool.loop.held_arguments import Call
     from pidfdpool.loop.links import WorkerLink
     from pidfdpool.loop.task import Task
     from pidfdpool.scheduler.machine import Machine
@@ -85,6 +87,10 @@ class Unstaged(list["Buffer"]):
     """The payload of a large call for which there was no segment; there may be one when it is sent."""
 
 
+class Gathered(list["Buffer"]):
+    """The payload of a large call that goes through the channel; its large bytes objects are the caller's own."""
+
+
 class _Read(list["Buffer"]):
     """The payload of a result that is to be copied out of its segment, which is leased until this is gone."""
 
@@ -107,7 +113,7 @@ class SegmentLeases:
 
     # ---- calls ---------------------------------------------------------------------------------------------
 
-    def pickled(self, value: object, shared: payload.SharedMain | None) -> list[Buffer]:
+    def pickled(self, value: Call, shared: payload.SharedMain | None) -> list[Buffer]:
         """Return the payload of a call, in a segment if it is large. Without the lock.
 
         Raises:
@@ -115,14 +121,17 @@ class SegmentLeases:
         """
         if self.expecting:
             return self.dump(value, shared)
+        for argument in value[1]:
+            if type(argument) is bytes and len(argument) >= THRESHOLD:
+                return self.dump(value, shared)
         buffers = payload.dumps(value, shared)
         return self.stage(buffers) if len(buffers[0]) >= THRESHOLD else buffers
 
     def stage(self, buffers: list[Buffer]) -> list[Buffer]:
         """Return what is to take the place of a large call's payload. Without the lock."""
-        if not self.arena.limit:
-            return buffers
         self.expecting = _PATIENCE
+        if not self.arena.limit:
+            return Gathered(buffers)
         return self._staged_now(layout.Layout(buffers)) or Unstaged(buffers)
 
     def dump(self, value: object, shared: payload.SharedMain | None) -> list[Buffer]:
@@ -134,13 +143,14 @@ class SegmentLeases:
         large = OutOfBandPickle(value, shared)
         plan = layout.Layout(large.pieces, large.out_of_band)
         self.expecting = _PATIENCE if plan.size >= THRESHOLD else max(0, self.expecting - 1)
-        staged = self._staged_now(plan) if plan.size >= THRESHOLD else None
+        if plan.size < THRESHOLD:
+            return _snapshot(plan.buffers())
+        staged = self._staged_now(plan) if self.arena.limit else None
         if staged is not None:
             return staged
-        pickled, *out_of_band = plan.buffers()
-        # Copied, because the caller may change them from now on.
-        copied: list[Buffer] = [pickled, *map(bytes, out_of_band)]
-        return Unstaged(copied) if plan.size >= THRESHOLD else copied
+        if plan.size <= _LATE and self.arena.limit:
+            return Unstaged(_snapshot(plan.buffers()))
+        return Gathered(_snapshot(large.left_out()))
 
     def _staged_now(self, plan: layout.Layout) -> Staged | None:
         """Stage a call in the thread that submits, unless it will wait for long: memory in use should be at work."""
@@ -178,7 +188,7 @@ class SegmentLeases:
         if type(task.buffers) is Unstaged:
             task.buffers = self._staged_late(task.buffers) or list(task.buffers)
         account, buffers, call = link.account, task.buffers, None
-        flags = 0
+        flags = large_result = 0
         if type(buffers) is Staged:
             if self._announce(link, buffers.segment):
                 flags, call = framing.CALL_IN_SEGMENT, buffers.segment
@@ -188,11 +198,14 @@ class SegmentLeases:
         if lease is not None and lease.segment is not None:
             flags |= framing.HAS_LEASE
             buffers = [*buffers, framing.LEASE.pack(lease.segment.number)]
+        elif task.name in self.sizes:
+            large_result = framing.HAS_LEASE
+            buffers = [*buffers, framing.LEASE.pack(framing.NO_SEGMENT)]
         if call is not None:
             call.readers += 1
         if flags:
             account.leased[task.number] = TaskSegments(call, lease, deadline)
-        link.post(task.frame(attempt, deadline, flags, buffers))
+        link.post(task.frame(attempt, deadline, flags | large_result, buffers), large=call is None)
 
     def _result_lease(self, link: WorkerLink, name: str) -> ResultLease | None:
         """Return a segment for the result of a task of this name, if it is known for large ones."""
@@ -241,7 +254,8 @@ class SegmentLeases:
             self.take_back(link, number)
             task = self._pool.tasks.get(number)
             if task is not None and type(task.buffers) is Staged:
-                link.post(task.frame(max(1, task.attempt), leased.deadline, 0, task.buffers.through_channel()))
+                frame = task.frame(max(1, task.attempt), leased.deadline, 0, task.buffers.through_channel())
+                link.post(frame, large=True)
 
     # ---- answers -------------------------------------------------------------------------------------------
 
@@ -306,7 +320,7 @@ class SegmentLeases:
 
     def _learn(self, name: str, kind: int, size: int) -> None:
         """Learn from the size of a result which segment to lease to the next task of its name."""
-        if kind != framing.RESULT or not self.arena.limit:
+        if kind != framing.RESULT:
             return
         before, patience = self.sizes.get(name, (0, 0))
         if size >= THRESHOLD:
@@ -314,7 +328,8 @@ class SegmentLeases:
                 self.sizes.clear()
             wanted = max(size, before - before // 8)
             self.sizes[name] = wanted, _PATIENCE
-            self.arena.prepare(RESULT, wanted)
+            if self.arena.limit:
+                self.arena.prepare(RESULT, wanted)
         elif patience:
             self.sizes[name] = before, patience - 1
         else:
@@ -356,6 +371,11 @@ class SegmentLeases:
         """Let go of the copies in a forked child. Takes no lock."""
         self.sizes.clear()
         self.arena.abandon_in_forked_child()
+
+
+def _snapshot(buffers: list[Buffer]) -> list[Buffer]:
+    """Return the buffers, and copies of those that the caller of submit may change from now on."""
+    return [buffer if type(buffer) is bytes else bytearray(buffer) for buffer in buffers]
 
 
 def _note_fork() -> None:

@@ -39,6 +39,8 @@ class WorkerEvents:
         if mask & WRITE:
             with self._core.lock:
                 link.flush()
+            if mask == WRITE:
+                return
         if self.reads_all:
             link.read_all(partial(self._serve_worker, link))
         else:

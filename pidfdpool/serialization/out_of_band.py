@@ -11,6 +11,7 @@ code.
 from __future__ import annotations
 
 import _pickle as pickle
+import struct
 
 from pidfdpool.serialization import exception_chains, importable, payload, picklers, plain_data
 
@@ -26,6 +27,9 @@ _MIN_BUFFER = 16 << 10  # bytes; a smaller buffer goes into the pickle, because 
 _MAX_BUFFERS = 200  # a frame has room for 255 buffers
 _LARGE_OBJECT = 64 << 10  # bytes; CPython's pickler passes on objects from this size on as pieces of their own
 _FRAMED = 0x80, 0x95  # the first byte of all other pieces: the opcodes PROTO and FRAME
+_FRAME = struct.Struct("<BQ")
+_NEXT_BUFFER = b"\x97"  # the opcode in the place of a buffer that was left out
+_BYTES = {5: 0x42, 9: 0x8E}  # the opcodes before a large bytes object, by their size with its length (pickletools)
 
 
 class OutOfBandPickle:
@@ -43,6 +47,7 @@ class OutOfBandPickle:
         """
         self.pieces: list[Buffer] = []
         self.out_of_band: list[memoryview] = []
+        self._followed: list[int] = []  # how many pieces came before each of them
         # The pickler calls it; CPython's passes large bytes objects separately.
         self.write: Callable[[Buffer], None] = self.pieces.append
         self._fill(value, shared)
@@ -101,6 +106,31 @@ class OutOfBandPickle:
         pickled: list[Any] = [b"".join(self.pieces), *self.out_of_band]
         return [pickle.PickleBuffer(part) for part in pickled]
 
+    def left_out(self) -> list[Buffer]:
+        """Return it as buffers for a frame, with large bytes objects left out as well: nothing large is copied.
+
+        `payload.loads` puts in the place of each what it is given for it; so it has to be given bytes for these.
+        """
+        pieces: list[Buffer] = []
+        buffers: list[Buffer] = []
+        arrays = list(zip(self._followed, self.out_of_band, strict=True))[::-1]
+        room = _MAX_BUFFERS - len(arrays)
+        is_contents = False  # this piece is the contents of a bytes object, or of something else, not opcodes
+        for index, piece in enumerate(self.pieces):
+            size = 0 if is_contents else _size_of_header(piece)
+            while not is_contents and arrays and arrays[-1][0] <= index:
+                buffers.append(arrays.pop()[1])
+            following = self.pieces[index + 1] if size and index + 1 < len(self.pieces) else None
+            if is_contents and pieces[-1] is _NEXT_BUFFER:
+                buffers.append(piece)
+            elif type(following) is bytes and piece[-size] == _BYTES[size] and room:
+                room -= 1
+                pieces += (memoryview(piece)[:-size], _NEXT_BUFFER)
+            else:
+                pieces.append(piece)
+            is_contents = following is not None
+        return [b"".join(pieces), *buffers]
+
     def buffer_callback(self, buffer: pickle.PickleBuffer) -> bool:
         """Return False for a buffer that stays out of the pickle. Picklers call it."""
         try:
@@ -110,6 +140,7 @@ class OutOfBandPickle:
         if raw.nbytes < _MIN_BUFFER or len(self.out_of_band) >= _MAX_BUFFERS:
             return True
         self.out_of_band.append(raw)
+        self._followed.append(len(self.pieces))
         return False
 
     def _unwrap(self) -> None:
@@ -121,3 +152,18 @@ class OutOfBandPickle:
     def _reset(self) -> None:
         self.pieces.clear()
         self.out_of_band.clear()
+        self._followed.clear()
+
+
+def _size_of_header(piece: Buffer) -> int:
+    """Return the size of the opcode and the length at the end of a piece whose object is the next piece; 0: none.
+
+    They follow the last frame of the piece, and before them are three bytes at most: shorter opcodes get no frame
+    (Modules/_pickle.c, _Pickler_CommitFrame and _Pickler_write_bytes).
+    """
+    at = 2 if piece[0] == _FRAMED[0] else 0
+    size = len(piece)
+    while size - at >= _FRAME.size and piece[at] == _FRAMED[1]:
+        at += _FRAME.size + _FRAME.unpack_from(piece, at)[1]
+    left = size - at
+    return 0 if left not in range(5, 13) else 5 if left <= 8 else 9

@@ -172,15 +172,10 @@ def _load(data: Buffer, out_of_band: Sequence[Buffer] = ()) -> Any:
         # that get one.
         from pidfdpool.serialization import namespaces
 
-        return namespaces.load(data, map(writable, out_of_band))
+        return namespaces.load(data, out_of_band)
     if not out_of_band:
         return pickle.loads(data)
-    return pickle.loads(data, buffers=map(writable, out_of_band))
-
-
-def writable(buffer: Buffer) -> Buffer:
-    """Return a buffer that can be written to: a copy if it was bytes. One in a segment is writable anyway."""
-    return bytearray(buffer) if type(buffer) is bytes else buffer
+    return pickle.loads(data, buffers=out_of_band)
 
 
 def load_result(buffers: Sequence[Buffer]) -> Any:
@@ -208,7 +203,7 @@ class _GuardingUnpickler(pickle.Unpickler):
     """Fills the classes that it makes, and leaves existing classes as they are."""
 
     def __init__(self, stream: io.BytesIO, out_of_band: Sequence[Buffer]) -> None:
-        super().__init__(stream, buffers=map(writable, out_of_band))
+        super().__init__(stream, buffers=out_of_band)
         self._guard = ClassGuard()
 
     def find_class(self, module: str, name: str) -> Any:

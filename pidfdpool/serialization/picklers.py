@@ -70,7 +70,7 @@ class _Tables:
         self.dispatch_table: Table = {**copyreg.dispatch_table, **extra}
         self.sharing: Table = {kind: reduce for kind, reduce in extra.items() if not _is_without_effect(reduce)}
         self.without_effect: Table = {**self.dispatch_table, **dict.fromkeys(self.sharing, _raise_shares_resource)}
-        self._idle: list[tuple[pickle.Pickler, io.BytesIO]] = []
+        self._idle: list[tuple[pickle.Pickler, list[bytes]]] = []
 
     def is_current(self) -> bool:
         """Return whether nobody has registered a reducer since the tables were made."""
@@ -80,20 +80,27 @@ class _Tables:
     def dumps(self, value: object) -> bytes:
         """Return the pickle of an object."""
         try:
-            pickler, stream = pair = self._idle.pop()
+            pickler, pieces = pair = self._idle.pop()
         except IndexError:
-            stream = io.BytesIO()
-            pickler = pickle.Pickler(stream, PROTOCOL)
+            target = _Pieces()
+            pickler, pieces = pair = pickle.Pickler(target, PROTOCOL), target.pieces
             pickler.dispatch_table = self.without_effect
-            pair = pickler, stream
         pickler.dump(value)
-        data = stream.getvalue()
+        # A pickle comes in one piece, unless it is large. A stream would copy it twice.
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if len(data) <= _MAX_KEPT:
             pickler.clear_memo()
-            stream.seek(0)
-            stream.truncate()
+            pieces.clear()
             self._idle.append(pair)
         return data
+
+
+class _Pieces:
+    """A target for a pickler that keeps the pieces of the pickle as they come."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.write = self.pieces.append
 
 
 _tables: _Tables | None = None

@@ -42,7 +42,7 @@ def load_items(buffers: Sequence[Buffer], *, in_host: bool) -> list[Any] | None:
         NeedsScript: the script has to be run again for it.
         BaseException: as `payload.loads`, if something other than an item fails.
     """
-    data, out_of_band = buffers[0], map(payload.writable, buffers[1:])
+    data, out_of_band = buffers[0], buffers[1:]
     loads = partial(_loads, in_host=in_host)
     if data[-1] <= payload.HIGHEST_MARK:
         from pidfdpool.serialization import namespaces

@@ -33,6 +33,7 @@ _MAX_UNREAD = 1 << 18  # bytes; a channel holds at most this many unread
 _MAX_JOINED = 1 << 12  # bytes of a buffer; a smaller one is copied into one write with the header, which is quicker
 _FD = Struct("@i")
 _FD_SPACE = _socket.CMSG_SPACE(_FD.size)
+_AT_ONCE = 1 << 22  # bytes of a large buffer in one call that does not wait; others wait for the caller, or its lock
 _DONTWAIT = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
 _CLOEXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
 
@@ -63,18 +64,21 @@ class Channel:
         grammar: Grammar = framing.ANY,
         *,
         descriptors: bool = False,
+        waits: bool = False,
         send_cookie: bytes = b"",
         receive_cookie: bytes = b"",
     ) -> None:
         """Take over the socket.
 
         grammar: the frames that the other end may send. descriptors: whether descriptors may come with them.
+        waits: whether `receive` waits for the whole of a large buffer, so that one call of the kernel does it.
         send_cookie: the bytes before each frame that `send` sends. receive_cookie: those before each frame received.
         """
         self._sock = sock
         self._decoder = framing.Decoder(grammar, receive_cookie)
         self._cookie = send_cookie
         self._accepts_descriptors = descriptors
+        self._wait_all = _socket.MSG_WAITALL if waits else 0
         self._descriptors: deque[int | None] = deque()
         self._unsent: deque[tuple[Buffer, int | None]] = deque()
         self.received: int = 0  # bytes since the start
@@ -117,7 +121,9 @@ class Channel:
         memory = self._decoder.get_buffer()
         if memory is not None:
             # A frame with a descriptor is small, so none can arrive while a large buffer is being filled.
-            count = self._sock.recv_into(memory, 0, flags)
+            with memory:
+                size = min(len(memory), _AT_ONCE) if flags else 0  # 0: all
+                count = self._sock.recv_into(memory, size, flags or self._wait_all)
             if not count:
                 raise EOFError
             self.received += count
@@ -162,13 +168,16 @@ class Channel:
         """Whether something waits until the socket can take more."""
         return bool(self._unsent)
 
-    def send_nowait(self, pieces: Sequence[Buffer], descriptor: int | None = None) -> None:
+    def send_nowait(self, pieces: Sequence[Buffer], descriptor: int | None = None, *, large: bool = False) -> None:
         """Send without waiting, or keep what cannot be sent yet. The descriptor is owned and closed here.
+
+        Nothing is copied here: the buffers must not change until they are sent. large: it may be more than should be
+        sent at once, because the other end reads while this one writes.
 
         Raises:
             OSError: the other end is gone (EPIPE, ECONNRESET); nothing is kept.
         """
-        if not self._unsent and descriptor is None:
+        if not self._unsent and descriptor is None and not large:
             try:
                 sent = self._sock.sendmsg(pieces, (), _DONTWAIT)
             except BlockingIOError:
@@ -186,14 +195,18 @@ class Channel:
         self.flush()
 
     def flush(self) -> bool:
-        """Send as much of the unsent bytes as possible without waiting; return whether all are sent."""
-        while self._unsent:
+        """Send what the socket takes of the unsent bytes, at most `_AT_ONCE`; return whether all are sent."""
+        left = _AT_ONCE
+        while self._unsent and left > 0:
             piece, descriptor = self._unsent[0]
             ancillary = [] if descriptor is None else [_scm_rights(descriptor)]
+            part = piece if len(piece) <= left else memoryview(piece)[:left]
             try:
-                sent = self._sock.sendmsg((piece,), ancillary, _DONTWAIT)
+                sent = self._sock.sendmsg((part,), ancillary, _DONTWAIT)
             except BlockingIOError:
                 return False
+            left -= sent
+            full = sent < len(part)
             if sent == len(piece):
                 self._unsent.popleft()
             else:
@@ -201,7 +214,9 @@ class Channel:
             # Only after its entry is removed: a process that is forked between the two must not close it again.
             if descriptor is not None:
                 native.close(descriptor)
-        return True
+            if full:
+                return False
+        return not self._unsent
 
     def send(self, pieces: Sequence[Buffer], descriptor: int | None = None) -> None:
         """Send all of one frame, and wait as long as that takes. The caller still owns the descriptor."""

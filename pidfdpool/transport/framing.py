@@ -5,6 +5,9 @@ framed: a fixed header, the length of each buffer, the buffers.
 
     kind u8 | buffers u8 | slot u16 | generation u32 | value i64 | length u64 x buffers | the buffers
 
+The highest bit of a length says what a buffer behind the first is: set, it was a bytes object and arrives as one;
+clear, it arrives as memory that may be written to. The first buffer always arrives as bytes.
+
 `value` is a task's id, a pid, an errno or a wait status, depending on the kind. The contents of buffers mean nothing
 here; `serialization.payload` makes and reads them. Numbers are little-endian; both ends run on one machine and have
 the same version.
@@ -17,6 +20,9 @@ are its flags and its attempt. In a RESULT or an ERROR they are flags together w
 from __future__ import annotations
 
 import struct
+from _io import BytesIO
+
+from pidfdpool.transport.reserved import reserve, reserve_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +51,7 @@ USES_SEGMENTS = CALL_IN_SEGMENT | HAS_LEASE
 NEEDS_SCRIPT = 16  # only for workers that were forked after the script had been run again
 
 LEASE = struct.Struct("<Q")  # a segment's number
+NO_SEGMENT = 0  # in a lease: there is no segment, but the result is probably large
 
 # flags of RESULT and ERROR, in slot: 0 if the TASK had no flag about segments
 HAS_SEGMENT_FLAGS = 1  # the TASK had one
@@ -95,9 +102,9 @@ USAGE = struct.Struct("<qd")
 _KINDS = frozenset({TASK, EXIT, *range(3, 6), *range(10, 18), *range(20, 27), *range(30, 39)})
 
 MAX_LENGTH = 1 << 46  # bytes; no process has room for a longer buffer
-_GROWTH = 1 << 20  # bytes; the memory of a buffer whose bytes are still to come grows in such steps
-_ZEROS = memoryview(bytes(_GROWTH))
-_DISCARDED = bytearray(1 << 14)  # memory for bytes that are discarded
+_IS_BYTES = 1 << 63  # in a length, see above
+_LENGTH = _IS_BYTES - 1
+_DISCARDED = memoryview(bytearray(1 << 14))  # memory for bytes that are discarded
 
 
 def cookie_bytes(number: int) -> bytes:
@@ -146,7 +153,8 @@ def encode(
     head = HEADER.pack(kind, count, slot, generation, value)
     if not count:
         return [head]
-    return [head + _LENGTHS[count].pack(*map(len, buffers)), *buffers]
+    lengths = [len(buffer) | _IS_BYTES if type(buffer) is bytes else len(buffer) for buffer in buffers]
+    return [head + _LENGTHS[count].pack(*lengths), *buffers]
 
 
 class MissingBuffers(list["Buffer"]):
@@ -228,9 +236,9 @@ class Decoder:
     """Takes bytes in whatever pieces the stream delivers them, and returns frames. Not thread-safe.
 
     Small frames are cut from what `feed_data` is given. If a buffer did not arrive whole, `get_buffer` asks the
-    reader to receive straight into its memory, so that the kernel copies a large payload only once. That memory grows
-    as the bytes come, because a length in a header does not prove that the bytes will follow. If there is no memory,
-    the buffers of this one frame are `MissingBuffers`, and the rest of its bytes is discarded.
+    reader to receive straight into its memory, which is its final place: nothing is copied afterwards. A length in a
+    header does not prove that the bytes will follow; see `reserved`. If there is no memory, the buffers of this one
+    frame are `MissingBuffers`, and the rest of its bytes is discarded.
 
     A frame that does not follow the grammar is an error. Frames that were complete before it count.
     """
@@ -245,22 +253,22 @@ class Decoder:
         self._frame: Frame | None = None
         self._lengths: list[int] = []  # of the buffers still to come, the next one last
         self._size = 0  # bytes of all buffers of the frame
-        self._body: bytearray | None = None  # the buffer that is being filled; _DISCARDED: its bytes are dropped
+        self._body: BytesIO | memoryview | None = None  # the buffer being filled; _DISCARDED: its bytes are dropped
         self._length = self._filled = 0
-        self._view: memoryview | None = None
         self.error: ProtocolError | None = None  # if set, the stream cannot be used any more
 
     def get_buffer(self) -> memoryview | None:
-        """Return the memory to receive into next, then call `buffer_updated`; None: call `feed_data` next."""
-        if self._body is None:
-            return None
-        if self._body is not _DISCARDED and self._filled == len(self._body):
-            self._grow(self._body)
-        if self._body is _DISCARDED:
-            self._view = memoryview(_DISCARDED)[: self._length - self._filled]
-        else:
-            self._view = memoryview(self._body)[self._filled :]
-        return self._view
+        """Return the memory to receive into next; None: call `feed_data` next.
+
+        The caller writes from its beginning, releases it, and calls `buffer_updated`.
+        """
+        body = self._body
+        if isinstance(body, BytesIO):
+            # Not kept: if the collector finds a BytesIO together with a view of it, it warns of that.
+            return body.getbuffer()[self._filled :]
+        if body is _DISCARDED:
+            return _DISCARDED[: self._length - self._filled]
+        return None if body is None else body[self._filled :]
 
     def buffer_updated(self, count: int) -> list[Frame]:
         """Take the `count` bytes that were received into `get_buffer()`; return the frames that are now complete.
@@ -268,16 +276,14 @@ class Decoder:
         Raises:
             ProtocolError: as `feed_data`.
         """
-        assert self._view is not None
-        assert self._body is not None
-        assert self._frame is not None
-        self._view.release()  # with a view the memory could not grow
         self._filled += count
         if self._filled < self._length:
             return []
-        if self._body is not _DISCARDED:
-            self._frame.buffers.append(self._body)
-        self._body = None
+        body, self._body = self._body, None
+        assert self._frame is not None
+        if body is not None and body is not _DISCARDED:
+            # A BytesIO gives out its memory as bytes without a copy.
+            self._frame.buffers.append(body.getvalue() if isinstance(body, BytesIO) else body)
         return self.feed_data(b"")
 
     def feed_data(self, data: bytes) -> list[Frame]:
@@ -334,12 +340,15 @@ class Decoder:
         assert frame is not None
         while self._lengths:
             length = self._lengths.pop()
+            is_bytes = length > _LENGTH or not frame.buffers
+            length &= _LENGTH
             if len(data) - position < length:
                 self._length, self._filled = length, len(data) - position
-                self._body = self._allocate(frame, data[position:])
+                self._begin_buffer(frame, is_bytes, data[position:])
                 return None, position
             if type(frame.buffers) is list:
-                frame.buffers.append(data[position : position + length])
+                buffer = data[position : position + length]
+                frame.buffers.append(buffer if is_bytes else bytearray(buffer))
             position += length
         self._frame = None
         return frame, position
@@ -367,34 +376,25 @@ class Decoder:
         lengths = _LENGTHS[count]
         if len(data) - body < lengths.size:
             return 0
-        sizes = lengths.unpack_from(data, body)
+        announced = lengths.unpack_from(data, body)
+        sizes = [length & _LENGTH for length in announced]
         grammar.check(kind, slot, value, sizes)
         self._frame = Frame(kind, slot, generation, value, [])
-        self._lengths = list(sizes)[::-1]
+        self._lengths = list(announced)[::-1]
         self._size = sum(sizes)
         return body + int(lengths.size)
 
-    # ---- memory for a buffer that did not arrive whole -------------------------------------------------------
-
-    def _allocate(self, frame: Frame, received: bytes) -> bytearray:
-        """Return memory that holds the bytes of a buffer that came, with room for those that may come soon."""
+    def _begin_buffer(self, frame: Frame, is_bytes: bool, received: bytes) -> None:
+        """Make room for a buffer that did not arrive whole, and put there what came of it."""
         if type(frame.buffers) is list:
             try:
-                body = bytearray(min(self._length, max(len(received), _GROWTH)))
-                body[: len(received)] = received
-                return body
+                if is_bytes:
+                    contents = self._body = reserve_bytes(self._length)
+                    contents.write(received)
+                else:
+                    memory = self._body = reserve(self._length)
+                    memory[: len(received)] = received
+                return
             except MemoryError:
-                self._drop_buffers(frame)
-        return _DISCARDED
-
-    def _grow(self, body: bytearray) -> None:
-        try:
-            body += _ZEROS[: self._length - len(body)]
-        except MemoryError:
-            assert self._frame is not None
-            self._drop_buffers(self._frame)
-            self._body = _DISCARDED
-
-    def _drop_buffers(self, frame: Frame) -> None:
-        """Drop the buffers of a frame for which there is no memory."""
-        frame.buffers = MissingBuffers(self._size)
+                frame.buffers = MissingBuffers(self._size)
+        self._body = _DISCARDED

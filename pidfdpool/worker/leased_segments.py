@@ -30,7 +30,7 @@ class LeasedSegments:
 
     def __init__(self, channel: Channel) -> None:
         self.active: bool = False  # the current task's call or result uses a segment
-        self.has_result_segment: bool = False  # the current task's result may be written into a segment
+        self.expects_large: bool = False  # the current task's result is probably large
         self._channel = channel
         self._mapped: dict[int, memory.Mapping] = {}  # by number
         self._call_segment: int | None = None  # the number of the segment in which the current call lies
@@ -84,36 +84,42 @@ class LeasedSegments:
             frame.buffers[:] = layout.parts(reference, memoryview(mapping))
             self._call_segment = number
             self._has_views = len(frame.buffers) > 1
-        arrived = lease is None or lease in self._mapped
-        self._flags = framing.HAS_SEGMENT_FLAGS if arrived else framing.HAS_SEGMENT_FLAGS | framing.LEASE_NOT_RECEIVED
-        self._result_segment = lease if arrived else None
-        self.has_result_segment = self._result_segment is not None
+        self._flags = framing.HAS_SEGMENT_FLAGS
+        if lease in self._mapped:
+            self._result_segment = lease
+        elif lease:
+            self._flags |= framing.LEASE_NOT_RECEIVED
+        self.expects_large = lease is not None
         self.active = True
         return True
 
     def dump_result(self, result: object, shared: payload.SharedMain | None) -> list[Buffer]:
         """Return the payload of a result that is probably large, or a reference to the segment that now holds it.
 
+        What goes through the channel is sent from where it lies, before anything can change it.
+
         Raises:
             Exception: as `payload.dumps`.
         """
-        assert self._result_segment is not None
         pickled = OutOfBandPickle(result, shared)
+        number = self._result_segment
+        if number is None:
+            return pickled.left_out()
         plan = layout.Layout(pickled.pieces, pickled.out_of_band)
-        mapping = self._mapped[self._result_segment]
+        mapping = self._mapped[number]
         if THRESHOLD <= plan.size <= len(mapping) and not pickled.mentions(payload.CLASS_BY_VALUE):
             with memoryview(mapping) as whole:
                 plan.write(whole)
             self._flags |= framing.RESULT_IN_SEGMENT
-            return [plan.reference(self._result_segment)]
-        return plan.buffers()
+            return [plan.reference(number)]
+        return pickled.left_out()
 
     def end_task(self) -> int:
         """End the task and return the flags of its answer. The caller holds no object of the task any more."""
         flags, self._flags = self._flags, 0
         number, self._call_segment = self._call_segment, None
         self._result_segment = None
-        self.active = self.has_result_segment = False
+        self.active = self.expects_large = False
         if number is not None and self._release_call(number):
             flags |= framing.CALL_SEGMENT_FREE
         self._has_views = self._forked = False
@@ -135,4 +141,4 @@ class LeasedSegments:
     def close_in_forked_child(self) -> None:
         """Unmap what no object views, in a process that a task forked."""
         self._mapped.clear()
-        self.active = self.has_result_segment = False
+        self.active = self.expects_large = False

@@ -59,7 +59,7 @@ class Worker:
         end, cookie: the worker's end of its channel, and what it writes before each frame.
         host_fd: readable once the host is gone. sentinel: in the fallback, what this process holds open for its life.
         """
-        self._channel = Channel(end, frame_rules.TO_WORKER, send_cookie=cookie)
+        self._channel = Channel(end, frame_rules.TO_WORKER, waits=True, send_cookie=cookie)
         self._segments = LeasedSegments(self._channel)
         self._send_lock = native.lock()
         self._unsent_reasons: deque[str] = deque()  # why this worker is unhealthy
@@ -308,7 +308,7 @@ class Worker:
             del function, arguments, keywords
             if os.getpid() != self._pid:
                 self._exit_forked_child()
-            dump = self._segments.dump_result if self._segments.has_result_segment else payload.dumps
+            dump = self._segments.dump_result if self._segments.expects_large else payload.dumps
             kind, buffers = framing.RESULT, dump(result, self._shared)
         except scripts.NeedsScript:  # raised while the call is unpickled, so nothing of it has run
             state.activity = None

@@ -31,12 +31,12 @@ def test_a_result_too_large_for_the_host_is_a_memory_error_of_its_own_future(seg
         with PidfdPoolExecutor(2, **options) as pool:
             pool.submit(hostile.make_bytes, 1).result()
             limits = resource.getrlimit(resource.RLIMIT_AS)
-            # One cannot be received; the other can, and not be rebuilt beside what was received. What is larger than
-            # 32 MB the C library never puts where something else was: that has been given back.
+            # One cannot be received; the other can, and not be rebuilt beside what was received, as bytes could. What
+            # is larger than 32 MB the C library never puts where something else was: that has been given back.
             for size, spare in ((40 * MB, 8 * MB), (40 * MB, 60 * MB))[: 1 if {segments} else 2]:
                 hostile.limit_memory(spare)
                 neighbour = pool.submit(calls.sleep, 0.05, "neighbour")
-                for large in (hostile.make_bytes, hostile.make_large_error):
+                for large in (hostile.make_text, hostile.make_large_error):
                     future = pool.submit(large, size)
                     behind = [pool.submit(calls.double, number) for number in range(20)]
                     text = told(future)
@@ -56,13 +56,17 @@ def test_a_result_too_large_for_the_host_is_a_memory_error_of_its_own_future(seg
 def test_a_call_too_large_for_the_worker_is_a_memory_error_of_its_own_future(segments):
     options = {} if segments else {"segment_memory": 0}
     with PidfdPoolExecutor(1, initializer=hostile.limit_memory, initargs=(10 * MB,), **options) as pool:
-        for size in (20 * MB, 10, 20 * MB, 8 * MB):
-            future, behind = pool.submit(len, bytes(size)), pool.submit(calls.double, 21)
+        # There is room for 8 MB, but not twice: a call is copied out of its segment, and text out of what came.
+        for argument in (bytes(20 * MB), bytes(10), bytes(20 * MB), "x" * (8 * MB)):
+            size = len(argument)
+            future, behind = pool.submit(len, argument), pool.submit(calls.double, 21)
             assert behind.result(timeout=30) == 42
             if size > 10:
                 assert isinstance(future.exception(timeout=30), MemoryError)
             else:
                 assert future.result() == size
+        if not segments:
+            assert pool.submit(len, bytes(8 * MB)).result(timeout=30) == 8 * MB, "bytes are received in their place"
         for large in (hostile.make_bytes, hostile.make_large_error):
             assert pool.submit(large, 20 * MB).exception(timeout=30) is not None
         assert pool.submit(calls.double, 21).result(timeout=30) == 42

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pickle
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from pidfdpool.serialization import payload
 from pidfdpool.serialization.out_of_band import OutOfBandPickle
 
 MB = 1 << 20
+LARGE = 64 << 10  # bytes; from this size on the pickler hands on a bytes object as it is
 
 
 class _Large:
@@ -60,7 +64,46 @@ def test_unpicklable_functions_travel_by_value():
     assert function().content == data.content
 
 
-def test_out_of_band_buffers_are_writable():
-    pickled = pickle.dumps(large := _Large(20_000), 5, buffer_callback=lambda _: False)
-    loaded = payload.loads([pickled, bytes(large.content)])
-    loaded.content[0] = 1
+def test_left_out_bytes_are_the_objects_themselves_among_the_other_buffers():
+    one, two, array = b"x" * MB, b"y" * 100_000, _Large(MB)
+    value = [1, one, array, two, "z" * 100_000, bytearray(MB), one, 5, two]
+    pickled, *buffers = OutOfBandPickle(value).left_out()
+    assert buffers[0] is one
+    assert buffers[2] is two
+    assert [type(buffer) for buffer in buffers] == [bytes, memoryview, bytes]
+    loaded = payload.loads([pickled, *buffers])
+    assert loaded[1] is loaded[6] is one
+    assert (loaded[0], loaded[3:6], loaded[7:]) == (1, value[3:6], [5, two])
+    assert loaded[2].content == array.content
+
+
+parts = st.one_of(
+    st.integers(0, 300).map(lambda size: b"s" * size),
+    # contents that end like the opcode and the length before a large bytes object
+    st.integers(LARGE - 1, LARGE + 1).map(lambda size: b"c" * (size - 5) + b"B" + (LARGE).to_bytes(4, "little")),
+    st.integers(LARGE - 1, LARGE + 1).map(lambda size: "t" * size),
+    st.integers(LARGE - 1, LARGE + 1).map(bytearray),
+    st.integers(20_000, 30_000).map(_Large),
+    st.just([b"B" + (LARGE).to_bytes(4, "little")] * 9000),
+    st.integers(),
+)
+
+
+@given(st.lists(parts, max_size=6), st.booleans())
+def test_what_was_left_out_comes_back_as_it_was(value, again):
+    value = value * 2 if again else value
+    pickled, *buffers = OutOfBandPickle(value).left_out()
+    # as they arrive: bytes as bytes, everything else as memory that may be written to
+    arrived = [bytes([*buffer]) if type(buffer) is bytes else bytearray(buffer) for buffer in buffers]
+    loaded = payload.loads([pickled, *arrived])
+    expected = payload.loads([pickle.dumps(value, 5)])
+    assert [type(one) for one in loaded] == [type(one) for one in expected]
+    for one, other in zip(loaded, expected, strict=True):
+        assert one.content == other.content if type(one) is _Large else one == other
+
+
+def test_more_large_bytes_than_fit_into_a_frame_stay_in_the_pickle():
+    value = [b"%d" % number * 40_000 for number in range(10, 310)] + [_Large(20_000)]
+    buffers = OutOfBandPickle(value).left_out()
+    assert len(buffers) < 250
+    assert payload.loads(buffers)[:-1] == value[:-1]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import resource
 import struct
-import tracemalloc
 
 import pytest
 
@@ -104,7 +104,7 @@ def test_a_wrong_number_of_buffers_is_refused_as_soon_as_it_is_known():
 @pytest.mark.parametrize(
     ("side", "kind", "lengths", "numbers"),
     [
-        ("worker", framing.RESULT, [1 << 63], {"value": 1}),
+        ("worker", framing.RESULT, [1 << 62], {"value": 1}),
         ("worker", framing.RESULT, [(1 << 64) - 1, 1], {"value": 1}),
         ("worker", framing.RESULT, [1 << 45, 1 << 45, 1 << 45], {"value": 1}),
         ("worker", framing.RESULT, [1], {"value": -1}),
@@ -145,25 +145,47 @@ def test_frames_without_the_cookie_are_refused():
         decoder.feed_data(b"cookie" + frame(framing.READY))
 
 
-def test_memory_grows_with_the_bytes_that_came():
+def without_memory(_length):
+    raise MemoryError
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.parametrize("flag", [0, framing._IS_BYTES], ids=["memory", "bytes"])
+def test_memory_is_had_only_for_the_bytes_that_came(flag):
     decoder = Decoder(frame_rules.FROM_WORKER)
-    tracemalloc.start()
-    try:
-        assert decoder.feed_data(frame(framing.RESULT, [3 << 30], value=1)) == []
-        for came in range(0, 8 * MB, MB // 2):
-            assert tracemalloc.get_traced_memory()[1] < came * 5 // 4 + 3 * MB
-            decoder.buffer_updated(min(len(decoder.get_buffer()), MB // 2))
-    finally:
-        tracemalloc.stop()
+    before = resident()
+    assert decoder.feed_data(frame(framing.RESULT, [1, flag | 3 << 30], b"a", value=1)) == []
+    for came in range(MB // 2, 16 * MB, MB // 2):
+        with decoder.get_buffer() as memory:
+            memory[: MB // 2] = bytes(MB // 2)
+        assert decoder.buffer_updated(MB // 2) == []
+        assert resident() - before < came * 5 // 4 + 8 * MB
+    assert resident() - before > 12 * MB, "it is written where it was measured"
+
+
+@pytest.mark.parametrize("flag", [0, framing._IS_BYTES])
+def test_a_flagged_length_is_checked_as_any_other(flag):
+    with pytest.raises(ProtocolError, match="a buffer of"):
+        Decoder(frame_rules.FROM_WORKER).feed_data(
+            frame(framing.RESULT, [1, flag | (framing.MAX_LENGTH + 1)], value=1)
+        )
+
+
+def test_a_length_that_no_memory_is_enough_for_costs_the_buffers_of_its_frame():
+    decoder = Decoder(frame_rules.FROM_WORKER)
+    assert decoder.feed_data(frame(framing.RESULT, [framing.MAX_LENGTH], b"a", value=1)) == []
+    assert type(decoder._frame.buffers) is framing.MissingBuffers
+    assert len(decoder.get_buffer()) == len(framing._DISCARDED)
 
 
 @pytest.mark.parametrize("size", [70_000, MB, 3 * MB + 5])
 def test_a_buffer_without_memory_is_skipped(monkeypatch, size):
-    class Narrow(bytearray):
-        def __new__(cls, *arguments):
-            raise MemoryError
-
-    monkeypatch.setattr(framing, "bytearray", Narrow, raising=False)
+    monkeypatch.setattr(framing, "reserve_bytes", without_memory)
+    monkeypatch.setattr(framing, "reserve", without_memory)
     decoder = Decoder(frame_rules.FROM_WORKER)
     data = frame(framing.ERROR, [size, 100], b"x" * (size + 100), value=7) + frame(framing.READY)
     frames, at = [], 0
@@ -182,14 +204,14 @@ def test_a_buffer_without_memory_is_skipped(monkeypatch, size):
     assert (frames[0].value, frames[0].buffers.size, list(frames[0].buffers)) == (7, size + 100, [])
 
 
-def test_a_buffer_without_memory_drops_the_whole_frames_buffers():
+def test_a_buffer_without_memory_drops_the_whole_frames_buffers(monkeypatch):
+    monkeypatch.setattr(framing, "reserve", without_memory)
     decoder = Decoder(frame_rules.FROM_WORKER)
     [head, *_] = [frame(framing.RESULT, [100, 2 * MB, 100], value=1)]
-    decoder.feed_data(head + b"a" * 100 + b"b" * 10)
-    assert decoder._frame.buffers == [b"a" * 100]
-    decoder._drop_buffers(decoder._frame)
-    decoder._body = framing._DISCARDED
-    left = 2 * MB - 10
+    decoder.feed_data(head + b"a" * 90)
+    decoder.get_buffer()[:10] = b"a" * 10
+    assert decoder.buffer_updated(10) == []
+    left = 2 * MB
     while left:
         count = len(decoder.get_buffer())
         assert decoder.buffer_updated(count) == []

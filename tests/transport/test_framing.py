@@ -37,7 +37,8 @@ def test_frames_in_any_pieces_are_decoded_unchanged(frames, sizes):
         memory = decoder.get_buffer()
         if memory is not None:
             piece = stream[position : position + min(size, len(memory))]
-            memory[: len(piece)] = piece
+            with memory:
+                memory[: len(piece)] = piece
             decoded += decoder.buffer_updated(len(piece))
         else:
             piece = stream[position : position + size]

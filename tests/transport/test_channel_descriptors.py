@@ -1,0 +1,51 @@
+"""Channels: which descriptor belongs to which frame, and who closes those that nobody has asked for."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from pidfdpool.transport import channel, framing
+from tests.conditions import run_python
+
+
+def test_descriptors_that_nobody_has_asked_for_are_closed_with_the_channel():
+    ours, theirs = channel.pair()
+    receiver, sender = channel.Channel(ours, descriptors=True), channel.Channel(theirs)
+    read_end, write_end = os.pipe()
+    sender.send(framing.encode(framing.BLACK_BOX), write_end)
+    os.close(write_end)
+    assert len(receiver.receive()) == 1
+    os.set_blocking(read_end, False)
+    with pytest.raises(BlockingIOError):
+        os.read(read_end, 1)  # the receiver has the other end
+    receiver.close()
+    assert os.read(read_end, 1) == b""
+    sender.close()
+    os.close(read_end)
+
+
+def test_a_descriptor_that_found_no_number_does_not_give_its_frame_that_of_the_next():
+    ran = run_python(
+        """
+        import os, resource
+        from pidfdpool.transport import channel, framing
+
+        ours, theirs = channel.pair()
+        receiver, sender = channel.Channel(ours, descriptors=True), channel.Channel(theirs)
+        read_end, write_end = os.pipe()
+        os.write(write_end, b"data")
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))  # no number is left
+        sender.send(framing.encode(framing.BLACK_BOX, 1), write_end)
+        assert [frame.slot for frame in receiver.receive()] == [1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        sender.send(framing.encode(framing.BLACK_BOX, 2), read_end)
+        assert [frame.slot for frame in receiver.receive()] == [2]
+        assert receiver.next_descriptor() is None
+        assert os.read(receiver.next_descriptor(), 4) == b"data"
+        assert receiver.next_descriptor() is None
+        """
+    )
+    assert (ran.stderr, ran.returncode) == ("", 0)
