@@ -33,7 +33,7 @@ class TemplateEvents:
         self._workers = workers
 
     def watch(self, link: TemplateLink) -> None:
-        """Begin to watch a new template, as far as it is there: `watch_exit` has to follow. The caller has the lock."""
+        """Begin to watch the channel of a new template; `watch_exit` has to follow. The caller has the lock."""
         link.watch_channel(self.on_channel)
 
     def watch_exit(self, link: TemplateLink) -> None:

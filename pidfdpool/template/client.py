@@ -87,9 +87,11 @@ def start(recipe: Recipe, mask: SignalMask = None, *, by_interpreter: bool = Fal
             for fd in fds:
                 connection.channel.send_nowait(framing.encode(framing.INHERITED), os.dup(fd))
             connection.channel.send_nowait(framing.encode(framing.BOOT, buffers=boot.dump()))
-        except BaseException:
-            _abandon(connection)
-            raise
+        except BaseException as error:
+            if connection.awaited is None or not isinstance(error, ConnectionError):
+                _abandon(connection)
+                raise
+            # It has ended already. `finish` tells that, and what to do about it.
         return connection
     finally:
         for fd in fds:
@@ -136,7 +138,7 @@ def _fork(boot: Boot, kept_fds: set[int], mask: SignalMask) -> TemplateConnectio
 
 
 def _spawn_detached(boot: Boot, mask: SignalMask) -> TemplateConnection | None:
-    """Start a template by a small program of the system. None: there is none that works here, or it may be no Python."""
+    """Start a template by a small program of the system. None: it has to be done by an interpreter."""
     program = interpreter.certain() if boot.handles == PIDFD else None
     if program is None:
         return None
