@@ -207,7 +207,8 @@ class TemplateStarter:
             self._by_interpreter = True
             with core.lock:
                 core.resolver.cause = cause or core.resolver.cause
-            self._template_events.lose(event)
+            with core.poller.serving:  # a leader may be reading the channels of workers that never come to be
+                self._template_events.lose(event)
         else:
             with core.lock:
                 self._template_events.watch_exit(template)

@@ -135,7 +135,9 @@ first.add_done_callback(lambda future: print(future.result(), flush=True))
 @BOTH
 def test_a_template_that_comes_to_be_after_the_host_was_killed_leaves(way, tmp_path):
     environment = marked("killed")
-    host = start_python(HOST + "held(); print('held', flush=True); time.sleep(60)", way, str(tmp_path), env=environment)
+    host = start_python(
+        HOST + "held(); print('held', flush=True); time.sleep(60)", way, str(tmp_path), env=environment
+    )
     with host:
         assert host.stdout.readline() == "held\n"
         host.kill()
@@ -198,13 +200,16 @@ pool.shutdown()
 
 
 def test_a_template_that_stays_silent_is_killed(tmp_path):
-    code = HOST.replace("hold()\npool", "client.START_TIMEOUT = 1.0\nhold()\npool") + """
+    code = (
+        HOST.replace("hold()\npool", "client.START_TIMEOUT = 1.0\nhold()\npool")
+        + """
 template = Pidfd.open(held())
 error = first.exception(20)
 assert isinstance(error, PoolBroken) and "did not start a template within 1 s" in str(error), error
 assert template.wait(20)
 pool.shutdown()
 """
+    )
     done = run_python(code, "spawn", str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
 
