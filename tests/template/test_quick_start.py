@@ -135,10 +135,8 @@ first.add_done_callback(lambda future: print(future.result(), flush=True))
 @BOTH
 def test_a_template_that_comes_to_be_after_the_host_was_killed_leaves(way, tmp_path):
     environment = marked("killed")
-    host = start_python(
-        HOST + "held(); print('held', flush=True); time.sleep(60)", way, str(tmp_path), env=environment
-    )
-    with host:
+    code = HOST + "held(); print('held', flush=True); time.sleep(60)"
+    with start_python(code, way, str(tmp_path), env=environment) as host:
         assert host.stdout.readline() == "held\n"
         host.kill()
     with open(tmp_path / "gate", "w"):
