@@ -63,13 +63,16 @@ class TemplateStarter:
 
     def start_if_wanted(self) -> None:
         """Start a template if the machine has asked for one, and wait for its HELLO. In the pool thread."""
-        with self._core.lock:
-            wanted = self._claim()
-        if wanted:
-            self._start()
-        if self._awaits_hello:
-            self._awaits_hello = False
-            self._finish()
+        while True:
+            with self._core.lock:
+                wanted = self._claim()
+            if wanted:
+                self._start()
+            if self._awaits_hello:
+                self._awaits_hello = False
+                self._finish()  # if it fails, another template may be wanted at once
+            elif not wanted:
+                return
 
     def claim_first(self) -> bool:
         """Return whether the caller is to call `start_first`. It has the lock, and all signals blocked."""
