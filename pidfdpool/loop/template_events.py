@@ -33,9 +33,12 @@ class TemplateEvents:
         self._workers = workers
 
     def watch(self, link: TemplateLink) -> None:
-        """Begin to watch a new template. The caller has the lock."""
-        assert link.end.handle is not None
+        """Begin to watch the channel of a new template; `watch_exit` has to follow. The caller has the lock."""
         link.watch_channel(self.on_channel)
+
+    def watch_exit(self, link: TemplateLink) -> None:
+        """Begin to watch for the end of a template that has sent HELLO. The caller has the lock."""
+        assert link.end.handle is not None
         link.watch_exit(link.end.handle, self.on_exit)
         if link.end.early_frames:
             self._core.poller.wake()
@@ -88,7 +91,7 @@ class TemplateEvents:
                 self._workers.remove(mine, mine.status)
             elif frame.kind == framing.PRELOAD_FAILED:
                 cause = core.resolver.cause = load_error(frame.buffers)
-                self._lose_template(ev.TemplateUnusable(f"the preload failed: {describe.repr_of(cause)}"))
+                self.lose(ev.TemplateUnusable(f"the preload failed: {describe.repr_of(cause)}"))
 
     def _on_evidence(self, template: TemplateLink, frame: Frame, link: WorkerLink | None) -> None:
         fd = template.channel.next_descriptor()
@@ -136,11 +139,12 @@ class TemplateEvents:
         status = template.handle.exit_status() if template.handle is not None else None
         reason = f"the template (pid {template.end.pid}) ended: {status}"
         if self._core.recipe.fork and not asked:
-            self._lose_template(ev.TemplateUnusable(f"{reason}. It was forked from the host, which forks only once."))
+            self.lose(ev.TemplateUnusable(f"{reason}. It was forked from the host, which forks only once."))
         else:
-            self._lose_template(ev.TemplateLost(reason))
+            self.lose(ev.TemplateLost(reason))
 
-    def _lose_template(self, event: ev.TemplateLost | ev.TemplateUnusable) -> None:
+    def lose(self, event: ev.TemplateLost | ev.TemplateUnusable) -> None:
+        """Let go of the template and of its workers. In the pool thread."""
         core = self._core
         with core.lock:
             template, core.dispatcher.template = core.template, None

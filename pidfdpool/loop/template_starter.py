@@ -59,13 +59,21 @@ class TemplateStarter:
         self.stillborn: bool = False  # the pool is closed because its thread could not be started
         self._by: int | None = None  # the user's thread that is at the first start; guarded by the pool's lock
         self._first_over = interruptible.Event()
+        self._awaits_hello = False  # of a template that has been started; for the pool thread to wait for
+        self._by_interpreter = False  # the quicker way has failed
 
     def start_if_wanted(self) -> None:
-        """Start a template if the machine has asked for one. In the pool thread."""
-        with self._core.lock:
-            if not self._claim():
+        """Start a template if the machine has asked for one, and wait for its HELLO. In the pool thread."""
+        while True:
+            with self._core.lock:
+                wanted = self._claim()
+            if wanted:
+                self._start()
+            if self._awaits_hello:
+                self._awaits_hello = False
+                self._finish()  # if it fails, another template may be wanted at once
+            elif not wanted:
                 return
-        self._start()
 
     def claim_first(self) -> bool:
         """Return whether the caller is to call `start_first`. It has the lock, and all signals blocked."""
@@ -173,13 +181,16 @@ class TemplateStarter:
 
     def _start(self, mask: SignalMask = None) -> None:
         core = self._core
-        end, event, cause = try_start(core.recipe, mask)
+        end, event, cause = try_start(core.recipe, mask, by_interpreter=self._by_interpreter)
         try:
             with core.lock:
                 core.resolver.cause = cause or core.resolver.cause
                 if end is not None:
                     template = core.dispatcher.template = TemplateLink(end, core.poller)
                     self._template_events.watch(template)
+                    self._awaits_hello = end.awaited is not None
+                    if not self._awaits_hello:
+                        self._template_events.watch_exit(template)
                     if core.recipe.runs_script:
                         template.want_script()  # somebody has come to need it since the start began
                 resolutions = core.decide_guarded(event)
@@ -187,6 +198,24 @@ class TemplateStarter:
             if end is not None:
                 end.reap_launcher()  # not before, because the first workers can be forked meanwhile
         core.outbox.run(resolutions)
+
+    def _finish(self) -> None:
+        """Wait until a template that was started says HELLO, and begin to watch it."""
+        core = self._core
+        template = core.template
+        assert template is not None
+        try:
+            client.finish(template.end)
+        except (client.EndedEarly, TemplateError, OSError) as error:
+            event, cause = _failed(error)
+            self._by_interpreter = True
+            with core.lock:
+                core.resolver.cause = cause or core.resolver.cause
+            with core.poller.serving:  # a leader may be reading the channels of workers that never come to be
+                self._template_events.lose(event)
+        else:
+            with core.lock:
+                self._template_events.watch_exit(template)
 
     def _start_thread_or_end(self) -> None:
         """Start the pool thread; if there can be none, end the pool, because nothing would resolve its futures.
@@ -207,27 +236,34 @@ class TemplateStarter:
 
 
 def try_start(
-    recipe: Recipe, mask: SignalMask = None
+    recipe: Recipe, mask: SignalMask = None, *, by_interpreter: bool = False
 ) -> tuple[TemplateConnection | None, ev.Event, Exception | None]:
     """Return the host's end of a new template or None; what happened; and, where no other would do, the cause.
 
     What is raised here was raised by a handler of the host's, which a signal has had run in the middle.
 
-    mask: see `client.start`.
+    mask, by_interpreter: see `client.start`.
     """
     try:
-        return client.start(recipe, mask), ev.TemplateUp(), None
-    except client.NotSendable as error:
+        return client.start(recipe, mask, by_interpreter=by_interpreter), ev.TemplateUp(), None
+    except (client.NotSendable, TemplateError, OSError) as error:
+        return None, *_failed(error)
+
+
+def _failed(error: Exception) -> tuple[ev.TemplateLost | ev.TemplateUnusable, Exception | None]:
+    """Return what an error of a start means for the pool, and its cause, where no other start would do better."""
+    if isinstance(error, client.EndedEarly):
+        return ev.TemplateLost(str(error), starts_otherwise=True), None
+    if isinstance(error, client.NotSendable):
         cause = error.__cause__
         reason = f"the initializer or preload cannot be sent to workers: {describe.repr_of(cause)}"
-        return None, ev.TemplateUnusable(reason), cause if isinstance(cause, Exception) else error
-    except TemplateError as error:
-        return None, ev.TemplateUnusable(f"the template cannot be started: {error}"), error
-    except OSError as error:
-        if error.errno not in _ADVICE:
-            return None, ev.TemplateLost(f"it could not be started: {error}"), None
-        reason = f"the template cannot be started: {error}. {_ADVICE[error.errno]}"
-        return None, ev.TemplateUnusable(reason), error
+        return ev.TemplateUnusable(reason), cause if isinstance(cause, Exception) else error
+    if not isinstance(error, OSError):
+        return ev.TemplateUnusable(f"the template cannot be started: {error}"), error
+    if error.errno not in _ADVICE:
+        return ev.TemplateLost(f"it could not be started: {error}"), None
+    reason = f"the template cannot be started: {error}. {_ADVICE[error.errno]}"
+    return ev.TemplateUnusable(reason), error
 
 
 def check_startable() -> None:

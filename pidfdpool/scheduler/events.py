@@ -233,9 +233,13 @@ class TemplateBooted:
 
 @dataclass(frozen=True, slots=True)
 class TemplateLost:
-    """The template has ended, whether it was told to or not, or it could not be started. reason: for people."""
+    """The template has ended, whether it was told to or not, or it could not be started.
+
+    reason: for people. starts_otherwise: there is another way to start one, which may work.
+    """
 
     reason: str
+    starts_otherwise: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ class PoolRules:
         """Note that the template is gone; another one is started when workers are needed."""
         asked = self._state.template is Template.STOPPING
         self._lose_template()
-        if not asked and self._state.phase is not Phase.CLOSING:
+        if not (asked or event.starts_otherwise) and self._state.phase is not Phase.CLOSING:
             self._breaker.failed_start(f"the template was lost: {event.reason}", now, fatal=True)
 
     def on_template_unusable(self, event: ev.TemplateUnusable, now: float) -> None:

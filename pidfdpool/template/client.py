@@ -1,9 +1,13 @@
 """How the host starts a template.
 
 Called in the host by the thread that carries out StartTemplate: the thread of the first submit, or the pool thread
-when a template is replaced. `start` returns once the template has sent HELLO. That takes as long as an interpreter
-takes to start (exec way), or a few ms (fork way). The launcher, which forked the template, is exiting by then, and
-`TemplateConnection.reap_launcher` waits for its end; from then on the host has no child of ours.
+when a template is replaced. `start` returns as soon as the launcher, which forks the template, has exited and is
+reaped. From then on the host has no child of ours. That takes a few ms. Requests can be sent at once. They wait in
+the channel until the template reads them, and the pool thread waits for its HELLO (`finish`).
+
+Where it is not certain which program is the right Python, where no small program of the system can be the launcher,
+and without pidfds, the launcher is an interpreter. Then `start` returns once the template has sent HELLO. The
+launcher is exiting by then, and `TemplateConnection.reap_launcher` waits for its end.
 
 The exec way is safe in a host with threads, because posix_spawn runs no code of the host's in the new process. The
 fork way is as safe as os.fork() is in that host at that moment. So it happens once, and only where it was asked for.
@@ -21,8 +25,7 @@ from pidfdpool.pidfd import capabilities, sentinel_pipe
 from pidfdpool.process import hygiene, native
 from pidfdpool.serialization import inherited
 from pidfdpool.template import handshake, interpreter, launch
-from pidfdpool.template.connection import TemplateConnection
-from pidfdpool.template.handshake import Launcher
+from pidfdpool.template.connection import Launcher, TemplateConnection
 from pidfdpool.transport import channel as channels
 from pidfdpool.transport import framing
 from pidfdpool.worker.boot import PIDFD, SENTINEL
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
     SignalMask: TypeAlias = AbstractSet[int] | None
 
+_MAY_TELL = "Its standard error may tell why."
 START_TIMEOUT = 60.0  # seconds; an interpreter that has not answered by then is not going to
 CANDIDATE_TIMEOUT = 15.0  # seconds; the same, where another program can be tried
 
@@ -46,9 +50,16 @@ class NotSendable(Exception):
     """The initializer, its arguments or the preload callable cannot be pickled; `__cause__` tells why."""
 
 
-def start(recipe: Recipe, mask: SignalMask = None) -> TemplateConnection:
-    """Start a template and return the host's connection to it. The caller has to call `reap_launcher`.
+class EndedEarly(Exception):
+    """A template has ended before its HELLO. The text says so; an interpreter as its launcher can tell more."""
 
+
+def start(recipe: Recipe, mask: SignalMask = None, *, by_interpreter: bool = False) -> TemplateConnection:
+    """Start a template and return the host's connection to it.
+
+    The caller has to call `reap_launcher`, and `finish` if `awaited` of the connection is set.
+
+    by_interpreter: have an interpreter as the launcher, which can tell why it fails (exec way).
     mask: the signals to block while this waits for the template. It is for a caller that has blocked all signals, and
         lets handlers interrupt only this wait, the one long step in here. Default: what is blocked already.
 
@@ -69,18 +80,43 @@ def start(recipe: Recipe, mask: SignalMask = None) -> TemplateConnection:
         if recipe.fork:
             arguments = recipe.initializer[1] if recipe.initializer else ()
             return _fork(boot, inherited.descriptors_of(arguments), mask)
-        connection = interpreter.start_first_usable(partial(_spawn, boot, mask))
+        connection = None if by_interpreter else _spawn_detached(boot, mask)
+        if connection is None:
+            connection = interpreter.start_first_usable(partial(_spawn, boot, mask))
         try:
             for fd in fds:
                 connection.channel.send_nowait(framing.encode(framing.INHERITED), os.dup(fd))
             connection.channel.send_nowait(framing.encode(framing.BOOT, buffers=boot.dump()))
-        except BaseException:
-            _abandon(connection)
-            raise
+        except BaseException as error:
+            if connection.awaited is None or not isinstance(error, ConnectionError):
+                _abandon(connection)
+                raise
+            # It has ended already. `finish` tells that, and what to do about it.
         return connection
     finally:
         for fd in fds:
             native.close(fd)
+
+
+def finish(connection: TemplateConnection) -> None:
+    """Wait until the template of a connection with `awaited` has sent HELLO. On the pool thread.
+
+    Raises:
+        EndedEarly: the template has ended. Another start, by an interpreter, may work, or tell why it does not.
+        TemplateError: it stayed silent, and is killed; or it has ended, and was forked from the host.
+        OSError: no descriptor is left.
+    """
+    launcher = connection.awaited
+    assert launcher is not None
+    try:
+        handshake.wait_for_hello(connection)
+    except EOFError as error:
+        problem = f"{launcher.program}, started as the pool's template, ended before it was ready"
+        if launcher.leads_group:
+            raise EndedEarly(problem) from error
+        raise TemplateError(f"{problem}. {_MAY_TELL}") from error
+    except interpreter.UnusableInterpreter as error:
+        raise TemplateError(f"{error}. {_MAY_TELL}") from error
 
 
 def _fork(boot: Boot, kept_fds: set[int], mask: SignalMask) -> TemplateConnection:
@@ -95,9 +131,29 @@ def _fork(boot: Boot, kept_fds: set[int], mask: SignalMask) -> TemplateConnectio
         return launch.fork(theirs, host, lifeline, boot, connection, kept_fds)
 
     try:
-        return _start_launcher(boot, mask, fork, Launcher("the forked host", START_TIMEOUT))
+        wait = handshake.wait_for_exit if boot.handles == PIDFD else handshake.wait_for_template
+        return _start_launcher(boot, mask, fork, Launcher("the forked host", START_TIMEOUT), wait)
     except interpreter.UnusableInterpreter as error:
-        raise TemplateError(f"{error}. Its standard error may tell why.") from error
+        raise TemplateError(f"{error}. {_MAY_TELL}") from error
+
+
+def _spawn_detached(boot: Boot, mask: SignalMask) -> TemplateConnection | None:
+    """Start a template by a small program of the system. None: it has to be done by an interpreter."""
+    program = interpreter.certain() if boot.handles == PIDFD else None
+    if program is None:
+        return None
+
+    def spawn(connection: TemplateConnection, theirs: Socket, host: int, lifeline: int) -> int:
+        try:
+            return launch.spawn_detached(program, (theirs.fileno(), host, lifeline), connection.cookie)
+        except OSError as error:
+            raise interpreter.UnusableInterpreter(str(error)) from error
+
+    try:
+        launcher = Launcher(program, START_TIMEOUT, leads_group=True)
+        return _start_launcher(boot, mask, spawn, launcher, handshake.wait_for_exit)
+    except interpreter.UnusableInterpreter:
+        return None  # the start by an interpreter tells what is wrong, if it does not work
 
 
 def _spawn(boot: Boot, mask: SignalMask, program: str, is_last: bool) -> TemplateConnection:
@@ -107,7 +163,8 @@ def _spawn(boot: Boot, mask: SignalMask, program: str, is_last: bool) -> Templat
         return launch.spawn(program, (theirs.fileno(), host, lifeline), boot.handles, connection.cookie)
 
     timeout = START_TIMEOUT if is_last else CANDIDATE_TIMEOUT
-    return _start_launcher(boot, mask, spawn, Launcher(program, timeout, leads_group=True))
+    launcher = Launcher(program, timeout, leads_group=True)
+    return _start_launcher(boot, mask, spawn, launcher, handshake.wait_for_template)
 
 
 def _start_launcher(
@@ -115,8 +172,9 @@ def _start_launcher(
     mask: SignalMask,
     make_process: Callable[[TemplateConnection, Socket, int, int], int],
     launcher: Launcher,
+    wait: Callable[[TemplateConnection, Launcher, AbstractSet[int]], None],
 ) -> TemplateConnection:
-    """Start a launcher, and return the host's connection to its template when that has sent HELLO.
+    """Start a launcher, wait as told, and return the host's connection to its template.
 
     make_process: makes the launcher's process, and returns its pid. Its arguments are the connection, the template's
         end of the channel, a descriptor that is readable once the host is gone, and the read end of the lifeline.
@@ -137,7 +195,7 @@ def _start_launcher(
             theirs.close()
             # The launcher is a child of the host for a moment. Its SIGCHLD stays blocked until it is reaped, so that
             # a handler that runs waitpid(-1) on this thread finds nothing. On other threads nothing is blocked.
-            handshake.wait_for_template(connection, launcher, {*(before if mask is None else mask), signal.SIGCHLD})
+            wait(connection, launcher, {*(before if mask is None else mask), signal.SIGCHLD})
     except BaseException:
         if connection is not None:
             _abandon(connection)

@@ -26,6 +26,21 @@ if TYPE_CHECKING:
 LAUNCHER_EXIT_TIMEOUT = 5.0  # seconds that a launcher has for its exit, which takes it a millisecond
 
 
+class Launcher:
+    """The process that was started to be a launcher.
+
+    program: what it runs, for messages.
+    start_timeout: seconds that it has to bring the template up.
+    leads_group: whether it leads a process group of its own.
+    """
+
+    def __init__(self, program: str, start_timeout: float, *, leads_group: bool = False) -> None:
+        self.program = program
+        self.start_timeout = start_timeout
+        self.leads_group = leads_group
+        self.pid = 0  # until it is started
+
+
 class _WorkerPidfd(Pidfd):
     """A worker's pidfd. Where the host may not signal the worker, the template does it.
 
@@ -59,6 +74,8 @@ class TemplateConnection:
         self.handles = handles
         self.handle: ProcessHandle | None = None
         self.launcher: ProcessHandle | None = None  # until `reap_launcher`
+        # Whose template has not said HELLO yet. The requests that it is sent until then wait in the channel.
+        self.awaited: Launcher | None = None
         self.runs_script = False  # the template was told to run the script again
         self.early_frames: list[framing.Frame] = []  # they arrived with HELLO; the pool thread handles them
         self._lifeline: int | None = lifeline

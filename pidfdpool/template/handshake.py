@@ -1,7 +1,7 @@
-"""Waits in the host until a new template has sent HELLO, and cleans up after a start that failed.
+"""Waits in the host until a launcher has exited or a new template has sent HELLO; cleans up after a failed start.
 
-Called by `client`, in the host, on the thread that starts the template. The program that was started may be no Python
-at all. Then it exits, or stays silent and is killed.
+Called by `client`, in the host, on the thread that starts the template, or on the pool thread. The program that was
+started may be no Python at all. Then it exits, or stays silent and is killed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pidfdpool.pidfd import ExitStatus, Pidfd, SentinelHandle
 from pidfdpool.process import hygiene, interruptible, native
 from pidfdpool.template import connection as connections
 from pidfdpool.template.interpreter import UnusableInterpreter
-from pidfdpool.template.launch import OTHER_PYTHON
+from pidfdpool.template.launch import OTHER_PYTHON, is_detached_template
 from pidfdpool.transport import framing
 from pidfdpool.worker.boot import PIDFD
 
@@ -26,22 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from pidfdpool.pidfd import ProcessHandle
-    from pidfdpool.template.connection import TemplateConnection
-
-
-class Launcher:
-    """The process that was started to be a launcher.
-
-    program: what it runs, for messages.
-    start_timeout: seconds that it has to bring the template up.
-    leads_group: whether it leads a process group of its own.
-    """
-
-    def __init__(self, program: str, start_timeout: float, *, leads_group: bool = False) -> None:
-        self.program = program
-        self.start_timeout = start_timeout
-        self.leads_group = leads_group
-        self.pid = 0  # until it is started
+    from pidfdpool.template.connection import Launcher, TemplateConnection
 
 
 def wait_for_template(connection: TemplateConnection, launcher: Launcher, mask: AbstractSet[int]) -> None:
@@ -60,8 +45,7 @@ def wait_for_template(connection: TemplateConnection, launcher: Launcher, mask: 
         status = _end_launcher(connection, launcher, handle) or ExitStatus.UNKNOWN
         if status.code == OTHER_PYTHON:
             raise UnusableInterpreter(f"{launcher.program} is a Python of another version") from error
-        problem = f"{launcher.program}, started as the pool's template, ended before it was ready: {status}"
-        raise UnusableInterpreter(problem) from error
+        raise UnusableInterpreter(_ended_early(launcher, status)) from error
     except framing.ProtocolError as error:
         _end_launcher(connection, launcher, handle)
         problem = f"{launcher.program}, started as the pool's template, did not speak the template's protocol"
@@ -74,6 +58,92 @@ def wait_for_template(connection: TemplateConnection, launcher: Launcher, mask: 
             handle.close()
 
 
+def wait_for_exit(connection: TemplateConnection, launcher: Launcher, mask: AbstractSet[int]) -> None:
+    """Wait until the launcher has exited, and reap it. Called with all signals blocked; only `mask` is meanwhile.
+
+    The template says HELLO later: see `wait_for_hello`.
+
+    Raises:
+        UnusableInterpreter: it has failed. It is reaped.
+        OSError: it could not fork, because there can be no further process. It is reaped.
+        BaseException: a signal handler raised it. The launcher is reaped.
+    """
+    handle = _open_pidfd(launcher.pid)
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if handle is not None:
+            _await_exit(handle, launcher)
+        with hygiene.signals_blocked():
+            if handle is None:
+                connections.reap_by_number(launcher.pid, time.monotonic() + launcher.start_timeout)
+                status = ExitStatus.UNKNOWN
+            else:
+                status = handle.exit_status() or ExitStatus.UNKNOWN
+    except BaseException:
+        _end_launcher(connection, launcher, handle)
+        raise
+    finally:
+        if handle is not None:
+            handle.close()
+    if status.code or status.signal:
+        with suppress(EOFError, ConnectionResetError):
+            _receive_hello(connection, launcher)
+        raise UnusableInterpreter(_ended_early(launcher, status))
+    connection.awaited = launcher
+
+
+def _await_exit(handle: ProcessHandle, launcher: Launcher) -> None:
+    steps = interruptible.WaitSteps(launcher.start_timeout)
+    poller = native.poll()
+    poller.register(handle.fileno(), select.POLLIN)
+    seconds = steps.next()
+    while not poller.poll(max(0.0, seconds or 0.0) * 1000):
+        if seconds is not None and seconds <= 0:
+            raise UnusableInterpreter(_stayed_silent(launcher))
+        seconds = steps.next()
+
+
+def wait_for_hello(connection: TemplateConnection) -> None:
+    """Wait for the HELLO of a template whose launcher was reaped already. On the pool thread.
+
+    Raises:
+        EOFError: the template has ended, or has written what no template writes. It may be worth another attempt.
+        UnusableInterpreter: it stayed silent, and is killed.
+        OSError: no descriptor is left.
+    """
+    launcher = connection.awaited
+    assert launcher is not None
+    try:
+        _receive_hello(connection, launcher)
+    except UnusableInterpreter:
+        _kill_detached(connection.cookie)
+        raise
+    except framing.ProtocolError as error:
+        _kill_detached(connection.cookie)
+        raise EOFError from error
+    except ConnectionResetError as error:
+        raise EOFError from error
+    finally:
+        connection.awaited = None
+
+
+def _kill_detached(cookie: int) -> None:
+    """Kill a template that has not told the host its pidfd. It is found by what no other process was started with."""
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        if name.isdecimal() and is_detached_template(int(name), cookie):
+            with suppress(OSError), Pidfd.open(int(name)) as handle:
+                if is_detached_template(int(name), cookie):  # the number was not used again before it was opened
+                    handle.send_signal(signal.SIGKILL)
+
+
+def _ended_early(launcher: Launcher, status: ExitStatus) -> str:
+    return f"{launcher.program}, started as the pool's template, ended before it was ready: {status}"
+
+
+def _stayed_silent(launcher: Launcher) -> str:
+    return f"{launcher.program} did not start a template within {launcher.start_timeout:g} s"
+
+
 def _receive_hello(connection: TemplateConnection, launcher: Launcher) -> None:
     steps = interruptible.WaitSteps(launcher.start_timeout)
     poller = native.poll()
@@ -84,8 +154,7 @@ def _receive_hello(connection: TemplateConnection, launcher: Launcher) -> None:
         if not poller.poll(max(0.0, seconds) * 1000):
             if seconds > 0:
                 continue
-            problem = f"{launcher.program} did not start a template within {launcher.start_timeout:g} s"
-            raise UnusableInterpreter(problem)
+            raise UnusableInterpreter(_stayed_silent(launcher))
         for frame in connection.channel.receive_nowait():
             if frame.kind == framing.SPAWN_FAILED:
                 problem = f"{launcher.program} could not fork the template: {os.strerror(frame.value)}"

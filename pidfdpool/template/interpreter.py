@@ -59,6 +59,12 @@ def find() -> str:
     )
 
 
+def certain() -> str | None:
+    """Return the path of the Python to start, if it is certain which one that is. None: it has to be found out."""
+    is_own = _set_by_user() is None and not getattr(sys, "frozen", False) and os.path.isabs(sys.executable or "")
+    return sys.executable if is_own and _is_certain(sys.executable) else None
+
+
 def start_first_usable(start: Callable[[str, bool], T]) -> T:
     """Call start(program, is_last) for each candidate, and return the first result.
 

@@ -20,8 +20,11 @@ from typing import TYPE_CHECKING
 from pidfdpool.process import hygiene, native
 from pidfdpool.process.counters import REFUSALS
 from pidfdpool.transport import framing
+from pidfdpool.worker.boot import DETACHED, PIDFD
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pidfdpool.process.native import Socket
     from pidfdpool.template.connection import TemplateConnection
     from pidfdpool.worker.boot import Boot
@@ -38,6 +41,10 @@ _LAUNCHER = (
     "import gc; gc.disable(); sys.path[:] = sys.argv[7:] + sys.argv[6:7]; "
     "from pidfdpool.template.process import main; del sys.path[-1]; main(sys.argv[1:6])"
 )
+# A program of the system that makes a new session and runs another program there. If it leads a process group, which
+# cannot become a session, it forks first and exits at once. So a process that nobody has to wait for becomes the
+# template. This program is there in a millisecond, while an interpreter as the launcher takes ten to fork.
+_DETACHING = "/usr/bin/setsid"
 _HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -60,23 +67,25 @@ _IMPORTED_AFTER_A_FORK = ("atexit", "fcntl", "pidfdpool.template.preimports")
 _USED_IF_LOADED = ("cloudpickle", "concurrent.futures.process", "multiprocessing.reduction", "multiprocessing.util")
 
 
+def spawn_detached(program: str, fds: tuple[int, int, int], cookie: int) -> int:
+    """Start a small program of the system as the launcher, which has a fresh interpreter become the template.
+
+    fds: as in `spawn`.
+
+    Raises:
+        OSError: there is no such program, or the kernel refused.
+    """
+    start = _starting(_DETACHING, program, fds, DETACHED, cookie)
+    return start(setpgroup=0)
+
+
 def spawn(program: str, fds: tuple[int, int, int], handles: str, cookie: int) -> int:
     """Start the launcher in a fresh interpreter, with the host's interpreter options.
 
     fds: the template's end of the channel; a descriptor that is readable once the host is gone; the read end of the
         lifeline.
     """
-    # dup2 onto another number drops close-on-exec in the new process, and only there.
-    given = dict(enumerate(fds, start=max(fds) + 1))
-    start = partial(
-        native.posix_spawn,
-        program,
-        [program, *_options(), "-c", _LAUNCHER, *map(str, given), handles, str(cookie), _HOME, *_paths()],
-        os.environ,
-        file_actions=[*_streams(), *((os.POSIX_SPAWN_DUP2, fd, number) for number, fd in given.items())],
-        setsigmask=(),
-        setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
-    )
+    start = _starting(program, program, fds, handles, cookie)
     # A process group of its own, so that Ctrl-C in the host's terminal does not signal the launcher.
     try:
         return start(setpgroup=0)
@@ -84,6 +93,34 @@ def spawn(program: str, fds: tuple[int, int, int], handles: str, cookie: int) ->
         if error.errno not in REFUSALS:
             raise
     return start(setsid=True)  # fails as well, if the sandbox has refused another call than setpgid
+
+
+def _starting(
+    launcher: str, program: str, fds: tuple[int, int, int], handles: str, cookie: int
+) -> Callable[..., int]:
+    """Return a call of posix_spawn that lacks only the process group or session of the launcher."""
+    # dup2 onto another number drops close-on-exec in the new process, and only there.
+    given = dict(enumerate(fds, start=max(fds) + 1))
+    arguments = [program, *_options(), "-c", _LAUNCHER, *map(str, given), handles, str(cookie), _HOME, *_paths()]
+    return partial(
+        native.posix_spawn,
+        launcher,
+        arguments if launcher == program else [launcher, *arguments],
+        os.environ,
+        file_actions=[*_streams(), *((os.POSIX_SPAWN_DUP2, fd, number) for number, fd in given.items())],
+        setsigmask=(),
+        setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+    )
+
+
+def is_detached_template(pid: int, cookie: int) -> bool:
+    """Return whether the process was started by `spawn_detached` with this cookie, and has not ended."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            arguments = file.read().split(b"\0")
+    except OSError:
+        return False  # it has ended, or there is no /proc
+    return arguments.count(_LAUNCHER.encode()) == 1 and str(cookie).encode() in arguments
 
 
 def _streams() -> list[tuple[int, int, str, int, int]]:
@@ -202,6 +239,7 @@ def _fork_in_this_thread(
                 framing.cookie_bytes(connection.cookie),
                 boot,
                 close_copies,
+                is_awaited=boot.handles != PIDFD,
             )
         finally:
             os._exit(1)

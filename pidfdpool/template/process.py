@@ -1,8 +1,9 @@
 """The main program of the launcher and of the template that it leaves behind: everything up to the event loop.
 
-The host starts the *launcher* (`main` in a fresh interpreter, `launch` in a fork of the host). It sends its own pidfd
-over the channel, forks the *template* and exits. So the template is no child of the host's, and has a session of its
-own. The template then receives what it has to know, runs the preload, and serves (`server`).
+The host starts the *launcher*, which forks the *template* and exits. So the template is no child of the host's, and
+has a session of its own. The launcher is a program of the system (then `main` is called in the template), a fresh
+interpreter (then `main` is called in the launcher), or a fork of the host (`launch`). The template then receives what
+it has to know, runs the preload, and serves (`server`).
 
 Launcher and template have one thread, and run no code of the user's but the preload and the script. So their forks
 are safe, and the template always answers.
@@ -24,7 +25,7 @@ from pidfdpool.template.server import Server
 from pidfdpool.transport import frame_rules, framing
 from pidfdpool.transport.channel import Channel
 from pidfdpool.worker import script_module
-from pidfdpool.worker.boot import PIDFD, Boot
+from pidfdpool.worker.boot import DETACHED, PIDFD, Boot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,12 +36,18 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """Be the launcher in a fresh interpreter (exec way). The arguments are `channel host lifeline handles cookie`."""
+    """Be the launcher, or the template itself, in a fresh interpreter (exec way).
+
+    The arguments are `channel host lifeline handles cookie`.
+    """
     channel, host, lifeline_fd = fds = tuple(map(int, arguments[:3]))
     hygiene.close_inherited_descriptors(keep=fds)
     for fd in fds:
         native.set_close_on_exec(fd)
-    launch(channel, host, lifeline_fd, arguments[3], framing.cookie_bytes(int(arguments[4])))
+    handles, cookie = arguments[3], framing.cookie_bytes(int(arguments[4]))
+    if handles == DETACHED:
+        launch(channel, host, lifeline_fd, PIDFD, cookie, is_template=True)
+    launch(channel, host, lifeline_fd, handles, cookie, is_awaited=True)
 
 
 def launch(
@@ -51,11 +58,15 @@ def launch(
     cookie: bytes,
     boot: Boot | None = None,
     close_copies: Callable[[], None] | None = None,
+    *,
+    is_template: bool = False,
+    is_awaited: bool = False,
 ) -> NoReturn:
     """Fork the template and exit.
 
-    The template itself reports the launcher to the host. So the launcher has nothing to do but to exit quickly.
-
+    is_template: this process was forked already, and is the template.
+    is_awaited: the host waits for the template before it waits for the launcher's exit. Then the template reports the
+        launcher to the host. So the launcher has nothing to do but to exit quickly.
     host_fd: readable once the host is gone: its pidfd, or in the fallback another read end of the lifeline.
     boot, close_copies: in the fork way only: what otherwise comes over the channel, and a call that closes the copies
         of the host's connections in the template.
@@ -63,10 +74,11 @@ def launch(
     status = 1
     try:
         channel = Channel(native.socket_of(channel_fd), frame_rules.TO_TEMPLATE, descriptors=True, send_cookie=cookie)
-        launcher, handle_fds = os.getpid(), _open_own_handle(handles)
+        launcher, handle_fds = os.getpid(), _open_own_handle(handles) if is_awaited else []
         with hygiene.signals_blocked():
-            if not _fork_template(channel, handle_fds[0]):
-                channel.send(framing.encode(framing.LAUNCHED, value=launcher), handle_fds[0])
+            if is_template or not _fork_template(channel, handle_fds):
+                if is_awaited:
+                    channel.send(framing.encode(framing.LAUNCHED, value=launcher), handle_fds[0])
                 for fd in handle_fds:
                     native.close(fd)
                 _run_template(channel, host_fd, lifeline_fd, handles, boot, close_copies)
@@ -93,12 +105,13 @@ def _open_own_handle(handles: str) -> list[int]:
     return list(sentinel_pipe())
 
 
-def _fork_template(channel: Channel, handle_fd: int) -> int:
+def _fork_template(channel: Channel, handle_fds: list[int]) -> int:
     """Fork; where there can be no more processes, report that to the host and exit."""
     try:
         return native.fork()
     except OSError as error:
-        channel.send(framing.encode(framing.LAUNCHED, value=os.getpid()), handle_fd)
+        if handle_fds:
+            channel.send(framing.encode(framing.LAUNCHED, value=os.getpid()), handle_fds[0])
         channel.send(framing.encode(framing.SPAWN_FAILED, value=error.errno or errno.EAGAIN))
         os._exit(1)
 

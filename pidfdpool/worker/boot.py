@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # The kinds of handles by which host and template name processes: pidfds, or pipes where there are no pidfds.
 PIDFD = "pidfd"
 SENTINEL = "sentinel"
+DETACHED = "detached"  # pidfds, and the process that gets this is no launcher, but the template itself
 
 
 class Boot:

@@ -17,10 +17,10 @@ def test_shutdown_waits_for_a_start_that_is_under_way_in_another_thread(monkeypa
     begun, go_on = threading.Event(), threading.Event()
     start = template_starter.client.start
 
-    def slow_start(*arguments):
+    def slow_start(*arguments, **options):
         begun.set()
         go_on.wait(20)
-        return start(*arguments)
+        return start(*arguments, **options)
 
     monkeypatch.setattr(template_starter.client, "start", slow_start)
     pool = PidfdPoolExecutor(1)
@@ -37,7 +37,7 @@ def test_shutdown_waits_for_a_start_that_is_under_way_in_another_thread(monkeypa
 
 
 def test_a_first_submit_that_is_interrupted_runs_nothing(monkeypatch, tmp_path):
-    def interrupted(*_arguments):
+    def interrupted(*_arguments, **_options):
         raise KeyboardInterrupt
 
     with PidfdPoolExecutor(1) as pool:

@@ -33,6 +33,8 @@ class Bench:
         options = {"preload": (), "preload_call": None, "initializer": None, **options}
         self.end = client.start(recipe.Recipe(way="fork" if way == "fork" else "exec", **options))
         self.end.reap_launcher()
+        if self.end.awaited is not None:
+            client.finish(self.end)
         self.frames = list(self.end.early_frames)
         self.opened = {}
         self.channels = []
