@@ -204,7 +204,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             return super().cancel()
         if not pool.cancel(self._number, self):
             return False
-        self._notify()
+        if self._state != _NOTIFIED:  # the pool thread does the rest in a moment
+            self._notify()
         return True
 
     def _notify(self) -> None:

@@ -14,6 +14,7 @@ from pidfdpool.loop import teardown
 from pidfdpool.loop.backpressure import Waiter
 from pidfdpool.loop.decisions import Decisions
 from pidfdpool.loop.event_loop import EventLoop
+from pidfdpool.loop.resolutions import Delivery, set_aside
 from pidfdpool.loop.task import Task
 from pidfdpool.loop.template_events import TemplateEvents
 from pidfdpool.loop.template_starter import TemplateStarter, check_startable
@@ -181,10 +182,12 @@ class Pool:
                     return []
                 if not machine.cancel(number):
                     return []  # it is the last one that waits; that it is marked already does no harm
-                resolutions = [core.resolver.cancelling(number)]
-                if core.admission.waiting:
-                    resolutions += core.admission.fill()
-                return resolutions
+                core.resolver.cancelled += 1
+                task, undelivered = core.tasks[number], core.undelivered
+                set_aside(undelivered, task, None)
+                del core.tasks[number]
+                resolution = Delivery(undelivered, task)
+                return [resolution, *core.admission.fill()] if core.admission.waiting else [resolution]
         except BaseException as error:
             core.fail(error)  # as in `decide_guarded`
             raise

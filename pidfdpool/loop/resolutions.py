@@ -66,13 +66,9 @@ class Resolver:
         return self._delivery(action.task, outcome)
 
     def _cancel(self, action: do.Cancel, _context: Context) -> Resolution:
-        return self.cancelling(action.task)
-
-    def cancelling(self, number: int) -> Resolution:
-        """Take a task out, and return what resolves its future as cancelled."""
         self.cancelled += 1
-        self.tasks[number].future._mark_cancelled()  # now: who asks when the lock is released is to see it
-        return self._delivery(number, None)
+        self.tasks[action.task].future._mark_cancelled()  # now: who asks when the lock is released is to see it
+        return self._delivery(action.task, None)
 
     def _fail(self, action: do.Fail, _context: Context) -> Resolution:
         return self.failing(action.task, task_errors.attempt_error(self.tasks[action.task], action.cause))

@@ -87,10 +87,16 @@ class FastPath:
         The last task of the queue does not go this way. Without it there may be something else to do: the pool may
         close, or tasks may be taken back for a worker that has nothing to do.
         """
-        waiting = self._queue.priority_of
-        if number not in waiting or len(waiting) == 1 or self._state.phase is Phase.CLOSED:
+        queue, state = self._queue, self._state
+        waiting = queue.priority_of
+        if number not in waiting or len(waiting) == 1 or state.phase is Phase.CLOSED:
             return False
-        self._tasks.forget(number)
+        task = state.tasks[number]
+        if task.start_by is not None or task.attempt:
+            self._tasks.forget(number)
+        else:
+            queue.remove(number)
+            del state.tasks[number]
         return True
 
     def take_answers(self, index: int, generation: int, answers: Sequence[tuple[int, float]], now: float) -> int:

@@ -22,7 +22,7 @@ MANY = 10 * SLICE
 
 
 class Busy:
-    """A pool of one worker that runs a task until `release`; MANY other tasks wait, which note in a file that they run.
+    """A pool of one worker that runs a task until `release`. MANY others wait; each notes in a file that it runs.
 
     When the first of these is cancelled, its callback holds the thread up that does it, until `go_on`.
     """
@@ -229,28 +229,34 @@ def test_a_process_that_is_forked_meanwhile_finds_the_others_failed(busy):
 
 
 @pytest.mark.parametrize("end", ["end", "Ctrl-C"])
-def test_the_interpreter_does_not_exit_before_all_is_cancelled(end):
+def test_the_interpreter_does_not_exit_before_all_is_cancelled(end, tmp_path):
     done = run_python(
         """
-        import atexit, sys, time
+        import atexit, os, sys, time
         from pidfdpool import PidfdPoolExecutor
         called = 0
+        end, path = sys.argv[1:]
+        def wait_for_it():
+            while not os.path.exists(path):
+                time.sleep(0.01)
         def callback(future):
             global called
             called += future.cancelled()
         atexit.register(lambda: print(called))
         pool = PidfdPoolExecutor(1)
-        running = pool.submit(time.sleep, 600 if sys.argv[1] == "Ctrl-C" else 0.5)
+        running = pool.submit(wait_for_it)
         while not running.running():
             time.sleep(0.001)
         for number in range(3000):
             pool.submit(abs, number).add_done_callback(callback)
-        if sys.argv[1] == "Ctrl-C":
+        if end == "Ctrl-C":
             with pool:
                 raise KeyboardInterrupt
         pool.shutdown(wait=False, cancel_futures=True)
+        open(path, "w").close()
         """,
         end,
+        str(tmp_path / "release"),
     )
     assert done.stdout == "3000\n"
     assert ("KeyboardInterrupt" in done.stderr) == (end == "Ctrl-C")
