@@ -48,6 +48,7 @@ class _LazyList:
 
 _NO_WAITERS: Any = object()  # takes the place of the condition of a future that was resolved without one
 _PENDING, _RUNNING, _CANCELLED, _FINISHED = "PENDING", "RUNNING", "CANCELLED", "FINISHED"
+_NOTIFIED = "CANCELLED_AND_NOTIFIED"
 _NOT_DONE = (_PENDING, _RUNNING)
 
 
@@ -93,6 +94,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
                 # Atomic, so that all threads get the same.
                 made = self.__dict__.setdefault("_own_condition", interruptible.Condition())
             if made is _NO_WAITERS:
+                if self._state == _CANCELLED:
+                    self._state = _NOTIFIED  # so does the thread that cancels, which this one may have interrupted
                 while not self.done():
                     time.sleep(0)  # another thread is about to set the state
                 made = self._own_condition = interruptible.Condition()
@@ -201,23 +204,25 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             return super().cancel()
         if not pool.cancel(self._number, self):
             return False
-        self._notify()
+        if self._state != _NOTIFIED:  # the pool thread does the rest in a moment
+            self._notify()
         return True
 
     def _notify(self) -> None:
         """Wake the threads that wait for this future, which is done, and call its callbacks."""
         condition = self._own_condition
-        if condition is not None:
+        if condition is not None and condition is not _NO_WAITERS:
             with condition:
                 condition.notify_all()
-        self._invoke_callbacks()
+        if self._leader is not None or self._had_callbacks:
+            self._invoke_callbacks()
 
     def _cancel_running(self) -> bool:
         """Cancel this future though its task runs. Waiting threads are woken at once; the outcome will be dropped."""
         with self._condition:
             if self._state != "RUNNING":
                 return False
-            self._state = "CANCELLED"
+            self._state = _CANCELLED
             self._condition.notify_all()
             self.set_running_or_notify_cancel()
         self._invoke_callbacks()
@@ -299,21 +304,15 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             with condition:
                 self._result, self._exception = result, error
                 self._state = _FINISHED
-                self._notify_waiters(condition)
+                condition.notify_all()
+                for waiter in self._waiters:
+                    waiter.add_result(self) if error is None else waiter.add_exception(self)
         if self._leader is not None or self._had_callbacks:
             self._invoke_callbacks()
 
-    def _notify_waiters(self, condition: interruptible.Condition) -> None:
-        condition.notify_all()
-        for waiter in self._waiters:
-            if self._exception is None:
-                waiter.add_result(self)
-            else:
-                waiter.add_exception(self)
-
     def _resolve_if_wanted(self, result: T | None, error: BaseException | None) -> None:
         """As `_resolve`, for a future that the user may have resolved or cancelled, or does at this moment."""
-        if self._state == "CANCELLED_AND_NOTIFIED":
+        if self._state == _NOTIFIED:
             return  # by cancel(), while its task ran
         if self._state == _CANCELLED:
             self._resolve_cancelled()
@@ -332,12 +331,16 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             safe_logging.log(_log, logging.ERROR, "resolving a future failed", exc_info=True)
 
     def _resolve_cancelled(self) -> None:
-        """Cancel, and notify waiting threads: the task will not run."""
+        """Cancel, and notify waiting threads: the task will not run. It may be called again, as `_resolve`."""
         self._pool = None
         try:
             if self._mark_cancelled():
+                if self.__dict__.setdefault("_own_condition", _NO_WAITERS) is _NO_WAITERS:
+                    self._state = _NOTIFIED
+                else:
+                    self.set_running_or_notify_cancel()
+            if self._state == _NOTIFIED:
                 self._notify()
-                self.set_running_or_notify_cancel()
         except BaseException as failure:
             if interruptible.is_exit_request(failure):
                 raise

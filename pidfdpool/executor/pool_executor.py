@@ -143,7 +143,8 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         Args:
             wait: whether to return only when all that is done. It is done in any case. A signal handler that has
                 interrupted a call of this pool does not wait.
-            cancel_futures: whether to cancel the tasks that no worker has begun.
+            cancel_futures: whether to cancel the tasks that no worker has begun. No worker begins them any more. If
+                they are many, the pool's thread cancels them, and without `wait` this may return before.
         """
         pool = self._close(cancel=cancel_futures)
         if pool is not None:

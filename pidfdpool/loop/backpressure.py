@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from heapq import heappop, heappush
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from pidfdpool.loop import task_errors
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pidfdpool.loop.task import Task
     from pidfdpool.scheduler.machine import Machine
 
+SLICE = 256  # tasks that are refused in one decision: their number has no limit, and others need the lock
 _FEW = 64  # numbers of tasks that wait no longer may be left in the order
 
 
@@ -147,11 +149,14 @@ class Admission:
         accepted = self.next() if self.waiting else None
         return [] if accepted is None else self._pool.decide(accepted)
 
-    def refuse_all(self) -> list[Resolution]:
-        """Refuse all tasks, because the pool accepts no more; return what tells those that wait in event loops."""
+    def refuse(self, most: int | None = None) -> list[Resolution]:
+        """Refuse tasks, because the pool accepts no more; return what tells those that wait in event loops.
+
+        most: how many, of those that have waited longest. Default: all.
+        """
         pool = self._pool
         told: list[Resolution] = []
-        for number, waiter in list(self.waiting.items()):
+        for number, waiter in list(islice(self.waiting.items(), most)):
             if number in pool.tasks:
                 continue  # accepting it was interrupted
             error = pool.refusal()

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool.loop.backpressure import Admission
+from pidfdpool.loop.backpressure import SLICE, Admission
 from pidfdpool.loop.death_reports import MOST_IN_ERRORS, DeathReports
 from pidfdpool.loop.dispatch import Dispatcher
 from pidfdpool.loop.leader import Leadership
@@ -192,7 +192,9 @@ class Decisions:
                 if not events and admission.waiting and (accepted := admission.next()) is not None:
                     events.append(accepted)
             if admission.waiting and self.machine.phase is not Phase.OPEN:
-                resolutions += admission.refuse_all()
+                resolutions += admission.refuse(SLICE)
+                if admission.waiting:
+                    self.poller.wake()  # for the next slice
         except BaseException:
             self.outbox.leave(resolutions)  # their tasks are not in `tasks` any more
             raise

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pidfdpool.loop import teardown
 from pidfdpool.process import safe_logging
 from pidfdpool.scheduler import events as ev
+from pidfdpool.scheduler.states import Phase
 
 if TYPE_CHECKING:
     from pidfdpool.loop.decisions import Decisions
@@ -56,6 +57,7 @@ class EventLoop:
                     core.closed = True
                 core.leadership.end()
                 with core.lock:
+                    core.outbox.left.extend(core.admission.refuse())
                     teardown.close_everything(core)
                 core.outbox.finish()
                 core.catch_up()
@@ -78,12 +80,16 @@ class EventLoop:
                 deadline = overdue if deadline is None else min(deadline, overdue)
             if core.leases.arena.segments or core.leases.arena.to_unmap:
                 deadline = core.leases.release_idle(now, deadline)
+            if core.admission.waiting and core.machine.phase is not Phase.OPEN:
+                deadline = now  # the next of those that wait for room are to be refused
             core.sleeps_until = deadline
             if core.closed:
                 return
         if deadline is None or deadline > now:
             # Not less than a millisecond, which is what epoll can count.
             core.poller.wait(None if deadline is None else max(0.001, deadline - now))
+        elif core.poller.among_greenlets:
+            time.sleep(0)  # the others get their turn between two slices of long work
         if deadline is not None and time.monotonic() >= deadline:
             self._judge(core)
 

@@ -14,6 +14,7 @@ from pidfdpool.loop import teardown
 from pidfdpool.loop.backpressure import Waiter
 from pidfdpool.loop.decisions import Decisions
 from pidfdpool.loop.event_loop import EventLoop
+from pidfdpool.loop.resolutions import Delivery, set_aside
 from pidfdpool.loop.task import Task
 from pidfdpool.loop.template_events import TemplateEvents
 from pidfdpool.loop.template_starter import TemplateStarter, check_startable
@@ -150,13 +151,17 @@ class Pool:
         """Cancel a task that no worker has begun; return whether it is cancelled. The recipient is resolved then."""
         core = self.core
         reentered = core.is_reentered
+        later = reentered or core.defers
+        if not later and (resolutions := self._cancel_quickly(number, future)):
+            core.outbox.run(resolutions)
+            return True
         with core.lock:
-            later = reentered or core.defers
             if number in core.admission.waiting:
                 core.defer(ev.Cancelled(number)) if reentered else core.admission.withdraw(number)
                 return True
             machine = self.machine
-            if later and number in machine.tasks and number not in machine.queue:
+            waits = number in machine.queue or number in machine.to_cancel
+            if later and number in machine.tasks and not waits:
                 return False  # it may have begun, or be about to, and this is not the moment to find out
             if number not in machine.prefetched and (number not in core.tasks or not future._mark_cancelled()):
                 return False
@@ -167,6 +172,25 @@ class Pool:
             cancelled = number not in core.tasks
         core.outbox.run(resolutions)
         return cancelled
+
+    def _cancel_quickly(self, number: int, future: Recipient) -> list[Resolution]:
+        """Cancel a task by the machine's short way, and return what resolves it; nothing: that way is not open."""
+        core, machine = self.core, self.machine
+        try:
+            with core.lock:
+                if number not in machine.queue.priority_of or not future._mark_cancelled():
+                    return []
+                if not machine.cancel(number):
+                    return []  # it is the last one that waits; that it is marked already does no harm
+                core.resolver.cancelled += 1
+                task, undelivered = core.tasks[number], core.undelivered
+                set_aside(undelivered, task, None)
+                del core.tasks[number]
+                resolution = Delivery(undelivered, task)
+                return [resolution, *core.admission.fill()] if core.admission.waiting else [resolution]
+        except BaseException as error:
+            core.fail(error)  # as in `decide_guarded`
+            raise
 
     def kill_task(self, number: int) -> None:
         """End a task at once, by killing its worker if it has one."""

@@ -27,7 +27,7 @@ def fail_everything(core: Decisions, error: BaseException) -> None:
         reason = describe_failure(error)
         core.machine.give_up(reason)
         failing = [resolver.failing(number, resolver.broken_error(reason)) for number in list(core.tasks)]
-        failing += core.admission.refuse_all()
+        failing += core.admission.refuse()
         core.readiness.notify_all()
         for link in core.workers.values():
             with suppress(Exception):

@@ -10,7 +10,7 @@ call those above them in the table and never those below, so each can be built w
 
     part                            owns                                            called by
     pool_state.PoolState            plain facts: phase, template, size, tasks and   all parts
-                                    the slots that run them
+                                    where those are that are not in the queue
     queue.TaskQueue                 the tasks that wait for a worker, their order   who moves tasks
     timers.Timers                   the moments that are waited for                 who waits
     workforce.Workforce             slots, which are idle or free, counts by state  who moves workers
@@ -33,13 +33,16 @@ what can happen to a worker: `states.RULES`. A row says in which states an event
 part takes it, and why. After every event `Machine._settle` brings the pool forward as a whole: it hands out tasks,
 refills slots, lets those go that were replaced, and closes the pool.
 
-Two events happen for each task, and in a busy pool mostly change nothing but the queue. For these there is a fast
-path beside `decide`: `enqueue` and `hand_over` for Submitted, `take_answers` for Finished. Each does everything or,
-where anything else is to be decided, nothing.
+Two events happen for each task, and in a busy pool mostly change nothing but the queue. So does Cancelled. For these
+there is a fast path beside `decide`: `enqueue` and `hand_over` for Submitted, `cancel` for Cancelled, `take_answers`
+for Finished. Each does everything or, where anything else is to be decided, nothing.
+
+When all that waits is to be cancelled, it is set aside in one step, so that no worker gets it. Then it is cancelled
+in slices, each in a decision of its own.
 
 What holds after every decision, and what the property tests check:
-  - a task is queued, or waits for its next attempt, or is in or ahead of exactly one worker, or is resolved; it is
-    resolved once;
+  - a task is queued, or waits for its next attempt, or waits to be cancelled, or is in or ahead of exactly one
+    worker, or is resolved; it is resolved once;
   - a task that a worker may have begun goes back into the queue only if its policy grants it another attempt;
   - no more tasks run at a time than the pool is large;
   - a pool that is asked to close, or that breaks, closes.

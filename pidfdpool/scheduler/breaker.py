@@ -54,18 +54,22 @@ class Breaker:
             self.break_pool(reason, now)
 
     def break_pool(self, reason: str, now: float) -> None:
-        """Fail everything, kill everything. Of several reasons the first one counts."""
+        """Fail everything, kill everything. Of several reasons the first one counts.
+
+        What is being cancelled does not fail: its turn to be cancelled still comes.
+        """
         state = self._state
         if state.phase is Phase.CLOSING:
             return
         state.broken = reason
         state.phase = Phase.CLOSING
-        state.actions.extend(do.FailBroken(task, reason) for task in state.tasks)
-        for task in state.tasks:
+        for task in sorted((*state.running, *state.prefetched, *self._queue, *state.delayed)):
+            state.actions.append(do.FailBroken(task, reason))
             self._timers.cancel((Timer.DEADLINE, task), (Timer.RETRY, task))
-        state.tasks.clear()
+            del state.tasks[task]
         state.running.clear()
         state.prefetched.clear()
+        state.delayed.clear()
         self._queue.clear()
         for slot in self._workforce.workers():
             slot.ahead.clear()

@@ -1,8 +1,8 @@
 """Decisions about one task that change nothing else, without the rest of the machine. Pure; see the room's docstring.
 
-Two events happen for each task: Submitted and Finished. In a busy pool they mostly change nothing but the queue. The
-three methods here do all of it in that case. In any other case they change nothing, and the event is to be decided
-about by `Machine.decide`.
+Two events happen for each task: Submitted and Finished. In a busy pool they mostly change nothing but the queue, and
+so does Cancelled. The four methods here do all of it in that case. In any other case they change nothing, and the
+event is to be decided about by `Machine.decide`.
 
 This is the pool's hot path. What other parts have methods for is written out where a call would cost too much.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class FastPath:
-    """Accepts tasks under the pool's own policy, and takes outcomes.
+    """Accepts tasks under the pool's own policy, cancels those that wait, and takes outcomes.
 
     Attributes:
         queue_limit: how many tasks may wait before a further one is a reason to decide; None: to be found out. Every
@@ -80,6 +80,24 @@ class FastPath:
         self._tasks.start(number, task, slot, now)
         self.queue_limit = None
         return slot
+
+    def cancel(self, number: int) -> bool:
+        """Forget a task that waits in the queue, and return True: it is cancelled. False: nothing has happened yet.
+
+        The last task of the queue does not go this way. Without it there may be something else to do: the pool may
+        close, or tasks may be taken back for a worker that has nothing to do.
+        """
+        queue, state = self._queue, self._state
+        waiting = queue.priority_of
+        if number not in waiting or len(waiting) == 1 or state.phase is Phase.CLOSED:
+            return False
+        task = state.tasks[number]
+        if task.start_by is not None or task.attempt:
+            self._tasks.forget(number)
+        else:
+            queue.remove(number)
+            del state.tasks[number]
+        return True
 
     def take_answers(self, index: int, generation: int, answers: Sequence[tuple[int, float]], now: float) -> int:
         """Take outcomes of a worker's tasks, in their order, and return how many were taken.

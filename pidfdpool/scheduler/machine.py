@@ -34,15 +34,16 @@ if TYPE_CHECKING:
 class Machine:
     """The decisions of one pool. Not thread-safe: the caller holds the pool's lock.
 
-    Its parts are attributes; the room's docstring says what each one owns. `enqueue`, `hand_over` and `take_answers`
-    are those of `FastPath`, and `held` is that of `Workforce`. The containers below are those of the parts, to be
-    read only.
+    Its parts are attributes; the room's docstring says what each one owns. `enqueue`, `hand_over`, `cancel` and
+    `take_answers` are those of `FastPath`, and `held` is that of `Workforce`. The containers below are those of the
+    parts, to be read only.
 
     Attributes:
         policy: what the pool was asked to do.
         tasks: number -> task, for each task that is accepted and not resolved.
         queue: the tasks that wait for a worker.
         running, prefetched: number -> index of the slot, for each task that runs in a worker or is ahead of one.
+        delayed, to_cancel: the tasks that wait for their next attempt, and those that wait to be cancelled.
         slots: the workers, by slot.
         counts: state -> number of slots.
     """
@@ -77,6 +78,8 @@ class Machine:
         self.tasks: dict[int, Task] = state.tasks
         self.running: dict[int, int] = state.running
         self.prefetched: dict[int, int] = state.prefetched
+        self.delayed: TaskQueue = state.delayed
+        self.to_cancel: TaskQueue = state.to_cancel
         self.slots: list[Slot] = workforce.slots
         self.counts: Counter[State] = workforce.counts
         self.held: Callable[[int, int], list[int]] = workforce.held
@@ -84,6 +87,7 @@ class Machine:
         # 3.15, busy machine), of the 2 us that all decisions about a tiny task take.
         self.enqueue: Final = self.fast_path.enqueue
         self.hand_over: Final = self.fast_path.hand_over
+        self.cancel: Final = self.fast_path.cancel
         self.take_answers: Final = self.fast_path.take_answers
 
         self._worker_events: dict[tuple[type[Any], State], Callable[[Slot, Any, float], None]] = {}
@@ -123,6 +127,7 @@ class Machine:
             Timer.MEMORY: limits.on_memory_due,
             Timer.TEMPLATE: pool.on_template_overdue,
             Timer.BALANCE: _look_again,
+            Timer.CANCEL: tasks.on_cancel_due,
         }
 
     # ---- what changes, for the host to read ----------------------------------------------------------------

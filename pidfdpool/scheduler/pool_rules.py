@@ -174,12 +174,13 @@ class PoolRules:
     def close_if_done(self, now: float) -> None:
         """End the workers when no task is left, then the template, then the pool. Not called in an open pool."""
         state, workforce = self._state, self._workforce
+        self._tasks.cancel_in_slices(now)
         if state.phase is Phase.DRAINING and not state.tasks:
             state.phase = Phase.CLOSING
             for slot in list(workforce.workers()):
                 if slot.task is None and slot.state is not State.STOPPING:
                     self._commands.stop(slot, now, Cause.SHUTDOWN)
-        if state.phase is Phase.CLOSING and not workforce.alive:
+        if state.phase is Phase.CLOSING and not workforce.alive and not state.tasks:
             if state.template is Template.UP:
                 self._commands.stop_template(now)
             elif state.template is Template.DOWN:

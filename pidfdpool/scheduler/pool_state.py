@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pidfdpool.scheduler.queue import TaskQueue
 from pidfdpool.scheduler.states import Phase, Template
 
 if TYPE_CHECKING:
@@ -25,17 +26,18 @@ class PoolState:
             workers idle.
         prestart: what the level is to rise to, though no tasks wait.
         tasks: number -> task, for each task that is accepted and not resolved.
-        running: number -> index of the slot whose worker runs it. A task that is in none of `running`, `prefetched`
-            and the queue waits for its next attempt.
+        running: number -> index of the slot whose worker runs it.
         prefetched: number -> index of the slot whose worker was sent the task ahead.
+        delayed: the tasks that wait until the pause before their next attempt is over.
+        to_cancel: the tasks that waited when the pool was told to cancel those. No worker gets them any more.
         killing: the pool was told to end at once: no task gets another attempt.
         deaths, restarts, retries: how many there ever were.
         actions: what is to be done, in the decision that is being taken.
     """
 
     __slots__ = (
-        "actions", "broken", "deaths", "forked_at", "killing", "level", "phase", "policy", "prefetched", "prestart",
-        "restarts", "retries", "running", "size", "tasks", "template", "template_booted",
+        "actions", "broken", "deaths", "delayed", "forked_at", "killing", "level", "phase", "policy", "prefetched",
+        "prestart", "restarts", "retries", "running", "size", "tasks", "template", "template_booted", "to_cancel",
     )  # fmt: skip
 
     def __init__(self, policy: Policy, size: int | None = None) -> None:
@@ -52,6 +54,8 @@ class PoolState:
         self.tasks: dict[int, Task] = {}
         self.running: dict[int, int] = {}
         self.prefetched: dict[int, int] = {}
+        self.delayed: TaskQueue = TaskQueue()
+        self.to_cancel: TaskQueue = TaskQueue()
         self.killing: bool = False
         self.deaths: int = 0
         self.restarts: int = 0

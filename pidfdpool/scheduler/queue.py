@@ -63,6 +63,18 @@ class TaskQueue:
         del self._lines[priority]
         self._priorities.remove(priority)
 
+    def take_all(self, other: TaskQueue) -> None:
+        """Move all tasks of another queue here, behind those of their priority.
+
+        If this queue is empty, that takes the same time however many there are.
+        """
+        if self.priority_of:
+            for task in other:
+                self.add(task, other.priority_of[task])
+        else:
+            self._lines, self._priorities, self.priority_of = other._lines, other._priorities, other.priority_of
+        other.clear()
+
     def clear(self) -> None:
         """Remove all tasks."""
         self.__init__()  # type: ignore[misc]

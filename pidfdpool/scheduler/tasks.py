@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pidfdpool.deaths import Cause
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pidfdpool.scheduler.queue import TaskQueue
     from pidfdpool.scheduler.states import Slot
     from pidfdpool.scheduler.timers import Timers
+
+SLICE = 256  # tasks that are cancelled in one decision; with more, others would wait for the lock for milliseconds
 
 
 class TaskRules:
@@ -55,7 +58,7 @@ class TaskRules:
     def on_cancelled(self, event: ev.Cancelled, _now: float) -> None:
         """Cancel a task that is queued, or that is ahead of a worker and can be taken back."""
         number = event.task
-        if number in self._queue:
+        if number in self._queue or number in self._state.to_cancel:
             self.forget(number)
             self._state.actions.append(do.Cancel(number))
         elif number in self._state.prefetched:
@@ -63,14 +66,32 @@ class TaskRules:
             self._prefetcher.recall_task(number)
 
     def cancel_unbegun(self) -> None:
-        """Cancel every task that no worker has begun. One between two attempts fails: its future was told to run."""
+        """Have every task cancelled that no worker has begun; from now on no worker gets one of them."""
         state = self._state
         self.cancelling = True
         self._commands.recall_all()
-        waiting = [number for number in state.tasks if number not in state.running and number not in state.prefetched]
-        for number in waiting:
-            begun = state.tasks[number].begun
-            self.forget(number)
+        state.to_cancel.take_all(self._queue)
+        state.to_cancel.take_all(state.delayed)
+
+    def cancel_in_slices(self, now: float) -> None:
+        """Cancel what is to be cancelled, if it is little, or have a slice of it cancelled at the next Tick.
+
+        A million tasks take seconds. The thread that shuts the pool down is not to wait for so long, nor is whoever
+        needs the pool's lock.
+        """
+        left = len(self._state.to_cancel)
+        if left > SLICE:
+            if (Timer.CANCEL, 0) not in self._timers:
+                self._timers.set((Timer.CANCEL, 0), math.nextafter(now, math.inf))
+        elif left:
+            self.on_cancel_due(0, now)
+
+    def on_cancel_due(self, _pool: int, _now: float) -> None:
+        """Cancel one slice. A task between two attempts fails: its future was told to run."""
+        state = self._state
+        for _ in range(min(SLICE, len(state.to_cancel))):
+            number = state.to_cancel.pop()
+            begun = self._drop(number).begun
             state.actions.append(do.Fail(number, Cause.SHUTDOWN) if begun else do.Cancel(number))
 
     # ---- attempts begin ------------------------------------------------------------------------------------
@@ -124,10 +145,12 @@ class TaskRules:
         for _ in range(min(count, len(slot.ahead))):
             number = slot.ahead.pop()
             del state.prefetched[number]
-            if number in self.cancelled_ahead or self.cancelling:
+            if number in self.cancelled_ahead:
                 self.cancelled_ahead.discard(number)
                 self.forget(number)
                 state.actions.append(do.Cancel(number))
+            elif self.cancelling:
+                state.to_cancel.add(number, state.tasks[number].policy.priority, first=True)
             else:
                 self._queue.add(number, state.tasks[number].policy.priority, first=True)
 
@@ -186,20 +209,33 @@ class TaskRules:
         pause = task.policy.retry_pause(task.attempt)
         state.actions.append(do.Retry(number, task.attempt + 1, pause))
         if pause:
+            state.delayed.add(number, task.policy.priority)
             self._timers.set((Timer.RETRY, number), now + pause)
         else:
             self._queue.add(number, task.policy.priority)
 
     def on_retry_due(self, number: int, _now: float) -> None:
         """Queue a task whose pause between two attempts is over."""
-        priority = self._state.tasks[number].policy.priority
-        self._queue.add(number, priority)
-        self._prefetcher.make_way(priority)
+        delayed = self._state.delayed
+        if number in delayed:  # and not about to be cancelled
+            priority = delayed.priority_of[number]
+            delayed.remove(number)
+            self._queue.add(number, priority)
+            self._prefetcher.make_way(priority)
 
     def forget(self, number: int) -> None:
         """Remove a task from wherever it waits. The caller adds the action that resolves it."""
-        if number in self._queue:
+        state = self._state
+        if number in self._queue.priority_of:
             self._queue.remove(number)
+        elif number in state.to_cancel.priority_of:
+            state.to_cancel.remove(number)
+        elif number in state.delayed.priority_of:
+            state.delayed.remove(number)
+        self._drop(number)
+
+    def _drop(self, number: int) -> Task:
         task = self._state.tasks.pop(number)
         if task.start_by is not None or task.attempt:
             self._timers.cancel((Timer.DEADLINE, number), (Timer.RETRY, number))
+        return task

@@ -26,6 +26,7 @@ class Timer(enum.IntEnum):
     MEMORY = 14  # pool: measure the memory of busy workers
     TEMPLATE = 15  # pool: the template was told to leave, and should have left
     BALANCE = 16  # pool: a worker is idle; look whether others are still at the tasks that they were at
+    CANCEL = 17  # pool: cancel the next of many tasks
 
 
 Key: TypeAlias = tuple[Timer, int]

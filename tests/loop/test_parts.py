@@ -220,7 +220,7 @@ def test_a_task_that_is_withdrawn_never_runs_and_all_are_refused_at_the_end(pool
     for waiter in waiters:
         admission.must_wait(waiter)
     assert (admission.withdraw(4), admission.withdraw(4)) == (True, False)
-    for resolution in admission.refuse_all():
+    for resolution in admission.refuse():
         resolution()
     assert (str(waiters[0].error), waiters[0].task.future.told) == ("it is shut down", [])
     assert [str(error) for error in waiters[1].task.future.told] == ["it is shut down"]

@@ -199,7 +199,7 @@ def test_a_shutdown_that_cancels_fails_a_task_between_its_attempts():
     crash(machine, 2.0)
     machine.decide(ev.Submitted(2), 2.0)
     actions = machine.decide(ev.ShutdownRequested(cancel=True), 3.0)
-    assert actions[:2] == [do.Fail(1, Cause.SHUTDOWN), do.Cancel(2)]
+    assert actions[:2] == [do.Cancel(2), do.Fail(1, Cause.SHUTDOWN)]
     assert machine.phase is Phase.CLOSING
 
 

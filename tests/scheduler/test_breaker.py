@@ -17,16 +17,27 @@ def test_every_task_fails_every_worker_is_killed_and_the_template_is_stopped():
     busy, idle = parts.worker(State.BUSY, 1, ahead=(2,)), parts.worker()
     parts.add_task(3, queued=True)
     parts.timers.set((Timer.DEADLINE, 3), 5.0)
+    parts.add_task(4)
+    parts.state.delayed.add(4, 0)
     parts.breaker().break_pool("no good", 1.0)
     assert parts.actions() == [
-        *(do.FailBroken(number, "no good") for number in (1, 2, 3)),
+        *(do.FailBroken(number, "no good") for number in (1, 2, 3, 4)),
         *(do.Signal(slot.index, slot.generation, 9) for slot in (busy, idle)),
         do.StopTemplate(),
     ]
     assert (parts.state.phase, parts.state.broken) == (Phase.CLOSING, "no good")
     assert not [*parts.state.tasks, *parts.state.running, *parts.state.prefetched, *parts.queue, *busy.ahead]
+    assert not parts.state.delayed
     assert (busy.cause, idle.cause) == (Cause.BROKEN, Cause.BROKEN)
     assert (Timer.DEADLINE, 3) not in parts.timers
+
+
+def test_a_task_that_is_to_be_cancelled_does_not_fail():
+    parts = Parts()
+    parts.add_task(1)
+    parts.state.to_cancel.add(1, 0)
+    parts.breaker().break_pool("no good", 1.0)
+    assert (parts.actions(), list(parts.state.to_cancel), list(parts.state.tasks)) == ([], [1], [1])
 
 
 def test_the_first_reason_counts():

@@ -6,6 +6,7 @@ import pytest
 
 from pidfdpool.deaths import Cause
 from pidfdpool.scheduler.states import Phase, State
+from pidfdpool.scheduler.timers import Timer
 from tests.scheduler.parts import Parts
 
 
@@ -66,6 +67,35 @@ def test_a_task_is_not_handed_over_where_more_is_to_be_decided(why):
         parts.state.size = 1
     assert parts.fast_path().hand_over(1, 1.0) is None
     assert 1 not in parts.state.tasks
+
+
+def test_a_task_that_waits_is_cancelled_and_nothing_is_left_of_it():
+    parts = Parts(1)
+    parts.worker(State.BUSY, 0)
+    parts.add_task(1, queued=True, deadline=5.0)
+    parts.add_task(2, queued=True)
+    parts.timers.set((Timer.DEADLINE, 1), 5.0)
+    fast = parts.fast_path()
+    assert fast.cancel(1)
+    assert (list(parts.queue), list(parts.state.tasks), parts.timers.next()) == ([2], [0, 2], None)
+    assert (parts.actions(), fast.cancel(1)) == ([], False)
+
+
+@pytest.mark.parametrize("why", ["runs", "ahead", "delayed", "to cancel", "unknown", "the last one", "given up"])
+def test_a_task_is_not_cancelled_the_short_way_where_more_is_to_be_decided(why):
+    parts = Parts(1)
+    parts.worker(State.BUSY, 1 if why == "runs" else 0, ahead=(1,) if why == "ahead" else ())
+    for number in () if why == "the last one" else (8, 9):
+        parts.add_task(number, queued=True)
+    if why in ("the last one", "given up", "delayed", "to cancel"):
+        parts.add_task(1)
+        where = {"delayed": parts.state.delayed, "to cancel": parts.state.to_cancel}.get(why, parts.queue)
+        where.add(1, 0)
+    if why == "given up":
+        parts.state.phase = Phase.CLOSED
+    before = list(parts.state.tasks), list(parts.queue)
+    assert not parts.fast_path().cancel(1)
+    assert (list(parts.state.tasks), list(parts.queue)) == before
 
 
 def test_a_run_of_answers_is_taken_in_one_step():

@@ -91,7 +91,7 @@ class Life:
         for event in self.draw.choice(
             [[], [ev.ShutdownRequested(cancel=True)], [ev.KillRequested(9)], [ev.KillRequested(15)]]
         ):
-            self.world.cancelling = True
+            self.world.condemn()
             self.world.killing = isinstance(event, ev.KillRequested)
             self.world.happen(event)
         self.world.happen(ev.ShutdownRequested())
@@ -168,7 +168,7 @@ class Life:
     def cancel(self) -> None:
         found = [n for n, task in self.world.tasks.items() if not task.begun]
         if found:
-            self.world.happen(ev.Cancelled(self.draw.choice(found)))
+            self.world.cancel(self.draw.choice(found))
 
     def resize(self) -> None:
         self.world.happen(ev.ResizeRequested(self.draw.choice([1, 2, 3, 4])))
@@ -208,6 +208,6 @@ def test_long_lives_come_by_everything_that_a_machine_may_do():
     kinds = set(do.Action.__args__)
     assert {kind for kind in kinds if not seen[kind]} == set()
     assert {cause for cause in Cause if not seen[cause]} == set()
-    short = "enqueued", "handed over", "short way", "several at once", "came to rest"
+    short = "enqueued", "handed over", "cancelled the short way", "short way", "several at once", "came to rest"
     for what in (*short, "third attempt", "taken back"):
         assert seen[what], what

@@ -8,6 +8,7 @@ from pidfdpool.deaths import Cause
 from pidfdpool.scheduler import actions as do
 from pidfdpool.scheduler import events as ev
 from pidfdpool.scheduler.states import Phase, State, Template
+from pidfdpool.scheduler.tasks import SLICE
 from pidfdpool.scheduler.timers import Timer
 from tests.scheduler.parts import Parts
 
@@ -127,6 +128,20 @@ def test_a_pool_ends_in_steps():
     rules.on_template_lost(ev.TemplateLost("asked"), 3.0)
     rules.close_if_done(3.0)
     assert (parts.actions(), parts.state.phase) == ([do.Close()], Phase.CLOSED)
+
+
+def test_a_pool_does_not_close_before_all_is_cancelled_though_it_breaks_meanwhile():
+    parts = Parts()
+    for number in range(SLICE + 1):
+        parts.add_task(number, queued=True)
+    rules = parts.pool_rules()
+    rules.on_shutdown_requested(ev.ShutdownRequested(cancel=True), 1.0)
+    parts.breaker().break_pool("no good", 2.0)
+    rules.close_if_done(2.0)
+    assert (parts.actions(), parts.state.phase) == ([], Phase.CLOSING)
+    parts.tasks().on_cancel_due(0, 3.0)
+    rules.close_if_done(3.0)
+    assert parts.actions() == [*(do.Cancel(number) for number in range(SLICE + 1)), do.Close()]
 
 
 def test_a_template_that_does_not_leave_is_killed():

@@ -8,7 +8,8 @@ between processes, or not at all because a process died. Whatever happens:
   3. a result that its worker wrote is delivered, unless the future was told before that the worker is given up,
   4. a worker's death fails the task that it was running and no other, and is reported once,
   5. no more tasks run than the pool is large, and no more than twice as many workers are alive,
-  6. the pool closes, if it is asked to and the world goes on.
+  6. what waits when all that waits is to be cancelled is sent to no worker any more,
+  7. the pool closes, if it is asked to and the world goes on.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from pidfdpool.errors import HeartbeatLost, TaskTimeout, WorkerCrashed
 from pidfdpool.scheduler import events as ev
+from pidfdpool.scheduler import tasks
 from pidfdpool.scheduler.policy import Policy
 from pidfdpool.scheduler.states import Phase, State
 from tests.scheduler.world import ENDED, KILLED, MUCH, World
+
+SLICE = tasks.SLICE
 
 maybe = st.sampled_from
 
@@ -116,8 +120,9 @@ class Drive(RuleBasedStateMachine):
         super().__init__()
         self.world: World | None = None  # made by `begin`
 
-    @initialize(options=pool_options, pace=maybe([None, 0.0001, 0.006]))
-    def begin(self, options, pace):
+    @initialize(options=pool_options, pace=maybe([None, 0.0001, 0.006]), at_once=maybe([1, 3, SLICE]))
+    def begin(self, options, pace, at_once):
+        tasks.SLICE = at_once
         self.world = World(Policy(**options), pace)
         self.machine = self.world.machine
 
@@ -141,7 +146,7 @@ class Drive(RuleBasedStateMachine):
         number = data.draw(st.sampled_from(list(self.world.tasks)))
         task = self.world.tasks[number]
         if not task.begun:
-            self.world.happen(ev.Cancelled(number))
+            self.world.cancel(number)
         if kill and not task.resolved:
             task.kill_asked = True
             self.world.happen(ev.TaskKillRequested(number))
@@ -166,14 +171,16 @@ class Drive(RuleBasedStateMachine):
     @rule(cancel=st.booleans())
     @precondition(lambda self: len(self.world.tasks) > 4)
     def shut_down(self, cancel):
-        self.world.cancelling = self.world.cancelling or cancel
+        if cancel:
+            self.world.condemn()
         self.world.happen(ev.ShutdownRequested(cancel))
 
     @running
     @rule(signal=st.sampled_from([9, 15]))
     @precondition(lambda self: len(self.world.tasks) > 6)
     def kill_all(self, signal):
-        self.world.killing = self.world.cancelling = True
+        self.world.killing = True
+        self.world.condemn()
         self.world.happen(ev.KillRequested(signal))
 
     @running
@@ -344,9 +351,12 @@ class Drive(RuleBasedStateMachine):
         if self.world is None:
             return
         world = self.world
-        if not world.closed:
-            world.happen(ev.ShutdownRequested())
-        world.end()
+        try:
+            if not world.closed:
+                world.happen(ev.ShutdownRequested())
+            world.end()
+        finally:
+            tasks.SLICE = SLICE
 
 
 Drive.TestCase.settings = settings(

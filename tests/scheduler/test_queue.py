@@ -49,6 +49,20 @@ def test_a_task_can_be_taken_out_wherever_it_stands():
     assert drained(waiting) == [1, 5, 2, 4]
 
 
+@pytest.mark.parametrize("own", [(), ((1, 0), (2, 5))])
+def test_all_tasks_of_another_queue_come_behind_the_own_ones_of_their_priority(own):
+    waiting, other = TaskQueue(), TaskQueue()
+    for task, priority in own:
+        waiting.add(task, priority)
+    for task, priority in ((3, 0), (4, 5), (5, -1)):
+        other.add(task, priority)
+    waiting.take_all(other)
+    other.add(6, 9)
+    assert list(waiting) == ([2, 4, 1, 3, 5] if own else [4, 3, 5])
+    assert 6 not in waiting
+    assert drained(other) == [6]
+
+
 def test_a_line_that_is_empty_is_forgotten():
     waiting = TaskQueue()
     for priority in range(1000):

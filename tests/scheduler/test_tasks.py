@@ -9,6 +9,7 @@ from pidfdpool.errors import TaskTimeout
 from pidfdpool.scheduler import actions as do
 from pidfdpool.scheduler import events as ev
 from pidfdpool.scheduler.states import Phase, State
+from pidfdpool.scheduler.tasks import SLICE
 from pidfdpool.scheduler.timers import Timer
 from tests.scheduler.parts import Parts
 
@@ -46,8 +47,73 @@ def test_to_cancel_all_fails_those_between_two_attempts():
     parts.worker(State.BUSY, 1, ahead=(2,))
     parts.add_task(3, queued=True)
     parts.add_task(4).begun = True
-    parts.tasks().cancel_unbegun()
-    assert parts.actions() == [do.TakeBack(0, 1, 1), do.Cancel(3), do.Fail(4, Cause.SHUTDOWN)]
+    parts.state.delayed.add(4, 0)
+    tasks = parts.tasks()
+    tasks.cancel_unbegun()
+    assert parts.actions() == [do.TakeBack(0, 1, 1)]
+    tasks.cancel_in_slices(1.0)
+    assert parts.actions() == [do.Cancel(3), do.Fail(4, Cause.SHUTDOWN)]
+    assert list(parts.state.tasks) == [1, 2]
+
+
+def test_many_tasks_are_cancelled_in_slices_one_at_each_tick():
+    parts = Parts()
+    for number in range(2 * SLICE + 1):
+        parts.add_task(number, queued=True)
+    tasks = parts.tasks()
+    tasks.cancel_unbegun()
+    tasks.cancel_in_slices(5.0)
+    assert (parts.actions(), parts.timers.pop_due(5.0)) == ([], None)
+    assert parts.timers.pop_due(5.001) == (Timer.CANCEL, 0)
+    tasks.on_cancel_due(0, 6.0)
+    assert parts.actions() == [do.Cancel(number) for number in range(SLICE)]
+    tasks.cancel_in_slices(6.0)
+    assert parts.timers.pop_due(6.001) == (Timer.CANCEL, 0)
+    tasks.on_cancel_due(0, 7.0)
+    tasks.cancel_in_slices(7.0)
+    assert len(parts.actions()) == SLICE + 1
+    assert (parts.state.tasks, parts.timers.next()) == ({}, None)
+
+
+def test_a_task_that_is_to_be_cancelled_can_be_cancelled_or_killed_before_its_turn_comes():
+    parts = Parts()
+    for number in (1, 2):
+        parts.add_task(number, queued=True)
+    tasks = parts.tasks()
+    tasks.cancel_unbegun()
+    tasks.on_cancelled(ev.Cancelled(2), 1.0)
+    parts.limits().on_task_kill_requested(ev.TaskKillRequested(1), 1.0)
+    assert parts.actions() == [do.Cancel(2), do.Fail(1, Cause.KILL)]
+    assert not parts.state.to_cancel
+
+
+def test_a_task_that_is_to_be_cancelled_is_not_tried_again_when_its_pause_is_over():
+    parts = Parts(retries=1, retry_backoff=5.0)
+    parts.add_task(1).begun = True
+    tasks = parts.tasks()
+    tasks.retry(1, 1.0)
+    tasks.cancel_unbegun()
+    tasks.on_retry_due(1, 6.0)
+    assert (list(parts.queue), list(parts.state.to_cancel)) == ([], [1])
+
+
+def test_what_is_taken_back_after_all_was_to_be_cancelled_comes_before_the_rest_of_that():
+    parts = Parts()
+    slot = parts.worker(State.BUSY, 1, ahead=(2, 3))
+    parts.add_task(4, queued=True)
+    tasks = parts.tasks()
+    tasks.cancel_unbegun()
+    tasks.requeue_ahead(slot, 2)
+    assert list(parts.state.to_cancel) == [2, 3, 4]
+
+
+def test_a_task_is_tried_again_though_others_are_being_cancelled():
+    parts = Parts(retries=1, retry_backoff=0.0)
+    parts.worker(State.BUSY, 1)
+    tasks = parts.tasks()
+    tasks.cancel_unbegun()
+    tasks.retry(1, 1.0)
+    assert (list(parts.queue), list(parts.state.to_cancel)) == ([1], [])
 
 
 def test_an_attempt_has_the_timers_and_the_deadline_of_its_policy():
@@ -143,6 +209,7 @@ def test_no_attempt_follows_where_nobody_wants_it(why):
 def test_after_the_pause_a_task_waits_behind_the_others():
     parts = Parts(retries=1)
     parts.add_task(1)
+    parts.state.delayed.add(1, 0)
     parts.add_task(2, queued=True)
     parts.tasks().on_retry_due(1, 2.0)
     assert list(parts.queue) == [2, 1]

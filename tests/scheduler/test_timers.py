@@ -103,4 +103,4 @@ def test_all_that_is_waited_for_of_a_worker_is_cancelled_and_nothing_of_a_task_w
         timers.set((timer, 1), 1.0)
     timers.cancel_worker(1)
     left = {timer for timer in Timer if (timer, 1) in timers}
-    assert left == {Timer.DEADLINE, Timer.RETRY, Timer.MEMORY, Timer.TEMPLATE, Timer.BALANCE}
+    assert left == {Timer.DEADLINE, Timer.RETRY, Timer.MEMORY, Timer.TEMPLATE, Timer.BALANCE, Timer.CANCEL}

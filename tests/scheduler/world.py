@@ -67,6 +67,7 @@ class FakeTask:
         self.deaths = 0
         self.read = False  # in the attempt that was granted last
         self.kill_asked = False
+        self.condemned = False  # it waited when all that waited was to be cancelled
         self.resolved: str | None = None
 
 
@@ -129,6 +130,22 @@ class World:
                 self.at_once(event)
         self.check()
         return True
+
+    def cancel(self, number: int) -> None:
+        """Cancel a task, by the short way if that is open."""
+        if self.machine.cancel(number):
+            self.seen["cancelled the short way"] += 1
+            self.doing = []
+            self.resolve(number, "cancelled")
+            self.check()
+        else:
+            self.happen(ev.Cancelled(number))
+
+    def condemn(self) -> None:
+        """Note which tasks no worker may get any more, because what waits is to be cancelled."""
+        self.cancelling = True
+        for number in (*self.machine.queue, *self.machine.delayed):
+            self.tasks[number].condemned = True
 
     def hear(self, worker: FakeWorker) -> None:
         """Take the next thing that a worker wrote."""
@@ -284,6 +301,7 @@ class World:
         assert not task.resolved
         assert not task.read, "an attempt that may have run was sent again"
         assert not task.kill_asked, "a task that was to be killed was sent again"
+        assert not task.condemned, "a task that was to be cancelled was sent"
         assert action.attempt == task.attempts <= task.policy.retries + 1
         if self.decline_next and not task.begun:
             self.decline_next = False
@@ -310,6 +328,7 @@ class World:
             assert not task.resolved
             assert not task.read
             assert not task.kill_asked
+            assert not task.condemned
         worker.channel += action.tasks
         worker.tokens += len(action.tasks)
 
@@ -393,7 +412,7 @@ class World:
             assert isinstance(self.event, (ev.Died, ev.Tick))
         else:
             assert self.within_rights(cause, task.policy)
-        if isinstance(self.event, ev.Died):
+        if isinstance(self.event, ev.Died) and cause is not Cause.SHUTDOWN:
             assert isinstance(before[-1], do.ReportDeath)
             assert before[-1].task == action.task, "a death failed a task that was not in the worker"
         self.resolve(action.task, "failed")
@@ -450,7 +469,9 @@ class World:
         assert not queued & running
         prefetched = set(machine.prefetched)
         assert not prefetched & (queued | running)
-        assert queued | running | prefetched <= set(machine.tasks)
+        places = [queued, running, prefetched, set(machine.delayed), set(machine.to_cancel)]
+        assert set().union(*places) == set(machine.tasks)
+        assert sum(map(len, places)) == len(machine.tasks), "a task is in two places"
         assert prefetched == {number for slot in machine.slots for number in slot.ahead}
         assert set(machine.tasks) <= set(self.tasks)
         done = {number for number, task in self.tasks.items() if task.resolved}
