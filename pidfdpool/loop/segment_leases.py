@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from pidfdpool.loop.segment_account import ResultLease, TaskSegments
 from pidfdpool.scheduler.states import State
-from pidfdpool.serialization import payload
+from pidfdpool.serialization import named_calls, payload
 from pidfdpool.serialization.out_of_band import OutOfBandPickle
 from pidfdpool.transport import framing
 from pidfdpool.transport.segments import THRESHOLD, layout, memory
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pidfdpool.loop.backpressure import Admission
+    from pidfdpool.loop.held_arguments import Call
     from pidfdpool.loop.links import WorkerLink
     from pidfdpool.loop.task import Task
     from pidfdpool.scheduler.machine import Machine
@@ -107,15 +108,17 @@ class SegmentLeases:
 
     # ---- calls ---------------------------------------------------------------------------------------------
 
-    def pickled(self, value: object, shared: payload.SharedMain | None) -> list[Buffer]:
+    def pickled(self, call: Call, shared: payload.SharedMain | None) -> list[Buffer]:
         """Return the payload of a call, in a segment if it is large. Without the lock.
 
         Raises:
             Exception: as `payload.dumps`.
         """
         if self.expecting:
-            return self.dump(value, shared)
-        buffers = payload.dumps(value, shared)
+            return self.dump(call, shared)
+        function, arguments, keywords = call
+        named = None if keywords else named_calls.dumps(function, arguments)
+        buffers: list[Buffer] = payload.dumps(call, shared) if named is None else [named]
         return self.stage(buffers) if len(buffers[0]) >= THRESHOLD else buffers
 
     def stage(self, buffers: list[Buffer]) -> list[Buffer]:

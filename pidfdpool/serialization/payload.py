@@ -22,7 +22,7 @@ from contextlib import suppress
 from functools import partial
 
 from pidfdpool.process import describe
-from pidfdpool.serialization import exception_chains, importable, picklers, plain_data
+from pidfdpool.serialization import exception_chains, importable, named_calls, picklers, plain_data
 from pidfdpool.typed import Protocol
 
 TYPE_CHECKING = False
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 CLASS_BY_VALUE = b"_class_setstate"  # in the pickle of a class that travels by value
 
 
-# `namespaces.NEEDS_SCRIPT` and the highest such mark, here so that `namespaces` need not be loaded
-_NEEDS_SCRIPT = HIGHEST_MARK = 1
+_NEEDS_SCRIPT = 1  # `namespaces.NEEDS_SCRIPT`, here so that `namespaces` need not be loaded
+HIGHEST_MARK = named_calls.MARK  # no pickle ends with a byte up to this one
 
 
 class Sink(Protocol):
@@ -125,10 +125,9 @@ def dumps(value: object, shared: SharedMain | None = None, resources: ResourceRe
             return [data]  # the pickle names no global, or none that matters
         # If even "main__" is not there, neither of the two names is, and one search was enough.
         if b"main__" not in data or (b"__main__" not in data and b"__mp_main__" not in data):
-            unimportable = importable.unimportable_modules()
             return [
                 _by_reference_or_value(data, value, shared, resources)
-                if unimportable and _mentions_any(data, unimportable)
+                if importable.mentions_unimportable(data)
                 else data
             ]
         if shared is not None and not isinstance(shared, ReceivedMain):
@@ -167,6 +166,8 @@ def needs_script(buffers: Sequence[Any]) -> bool:
 
 
 def _load(data: Buffer, out_of_band: Sequence[Buffer] = ()) -> Any:
+    if data[-1] == named_calls.MARK:
+        return named_calls.loads(data)
     if data[-1] <= HIGHEST_MARK:
         # No pickle ends with such a byte; payloads of `script_calls` do. `namespaces` is loaded only in processes
         # that get one.
@@ -266,15 +267,6 @@ def dumps_by_reference(
     pickler.shared = shared
     pickler.dump(value)
     return stream.getvalue()
-
-
-def _mentions_any(data: bytes, modules: tuple[ModuleType, ...]) -> bool:
-    return any(encoded_name(module) in data for module in modules)
-
-
-def encoded_name(module: ModuleType) -> bytes:
-    """Return a module's name as it stands in a pickle."""
-    return module.__name__.encode("utf-8", "replace")
 
 
 def _by_reference_or_value(
