@@ -80,8 +80,10 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     _attempt = 0
     _started_at: float | None = None
 
-    def __init__(self) -> None:
-        """Make a pending future. The fields of the base class are made at their first access."""
+    if not TYPE_CHECKING:  # for type checkers it has the signature of the base class
+        # Not that of the base class: all fields are made at their first access. A method of ours would be one call
+        # more for each task.
+        __init__ = object.__init__
 
     if not TYPE_CHECKING:  # for type checkers it stays an attribute, which as_completed() asks for
 
@@ -254,7 +256,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         """Set the pool that is asked to cancel or kill the task, until the future is resolved."""
         self._pool = pool
         self._number = number
-        self._cancel_kills = cancel_kills
+        if cancel_kills:
+            self._cancel_kills = True
 
     def _note_attempt(self, worker: tuple[int, int, int | None], attempt: int, at: float) -> None:
         """Note the worker that gets the task."""
@@ -293,7 +296,9 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             return
         condition = self.__dict__.setdefault("_own_condition", _NO_WAITERS)
         if condition is _NO_WAITERS:
-            self._result, self._exception = result, error
+            if error is not None:
+                self._exception = error
+            self._result = result
             self._state = _FINISHED
         else:
             with condition:

@@ -34,10 +34,14 @@ if TYPE_CHECKING:
     from pidfdpool.serialization.picklers import ResourceReducers
     from pidfdpool.transport.framing import Buffer
 
+NONE = pickle.dumps(None, picklers.PROTOCOL)  # the result of many tasks
+_SCALARS = frozenset(
+    {type(None), bool, int, float, str, bytes}
+)  # no reducer is asked for these, and they name nothing
 CLASS_BY_VALUE = b"_class_setstate"  # in the pickle of a class that travels by value
 
 
-_NEEDS_SCRIPT = 1  # `namespaces.NEEDS_SCRIPT`, here so that `namespaces` need not be loaded
+NEEDS_SCRIPT = 1  # `namespaces.NEEDS_SCRIPT`, here so that `namespaces` need not be loaded
 HIGHEST_MARK = named_calls.MARK  # no pickle ends with a byte up to this one
 
 
@@ -117,6 +121,8 @@ def dumps(value: object, shared: SharedMain | None = None, resources: ResourceRe
     Raises:
         Exception: whatever the object's own reduction raised, most often pickle.PicklingError and TypeError.
     """
+    if type(value) in _SCALARS:
+        return [NONE if value is None else pickle.dumps(value, picklers.PROTOCOL)]
     try:
         data = picklers.dumps(value) if resources is None else resources.dumps(value)
         if picklers.STACK_GLOBAL not in data or (
@@ -160,9 +166,9 @@ def loads(buffers: Sequence[Buffer]) -> Any:
 def needs_script(buffers: Sequence[Any]) -> bool:
     """Return whether a worker can rebuild this payload only after it has run the host's script again."""
     if type(buffers) is list:
-        return bool(buffers[0][-1] == _NEEDS_SCRIPT)
+        return bool(buffers[0][-1] == NEEDS_SCRIPT)
     # The payload lies in a segment. Its buffers are not here, but its last byte is.
-    return bool(getattr(buffers, "last_byte", buffers[0][-1]) == _NEEDS_SCRIPT)
+    return bool(getattr(buffers, "last_byte", buffers[0][-1]) == NEEDS_SCRIPT)
 
 
 def _load(data: Buffer, out_of_band: Sequence[Buffer] = ()) -> Any:
@@ -197,7 +203,7 @@ def load_result(buffers: Sequence[Buffer]) -> Any:
     # A payload in a segment contains no class by value: see `out_of_band` and `worker.leased_segments`. In other
     # payloads a class needs STACK_GLOBAL, and to search for one byte is much quicker than for a name.
     if type(data) is memoryview or picklers.STACK_GLOBAL not in data or CLASS_BY_VALUE not in data:
-        return loads(buffers)
+        return pickle.loads(data) if data[-1] > HIGHEST_MARK and len(buffers) == 1 else _load(data, buffers[1:])
     return _load_guarding(buffers[0], buffers[1:])
 
 
