@@ -99,7 +99,7 @@ def _take_answers(core: Decisions, link: WorkerLink, frames: list[Frame], at: in
     leads = outbox.in_leader
     try:
         for task in taken:
-            if leads and outbox.must_leave(task.future):
+            if leads and (outbox.left or task.future._has_callbacks()):  # as `must_leave`
                 break
             deliver(undelivered, task)
             delivered += 1
