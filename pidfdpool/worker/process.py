@@ -323,7 +323,7 @@ class Worker:
             del data
             state.activity = None
             frame.buffers.clear()
-            result = function(*arguments, **keywords) if keywords else function(*arguments)
+            result = function(*arguments, **keywords)
             del function, arguments, keywords
             if os.getpid() != self._pid:
                 self._exit_forked_child()
