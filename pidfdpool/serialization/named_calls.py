@@ -82,7 +82,9 @@ def _names_nothing_special(data: bytes, arguments: tuple[Any, ...]) -> bool:
 def _ending_of(function: FunctionType) -> tuple[str, str, bytes] | None:
     """Return the names of a function and what ends its calls; None: workers do not find it by them."""
     module_name, name = function.__module__, function.__qualname__
-    if type(module_name) is not str or type(name) is not str or "." in name or ":" in name:
+    if type(module_name) is not str or type(name) is not str:
+        return None
+    if "main__" in module_name or "." in name or ":" in name:
         return None
     module = _modules.get(module_name)
     if type(module) is not ModuleType or module.__dict__.get(name) is not function:
