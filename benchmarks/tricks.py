@@ -152,6 +152,11 @@ TRICKS = tuple(
             patches=(Patch("pidfdpool.serialization.picklers", "_MAX_KEPT", -1),),
         ),
         Trick(
+            "named-calls",
+            "calls sent by the function's name",
+            patches=(Patch("pidfdpool.serialization.named_calls", "dumps", _nobody),),
+        ),
+        Trick(
             "plain",
             "passing over what is plain",
             patches=(Patch("pidfdpool.serialization.plain_data", "is_plain", _never),),

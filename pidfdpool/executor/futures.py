@@ -81,10 +81,11 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     _attempt = 0
     _started_at: float | None = None
 
-    def __init__(self) -> None:
-        """Make a pending future. The fields of the base class are made at their first access."""
+    if not TYPE_CHECKING:
+        # All fields are made at their first access. An empty method of ours would be one call more for each task.
+        __init__ = object.__init__
 
-    if not TYPE_CHECKING:  # for type checkers it stays an attribute, which as_completed() asks for
+        # For type checkers it stays an attribute, which as_completed() asks for.
 
         @property
         def _condition(self) -> interruptible.Condition:
@@ -229,10 +230,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         return True
 
     def __repr__(self) -> str:
-        """Show state, type of the outcome, task and worker. Takes no lock.
-
-        The name of the function is shown until the task is done. After that it is not stored any more.
-        """
+        """Show state, type of the outcome, task, until it is done its function, and worker. Takes no lock."""
         parts = [f"state={self._state.partition('_')[0].lower()}"]
         if self._state == _FINISHED:
             failed = self._exception is not None
@@ -259,7 +257,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         """Set the pool that is asked to cancel or kill the task, until the future is resolved."""
         self._pool = pool
         self._number = number
-        self._cancel_kills = cancel_kills
+        if cancel_kills:
+            self._cancel_kills = True
 
     def _note_attempt(self, worker: tuple[int, int, int | None], attempt: int, at: float) -> None:
         """Note the worker that gets the task."""
@@ -298,7 +297,9 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             return
         condition = self.__dict__.setdefault("_own_condition", _NO_WAITERS)
         if condition is _NO_WAITERS:
-            self._result, self._exception = result, error
+            if error is not None:
+                self._exception = error
+            self._result = result
             self._state = _FINISHED
         else:
             with condition:

@@ -79,11 +79,6 @@ def add_pool(pool: Pool) -> None:
         _pools.add(pool)
 
 
-def is_exiting() -> bool:
-    """Return whether the interpreter is shutting down."""
-    return _exiting
-
-
 def check_not_exiting() -> None:
     """Raise RuntimeError, with the standard library's text, once the interpreter is shutting down."""
     if _exiting:
@@ -96,6 +91,13 @@ def detect_fork() -> None:
         with _fork_locks.setdefault(os.getpid(), threading.RLock()):
             if os.getpid() != _owner:
                 _after_fork_in_child()
+
+
+def is_usable() -> bool:
+    """Return whether tasks may be submitted: the interpreter is not shutting down. Detects a fork, too."""
+    if os.getpid() != _owner:  # as `detect_fork`
+        detect_fork()
+    return not _exiting
 
 
 def _at_exit() -> None:

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import process
 from functools import partial
 from multiprocessing.context import BaseContext
-from types import TracebackType
+from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack
 
 import pidfdpool
@@ -34,6 +34,7 @@ from pidfdpool.loop.snapshots import Stats, WorkerInfo
 from pidfdpool.loop.task import nameable, unwrapped
 from pidfdpool.scheduler.policy import Policy, PoolOptions, TaskOptions, check_names
 from pidfdpool.scheduler.states import Phase, State
+from pidfdpool.serialization import picklers
 from pidfdpool.template.recipe import Recipe
 from pidfdpool.worker import rebuild_guard
 
@@ -345,7 +346,9 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
             recipient._begin()
             recipient._resolve(None, describe_pickling_error(error, fn, args, kwargs, pool.recipe.shared_main))
             return
-        pool.submit(recipient, buffers, nameable(fn), policy, held_arguments.held(call, buffers), wait=wait)
+        simple = type(fn) is FunctionType and not (args or kwargs or picklers.shared_resources)
+        held = None if simple else held_arguments.held(call, buffers)
+        pool.submit(recipient, buffers, fn if simple else nameable(fn), policy, held, wait=wait)
 
     def _sizes_chunks(self) -> bool:
         return self._policy.sizes_chunks and getattr(self.submit, "__func__", None) is _OWN_SUBMIT
@@ -363,10 +366,8 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
 
     def _open_pool(self) -> Pool:
         """Return the pool, which is made at the first use in each process. Raises if it cannot be used."""
-        lifecycle.detect_fork()
-        pool = self._pool
-        accepts = not (self._shut_down or lifecycle.is_exiting())
-        if accepts and pool is not None and pool.machine.state.phase is Phase.OPEN:
+        usable, pool = lifecycle.is_usable(), self._pool
+        if usable and not self._shut_down and pool is not None and pool.machine.state.phase is Phase.OPEN:
             return pool
         with self._lock:
             pool = self._pool

@@ -112,12 +112,20 @@ class Dispatcher:
 
     def _prefetch(self, action: do.Prefetch) -> None:
         link = self.workers[action.slot]
+        tasks, sizes, pack = self._tasks, self._leases.sizes, framing.OF_ONE.pack
         pieces: list[Buffer] = []
         count = 0
         link.progress.put_tokens(len(action.tasks))
         with suppress(ConnectionError):  # it is dying: its tokens tell that none of these has begun
             for number in action.tasks:
-                task = self._tasks[number]
+                task = tasks[number]
+                buffers = task.buffers
+                if not sizes and type(buffers) is list and len(buffers) == 1 and count < AT_ONCE:
+                    # Nearly all tasks. As below, without the four calls for each, which took half of the time.
+                    data = buffers[0]
+                    pieces += pack(framing.TASK, 1, task.flags, 1, number, len(data)), data
+                    count += 1
+                    continue
                 plain = self._is_plain(task)
                 if pieces and (count == AT_ONCE or not plain):
                     link.post(_joined(pieces))

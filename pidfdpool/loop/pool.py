@@ -101,11 +101,11 @@ class Pool:
         Where there are many tasks, most just have to wait; where there is one at a time, a worker is idle.
         """
         core = self.core
-        if task.policy.max_pending is not None or core.is_reentered:
+        if self._policy.max_pending is not None or core.lock._is_owned():  # as `is_reentered`
             return False
         if interruptible.handlers_may_raise() and core.defers:  # the first says no most cheaply, for each task
             return False
-        number, heavy = task.number, task.heavy
+        number, heavy = task.number, type(task.buffers) is not list  # as `Task.heavy`
         try:
             with core.lock:
                 machine, now = self.machine, time.monotonic()

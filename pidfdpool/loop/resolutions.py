@@ -19,7 +19,8 @@ from pidfdpool.loop.death_reports import DeathReports, Evidence
 from pidfdpool.loop.outcomes import Outcome
 from pidfdpool.process import safe_logging
 from pidfdpool.scheduler import actions as do
-from pidfdpool.transport.framing import Frame
+from pidfdpool.serialization import payload
+from pidfdpool.transport.framing import RESULT, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,6 +120,7 @@ class Resolver:
 
 
 NO_BUFFERS: list[Buffer] = []
+_OF_NONE: list[Buffer] = [payload.NONE]
 
 
 class Delivery:
@@ -161,7 +163,9 @@ def deliver(undelivered: dict[int, Task], task: Task) -> None:
         return
     verdict, future = task.verdict, task.future
     kind = type(verdict)
-    if kind is Frame or kind is Outcome:
+    if kind is Frame and verdict.buffers == _OF_NONE and verdict.kind == RESULT:  # type: ignore[union-attr]
+        future._resolve(None, None)  # so many tasks return nothing that to rebuild it took 6 % of the host's work
+    elif kind is Frame or kind is Outcome:
         result: Any = None
         error: BaseException | None
         try:

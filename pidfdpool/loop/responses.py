@@ -35,7 +35,10 @@ def handle_frames(core: Decisions, link: WorkerLink, frames: list[Frame]) -> Non
     """Take everything that came in one read, in its order."""
     fault: framing.ProtocolError | None = None
     for index, frame in enumerate(frames):
-        if frame.kind in OUTCOMES and _is_about_segments(frame):
+        # Written out: it is asked for each answer.
+        if (frame.slot & framing.SEGMENT_FLAGS or (frame.buffers and len(frame.buffers[0]) >= THRESHOLD)) and (
+            frame.kind in OUTCOMES
+        ):
             try:
                 core.leases.settle(link, frame)
             except framing.ProtocolError as error:
@@ -59,10 +62,6 @@ def reject_worker(core: Decisions, link: WorkerLink, fault: framing.ProtocolErro
     core.handle(ev.ProtocolViolated(link.slot, link.generation, str(fault)))
 
 
-def _is_about_segments(frame: Frame) -> bool:
-    return bool(frame.slot & framing.SEGMENT_FLAGS or (frame.buffers and len(frame.buffers[0]) >= THRESHOLD))
-
-
 def _take_answers(core: Decisions, link: WorkerLink, frames: list[Frame], at: int) -> int:
     """Take the outcomes from the frame at this place on; return the place of the first that goes the long way."""
     taken: list[Task] = []
@@ -78,7 +77,7 @@ def _take_answers(core: Decisions, link: WorkerLink, frames: list[Frame], at: in
                 frame.kind != framing.RESULT and (frame.kind != framing.ERROR or task.policy.retries)
             ):
                 break
-            answers.append((frame.value, framing.decode_duration(frame.slot)))
+            answers.append((frame.value, (frame.slot >> 4) * framing.TICK))  # as `decode_duration`
         count = core.machine.take_answers(slot, generation, answers, time.monotonic())
         if not count:
             return at
@@ -100,7 +99,7 @@ def _take_answers(core: Decisions, link: WorkerLink, frames: list[Frame], at: in
     leads = outbox.in_leader
     try:
         for task in taken:
-            if leads and outbox.must_leave(task.future):
+            if leads and (outbox.left or task.future._has_callbacks()):  # as `must_leave`
                 break
             deliver(undelivered, task)
             delivered += 1

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from pidfdpool.loop.segment_account import ResultLease, TaskSegments
 from pidfdpool.scheduler.states import State
-from pidfdpool.serialization import payload
+from pidfdpool.serialization import named_calls, payload
 from pidfdpool.serialization.out_of_band import OutOfBandPickle
 from pidfdpool.transport import framing
 from pidfdpool.transport.segments import THRESHOLD, layout, memory
@@ -113,18 +113,20 @@ class SegmentLeases:
 
     # ---- calls ---------------------------------------------------------------------------------------------
 
-    def pickled(self, value: Call, shared: payload.SharedMain | None) -> list[Buffer]:
+    def pickled(self, call: Call, shared: payload.SharedMain | None) -> list[Buffer]:
         """Return the payload of a call, in a segment if it is large. Without the lock.
 
         Raises:
             Exception: as `payload.dumps`.
         """
         if self.expecting:
-            return self.dump(value, shared)
-        for argument in value[1]:
+            return self.dump(call, shared)
+        function, arguments, keywords = call
+        for argument in arguments:
             if type(argument) is bytes and len(argument) >= THRESHOLD:
-                return self.dump(value, shared)
-        buffers = payload.dumps(value, shared)
+                return self.dump(call, shared)
+        named = None if keywords else named_calls.dumps(function, arguments)
+        buffers: list[Buffer] = payload.dumps(call, shared) if named is None else [named]
         return self.stage(buffers) if len(buffers[0]) >= THRESHOLD else buffers
 
     def stage(self, buffers: list[Buffer]) -> list[Buffer]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.process import describe
 from pidfdpool.serialization import kept_definitions, payload
+from pidfdpool.serialization.payload import NEEDS_SCRIPT
 from pidfdpool.transport import framing
 from pidfdpool.typed import Protocol
 
@@ -82,7 +83,9 @@ class Task:
         held: object = None,
     ) -> None:
         # Only to a worker that has what running the host's script again makes.
-        self.needs_script: bool = payload.needs_script(buffers) or (type(what) is Chunk and what.of_script)
+        self.needs_script: bool = (
+            buffers[0][-1] == NEEDS_SCRIPT if type(buffers) is list else payload.needs_script(buffers)
+        ) or (type(what) is Chunk and what.of_script)
         self.flags = framing.NEEDS_SCRIPT if self.needs_script else 0
         if not policy.kill_descendants:
             self.flags |= framing.SPARE_DESCENDANTS

@@ -313,11 +313,15 @@ def _renew_buffer(buffer: Any) -> bool:
 
 def flush_output() -> None:
     """Flush standard output and standard error. Errors of streams that are closed, broken or replaced are ignored."""
-    for stream in (sys.stdout, sys.stderr):
-        try:  # noqa: SIM105  runs after every task, and `suppress` takes longer than the rest
-            stream.flush()
-        except Exception:
-            pass
+    # Runs after every task: a loop, or `suppress`, would take longer than the rest.
+    try:  # noqa: SIM105
+        sys.stdout.flush()
+    except Exception:
+        pass
+    try:  # noqa: SIM105
+        sys.stderr.flush()
+    except Exception:
+        pass
 
 
 def start_faulthandler() -> None:

@@ -88,7 +88,8 @@ def handlers_are_called() -> bool:
 
 def handlers_may_raise() -> bool:
     """Return whether signal handlers may raise and the program continues: at a prompt, or where it uses timers."""
-    return native.is_interactive() or callable(_handler_of(_SIGALRM))
+    # Asked for each task, so `native.is_interactive` is written out.
+    return "ps1" in native.names_in_sys or native.is_told_to_be_interactive or callable(_handler_of(_SIGALRM))
 
 
 def handlers_may_raise_here() -> bool:

@@ -45,8 +45,8 @@ Socket = _socket.socket
 LONGEST_WAIT = 1_000_000.0
 
 _BuiltinFunction = type(len)
-_names_in_sys = vars(sys)
-_is_told_to_be_interactive = bool(sys.flags.interactive)  # by -i
+names_in_sys = vars(sys)
+is_told_to_be_interactive = bool(sys.flags.interactive)  # by -i
 
 _second: dict[str, ModuleType] = {}
 
@@ -255,7 +255,7 @@ def in_subinterpreter() -> bool:
 def is_interactive() -> bool:
     """Return whether this interpreter serves a prompt or a notebook."""
     # Called for each task, and hasattr is slow if there is no such name.
-    return "ps1" in _names_in_sys or _is_told_to_be_interactive
+    return "ps1" in names_in_sys or is_told_to_be_interactive
 
 
 def sleep(seconds: float) -> None:

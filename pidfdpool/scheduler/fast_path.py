@@ -62,7 +62,13 @@ class FastPath:
             return False
         policy = state.policy
         state.tasks[number] = Task(policy, now, heavy)
-        queue.add(number, policy.priority)
+        priority = policy.priority
+        line = queue.lines.get(priority)
+        if line is None:
+            queue.add(number, priority)
+        else:  # as there
+            line[number] = None
+            queue.priority_of[number] = priority
         return True
 
     def hand_over(self, number: int, now: float, heavy: bool = False) -> Slot | None:

@@ -17,20 +17,21 @@ class TaskQueue:
     longer the more priorities there are.)
 
     Attributes:
+        lines: priority -> its tasks, in order. Only a line that exists may be added to from outside.
         priority_of: task -> priority. To be read where the length is needed for each task: `len` of a dict takes
             less time than `__len__` of this class.
     """
 
     def __init__(self) -> None:
-        self._lines: dict[int, OrderedDict[int, None]] = {}  # priority -> its tasks, in order
+        self.lines: dict[int, OrderedDict[int, None]] = {}
         self._priorities: list[int] = []  # of the lines that exist, ascending
         self.priority_of: dict[int, int] = {}
 
     def add(self, task: int, priority: int, *, first: bool = False) -> None:
         """Add a task behind those of its priority; first: before them, because it had its turn already."""
-        line = self._lines.get(priority)
+        line = self.lines.get(priority)
         if line is None:
-            line = self._lines[priority] = OrderedDict()
+            line = self.lines[priority] = OrderedDict()
             bisect.insort(self._priorities, priority)
         line[task] = None
         self.priority_of[task] = priority
@@ -39,12 +40,12 @@ class TaskQueue:
 
     def next(self) -> int:
         """Return the first task. There must be one."""
-        return next(iter(self._lines[self._priorities[-1]]))
+        return next(iter(self.lines[self._priorities[-1]]))
 
     def pop(self) -> int:
         """Remove and return the first task. There must be one."""
         priority = self._priorities[-1]
-        line = self._lines[priority]
+        line = self.lines[priority]
         task, _ = line.popitem(last=False)
         del self.priority_of[task]
         if not line:
@@ -54,13 +55,13 @@ class TaskQueue:
     def remove(self, task: int) -> None:
         """Remove a task, wherever it is. KeyError: it is not in the queue."""
         priority = self.priority_of.pop(task)
-        line = self._lines[priority]
+        line = self.lines[priority]
         del line[task]
         if not line:
             self._close(priority)
 
     def _close(self, priority: int) -> None:
-        del self._lines[priority]
+        del self.lines[priority]
         self._priorities.remove(priority)
 
     def take_all(self, other: TaskQueue) -> None:
@@ -72,7 +73,7 @@ class TaskQueue:
             for task in other:
                 self.add(task, other.priority_of[task])
         else:
-            self._lines, self._priorities, self.priority_of = other._lines, other._priorities, other.priority_of
+            self.lines, self._priorities, self.priority_of = other.lines, other._priorities, other.priority_of
         other.clear()
 
     def clear(self) -> None:
@@ -87,4 +88,4 @@ class TaskQueue:
 
     def __iter__(self) -> Iterator[int]:
         for priority in reversed(self._priorities):
-            yield from self._lines[priority]
+            yield from self.lines[priority]

@@ -38,6 +38,17 @@ def unimportable_modules() -> tuple[ModuleType, ...]:
     return _unimportable
 
 
+def mentions_unimportable(data: bytes) -> bool:
+    """Return whether the name of a module that no other process could import occurs in a pickle."""
+    modules = unimportable_modules()
+    return bool(modules) and any(encoded_name(module) in data for module in modules)
+
+
+def encoded_name(module: ModuleType) -> bytes:
+    """Return a module's name as it stands in a pickle."""
+    return module.__name__.encode("utf-8", "replace")
+
+
 def _find_unimportable() -> list[ModuleType]:
     places = set(sys.path)
     found = []

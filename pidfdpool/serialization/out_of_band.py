@@ -64,7 +64,7 @@ class OutOfBandPickle:
                 return
             by_name = not (self.mentions(b"__main__") or self.mentions(b"__mp_main__"))
             if by_name and not any(
-                self.mentions(payload.encoded_name(module)) for module in importable.unimportable_modules()
+                self.mentions(importable.encoded_name(module)) for module in importable.unimportable_modules()
             ):
                 return
             if by_name:

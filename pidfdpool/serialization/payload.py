@@ -22,7 +22,7 @@ from contextlib import suppress
 from functools import partial
 
 from pidfdpool.process import describe
-from pidfdpool.serialization import exception_chains, importable, picklers, plain_data
+from pidfdpool.serialization import exception_chains, importable, named_calls, picklers, plain_data
 from pidfdpool.typed import Protocol
 
 TYPE_CHECKING = False
@@ -34,11 +34,15 @@ if TYPE_CHECKING:
     from pidfdpool.serialization.picklers import ResourceReducers
     from pidfdpool.transport.framing import Buffer
 
+NONE = pickle.dumps(None, picklers.PROTOCOL)  # the result of many tasks
+_SCALARS = frozenset(
+    {type(None), bool, int, float, str, bytes}
+)  # no reducer is asked for these, and they name nothing
 CLASS_BY_VALUE = b"_class_setstate"  # in the pickle of a class that travels by value
 
 
-# `namespaces.NEEDS_SCRIPT` and the highest such mark, here so that `namespaces` need not be loaded
-_NEEDS_SCRIPT = HIGHEST_MARK = 1
+NEEDS_SCRIPT = 1  # `namespaces.NEEDS_SCRIPT`, here so that `namespaces` need not be loaded
+HIGHEST_MARK = named_calls.MARK  # no pickle ends with a byte up to this one
 
 
 class Sink(Protocol):
@@ -117,6 +121,8 @@ def dumps(value: object, shared: SharedMain | None = None, resources: ResourceRe
     Raises:
         Exception: whatever the object's own reduction raised, most often pickle.PicklingError and TypeError.
     """
+    if type(value) in _SCALARS:
+        return [NONE if value is None else pickle.dumps(value, picklers.PROTOCOL)]
     try:
         data = picklers.dumps(value) if resources is None else resources.dumps(value)
         if picklers.STACK_GLOBAL not in data or (
@@ -125,10 +131,9 @@ def dumps(value: object, shared: SharedMain | None = None, resources: ResourceRe
             return [data]  # the pickle names no global, or none that matters
         # If even "main__" is not there, neither of the two names is, and one search was enough.
         if b"main__" not in data or (b"__main__" not in data and b"__mp_main__" not in data):
-            unimportable = importable.unimportable_modules()
             return [
                 _by_reference_or_value(data, value, shared, resources)
-                if unimportable and _mentions_any(data, unimportable)
+                if importable.mentions_unimportable(data)
                 else data
             ]
         if shared is not None and not isinstance(shared, ReceivedMain):
@@ -161,12 +166,14 @@ def loads(buffers: Sequence[Buffer]) -> Any:
 def needs_script(buffers: Sequence[Any]) -> bool:
     """Return whether a worker can rebuild this payload only after it has run the host's script again."""
     if type(buffers) is list:
-        return bool(buffers[0][-1] == _NEEDS_SCRIPT)
+        return bool(buffers[0][-1] == NEEDS_SCRIPT)
     # The payload lies in a segment. Its buffers are not here, but its last byte is.
-    return bool(getattr(buffers, "last_byte", buffers[0][-1]) == _NEEDS_SCRIPT)
+    return bool(getattr(buffers, "last_byte", buffers[0][-1]) == NEEDS_SCRIPT)
 
 
 def _load(data: Buffer, out_of_band: Sequence[Buffer] = ()) -> Any:
+    if data[-1] == named_calls.MARK:
+        return named_calls.loads(data)
     if data[-1] <= HIGHEST_MARK:
         # No pickle ends with such a byte; payloads of `script_calls` do. `namespaces` is loaded only in processes
         # that get one.
@@ -191,7 +198,7 @@ def load_result(buffers: Sequence[Buffer]) -> Any:
     # A payload in a segment contains no class by value: see `out_of_band` and `worker.leased_segments`. In other
     # payloads a class needs STACK_GLOBAL, and to search for one byte is much quicker than for a name.
     if type(data) is memoryview or picklers.STACK_GLOBAL not in data or CLASS_BY_VALUE not in data:
-        return loads(buffers)
+        return pickle.loads(data) if data[-1] > HIGHEST_MARK and len(buffers) == 1 else _load(data, buffers[1:])
     return _load_guarding(buffers[0], buffers[1:])
 
 
@@ -261,15 +268,6 @@ def dumps_by_reference(
     pickler.shared = shared
     pickler.dump(value)
     return stream.getvalue()
-
-
-def _mentions_any(data: bytes, modules: tuple[ModuleType, ...]) -> bool:
-    return any(encoded_name(module) in data for module in modules)
-
-
-def encoded_name(module: ModuleType) -> bytes:
-    """Return a module's name as it stands in a pickle."""
-    return module.__name__.encode("utf-8", "replace")
 
 
 def _by_reference_or_value(

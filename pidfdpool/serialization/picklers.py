@@ -65,42 +65,29 @@ class _Tables:
     """
 
     def __init__(self, extra: Table) -> None:
-        self._extra = extra  # multiprocessing's own dictionary, which may still change, as copyreg's may
-        self._snapshot = dict(extra), dict(copyreg.dispatch_table)
+        self.extra = extra  # multiprocessing's own dictionary, which may still change, as copyreg's may
+        self.extra_before, self.registered_before = dict(extra), dict(copyreg.dispatch_table)
         self.dispatch_table: Table = {**copyreg.dispatch_table, **extra}
         self.sharing: Table = {kind: reduce for kind, reduce in extra.items() if not _is_without_effect(reduce)}
         self.without_effect: Table = {**self.dispatch_table, **dict.fromkeys(self.sharing, _raise_shares_resource)}
-        self._idle: list[tuple[pickle.Pickler, list[bytes]]] = []
+        self.idle: list[tuple[pickle.Pickler, _Pieces]] = []
 
     def is_current(self) -> bool:
         """Return whether nobody has registered a reducer since the tables were made."""
-        extra, registered = self._snapshot
-        return extra == self._extra and registered == copyreg.dispatch_table
+        return self.extra_before == self.extra and self.registered_before == copyreg.dispatch_table
 
-    def dumps(self, value: object) -> bytes:
-        """Return the pickle of an object."""
-        try:
-            pickler, pieces = pair = self._idle.pop()
-        except IndexError:
-            target = _Pieces()
-            pickler, pieces = pair = pickle.Pickler(target, PROTOCOL), target.pieces
-            pickler.dispatch_table = self.without_effect
-        pickler.dump(value)
-        # A pickle comes in one piece, unless it is large. A stream would copy it twice.
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if len(data) <= _MAX_KEPT:
-            pickler.clear_memo()
-            pieces.clear()
-            self._idle.append(pair)
-        return data
+    def pickler(self) -> tuple[pickle.Pickler, _Pieces]:
+        """Return a new pickler for `dumps`, and what it writes to."""
+        pieces = _Pieces()
+        pickler = pickle.Pickler(pieces, PROTOCOL)
+        pickler.dispatch_table = self.without_effect
+        return pickler, pieces
 
 
-class _Pieces:
-    """A target for a pickler that keeps the pieces of the pickle as they come."""
+class _Pieces(list[bytes]):
+    """What a pickler writes: mostly one piece. A stream would need three calls more for each pickle."""
 
-    def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-        self.write = self.pieces.append
+    write = list.append
 
 
 _tables: _Tables | None = None
@@ -146,8 +133,28 @@ def dumps(value: object) -> bytes:
         SharesResource: the object shares one; see `ResourceReducers`.
         Exception: whatever its own reduction raised.
     """
-    reducers = _current_tables()
-    return pickle.dumps(value, PROTOCOL) if reducers is None else reducers.dumps(value)
+    tables = _tables
+    if (  # as `is_current`
+        tables is None or tables.extra_before != tables.extra or tables.registered_before != copyreg.dispatch_table
+    ):
+        tables = _current_tables()
+        if tables is None:
+            return pickle.dumps(value, PROTOCOL)
+    idle = tables.idle
+    try:
+        pickler, pieces = pair = idle.pop()
+    except IndexError:
+        pickler, pieces = pair = tables.pickler()
+    pickler.dump(value)
+    if len(pieces) == 1:
+        data = pieces.pop()
+    else:
+        data = b"".join(pieces)
+        pieces.clear()
+    if len(data) <= _MAX_KEPT:
+        pickler.clear_memo()
+        idle.append(pair)
+    return data
 
 
 shared_resources: dict[int, list[Any]] = {}  # by thread: what was shared since the last `pop_shared_resources`

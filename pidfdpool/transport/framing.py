@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Buffer: TypeAlias = bytes | bytearray | memoryview
 
 HEADER = struct.Struct("<BBHIq")
-_OF_ONE = struct.Struct("<BBHIqQ")  # the header and the length of a frame with one buffer, as most have
+OF_ONE = struct.Struct("<BBHIqQ")  # the header and the length of a frame with one buffer, as most have
 _LENGTHS = [struct.Struct(f"<{count}Q") for count in range(256)]
 
 # host -> worker; the worker carries out the first two in the order in which they come
@@ -59,7 +59,7 @@ RESULT_IN_SEGMENT = 2  # the result is in the leased segment; its one buffer is 
 CALL_SEGMENT_FREE = 4  # nobody reads the call's segment any more
 LEASE_NOT_RECEIVED = 8  # the leased segment did not reach the worker
 SEGMENT_FLAGS = 15  # the mask of these flags
-_TICK = 16e-6  # seconds; the unit of the rest of slot
+TICK = 16e-6  # seconds; the unit of the rest of slot
 _MAX_TICKS = 2**12 - 1
 
 DEADLINE = struct.Struct("<d")
@@ -114,12 +114,12 @@ def cookie_bytes(number: int) -> bytes:
 
 def encode_duration(seconds: float) -> int:
     """Return a task's duration in the form in which its answer carries it: in slot, beside the flags."""
-    return min(int(seconds / _TICK) + 1, _MAX_TICKS) << 4
+    return min(int(seconds / TICK) + 1, _MAX_TICKS) << 4
 
 
 def decode_duration(slot: int) -> float:
     """Return a task's duration in seconds: rounded up, and at most 66 ms."""
-    return (slot >> 4) * _TICK
+    return (slot >> 4) * TICK
 
 
 class ProtocolError(Exception):
@@ -149,7 +149,7 @@ def encode(
     """Return the pieces of one frame for a gathering write; the buffers are not copied."""
     count = len(buffers)
     if count == 1:
-        return [_OF_ONE.pack(kind, 1, slot, generation, value, len(buffers[0])), buffers[0]]
+        return [OF_ONE.pack(kind, 1, slot, generation, value, len(buffers[0])), buffers[0]]
     head = HEADER.pack(kind, count, slot, generation, value)
     if not count:
         return [head]
@@ -247,7 +247,7 @@ class Decoder:
         """cookie: the bytes before each frame; whoever does not know them cannot write a frame."""
         self._grammar = grammar
         self._cookie = cookie
-        self._of_one = struct.Struct(f"<{len(cookie)}s{_OF_ONE.format[1:]}")
+        self._of_one = struct.Struct(f"<{len(cookie)}s{OF_ONE.format[1:]}")
         self._header = struct.Struct(f"<{len(cookie)}s{HEADER.format[1:]}")
         self._unparsed = b""
         self._frame: Frame | None = None

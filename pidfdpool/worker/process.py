@@ -21,7 +21,7 @@ from contextlib import suppress
 from pidfdpool.pidfd import prctl
 from pidfdpool.process import exiting, hygiene, native
 from pidfdpool.process.spinning import Spin
-from pidfdpool.serialization import payload, picklers, scripts
+from pidfdpool.serialization import named_calls, payload, picklers, scripts
 from pidfdpool.transport import black_box, frame_rules, framing, tokens
 from pidfdpool.transport.black_box import ANNOUNCED, CLAIMED, LAST_BEGUN, TAKEN_BACK_FROM
 from pidfdpool.transport.channel import Channel
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pidfdpool.worker.mark import Mark
 
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
+_UNUSUAL = framing.HAS_DEADLINE | framing.SPARE_DESCENDANTS | framing.USES_SEGMENTS
 _MAX_KIB = 2**32 - 1  # what the frame has room for
 
 
@@ -234,7 +235,14 @@ class Worker:
     def _answer(self, frame: Frame) -> None:
         """Run a task and write the answer."""
         began = time.monotonic()
-        kind, buffers = self._run_task(frame)
+        if frame.slot & _UNUSUAL or type(frame.buffers) is not list:
+            kind, buffers = self._run_task(frame)
+        else:  # as `_run_task`
+            context.enter(frame.value, frame.generation, None)
+            try:
+                kind, buffers = self._run_call(frame)
+            finally:
+                context.leave()
         if kind == framing.OUTDATED:
             self._send(framing.encode(kind, value=1))
             self._outdated = True
@@ -249,7 +257,13 @@ class Worker:
         elif frame.slot & framing.USES_SEGMENTS:
             slot |= framing.HAS_SEGMENT_FLAGS
         memory = 0 if self._statm is None else self._memory()
-        self._send(framing.encode(kind, slot, memory, frame.value, buffers))
+        if len(buffers) != 1:
+            self._send(framing.encode(kind, slot, memory, frame.value, buffers))
+            return
+        with self._send_lock:  # as `_send`
+            self._channel.send_answer(kind, slot, memory, frame.value, buffers[0])
+        if self._unsent_reasons:
+            self._send_reasons()
 
     def _receive_again(self, number: int) -> Frame:
         """Return the frame of a task when it has arrived for the second time, perhaps behind other frames."""
@@ -301,7 +315,12 @@ class Worker:
         try:
             state.unrelated_threads = rebuild_guard.other_threads() if count_threads() else ()
             state.activity = rebuild_guard.CALL
-            function, arguments, keywords = payload.loads(frame.buffers)
+            data = frame.buffers[0]
+            if data[-1] == named_calls.MARK:
+                function, arguments, keywords = named_calls.loads(data)
+            else:
+                function, arguments, keywords = payload.loads(frame.buffers)
+            del data
             state.activity = None
             frame.buffers.clear()
             result = function(*arguments, **keywords)
@@ -309,7 +328,8 @@ class Worker:
             if os.getpid() != self._pid:
                 self._exit_forked_child()
             dump = self._segments.dump_result if self._segments.expects_large else payload.dumps
-            kind, buffers = framing.RESULT, dump(result, self._shared)
+            kind = framing.RESULT
+            buffers: list[Buffer] = [payload.NONE] if result is None else dump(result, self._shared)
         except scripts.NeedsScript:  # raised while the call is unpickled, so nothing of it has run
             state.activity = None
             return framing.OUTDATED, []

@@ -155,10 +155,10 @@ def test_a_kept_pickler_holds_no_objects():
 def test_a_large_pickler_is_not_kept():
     picklers.dumps("small")
     reducers = picklers._current_tables()
-    assert len(reducers._idle) >= 1
-    reducers._idle.clear()
+    assert len(reducers.idle) >= 1
+    reducers.idle.clear()
     picklers.dumps([Thing(number) for number in range(1000)])
-    assert reducers._idle == []
+    assert reducers.idle == []
 
 
 def test_threads_do_not_share_a_pickler():

@@ -89,7 +89,7 @@ def is_pickling(frame):
 def test_of_pickling_one_frame_of_the_pools_is_kept(pool):
     """It tells that not the task has failed but its result, or its call."""
     text = remote(pool.submit(fail, Unrestorable()).exception(timeout=20))
-    assert [os.path.basename(file) for file, _ in frames(text)] == ["payload.py", os.path.basename(__file__)]
+    assert [os.path.basename(file) for file, _ in frames(text)] == ["named_calls.py", os.path.basename(__file__)]
     text = remote(pool.submit(make_unreducible).exception(timeout=20))
     found = frames(text)
     assert is_pickling(found[0])
