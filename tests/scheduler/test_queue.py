@@ -54,7 +54,7 @@ def test_a_line_that_is_empty_is_forgotten():
     for priority in range(1000):
         waiting.add(priority, priority)
         waiting.remove(priority)
-    assert waiting._lines == {}
+    assert waiting.lines == {}
     assert waiting._priorities == []
 
 
