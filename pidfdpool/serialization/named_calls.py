@@ -43,19 +43,23 @@ def dumps(function: Any, arguments: tuple[Any, ...]) -> bytes | None:
     """
     if type(function) is not FunctionType:
         return None
-    ending = _endings.get(id(function)) or _ending_of(function)
-    if ending is None:
-        return None
-    module_name, name, end = ending
-    module: Any = _modules.get(module_name)
-    if (
-        function.__qualname__ != name
-        or function.__module__ != module_name
-        or type(module) is not ModuleType
-        or module.__dict__.get(name) is not function
-    ):
-        _endings.pop(id(function), None)  # it may be the id of a function that is gone
-        return None
+    end: bytes | None = None
+    known = _endings.get(id(function))
+    if known is not None:
+        module_name, name, end = known
+        module: Any = _modules.get(module_name)
+        if (
+            function.__qualname__ != name
+            or function.__module__ != module_name
+            or type(module) is not ModuleType
+            or module.__dict__.get(name) is not function
+        ):
+            end = None  # it was known of a function that is gone, or this one is not found by its name any more
+            _endings.pop(id(function), None)
+    if end is None:
+        end = _ending_of(function)
+        if end is None:
+            return None
     if not arguments:
         return _NO_ARGUMENTS + end
     if _NUMBERS.issuperset(map(type, arguments)):
@@ -79,8 +83,8 @@ def _names_nothing_special(data: bytes, arguments: tuple[Any, ...]) -> bool:
     return picklers.STACK_GLOBAL not in data or not importable.mentions_unimportable(data)
 
 
-def _ending_of(function: FunctionType) -> tuple[str, str, bytes] | None:
-    """Return the names of a function and what ends its calls; None: workers do not find it by them."""
+def _ending_of(function: FunctionType) -> bytes | None:
+    """Return what ends a function's calls; None: workers do not find it by its name."""
     module_name, name = function.__module__, function.__qualname__
     if type(module_name) is not str or type(name) is not str:
         return None
@@ -97,8 +101,9 @@ def _ending_of(function: FunctionType) -> tuple[str, str, bytes] | None:
         return None
     if len(_endings) >= _MOST_NAMES:
         _endings.clear()
-    ending = _endings[id(function)] = module_name, name, names + bytes((len(names), MARK))
-    return ending
+    end = names + bytes((len(names), MARK))
+    _endings[id(function)] = module_name, name, end
+    return end
 
 
 def loads(data: Buffer) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:

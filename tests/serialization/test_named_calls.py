@@ -129,3 +129,8 @@ def test_many_functions_do_not_pile_up(module):
         exec(f"def f{number}(): pass", vars(module))
         assert named_calls.dumps(vars(module)[f"f{number}"], ()) is not None
     assert len(named_calls._endings) <= named_calls._MOST_NAMES
+
+
+def test_what_was_known_of_another_function_with_the_same_id_does_not_count(module):
+    named_calls._endings[id(module.work)] = module.__name__, "gone", b"named_calls_sample:gone\x17\x02"
+    assert payload.loads([named_calls.dumps(module.work, (1,))]) == (module.work, (1,), {})
