@@ -13,7 +13,7 @@ import pytest
 from pidfdpool import InheritedFutureError, PidfdPoolExecutor, PoolBroken, WorkerCrashed
 from pidfdpool.executor import futures as futures_module
 from pidfdpool.loop import decisions, template_starter
-from pidfdpool.scheduler import tasks
+from pidfdpool.scheduler import events, tasks
 from tests import calls
 from tests.conditions import eventually, in_forked_child, run_python
 
@@ -156,9 +156,11 @@ def test_who_waits_for_a_future_is_told_when_its_slice_is_cancelled(busy):
 
 
 def test_a_callback_may_shut_the_pool_down(busy):
-    busy.running.add_done_callback(lambda _: busy.pool.shutdown(wait=True, cancel_futures=True))
-    assert busy.running.kill()  # its worker is gone when the callback is called, and there is no other
+    other = busy.pool.submit(abs, 1)
+    other.add_done_callback(lambda _: busy.pool.shutdown(wait=True, cancel_futures=True))
+    busy.pool._pool.core.defer(events.TaskKillRequested(other._number))  # so the pool's thread resolves it
     assert busy.is_held.wait(60)
+    busy.release()
     busy.check_all_cancelled()
     assert busy.threads == {"pidfdpool"}
 
