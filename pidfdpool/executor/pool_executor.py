@@ -40,7 +40,6 @@ from pidfdpool.worker import rebuild_guard
 if TYPE_CHECKING:
     from pidfdpool.executor.open_maps import Map
     from pidfdpool.loop.task import Recipient
-    from pidfdpool.serialization import payload
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -349,16 +348,16 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
     def _sizes_chunks(self) -> bool:
         return self._policy.sizes_chunks and getattr(self.submit, "__func__", None) is _OWN_SUBMIT
 
-    def _register_map(self, adaptive_map: Map) -> tuple[int, payload.SharedMain | None]:
+    def _register_map(self, adaptive_map: Map) -> tuple[int, Pool]:
         pool = self._open_pool()
         self._maps.add(adaptive_map)
-        return self._max_workers, pool.recipe.shared_main
+        return self._max_workers, pool
 
     def _finish_maps(self, *, cancel: bool) -> None:
         self._maps.finish(cancel=cancel)
 
-    def _submitter_ref(self) -> Callable[[], PidfdPoolExecutor | None]:
-        return weakref.ref(self)
+    def _submitter_ref(self, lost: Callable[[Any], object] | None = None) -> Callable[[], PidfdPoolExecutor | None]:
+        return weakref.ref(self, lost)
 
     def _open_pool(self) -> Pool:
         """Return the pool, which is made at the first use in each process. Raises if it cannot be used."""
@@ -383,7 +382,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
                     raise RuntimeError("cannot schedule new futures after shutdown")
                 lifecycle.add_pool(pool)
                 self._pool = pool
-                pool.shut_down_with(self)
+                pool.shut_down_with(self, self._maps)
         return pool
 
     def _forget_pool_of_parent(self) -> None:

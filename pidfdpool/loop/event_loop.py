@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pidfdpool.loop import teardown
 from pidfdpool.process import safe_logging
 from pidfdpool.scheduler import events as ev
+from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
     from pidfdpool.loop.decisions import Decisions
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
     from pidfdpool.loop.worker_events import WorkerEvents
 
 _log = logging.getLogger("pidfdpool")
+
+
+RETRY = 0.001  # seconds until a thread is done that submits what an executor has left
+
+
+class Unsubmitted(Protocol):
+    """The calls that an executor has accepted and has not submitted yet."""
+
+    def submit_without_waiting(self) -> bool:
+        """Submit them; False: another thread is doing that."""
 
 
 class EventLoop:
@@ -34,6 +45,7 @@ class EventLoop:
         self._template = template
         self._starter = starter
         self.owner_lost: bool = False  # nobody can submit any more; set without the lock, by the collector
+        self.unsubmitted: Unsubmitted | None = None
 
     def run(self) -> None:
         """Take turns until nothing is left of the pool. In the pool thread."""
@@ -66,8 +78,8 @@ class EventLoop:
             raise core.thread.failure
         core.catch_up()
         self._starter.start_if_wanted()
-        if self.owner_lost:
-            self.owner_lost = False
+        if self.owner_lost and (self.unsubmitted is None or self.unsubmitted.submit_without_waiting()):
+            self.owner_lost, self.unsubmitted = False, None
             core.handle(ev.ShutdownRequested())
         self._template.handle_early_frames()
         now = time.monotonic()
@@ -78,6 +90,8 @@ class EventLoop:
                 deadline = overdue if deadline is None else min(deadline, overdue)
             if core.leases.arena.segments or core.leases.arena.to_unmap:
                 deadline = core.leases.release_idle(now, deadline)
+            if self.owner_lost:
+                deadline = now + RETRY if deadline is None else min(deadline, now + RETRY)
             core.sleeps_until = deadline
             if core.closed:
                 return
