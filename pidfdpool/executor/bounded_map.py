@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from pidfdpool.loop.chunk_calls import Chunk
-    from pidfdpool.loop.pool import Pool
     from pidfdpool.scheduler.policy import Policy
     from pidfdpool.transport.framing import Buffer
 

@@ -102,7 +102,10 @@ class Source:
             self._tasks = iter(())
             self._failure = error
             return None
-        return None if task is None else self._call(task)
+        if task is None:
+            self._tasks = iter(())
+            return None
+        return self._call(task)
 
     def _call(self, task: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         if self.chunked:
@@ -235,9 +238,7 @@ def _chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[Any]:
         chunk = []
 
 
-def _in_order(
-    futures: deque[Future[Any]], deadline: float | None, source: Source, *, more: bool
-) -> Iterator[Any]:
+def _in_order(futures: deque[Future[Any]], deadline: float | None, source: Source, *, more: bool) -> Iterator[Any]:
     try:
         while futures:
             following = source.next() if more else None
