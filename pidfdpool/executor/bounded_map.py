@@ -12,9 +12,10 @@ of them for a chunk. How many that are depends on how long the calls take, as fa
   submitted with fewer only if a worker would be idle, or if the consumer would wait for it.
 
 The consumer submits these chunks, in between two chunks of results. While it gives out the results of one, iterators
-of C do all the work, and their futures have no callbacks. So the consumer reads the channels itself when it waits
-(`loop.leader`), and the pool thread, which would hardly get the interpreter's lock, has nothing to do. Only where more
-is held than the consumer may keep back, a chunk's future has a callback, in which the pool thread submits more.
+of C do all the work. The futures of these chunks have no callbacks. So the consumer reads the channels itself when it
+waits (`loop.leader`), and the pool thread, which would hardly get the interpreter's lock, has nothing to do. Only
+where more is held than the consumer may keep back, a chunk's future has a callback, in which the pool thread submits
+more.
 
 What is held must not be forgotten. It is submitted before the executor or the interpreter shuts down (`submit_rest`).
 If nobody holds the executor any more, the pool's own thread has that done, and no further input is taken.
@@ -22,11 +23,11 @@ If nobody holds the executor any more, the pool's own thread has that done, and 
 
 from __future__ import annotations
 
+import concurrent.futures
 import queue
 import sys
 import time
 from collections import deque
-from concurrent.futures import BrokenExecutor
 from functools import partial
 from itertools import chain, compress, filterfalse, islice, repeat, starmap
 from typing import TYPE_CHECKING, Any
@@ -42,11 +43,11 @@ from pidfdpool.process import interruptible
 from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
-    import concurrent.futures
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import TypeAlias
 
     from pidfdpool.loop.chunk_calls import Chunk
+    from pidfdpool.loop.pool import Pool
     from pidfdpool.scheduler.policy import Policy
     from pidfdpool.transport.framing import Buffer
 
@@ -114,6 +115,7 @@ class BoundedMap:
         self._find_submitter = submitter._submitter_ref(self._permit.end)
         self._policy = submitter._policy
         self._turns = Turns()
+        self._pool: Pool | None = None
         self._submitted = 0  # how many of the calls
         self._stopped = False  # no more calls are to be submitted
         self._left = False  # nobody takes the results any more
@@ -135,13 +137,13 @@ class BoundedMap:
             raise
 
     def _start(self, submitter: Submitter, function: Callable[..., Any]) -> None:
-        workers, self._pool = submitter._register_map(self)
-        self._workers = workers
+        workers, pool = submitter._register_map(self)
+        self._workers, self._pool = workers, pool
         self._max_running = CHUNKS_PER_WORKER * workers  # while chunks are small only because little was measured
         self._largest = max(1, self._buffersize // self._max_running)
         self._pace = Pace(workers)
         self._starting = True
-        self._submission = ChunkSubmission(function, starred=self._starred, pool=self._pool)
+        self._submission = ChunkSubmission(function, starred=self._starred, pool=pool)
         unsent = self._submission.pickle_function()
         if unsent is not None:
             self._enter(unsent, (), 0)
@@ -193,7 +195,7 @@ class BoundedMap:
         elif self._take(1) and self._permit.ended:
             try:
                 submitter._register_map(self)  # raises if nothing can be submitted any more
-            except BrokenExecutor as error:
+            except concurrent.futures.BrokenExecutor as error:
                 self.stop_submitting(error)
             if self._stopped:
                 self._takes = False
@@ -266,7 +268,7 @@ class BoundedMap:
                 self._submission.submit(submit, first, calls, self._enter)
             except Exception as error:
                 self.stop_submitting(error)
-                if consumer and not isinstance(error, BrokenExecutor):
+                if consumer and not isinstance(error, concurrent.futures.BrokenExecutor):
                     raise
         if self._stopped and self._left:
             self._cancel_submitted()
@@ -315,6 +317,8 @@ class BoundedMap:
     def _submit_without_executor(self, chunk: Chunk, *arguments: Any) -> Future[Any]:
         """Submit a chunk to the pool, as an executor would that was collected in the meantime."""
         pool, call = self._pool, unwrapped(chunk, arguments, {})
+        if pool is None:
+            raise concurrent.futures.CancelledError  # the consumer has left meanwhile
         pool.check_open()
         future: Future[Any] = Future()
         buffers = pool.leases.pickled(call, pool.recipe.shared_main)
@@ -439,7 +443,7 @@ class BoundedMap:
     def cancel(self) -> None:
         """Submit and run no more calls. Any thread, at any point: the garbage collector may close the iterator."""
         self.stop_submitting(None)
-        self._left = True
+        self._left, self._pool = True, None  # an exception's traceback may hold this map for long
         self._cancel_submitted()
 
     def _cancel_submitted(self) -> None:
