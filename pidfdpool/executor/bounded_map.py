@@ -9,13 +9,13 @@ of them for a chunk. How many that are depends on how long the calls take, as fa
 * `LONG` seconds or longer: each call is a chunk, and is submitted at once. So no call waits for another, and a death
   costs the one call that ran.
 * Shorter: as many calls as take a few milliseconds, and at most an even share of the buffer, are a chunk. It is
-  submitted with fewer only if a worker would be idle, or if the consumer would wait for it.
+  submitted with fewer only if a worker would be idle, or if the consumer would wait for it. A death costs the results
+  of its chunk: the consumer gets those before the chunk, and then the error, which names the call.
 
 The consumer submits these chunks, in between two chunks of results. While it gives out the results of one, iterators
 of C do all the work. The futures of these chunks have no callbacks. So the consumer reads the channels itself when it
-waits (`loop.leader`), and the pool thread, which would hardly get the interpreter's lock, has nothing to do. Only
-where more is held than the consumer may keep back, a chunk's future has a callback, in which the pool thread submits
-more.
+waits (`loop.leader`), and the pool thread, which would hardly get the interpreter's lock, has nothing to do. Where
+more is held than the consumer may keep back, a callback of a chunk's future has the pool thread submit more.
 
 What is held must not be forgotten. It is submitted before the executor or the interpreter shuts down (`submit_rest`).
 If nobody holds the executor any more, the pool's own thread has that done, and no further input is taken.
@@ -29,11 +29,12 @@ import sys
 import time
 from collections import deque
 from functools import partial
-from itertools import chain, compress, filterfalse, islice, repeat, starmap
+from itertools import chain, repeat, starmap
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.errors import InheritedFutureError
 from pidfdpool.executor import lifecycle, map_chunks
+from pidfdpool.executor.bounded_inputs import Inputs
 from pidfdpool.executor.chunk_sizes import Pace
 from pidfdpool.executor.futures import Future
 from pidfdpool.executor.map_chunks import CHUNKS_PER_WORKER, ChunkSubmission, Turns, UnsentCall, unpack_results
@@ -71,19 +72,6 @@ class Submitter(map_chunks.Submitter, Protocol):
         """
 
 
-class Permit:
-    """Whether the consumer may take inputs without looking further. Ended by any thread, at any point."""
-
-    def __init__(self) -> None:
-        self.ended: bool = False
-        self.left: Any = iter([])  # an iterator with an item for each input that may be taken next
-
-    def end(self, _reference: object = None) -> None:
-        """Have the consumer look around before it takes another input."""
-        self.ended = True
-        self.left.__setstate__(sys.maxsize)  # sets the iterator of a list to its end
-
-
 class BoundedMap:
     """One map: its inputs, the chunks that were submitted, and the results that are not taken yet.
 
@@ -106,12 +94,9 @@ class BoundedMap:
             PoolBroken, RuntimeError: as `submit`.
         """
         self._starred = len(iterables) != 1
-        self._held: list[tuple[Any, ...]] = []
-        # Takes an input, appends it to those that are held, and yields it.
-        self._inputs: Iterator[tuple[Any, ...]] = filterfalse(self._held.append, zip(*iterables, strict=False))
-        self._takes = True  # there may be further inputs, and they are to be taken
-        self._buffersize = buffersize
-        self._permit = Permit()
+        self._inputs = Inputs(iterables)
+        self._held = self._inputs.held
+        self._permit = self._inputs.permit
         self._find_submitter = submitter._submitter_ref(self._permit.end)
         self._policy = submitter._policy
         self._turns = Turns()
@@ -119,6 +104,7 @@ class BoundedMap:
         self._submitted = 0  # how many of the calls
         self._stopped = False  # no more calls are to be submitted
         self._left = False  # nobody takes the results any more
+        self._starting = True  # the constructor is at work
         self._closing = False  # soon nothing can be submitted any more
         self._failure: BaseException | None = None  # what the consumer gets behind the last result
         # Chunks, with the number of their calls and the bytes of these: those whose time was not noted yet.
@@ -130,79 +116,57 @@ class BoundedMap:
         self._entered = 0  # how many chunks there were; changed in a turn only
         self._claimed = 0  # how many of them the consumer has asked for; changed by the consumer only
         try:
-            if self._take(1):
-                self._start(submitter, function)
+            if self._inputs.take(1):
+                self._start(submitter, function, buffersize)
         except BaseException:
             self.cancel()
             raise
 
-    def _start(self, submitter: Submitter, function: Callable[..., Any]) -> None:
-        workers, pool = submitter._register_map(self)
-        self._workers, self._pool = workers, pool
-        self._max_running = CHUNKS_PER_WORKER * workers  # while chunks are small only because little was measured
-        self._largest = max(1, self._buffersize // self._max_running)
-        self._pace = Pace(workers)
-        self._starting = True
-        self._submission = ChunkSubmission(function, starred=self._starred, pool=pool)
+    def _start(self, submitter: Submitter, function: Callable[..., Any], buffersize: int) -> None:
+        self._workers, self._pool = submitter._register_map(self)
+        self._max_running = (
+            CHUNKS_PER_WORKER * self._workers
+        )  # while chunks are small only because little was measured
+        self._largest = max(1, buffersize // self._max_running)
+        self._pace = Pace(self._workers)
+        self._submission = ChunkSubmission(function, starred=self._starred, pool=self._pool)
         unsent = self._submission.pickle_function()
         if unsent is not None:
             self._enter(unsent, (), 0)
             self.stop_submitting(None)
-            self._takes = False
+            self._inputs.go_on = False
             return
-        left, batch = self._buffersize - 1, 1
-        while True:
-            self._submit_held(consumer=False)
-            if not (left and self._takes):
-                break
+        left, batch = buffersize - 1, 1
+        self._submit_held(consumer=False)
+        while left and self._inputs.go_on:
             began = time.monotonic()
-            left -= self._take(min(batch, left))
+            left -= self._inputs.take(min(batch, left))
             # Calls are to run while inputs that are slow to come are waited for.
             batch = batch * 2 if time.monotonic() - began < QUICK else 1
+            self._submit_held(consumer=False)
         self._starting = False
         if self._stopped and self._failure is not None and not self._entered:
             raise self._failure
 
     # ---- inputs --------------------------------------------------------------------------------------------
 
-    def _take(self, count: int) -> int:
-        """Take up to so many inputs; return how many there were. An error of theirs comes behind the results."""
-        taken = 0
-        try:
-            for _ in islice(self._inputs, count):
-                taken += 1
-        except Exception as error:
-            self._end_inputs(error)
-        else:
-            if taken < count:
-                self._end_inputs(None)
-        return taken
-
-    def _end_inputs(self, error: Exception | None) -> None:
-        self._takes = False
-        self._inputs = iter(())  # which keep the last input
-        if error is not None:
-            trace = error.__traceback__
-            # Without the frame of this map, which would hold the map, which holds the error.
-            self._failure = error.with_traceback(None if trace is None else trace.tb_next)
-
     def _take_one(self) -> None:
         """Take the input that is due because a result is asked for."""
         lifecycle.detect_fork()
         submitter = self._find_submitter()
-        if submitter is None or not self._takes:
-            self._takes = False
-        elif self._take(1) and self._permit.ended:
+        if submitter is None or not self._inputs.go_on:
+            self._inputs.go_on = False
+        elif self._inputs.take(1) and self._permit.ended:
             try:
                 submitter._register_map(self)  # raises if nothing can be submitted any more
             except concurrent.futures.BrokenExecutor as error:
                 self.stop_submitting(error)
             if self._stopped:
-                self._takes = False
+                self._inputs.go_on = False
 
     def step(self) -> None:
         """Take the input that is due because a further result of the same chunk is asked for."""
-        if self._takes:
+        if self._inputs.go_on:
             self._take_one()
         if self._held and not self._keeps_back():
             self._submit_held(consumer=True)
@@ -210,7 +174,7 @@ class BoundedMap:
     def _keeps_back(self) -> bool:
         """Return whether what is taken may be held until the next chunk of results is asked for."""
         each = self._pace.seconds
-        return each is not None and each < LONG and self._takes and not self._permit.ended
+        return each is not None and each < LONG and self._inputs.go_on and not self._permit.ended
 
     # ---- for the executor ----------------------------------------------------------------------------------
 
@@ -234,7 +198,7 @@ class BoundedMap:
     def forget_in_forked_child(self) -> None:
         """Stop, in a forked child: the parent goes on with this map."""
         self._turns.forget_in_forked_child()
-        self._takes = False
+        self._inputs.go_on = False
         self.stop_submitting(
             InheritedFutureError("this map was under way when its process was forked: the parent goes on")
         )
@@ -270,7 +234,7 @@ class BoundedMap:
                 self.stop_submitting(error)
                 if consumer and not isinstance(error, concurrent.futures.BrokenExecutor):
                     raise
-        if self._stopped and self._left:
+        if self._left:
             self._cancel_submitted()
 
     def _next_size(self, consumer: bool) -> tuple[int, bool]:
@@ -288,7 +252,7 @@ class BoundedMap:
         if grows and self._count_running() >= self._max_running:
             return 0, False
         listens = self._starting or (more and (grows or not consumer))
-        if held >= size or not self._takes:
+        if held >= size or not self._inputs.go_on:
             return size, listens
         if self._completed is None:
             waits = not self._entries or not self._entries[0].done()
@@ -303,15 +267,15 @@ class BoundedMap:
 
     def _enter(self, entry: Entry, calls: Sequence[Any], size: int) -> None:
         """Have the consumer ask for a chunk. It is the caller's turn."""
-        unsent = isinstance(entry, UnsentCall)
         if not isinstance(entry, UnsentCall):
             self._running[entry] = len(calls), size
         if self._completed is None:
             self._entries.append(entry)
-        elif unsent:
-            self._completed.put(entry)
         self._entered += 1  # not before: the consumer looks at it without a turn
-        if not isinstance(entry, UnsentCall) and (self._listens or self._completed is not None):
+        if isinstance(entry, UnsentCall):
+            if self._completed is not None:
+                self._completed.put(entry)
+        elif self._listens or self._completed is not None:
             entry.add_done_callback(self._chunk_ended)
 
     def _submit_without_executor(self, chunk: Chunk, *arguments: Any) -> Future[Any]:
@@ -349,6 +313,7 @@ class BoundedMap:
 
         When it is closed, and when a call fails, the chunks that no worker has begun are cancelled.
         """
+        inputs = self._inputs
         try:
             while (taken := self._next_results(deadline)) is not None:
                 results, error = taken
@@ -359,18 +324,16 @@ class BoundedMap:
                 # Keeps no reference to a result that is given.
                 while results:
                     count = len(results)
-                    if not self._takes:
+                    if not inputs.go_on:
                         yield from starmap(results.pop, repeat((), count))
                     elif self._keeps_back():
                         try:
-                            yield from self._while_taking(results)
+                            yield from inputs.give_while_taking(results)
                         except Exception as raised:
-                            if not self._input_has_raised(count, count - len(results)):
+                            if not inputs.note_end(count, len(results), raised):
                                 raise  # it was thrown into this iterator
-                            self._end_inputs(raised)
                         else:
-                            if results and not self._permit.ended:
-                                self._end_inputs(None)
+                            inputs.note_end(count, len(results))
                     else:
                         self.step()
                         yield results.pop()
@@ -381,19 +344,6 @@ class BoundedMap:
                         del error  # its traceback holds this frame
         finally:
             self.cancel()
-
-    def _while_taking(self, results: list[Any]) -> Iterator[Any]:
-        """Return an iterator that takes an input, and then yields the last of the results, until one of them ends."""
-        permit = self._permit
-        permit.left = iter([()] * len(results))
-        if permit.ended:  # meanwhile; so whoever ends it from now on finds this iterator
-            permit.end()
-        return starmap(results.pop, compress(permit.left, self._inputs))
-
-    def _input_has_raised(self, count: int, given: int) -> bool:
-        """Return whether another input was asked for than those of the results that were given."""
-        begun: int = count - self._permit.left.__length_hint__()
-        return begun > given
 
     def _next_results(self, deadline: float | None) -> tuple[list[Any], BaseException | None] | None:
         """Return the next results, and the error that ended them, if one did. None: there are no more."""
@@ -419,13 +369,14 @@ class BoundedMap:
             TimeoutError: the deadline, in time.monotonic()'s seconds, has passed.
             BaseException: whatever has prevented further calls from being submitted, or inputs from being taken.
         """
-        if self._takes:
+        if self._inputs.go_on:
             self._take_one()
         if self._held or self._claimed == self._entered:
             # Also waits until a thread that submits has entered what it has submitted.
             self._submit_held(consumer=True)
         if self._claimed == self._entered:
-            failure, self._failure = self._failure, None
+            failure = self._failure or self._inputs.failure
+            self._failure = self._inputs.failure = None
             try:
                 if failure is not None:
                     raise failure

@@ -1,7 +1,7 @@
 """`map` and `map_unordered`. No argument and no result is kept longer than it is needed.
 
 The part that runs in workers is `worker.chunk`. This part runs in the caller's thread, in the iterator. Chunks whose
-size the pool chooses are in `adaptive_map`; here each has `chunksize` calls.
+size the pool chooses are in `adaptive_map` and `bounded_map`; here each has `chunksize` calls.
 """
 
 from __future__ import annotations
@@ -138,6 +138,17 @@ def check_arguments(
     return None if timeout is None else time.monotonic() + timeout, chunksize, buffersize
 
 
+def is_adaptive(submitter: Submitter, chunksize: int | None, buffersize: int | None) -> bool:
+    """Return whether the pool sizes the chunks.
+
+    Not if there is a chunksize, or a rule that is about each task, or if the buffer is so small that an even share of
+    it is a single call.
+    """
+    if chunksize is not None or not submitter._sizes_chunks():
+        return False
+    return buffersize is None or buffersize >= 2 * CHUNKS_PER_WORKER * submitter._policy.max_workers
+
+
 def in_chunks_of_the_pool(
     submitter: Submitter,
     function: Callable[..., Any],
@@ -147,17 +158,11 @@ def in_chunks_of_the_pool(
     *,
     ordered: bool,
 ) -> AdaptiveMap | BoundedMap | None:
-    """Begin a map whose chunks the pool sizes. None: nothing has happened, because each task is to have a fixed size.
-
-    That is so if there is a chunksize, or a rule that is about each task, or if the buffer is so small that an even
-    share of it is a single call.
-    """
-    if chunksize is not None or not submitter._sizes_chunks():
+    """Begin a map whose chunks the pool sizes. None: it does not size them, and nothing has happened."""
+    if not is_adaptive(submitter, chunksize, buffersize):
         return None
     if buffersize is None:
         return AdaptiveMap(submitter, function, iterables, ordered=ordered)
-    if buffersize < 2 * CHUNKS_PER_WORKER * submitter._policy.max_workers:
-        return None
     return BoundedMap(submitter, function, iterables, buffersize, ordered=ordered)
 
 

@@ -123,11 +123,13 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
 
         Args:
             fn: a callable that takes as many arguments as there are iterables.
-            iterables: they are read now, or with a buffersize when results are taken.
+            iterables: they are read now, or with a buffersize when results are taken. What one raises then comes
+                behind the results of the inputs before it.
             timeout: seconds from now until the iterator raises TimeoutError. Default: never.
-            chunksize: calls per task. None: as many as take a few milliseconds, measured as they run; but 1 with a
-                buffersize, or with an option that applies to each task (a timeout, for example).
-            buffersize: tasks that are submitted before their results are asked for. Default: all.
+            chunksize: calls per task, which are lost together if their worker dies. None: as many as take a few
+                milliseconds, measured as they run (with a buffersize, calls of 0.1 ms and longer are alone); but 1
+                with an option that applies to each task (a timeout, for example).
+            buffersize: calls (or chunks, with a chunksize) to take ahead of the result that is asked for. Default: all.
 
         Raises:
             TypeError, ValueError: chunksize or buffersize is not what it should be.

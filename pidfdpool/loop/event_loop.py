@@ -30,6 +30,9 @@ RETRY = 0.001  # seconds until a thread is done that submits what an executor ha
 class Unsubmitted(Protocol):
     """The calls that an executor has accepted and has not submitted yet."""
 
+    def finish(self, *, cancel: bool) -> None:
+        """Submit them, or with `cancel` drop them."""
+
     def submit_without_waiting(self) -> bool:
         """Submit them; False: another thread is doing that."""
 

@@ -207,6 +207,12 @@ class Pool:
         self._loop.unsubmitted = unsubmitted
         self._owner = weakref.ref(owner, self._note_lost_owner)
 
+    def submit_for_lost_owner(self) -> None:
+        """Submit what an owner that was collected has left, if the pool thread has not done so yet."""
+        unsubmitted = self._loop.unsubmitted
+        if unsubmitted is not None and self._owner() is None:
+            unsubmitted.finish(cancel=False)
+
     def _note_lost_owner(self, _reference: object) -> None:
         # The collector calls this in any thread at any point, so it takes no lock.
         self._loop.owner_lost = True
