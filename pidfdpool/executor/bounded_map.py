@@ -124,9 +124,7 @@ class BoundedMap:
 
     def _start(self, submitter: Submitter, function: Callable[..., Any], buffersize: int) -> None:
         self._workers, self._pool = submitter._register_map(self)
-        self._max_running = (
-            CHUNKS_PER_WORKER * self._workers
-        )  # while chunks are small only because little was measured
+        self._max_running = CHUNKS_PER_WORKER * self._workers  # while too little was measured
         self._largest = max(1, buffersize // self._max_running)
         self._pace = Pace(self._workers)
         self._submission = ChunkSubmission(function, starred=self._starred, pool=self._pool)

@@ -129,7 +129,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
             chunksize: calls per task, which are lost together if their worker dies. None: as many as take a few
                 milliseconds, measured as they run (with a buffersize, calls of 0.1 ms and longer are alone); but 1
                 with an option that applies to each task (a timeout, for example).
-            buffersize: calls (or chunks, with a chunksize) to take ahead of the result that is asked for. Default: all.
+            buffersize: calls (or chunks, with a chunksize) to take ahead of the next result. Default: all.
 
         Raises:
             TypeError, ValueError: chunksize or buffersize is not what it should be.
