@@ -370,8 +370,9 @@ def test_cancel_futures_cancels_what_no_worker_has_begun(tmp_path, buffersize):
         list(ended)
 
 
+@pytest.mark.parametrize("forgotten", [False, True])
 @pytest.mark.parametrize("count", [20, 1])
-def test_the_end_of_the_script_finishes_all_calls_whose_inputs_were_taken(tmp_path, count):
+def test_the_end_of_the_script_finishes_all_calls_whose_inputs_were_taken(tmp_path, count, forgotten):
     path = tmp_path / "made"
     done = run_python(
         """
@@ -383,9 +384,12 @@ def test_the_end_of_the_script_finishes_all_calls_whose_inputs_were_taken(tmp_pa
         results = pool.map(test_bounded_map.note, itertools.repeat(sys.argv[1]), itertools.count(), buffersize=100)
         for _ in range(int(sys.argv[2])):
             next(results)
+        if sys.argv[3]:
+            del pool  # a moment before the end
         """,
         str(path),
         str(count),
+        "forget" if forgotten else "",
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert noted(path) == list(range(100 + count))
