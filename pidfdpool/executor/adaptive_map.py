@@ -9,56 +9,29 @@ the chunk that has ended. So all calls run, whether or not anybody takes the res
 Tasks can be submitted only while the pool accepts them. So before the executor or the interpreter shuts down, all
 remaining calls are submitted at once (`submit_rest`).
 
-One lock is held while chunks are submitted. The pool thread never waits for it: it leaves a note for the thread that
-holds the lock, and that thread looks for a note after it has released the lock.
+One thread at a time submits chunks (`Turns`).
 """
 
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections import deque
-from contextvars import copy_context
 from functools import partial
 from itertools import chain, repeat, starmap
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool.errors import InheritedFutureError, PayloadError
+from pidfdpool.errors import InheritedFutureError
 from pidfdpool.executor.chunk_sizes import Pace
-from pidfdpool.executor.unsendable import describe_pickling_error
-from pidfdpool.loop import chunk_calls, outcomes
-from pidfdpool.loop.chunk_calls import Chunk
-from pidfdpool.process import describe, interruptible
-from pidfdpool.serialization import kept_definitions, payload
-from pidfdpool.serialization.out_of_band import OutOfBandPickle
-from pidfdpool.typed import Protocol
-from pidfdpool.worker.chunk import call_all
+from pidfdpool.executor.map_chunks import CHUNKS_PER_WORKER, ChunkSubmission, Turns, UnsentCall, unpack_results
+from pidfdpool.loop import chunk_calls
+from pidfdpool.process import interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
-    from pidfdpool.transport.framing import Buffer
-
-CHUNKS_PER_WORKER = 2  # one that runs, one that waits
-
-
-class Submitter(Protocol):
-    """What submits calls: an executor, or a view of one with options."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Submit a call."""
-
-    def _register_map(self, adaptive: AdaptiveMap) -> tuple[int, payload.SharedMain | None]:
-        """Register a map with calls to submit. Return the number of workers, and what host and workers share."""
-
-
-class UnsentCall:
-    """Takes the place of a chunk's future for a call that was not submitted, because it does not pickle."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+    from pidfdpool.executor.map_chunks import Submitter
 
 
 class AdaptiveMap:
@@ -87,40 +60,31 @@ class AdaptiveMap:
         self._calls: Sequence[Any] = calls if isinstance(calls, range) else list(chain(calls))
         self._count = _length_of(self._calls)
         self._submitted = 0  # how many of the calls
-        self._lock = threading.RLock()  # held to submit; it tells whether a signal handler has interrupted that
-        self._context = copy_context()  # for arguments whose own code pickles them, later and in the pool thread
+        self._turns = Turns()
         self._stopped = not self._calls  # no more calls are to be submitted
         self._failure: BaseException | None = None  # why, if that is an error
         self._consumer_left = False  # nobody takes the results any more
         self._running: dict[
             Future[Any], Sequence[Any]
         ] = {}  # chunks, with their calls, which are to live until they have run
-        self._more_wanted = False  # the note for the thread that has the lock: a chunk has ended
         # The results that are not taken yet: in the order of the calls, or as they come.
         self._entries: deque[Future[Any] | UnsentCall] = deque()
         self._completed: queue.SimpleQueue[Future[Any] | UnsentCall] | None = None if ordered else queue.SimpleQueue()
         self._remaining = 0  # how many chunks are still to be taken
         self._submitter: Submitter | None = None
-        self._user_function = function
-        self._definitions: list[Any] = []  # definitions of the script that its calls may use
-        self._name = describe.name_of(function)
         if self._calls:
             self._start(submitter, function)
 
-    def _pickling_error(self, error: Exception, arguments: tuple[Any, ...]) -> Exception:
-        return describe_pickling_error(error, self._user_function, arguments, {}, self._shared)
-
     def _start(self, submitter: Submitter, function: Callable[..., Any]) -> None:
-        workers, self._shared = submitter._register_map(self)
+        workers, pool = submitter._register_map(self)
         # Until all is submitted, so that a map runs to its end though nobody else holds the executor.
         self._submitter = submitter
         self._max_running = CHUNKS_PER_WORKER * workers
         self._pace = Pace(workers)
-        try:
-            self._pickled_function = payload.dumps(function, self._shared)[0]
-            self._definitions = kept_definitions.definitions_for_task()
-        except Exception as error:
-            self._add_entry(UnsentCall(self._pickling_error(error, ())))
+        self._submission = ChunkSubmission(function, starred=self._starred, pool=pool)
+        unsent = self._submission.pickle_function()
+        if unsent is not None:
+            self._add_entry(unsent)
             self.stop_submitting(None)
             return
         self._submit_more(wait=True)
@@ -129,10 +93,11 @@ class AdaptiveMap:
 
     # ---- for the executor ----------------------------------------------------------------------------------
 
-    def submit_rest(self) -> None:
-        """Submit all remaining calls: soon nothing can be submitted any more."""
+    def submit_rest(self, *, wait: bool = True) -> bool:
+        """Submit all remaining calls: soon nothing can be submitted any more. As `open_maps.Map` has it."""
         self._max_running = self._count
-        self._submit_more(wait=True)
+        self._turns.wanted = True
+        return self._submit_more(wait=wait)
 
     def stop_submitting(self, failure: BaseException | None) -> None:
         """Submit no more calls. The consumer gets `failure` in the place of their results. Takes no lock."""
@@ -141,36 +106,19 @@ class AdaptiveMap:
 
     def forget_in_forked_child(self) -> None:
         """Stop, in a forked child: the parent goes on with this map."""
-        self._lock = threading.RLock()
+        self._turns.forget_in_forked_child()
         self.stop_submitting(
             InheritedFutureError("this map was under way when its process was forked: the parent goes on")
         )
 
     # ---- submitting ----------------------------------------------------------------------------------------
 
-    def _submit_more(self, *, wait: bool = False) -> None:
-        """Submit as many chunks as may run.
-
-        While another thread does that: leave a note for it, or with `wait` wait for it and look again. If this thread
-        itself was interrupted in it (by a signal handler, say), it goes on with it afterwards.
-        """
-        if self._lock._is_owned():  # type: ignore[attr-defined]
-            self._more_wanted = True
-            return
-        while (wait or self._more_wanted) and (
-            interruptible.acquire(self._lock) if wait else self._lock.acquire(False)
-        ):
-            wait = self._more_wanted = False
-            try:
-                self._context.run(self._submit_chunks)
-            except BaseException as error:
-                self.stop_submitting(error)  # calls may be lost: the consumer must not miss that
-                raise
-            finally:
-                self._lock.release()
+    def _submit_more(self, *, wait: bool = False) -> bool:
+        """Submit as many chunks as may run, when it is this thread's turn. wait: wait for the turn."""
+        return self._turns.take(self._submit_chunks, self.stop_submitting, wait=wait)
 
     def _submit_chunks(self) -> None:
-        """Submit chunks until enough of them run. The caller holds the lock."""
+        """Submit chunks until enough of them run. It is the caller's turn."""
         if not self._stopped:
             # A consumer may have a chunk's results before its future has called `_chunk_ended`.
             for future in [future for future in list(self._running) if future.done()]:
@@ -192,29 +140,19 @@ class AdaptiveMap:
         """Submit some calls as one task. first: the index in the map of the first of them."""
         assert self._submitter is not None
         try:
-            buffers = OutOfBandPickle(calls, self._shared).buffers()
+            self._submission.submit(self._submitter.submit, first, calls, self._enter)
         except Exception as error:
-            if len(calls) == 1:
-                self._add_entry(UnsentCall(self._pickling_error(error, calls[0] if self._starred else (calls[0],))))
-            else:  # one by one, because those before the one that does not pickle are to run
-                for index in range(len(calls)):
-                    self._submit_chunk(first + index, calls[index : index + 1])
-            return
-        try:
-            of_script = payload.needs_script([self._pickled_function]) or payload.needs_script([buffers[0].raw()])
-            chunk = Chunk(call_all, self._name, first, calls, starred=self._starred, of_script=of_script)
-            future = self._submitter.submit(chunk, self._pickled_function, buffers, self._starred)
-        except BaseException as error:
             self.stop_submitting(error)
-            if not isinstance(error, Exception):
-                raise
+
+    def _enter(self, entry: Future[Any] | UnsentCall, calls: Sequence[Any], size: int) -> None:
+        if isinstance(entry, UnsentCall):
+            self._add_entry(entry)
             return
-        size = sum(buffer.raw().nbytes for buffer in buffers)
-        self._running[future] = calls
+        self._running[entry] = calls
         self._remaining += 1
         if self._completed is None:
-            self._entries.append(future)
-        future.add_done_callback(partial(self._chunk_ended, len(calls), size))
+            self._entries.append(entry)
+        entry.add_done_callback(partial(self._chunk_ended, len(calls), size))
 
     def _add_entry(self, entry: UnsentCall) -> None:
         self._remaining += 1
@@ -228,7 +166,7 @@ class AdaptiveMap:
         self._running.pop(future, None)
         if not future.cancelled() and future.exception() is None:
             self._pace.note(calls, future.result()[2], size)
-        self._more_wanted = True
+        self._turns.wanted = True
         if self._completed is not None:
             self._completed.put(future)
         self._submit_more()
@@ -302,30 +240,6 @@ class AdaptiveMap:
     def _cancel_submitted(self) -> None:
         for future in list(self._running):
             future.cancel()
-
-
-def unpack_results(outcome: tuple[Any, list[Buffer] | None, float]) -> tuple[list[Any], BaseException | None]:
-    """Return the results of a chunk up to its first failure, and that failure.
-
-    outcome: what the worker returned: the results, the failure as a pickle, and the seconds that the calls took.
-
-    Raises:
-        PayloadError: the results cannot be rebuilt.
-    """
-    results, failure, _ = outcome
-    if type(results) is tuple:  # they were rebuilt when they arrived
-        return results[0], None if failure is None else payload.load_error(failure)
-    try:
-        made = outcomes.load_result(results)
-    except PayloadError:
-        from pidfdpool.serialization import salvage
-
-        rest = salvage.load_items(results, in_host=True)
-        at = next((at for at, result in enumerate(rest or ()) if type(result) is salvage.FailedItem), None)
-        if rest is None or at is None:
-            raise
-        return rest[:at], outcomes.unreadable_result(rest[at].error)
-    return made, None if failure is None else payload.load_error(failure)
 
 
 def _length_of(calls: Sequence[Any]) -> int:

@@ -7,8 +7,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.executor import mapping
-from pidfdpool.executor.adaptive_map import AdaptiveMap, UnsentCall, unpack_results
 from pidfdpool.executor.async_calls import AwaitedTask, Executor
+from pidfdpool.executor.bounded_map import BoundedMap
+from pidfdpool.executor.map_chunks import UnsentCall, unpack_results
 from pidfdpool.loop import chunk_calls
 from pidfdpool.typed import Protocol
 
@@ -17,13 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
     from concurrent.futures import Future
 
-    from pidfdpool.scheduler.policy import Policy
+    from pidfdpool.executor.adaptive_map import AdaptiveMap
 
 
 class Submitter(mapping.Submitter, Executor, Protocol):
     """What submits calls: an executor, or a view of one with options."""
-
-    _policy: Policy
 
 
 def amap(
@@ -40,30 +39,35 @@ def amap(
     With `max_pending`, calls are submitted as there is room for them (`BoundedCalls`).
     """
     deadline, chunksize, buffersize = mapping.check_arguments(timeout, chunksize, buffersize)
-    if mapping.is_adaptive(submitter, chunksize, buffersize):
-        return _adaptive(AdaptiveMap(submitter, function, iterables, ordered=True), deadline)
+    found = mapping.in_chunks_of_the_pool(submitter, function, iterables, chunksize, buffersize, ordered=True)
+    if found is not None:
+        return _chunks_of_the_pool(found, deadline)
     if submitter._policy.max_pending is not None:
         return BoundedCalls(submitter, function, iterables, chunksize or 1, buffersize).results(deadline)
-    source = mapping.Source(submitter, function, iterables, chunksize or 1)
-    return _fixed_chunks(
-        source, deque(source.submit_first(submitter, buffersize)), deadline, more=buffersize is not None
-    )
+    source, first = mapping.begin(submitter, function, iterables, chunksize, buffersize)
+    return _fixed_chunks(source, deque(first), deadline, more=buffersize is not None)
 
 
-async def _adaptive(adaptive: AdaptiveMap, deadline: float | None) -> AsyncIterator[Any]:
+async def _chunks_of_the_pool(found: AdaptiveMap | BoundedMap, deadline: float | None) -> AsyncIterator[Any]:
+    bounded = found if isinstance(found, BoundedMap) else None
     try:
-        while (entry := adaptive.next_entry()) is not None:
+        while (entry := found.next_entry()) is not None:
             if isinstance(entry, UnsentCall):
                 raise entry.error
-            results, error = unpack_results(await _result_of(entry, deadline))
-            del entry
+            outcome = await _result_of(entry, deadline)
+            results, error = unpack_results(outcome if bounded is None else bounded.noted(entry, outcome))
+            del entry, outcome
             results.reverse()
+            if bounded is not None and results:
+                yield results.pop()
             while results:
+                if bounded is not None:
+                    bounded.step()
                 yield results.pop()
             if error is not None:
                 raise error
     finally:
-        adaptive.cancel()
+        found.cancel()
 
 
 async def _fixed_chunks(
@@ -79,6 +83,7 @@ async def _fixed_chunks(
             results.reverse()
             while results:
                 yield results.pop()
+        source.raise_failure()
     finally:
         for future in futures:
             future.cancel()

@@ -23,7 +23,7 @@ class Pace:
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
-        self._seconds: float | None = None  # for one call
+        self.seconds: float | None = None  # for one call; None: nothing was measured
         self._bytes = 0.0  # of the arguments of one call
         self._measured = 0  # calls in the largest chunk so far
 
@@ -31,21 +31,26 @@ class Pace:
         """Note an ended chunk: the number of its calls, the seconds that they took, the bytes of their arguments."""
         each = seconds / calls
         # The latest chunk counts as much as all before it: neighbouring items often take equally long.
-        self._seconds = each if self._seconds is None else (self._seconds + each) / 2
+        self.seconds = each if self.seconds is None else (self.seconds + each) / 2
         self._bytes = max(size / calls, self._bytes / 2)
         self._measured = max(self._measured, calls)
 
+    @property
+    def grows(self) -> bool:
+        """Whether the next chunk is small only because few calls were measured."""
+        return self.seconds is not None and self.seconds * self._measured * GROWTH < TARGET
+
     def next(self, left: int | None) -> int:
         """Return the number of calls for the next chunk, at least 1. left: the remaining calls; None: unknown."""
-        if self._seconds is None:
+        if self.seconds is None:
             return 1
         size = min(self._measured * GROWTH, LARGEST)
-        if self._seconds * size > TARGET:
-            size = int(TARGET / self._seconds)
+        if self.seconds * size > TARGET:
+            size = int(TARGET / self.seconds)
         if self._bytes * size > HEAVIEST:
             size = int(HEAVIEST / self._bytes)
         if left is not None:
             # If only single calls were measured, at most one: the remaining ones may take much longer.
-            least = int(min(LEAST / self._seconds, self._measured)) if self._seconds > 0.0 else 0
+            least = int(min(LEAST / self.seconds, self._measured)) if self.seconds > 0.0 else 0
             size = min(size, left, max(left // (SHARES * self._workers), least))
         return max(1, size)

@@ -43,6 +43,9 @@ class Pool(Protocol):
     def kill(self, number: int) -> None:
         """Shut down, and send a signal to every worker."""
 
+    def submit_for_lost_owner(self) -> None:
+        """Submit what an executor that was collected has left: soon nothing can be submitted any more."""
+
     def join(self) -> None:
         """Wait until every process has ended."""
 
@@ -106,6 +109,8 @@ def _at_exit() -> None:
     interrupted = _is_ended_by_ctrl_c()
     for executor in list(_executors):
         executor._finish_maps(cancel=interrupted)
+    for pool in list(_pools):
+        pool.submit_for_lost_owner()
     with _lock:
         _exiting = True
         pools = list(_pools)

@@ -1,7 +1,7 @@
 """`map` and `map_unordered`. No argument and no result is kept longer than it is needed.
 
 The part that runs in workers is `worker.chunk`. This part runs in the caller's thread, in the iterator. Chunks whose
-size the pool chooses are in `adaptive_map`; here each has `chunksize` calls.
+size the pool chooses are in `adaptive_map` and `bounded_map`; here each has `chunksize` calls.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import checks
-from pidfdpool.executor import adaptive_map
+from pidfdpool.executor import bounded_map
+from pidfdpool.executor.adaptive_map import AdaptiveMap
+from pidfdpool.executor.bounded_map import BoundedMap
+from pidfdpool.executor.map_chunks import CHUNKS_PER_WORKER
 from pidfdpool.loop import chunk_calls
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.process import describe, interruptible
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 
-class Submitter(adaptive_map.Submitter, Protocol):
+class Submitter(bounded_map.Submitter, Protocol):
     """What submits calls. A map keeps it alive only as long as there are calls to submit."""
 
     def _sizes_chunks(self) -> bool:
@@ -34,12 +37,9 @@ class Submitter(adaptive_map.Submitter, Protocol):
         Not if a subclass has its own `submit`: the pool thread would call it, and with chunks.
         """
 
-    def _submitter_ref(self) -> Callable[[], Submitter | None]:
-        """Return a weak reference: what it returns is None when nobody else holds the executor any more."""
-
 
 class Source:
-    """The calls of one map, as tasks, and the way to submit them."""
+    """The calls of one map, as tasks of a fixed number of calls, and the way to submit them."""
 
     def __init__(
         self,
@@ -47,43 +47,79 @@ class Source:
         function: Callable[..., Any],
         iterables: tuple[Iterable[Any], ...],
         chunksize: int,
+        *,
+        named: bool = False,
     ) -> None:
+        """named: errors of single calls are to name the call, as those of calls in chunks do."""
         calls: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
         self._tasks: Iterator[Any] = _chunks(calls, chunksize) if chunksize > 1 else calls
         self.chunked: bool = chunksize > 1
+        self._named = named
         self._function = function
         self._name = describe.name_of(function)
-        self._taken = 0  # how many calls were taken, if they are chunked
+        self._taken = 0  # how many calls were taken, if they are named
+        self._failure: Exception | None = None  # what an iterable has raised
         # Weak, so that an executor which nobody holds can be collected though results are not taken yet.
         self._find_submitter = submitter._submitter_ref()
 
-    def submit_first(self, submitter: Submitter, count: int | None) -> Iterator[Future[Any]]:
-        """Submit `count` tasks; None: all of them."""
-        return (self._submit(submitter, task) for task in islice(self._tasks, count))
+    def submit_all(self, submitter: Submitter) -> Iterator[Future[Any]]:
+        """Submit all tasks, one for each step of the iterator."""
+        return (self._submit(submitter, self._call(task)) for task in self._tasks)
+
+    def submit_first(self, submitter: Submitter, count: int) -> Iterator[Future[Any]]:
+        """Submit `count` tasks, one for each step of the iterator."""
+        while count and (call := self._next_call()) is not None:
+            yield self._submit(submitter, call)
+            count -= 1
 
     def next(self) -> Future[Any] | None:
         """Submit one more task. None: there is none, or the executor was collected."""
         submitter = self._find_submitter()
         if submitter is None:
             return None
-        call = self.next_call()
+        call = self._next_call()
         return None if call is None else submitter.submit(call[0], *call[1])
+
+    def raise_failure(self) -> None:
+        """Raise what an iterable has raised, behind the results of what it had yielded before."""
+        failure, self._failure = self._failure, None
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # its traceback holds this frame
 
     def next_call(self) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
         """Return the next task: a function and its arguments. None: there is none."""
         task = next(self._tasks, None)
         return None if task is None else self._call(task)
 
-    def _call(self, task: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        if not self.chunked:
-            return self._function, task
-        chunk = Chunk(call_each, self._name, self._taken, task, func=self._function)
-        self._taken += len(task)
-        return chunk, (task,)
+    def _next_call(self) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
+        """As `next_call`, but an error of an iterable is kept, and nothing more is taken."""
+        try:
+            task = next(self._tasks, None)
+        except Exception as error:
+            self._tasks = iter(())
+            self._failure = error
+            return None
+        if task is None:
+            self._tasks = iter(())
+            return None
+        return self._call(task)
 
-    def _submit(self, submitter: Submitter, task: Any) -> Future[Any]:
-        function, arguments = self._call(task)
-        return submitter.submit(function, *arguments)
+    def _call(self, task: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        if self.chunked:
+            chunk = Chunk(call_each, self._name, self._taken, task, func=self._function)
+            self._taken += len(task)
+            return chunk, (task,)
+        if self._named:
+            chunk = Chunk(self._function, self._name, self._taken, (task,))
+            self._taken += 1
+            return chunk, task
+        return self._function, task
+
+    def _submit(self, submitter: Submitter, call: tuple[Callable[..., Any], tuple[Any, ...]]) -> Future[Any]:
+        return submitter.submit(call[0], *call[1])
 
 
 def check_arguments(
@@ -103,8 +139,31 @@ def check_arguments(
 
 
 def is_adaptive(submitter: Submitter, chunksize: int | None, buffersize: int | None) -> bool:
-    """Return whether the pool sizes the chunks."""
-    return chunksize is None and buffersize is None and submitter._sizes_chunks()
+    """Return whether the pool sizes the chunks.
+
+    Not if there is a chunksize, or a rule that is about each task, or if the buffer is so small that an even share of
+    it is a single call.
+    """
+    if chunksize is not None or not submitter._sizes_chunks():
+        return False
+    return buffersize is None or buffersize >= 2 * CHUNKS_PER_WORKER * submitter._policy.max_workers
+
+
+def in_chunks_of_the_pool(
+    submitter: Submitter,
+    function: Callable[..., Any],
+    iterables: tuple[Iterable[Any], ...],
+    chunksize: int | None,
+    buffersize: int | None,
+    *,
+    ordered: bool,
+) -> AdaptiveMap | BoundedMap | None:
+    """Begin a map whose chunks the pool sizes. None: it does not size them, and nothing has happened."""
+    if not is_adaptive(submitter, chunksize, buffersize):
+        return None
+    if buffersize is None:
+        return AdaptiveMap(submitter, function, iterables, ordered=ordered)
+    return BoundedMap(submitter, function, iterables, buffersize, ordered=ordered)
 
 
 def ordered(
@@ -116,18 +175,18 @@ def ordered(
     chunksize: int | None,
     buffersize: int | None,
 ) -> Iterator[Any]:
-    """Submit all calls, or `buffersize` chunks ahead, and return an iterator over the results, in order.
+    """Submit all calls, or `buffersize` calls or chunks ahead, and return an iterator over the results, in order.
 
     timeout: seconds from this call until the iterator raises TimeoutError.
     """
     deadline, chunksize, buffersize = check_arguments(timeout, chunksize, buffersize)
-    if is_adaptive(submitter, chunksize, buffersize):
-        return adaptive_map.AdaptiveMap(submitter, function, iterables, ordered=True).results(deadline)
-    chunksize = chunksize or 1
-    source = Source(submitter, function, iterables, chunksize)
-    futures = deque(source.submit_first(submitter, buffersize))
-    results = _in_order(futures, deadline, source.next if buffersize is not None else lambda: None)
-    return results if chunksize == 1 else _flatten(results)
+    found = in_chunks_of_the_pool(submitter, function, iterables, chunksize, buffersize, ordered=True)
+    if found is not None:
+        return found.results(deadline)
+    source, first = begin(submitter, function, iterables, chunksize, buffersize)
+    futures = deque(first)
+    results = _in_order(futures, deadline, source, more=buffersize is not None)
+    return _flatten(results) if source.chunked else results
 
 
 def unordered(
@@ -141,35 +200,59 @@ def unordered(
 ) -> Iterator[Any]:
     """As `ordered`, but the iterator yields the results in the order in which they come."""
     deadline, chunksize, buffersize = check_arguments(timeout, chunksize, buffersize)
-    if is_adaptive(submitter, chunksize, buffersize):
-        return adaptive_map.AdaptiveMap(submitter, function, iterables, ordered=False).results(deadline)
-    chunksize = chunksize or 1
-    source = Source(submitter, function, iterables, chunksize)
+    found = in_chunks_of_the_pool(submitter, function, iterables, chunksize, buffersize, ordered=False)
+    if found is not None:
+        return found.results(deadline)
+    source, first = begin(submitter, function, iterables, chunksize, buffersize)
     done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
     pending = set()
-    for future in source.submit_first(submitter, buffersize):
+    for future in first:
         pending.add(future)
         future.add_done_callback(done.put)
-    results = _as_completed(pending, done, deadline, source.next if buffersize is not None else lambda: None)
-    return results if chunksize == 1 else _flatten(results)
+    results = _as_completed(pending, done, deadline, source, more=buffersize is not None)
+    return _flatten(results) if source.chunked else results
+
+
+def begin(
+    submitter: Submitter,
+    function: Callable[..., Any],
+    iterables: tuple[Iterable[Any], ...],
+    chunksize: int | None,
+    buffersize: int | None,
+) -> tuple[Source, Iterator[Future[Any]]]:
+    """Return the tasks of a map whose chunks have a fixed size, and an iterator that submits the first of them."""
+    named = chunksize is None and buffersize is not None and submitter._sizes_chunks()
+    source = Source(submitter, function, iterables, chunksize or 1, named=named)
+    if buffersize is None:
+        return source, source.submit_all(submitter)
+    return source, source.submit_first(submitter, buffersize)
 
 
 def _chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[Any]:
-    while chunk := list(islice(calls, size)):
+    chunk: list[tuple[Any, ...]] = []
+    while True:
+        try:
+            chunk.extend(islice(calls, size))
+        except Exception:
+            if chunk:
+                yield chunk  # what was taken before an iterable has raised
+            raise
+        if not chunk:
+            return
         yield chunk
+        chunk = []
 
 
-def _in_order(
-    futures: deque[Future[Any]], deadline: float | None, submit_next: Callable[[], Future[Any] | None]
-) -> Iterator[Any]:
+def _in_order(futures: deque[Future[Any]], deadline: float | None, source: Source, *, more: bool) -> Iterator[Any]:
     try:
         while futures:
-            following = submit_next()
+            following = source.next() if more else None
             if following is not None:
                 futures.append(following)
             left = None if deadline is None else deadline - time.monotonic()
             # No name here may be bound to the future or its result while the consumer works.
             yield _result_of(futures.popleft, left)
+        source.raise_failure()
     finally:
         for future in futures:
             future.cancel()
@@ -179,7 +262,9 @@ def _as_completed(
     pending: set[Future[Any]],
     done: queue.SimpleQueue[Future[Any]],
     deadline: float | None,
-    submit_next: Callable[[], Future[Any] | None],
+    source: Source,
+    *,
+    more: bool,
 ) -> Iterator[Any]:
     def first_done() -> Future[Any]:
         try:
@@ -191,11 +276,12 @@ def _as_completed(
 
     try:
         while pending:
-            following = submit_next()
+            following = source.next() if more else None
             if following is not None:
                 pending.add(following)
                 following.add_done_callback(done.put)
             yield _result_of(first_done, None)
+        source.raise_failure()
     finally:
         for future in pending:
             future.cancel()

@@ -1,4 +1,4 @@
-"""The adaptive maps of one executor, as far as the executor has to know of them.
+"""The maps of one executor that may have calls to submit, as far as the executor has to know of them.
 
 Calls can be submitted only while the executor accepts them. So before it shuts down, each of these maps has to submit
 its remaining calls, or to drop them.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pidfdpool.typed import Protocol
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 class Map(Protocol):
     """What a map does when its executor shuts down or is copied by a fork."""
 
-    def submit_rest(self) -> None:
-        """Submit all remaining calls."""
+    def submit_rest(self, *, wait: bool = True) -> bool:
+        """Submit all remaining calls. False: another thread submits for this map, and `wait` was not asked for."""
 
     def stop_submitting(self, failure: BaseException | None) -> None:
         """Submit no more calls. The consumer gets `failure` in the place of their results."""
@@ -49,6 +50,14 @@ class OpenMaps:
                 each.stop_submitting(CancelledError())
             else:
                 each.submit_rest()
+
+    def submit_without_waiting(self) -> bool:
+        """Have every map submit its remaining calls. False: another thread is doing that for one of them."""
+        done = True
+        for each in self:
+            with suppress(BaseException):  # raised by what pickles an argument; the map's consumer is told
+                done &= each.submit_rest(wait=False)
+        return done
 
     def forget_in_forked_child(self) -> None:
         """Stop every map and forget it, in a forked child."""

@@ -18,9 +18,9 @@ from pidfdpool.scheduler.policy import Policy, TaskOptions
 from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
-    from pidfdpool.executor.adaptive_map import AdaptiveMap
+    from pidfdpool.executor.open_maps import Map
+    from pidfdpool.loop.pool import Pool
     from pidfdpool.loop.task import Recipient
-    from pidfdpool.serialization.payload import SharedMain
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,8 +31,8 @@ class Executor(async_calls.Executor, Protocol):
 
     _policy: Policy
 
-    def _register_map(self, adaptive_map: AdaptiveMap) -> tuple[int, SharedMain | None]:
-        """As `adaptive_map.Submitter` does."""
+    def _register_map(self, adaptive_map: Map) -> tuple[int, Pool]:
+        """As `map_chunks.Submitter` does."""
 
 
 class Options(concurrent.futures.Executor):
@@ -117,11 +117,11 @@ class Options(concurrent.futures.Executor):
     def _sizes_chunks(self) -> bool:
         return self._policy.sizes_chunks and getattr(self.submit, "__func__", None) is _OWN_SUBMIT
 
-    def _register_map(self, adaptive_map: AdaptiveMap) -> tuple[int, SharedMain | None]:
+    def _register_map(self, adaptive_map: Map) -> tuple[int, Pool]:
         return self._executor._register_map(adaptive_map)
 
-    def _submitter_ref(self) -> Callable[[], Options | None]:
-        executor, policy = weakref.ref(self._executor), self._policy
+    def _submitter_ref(self, lost: Callable[[Any], object] | None = None) -> Callable[[], Options | None]:
+        executor, policy = weakref.ref(self._executor, lost), self._policy
 
         def find() -> Options | None:
             alive = executor()

@@ -41,7 +41,6 @@ from pidfdpool.worker import rebuild_guard
 if TYPE_CHECKING:
     from pidfdpool.executor.open_maps import Map
     from pidfdpool.loop.task import Recipient
-    from pidfdpool.serialization import payload
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -125,11 +124,13 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
 
         Args:
             fn: a callable that takes as many arguments as there are iterables.
-            iterables: they are read now, or with a buffersize when results are taken.
+            iterables: they are read now, or with a buffersize when results are taken. What one raises then comes
+                behind the results of the inputs before it.
             timeout: seconds from now until the iterator raises TimeoutError. Default: never.
-            chunksize: calls per task. None: as many as take a few milliseconds, measured as they run; but 1 with a
-                buffersize, or with an option that applies to each task (a timeout, for example).
-            buffersize: tasks that are submitted before their results are asked for. Default: all.
+            chunksize: calls per task, which are lost together if their worker dies. None: as many as take a few
+                milliseconds, measured as they run (with a buffersize, calls of 0.1 ms and longer are alone); but 1
+                with an option that applies to each task (a timeout, for example).
+            buffersize: calls (or chunks, with a chunksize) to take ahead of the next result. Default: all.
 
         Raises:
             TypeError, ValueError: chunksize or buffersize is not what it should be.
@@ -353,16 +354,16 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
     def _sizes_chunks(self) -> bool:
         return self._policy.sizes_chunks and getattr(self.submit, "__func__", None) is _OWN_SUBMIT
 
-    def _register_map(self, adaptive_map: Map) -> tuple[int, payload.SharedMain | None]:
+    def _register_map(self, adaptive_map: Map) -> tuple[int, Pool]:
         pool = self._open_pool()
         self._maps.add(adaptive_map)
-        return self._max_workers, pool.recipe.shared_main
+        return self._max_workers, pool
 
     def _finish_maps(self, *, cancel: bool) -> None:
         self._maps.finish(cancel=cancel)
 
-    def _submitter_ref(self) -> Callable[[], PidfdPoolExecutor | None]:
-        return weakref.ref(self)
+    def _submitter_ref(self, lost: Callable[[Any], object] | None = None) -> Callable[[], PidfdPoolExecutor | None]:
+        return weakref.ref(self, lost)
 
     def _open_pool(self) -> Pool:
         """Return the pool, which is made at the first use in each process. Raises if it cannot be used."""
@@ -385,7 +386,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
                     raise RuntimeError("cannot schedule new futures after shutdown")
                 lifecycle.add_pool(pool)
                 self._pool = pool
-                pool.shut_down_with(self)
+                pool.shut_down_with(self, self._maps)
         return pool
 
     def _forget_pool_of_parent(self) -> None:

@@ -66,6 +66,8 @@ def _find_part(
     parts: dict[str, Any] = {}
     if type(function) is Chunk and function.func is not None:
         parts, function, arguments = function.named(), function.func, ()
+    elif type(function) is Chunk:
+        function = function.call
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     parts |= {f"argument {index} of {name}()": value for index, value in enumerate(arguments, 1)}
     parts |= {f"argument {key!r} of {name}()": value for key, value in keywords.items()}

@@ -14,6 +14,7 @@ from pidfdpool.loop import teardown
 from pidfdpool.process import safe_logging
 from pidfdpool.scheduler import events as ev
 from pidfdpool.scheduler.states import Phase
+from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
     from pidfdpool.loop.decisions import Decisions
@@ -22,6 +23,19 @@ if TYPE_CHECKING:
     from pidfdpool.loop.worker_events import WorkerEvents
 
 _log = logging.getLogger("pidfdpool")
+
+
+RETRY = 0.001  # seconds until a thread is done that submits what an executor has left
+
+
+class Unsubmitted(Protocol):
+    """The calls that an executor has accepted and has not submitted yet."""
+
+    def finish(self, *, cancel: bool) -> None:
+        """Submit them, or with `cancel` drop them."""
+
+    def submit_without_waiting(self) -> bool:
+        """Submit them; False: another thread is doing that."""
 
 
 class EventLoop:
@@ -35,6 +49,7 @@ class EventLoop:
         self._template = template
         self._starter = starter
         self.owner_lost: bool = False  # nobody can submit any more; set without the lock, by the collector
+        self.unsubmitted: Unsubmitted | None = None
 
     def run(self) -> None:
         """Take turns until nothing is left of the pool. In the pool thread."""
@@ -68,8 +83,8 @@ class EventLoop:
             raise core.thread.failure
         core.catch_up()
         self._starter.start_if_wanted()
-        if self.owner_lost:
-            self.owner_lost = False
+        if self.owner_lost and (self.unsubmitted is None or self.unsubmitted.submit_without_waiting()):
+            self.owner_lost, self.unsubmitted = False, None
             core.handle(ev.ShutdownRequested())
         self._template.handle_early_frames()
         now = time.monotonic()
@@ -82,6 +97,8 @@ class EventLoop:
                 deadline = core.leases.release_idle(now, deadline)
             if core.admission.waiting and core.machine.phase is not Phase.OPEN:
                 deadline = now  # the next of those that wait for room are to be refused
+            if self.owner_lost:
+                deadline = now + RETRY if deadline is None else min(deadline, now + RETRY)
             core.sleeps_until = deadline
             if core.closed:
                 return

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pidfdpool.deaths import Death
+    from pidfdpool.loop.event_loop import Unsubmitted
     from pidfdpool.loop.leader import Leadership
     from pidfdpool.loop.resolutions import Resolution
     from pidfdpool.loop.segment_leases import SegmentLeases
@@ -222,9 +223,19 @@ class Pool:
 
     # ---- the pool's life -----------------------------------------------------------------------------------
 
-    def shut_down_with(self, owner: object) -> None:
-        """Shut down, after what was submitted, when the owner is collected: nobody can submit any more."""
+    def shut_down_with(self, owner: object, unsubmitted: Unsubmitted) -> None:
+        """Shut down, after what was submitted, when the owner is collected: nobody can submit any more.
+
+        unsubmitted: what is submitted then.
+        """
+        self._loop.unsubmitted = unsubmitted
         self._owner = weakref.ref(owner, self._note_lost_owner)
+
+    def submit_for_lost_owner(self) -> None:
+        """Submit what an owner that was collected has left, if the pool thread has not done so yet."""
+        unsubmitted = self._loop.unsubmitted
+        if unsubmitted is not None and self._owner() is None:
+            unsubmitted.finish(cancel=False)
 
     def _note_lost_owner(self, _reference: object) -> None:
         # The collector calls this in any thread at any point, so it takes no lock.

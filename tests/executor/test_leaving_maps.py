@@ -75,6 +75,7 @@ KINDS = {
     "chunks": {"chunksize": 3},
     "timed": {"options": TIMED},
     "buffered": {"buffersize": 3},
+    "buffered and adaptive": {"buffersize": 12},
     "buffered chunks": {"buffersize": 3, "chunksize": 2},
     "buffered and timed": {"buffersize": 3, "options": TIMED},
 }

@@ -1,0 +1,400 @@
+"""`map` with a `buffersize`, whose chunks the pool sizes itself: the inputs, their chunks and their results.
+
+A `BoundedMap` belongs to one map. It takes `buffersize` inputs at once, and one more whenever a result is asked for,
+in the consumer's thread, as the standard library's map does. Inputs that were taken are *held* until there are enough
+of them for a chunk. How many that are depends on how long the calls take, as far as that was measured
+(`chunk_sizes`):
+
+* Not measured: some calls are submitted, each as a chunk. The others are held until one of these has ended.
+* `LONG` seconds or longer: each call is a chunk, and is submitted at once. So no call waits for another, and a death
+  costs the one call that ran.
+* Shorter: as many calls as take a few milliseconds, and at most an even share of the buffer, are a chunk. It is
+  submitted with fewer only if a worker would be idle, or if the consumer would wait for it. A death costs the results
+  of its chunk: the consumer gets those before the chunk, and then the error, which names the call.
+
+The consumer submits these chunks, in between two chunks of results. While it gives out the results of one, iterators
+of C do all the work. The futures of these chunks have no callbacks. So the consumer reads the channels itself when it
+waits (`loop.leader`), and the pool thread, which would hardly get the interpreter's lock, has nothing to do. Where
+more is held than the consumer may keep back, a callback of a chunk's future has the pool thread submit more.
+
+What is held must not be forgotten. It is submitted before the executor or the interpreter shuts down (`submit_rest`).
+If nobody holds the executor any more, the pool's own thread has that done, and no further input is taken.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import queue
+import sys
+import time
+from collections import deque
+from functools import partial
+from itertools import chain, repeat, starmap
+from typing import TYPE_CHECKING, Any
+
+from pidfdpool.errors import InheritedFutureError
+from pidfdpool.executor import lifecycle, map_chunks
+from pidfdpool.executor.bounded_inputs import Inputs
+from pidfdpool.executor.chunk_sizes import Pace
+from pidfdpool.executor.futures import Future
+from pidfdpool.executor.map_chunks import CHUNKS_PER_WORKER, ChunkSubmission, Turns, UnsentCall, unpack_results
+from pidfdpool.loop import chunk_calls, held_arguments
+from pidfdpool.loop.task import unwrapped
+from pidfdpool.process import interruptible
+from pidfdpool.typed import Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import TypeAlias
+
+    from pidfdpool.loop.chunk_calls import Chunk
+    from pidfdpool.loop.pool import Pool
+    from pidfdpool.scheduler.policy import Policy
+    from pidfdpool.transport.framing import Buffer
+
+    Outcome: TypeAlias = tuple[Any, list[Buffer] | None, float]
+    Entry: TypeAlias = "concurrent.futures.Future[Any] | UnsentCall"
+
+LONG = 0.0001  # seconds of a call that is worth a task of its own: several times what a task costs
+AT_ONCE = 32  # chunks that are submitted in one turn, if nobody waits for what comes behind them
+QUICK = 0.0005  # seconds: as long as inputs are taken that quickly, more are taken between two looks at the workers
+
+
+class Submitter(map_chunks.Submitter, Protocol):
+    """What submits calls. A map keeps it alive only while it submits."""
+
+    _policy: Policy
+
+    def _submitter_ref(self, lost: Callable[[Any], object] | None = None) -> Callable[[], Submitter | None]:
+        """Return a weak reference: what it returns is None when nobody else holds the executor any more.
+
+        lost: called then, in any thread, at any point.
+        """
+
+
+class BoundedMap:
+    """One map: its inputs, the chunks that were submitted, and the results that are not taken yet.
+
+    Thread-safe, except for the iterator that `results` returns, and for `next_entry`, `noted` and `step`: only one
+    consumer may use these.
+    """
+
+    def __init__(
+        self,
+        submitter: Submitter,
+        function: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        buffersize: int,
+        *,
+        ordered: bool,
+    ) -> None:
+        """Take the first inputs, and submit some of them.
+
+        Raises:
+            PoolBroken, RuntimeError: as `submit`.
+        """
+        self._starred = len(iterables) != 1
+        self._inputs = Inputs(iterables)
+        self._held = self._inputs.held
+        self._permit = self._inputs.permit
+        self._find_submitter = submitter._submitter_ref(self._permit.end)
+        self._policy = submitter._policy
+        self._turns = Turns()
+        self._pool: Pool | None = None
+        self._submitted = 0  # how many of the calls
+        self._stopped = False  # no more calls are to be submitted
+        self._left = False  # nobody takes the results any more
+        self._starting = True  # the constructor is at work
+        self._closing = False  # soon nothing can be submitted any more
+        self._failure: BaseException | None = None  # what the consumer gets behind the last result
+        # Chunks, with the number of their calls and the bytes of these: those whose time was not noted yet.
+        self._running: dict[concurrent.futures.Future[Any], tuple[int, int]] = {}
+        self._listens = True  # whether the end of the chunk that is submitted is to be told
+        # The results that are not taken yet: in the order of the calls, or as they come.
+        self._entries: deque[Entry] = deque()
+        self._completed: queue.SimpleQueue[Entry] | None = None if ordered else queue.SimpleQueue()
+        self._entered = 0  # how many chunks there were; changed in a turn only
+        self._claimed = 0  # how many of them the consumer has asked for; changed by the consumer only
+        try:
+            if self._inputs.take(1):
+                self._start(submitter, function, buffersize)
+        except BaseException:
+            self.cancel()
+            raise
+
+    def _start(self, submitter: Submitter, function: Callable[..., Any], buffersize: int) -> None:
+        self._workers, self._pool = submitter._register_map(self)
+        self._max_running = CHUNKS_PER_WORKER * self._workers  # while too little was measured
+        self._largest = max(1, buffersize // self._max_running)
+        self._pace = Pace(self._workers)
+        self._submission = ChunkSubmission(function, starred=self._starred, pool=self._pool)
+        unsent = self._submission.pickle_function()
+        if unsent is not None:
+            self._enter(unsent, (), 0)
+            self.stop_submitting(None)
+            self._inputs.go_on = False
+            return
+        left, batch = buffersize - 1, 1
+        self._submit_held(consumer=False)
+        while left and self._inputs.go_on:
+            began = time.monotonic()
+            left -= self._inputs.take(min(batch, left))
+            # Calls are to run while inputs that are slow to come are waited for.
+            batch = batch * 2 if time.monotonic() - began < QUICK else 1
+            self._submit_held(consumer=False)
+        self._starting = False
+        if self._stopped and self._failure is not None and not self._entered:
+            raise self._failure
+
+    # ---- inputs --------------------------------------------------------------------------------------------
+
+    def _take_one(self) -> None:
+        """Take the input that is due because a result is asked for."""
+        lifecycle.detect_fork()
+        submitter = self._find_submitter()
+        if submitter is None or not self._inputs.go_on:
+            self._inputs.go_on = False
+        elif self._inputs.take(1) and self._permit.ended:
+            try:
+                submitter._register_map(self)  # raises if nothing can be submitted any more
+            except concurrent.futures.BrokenExecutor as error:
+                self.stop_submitting(error)
+            if self._stopped:
+                self._inputs.go_on = False
+
+    def step(self) -> None:
+        """Take the input that is due because a further result of the same chunk is asked for."""
+        if self._inputs.go_on:
+            self._take_one()
+        if self._held and not self._keeps_back():
+            self._submit_held(consumer=True)
+
+    def _keeps_back(self) -> bool:
+        """Return whether what is taken may be held until the next chunk of results is asked for."""
+        each = self._pace.seconds
+        return each is not None and each < LONG and self._inputs.go_on and not self._permit.ended
+
+    # ---- for the executor ----------------------------------------------------------------------------------
+
+    def submit_rest(self, *, wait: bool = True) -> bool:
+        """Submit what is held: soon nothing can be submitted any more.
+
+        wait: for another thread that submits for this map. Return whether there was none that had to be waited for.
+        """
+        self._closing = True
+        self._permit.end()
+        self._turns.wanted = True
+        return self._submit_held(consumer=False, wait=wait)
+
+    def stop_submitting(self, failure: BaseException | None) -> None:
+        """Submit no more calls. The consumer gets `failure` in the place of their results. Takes no lock."""
+        self._failure = self._failure or failure
+        self._stopped = True
+        self._permit.end()
+        self._held.clear()
+
+    def forget_in_forked_child(self) -> None:
+        """Stop, in a forked child: the parent goes on with this map."""
+        self._turns.forget_in_forked_child()
+        self._inputs.go_on = False
+        self.stop_submitting(
+            InheritedFutureError("this map was under way when its process was forked: the parent goes on")
+        )
+
+    # ---- submitting ----------------------------------------------------------------------------------------
+
+    def _submit_held(self, *, consumer: bool, wait: bool = True) -> bool:
+        """Submit what is due of what is held, when it is this thread's turn. Return whether it had the turn.
+
+        consumer: this is the consumer, who is about to ask for results. wait: for the turn.
+        """
+        submitter = self._find_submitter()  # held until the turn is over, so that no other thread's pool ends in it
+        submit = self._submit_without_executor if submitter is None else submitter.submit
+        return self._turns.take(partial(self._submit_due, submit, consumer), self.stop_submitting, wait=wait)
+
+    def _submit_due(self, submit: Callable[..., concurrent.futures.Future[Any]], consumer: bool) -> None:
+        """Submit what is due of what is held. It is the caller's turn."""
+        held, most = self._held, sys.maxsize if consumer or self._closing else AT_ONCE
+        while held and most and not self._stopped:
+            size, self._listens = self._next_size(consumer)
+            if not size:
+                break
+            calls: Sequence[Any] = held[:size]
+            del held[:size]
+            if not self._starred:
+                calls = list(chain.from_iterable(calls))
+            first = self._submitted
+            self._submitted += len(calls)
+            most -= 1
+            try:
+                self._submission.submit(submit, first, calls, self._enter)
+            except Exception as error:
+                self.stop_submitting(error)
+                if consumer and not isinstance(error, concurrent.futures.BrokenExecutor):
+                    raise
+        if self._left:
+            self._cancel_submitted()
+
+    def _next_size(self, consumer: bool) -> tuple[int, bool]:
+        """Return the number of calls of the next chunk, 0 if it is not due, and whether its end is to be told."""
+        pace, held, each = self._pace, len(self._held), self._pace.seconds
+        size = min(pace.next(None), self._largest)
+        more = held > size
+        if self._closing:
+            return size, False
+        if each is None:
+            return (1 if self._count_running() < self._max_running else 0), True
+        if each >= LONG:
+            return 1, more
+        grows = size < self._largest and pace.grows
+        if grows and self._count_running() >= self._max_running:
+            return 0, False
+        listens = self._starting or (more and (grows or not consumer))
+        if held >= size or not self._inputs.go_on:
+            return size, listens
+        if self._completed is None:
+            waits = not self._entries or not self._entries[0].done()
+        else:
+            waits = self._completed.empty()
+        if (waits or not consumer) and self._count_running() < self._workers:
+            return size, listens
+        return 0, False
+
+    def _count_running(self) -> int:
+        return sum(not future.done() for future in list(self._running))
+
+    def _enter(self, entry: Entry, calls: Sequence[Any], size: int) -> None:
+        """Have the consumer ask for a chunk. It is the caller's turn."""
+        if not isinstance(entry, UnsentCall):
+            self._running[entry] = len(calls), size
+        if self._completed is None:
+            self._entries.append(entry)
+        self._entered += 1  # not before: the consumer looks at it without a turn
+        if isinstance(entry, UnsentCall):
+            if self._completed is not None:
+                self._completed.put(entry)
+        elif self._listens or self._completed is not None:
+            entry.add_done_callback(self._chunk_ended)
+
+    def _submit_without_executor(self, chunk: Chunk, *arguments: Any) -> Future[Any]:
+        """Submit a chunk to the pool, as an executor would that was collected in the meantime."""
+        pool, call = self._pool, unwrapped(chunk, arguments, {})
+        if pool is None:
+            raise concurrent.futures.CancelledError  # the consumer has left meanwhile
+        pool.check_open()
+        future: Future[Any] = Future()
+        buffers = pool.leases.pickled(call, pool.recipe.shared_main)
+        pool.submit(future, buffers, chunk, self._policy, held_arguments.held(call, buffers), wait=True)
+        return future
+
+    def _chunk_ended(self, future: concurrent.futures.Future[Any]) -> None:
+        """Note how long a chunk took, and submit more. Called in the pool thread, by the chunk's future."""
+        if not future.cancelled() and future.exception() is None:
+            self.noted(future, future.result())
+        if self._completed is not None:
+            self._completed.put(future)
+        if self._held:
+            self._turns.wanted = True
+            self._submit_held(consumer=False, wait=False)
+
+    def noted(self, future: concurrent.futures.Future[Any], outcome: Outcome) -> Outcome:
+        """Note how long the calls of a chunk took, unless that was noted before; return its outcome."""
+        known = self._running.pop(future, None)
+        if known is not None:
+            self._pace.note(known[0], outcome[2], known[1])
+        return outcome
+
+    # ---- results -------------------------------------------------------------------------------------------
+
+    def results(self, deadline: float | None) -> Iterator[Any]:
+        """Return an iterator over the results.
+
+        When it is closed, and when a call fails, the chunks that no worker has begun are cancelled.
+        """
+        inputs = self._inputs
+        try:
+            while (taken := self._next_results(deadline)) is not None:
+                results, error = taken
+                del taken
+                results.reverse()
+                if results:  # its input was taken when the chunk was asked for
+                    yield results.pop()
+                # Keeps no reference to a result that is given.
+                while results:
+                    count = len(results)
+                    if not inputs.go_on:
+                        yield from starmap(results.pop, repeat((), count))
+                    elif self._keeps_back():
+                        try:
+                            yield from inputs.give_while_taking(results)
+                        except Exception as raised:
+                            if not inputs.note_end(count, len(results), raised):
+                                raise  # it was thrown into this iterator
+                        else:
+                            inputs.note_end(count, len(results))
+                    else:
+                        self.step()
+                        yield results.pop()
+                if error is not None:
+                    try:
+                        raise error
+                    finally:
+                        del error  # its traceback holds this frame
+        finally:
+            self.cancel()
+
+    def _next_results(self, deadline: float | None) -> tuple[list[Any], BaseException | None] | None:
+        """Return the next results, and the error that ended them, if one did. None: there are no more."""
+        entry = self.next_entry(deadline)
+        if entry is None:
+            return None
+        if isinstance(entry, UnsentCall):
+            return [], entry.error
+        try:
+            left = None if deadline is None else deadline - time.monotonic()
+            return unpack_results(self.noted(entry, entry.result(left)))
+        except Exception as error:
+            chunk_calls.describe(error)
+            raise
+        finally:
+            entry.cancel()  # does something only if waiting for it has failed
+            del entry  # an exception's traceback holds this frame, and the future holds the exception
+
+    def next_entry(self, deadline: float | None = None) -> Entry | None:
+        """Take the input that is due, and return the chunk whose results are the next. None: there are no more.
+
+        Raises:
+            TimeoutError: the deadline, in time.monotonic()'s seconds, has passed.
+            BaseException: whatever has prevented further calls from being submitted, or inputs from being taken.
+        """
+        if self._inputs.go_on:
+            self._take_one()
+        if self._held or self._claimed == self._entered:
+            # Also waits until a thread that submits has entered what it has submitted.
+            self._submit_held(consumer=True)
+        if self._claimed == self._entered:
+            failure = self._failure or self._inputs.failure
+            self._failure = self._inputs.failure = None
+            try:
+                if failure is not None:
+                    raise failure
+            finally:
+                del failure  # its traceback holds this frame
+            return None
+        self._claimed += 1
+        if self._completed is None:
+            return self._entries.popleft()
+        try:
+            return interruptible.get(self._completed, None if deadline is None else deadline - time.monotonic())
+        except queue.Empty:
+            raise TimeoutError from None
+
+    def cancel(self) -> None:
+        """Submit and run no more calls. Any thread, at any point: the garbage collector may close the iterator."""
+        self.stop_submitting(None)
+        self._left, self._pool = True, None  # an exception's traceback may hold this map for long
+        self._cancel_submitted()
+
+    def _cancel_submitted(self) -> None:
+        for future in list(self._running):
+            future.cancel()
