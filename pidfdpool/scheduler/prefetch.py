@@ -44,6 +44,7 @@ SUBMIT_REFILLS_BELOW = 0.001
 BATCH_SECONDS = 0.0005
 MAX_BATCH = 64  # tasks that may wait for that reason at most, however short they are
 UNBOUNDED = 1 << 62  # tasks
+_PART, _ALL = 1, 2  # see `Slot.rebalanced`
 WORTH_MOVING = 0.001  # seconds that another worker must be behind, so that tasks are taken back from it
 
 
@@ -169,19 +170,26 @@ class Prefetcher:
 
         The queue is empty. TakenBack puts the tasks there.
         """
-        workers = self._workforce.workers()
-        behind = [slot for slot in workers if slot.ahead and not slot.rebalanced and not slot.recall_pending]
-        if not behind or self.pace is None:
-            return
         pace = self.pace
-        slot = max(behind, key=lambda slot: len(slot.ahead) * pace + now - slot.busy_since)
+        if pace is None:
+            return
         long = max(WORTH_MOVING, 2 * pace)
+        behind = [
+            slot
+            for slot in self._workforce.workers()
+            if slot.ahead
+            and not slot.recall_pending
+            and slot.rebalanced < (_ALL if now - slot.busy_since >= long else _PART)
+        ]
+        if not behind:
+            return
+        slot = max(behind, key=lambda slot: len(slot.ahead) * pace + now - slot.busy_since)
         if now - slot.busy_since >= long:
-            count = len(slot.ahead)  # what it runs takes long, whatever was measured before
+            slot.rebalanced, count = _ALL, len(slot.ahead)  # what it runs takes long, whatever was measured
         elif len(slot.ahead) * pace >= WORTH_MOVING:
-            count = -(-len(slot.ahead) // 2)
+            slot.rebalanced, count = _PART, -(-len(slot.ahead) // 2)
+            self._timers.set((Timer.BALANCE, 0), slot.busy_since + long)  # the rest, if what it runs takes long
         else:
             self._timers.set((Timer.BALANCE, 0), now + long)
             return
-        slot.rebalanced = True
         self._commands.recall(slot, count)

@@ -68,7 +68,8 @@ class Slot:
         ahead: the tasks behind that one, in the order in which the worker begins them.
         to_drop: the number of tasks that were taken back, but are still in the worker's channel.
         recall_pending: some of what is ahead is being taken back.
-        rebalanced: that was done for idle workers, and the worker has answered no task since.
+        rebalanced: what was taken back for idle workers since the worker has answered a task: 0 for nothing, 1 for a
+            part of what was ahead, 2 for all.
         kill_requested_for: the task for which the worker is to be killed, as soon as that hits no other task.
         tasks_done: the number of tasks that the worker has answered.
         requested_at: when the worker was asked for.
@@ -90,7 +91,7 @@ class Slot:
     ahead: deque[int] = field(default_factory=deque)
     to_drop: int = 0
     recall_pending: bool = False
-    rebalanced: bool = False
+    rebalanced: int = 0
     kill_requested_for: int | None = None
     tasks_done: int = 0
     requested_at: float = 0.0
@@ -104,7 +105,7 @@ class Slot:
         self.leaving = self.end_expected = False
         self.retire_cause = self.cause = self.pid = self.task = self.ready_at = self.kill_requested_for = None
         self.ahead.clear()
-        self.rebalanced = self.recall_pending = False
+        self.rebalanced, self.recall_pending = 0, False
         self.tasks_done = self.to_drop = 0
         self.detail = ""
 

@@ -102,7 +102,7 @@ class TaskRules:
         task.begun = True
         slot.task = number
         slot.busy_since = now
-        slot.rebalanced = False
+        slot.rebalanced = 0
         self._state.running[number] = slot.index
 
     def start_and_send(self, number: int, slot: Slot, now: float) -> None:

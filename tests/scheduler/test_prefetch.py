@@ -141,11 +141,30 @@ def test_too_little_work_is_left_where_it_is_and_looked_at_again():
     assert parts.timers.pop_due(0.001) == (Timer.BALANCE, 0)
 
 
-def test_a_worker_is_asked_for_others_once_for_each_task_that_it_runs():
+def test_the_rest_is_not_left_behind_a_task_that_turns_out_to_take_long():
     parts = one_behind(ahead=9)
-    parts.workforce.slots[0].rebalanced = True
-    parts.prefetcher(MILLISECOND).rebalance(1.0)
-    assert parts.actions() == []
+    prefetcher = parts.prefetcher(MILLISECOND)
+    prefetcher.rebalance(0.001)
+    slot = parts.workforce.slots[0]
+    for _ in range(5):
+        slot.ahead.pop()
+    slot.recall_pending = False
+    parts.actions()
+    prefetcher.rebalance(0.0015)
+    assert parts.actions() == [], "half was taken, and the task may be over soon"
+    assert parts.timers.pop_due(0.002) == (Timer.BALANCE, 0)
+    prefetcher.rebalance(0.002)
+    assert parts.actions() == [do.TakeBack(0, 1, 4)]
+
+
+def test_a_worker_is_asked_for_all_once_for_each_task_that_it_runs():
+    parts = one_behind(ahead=9)
+    prefetcher = parts.prefetcher(MILLISECOND)
+    prefetcher.rebalance(0.002)
+    parts.workforce.slots[0].recall_pending = False
+    parts.actions()
+    prefetcher.rebalance(1.0)
+    assert parts.actions() == [], "what did not come back has begun, or never will"
 
 
 # ---- the queue ---------------------------------------------------------------------------------------------
