@@ -124,12 +124,10 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
 
         Args:
             fn: a callable that takes as many arguments as there are iterables.
-            iterables: they are read now, or with a buffersize when results are taken. What one raises then comes
-                behind the results of the inputs before it.
+            iterables: read now; with a buffersize, as results are taken: then what one raises comes in its turn.
             timeout: seconds from now until the iterator raises TimeoutError. Default: never.
-            chunksize: calls per task, which are lost together if their worker dies. None: as many as take a few
-                milliseconds, measured as they run (with a buffersize, calls of 0.1 ms and longer are alone); but 1
-                with an option that applies to each task (a timeout, for example).
+            chunksize: calls per task, which are lost together if their worker dies. None: the pool decides by measured
+                times, see docs/design.md; but it is 1 with an option that applies to each task (a timeout, for example).
             buffersize: calls (or chunks, with a chunksize) to take ahead of the next result. Default: all.
 
         Raises:
@@ -347,9 +345,9 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
             recipient._begin()
             recipient._resolve(None, describe_pickling_error(error, fn, args, kwargs, pool.recipe.shared_main))
             return
-        simple = type(fn) is FunctionType and not (args or kwargs or picklers.shared_resources)
-        held = None if simple else held_arguments.held(call, buffers)
-        pool.submit(recipient, buffers, fn if simple else nameable(fn), policy, held, wait=wait)
+        plain = type(fn) is FunctionType and not (args or kwargs or picklers.shared_resources)
+        held = None if plain else held_arguments.held(call, buffers)
+        pool.submit(recipient, buffers, fn if plain else nameable(fn), policy, held, wait=wait)
 
     def _sizes_chunks(self) -> bool:
         return self._policy.sizes_chunks and getattr(self.submit, "__func__", None) is _OWN_SUBMIT
