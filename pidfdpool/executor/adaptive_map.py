@@ -9,6 +9,12 @@ the chunk that has ended. So all calls run, whether or not anybody takes the res
 Tasks can be submitted only while the pool accepts them. So before the executor or the interpreter shuts down, all
 remaining calls are submitted at once (`submit_rest`).
 
+Where a rule is about each call (a timeout, retries), or where calls take long enough for it to cost little, the
+worker publishes each result at once (`worker.chunk_publishing`). Then the death of a worker costs one call. The calls
+behind it have not begun, and are submitted again, as are those of a chunk that a worker has ended early, and a call
+that is to have another attempt (`_settle`). All this goes on when the executor is shut down, which has accepted these
+calls: the map holds the pool until then.
+
 One lock is held while chunks are submitted. The pool thread never waits for it: it leaves a note for the thread that
 holds the lock, and that thread looks for a note after it has released the lock.
 """
@@ -21,24 +27,33 @@ import time
 from collections import deque
 from contextvars import copy_context
 from functools import partial
-from itertools import chain, repeat, starmap
+from itertools import chain, pairwise, repeat, starmap
 from typing import TYPE_CHECKING, Any
 
+from pidfdpool import records
 from pidfdpool.errors import InheritedFutureError, PayloadError
 from pidfdpool.executor.chunk_sizes import Pace
+from pidfdpool.executor.futures import Future
+from pidfdpool.executor.map_pieces import Given, Kind, Piece, UnsentCall
 from pidfdpool.executor.unsendable import describe_pickling_error
-from pidfdpool.loop import chunk_calls, outcomes
-from pidfdpool.loop.chunk_calls import Chunk
+from pidfdpool.loop import chunk_calls, held_arguments, outcomes
+from pidfdpool.loop.chunk_calls import Chunk, Terms
 from pidfdpool.process import describe, interruptible
 from pidfdpool.serialization import kept_definitions, payload
 from pidfdpool.serialization.out_of_band import OutOfBandPickle
+from pidfdpool.transport.published import MAX_CALLS
 from pidfdpool.typed import Protocol
 from pidfdpool.worker.chunk import call_all
+from pidfdpool.worker.chunk_publishing import call_alone, call_published
 
 if TYPE_CHECKING:
+    import concurrent.futures
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from concurrent.futures import Future
 
+    from pidfdpool.executor.map_pieces import Entry
+    from pidfdpool.loop.pool import Pool
+    from pidfdpool.loop.task import Recipient
+    from pidfdpool.scheduler.policy import Policy
     from pidfdpool.transport.framing import Buffer
 
 CHUNKS_PER_WORKER = 2  # one that runs, one that waits
@@ -47,18 +62,22 @@ CHUNKS_PER_WORKER = 2  # one that runs, one that waits
 class Submitter(Protocol):
     """What submits calls: an executor, or a view of one with options."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    _policy: Policy
+
+    @property
+    def _pool(self) -> Pool | None:
+        """The pool; None: there was no submit yet."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
         """Submit a call."""
+
+    def _submit_for(
+        self, recipient: Recipient, policy: Policy, fn: Any, args: Any, kwargs: Any, *, wait: bool
+    ) -> None:
+        """Submit a call with other options."""
 
     def _register_map(self, adaptive: AdaptiveMap) -> tuple[int, payload.SharedMain | None]:
         """Register a map with calls to submit. Return the number of workers, and what host and workers share."""
-
-
-class UnsentCall:
-    """Takes the place of a chunk's future for a call that was not submitted, because it does not pickle."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
 
 
 class AdaptiveMap:
@@ -92,13 +111,14 @@ class AdaptiveMap:
         self._stopped = not self._calls  # no more calls are to be submitted
         self._failure: BaseException | None = None  # why, if that is an error
         self._consumer_left = False  # nobody takes the results any more
-        self._running: dict[
-            Future[Any], Sequence[Any]
-        ] = {}  # chunks, with their calls, which are to live until they have run
-        self._more_wanted = False  # the note for the thread that has the lock: a chunk has ended
+        # Chunks by their futures, with their calls, which are to live until they have run.
+        self._running: dict[concurrent.futures.Future[Any], Piece] = {}
+        # The notes for the thread that has the lock: chunks have ended, and these are to be settled.
+        self._more_wanted = False
+        self._ended: deque[Piece] = deque()
         # The results that are not taken yet: in the order of the calls, or as they come.
-        self._entries: deque[Future[Any] | UnsentCall] = deque()
-        self._completed: queue.SimpleQueue[Future[Any] | UnsentCall] | None = None if ordered else queue.SimpleQueue()
+        self._entries: deque[Entry] = deque()
+        self._completed: queue.SimpleQueue[Entry] | None = None if ordered else queue.SimpleQueue()
         self._remaining = 0  # how many chunks are still to be taken
         self._submitter: Submitter | None = None
         self._user_function = function
@@ -112,6 +132,14 @@ class AdaptiveMap:
 
     def _start(self, submitter: Submitter, function: Callable[..., Any]) -> None:
         workers, self._shared = submitter._register_map(self)
+        policy = self._policy = submitter._policy
+        self._counts_calls = policy.counts_calls
+        # A chunk as a whole is never tried again.
+        self._chunk_policy = records.replace(policy, retries=0) if policy.retries else policy
+        self._since = time.monotonic()
+        self._pool = submitter._pool
+        if self._pool is not None:
+            self._pool.hold()
         # Until all is submitted, so that a map runs to its end though nobody else holds the executor.
         self._submitter = submitter
         self._max_running = CHUNKS_PER_WORKER * workers
@@ -120,9 +148,8 @@ class AdaptiveMap:
             self._pickled_function = payload.dumps(function, self._shared)[0]
             self._definitions = kept_definitions.definitions_for_task()
         except Exception as error:
-            self._add_entry(UnsentCall(self._pickling_error(error, ())))
+            self._add_entries([UnsentCall(self._pickling_error(error, ()))])
             self.stop_submitting(None)
-            return
         self._submit_more(wait=True)
         if self._failure is not None and not self._remaining:
             raise self._failure
@@ -167,19 +194,23 @@ class AdaptiveMap:
                 self.stop_submitting(error)  # calls may be lost: the consumer must not miss that
                 raise
             finally:
+                self._let_go_if_done()
                 self._lock.release()
 
     def _submit_chunks(self) -> None:
         """Submit chunks until enough of them run. The caller holds the lock."""
+        while self._ended:
+            self._settle(self._ended.popleft())
         if not self._stopped:
             # A consumer may have a chunk's results before its future has called `_chunk_ended`.
             for future in [future for future in list(self._running) if future.done()]:
                 self._running.pop(future, None)
         while not self._stopped and len(self._running) < self._max_running:
             first = self._submitted
-            calls = self._calls[first : first + self._pace.next(self._count - first)]
+            size = self._pace.next(self._count - first)
+            calls = self._calls[first : first + (min(size, MAX_CALLS) if self._counts_calls else size)]
             self._submitted += len(calls)
-            self._submit_chunk(first, calls)
+            self._add_entries(self._submit_chunk(first, calls))
             if self._submitted >= self._count:
                 self.stop_submitting(None)
         if self._stopped:
@@ -188,50 +219,144 @@ class AdaptiveMap:
         if self._consumer_left:
             self._cancel_submitted()
 
-    def _submit_chunk(self, first: int, calls: Sequence[Any]) -> None:
-        """Submit some calls as one task. first: the index in the map of the first of them."""
-        assert self._submitter is not None
+    def _let_go_if_done(self) -> None:
+        """Let the pool end, if nothing can follow any more. The caller holds the lock."""
+        if self._stopped and not self._running and not self._ended and self._pool is not None:
+            pool, self._pool = self._pool, None
+            pool.let_go()
+
+    def _submit_chunk(self, first: int, calls: Sequence[Any], terms: Terms | None = None) -> list[Entry]:
+        """Submit some calls as one task; return what takes their place in the map.
+
+        first: the index in the map of the first of them. terms: if they follow from another task.
+        """
         try:
             buffers = OutOfBandPickle(calls, self._shared).buffers()
         except Exception as error:
             if len(calls) == 1:
-                self._add_entry(UnsentCall(self._pickling_error(error, calls[0] if self._starred else (calls[0],))))
-            else:  # one by one, because those before the one that does not pickle are to run
-                for index in range(len(calls)):
-                    self._submit_chunk(first + index, calls[index : index + 1])
-            return
+                return [UnsentCall(self._pickling_error(error, calls[0] if self._starred else (calls[0],)))]
+            # One by one, because those before the one that does not pickle are to run.
+            each = [self._submit_chunk(first + index, calls[index : index + 1], terms) for index in range(len(calls))]
+            return list(chain.from_iterable(each))
+        kind = Kind.ALONE if terms is not None and terms.attempts else self._kind_of(calls)
+        if terms is None and kind is Kind.EACH:
+            terms = Terms(self._since)
         try:
             of_script = payload.needs_script([self._pickled_function]) or payload.needs_script([buffers[0].raw()])
-            chunk = Chunk(call_all, self._name, first, calls, starred=self._starred, of_script=of_script)
-            future = self._submitter.submit(chunk, self._pickled_function, buffers, self._starred)
+            function = {Kind.TOGETHER: call_all, Kind.EACH: call_published, Kind.ALONE: call_alone}[kind]
+            chunk = Chunk(function, self._name, first, calls, starred=self._starred, of_script=of_script, terms=terms)
+            future = self._submit(kind, chunk, buffers, len(calls))
         except BaseException as error:
+            if terms is not None and terms.follows and isinstance(error, Exception):
+                return [UnsentCall(error)]
             self.stop_submitting(error)
             if not isinstance(error, Exception):
                 raise
+            return []
+        piece = Piece(kind, future, first, calls, sum(buffer.raw().nbytes for buffer in buffers))
+        self._running[future] = piece
+        future.add_done_callback(partial(self._chunk_ended, piece))
+        return [piece]
+
+    def _kind_of(self, calls: Sequence[Any]) -> Kind:
+        if self._counts_calls or (self._pace.is_worth_publishing and len(calls) <= MAX_CALLS):
+            return Kind.EACH
+        return Kind.TOGETHER
+
+    def _submit(self, kind: Kind, chunk: Chunk, buffers: Any, count: int) -> concurrent.futures.Future[Any]:
+        arguments = self._pickled_function, buffers, self._starred
+        policy = self._policy
+        if kind is Kind.TOGETHER:
+            assert self._submitter is not None
+            return self._submitter.submit(chunk, *arguments)
+        if kind is Kind.EACH:
+            policy = self._chunk_policy
+            until = None if policy.deadline is None else self._since + policy.deadline
+            arguments = self._pickled_function, buffers, count, self._starred, policy.timeout, until
+        future: Future[Any] = Future()
+        if chunk.terms is None or not chunk.terms.follows:
+            assert self._submitter is not None
+            self._submitter._submit_for(future, policy, chunk, arguments, {}, wait=True)
+            return future
+        # The executor may be shut down, which has accepted these calls.
+        assert self._pool is not None
+        call = chunk.call, arguments, {}
+        pickled = self._pool.leases.pickled(call, self._shared)
+        self._pool.submit(future, pickled, chunk, policy, held_arguments.held(call, pickled), wait=True)
+        return future
+
+    def _add_entries(self, entries: list[Entry]) -> None:
+        """Note what is to be taken, behind everything else; as it comes, if the order does not matter."""
+        self._remaining += len(entries)
+        if self._completed is None:
+            self._entries.extend(entries)
             return
-        size = sum(buffer.raw().nbytes for buffer in buffers)
-        self._running[future] = calls
-        self._remaining += 1
-        if self._completed is None:
-            self._entries.append(future)
-        future.add_done_callback(partial(self._chunk_ended, len(calls), size))
+        for entry in entries:
+            if entry.future is None:
+                self._completed.put(entry)
 
-    def _add_entry(self, entry: UnsentCall) -> None:
-        self._remaining += 1
-        if self._completed is None:
-            self._entries.append(entry)
-        else:
-            self._completed.put(entry)
-
-    def _chunk_ended(self, calls: int, size: int, future: Future[Any]) -> None:
-        """Note how long a chunk took, and submit the next. Called in the pool thread, by the chunk's future."""
-        self._running.pop(future, None)
-        if not future.cancelled() and future.exception() is None:
-            self._pace.note(calls, future.result()[2], size)
+    def _chunk_ended(self, piece: Piece, _future: concurrent.futures.Future[Any]) -> None:
+        """Note that a chunk has ended, and submit the next. Called in the pool thread, by the chunk's future."""
+        self._ended.append(piece)
         self._more_wanted = True
-        if self._completed is not None:
-            self._completed.put(future)
         self._submit_more()
+
+    # ---- chunks that have ended ----------------------------------------------------------------------------
+
+    def _settle(self, piece: Piece) -> None:
+        """Note how long a chunk took, and submit what is left of it. The caller holds the lock."""
+        future = piece.future
+        assert future is not None
+        self._running.pop(future, None)
+        if piece.settled:
+            return
+        try:
+            if not future.cancelled():
+                if piece.kind is Kind.EACH:
+                    self._settle_each(piece)
+                elif piece.kind is Kind.TOGETHER and future.exception() is None:
+                    self._pace.note(len(piece.calls), future.result()[2], piece.size)
+        finally:
+            piece.settled = True
+            if self._completed is not None:
+                self._completed.put(piece)
+
+    def _settle_each(self, piece: Piece) -> None:
+        outcome, calls = piece.outcome, piece.calls
+        made, left = outcome.made, len(calls) - outcome.made
+        if outcome.seconds is not None and made:
+            self._pace.note(made, outcome.seconds, piece.size * made // len(calls))
+        again = {} if self._consumer_left else self._attempts_left(piece)
+        gaps = piece.gaps(sorted(again))
+        ordered, followers = self._completed is None, piece.followers
+        piece.taken = gaps[:1] if ordered else gaps
+        for (_, index), (begin, end) in pairwise(gaps):
+            followers += self._submit_chunk(piece.first + index, calls[index : index + 1], again[index])
+            if ordered and begin < end:
+                followers.append(Given(outcome, begin, end))
+        if left and not self._consumer_left:
+            # A worker that has ended a chunk early may do so again, and one that died before any call at the first.
+            size = min(left, max(1, 2 * made)) if outcome.seconds is not None or not made else left
+            self._pace.note_rest(size)
+            for begin in range(made, len(calls), size):
+                followers += self._submit_chunk(
+                    piece.first + begin, calls[begin : begin + size], Terms(self._since, follows=True)
+                )
+        if not ordered:
+            self._add_entries(followers)
+
+    def _attempts_left(self, piece: Piece) -> dict[int, Terms]:
+        """Return which calls of a chunk are to have another attempt, by index."""
+        policy, outcome = self._policy, piece.outcome
+        again: dict[int, Terms] = {}
+        if outcome.raised and policy.retries_errors:
+            for index in outcome.raised:
+                if outcomes.matches(outcome.error_of(index), policy):
+                    again[index] = Terms(attempts=1, follows=True)
+        if outcome.lost_at is not None and outcome.lost is not None and policy.retries_lost(outcome.lost):
+            deaths = outcome.lost.deaths  # type: ignore[attr-defined]
+            again[outcome.lost_at] = Terms(attempts=1, deaths=deaths, follows=True)
+        return again
 
     # ---- results -------------------------------------------------------------------------------------------
 
@@ -260,20 +385,50 @@ class AdaptiveMap:
         entry = self.next_entry(deadline)
         if entry is None:
             return None
+        future = entry.future
+        try:
+            if future is not None:
+                future.exception(None if deadline is None else deadline - time.monotonic())
+            return self.take(entry)
+        finally:
+            if future is not None:
+                future.cancel()  # does something only if waiting for it has failed
+            del entry, future  # an exception's traceback holds this frame, and the future holds the exception
+
+    def take(self, entry: Entry) -> tuple[list[Any], BaseException | None]:
+        """Return the results of what `next_entry` gave, and the error that ended them, if one did.
+
+        Its future is done, if it has one. What was left of it is what `next_entry` gives now.
+
+        Raises:
+            CancelledError: it was cancelled.
+        """
         if isinstance(entry, UnsentCall):
             return [], entry.error
-        try:
-            left = None if deadline is None else deadline - time.monotonic()
-            return unpack_results(entry.result(left))
-        except Exception as error:
+        if isinstance(entry, Given):
+            return entry.take()
+        assert entry.future is not None
+        error = entry.future.exception()  # raises if it was cancelled
+        if entry.kind is Kind.EACH:
+            if not (entry.settled or entry.is_complete):
+                self._ended.append(entry)
+                self._submit_more(wait=True)
+            results, error = entry.take()
+            if self._completed is None:
+                self._remaining += len(entry.followers)
+                self._entries.extendleft(reversed(entry.followers))
+        elif error is None:
+            results, error = (
+                ([entry.future.result()], None) if entry.kind is Kind.ALONE else unpack_results(entry.future.result())
+            )
+        else:
+            results = []
+        if error is not None:
             chunk_calls.describe(error)
-            raise
-        finally:
-            entry.cancel()  # does something only if waiting for it has failed
-            del entry  # an exception's traceback holds this frame, and the future holds the exception
+        return results, error
 
-    def next_entry(self, deadline: float | None = None) -> Future[Any] | UnsentCall | None:
-        """Return the chunk whose results are the next. None: there are no more.
+    def next_entry(self, deadline: float | None = None) -> Entry | None:
+        """Return what has the next results: a chunk, for whose future the caller waits. None: there are no more.
 
         Raises:
             TimeoutError: the deadline, in time.monotonic()'s seconds, has passed.

@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.executor import mapping
-from pidfdpool.executor.adaptive_map import AdaptiveMap, UnsentCall, unpack_results
+from pidfdpool.executor.adaptive_map import AdaptiveMap
 from pidfdpool.executor.async_calls import AwaitedTask, Executor
 from pidfdpool.loop import chunk_calls
 from pidfdpool.typed import Protocol
@@ -53,9 +53,9 @@ def amap(
 async def _adaptive(adaptive: AdaptiveMap, deadline: float | None) -> AsyncIterator[Any]:
     try:
         while (entry := adaptive.next_entry()) is not None:
-            if isinstance(entry, UnsentCall):
-                raise entry.error
-            results, error = unpack_results(await _result_of(entry, deadline))
+            if entry.future is not None:
+                await _wait_for(entry.future, deadline)
+            results, error = adaptive.take(entry)
             del entry
             results.reverse()
             while results:
@@ -97,6 +97,26 @@ async def _result_of(future: Future[Any], deadline: float | None) -> Any:
         raise
     finally:
         del future  # an exception's traceback holds this frame, and the future holds the exception
+
+
+async def _wait_for(future: Future[Any], deadline: float | None) -> None:
+    """Wait until a future is done, whatever it is done with. If waiting fails, it is cancelled.
+
+    Raises:
+        TimeoutError: the deadline has passed.
+    """
+    import asyncio
+
+    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    waiter = asyncio.wrap_future(future)
+    try:
+        await asyncio.wait([waiter], timeout=left)
+        if not future.done():
+            raise TimeoutError
+        if not waiter.cancelled():
+            waiter.exception()  # so that asyncio does not complain that nobody looks at it
+    finally:
+        future.cancel()  # does something only if waiting for it has failed
 
 
 class BoundedCalls:

@@ -19,6 +19,7 @@ from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
     from pidfdpool.executor.adaptive_map import AdaptiveMap
+    from pidfdpool.loop.pool import Pool
     from pidfdpool.loop.task import Recipient
     from pidfdpool.serialization.payload import SharedMain
 
@@ -30,6 +31,10 @@ class Executor(async_calls.Executor, Protocol):
     """What a view needs of its executor."""
 
     _policy: Policy
+
+    @property
+    def _pool(self) -> Pool | None:
+        """The pool; None: there was no submit yet."""
 
     def _register_map(self, adaptive_map: AdaptiveMap) -> tuple[int, SharedMain | None]:
         """As `adaptive_map.Submitter` does."""
@@ -116,6 +121,10 @@ class Options(concurrent.futures.Executor):
 
     def _sizes_chunks(self) -> bool:
         return self._policy.sizes_chunks and getattr(self.submit, "__func__", None) is _OWN_SUBMIT
+
+    @property
+    def _pool(self) -> Pool | None:
+        return self._executor._pool
 
     def _register_map(self, adaptive_map: AdaptiveMap) -> tuple[int, SharedMain | None]:
         return self._executor._register_map(adaptive_map)

@@ -151,6 +151,15 @@ class LastHeartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class CallStarted:
+    """The answer to CheckCall. at: when the last call of the chunk began, on the machine's clock; None: none did."""
+
+    slot: int
+    generation: int
+    at: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryMeasured:
     """The answer to CheckMemory. memory: the worker's resident memory in bytes; 0: it is not known."""
 
@@ -186,11 +195,24 @@ class Died:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A task was accepted. policy: its own, if it was submitted with options. heavy: its call is large."""
+    """A task was accepted.
+
+    policy: its own, if it was submitted with options. heavy: its call is large.
+    calls: how many calls of a map it makes, each of which its limits of time are about; 0: it is one task by itself.
+    since: from when on its deadline counts, on the machine's clock; None: from now on.
+    attempts: the number of its attempts that were lost already, as a part of another task. It is tried again.
+    deaths: how many workers have died in them.
+    follows: it goes on with what an accepted task has left, so a pool that finishes what it has accepts it.
+    """
 
     task: int
     policy: Policy | None = None
     heavy: bool = False
+    calls: int = 0
+    since: float | None = None
+    attempts: int = 0
+    deaths: int = 0
+    follows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +307,7 @@ WorkerEvent: TypeAlias = (
     | Unhealthy
     | Outdated
     | LastHeartbeat
+    | CallStarted
     | MemoryMeasured
     | InitializerFailed
     | Died

@@ -174,7 +174,7 @@ class PoolRules:
     def close_if_done(self, now: float) -> None:
         """End the workers when no task is left, then the template, then the pool. Not called in an open pool."""
         state, workforce = self._state, self._workforce
-        if state.phase is Phase.DRAINING and not state.tasks:
+        if state.phase is Phase.DRAINING and not state.tasks and not state.holds:
             state.phase = Phase.CLOSING
             for slot in list(workforce.workers()):
                 if slot.task is None and slot.state is not State.STOPPING:

@@ -28,13 +28,15 @@ class PoolState:
             and the queue waits for its next attempt.
         prefetched: number -> index of the slot whose worker was sent the task ahead.
         killing: the pool was told to end at once: no task gets another attempt.
+        holds: how many maps may still go on with what their tasks have left. A pool does not end before that. Changed
+            by the pool's owner.
         deaths, restarts, retries: how many there ever were.
         actions: what is to be done, in the decision that is being taken.
     """
 
     __slots__ = (
-        "actions", "broken", "deaths", "killing", "level", "phase", "policy", "prefetched", "prestart", "restarts",
-        "retries", "running", "size", "tasks", "template", "template_booted",
+        "actions", "broken", "deaths", "holds", "killing", "level", "phase", "policy", "prefetched", "prestart",
+        "restarts", "retries", "running", "size", "tasks", "template", "template_booted",
     )  # fmt: skip
 
     def __init__(self, policy: Policy, size: int | None = None) -> None:
@@ -51,6 +53,7 @@ class PoolState:
         self.running: dict[int, int] = {}
         self.prefetched: dict[int, int] = {}
         self.killing: bool = False
+        self.holds: int = 0
         self.deaths: int = 0
         self.restarts: int = 0
         self.retries: int = 0

@@ -165,6 +165,8 @@ class WorkerRules:
     def _take_outcome(self, number: int, slot: Slot, event: ev.Finished, now: float) -> None:
         tasks = self._tasks
         if event.failed and slot.cause in BY_TASK:
+            if self._state.tasks[number].calls:
+                self._state.actions.append(do.ReadPublished(slot.index, slot.generation, number))
             tasks.attempt_lost(number, slot.cause, now)  # it raised because SIGTERM made it
         elif event.failed and event.retryable and tasks.may_retry(self._state.tasks[number]):
             tasks.retry(number, now)
