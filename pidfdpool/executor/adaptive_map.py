@@ -26,58 +26,28 @@ import threading
 import time
 from collections import deque
 from contextvars import copy_context
-from functools import partial
 from itertools import chain, pairwise, repeat, starmap
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import records
 from pidfdpool.errors import InheritedFutureError, PayloadError
 from pidfdpool.executor.chunk_sizes import Pace
-from pidfdpool.executor.futures import Future
-from pidfdpool.executor.map_pieces import Given, Kind, Piece, UnsentCall
-from pidfdpool.executor.unsendable import describe_pickling_error
-from pidfdpool.loop import chunk_calls, held_arguments, outcomes
-from pidfdpool.loop.chunk_calls import Chunk, Terms
-from pidfdpool.process import describe, interruptible
+from pidfdpool.executor.map_pieces import Given, Kind, Piece, UnsentCall, attempts_left
+from pidfdpool.executor.map_submission import Submission
+from pidfdpool.loop import chunk_calls, outcomes
+from pidfdpool.process import interruptible
 from pidfdpool.serialization import kept_definitions, payload
-from pidfdpool.serialization.out_of_band import OutOfBandPickle
-from pidfdpool.transport.published import MAX_CALLS
-from pidfdpool.typed import Protocol
-from pidfdpool.worker.chunk import call_all
-from pidfdpool.worker.chunk_publishing import call_alone, call_published
 
 if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pidfdpool.executor.map_pieces import Entry
+    from pidfdpool.executor.map_submission import Submitter
+    from pidfdpool.loop.chunk_calls import Terms
     from pidfdpool.loop.pool import Pool
-    from pidfdpool.loop.task import Recipient
-    from pidfdpool.scheduler.policy import Policy
     from pidfdpool.transport.framing import Buffer
 
 CHUNKS_PER_WORKER = 2  # one that runs, one that waits
-
-
-class Submitter(Protocol):
-    """What submits calls: an executor, or a view of one with options."""
-
-    _policy: Policy
-
-    @property
-    def _pool(self) -> Pool | None:
-        """The pool; None: there was no submit yet."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
-        """Submit a call."""
-
-    def _submit_for(
-        self, recipient: Recipient, policy: Policy, fn: Any, args: Any, kwargs: Any, *, wait: bool
-    ) -> None:
-        """Submit a call with other options."""
-
-    def _register_map(self, adaptive: AdaptiveMap) -> tuple[int, payload.SharedMain | None]:
-        """Register a map with calls to submit. Return the number of workers, and what host and workers share."""
 
 
 class AdaptiveMap:
@@ -120,35 +90,24 @@ class AdaptiveMap:
         self._entries: deque[Entry] = deque()
         self._completed: queue.SimpleQueue[Entry] | None = None if ordered else queue.SimpleQueue()
         self._remaining = 0  # how many chunks are still to be taken
-        self._submitter: Submitter | None = None
-        self._user_function = function
+        self._pool: Pool | None = None  # while it is held
         self._definitions: list[Any] = []  # definitions of the script that its calls may use
-        self._name = describe.name_of(function)
         if self._calls:
             self._start(submitter, function)
 
-    def _pickling_error(self, error: Exception, arguments: tuple[Any, ...]) -> Exception:
-        return describe_pickling_error(error, self._user_function, arguments, {}, self._shared)
-
     def _start(self, submitter: Submitter, function: Callable[..., Any]) -> None:
-        workers, self._shared = submitter._register_map(self)
-        policy = self._policy = submitter._policy
-        self._counts_calls = policy.counts_calls
-        # A chunk as a whole is never tried again.
-        self._chunk_policy = records.replace(policy, retries=0) if policy.retries else policy
-        self._since = time.monotonic()
+        workers, shared = submitter._register_map(self)
         self._pool = submitter._pool
         if self._pool is not None:
             self._pool.hold()
-        # Until all is submitted, so that a map runs to its end though nobody else holds the executor.
-        self._submitter = submitter
+        self._submission = submission = Submission(submitter, self._pool, function, shared, starred=self._starred)
         self._max_running = CHUNKS_PER_WORKER * workers
         self._pace = Pace(workers)
         try:
-            self._pickled_function = payload.dumps(function, self._shared)[0]
+            submission.pickle_function()
             self._definitions = kept_definitions.definitions_for_task()
         except Exception as error:
-            self._add_entries([UnsentCall(self._pickling_error(error, ()))])
+            self._add_entries([UnsentCall(submission.pickling_error(error, ()))])
             self.stop_submitting(None)
         self._submit_more(wait=True)
         if self._failure is not None and not self._remaining:
@@ -201,21 +160,20 @@ class AdaptiveMap:
         """Submit chunks until enough of them run. The caller holds the lock."""
         while self._ended:
             self._settle(self._ended.popleft())
-        if not self._stopped:
-            # A consumer may have a chunk's results before its future has called `_chunk_ended`.
-            for future in [future for future in list(self._running) if future.done()]:
-                self._running.pop(future, None)
-        while not self._stopped and len(self._running) < self._max_running:
+        # A consumer may have a chunk's results before its future has called `_chunk_ended`.
+        room = self._max_running - sum(not future.done() for future in list(self._running))
+        while not self._stopped and room > 0:
             first = self._submitted
-            size = self._pace.next(self._count - first)
-            calls = self._calls[first : first + (min(size, MAX_CALLS) if self._counts_calls else size)]
+            calls = self._calls[first : first + self._submission.at_most(self._pace.next(self._count - first))]
             self._submitted += len(calls)
-            self._add_entries(self._submit_chunk(first, calls))
+            entries = self._submit(first, calls)
+            room -= len(entries)
+            self._add_entries(entries)
             if self._submitted >= self._count:
                 self.stop_submitting(None)
         if self._stopped:
             self._calls = ()
-            self._submitter = None  # this map does not keep the executor alive any more
+            self._submission.end()
         if self._consumer_left:
             self._cancel_submitted()
 
@@ -225,65 +183,26 @@ class AdaptiveMap:
             pool, self._pool = self._pool, None
             pool.let_go()
 
-    def _submit_chunk(self, first: int, calls: Sequence[Any], terms: Terms | None = None) -> list[Entry]:
+    def _submit(self, first: int, calls: Sequence[Any], terms: Terms | None = None) -> list[Entry]:
         """Submit some calls as one task; return what takes their place in the map.
 
         first: the index in the map of the first of them. terms: if they follow from another task.
         """
+        entries: list[Entry] = []
         try:
-            buffers = OutOfBandPickle(calls, self._shared).buffers()
-        except Exception as error:
-            if len(calls) == 1:
-                return [UnsentCall(self._pickling_error(error, calls[0] if self._starred else (calls[0],)))]
-            # One by one, because those before the one that does not pickle are to run.
-            each = [self._submit_chunk(first + index, calls[index : index + 1], terms) for index in range(len(calls))]
-            return list(chain.from_iterable(each))
-        kind = Kind.ALONE if terms is not None and terms.attempts else self._kind_of(calls)
-        if terms is None and kind is Kind.EACH:
-            terms = Terms(self._since)
-        try:
-            of_script = payload.needs_script([self._pickled_function]) or payload.needs_script([buffers[0].raw()])
-            function = {Kind.TOGETHER: call_all, Kind.EACH: call_published, Kind.ALONE: call_alone}[kind]
-            chunk = Chunk(function, self._name, first, calls, starred=self._starred, of_script=of_script, terms=terms)
-            future = self._submit(kind, chunk, buffers, len(calls))
+            for entry in self._submission.submit(first, calls, terms, publishes=self._pace.is_worth_publishing):
+                entries.append(entry)
+                if isinstance(entry, Piece):
+                    self._running[entry.future] = entry
+                    entry.future.add_done_callback(self._chunk_ended)
         except BaseException as error:
-            if terms is not None and terms.follows and isinstance(error, Exception):
-                return [UnsentCall(error)]
+            if terms is not None and isinstance(error, Exception):
+                entries.append(UnsentCall(error))
+                return entries
             self.stop_submitting(error)
             if not isinstance(error, Exception):
                 raise
-            return []
-        piece = Piece(kind, future, first, calls, sum(buffer.raw().nbytes for buffer in buffers))
-        self._running[future] = piece
-        future.add_done_callback(partial(self._chunk_ended, piece))
-        return [piece]
-
-    def _kind_of(self, calls: Sequence[Any]) -> Kind:
-        if self._counts_calls or (self._pace.is_worth_publishing and len(calls) <= MAX_CALLS):
-            return Kind.EACH
-        return Kind.TOGETHER
-
-    def _submit(self, kind: Kind, chunk: Chunk, buffers: Any, count: int) -> concurrent.futures.Future[Any]:
-        arguments = self._pickled_function, buffers, self._starred
-        policy = self._policy
-        if kind is Kind.TOGETHER:
-            assert self._submitter is not None
-            return self._submitter.submit(chunk, *arguments)
-        if kind is Kind.EACH:
-            policy = self._chunk_policy
-            until = None if policy.deadline is None else self._since + policy.deadline
-            arguments = self._pickled_function, buffers, count, self._starred, policy.timeout, until
-        future: Future[Any] = Future()
-        if chunk.terms is None or not chunk.terms.follows:
-            assert self._submitter is not None
-            self._submitter._submit_for(future, policy, chunk, arguments, {}, wait=True)
-            return future
-        # The executor may be shut down, which has accepted these calls.
-        assert self._pool is not None
-        call = chunk.call, arguments, {}
-        pickled = self._pool.leases.pickled(call, self._shared)
-        self._pool.submit(future, pickled, chunk, policy, held_arguments.held(call, pickled), wait=True)
-        return future
+        return entries
 
     def _add_entries(self, entries: list[Entry]) -> None:
         """Note what is to be taken, behind everything else; as it comes, if the order does not matter."""
@@ -295,9 +214,11 @@ class AdaptiveMap:
             if entry.future is None:
                 self._completed.put(entry)
 
-    def _chunk_ended(self, piece: Piece, _future: concurrent.futures.Future[Any]) -> None:
+    def _chunk_ended(self, future: concurrent.futures.Future[Any]) -> None:
         """Note that a chunk has ended, and submit the next. Called in the pool thread, by the chunk's future."""
-        self._ended.append(piece)
+        piece = self._running.get(future)
+        if piece is not None:
+            self._ended.append(piece)
         self._more_wanted = True
         self._submit_more()
 
@@ -306,9 +227,7 @@ class AdaptiveMap:
     def _settle(self, piece: Piece) -> None:
         """Note how long a chunk took, and submit what is left of it. The caller holds the lock."""
         future = piece.future
-        assert future is not None
-        self._running.pop(future, None)
-        if piece.settled:
+        if self._running.pop(future, None) is None:
             return
         try:
             if not future.cancelled():
@@ -326,12 +245,12 @@ class AdaptiveMap:
         made, left = outcome.made, len(calls) - outcome.made
         if outcome.seconds is not None and made:
             self._pace.note(made, outcome.seconds, piece.size * made // len(calls))
-        again = {} if self._consumer_left else self._attempts_left(piece)
+        again = {} if self._consumer_left else attempts_left(outcome, self._submission.policy)
         gaps = piece.gaps(sorted(again))
         ordered, followers = self._completed is None, piece.followers
         piece.taken = gaps[:1] if ordered else gaps
         for (_, index), (begin, end) in pairwise(gaps):
-            followers += self._submit_chunk(piece.first + index, calls[index : index + 1], again[index])
+            followers += self._submit(piece.first + index, calls[index : index + 1], again[index])
             if ordered and begin < end:
                 followers.append(Given(outcome, begin, end))
         if left and not self._consumer_left:
@@ -339,24 +258,9 @@ class AdaptiveMap:
             size = min(left, max(1, 2 * made)) if outcome.seconds is not None or not made else left
             self._pace.note_rest(size)
             for begin in range(made, len(calls), size):
-                followers += self._submit_chunk(
-                    piece.first + begin, calls[begin : begin + size], Terms(self._since, follows=True)
-                )
+                followers += self._submit(piece.first + begin, calls[begin : begin + size], self._submission.rest)
         if not ordered:
             self._add_entries(followers)
-
-    def _attempts_left(self, piece: Piece) -> dict[int, Terms]:
-        """Return which calls of a chunk are to have another attempt, by index."""
-        policy, outcome = self._policy, piece.outcome
-        again: dict[int, Terms] = {}
-        if outcome.raised and policy.retries_errors:
-            for index in outcome.raised:
-                if outcomes.matches(outcome.error_of(index), policy):
-                    again[index] = Terms(attempts=1, follows=True)
-        if outcome.lost_at is not None and outcome.lost is not None and policy.retries_lost(outcome.lost):
-            deaths = outcome.lost.deaths  # type: ignore[attr-defined]
-            again[outcome.lost_at] = Terms(attempts=1, deaths=deaths, follows=True)
-        return again
 
     # ---- results -------------------------------------------------------------------------------------------
 
@@ -407,7 +311,6 @@ class AdaptiveMap:
             return [], entry.error
         if isinstance(entry, Given):
             return entry.take()
-        assert entry.future is not None
         error = entry.future.exception()  # raises if it was cancelled
         if entry.kind is Kind.EACH:
             if not (entry.settled or entry.is_complete):
@@ -453,6 +356,8 @@ class AdaptiveMap:
         self.stop_submitting(None)
         self._consumer_left = True
         self._cancel_submitted()
+        self._more_wanted = True
+        self._submit_more()  # which lets the pool go, if there is nothing left to wait for
 
     def _cancel_submitted(self) -> None:
         for future in list(self._running):

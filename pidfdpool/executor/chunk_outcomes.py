@@ -71,7 +71,7 @@ class ChunkOutcome:
                 failure = _load_into(results, data[start:stop])
                 if failure is not None:
                     return results, failure
-        if end > whole:
+        if begin <= len(ends) < end:
             return results, self._load_last(results)
         return results, None
 
@@ -125,4 +125,4 @@ def of_future(future: Future[Any], calls: int) -> ChunkOutcome:
     done = len(published.ends)
     # It died between two calls, or when all were made: that costs no call anything.
     between = done == published.begun and (done or calls > 1)
-    return ChunkOutcome(published.ends.tolist(), published.data, lost=None if between else error)
+    return ChunkOutcome(published.ends, published.data, lost=None if between else error)

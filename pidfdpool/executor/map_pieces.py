@@ -12,12 +12,15 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pidfdpool.executor import chunk_outcomes
+from pidfdpool.loop import outcomes
+from pidfdpool.loop.chunk_calls import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Future
 
     from pidfdpool.executor.chunk_outcomes import ChunkOutcome
+    from pidfdpool.scheduler.policy import Policy
 
     Taken: TypeAlias = tuple[list[Any], BaseException | None]  # results up to the first failure, and that failure
 
@@ -60,7 +63,7 @@ class Piece:
     def __init__(self, kind: Kind, future: Future[Any], first: int, calls: Sequence[Any], size: int) -> None:
         """first: the index in the map of the first call. size: the bytes of the arguments."""
         self.kind = kind
-        self.future: Future[Any] | None = future
+        self.future: Future[Any] = future
         self.first = first
         self.calls = calls
         self.size = size
@@ -72,7 +75,6 @@ class Piece:
     @property
     def outcome(self) -> ChunkOutcome:
         """What came of a chunk that is done and not cancelled. Only of Kind.EACH."""
-        assert self.future is not None
         if self._outcome is None:
             self._outcome = chunk_outcomes.of_future(self.future, len(self.calls))
         return self._outcome
@@ -84,7 +86,7 @@ class Piece:
         return outcome.made == len(self.calls) and outcome.lost is None and not outcome.raised
 
     def take(self) -> Taken:
-        """Return its results, after it was settled."""
+        """Return its results; those before a gap, if it was settled."""
         results: list[Any] = []
         for begin, end in self.taken if self.settled else [(0, len(self.calls))]:
             more, error = self.outcome.results(begin, end)
@@ -97,6 +99,19 @@ class Piece:
         """Return the ranges of calls with outcomes between those that are made again, as many as those and one."""
         bounds = [-1, *again, self.outcome.made]
         return [(begin + 1, end) for begin, end in pairwise(bounds)]
+
+
+def attempts_left(outcome: ChunkOutcome, policy: Policy) -> dict[int, Terms]:
+    """Return which calls of a chunk are to have another attempt, by index, and its terms. Runs code of the user's."""
+    again: dict[int, Terms] = {}
+    if outcome.raised and policy.retries_errors:
+        for index in outcome.raised:
+            if outcomes.matches(outcome.error_of(index), policy):
+                again[index] = Terms(attempts=1, follows=True)
+    lost, at = outcome.lost, outcome.lost_at
+    if lost is not None and at is not None and policy.retries_lost(lost):
+        again[at] = Terms(attempts=1, deaths=lost.deaths, follows=True)  # type: ignore[attr-defined]
+    return again
 
 
 Entry: TypeAlias = "Piece | Given | UnsentCall"

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import checks
-from pidfdpool.executor import adaptive_map
+from pidfdpool.executor import adaptive_map, map_submission
 from pidfdpool.loop import chunk_calls
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.process import describe, interruptible
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 
-class Submitter(adaptive_map.Submitter, Protocol):
+class Submitter(map_submission.Submitter, Protocol):
     """What submits calls. A map keeps it alive only as long as there are calls to submit."""
 
     def _sizes_chunks(self) -> bool:

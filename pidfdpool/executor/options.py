@@ -18,7 +18,7 @@ from pidfdpool.scheduler.policy import Policy, TaskOptions
 from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
-    from pidfdpool.executor.adaptive_map import AdaptiveMap
+    from pidfdpool.executor.open_maps import Map
     from pidfdpool.loop.pool import Pool
     from pidfdpool.loop.task import Recipient
     from pidfdpool.serialization.payload import SharedMain
@@ -36,8 +36,8 @@ class Executor(async_calls.Executor, Protocol):
     def _pool(self) -> Pool | None:
         """The pool; None: there was no submit yet."""
 
-    def _register_map(self, adaptive_map: AdaptiveMap) -> tuple[int, SharedMain | None]:
-        """As `adaptive_map.Submitter` does."""
+    def _register_map(self, adaptive_map: Map) -> tuple[int, SharedMain | None]:
+        """As `map_submission.Submitter` does."""
 
 
 class Options(concurrent.futures.Executor):
@@ -126,7 +126,7 @@ class Options(concurrent.futures.Executor):
     def _pool(self) -> Pool | None:
         return self._executor._pool
 
-    def _register_map(self, adaptive_map: AdaptiveMap) -> tuple[int, SharedMain | None]:
+    def _register_map(self, adaptive_map: Map) -> tuple[int, SharedMain | None]:
         return self._executor._register_map(adaptive_map)
 
     def _submitter_ref(self) -> Callable[[], Options | None]:

@@ -93,7 +93,9 @@ class Admission:
         terms = None if chunk is None else chunk.terms
         if chunk is None or terms is None:
             return ev.Submitted(task.number, own, task.heavy)
-        task.attempt, task.deaths = terms.attempts, terms.deaths
+        if terms.attempts:  # it has begun, as a part of another task
+            task.attempt, task.deaths, task.begun = terms.attempts, terms.deaths, True
+            task.future._begin()
         return ev.Submitted(
             task.number, own, task.heavy, chunk.counted, terms.since, terms.attempts, len(terms.deaths), terms.follows
         )

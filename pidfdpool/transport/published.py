@@ -192,7 +192,7 @@ def read(fd: int) -> Published | None:
             whole += 1
         if begun - whole > 1 or any(ends[whole:]):
             return None
-        return Published(task, begun, ends[:whole], _exactly(fd, at, DATA))
+        return Published(task, begun, ends[:whole].tolist(), _exactly(fd, at, DATA))
     return None
 
 

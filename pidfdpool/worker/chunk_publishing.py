@@ -159,6 +159,7 @@ def _make_calls(
     words, ends, memory, shared = ledger.words, ledger.ends, ledger.memory, chunk.shared_main
     dumps, clock, scalars = pickle.dumps, monotonic_ns, _SCALARS
     failed: list[int] = []
+    data: Buffer
     at, made = DATA, 0
     for call in calls:
         now = clock()
