@@ -90,6 +90,7 @@ class Submission:
         self._pickled_function: Buffer = b""
         self.policy: Policy = submitter._policy
         self._counts_calls = self.policy.counts_calls
+        self._most = min(MAX_CALLS, self.policy.max_tasks_per_child or MAX_CALLS)  # calls, if they count
         # A chunk as a whole is never tried again.
         self._chunk_policy = records.replace(self.policy, retries=0) if self.policy.retries else self.policy
         since = time.monotonic()
@@ -111,7 +112,7 @@ class Submission:
 
     def at_most(self, calls: int) -> int:
         """Return how many of so many calls may share a chunk."""
-        return min(calls, MAX_CALLS) if self._counts_calls else calls
+        return min(calls, self._most) if self._counts_calls else calls
 
     def end(self) -> None:
         """Keep the executor alive no more: whatever is still submitted follows from what it has accepted."""

@@ -95,6 +95,8 @@ class Dispatcher:
         task.attempt = action.attempt
         if action.attempt > 1:
             link.progress.forget_begun()
+        if action.allowed:
+            link.allow_calls(action.allowed)
         task.future._note_attempt(link.name, action.attempt, time.time())
         try:
             link.progress.put_tokens(1)

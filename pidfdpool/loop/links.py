@@ -240,6 +240,15 @@ class WorkerLink(Link):
             at = published.call_started(box)
         return at
 
+    def allow_calls(self, most: int) -> None:
+        """Have the worker make so many calls of its next chunk at most."""
+        if self._black_box is not None:
+            published.allow(self._black_box, most)
+
+    def calls_begun(self, task: int) -> int | None:
+        """Return how many calls of this task's chunk have begun; None: it is not known."""
+        return None if self._black_box is None else published.calls_begun(self._black_box, task)
+
     def published(self) -> Published | None:
         """Return what the worker has published of its chunk of calls, if it has one."""
         return None if self._black_box is None else published.read(self._black_box)

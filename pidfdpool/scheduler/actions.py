@@ -27,13 +27,18 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send the task to the worker. deadline: of this attempt, on the machine's clock, for the task to ask for."""
+    """Send the task to the worker.
+
+    deadline: of this attempt, on the machine's clock, for the task to ask for.
+    allowed: of a chunk, how many of its calls the worker may make at most; 0: all of them.
+    """
 
     slot: int
     generation: int
     task: int
     attempt: int = 1
     deadline: float | None = None
+    allowed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ class Finished:
     failed: the outcome is an exception. retryable: one of those after which the task is to be tried again.
     memory: the worker's resident memory in bytes, if the pool limits it; 0 otherwise.
     seconds: how long the task took, as measured by the worker; None: it is not known.
+    calls: what it counts for; more than one only for a chunk, and only if the pool limits the tasks of a worker.
     """
 
     slot: int
@@ -61,6 +62,7 @@ class Finished:
     retryable: bool = False
     memory: int = 0
     seconds: float | None = None
+    calls: int = 1
 
 
 @dataclass(frozen=True, slots=True)

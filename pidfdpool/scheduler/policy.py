@@ -261,8 +261,8 @@ class Policy:
 
     @property
     def sizes_chunks(self) -> bool:
-        """Whether calls of map may share a task unasked: no rule is about the number of tasks."""
-        return self.max_tasks_per_child is None and self.max_pending is None
+        """Whether calls of map may share a task unasked: no rule is about how many tasks are pending."""
+        return self.max_pending is None
 
     @property
     def counts_calls(self) -> bool:

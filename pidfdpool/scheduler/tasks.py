@@ -104,7 +104,9 @@ class TaskRules:
             self._timers.set((Timer.TIMEOUT, slot.generation), deadline)
         if policy.heartbeat_timeout is not None:
             self._timers.set((Timer.HEARTBEAT, slot.generation), now + policy.heartbeat_timeout)
-        self._state.actions.append(do.Send(slot.index, slot.generation, number, task.attempt, deadline))
+        limit = self._state.policy.max_tasks_per_child if task.calls else None
+        allowed = 0 if limit is None else limit - slot.tasks_done
+        self._state.actions.append(do.Send(slot.index, slot.generation, number, task.attempt, deadline, allowed))
 
     def start_next_ahead(self, slot: Slot, now: float) -> None:
         """Note that a worker has begun the first of the tasks ahead, since it has answered the one before."""

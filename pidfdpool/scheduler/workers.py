@@ -134,19 +134,20 @@ class WorkerRules:
         if policy.idle_timeout is not None:
             self._timers.cancel((Timer.IDLE, slot.generation))
         self._workforce.move(slot, State.BUSY)
-        limit = policy.max_tasks_per_child
-        if limit is not None and slot.tasks_done + 1 >= limit:
+        limit, number = policy.max_tasks_per_child, self._queue.pop()
+        # If a chunk has more calls than the worker may do, it ends early, and others make the rest.
+        if limit is not None and slot.tasks_done + (self._state.tasks[number].calls or 1) >= limit:
             self._commands.retire(slot, Cause.TASKS, now, at_once=True)
         if policy.hard_memory_per_child is not None:
             self._limits.watch_memory(now)
-        self._tasks.start_and_send(self._queue.pop(), slot, now)
+        self._tasks.start_and_send(number, slot, now)
 
     def on_finished(self, slot: Slot, event: ev.Finished, now: float) -> None:
         """Take the outcome of a worker's task."""
         if slot.task != event.task:
             self._commands.kill_for_violation(slot)
             return
-        slot.tasks_done += 1
+        slot.tasks_done += event.calls
         self._limiter.task_finished()
         if event.seconds is not None:
             self._prefetcher.note_pace(event.seconds)

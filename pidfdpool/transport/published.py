@@ -164,6 +164,14 @@ def call_started(fd: int) -> float | None:
     return None
 
 
+def calls_begun(fd: int, task: int) -> int | None:
+    """Return how many calls of the chunk of this task have begun; None: it cannot be known."""
+    with suppress(OSError):
+        chunk, _, begun = _WORDS.unpack(_exactly(fd, _WORDS.size, OFFSET))
+        return int(begun) if chunk == task and 0 <= begun <= MAX_CALLS else None
+    return None
+
+
 def halt(fd: int, task: int) -> None:
     """Have the worker begin no further call of this task's chunk."""
     with suppress(OSError):
