@@ -127,7 +127,7 @@ class AdaptiveMap:
 
     def forget_in_forked_child(self) -> None:
         """Stop, in a forked child: the parent goes on with this map."""
-        self._lock = threading.RLock()
+        self._lock, self._pool = threading.RLock(), None
         self.stop_submitting(
             InheritedFutureError("this map was under way when its process was forked: the parent goes on")
         )
@@ -255,8 +255,10 @@ class AdaptiveMap:
                 followers.append(Given(outcome, begin, end))
         if left and not self._consumer_left:
             # A worker that has ended a chunk early may do so again, and one that died before any call at the first.
-            size = min(left, max(1, 2 * made)) if outcome.seconds is not None or not made else left
-            self._pace.note_rest(size)
+            early = outcome.seconds is not None
+            size = min(left, max(1, 2 * made)) if early or not made else left
+            if early:
+                self._pace.note_rest(size)
             for begin in range(made, len(calls), size):
                 followers += self._submit(piece.first + begin, calls[begin : begin + size], self._submission.rest)
         if not ordered:
@@ -316,6 +318,8 @@ class AdaptiveMap:
             if not (entry.settled or entry.is_complete):
                 self._ended.append(entry)
                 self._submit_more(wait=True)
+                if not entry.settled:
+                    raise RuntimeError("a map cannot go on in code that interrupts this thread while it submits calls")
             results, error = entry.take()
             if self._completed is None:
                 self._remaining += len(entry.followers)

@@ -127,7 +127,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
             iterables: they are read now, or with a buffersize when results are taken.
             timeout: seconds from now until the iterator raises TimeoutError. Default: never.
             chunksize: calls per task. None: as many as take a few milliseconds, measured as they run; but 1 with a
-                buffersize, or with an option that applies to each task (a timeout, for example).
+                buffersize or with max_pending. Then options (a timeout, say) still apply to each call.
             buffersize: tasks that are submitted before their results are asked for. Default: all.
 
         Raises:
