@@ -319,7 +319,9 @@ class AdaptiveMap:
                 self._ended.append(entry)
                 self._submit_more(wait=True)
                 if not entry.settled:
-                    raise RuntimeError("a map cannot go on in code that interrupts this thread while it submits calls")
+                    raise RuntimeError(
+                        "a map cannot go on in code that interrupts this thread while it submits calls"
+                    )
             results, error = entry.take()
             if self._completed is None:
                 self._remaining += len(entry.followers)
