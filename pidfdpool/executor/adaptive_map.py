@@ -160,6 +160,8 @@ class AdaptiveMap:
         """Submit chunks until enough of them run. The caller holds the lock."""
         while self._ended:
             self._settle(self._ended.popleft())
+        if not self._count:
+            return
         # A consumer may have a chunk's results before its future has called `_chunk_ended`.
         room = self._max_running - sum(not future.done() for future in list(self._running))
         while not self._stopped and room > 0:
@@ -319,9 +321,7 @@ class AdaptiveMap:
                 self._ended.append(entry)
                 self._submit_more(wait=True)
                 if not entry.settled:
-                    raise RuntimeError(
-                        "a map cannot go on in code that interrupts this thread while it submits calls"
-                    )
+                    raise RuntimeError("a map cannot go on in code that has interrupted its own submits")
             results, error = entry.take()
             if self._completed is None:
                 self._remaining += len(entry.followers)
