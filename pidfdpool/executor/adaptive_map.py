@@ -327,9 +327,8 @@ class AdaptiveMap:
                 self._remaining += len(entry.followers)
                 self._entries.extendleft(reversed(entry.followers))
         elif error is None:
-            results, error = (
-                ([entry.future.result()], None) if entry.kind is Kind.ALONE else unpack_results(entry.future.result())
-            )
+            result = entry.future.result()
+            results, error = ([result], None) if entry.kind is Kind.ALONE else unpack_results(result)
         else:
             results = []
         if error is not None:
