@@ -171,7 +171,7 @@ def guards(pool):
     arena = inner.leases.arena
     return {  # in the order in which they are taken
         "of who serves": inner.core.poller.serving,
-        "of the map": adaptive_map._lock,
+        "of the map": adaptive_map._turns._lock,
         "of the executor": pool._lock,
         "of all pools": lifecycle._lock,
         "of who notices a fork": lifecycle._fork_locks.setdefault(os.getpid(), threading.RLock()),
