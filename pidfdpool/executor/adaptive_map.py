@@ -153,7 +153,7 @@ class AdaptiveMap:
             calls = self._calls[first : first + self._submission.at_most(self._pace.next(self._count - first))]
             self._submitted += len(calls)
             entries = self._submit(first, calls)
-            room -= len(entries)
+            room -= sum(entry.future is not None for entry in entries)
             self._add_entries(entries)
             if self._submitted >= self._count:
                 self.stop_submitting(None)

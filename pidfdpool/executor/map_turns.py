@@ -58,4 +58,4 @@ class Turns:
 
     def forget_in_forked_child(self) -> None:
         """Forget whose turn it is, in a forked child: that thread was perhaps not copied."""
-        self._lock = threading.RLock()
+        self._lock, self._context = threading.RLock(), self._context.copy()  # a context is entered once at a time
