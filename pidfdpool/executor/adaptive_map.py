@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from pidfdpool.errors import InheritedFutureError
 from pidfdpool.executor.chunk_outcomes import unpack_results
 from pidfdpool.executor.chunk_sizes import CHUNKS_PER_WORKER, Pace
-from pidfdpool.executor.map_pieces import Given, Kind, Piece, UnsentCall, attempts_left
+from pidfdpool.executor.map_pieces import Given, Kind, Piece, UnsentCall, attempts_left, next_results
 from pidfdpool.executor.map_submission import Submission
 from pidfdpool.executor.map_turns import Turns
 from pidfdpool.loop import chunk_calls
@@ -39,7 +39,7 @@ from pidfdpool.process import interruptible
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from pidfdpool.executor.map_pieces import Entry
+    from pidfdpool.executor.map_pieces import Entry, Taken
     from pidfdpool.executor.map_submission import Submitter
     from pidfdpool.loop.chunk_calls import Terms
     from pidfdpool.loop.pool import Pool
@@ -275,7 +275,7 @@ class AdaptiveMap:
         When it is closed, and when a call fails, the chunks that no worker has begun are cancelled.
         """
         try:
-            while (taken := self._next_results(deadline)) is not None:
+            while (taken := next_results(self, deadline)) is not None:
                 results, error = taken
                 del taken
                 results.reverse()
@@ -289,22 +289,7 @@ class AdaptiveMap:
         finally:
             self.cancel()
 
-    def _next_results(self, deadline: float | None) -> tuple[list[Any], BaseException | None] | None:
-        """Return the next results, and the error that ended them, if one did. None: there are no more."""
-        entry = self.next_entry(deadline)
-        if entry is None:
-            return None
-        future = entry.future
-        try:
-            if future is not None:
-                future.exception(None if deadline is None else deadline - time.monotonic())
-            return self.take(entry)
-        finally:
-            if future is not None:
-                future.cancel()  # does something only if waiting for it has failed
-            del entry, future  # an exception's traceback holds this frame, and the future holds the exception
-
-    def take(self, entry: Entry) -> tuple[list[Any], BaseException | None]:
+    def take(self, entry: Entry) -> Taken:
         """Return the results of what `next_entry` gave, and the error that ended them, if one did.
 
         Its future is done, if it has one. What was left of it is what `next_entry` gives now.

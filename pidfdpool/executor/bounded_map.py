@@ -17,7 +17,7 @@ of C do all the work. The futures of these chunks have no callbacks. So the cons
 waits (`loop.leader`), and the pool thread, which would hardly get the interpreter's lock, has nothing to do. Where
 more is held than the consumer may keep back, a callback of a chunk's future has the pool thread submit more.
 
-Where an option is about each call (a timeout, retries), each call is a task of its own, and `mapping` submits it.
+Where an option is about each call (a timeout, retries), `mapping` has each call be a task of its own instead.
 
 What is held must not be forgotten. It is submitted before the executor or the interpreter shuts down (`submit_rest`).
 If nobody holds the executor any more, the pool's own thread has that done, and no further input is taken.
@@ -39,7 +39,7 @@ from pidfdpool.executor import lifecycle, map_submission
 from pidfdpool.executor.bounded_inputs import Inputs
 from pidfdpool.executor.chunk_outcomes import unpack_results
 from pidfdpool.executor.chunk_sizes import CHUNKS_PER_WORKER, Pace
-from pidfdpool.executor.map_pieces import Piece
+from pidfdpool.executor.map_pieces import Piece, next_results
 from pidfdpool.executor.map_submission import Submission
 from pidfdpool.executor.map_turns import Turns
 from pidfdpool.loop import chunk_calls
@@ -49,7 +49,7 @@ from pidfdpool.typed import Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from pidfdpool.executor.map_pieces import Entry
+    from pidfdpool.executor.map_pieces import Entry, Taken
     from pidfdpool.loop.pool import Pool
 
 LONG = 0.0001  # seconds of a call that is worth a task of its own: several times what a task costs
@@ -270,16 +270,18 @@ class BoundedMap:
         self._entered += 1  # not before: the consumer looks at it without a turn
         if isinstance(entry, Piece):
             if self._listens or self._completed is not None:
-                entry.future.add_done_callback(partial(self._chunk_ended, entry))
+                entry.future.add_done_callback(self._chunk_ended)
         elif self._completed is not None:
             self._completed.put(entry)
 
-    def _chunk_ended(self, piece: Piece, future: concurrent.futures.Future[Any]) -> None:
+    def _chunk_ended(self, future: concurrent.futures.Future[Any]) -> None:
         """Note how long a chunk took, and submit more. Called in the pool thread, by the chunk's future."""
-        if not future.cancelled() and future.exception() is None:
-            self._note(piece)
-        if self._completed is not None:
-            self._completed.put(piece)
+        piece = self._running.get(future)
+        if piece is not None:  # otherwise the consumer has noted it meanwhile
+            if not future.cancelled() and future.exception() is None:
+                self._note(piece)
+            if self._completed is not None:
+                self._completed.put(piece)
         if self._held:
             self._turns.wanted = True
             self._submit_held(consumer=False, wait=False)
@@ -298,7 +300,7 @@ class BoundedMap:
         """
         inputs = self._inputs
         try:
-            while (taken := self._next_results(deadline)) is not None:
+            while (taken := next_results(self, deadline)) is not None:
                 results, error = taken
                 del taken
                 results.reverse()
@@ -328,22 +330,7 @@ class BoundedMap:
         finally:
             self.cancel()
 
-    def _next_results(self, deadline: float | None) -> tuple[list[Any], BaseException | None] | None:
-        """Return the next results, and the error that ended them, if one did. None: there are no more."""
-        entry = self.next_entry(deadline)
-        if entry is None:
-            return None
-        future = entry.future
-        try:
-            if future is not None:
-                future.exception(None if deadline is None else deadline - time.monotonic())
-            return self.take(entry)
-        finally:
-            if future is not None:
-                future.cancel()  # does something only if waiting for it has failed
-            del entry, future  # an exception's traceback holds this frame, and the future holds the exception
-
-    def take(self, entry: Entry) -> tuple[list[Any], BaseException | None]:
+    def take(self, entry: Entry) -> Taken:
         """Return the results of what `next_entry` gave, and the error that ended them, if one did.
 
         Its future is done, if it has one.

@@ -8,12 +8,14 @@ the chunk's results goes on with its followers.
 from __future__ import annotations
 
 import enum
+import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pidfdpool.executor import chunk_outcomes
 from pidfdpool.loop import outcomes
 from pidfdpool.loop.chunk_calls import Terms
+from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,3 +122,32 @@ def attempts_left(outcome: ChunkOutcome, policy: Policy) -> dict[int, Terms]:
 
 
 Entry: TypeAlias = "Piece | Given | UnsentCall"
+
+
+class Pieces(Protocol):
+    """A map, as whoever takes its results sees it. For one consumer."""
+
+    def next_entry(self, deadline: float | None = None) -> Entry | None:
+        """Return what has the next results. None: there are no more."""
+
+    def take(self, entry: Entry) -> Taken:
+        """Return the results of what `next_entry` gave, once its future is done, if it has one."""
+
+
+def next_results(pieces: Pieces, deadline: float | None) -> Taken | None:
+    """Wait for the next results of a map; return them, and the error that ended them. None: there are no more.
+
+    deadline: in time.monotonic()'s seconds. If waiting fails, the piece that was waited for is cancelled.
+    """
+    entry = pieces.next_entry(deadline)
+    if entry is None:
+        return None
+    future = entry.future
+    try:
+        if future is not None:
+            future.exception(None if deadline is None else deadline - time.monotonic())
+        return pieces.take(entry)
+    finally:
+        if future is not None:
+            future.cancel()  # does something only if waiting for it has failed
+        del entry, future  # an exception's traceback holds this frame, and the future holds the exception

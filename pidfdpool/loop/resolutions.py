@@ -165,7 +165,7 @@ def deliver(undelivered: dict[int, Task], task: Task) -> None:
     verdict, future = task.verdict, task.future
     kind = type(verdict)
     if kind is Frame and verdict.buffers == _OF_NONE and verdict.kind == RESULT:  # type: ignore[union-attr]
-        future._resolve(None, None)  # so many tasks return nothing that to rebuild it took 6 % of the host's work
+        future._resolve(None, None)  # what many tasks return; to rebuild it takes 0.6 us
     elif kind is Frame or kind is Outcome:
         result: Any = None
         error: BaseException | None

@@ -235,7 +235,7 @@ class Channel:
                 sent = 0
 
     def send_answer(self, kind: int, slot: int, generation: int, value: int, data: Buffer) -> None:
-        """Do as `send`, for a frame with one buffer. One packing instead of three steps saves 0.3 us."""
+        """Do as `send`, for a frame with one buffer. It packs once, where `encode` and `send` take three steps."""
         if len(data) > _MAX_JOINED:
             self.send(framing.encode(kind, slot, generation, value, [data]))
             return

@@ -170,10 +170,10 @@ def test_what_waits_while_the_first_submit_starts_the_pool_is_cancelled(monkeypa
     starts, go_on = threading.Event(), threading.Event()
     start = template_starter.client.start
 
-    def start_late(*arguments):
+    def start_late(*arguments, **keywords):
         starts.set()
         assert go_on.wait(60)
-        return start(*arguments)
+        return start(*arguments, **keywords)
 
     monkeypatch.setattr(template_starter.client, "start", start_late)
     pool = PidfdPoolExecutor(1)

@@ -57,7 +57,12 @@ EXCEPTIONS = {
         "_fork_in_this_thread",
         "native.fork",
     ): "the one fork of the host, which makes the launcher",
-    ("template/launch.py", "spawn", "native.posix_spawn"): "the launcher, in the exec way",
+    ("template/launch.py", "_starting", "native.posix_spawn"): "the launcher, in the exec way",
+    (
+        "process/interruptible.py",
+        "is_exit_request_of_handler",
+        "signal.default_int_handler",
+    ): "what a handler is compared with",
     ("process/native.py", "fork", "posix.fork"): "a name for it, which is watched as well",
     ("process/native.py", "", "posix.posix_spawn"): "a name for it, which is watched as well",
     ("process/native.py", "", "_signal.signal"): "a name for it, which is watched as well",

@@ -23,6 +23,8 @@ from pidfdpool.transport import framing
 
 
 class Poller:
+    among_greenlets = False
+
     def __init__(self, log):
         self.log = log
         self.serving = threading.RLock()
@@ -41,7 +43,7 @@ class Outbox:
     in_leader = False
 
     def __init__(self, log):
-        self.log = log
+        self.log, self.left = log, []
 
     def run(self, resolutions):
         for resolution in resolutions:
@@ -99,7 +101,7 @@ class Core:
             broken_error=RuntimeError,
             failing=lambda number, error: lambda: self.log.append(f"task {number} fails"),
         )
-        self.admission = SimpleNamespace(refuse_all=list)
+        self.admission = SimpleNamespace(refuse=list, waiting=[])
         self.leadership = SimpleNamespace(end=lambda: None, close=lambda: None)
         self.leases = SimpleNamespace(arena=SimpleNamespace(segments=[], to_unmap=[]), close=lambda: None)
         self.resolutions = []
@@ -336,7 +338,7 @@ def start_by(monkeypatch, start):
 
 
 def refuse(error):
-    def start(recipe, mask):
+    def start(recipe, mask, *, by_interpreter):
         raise error
 
     return start
