@@ -284,6 +284,7 @@ def _as_completed(
             if following is not None:
                 pending.add(following)
                 following.add_done_callback(done.put)
+            del following  # it may be the first that is done; as in `_in_order`
             yield _result_of(first_done, None)
         source.raise_failure()
     finally:
