@@ -25,7 +25,9 @@ def box():
 
 @pytest.fixture
 def ledger(box):
-    return Ledger(box)
+    ledger = Ledger(box)
+    yield ledger
+    ledger.close()
 
 
 def publish(ledger, results, begun=None, task=7):
@@ -174,11 +176,10 @@ def test_only_used_pages_are_allocated(box, ledger):
     assert os.fstat(box).st_size == black_box.STACKS_OFFSET
 
 
-def test_without_memory_there_is_no_room_and_no_harm(monkeypatch, box):
+def test_without_memory_there_is_no_room_and_no_harm(monkeypatch, ledger):
     def refuse(*_):
         raise OSError(28, "no space")
 
-    ledger = Ledger(box)
     monkeypatch.setattr(os, "posix_fallocate", refuse)
     assert not ledger.begin(1, 5)
     alone = Ledger(None)
