@@ -149,9 +149,13 @@ def close_inherited_descriptors(keep: Collection[int]) -> None:
     has loaded. If one of these were closed here, its owner would write to the file that gets its number next, or
     close that.
     """
+    # That of `-X perf_jit` is not close-on-exec (CPython, Python/perf_jit_trampoline.c). Its name tells whose it is.
+    own_dump = f"/jit-{os.getpid()}.dump" if getattr(sys, "is_stack_trampoline_active", bool)() else None
     for fd in _descriptors():
         with suppress(OSError):
             if fd not in keep and os.get_inheritable(fd):
+                if own_dump is not None and os.readlink(f"/proc/self/fd/{fd}").endswith(own_dump):
+                    continue
                 native.close(fd)
 
 

@@ -15,7 +15,7 @@ import warnings
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pidfdpool.process import hygiene, native
 from pidfdpool.process.counters import REFUSALS
@@ -23,7 +23,7 @@ from pidfdpool.transport import framing
 from pidfdpool.worker.boot import DETACHED, PIDFD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pidfdpool.process.native import Socket
     from pidfdpool.template.connection import TemplateConnection
@@ -70,12 +70,19 @@ _USED_IF_LOADED = ("cloudpickle", "concurrent.futures.process", "multiprocessing
 def spawn_detached(program: str, fds: tuple[int, int, int], cookie: int) -> int:
     """Start a small program of the system as the launcher, which has a fresh interpreter become the template.
 
+    That program must not write into the host's standard error if it cannot fork: the next start says what is wrong.
+    So the template gets standard error under another number, and puts it where it belongs (`process.main`).
+
     fds: as in `spawn`.
 
     Raises:
         OSError: there is no such program, or the kernel refused.
     """
-    start = _starting(_DETACHING, program, fds, DETACHED, cookie)
+    stderr = max(fds) + len(fds) + 1
+    silence: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_DUP2, 2, stderr)]
+    if os.access(os.devnull, os.W_OK):
+        silence.append((os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0))
+    start = _starting(_DETACHING, program, fds, f"{DETACHED}{stderr}", cookie, silence)
     return start(setpgroup=0)
 
 
@@ -96,7 +103,12 @@ def spawn(program: str, fds: tuple[int, int, int], handles: str, cookie: int) ->
 
 
 def _starting(
-    launcher: str, program: str, fds: tuple[int, int, int], handles: str, cookie: int
+    launcher: str,
+    program: str,
+    fds: tuple[int, int, int],
+    handles: str,
+    cookie: int,
+    further_actions: Sequence[tuple[Any, ...]] = (),
 ) -> Callable[..., int]:
     """Return a call of posix_spawn that lacks only the process group or session of the launcher."""
     # dup2 onto another number drops close-on-exec in the new process, and only there.
@@ -107,7 +119,11 @@ def _starting(
         launcher,
         arguments if launcher == program else [launcher, *arguments],
         os.environ,
-        file_actions=[*_streams(), *((os.POSIX_SPAWN_DUP2, fd, number) for number, fd in given.items())],
+        file_actions=[
+            *_streams(),
+            *((os.POSIX_SPAWN_DUP2, fd, number) for number, fd in given.items()),
+            *further_actions,
+        ],
         setsigmask=(),
         setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
     )

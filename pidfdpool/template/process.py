@@ -41,13 +41,16 @@ def main(arguments: list[str]) -> NoReturn:
     The arguments are `channel host lifeline handles cookie`.
     """
     channel, host, lifeline_fd = fds = tuple(map(int, arguments[:3]))
+    is_template = arguments[3].startswith(DETACHED)
+    if is_template:
+        os.dup2(int(arguments[3].removeprefix(DETACHED)), 2)  # standard error, which the launcher did not get
     hygiene.close_inherited_descriptors(keep=fds)
     for fd in fds:
         native.set_close_on_exec(fd)
-    handles, cookie = arguments[3], framing.cookie_bytes(int(arguments[4]))
-    if handles == DETACHED:
+    cookie = framing.cookie_bytes(int(arguments[4]))
+    if is_template:
         launch(channel, host, lifeline_fd, PIDFD, cookie, is_template=True)
-    launch(channel, host, lifeline_fd, handles, cookie, is_awaited=True)
+    launch(channel, host, lifeline_fd, arguments[3], cookie, is_awaited=True)
 
 
 def launch(

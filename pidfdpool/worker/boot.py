@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 # The kinds of handles by which host and template name processes: pidfds, or pipes where there are no pidfds.
 PIDFD = "pidfd"
 SENTINEL = "sentinel"
-DETACHED = "detached"  # pidfds, and the process that gets this is no launcher, but the template itself
+# Before the number of standard error. Pidfds; and the process that gets this is no launcher, but the template itself.
+DETACHED = "detached"
 
 
 class Boot:
