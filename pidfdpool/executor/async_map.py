@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from pidfdpool.executor import mapping
 from pidfdpool.executor.async_calls import AwaitedTask, Executor
 from pidfdpool.executor.bounded_map import BoundedMap
-from pidfdpool.executor.map_chunks import UnsentCall, unpack_results
 from pidfdpool.loop import chunk_calls
 from pidfdpool.typed import Protocol
 
@@ -52,11 +51,10 @@ async def _chunks_of_the_pool(found: AdaptiveMap | BoundedMap, deadline: float |
     bounded = found if isinstance(found, BoundedMap) else None
     try:
         while (entry := found.next_entry()) is not None:
-            if isinstance(entry, UnsentCall):
-                raise entry.error
-            outcome = await _result_of(entry, deadline)
-            results, error = unpack_results(outcome if bounded is None else bounded.noted(entry, outcome))
-            del entry, outcome
+            if entry.future is not None:
+                await _wait_for(entry.future, deadline)
+            results, error = found.take(entry)
+            del entry
             results.reverse()
             if bounded is not None and results:
                 yield results.pop()
@@ -102,6 +100,26 @@ async def _result_of(future: Future[Any], deadline: float | None) -> Any:
         raise
     finally:
         del future  # an exception's traceback holds this frame, and the future holds the exception
+
+
+async def _wait_for(future: Future[Any], deadline: float | None) -> None:
+    """Wait until a future is done, whatever it is done with. If waiting fails, it is cancelled.
+
+    Raises:
+        TimeoutError: the deadline has passed.
+    """
+    import asyncio
+
+    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    waiter = asyncio.wrap_future(future)
+    try:
+        await asyncio.wait([waiter], timeout=left)
+        if not future.done():
+            raise TimeoutError
+        if not waiter.cancelled():
+            waiter.exception()  # so that asyncio does not complain that nobody looks at it
+    finally:
+        future.cancel()  # does something only if waiting for it has failed
 
 
 class BoundedCalls:

@@ -17,6 +17,8 @@ of C do all the work. The futures of these chunks have no callbacks. So the cons
 waits (`loop.leader`), and the pool thread, which would hardly get the interpreter's lock, has nothing to do. Where
 more is held than the consumer may keep back, a callback of a chunk's future has the pool thread submit more.
 
+Where an option is about each call (a timeout, retries), `mapping` has each call be a task of its own instead.
+
 What is held must not be forgotten. It is submitted before the executor or the interpreter shuts down (`submit_rest`).
 If nobody holds the executor any more, the pool's own thread has that done, and no further input is taken.
 """
@@ -33,37 +35,30 @@ from itertools import chain, repeat, starmap
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.errors import InheritedFutureError
-from pidfdpool.executor import lifecycle, map_chunks
+from pidfdpool.executor import lifecycle, map_submission
 from pidfdpool.executor.bounded_inputs import Inputs
-from pidfdpool.executor.chunk_sizes import Pace
-from pidfdpool.executor.futures import Future
-from pidfdpool.executor.map_chunks import CHUNKS_PER_WORKER, ChunkSubmission, Turns, UnsentCall, unpack_results
-from pidfdpool.loop import chunk_calls, held_arguments
-from pidfdpool.loop.task import unwrapped
+from pidfdpool.executor.chunk_outcomes import unpack_results
+from pidfdpool.executor.chunk_sizes import CHUNKS_PER_WORKER, Pace
+from pidfdpool.executor.map_pieces import Piece, next_results
+from pidfdpool.executor.map_submission import Submission
+from pidfdpool.executor.map_turns import Turns
+from pidfdpool.loop import chunk_calls
 from pidfdpool.process import interruptible
 from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from typing import TypeAlias
 
-    from pidfdpool.loop.chunk_calls import Chunk
+    from pidfdpool.executor.map_pieces import Entry, Taken
     from pidfdpool.loop.pool import Pool
-    from pidfdpool.scheduler.policy import Policy
-    from pidfdpool.transport.framing import Buffer
-
-    Outcome: TypeAlias = tuple[Any, list[Buffer] | None, float]
-    Entry: TypeAlias = "concurrent.futures.Future[Any] | UnsentCall"
 
 LONG = 0.0001  # seconds of a call that is worth a task of its own: several times what a task costs
 AT_ONCE = 32  # chunks that are submitted in one turn, if nobody waits for what comes behind them
 QUICK = 0.0005  # seconds: as long as inputs are taken that quickly, more are taken between two looks at the workers
 
 
-class Submitter(map_chunks.Submitter, Protocol):
+class Submitter(map_submission.Submitter, Protocol):
     """What submits calls. A map keeps it alive only while it submits."""
-
-    _policy: Policy
 
     def _submitter_ref(self, lost: Callable[[Any], object] | None = None) -> Callable[[], Submitter | None]:
         """Return a weak reference: what it returns is None when nobody else holds the executor any more.
@@ -75,7 +70,7 @@ class Submitter(map_chunks.Submitter, Protocol):
 class BoundedMap:
     """One map: its inputs, the chunks that were submitted, and the results that are not taken yet.
 
-    Thread-safe, except for the iterator that `results` returns, and for `next_entry`, `noted` and `step`: only one
+    Thread-safe, except for the iterator that `results` returns, and for `next_entry`, `take` and `step`: only one
     consumer may use these.
     """
 
@@ -98,7 +93,6 @@ class BoundedMap:
         self._held = self._inputs.held
         self._permit = self._inputs.permit
         self._find_submitter = submitter._submitter_ref(self._permit.end)
-        self._policy = submitter._policy
         self._turns = Turns()
         self._pool: Pool | None = None
         self._submitted = 0  # how many of the calls
@@ -107,8 +101,8 @@ class BoundedMap:
         self._starting = True  # the constructor is at work
         self._closing = False  # soon nothing can be submitted any more
         self._failure: BaseException | None = None  # what the consumer gets behind the last result
-        # Chunks, with the number of their calls and the bytes of these: those whose time was not noted yet.
-        self._running: dict[concurrent.futures.Future[Any], tuple[int, int]] = {}
+        # Chunks by their futures: those whose time was not noted yet.
+        self._running: dict[concurrent.futures.Future[Any], Piece] = {}
         self._listens = True  # whether the end of the chunk that is submitted is to be told
         # The results that are not taken yet: in the order of the calls, or as they come.
         self._entries: deque[Entry] = deque()
@@ -127,10 +121,11 @@ class BoundedMap:
         self._max_running = CHUNKS_PER_WORKER * self._workers  # while too little was measured
         self._largest = max(1, buffersize // self._max_running)
         self._pace = Pace(self._workers)
-        self._submission = ChunkSubmission(function, starred=self._starred, pool=self._pool)
+        shared = self._pool.recipe.shared_main
+        self._submission = Submission(function, submitter._policy, shared, starred=self._starred)
         unsent = self._submission.pickle_function()
         if unsent is not None:
-            self._enter(unsent, (), 0)
+            self._enter(unsent)
             self.stop_submitting(None)
             self._inputs.go_on = False
             return
@@ -209,10 +204,9 @@ class BoundedMap:
         consumer: this is the consumer, who is about to ask for results. wait: for the turn.
         """
         submitter = self._find_submitter()  # held until the turn is over, so that no other thread's pool ends in it
-        submit = self._submit_without_executor if submitter is None else submitter.submit
-        return self._turns.take(partial(self._submit_due, submit, consumer), self.stop_submitting, wait=wait)
+        return self._turns.take(partial(self._submit_due, submitter, consumer), self.stop_submitting, wait=wait)
 
-    def _submit_due(self, submit: Callable[..., concurrent.futures.Future[Any]], consumer: bool) -> None:
+    def _submit_due(self, submitter: Submitter | None, consumer: bool) -> None:
         """Submit what is due of what is held. It is the caller's turn."""
         held, most = self._held, sys.maxsize if consumer or self._closing else AT_ONCE
         while held and most and not self._stopped:
@@ -227,7 +221,10 @@ class BoundedMap:
             self._submitted += len(calls)
             most -= 1
             try:
-                self._submission.submit(submit, first, calls, self._enter)
+                way = submitter or self._pool  # the pool, if the executor was collected in the meantime
+                if way is not None:  # otherwise the consumer has left meanwhile
+                    for entry in self._submission.submit(way, first, calls):
+                        self._enter(entry)
             except Exception as error:
                 self.stop_submitting(error)
                 if consumer and not isinstance(error, concurrent.futures.BrokenExecutor):
@@ -253,7 +250,7 @@ class BoundedMap:
         if held >= size or not self._inputs.go_on:
             return size, listens
         if self._completed is None:
-            waits = not self._entries or not self._entries[0].done()
+            waits = not self._entries or not _is_done(self._entries[0])
         else:
             waits = self._completed.empty()
         if (waits or not consumer) and self._count_running() < self._workers:
@@ -263,46 +260,36 @@ class BoundedMap:
     def _count_running(self) -> int:
         return sum(not future.done() for future in list(self._running))
 
-    def _enter(self, entry: Entry, calls: Sequence[Any], size: int) -> None:
+    def _enter(self, entry: Entry) -> None:
         """Have the consumer ask for a chunk. It is the caller's turn."""
-        if not isinstance(entry, UnsentCall):
-            self._running[entry] = len(calls), size
+        if isinstance(entry, Piece):
+            entry.calls = ()  # they live as long as the task, and not until the results are taken
+            self._running[entry.future] = entry
         if self._completed is None:
             self._entries.append(entry)
         self._entered += 1  # not before: the consumer looks at it without a turn
-        if isinstance(entry, UnsentCall):
-            if self._completed is not None:
-                self._completed.put(entry)
-        elif self._listens or self._completed is not None:
-            entry.add_done_callback(self._chunk_ended)
-
-    def _submit_without_executor(self, chunk: Chunk, *arguments: Any) -> Future[Any]:
-        """Submit a chunk to the pool, as an executor would that was collected in the meantime."""
-        pool, call = self._pool, unwrapped(chunk, arguments, {})
-        if pool is None:
-            raise concurrent.futures.CancelledError  # the consumer has left meanwhile
-        pool.check_open()
-        future: Future[Any] = Future()
-        buffers = pool.leases.pickled(call, pool.recipe.shared_main)
-        pool.submit(future, buffers, chunk, self._policy, held_arguments.held(call, buffers), wait=True)
-        return future
+        if isinstance(entry, Piece):
+            if self._listens or self._completed is not None:
+                entry.future.add_done_callback(self._chunk_ended)
+        elif self._completed is not None:
+            self._completed.put(entry)
 
     def _chunk_ended(self, future: concurrent.futures.Future[Any]) -> None:
         """Note how long a chunk took, and submit more. Called in the pool thread, by the chunk's future."""
-        if not future.cancelled() and future.exception() is None:
-            self.noted(future, future.result())
-        if self._completed is not None:
-            self._completed.put(future)
+        piece = self._running.get(future)
+        if piece is not None:  # otherwise the consumer has noted it meanwhile
+            if not future.cancelled() and future.exception() is None:
+                self._note(piece)
+            if self._completed is not None:
+                self._completed.put(piece)
         if self._held:
             self._turns.wanted = True
             self._submit_held(consumer=False, wait=False)
 
-    def noted(self, future: concurrent.futures.Future[Any], outcome: Outcome) -> Outcome:
-        """Note how long the calls of a chunk took, unless that was noted before; return its outcome."""
-        known = self._running.pop(future, None)
-        if known is not None:
-            self._pace.note(known[0], outcome[2], known[1])
-        return outcome
+    def _note(self, piece: Piece) -> None:
+        """Note how long the calls of a chunk took, unless that was noted before."""
+        if self._running.pop(piece.future, None) is not None:
+            self._pace.note(piece.count, piece.future.result()[2], piece.size)
 
     # ---- results -------------------------------------------------------------------------------------------
 
@@ -313,7 +300,7 @@ class BoundedMap:
         """
         inputs = self._inputs
         try:
-            while (taken := self._next_results(deadline)) is not None:
+            while (taken := next_results(self, deadline)) is not None:
                 results, error = taken
                 del taken
                 results.reverse()
@@ -343,22 +330,22 @@ class BoundedMap:
         finally:
             self.cancel()
 
-    def _next_results(self, deadline: float | None) -> tuple[list[Any], BaseException | None] | None:
-        """Return the next results, and the error that ended them, if one did. None: there are no more."""
-        entry = self.next_entry(deadline)
-        if entry is None:
-            return None
-        if isinstance(entry, UnsentCall):
-            return [], entry.error
-        try:
-            left = None if deadline is None else deadline - time.monotonic()
-            return unpack_results(self.noted(entry, entry.result(left)))
-        except Exception as error:
+    def take(self, entry: Entry) -> Taken:
+        """Return the results of what `next_entry` gave, and the error that ended them, if one did.
+
+        Its future is done, if it has one.
+
+        Raises:
+            CancelledError: it was cancelled.
+        """
+        if not isinstance(entry, Piece):
+            return entry.take()
+        error = entry.future.exception()  # raises if it was cancelled
+        if error is not None:
             chunk_calls.describe(error)
-            raise
-        finally:
-            entry.cancel()  # does something only if waiting for it has failed
-            del entry  # an exception's traceback holds this frame, and the future holds the exception
+            return [], error
+        self._note(entry)
+        return unpack_results(entry.future.result())
 
     def next_entry(self, deadline: float | None = None) -> Entry | None:
         """Take the input that is due, and return the chunk whose results are the next. None: there are no more.
@@ -398,3 +385,7 @@ class BoundedMap:
     def _cancel_submitted(self) -> None:
         for future in list(self._running):
             future.cancel()
+
+
+def _is_done(entry: Entry) -> bool:
+    return entry.future is None or entry.future.done()

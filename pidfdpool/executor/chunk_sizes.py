@@ -10,11 +10,13 @@ self-scheduling). A share that is too small for a chunk is rounded up, but not a
 
 from __future__ import annotations
 
+CHUNKS_PER_WORKER = 2  # one that runs, one that waits
 TARGET = 0.004  # seconds of work in a chunk: about twenty times the fixed cost of a chunk
 GROWTH = 16  # a chunk has at most this many times the largest size that was measured
 LEAST = 0.0005  # seconds of work in a chunk at least: near the end, workers may wait so long for the last one
 SHARES = 2  # chunks for each worker into which the remaining calls are divided
 LARGEST = 1 << 16  # calls
+PUBLISHED_FROM = 20e-6  # seconds for one call: to publish each result costs at most a twentieth of that
 HEAVIEST = 1 << 20  # bytes of arguments: beyond that, sending them together saves nothing
 
 
@@ -39,6 +41,15 @@ class Pace:
     def grows(self) -> bool:
         """Whether the next chunk is small only because few calls were measured."""
         return self.seconds is not None and self.seconds * self._measured * GROWTH < TARGET
+
+    def note_rest(self, size: int) -> None:
+        """Note that a chunk did not come to its end, and what is left is made in chunks of that size."""
+        self._measured = min(self._measured, size)
+
+    @property
+    def is_worth_publishing(self) -> bool:
+        """Whether calls take so long that each result may be published at once, though no rule asks for it."""
+        return self.seconds is not None and self.seconds >= PUBLISHED_FROM
 
     def next(self, left: int | None) -> int:
         """Return the number of calls for the next chunk, at least 1. left: the remaining calls; None: unknown."""

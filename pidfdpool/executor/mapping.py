@@ -16,7 +16,7 @@ from pidfdpool import checks
 from pidfdpool.executor import bounded_map
 from pidfdpool.executor.adaptive_map import AdaptiveMap
 from pidfdpool.executor.bounded_map import BoundedMap
-from pidfdpool.executor.map_chunks import CHUNKS_PER_WORKER
+from pidfdpool.executor.chunk_sizes import CHUNKS_PER_WORKER
 from pidfdpool.loop import chunk_calls
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.process import describe, interruptible
@@ -141,12 +141,15 @@ def check_arguments(
 def is_adaptive(submitter: Submitter, chunksize: int | None, buffersize: int | None) -> bool:
     """Return whether the pool sizes the chunks.
 
-    Not if there is a chunksize, or a rule that is about each task, or if the buffer is so small that an even share of
-    it is a single call.
+    Not if there is a chunksize or a limit of pending tasks. With a buffersize also not if a rule is about each call,
+    or if the buffer is so small that an even share of it is a single call.
     """
     if chunksize is not None or not submitter._sizes_chunks():
         return False
-    return buffersize is None or buffersize >= 2 * CHUNKS_PER_WORKER * submitter._policy.max_workers
+    policy = submitter._policy
+    return buffersize is None or (
+        not policy.counts_calls and buffersize >= 2 * CHUNKS_PER_WORKER * policy.max_workers
+    )
 
 
 def in_chunks_of_the_pool(
@@ -221,7 +224,8 @@ def begin(
     buffersize: int | None,
 ) -> tuple[Source, Iterator[Future[Any]]]:
     """Return the tasks of a map whose chunks have a fixed size, and an iterator that submits the first of them."""
-    named = chunksize is None and buffersize is not None and submitter._sizes_chunks()
+    is_small = chunksize is None and buffersize is not None and submitter._sizes_chunks()
+    named = is_small and not submitter._policy.counts_calls
     source = Source(submitter, function, iterables, chunksize or 1, named=named)
     if buffersize is None:
         return source, source.submit_all(submitter)
@@ -280,6 +284,7 @@ def _as_completed(
             if following is not None:
                 pending.add(following)
                 following.add_done_callback(done.put)
+            del following  # it may be the first that is done; as in `_in_order`
             yield _result_of(first_done, None)
         source.raise_failure()
     finally:

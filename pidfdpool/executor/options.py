@@ -32,7 +32,7 @@ class Executor(async_calls.Executor, Protocol):
     _policy: Policy
 
     def _register_map(self, adaptive_map: Map) -> tuple[int, Pool]:
-        """As `map_chunks.Submitter` does."""
+        """As `map_submission.Submitter` does."""
 
 
 class Options(concurrent.futures.Executor):
@@ -92,7 +92,10 @@ class Options(concurrent.futures.Executor):
         chunksize: int | None = None,
         buffersize: int | None = None,
     ) -> Iterator[T]:
-        """As `PidfdPoolExecutor.map`. An option, such as `timeout`, applies to a whole chunk of calls."""
+        """As `PidfdPoolExecutor.map`. An option, such as `timeout`, applies to each call.
+
+        If a chunksize is given, it applies to a whole chunk of calls.
+        """
         return mapping.ordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def map_unordered(
@@ -103,7 +106,7 @@ class Options(concurrent.futures.Executor):
         chunksize: int | None = None,
         buffersize: int | None = None,
     ) -> Iterator[T]:
-        """As `PidfdPoolExecutor.map_unordered`. An option applies to a whole chunk of calls."""
+        """As `PidfdPoolExecutor.map_unordered`. Options apply as in `map`."""
         return mapping.unordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -126,8 +126,8 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
             fn: a callable that takes as many arguments as there are iterables.
             iterables: read now; with a buffersize, as results are taken: then what one raises comes in its turn.
             timeout: seconds from now until the iterator raises TimeoutError. Default: never.
-            chunksize: calls per task, which are lost together if their worker dies. None: the pool decides, by the
-                times that it measures; with an option for each task (a timeout, for example) it is 1.
+            chunksize: calls per task. None: the pool decides, by the times that it measures, and options (a timeout,
+                say) apply to each call; with such an option and a buffersize, or with max_pending, it is 1.
             buffersize: calls (or chunks, with a chunksize) to take ahead of the next result. Default: all.
 
         Raises:

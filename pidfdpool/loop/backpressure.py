@@ -92,7 +92,16 @@ class Admission:
         pool.submitted += 1
         pool.tasks[task.number] = task
         task.future._attach(self.owner, task.number, policy.cancel_kills)
-        return ev.Submitted(task.number, None if policy is pool.machine.policy else policy, task.heavy)
+        own, chunk = None if policy is pool.machine.policy else policy, task.chunk
+        terms = None if chunk is None else chunk.terms
+        if chunk is None or terms is None:
+            return ev.Submitted(task.number, own, task.heavy)
+        if terms.attempts:  # it has begun, as a part of another task
+            task.attempt, task.deaths, task.begun = terms.attempts, terms.deaths, True
+            task.future._begin()
+        return ev.Submitted(
+            task.number, own, task.heavy, chunk.counted, terms.since, terms.attempts, len(terms.deaths), terms.follows
+        )
 
     def must_wait(self, waiter: Waiter) -> bool:
         """Have the task wait, if there is no room for it; return whether it has to.

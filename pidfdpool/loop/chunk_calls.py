@@ -12,18 +12,39 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import checks
+from pidfdpool.records import dataclass
 from pidfdpool.worker.chunk import calls_under_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pidfdpool.deaths import Death
+    from pidfdpool.transport.published import Published
+
 _SHOWN = 100  # characters of a call's arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the pool has to know of a chunk whose calls count each for itself (`worker.chunk_publishing`).
+
+    since: from when on the deadline of its calls counts, as time.monotonic() tells it; None: from now on.
+    attempts, deaths: the attempts that its only call has had in other chunks. It is one task by itself now.
+    follows: it goes on with what another chunk has left.
+    """
+
+    since: float | None = None
+    attempts: int = 0
+    deaths: tuple[Death, ...] = ()
+    follows: bool = False
 
 
 class Chunk:
     """The function of one task that makes several calls of a map."""
 
-    __slots__ = ("_calls", "_first", "_known", "_starred", "bound", "call", "func", "name", "of_script")
+    __slots__ = (
+        "_calls", "_first", "_known", "_starred", "bound", "call", "func", "name", "of_script", "published", "terms",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -35,6 +56,7 @@ class Chunk:
         starred: bool = True,
         func: Callable[..., Any] | None = None,
         of_script: bool = False,
+        terms: Terms | None = None,
     ) -> None:
         """Say what the task is to do.
 
@@ -44,6 +66,7 @@ class Chunk:
         starred: each of the calls is a tuple of arguments; otherwise it is the one argument.
         func: the user's function itself, if it is sent along with the task.
         of_script: the worker needs what running the host's script again makes.
+        terms: if each call counts for itself.
         """
         self.call: Callable[..., Any] = call
         self.bound: tuple[Callable[..., Any], ...] = () if func is None else (func,)
@@ -53,6 +76,8 @@ class Chunk:
         self._starred = starred
         self.func: Callable[..., Any] | None = func
         self.of_script: bool = of_script
+        self.terms: Terms | None = terms
+        self.published: Published | None = None  # by a worker that has not answered, and never will
         self._known = 0, len(calls)  # the first of the calls that the worker may have been at, and the end of them
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -74,6 +99,24 @@ class Chunk:
     def narrow(self, marks: int) -> None:
         """Take note of how many marks a dead worker's black box holds."""
         self._known = calls_under_way(marks, len(self._calls)) or self._known
+
+    def take(self, published: Published | None) -> None:
+        """Take note of what the worker has published of these calls, if that can be true."""
+        if published is None or published.begun > len(self._calls):
+            return
+        self.published = published
+        done = len(published.ends)
+        if published.begun > done:
+            self._known = done, published.begun
+
+    def narrow_to_first(self) -> None:
+        """Take note that the first of the calls is the one to be named."""
+        self._known = 0, 1
+
+    @property
+    def counted(self) -> int:
+        """How many calls it makes that count each for itself; 0: it is one task."""
+        return len(self._calls) if self.terms is not None and not self.terms.attempts else 0
 
     def arguments(self) -> str:
         """Return the arguments of the call, if it is known which one it was. Runs code of the user's."""

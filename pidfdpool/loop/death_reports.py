@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pidfdpool.scheduler import actions as do
+    from pidfdpool.transport.published import Published
 
 MOST_IN_ERRORS = 1000  # deaths that an error lists, before the one that broke the pool
 
@@ -42,6 +43,7 @@ class Evidence:
     stderr: tuple[str, ...] = ()
     stack: str | None = None
     marks: int = 0  # of the calls of a chunk that were begun, see `worker.chunk`
+    published: Published | None = None  # of such a chunk, see `worker.chunk_publishing`
 
 
 class DeathReports:

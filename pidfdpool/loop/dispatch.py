@@ -70,6 +70,8 @@ class Dispatcher:
             do.Signal: self._signal,
             do.DumpStack: self._dump_stack,
             do.CheckHeartbeat: self._check_heartbeat,
+            do.CheckCall: self._check_call,
+            do.ReadPublished: self._read_published,
             do.CheckMemory: self._check_memory,
             do.KillTemplate: self._kill_template,
             do.StopTemplate: self._stop_template,
@@ -93,6 +95,8 @@ class Dispatcher:
         task.attempt = action.attempt
         if action.attempt > 1:
             link.progress.forget_begun()
+        if action.allowed:
+            link.allow_calls(action.allowed)
         task.future._note_attempt(link.name, action.attempt, time.time())
         try:
             link.progress.put_tokens(1)
@@ -192,7 +196,20 @@ class Dispatcher:
             self.workers[action.slot].request_stack()
 
     def _check_heartbeat(self, action: do.CheckHeartbeat) -> ev.Event:
-        return ev.LastHeartbeat(action.slot, action.generation, self.workers[action.slot].last_heartbeat())
+        link = self.workers[action.slot]
+        at = link.last_heartbeat()
+        if action.chunk is not None and (at is None or at <= action.before):
+            at = max(at or 0.0, link.call_started(action.chunk, action.before) or 0.0)
+        return ev.LastHeartbeat(action.slot, action.generation, at)
+
+    def _check_call(self, action: do.CheckCall) -> ev.Event:
+        at = self.workers[action.slot].call_started(action.chunk, action.before)
+        return ev.CallStarted(action.slot, action.generation, at)
+
+    def _read_published(self, action: do.ReadPublished) -> None:
+        chunk, published = self._tasks[action.task].chunk, self.workers[action.slot].published()
+        if chunk is not None and published is not None and published.task == action.task:
+            chunk.take(published)
 
     def _check_memory(self, action: do.CheckMemory) -> ev.Event:
         return ev.MemoryMeasured(action.slot, action.generation, self.workers[action.slot].memory())

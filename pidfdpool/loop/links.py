@@ -20,7 +20,7 @@ from pidfdpool.loop.segment_account import SegmentAccount
 from pidfdpool.loop.worker_stderr import Stderr
 from pidfdpool.pidfd import Pidfd, PidfdDenied
 from pidfdpool.process import native, safe_logging
-from pidfdpool.transport import black_box, frame_rules, framing
+from pidfdpool.transport import black_box, frame_rules, framing, published
 from pidfdpool.transport.channel import Channel, new_cookie
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pidfdpool.process.native import Socket
     from pidfdpool.template.connection import TemplateConnection
     from pidfdpool.transport.framing import Buffer, Frame
+    from pidfdpool.transport.published import Published
 
 T = TypeVar("T")
 
@@ -223,6 +224,34 @@ class WorkerLink(Link):
         """Return when the worker gave its last heartbeat, as time.monotonic() tells it; None: never."""
         return None if self._black_box is None else black_box.last_heartbeat(self._black_box)
 
+    def call_started(self, task: int, before: float) -> float | None:
+        """Return when the last call of the worker's chunk began, as time.monotonic() tells it; None: not known.
+
+        If that was not after `before`, the worker is told to begin no further call of this task's. Another may have
+        begun meanwhile, so it is looked once more.
+        """
+        box = self._black_box
+        if box is None:
+            return None
+        at = published.call_started(box)
+        if at is None or at <= before:
+            published.halt(box, task)
+            at = published.call_started(box)
+        return at
+
+    def allow_calls(self, most: int) -> None:
+        """Have the worker make so many calls of its next chunk at most."""
+        if self._black_box is not None:
+            published.allow(self._black_box, most)
+
+    def calls_begun(self, task: int) -> int | None:
+        """Return how many calls of this task's chunk have begun; None: it is not known."""
+        return None if self._black_box is None else published.calls_begun(self._black_box, task)
+
+    def published(self) -> Published | None:
+        """Return what the worker has published of its chunk of calls, if it has one."""
+        return None if self._black_box is None else published.read(self._black_box)
+
     def usage_now(self) -> tuple[int | None, float | None]:
         """Return the resident memory in bytes and the processor time in seconds, if the worker is alive."""
         return self._if_alive(lambda pid: (process_usage.resident(pid), process_usage.processor_time(pid))) or (
@@ -257,7 +286,7 @@ class WorkerLink(Link):
         box = self._black_box
         stack, marks = (None, 0) if box is None else (black_box.read_stack(box), black_box.count_marks(box))
         peak, cpu_time = self.usage or (None, None)
-        return Evidence(peak, cpu_time, lines, stack and stacks.told(stack), marks)
+        return Evidence(peak, cpu_time, lines, stack and stacks.told(stack), marks, self.published())
 
     def close(self) -> None:
         """Forget and close everything. In the pool thread, under the lock."""

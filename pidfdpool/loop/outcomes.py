@@ -36,10 +36,15 @@ class Outcome:
         if self.kind != framing.ERROR or not policy.retries_errors:
             return False
         self.error = load_error(self.buffers)
-        try:
-            return isinstance(self.error, policy.retry_on)
-        except BaseException:  # a metaclass raised it, so the type of the object cannot be checked
-            return False
+        return matches(self.error, policy)
+
+
+def matches(error: BaseException | None, policy: Policy) -> bool:
+    """Return whether a task that raised this may be tried again."""
+    try:
+        return isinstance(error, policy.retry_on)
+    except BaseException:  # a metaclass raised it, so the type of the object cannot be checked
+        return False
 
 
 def load(answer: Frame | Outcome) -> tuple[Any, BaseException | None]:

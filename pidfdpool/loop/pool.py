@@ -22,6 +22,7 @@ from pidfdpool.loop.worker_events import WorkerEvents
 from pidfdpool.process import hygiene, interruptible
 from pidfdpool.scheduler import actions as do
 from pidfdpool.scheduler import events as ev
+from pidfdpool.scheduler.states import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +80,8 @@ class Pool:
         task = Task(next(self._numbers), future, buffers, what, policy, held)  # a handler may submit before and after
         if task.needs_script and not self.recipe.runs_script:
             core.want_script()
-        if policy is self._policy and self._accept_quickly(task):
+        terms = None if task.chunk is None else task.chunk.terms
+        if policy is self._policy and terms is None and self._accept_quickly(task):
             return
         waiter = None if policy.max_pending is None else Waiter(task, blocks=wait)
         try:
@@ -136,7 +138,8 @@ class Pool:
         core = self.core
         reentered = core.is_reentered
         with core.lock:
-            core.check_open()
+            if core.machine.phase is not Phase.DRAINING or not task.follows:
+                core.check_open()
             if waiter is not None and not reentered and core.admission.must_wait(waiter):
                 return False
             event = core.admission.accept(task)
@@ -196,6 +199,19 @@ class Pool:
     def kill_task(self, number: int) -> None:
         """End a task at once, by killing its worker if it has one."""
         self.core.handle(ev.TaskKillRequested(number))
+
+    def hold(self, holder: object) -> None:
+        """Do not end before `let_go`, though it is shut down: what follows from accepted tasks will be submitted."""
+        with self.core.lock:
+            self.machine.state.holds.add(holder)
+
+    def let_go(self, holder: object) -> None:
+        """End a `hold`. Calling it again does no harm."""
+        with self.core.lock:
+            self.machine.state.holds.discard(holder)
+            is_open = self.machine.phase is Phase.OPEN
+        if not is_open:
+            self.core.handle(ev.Tick(read_until=0.0))
 
     def resize(self, size: int) -> None:
         """Have `size` workers at most."""

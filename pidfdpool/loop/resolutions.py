@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from pidfdpool.errors import PoolBroken, cause_of
 from pidfdpool.loop import outcomes, task_errors
-from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.loop.death_reports import DeathReports, Evidence
 from pidfdpool.loop.outcomes import Outcome
 from pidfdpool.process import safe_logging
@@ -98,8 +97,10 @@ class Resolver:
     def _report_death(self, action: do.ReportDeath, evidence: Evidence | None) -> Resolution:
         task = self.tasks.get(action.task) if action.task is not None else None
         evidence = evidence or Evidence()
-        if task is not None and type(task.what) is Chunk:
-            task.what.narrow(evidence.marks)
+        if task is not None and task.chunk is not None:
+            task.chunk.narrow(evidence.marks)
+            if evidence.published is not None and evidence.published.task == task.number:
+                task.chunk.take(evidence.published)
         death = self.deaths.record(action, evidence, task.label if task is not None else None)
         self.crashes += death.cause.unasked
         if task is not None:

@@ -147,12 +147,16 @@ def _take_failed_start(core: Decisions, link: WorkerLink, frame: Frame) -> None:
 def _take_outcome(core: Decisions, link: WorkerLink, frame: Frame) -> None:
     outcome = Outcome(frame)
     task = core.tasks.get(frame.value)
+    counted = 1
+    if task is not None and task.policy.max_tasks_per_child is not None and task.chunk is not None:
+        most = task.chunk.counted or 1
+        counted = max(1, min(link.calls_begun(frame.value) or most, most))
     # Looked at before the decision, because it runs the exception's own code, which the decision must not.
     retryable = task is not None and outcome.matches(task.policy)
     del task  # its call's segment is wanted for the one that is sent now
     failed = frame.kind == framing.ERROR
     memory, seconds = frame.generation << 10, framing.decode_duration(frame.slot)
     core.handle(
-        ev.Finished(link.slot, link.generation, frame.value, failed, retryable, memory, seconds),
+        ev.Finished(link.slot, link.generation, frame.value, failed, retryable, memory, seconds, counted),
         outcome,
     )

@@ -67,8 +67,8 @@ class Task:
     """
 
     __slots__ = (
-        "attempt", "begun", "buffers", "deaths", "definitions", "flags", "future", "held", "needs_script", "number",
-        "policy", "verdict", "what",
+        "attempt", "begun", "buffers", "chunk", "deaths", "definitions", "flags", "future", "held", "needs_script",
+        "number", "policy", "verdict", "what",
     )  # fmt: skip
 
     verdict: Verdict
@@ -83,9 +83,10 @@ class Task:
         held: object = None,
     ) -> None:
         # Only to a worker that has what running the host's script again makes.
+        self.chunk: Chunk | None = what if type(what) is Chunk else None
         self.needs_script: bool = (
             buffers[0][-1] == NEEDS_SCRIPT if type(buffers) is list else payload.needs_script(buffers)
-        ) or (type(what) is Chunk and what.of_script)
+        ) or (self.chunk is not None and self.chunk.of_script)
         self.flags = framing.NEEDS_SCRIPT if self.needs_script else 0
         if not policy.kill_descendants:
             self.flags |= framing.SPARE_DESCENDANTS
@@ -111,7 +112,12 @@ class Task:
     @property
     def label(self) -> str:
         """What to call the task in messages."""
-        return self.what.label if type(self.what) is Chunk else self.name
+        return self.name if self.chunk is None else self.chunk.label
+
+    @property
+    def follows(self) -> bool:
+        """Whether it goes on with what another task has left."""
+        return self.chunk is not None and self.chunk.terms is not None and self.chunk.terms.follows
 
     @property
     def heavy(self) -> bool:

@@ -20,7 +20,6 @@ from pidfdpool.errors import (
     WorkerCrashed,
     advice,
 )
-from pidfdpool.loop.chunk_calls import Chunk
 
 if TYPE_CHECKING:
     from pidfdpool.loop.task import Task
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
 def deadline_error(task: Task) -> DeadlineExceeded:
     """Return the error of a task that waited for too long."""
+    if task.chunk is not None:
+        task.chunk.narrow_to_first()
     return DeadlineExceeded(
         f"task {task.number} ({task.label}) was given to no worker within its deadline of {task.policy.deadline:g} s "
         "and did not run. Use more workers, a longer deadline, or a higher priority."
@@ -68,8 +69,8 @@ def attempt_error(task: Task, cause: Cause) -> Exception:
             kind = PoisonTask
         told += f" It is not tried again after {len(crashes)} deaths:\n{history(task.deaths)}"
     error = kind(told, task=label, task_id=task.number, attempt=task.attempt, deaths=task.deaths)
-    if type(task.what) is Chunk:
-        error.chunk = task.what
+    if task.chunk is not None:
+        error.chunk = task.chunk
     return error
 
 

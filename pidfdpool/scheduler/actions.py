@@ -27,13 +27,18 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send the task to the worker. deadline: of this attempt, on the machine's clock, for the task to ask for."""
+    """Send the task to the worker.
+
+    deadline: of this attempt, on the machine's clock, for the task to ask for.
+    allowed: of a chunk, how many of its calls the worker may make at most; 0: all of them.
+    """
 
     slot: int
     generation: int
     task: int
     attempt: int = 1
     deadline: float | None = None
+    allowed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +95,38 @@ class DumpStack:
 
 @dataclass(frozen=True, slots=True)
 class CheckHeartbeat:
-    """Read when the worker gave its last heartbeat. The answer is LastHeartbeat."""
+    """Read when the worker gave its last heartbeat. The answer is LastHeartbeat.
+
+    chunk: the task, if it makes many calls. Then the beginning of a call counts as a heartbeat. And if the last one
+    was not after `before`, first have the worker begin no further call, so that what follows hits no other one.
+    """
 
     slot: int
     generation: int
+    chunk: int | None = None
+    before: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CheckCall:
+    """Read when the last call of a worker's chunk began. The answer is CallStarted.
+
+    If that was not after `before`, first have the worker begin no further call.
+    """
+
+    slot: int
+    generation: int
+    chunk: int
+    before: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPublished:
+    """Take what the worker has published of its chunk, because the task is about to fail while the worker lives."""
+
+    slot: int
+    generation: int
+    task: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +232,8 @@ Action: TypeAlias = (
     | Signal
     | DumpStack
     | CheckHeartbeat
+    | CheckCall
+    | ReadPublished
     | CheckMemory
     | ReportDeath
     | Deliver

@@ -52,6 +52,7 @@ class Finished:
     failed: the outcome is an exception. retryable: one of those after which the task is to be tried again.
     memory: the worker's resident memory in bytes, if the pool limits it; 0 otherwise.
     seconds: how long the task took, as measured by the worker; None: it is not known.
+    calls: what it counts for; more than one only for a chunk, and only if the pool limits the tasks of a worker.
     """
 
     slot: int
@@ -61,6 +62,7 @@ class Finished:
     retryable: bool = False
     memory: int = 0
     seconds: float | None = None
+    calls: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,15 @@ class LastHeartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class CallStarted:
+    """The answer to CheckCall. at: when the last call of the chunk began, on the machine's clock; None: none did."""
+
+    slot: int
+    generation: int
+    at: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryMeasured:
     """The answer to CheckMemory. memory: the worker's resident memory in bytes; 0: it is not known."""
 
@@ -186,11 +197,24 @@ class Died:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A task was accepted. policy: its own, if it was submitted with options. heavy: its call is large."""
+    """A task was accepted.
+
+    policy: its own, if it was submitted with options. heavy: its call is large.
+    calls: how many calls of a map it makes, each of which its limits of time are about; 0: it is one task by itself.
+    since: from when on its deadline counts, on the machine's clock; None: from now on.
+    attempts: the number of its attempts that were lost already, as a part of another task. It is tried again.
+    deaths: how many workers have died in them.
+    follows: it goes on with what an accepted task has left, so a pool that finishes what it has accepts it.
+    """
 
     task: int
     policy: Policy | None = None
     heavy: bool = False
+    calls: int = 0
+    since: float | None = None
+    attempts: int = 0
+    deaths: int = 0
+    follows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +313,7 @@ WorkerEvent: TypeAlias = (
     | Unhealthy
     | Outdated
     | LastHeartbeat
+    | CallStarted
     | MemoryMeasured
     | InitializerFailed
     | Died

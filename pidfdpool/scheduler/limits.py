@@ -52,12 +52,40 @@ class TaskLimits:
     # ---- time ----------------------------------------------------------------------------------------------
 
     def on_timeout(self, slot: Slot, now: float) -> None:
-        """End a worker whose task has run for too long."""
-        self._terminate(slot, Cause.TIMEOUT, now)
+        """End a worker whose task has run for too long; of a chunk, ask when the call under way began."""
+        number = self._chunk_of(slot)
+        timeout = self._state.tasks[number].policy.timeout if number is not None else None
+        if number is None or timeout is None:
+            self._terminate(slot, Cause.TIMEOUT, now)
+        else:
+            self._state.actions.append(do.CheckCall(slot.index, slot.generation, number, now - timeout))
 
-    def on_heartbeat_due(self, slot: Slot, _now: float) -> None:
+    def on_call_started(self, slot: Slot, event: ev.CallStarted, now: float) -> None:
+        """End a worker whose call has run for too long."""
+        task = self._state.tasks.get(slot.task) if slot.task is not None else None
+        if task is None or task.policy.timeout is None:
+            return
+        due = max(event.at or 0.0, slot.busy_since) + task.policy.timeout
+        if now >= due:
+            self._terminate(slot, Cause.TIMEOUT, now)
+        else:
+            self._timers.set((Timer.TIMEOUT, slot.generation), due)
+
+    def _chunk_of(self, slot: Slot) -> int | None:
+        """Return the number of the worker's task, if that makes many calls."""
+        number = slot.task
+        return (
+            number
+            if number is not None and number in self._state.running and self._state.tasks[number].calls
+            else None
+        )
+
+    def on_heartbeat_due(self, slot: Slot, now: float) -> None:
         """Ask when the task gave its last heartbeat."""
-        self._state.actions.append(do.CheckHeartbeat(slot.index, slot.generation))
+        number = self._chunk_of(slot)
+        timeout = self._state.tasks[number].policy.heartbeat_timeout if number is not None else None
+        before = 0.0 if timeout is None else now - timeout
+        self._state.actions.append(do.CheckHeartbeat(slot.index, slot.generation, number, before))
 
     def on_last_heartbeat(self, slot: Slot, event: ev.LastHeartbeat, now: float) -> None:
         """End a worker whose task has given no heartbeat for too long."""
@@ -166,4 +194,6 @@ class TaskLimits:
         number = self._tasks.detach(slot)
         if number is not None:
             self._workforce.move(slot, State.STOPPING)
+            if self._state.tasks[number].calls:
+                self._state.actions.append(do.ReadPublished(slot.index, slot.generation, number))
             self._tasks.attempt_lost(number, cause_for_task(slot.cause), now)

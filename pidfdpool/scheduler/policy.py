@@ -261,11 +261,14 @@ class Policy:
 
     @property
     def sizes_chunks(self) -> bool:
-        """Whether calls of map may share a task unasked: no rule is about the time, number or attempts of tasks."""
-        about_tasks = (
-            self.timeout, self.deadline, self.heartbeat_timeout, self.max_tasks_per_child, self.max_pending
-        )  # fmt: skip
-        return not self.retries and all(limit is None for limit in about_tasks)
+        """Whether calls of map may share a task unasked: no rule is about how many tasks are pending."""
+        return self.max_pending is None
+
+    @property
+    def counts_calls(self) -> bool:
+        """Whether each of the calls that share a task has to count for itself, because a rule is about it."""
+        about_calls = self.timeout, self.deadline, self.heartbeat_timeout, self.max_tasks_per_child
+        return self.retries > 0 or any(limit is not None for limit in about_calls)
 
     @property
     def of_workers(self) -> dict[str, Any]:
@@ -303,6 +306,12 @@ class Policy:
         kind = _ERROR_OF.get(cause)
         # By identity: whether it is a subclass would be for a metaclass of the user's to say.
         return kind is not None and any(base is wanted for base in kind.__mro__ for wanted in _tuple(self.retry_on))
+
+    def retries_lost(self, error: BaseException) -> bool:
+        """Return whether there may be another attempt after a first one that was lost with this error of the pool."""
+        poison = self.poison_after is not None and self.poison_after <= 1
+        cause = next((cause for cause, kind in _ERROR_OF.items() if kind is type(error)), None)
+        return self.retries > 0 and not poison and cause is not None and self.retries_after(cause)
 
     def pause(self, streak: int) -> float:
         """Return the seconds to wait after the streak-th young death in a row; 0.0 for none."""

@@ -175,7 +175,8 @@ class PoolRules:
         """End the workers when no task is left, then the template, then the pool. Not called in an open pool."""
         state, workforce = self._state, self._workforce
         self._tasks.cancel_in_slices(now)
-        if state.phase is Phase.DRAINING and not state.tasks:
+        held = state.holds and not self._tasks.cancelling  # what a map would go on with is cancelled, too
+        if state.phase is Phase.DRAINING and not state.tasks and not held:
             state.phase = Phase.CLOSING
             for slot in list(workforce.workers()):
                 if slot.task is None and slot.state is not State.STOPPING:

@@ -31,13 +31,16 @@ class PoolState:
         delayed: the tasks that wait until the pause before their next attempt is over.
         to_cancel: the tasks that waited when the pool was told to cancel those. No worker gets them any more.
         killing: the pool was told to end at once: no task gets another attempt.
+        holds: the maps that may still go on with what their tasks have left. A pool does not end before them, unless
+            it cancels its tasks. Changed by the pool's owner.
         deaths, restarts, retries: how many there ever were.
         actions: what is to be done, in the decision that is being taken.
     """
 
     __slots__ = (
-        "actions", "broken", "deaths", "delayed", "forked_at", "killing", "level", "phase", "policy", "prefetched",
-        "prestart", "restarts", "retries", "running", "size", "tasks", "template", "template_booted", "to_cancel",
+        "actions", "broken", "deaths", "delayed", "forked_at", "holds", "killing", "level", "phase", "policy",
+        "prefetched", "prestart", "restarts", "retries", "running", "size", "tasks", "template", "template_booted",
+        "to_cancel",
     )  # fmt: skip
 
     def __init__(self, policy: Policy, size: int | None = None) -> None:
@@ -57,6 +60,7 @@ class PoolState:
         self.delayed: TaskQueue = TaskQueue()
         self.to_cancel: TaskQueue = TaskQueue()
         self.killing: bool = False
+        self.holds: set[object] = set()
         self.deaths: int = 0
         self.restarts: int = 0
         self.retries: int = 0

@@ -120,18 +120,20 @@ class Task:
         deaths: how many workers have died while they ran it.
         kill_requested: it is to be killed. Whatever becomes of this attempt, there is no other.
         heavy: its call is large.
+        calls: how many calls of a map it makes; 0: it is one task by itself.
         start_by: its deadline, on the machine's clock.
     """
 
-    __slots__ = ("attempt", "begun", "deaths", "heavy", "kill_requested", "policy", "start_by")
+    __slots__ = ("attempt", "begun", "calls", "deaths", "heavy", "kill_requested", "policy", "start_by")
 
-    def __init__(self, policy: Policy, now: float, heavy: bool = False) -> None:
+    def __init__(self, policy: Policy, now: float, heavy: bool = False, calls: int = 0) -> None:
         self.policy: Policy = policy
         self.attempt: int = 0
         self.begun: bool = False
         self.deaths: int = 0
         self.kill_requested: bool = False
         self.heavy: bool = heavy
+        self.calls: int = calls
         self.start_by: float | None = None if policy.deadline is None else now + policy.deadline
 
 
@@ -254,6 +256,20 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         ev.LastHeartbeat,
+        (_S.STARTING, _S.IDLE, _S.STOPPING),
+        "same",
+        "workers.ignore",
+        "the task that was asked about is over",
+    ),
+    Rule(
+        ev.CallStarted,
+        (_S.BUSY,),
+        "same",
+        "limits.on_call_started",
+        "wait for the end of its time, or SIGTERM, and SIGKILL after the grace",
+    ),
+    Rule(
+        ev.CallStarted,
         (_S.STARTING, _S.IDLE, _S.STOPPING),
         "same",
         "workers.ignore",

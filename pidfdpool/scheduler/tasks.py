@@ -44,12 +44,21 @@ class TaskRules:
     def on_submitted(self, event: ev.Submitted, now: float) -> None:
         """Accept a task."""
         state = self._state
-        if state.phase is not Phase.OPEN:
+        if state.phase is not Phase.OPEN and not (event.follows and state.phase is Phase.DRAINING):
             # The caller checks first; a task that slips through between its check and this call must not hang.
             state.actions.append(do.FailBroken(event.task, state.broken or "the pool is shut down"))
             return
         policy = event.policy or state.policy
-        task = state.tasks[event.task] = Task(policy, now, event.heavy)
+        since = now if event.since is None else event.since
+        task = state.tasks[event.task] = Task(policy, since, event.heavy, event.calls)
+        if state.phase is Phase.DRAINING and (self.cancelling or state.killing):
+            del state.tasks[event.task]
+            state.actions.append(do.Fail(event.task, Cause.SHUTDOWN) if event.attempts else do.Cancel(event.task))
+            return
+        if event.attempts:
+            task.attempt, task.deaths, task.begun = event.attempts, event.deaths, True
+            self.retry(event.task, now)
+            return
         self._queue.add(event.task, policy.priority)
         self._prefetcher.make_way(policy.priority)
         if task.start_by is not None:
@@ -116,7 +125,9 @@ class TaskRules:
             self._timers.set((Timer.TIMEOUT, slot.generation), deadline)
         if policy.heartbeat_timeout is not None:
             self._timers.set((Timer.HEARTBEAT, slot.generation), now + policy.heartbeat_timeout)
-        self._state.actions.append(do.Send(slot.index, slot.generation, number, task.attempt, deadline))
+        limit = self._state.policy.max_tasks_per_child if task.calls else None
+        allowed = 0 if limit is None else limit - slot.tasks_done
+        self._state.actions.append(do.Send(slot.index, slot.generation, number, task.attempt, deadline, allowed))
 
     def start_next_ahead(self, slot: Slot, now: float) -> None:
         """Note that a worker has begun the first of the tasks ahead, since it has answered the one before."""

@@ -138,19 +138,20 @@ class WorkerRules:
         if policy.idle_timeout is not None:
             self._timers.cancel((Timer.IDLE, slot.generation))
         self._workforce.move(slot, State.BUSY)
-        limit = policy.max_tasks_per_child
-        if limit is not None and slot.tasks_done + 1 >= limit:
+        limit, number = policy.max_tasks_per_child, self._queue.pop()
+        # If a chunk has more calls than the worker may do, it ends early, and others make the rest.
+        if limit is not None and slot.tasks_done + (self._state.tasks[number].calls or 1) >= limit:
             self._commands.retire(slot, Cause.TASKS, now, at_once=True)
         if policy.hard_memory_per_child is not None:
             self._limits.watch_memory(now)
-        self._tasks.start_and_send(self._queue.pop(), slot, now)
+        self._tasks.start_and_send(number, slot, now)
 
     def on_finished(self, slot: Slot, event: ev.Finished, now: float) -> None:
         """Take the outcome of a worker's task."""
         if slot.task != event.task:
             self._commands.kill_for_violation(slot)
             return
-        slot.tasks_done += 1
+        slot.tasks_done += event.calls
         self._limiter.task_finished()
         if event.seconds is not None:
             self._prefetcher.note_pace(event.seconds)
@@ -169,6 +170,8 @@ class WorkerRules:
     def _take_outcome(self, number: int, slot: Slot, event: ev.Finished, now: float) -> None:
         tasks = self._tasks
         if event.failed and slot.cause in BY_TASK:
+            if self._state.tasks[number].calls:
+                self._state.actions.append(do.ReadPublished(slot.index, slot.generation, number))
             tasks.attempt_lost(number, slot.cause, now)  # it raised because SIGTERM made it
         elif event.failed and event.retryable and tasks.may_retry(self._state.tasks[number]):
             tasks.retry(number, now)

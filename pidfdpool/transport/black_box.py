@@ -12,7 +12,8 @@ template makes a box before each fork (`create`). The worker writes (`map_words`
     bytes 32..39  the same: 1 once the host has the box, so that it can record this
     bytes 40..47  the same, written by the worker: the number of the task for which it took a token
     bytes 1024..  marks: one byte of 1 for each call of a chunk of map that was begun, or for each few
-    bytes 2048..  the stacks that faulthandler wrote, one after the other
+    bytes 4096..  what was made of a chunk of map, see `published`
+    after that    the stacks that faulthandler wrote, one after the other
 
 The host must not rely on what it reads, because a task can write there. So it ignores every impossible value.
 
@@ -34,6 +35,7 @@ from contextlib import suppress
 
 from pidfdpool.process.counters import REFUSALS
 from pidfdpool.process.native import signal
+from pidfdpool.transport import published
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAX_MARKS = 1024  # at most
-STACKS_OFFSET = 2048
+STACKS_OFFSET = published.OFFSET + published.SIZE
 # writes a stack and does nothing else; the last real-time signal is valgrind's
 STACK_SIGNAL = int(signal.SIGRTMAX) - 1
 
@@ -50,6 +52,7 @@ RECORDS_BEGUN, LAST_BEGUN, TAKEN_BACK_FROM, ANNOUNCED, CLAIMED = 1, 2, 3, 4, 5
 UNDECIDED = -1  # a value of TAKEN_BACK_FROM: the host is about to decide which tasks it takes back
 _HEARTBEAT = struct.Struct("@d")
 _MARKS_OFFSET = 1024
+_MAPPED = 2048  # words and marks
 _NO_MARKS = bytes(MAX_MARKS)
 _WORD = struct.Struct("@q")
 _DIRECTORIES = ("/dev/shm", "/tmp", "/var/tmp")  # chosen for their room; an O_TMPFILE file has no name in them
@@ -63,7 +66,8 @@ def create() -> int:
     """
     fd = _create()
     with suppress(OSError):  # the disk is full; then nobody shares the first bytes
-        os.pwrite(fd, bytes(STACKS_OFFSET), 0)
+        os.pwrite(fd, bytes(_MAPPED), 0)
+        os.ftruncate(fd, STACKS_OFFSET)
     return fd
 
 
@@ -97,7 +101,7 @@ def map_words(fd: int) -> memoryview:
     try:
         words = memoryview(_mapped(fd)).cast("q")
     except (OSError, ValueError):  # ValueError: the file is too short
-        return memoryview(bytearray(STACKS_OFFSET)).cast("q")
+        return memoryview(bytearray(_MAPPED)).cast("q")
     words[RECORDS_BEGUN] = 1
     return words
 
@@ -118,12 +122,12 @@ def map_marks(fd: int) -> mmap:
 
 
 def _mapped(fd: int) -> mmap:
-    """Return a mapping of everything before the stacks, which the host also sees."""
+    """Return a mapping of the words and the marks, which the host also sees."""
     from mmap import mmap
 
     # Before Python 3.13 a mmap object keeps a duplicate of the descriptor.
     options: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-    return mmap(fd, STACKS_OFFSET, **options)
+    return mmap(fd, _MAPPED, **options)
 
 
 def clear_marks(mapping: mmap) -> None:

@@ -132,7 +132,7 @@ def call_all(function: Buffer, calls: Sequence[Buffer], starred: bool) -> _Outco
     with rebuild_guard.during(rebuild_guard.CALL):
         function_ = payload.loads([function])
         _clear_marks()
-        calls_, starred = _load_calls(calls, starred)
+        calls_, starred = load_calls(calls, starred)
     results: list[Any] = []
     began = time.perf_counter()
     failure = _make_calls(function_, calls_, starred, results)
@@ -155,7 +155,7 @@ def call_all(function: Buffer, calls: Sequence[Buffer], starred: bool) -> _Outco
     return buffers, failure, took
 
 
-def _load_calls(calls: Sequence[Buffer], starred: bool) -> tuple[Sequence[Any], bool]:
+def load_calls(calls: Sequence[Buffer], starred: bool) -> tuple[Sequence[Any], bool]:
     """Return the calls of a chunk, and whether each is a tuple. One that cannot be unpickled raises its error later.
 
     Raises:

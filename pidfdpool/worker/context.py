@@ -39,6 +39,8 @@ class CurrentTask(_Fields):
 
 
 _task: tuple[int, int, float | None] | None = None  # the fields of a CurrentTask, which is made only if asked for
+_call_until: Callable[[], float] | None = None  # of a chunk: when the call under way has to be done
+_end_chunk: Callable[[], None] | None = None
 _beat: Callable[[], None] | None = None
 _report: Callable[[str], None] | None = None
 
@@ -65,15 +67,19 @@ def unhealthy(reason: str) -> None:
         from pidfdpool.process import describe
 
         raise TypeError(f"reason must be a str, not {describe.repr_of(reason)}")
-    report = _report
+    report, end_chunk = _report, _end_chunk
+    if end_chunk is not None:
+        end_chunk()
     if report is not None:
         report(str.__str__(reason))  # an instance of str itself, even if reason is of a subclass
 
 
 def current_task() -> CurrentTask | None:
     """Return the task that this worker runs, whatever thread asks; None outside of a task."""
-    task = _task
-    return None if task is None else CurrentTask(*task)
+    task, until = _task, _call_until
+    if task is None:
+        return None
+    return CurrentTask(*task) if until is None else CurrentTask(task[0], task[1], until())
 
 
 # ---- for the worker's loop -------------------------------------------------------------------------------------
@@ -100,7 +106,29 @@ def leave() -> None:
     _task = None
 
 
+def running_task() -> int:
+    """Return the number of the task that runs; 0: none does."""
+    return 0 if _task is None else _task[0]
+
+
+def enter_chunk(until: Callable[[], float] | None, end_early: Callable[[], None]) -> None:
+    """Store that the task makes many calls, each of which is to find what a task of its own would.
+
+    until: returns when the call under way has to be done, on the clock of time.monotonic(); None: the task knows.
+    end_early: has the chunk end with the call that is under way.
+    """
+    global _call_until, _end_chunk
+    _call_until, _end_chunk = until, end_early
+
+
+def leave_chunk() -> None:
+    """Store that the calls are made."""
+    global _call_until, _end_chunk  # noqa: PLW0603
+    _call_until = _end_chunk = None
+
+
 def forget() -> None:
     """Disconnect the functions: in a process that a task has forked, which must not report for its parent."""
     global _task, _beat, _report  # noqa: PLW0603
     _task = _beat = _report = None
+    leave_chunk()

@@ -105,7 +105,8 @@ class Life:
         if self.world.machine.phase is Phase.OPEN:
             own = self.draw.random() < 0.5
             limited = self.limited or self.draw.random() < 0.2
-            self.world.submit(drawn_options(self.draw, whole_pool=False, limited=limited) if own else None)
+            options = drawn_options(self.draw, whole_pool=False, limited=limited) if own else None
+            self.world.submit(options, calls=self.draw.choice([0, 0, 5]) if own else 0)
 
     def submit_many(self) -> None:
         for _ in range(self.draw.randrange(12)):
@@ -128,7 +129,7 @@ class Life:
             return
         worker.memory = self.draw.choice([0, 0, 0, 600, MUCH])
         if self.draw.random() < 0.5:
-            worker.last_beat = self.world.now
+            worker.last_beat = worker.last_call = self.world.now
         if worker.running is not None:
             self.world.write_outcome(worker, self.draw.random() < 0.5, self.draw.random() < 0.7)
         elif worker.channel and not worker.outdated:

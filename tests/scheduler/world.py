@@ -39,6 +39,7 @@ class FakeWorker:
         self.running: int | None = None
         self.sent_at = 0.0
         self.last_beat: float | None = None
+        self.last_call: float | None = None  # when it began one of the calls of a chunk
         self.memory = 0
         self.hung_up = False  # it can neither read nor write, and does not know
         self.outdated = False  # it has said so, begins nothing any more, and leaves
@@ -109,14 +110,14 @@ class World:
                 assert sum(isinstance(action, do.ReportDeath) for action in self.doing) == 1
             self.check()
 
-    def submit(self, options: dict | None) -> None:
+    def submit(self, options: dict | None, calls: int = 0) -> None:
         task = len(self.tasks) + 1
         policy = None if options is None else self.policy.refined(options)
         self.tasks[task] = FakeTask(policy or self.policy, self.now + 0.001)
         self.now += 0.001
         self.doing = []
         if policy is not None or not self.submit_the_short_way(task):
-            self.at_once(ev.Submitted(task, policy))
+            self.at_once(ev.Submitted(task, policy, calls=calls))
 
     def submit_the_short_way(self, task: int) -> bool:
         if self.machine.enqueue(task, self.now):
@@ -358,6 +359,13 @@ class World:
 
     def do_CheckHeartbeat(self, action, worker):  # noqa: N802
         return [ev.LastHeartbeat(action.slot, action.generation, worker.last_beat)]
+
+    def do_CheckCall(self, action, worker):  # noqa: N802
+        assert self.machine.tasks[action.chunk].calls
+        return [ev.CallStarted(action.slot, action.generation, worker.last_call)]
+
+    def do_ReadPublished(self, action, _worker):  # noqa: N802
+        assert not self.tasks[action.task].resolved, "read too late"
 
     def do_CheckMemory(self, action, worker):  # noqa: N802
         return [ev.MemoryMeasured(action.slot, action.generation, worker.memory)]

@@ -1,0 +1,153 @@
+"""What a map waits for and takes in turn: chunks that were submitted, and results that are there already.
+
+When a chunk whose calls count each for itself has not come to its end, because its worker has died for instance, it
+is *settled*: the map submits what is left of it, and the chunk says what comes where (`Piece.settle`). Whoever takes
+the chunk's results goes on with its followers.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pidfdpool.executor import chunk_outcomes
+from pidfdpool.loop import outcomes
+from pidfdpool.loop.chunk_calls import Terms
+from pidfdpool.typed import Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import Future
+
+    from pidfdpool.executor.chunk_outcomes import ChunkOutcome
+    from pidfdpool.scheduler.policy import Policy
+
+    Taken: TypeAlias = tuple[list[Any], BaseException | None]  # results up to the first failure, and that failure
+
+
+class Kind(enum.Enum):
+    """How the calls of a chunk are made, and so what its future is resolved with."""
+
+    TOGETHER = "together"  # `chunk.call_all`
+    EACH = "each"  # `chunk_publishing.call_published`
+    ALONE = "alone"  # `chunk_publishing.call_alone`
+
+
+class UnsentCall:
+    """Takes the place of a chunk for calls that were not submitted; error: why."""
+
+    future: Future[Any] | None = None
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def take(self) -> Taken:
+        """Return the error, behind no results."""
+        return [], self.error
+
+
+class Given:
+    """Some of the results of a chunk, which are taken behind a call of it that is still to be made."""
+
+    future: Future[Any] | None = None
+
+    def __init__(self, outcome: ChunkOutcome, begin: int, end: int) -> None:
+        self._outcome, self._begin, self._end = outcome, begin, end
+
+    def take(self) -> Taken:
+        """Return them."""
+        return self._outcome.results(self._begin, self._end)
+
+
+class Piece:
+    """A chunk that was submitted. Settled once, with the map's lock; taken by the consumer."""
+
+    __slots__ = ("_outcome", "calls", "count", "first", "followers", "future", "kind", "settled", "size", "taken")
+
+    def __init__(self, kind: Kind, future: Future[Any], first: int, calls: Sequence[Any], size: int) -> None:
+        """first: the index in the map of the first call. size: the bytes of the arguments."""
+        self.kind = kind
+        self.future: Future[Any] = future
+        self.first = first
+        self.calls = calls  # until nothing of it can be submitted again
+        self.count: int = len(calls)
+        self.size = size
+        self.settled: bool = False
+        self.followers: list[Entry] = []  # what comes behind it, and was a part of it
+        self.taken: list[tuple[int, int]] = []  # the results of which calls it gives, once it is settled
+        self._outcome: ChunkOutcome | None = None
+
+    @property
+    def outcome(self) -> ChunkOutcome:
+        """What came of a chunk that is done and not cancelled. Only of Kind.EACH."""
+        if self._outcome is None:
+            self._outcome = chunk_outcomes.of_future(self.future, self.count)
+        return self._outcome
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has a result of each call, so that nothing need be settled. It is done and not cancelled."""
+        outcome = self.outcome
+        return outcome.made == self.count and outcome.lost is None and not outcome.raised
+
+    def take(self) -> Taken:
+        """Return its results; those before a gap, if it was settled."""
+        results: list[Any] = []
+        for begin, end in self.taken if self.settled else [(0, self.count)]:
+            more, error = self.outcome.results(begin, end)
+            results += more
+            if error is not None:
+                return results, error
+        return results, None
+
+    def gaps(self, again: Sequence[int]) -> list[tuple[int, int]]:
+        """Return the ranges of calls with outcomes between those that are made again, as many as those and one."""
+        bounds = [-1, *again, self.outcome.made]
+        return [(begin + 1, end) for begin, end in pairwise(bounds)]
+
+
+def attempts_left(outcome: ChunkOutcome, policy: Policy) -> dict[int, Terms]:
+    """Return which calls of a chunk are to have another attempt, by index, and its terms. Runs code of the user's."""
+    again: dict[int, Terms] = {}
+    if outcome.raised and policy.retries_errors:
+        for index in outcome.raised:
+            if outcomes.matches(outcome.error_of(index), policy):
+                again[index] = Terms(attempts=1, follows=True)
+    lost, at = outcome.lost, outcome.lost_at
+    if lost is not None and at is not None and policy.retries_lost(lost):
+        again[at] = Terms(attempts=1, deaths=lost.deaths, follows=True)  # type: ignore[attr-defined]
+    return again
+
+
+Entry: TypeAlias = "Piece | Given | UnsentCall"
+
+
+class Pieces(Protocol):
+    """A map, as whoever takes its results sees it. For one consumer."""
+
+    def next_entry(self, deadline: float | None = None) -> Entry | None:
+        """Return what has the next results. None: there are no more."""
+
+    def take(self, entry: Entry) -> Taken:
+        """Return the results of what `next_entry` gave, once its future is done, if it has one."""
+
+
+def next_results(pieces: Pieces, deadline: float | None) -> Taken | None:
+    """Wait for the next results of a map; return them, and the error that ended them. None: there are no more.
+
+    deadline: in time.monotonic()'s seconds. If waiting fails, the piece that was waited for is cancelled.
+    """
+    entry = pieces.next_entry(deadline)
+    if entry is None:
+        return None
+    future = entry.future
+    try:
+        if future is not None:
+            future.exception(None if deadline is None else deadline - time.monotonic())
+        return pieces.take(entry)
+    finally:
+        if future is not None:
+            future.cancel()  # does something only if waiting for it has failed
+        del entry, future  # an exception's traceback holds this frame, and the future holds the exception

@@ -1,0 +1,178 @@
+"""How the chunks of one map are submitted: with which function, under which rules, by which way into the pool.
+
+`adaptive_map` and `bounded_map` decide when a chunk is submitted, and which calls it has. A chunk's calls are made in
+one of three ways (`map_pieces.Kind`).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from pidfdpool import records
+from pidfdpool.executor.futures import Future
+from pidfdpool.executor.map_pieces import Kind, Piece, UnsentCall
+from pidfdpool.executor.unsendable import describe_pickling_error
+from pidfdpool.loop import held_arguments
+from pidfdpool.loop.chunk_calls import Chunk, Terms
+from pidfdpool.loop.pool import Pool
+from pidfdpool.loop.task import unwrapped
+from pidfdpool.process import describe
+from pidfdpool.serialization import kept_definitions, payload
+from pidfdpool.serialization.out_of_band import OutOfBandPickle
+from pidfdpool.transport.published import MAX_CALLS
+from pidfdpool.typed import Protocol
+from pidfdpool.worker.chunk import call_all
+from pidfdpool.worker.chunk_publishing import call_alone, call_published
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pidfdpool.executor.open_maps import Map
+    from pidfdpool.loop.task import Recipient
+    from pidfdpool.scheduler.policy import Policy
+    from pidfdpool.transport.framing import Buffer
+
+
+class Submitter(Protocol):
+    """What submits calls: an executor, or a view of one with options."""
+
+    _policy: Policy
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+        """Submit a call."""
+
+    def _submit_for(
+        self, recipient: Recipient, policy: Policy, fn: Any, args: Any, kwargs: Any, *, wait: bool
+    ) -> None:
+        """Submit a call with other options."""
+
+    def _register_map(self, adaptive_map: Map) -> tuple[int, Pool]:
+        """Register a map with calls to submit. Return the number of workers, and the pool."""
+
+
+_MAKE: dict[Kind, Callable[..., Any]] = {
+    Kind.TOGETHER: call_all,
+    Kind.EACH: call_published,
+    Kind.ALONE: call_alone,
+}
+
+
+class Submission:
+    """The function and the rules of one map, and the way to submit calls. Used in turns.
+
+    Attributes:
+        policy: the rules.
+        rest: the terms of calls that are submitted again, because they never began.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], policy: Policy, shared: payload.SharedMain | None, *, starred: bool
+    ) -> None:
+        """Note what there is.
+
+        shared: what host and workers share. starred: each call is a tuple of arguments; otherwise it is the one
+        argument.
+        """
+        self._function = function
+        self._name = describe.name_of(function)
+        self._shared = shared
+        self._starred = starred
+        self._pickled_function: Buffer = b""
+        self._definitions: list[Any] = []  # definitions of the script that its calls may use
+        self.policy: Policy = policy
+        self._counts_calls = policy.counts_calls
+        self._most = min(MAX_CALLS, policy.max_tasks_per_child or MAX_CALLS)  # calls, if they count
+        # A chunk as a whole is never tried again.
+        self._chunk_policy = records.replace(policy, retries=0) if policy.retries else policy
+        since = time.monotonic()
+        self._until = None if policy.deadline is None else since + policy.deadline
+        self._terms = Terms(since)
+        self.rest: Terms = Terms(since, follows=True)
+
+    def pickle_function(self) -> UnsentCall | None:
+        """Pickle the function, once for all calls. Return what takes the place of the calls if it does not pickle."""
+        try:
+            self._pickled_function = payload.dumps(self._function, self._shared)[0]
+            self._definitions = kept_definitions.definitions_for_task()
+        except Exception as error:
+            return UnsentCall(self._pickling_error(error, ()))
+        return None
+
+    def _pickling_error(self, error: Exception, arguments: tuple[Any, ...]) -> Exception:
+        return describe_pickling_error(error, self._function, arguments, {}, self._shared)
+
+    def at_most(self, calls: int) -> int:
+        """Return how many of so many calls may share a chunk."""
+        return min(calls, self._most) if self._counts_calls else calls
+
+    def submit(
+        self,
+        way: Submitter | Pool,
+        first: int,
+        calls: Sequence[Any],
+        terms: Terms | None = None,
+        *,
+        publishes: bool = False,
+    ) -> Iterator[Piece | UnsentCall]:
+        """Submit some calls as one task, and yield what takes their place in the map.
+
+        If one of them does not pickle, each becomes a task of its own, because the others are to run.
+
+        Args:
+            way: the executor; or the pool itself, for calls of an executor that may be shut down or gone by now.
+            first: the index in the map of the first of them.
+            calls: the calls.
+            terms: if they follow from another task.
+            publishes: whether each result is to be published at once, though no rule asks for it.
+
+        Raises:
+            PoolBroken, RuntimeError: as `submit` of the executor.
+        """
+        try:
+            buffers = OutOfBandPickle(calls, self._shared).buffers()
+        except Exception as error:
+            if len(calls) == 1:
+                yield UnsentCall(self._pickling_error(error, calls[0] if self._starred else (calls[0],)))
+                return
+            buffers = None
+        if buffers is None:
+            for index in range(len(calls)):
+                yield from self.submit(way, first + index, calls[index : index + 1], terms, publishes=publishes)
+            return
+        if terms is not None and terms.attempts:
+            kind = Kind.ALONE
+        elif self._counts_calls or terms is not None or (publishes and len(calls) <= MAX_CALLS):
+            kind, terms = Kind.EACH, terms or self._terms
+        else:
+            kind = Kind.TOGETHER
+        of_script = payload.needs_script([self._pickled_function]) or payload.needs_script([buffers[0].raw()])
+        chunk = Chunk(_MAKE[kind], self._name, first, calls, starred=self._starred, of_script=of_script, terms=terms)
+        future = self._submit(way, kind, chunk, buffers, len(calls))
+        yield Piece(kind, future, first, calls, sum(buffer.raw().nbytes for buffer in buffers))
+
+    def _submit(
+        self, way: Submitter | Pool, kind: Kind, chunk: Chunk, buffers: Any, count: int
+    ) -> concurrent.futures.Future[Any]:
+        policy = self.policy
+        arguments: tuple[Any, ...] = self._pickled_function, buffers, self._starred
+        if kind is Kind.EACH:
+            policy = self._chunk_policy
+            arguments = self._pickled_function, buffers, count, self._starred, policy.timeout, self._until
+        if isinstance(way, Pool):
+            return self._submit_to_pool(way, chunk, arguments, policy)
+        if kind is Kind.TOGETHER:
+            return way.submit(chunk, *arguments)
+        future: Future[Any] = Future()
+        way._submit_for(future, policy, chunk, arguments, {}, wait=True)
+        return future
+
+    def _submit_to_pool(self, pool: Pool, chunk: Chunk, arguments: tuple[Any, ...], policy: Policy) -> Future[Any]:
+        if chunk.terms is None or not chunk.terms.follows:
+            pool.check_open()
+        call = unwrapped(chunk, arguments, {})
+        future: Future[Any] = Future()
+        pickled = pool.leases.pickled(call, self._shared)
+        pool.submit(future, pickled, chunk, policy, held_arguments.held(call, pickled), wait=True)
+        return future

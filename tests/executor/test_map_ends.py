@@ -1,0 +1,70 @@
+"""The end of a pool while a map may still go on with what its chunks have left."""
+
+from __future__ import annotations
+
+import signal
+from concurrent.futures import CancelledError
+
+import pytest
+
+from pidfdpool import PidfdPoolExecutor, WorkerCrashed
+from tests import calls
+from tests.conditions import eventually
+
+
+class Interrupting:
+    """An argument in whose pickling a signal arrives."""
+
+    def __reduce__(self):
+        signal.raise_signal(signal.SIGUSR1)
+        return int, (7,)
+
+
+def taken(results):
+    """Return the results that came, and the exception that came after them."""
+    came = []
+    try:
+        came.extend(results)
+    except Exception as error:
+        return came, error
+    return came, None
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+def test_a_signal_handler_may_wait_for_the_end_of_the_pool_in_the_midst_of_a_map(cancel):
+    pool = PidfdPoolExecutor(2)
+
+    def results():
+        yield from pool.options(retries=1).map(calls.double, [1, Interrupting(), 3])
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: pool.shutdown(cancel_futures=cancel))
+    try:
+        came, error = taken(results())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert came in ([], [2])
+    assert isinstance(error, (RuntimeError, CancelledError))
+    assert not pool._pool.machine.state.holds
+
+
+@pytest.mark.parametrize("name", ["map", "map_unordered"])
+def test_a_pool_that_cancels_what_waits_ends_its_maps_with_that(name):
+    pool = PidfdPoolExecutor(2)
+    results = getattr(pool.options(retries=1), name)(calls.sleep, [0.001] * 5000, range(5000))
+    next(results)
+    pool.shutdown(cancel_futures=True)
+    came, error = taken(results)
+    assert type(error) is CancelledError
+    assert len(came) < 4999
+
+
+def test_a_call_that_was_killed_with_its_pool_has_no_other_attempt():
+    pool = PidfdPoolExecutor(2)
+    results = pool.options(retries=1).map(calls.sleep, [0.0] * 50 + [600.0] * 50, range(100))
+    assert next(results) == 0
+    eventually(lambda: all((worker.task_age or 0.0) > 0.5 for worker in pool.workers()), "both calls are long")
+    pool.kill_workers()
+    came, error = taken(results)
+    assert isinstance(error, (WorkerCrashed, CancelledError))
+    assert came == list(range(1, len(came) + 1))
+    pool.shutdown()
