@@ -245,7 +245,7 @@ class AdaptiveMap:
         made, left = outcome.made, len(calls) - outcome.made
         if outcome.seconds is not None and made:
             self._pace.note(made, outcome.seconds, piece.size * made // len(calls))
-        cancelled = type(self._failure) is concurrent.futures.CancelledError  # the pool was told to cancel what waits
+        cancelled = self._is_cancelled
         again = {} if self._consumer_left or cancelled else attempts_left(outcome, self._submission.policy)
         gaps = piece.gaps(sorted(again))
         ordered, followers = self._completed is None, piece.followers
@@ -329,7 +329,8 @@ class AdaptiveMap:
         if not self._entries:
             self._submit_more(wait=True)  # waits until a thread that submits has entered what it has submitted
         if not self._remaining:
-            if self._failure is not None:
+            # A shutdown that cancels concerns a map only if there were calls to cancel.
+            if self._failure is not None and not (self._is_cancelled and self._submitted >= self._count):
                 raise self._failure
             return None
         self._remaining -= 1
@@ -339,6 +340,11 @@ class AdaptiveMap:
             return interruptible.get(self._completed, None if deadline is None else deadline - time.monotonic())
         except queue.Empty:
             raise TimeoutError from None
+
+    @property
+    def _is_cancelled(self) -> bool:
+        """Whether the pool was told to cancel what waits."""
+        return type(self._failure) is concurrent.futures.CancelledError
 
     def cancel(self) -> None:
         """Submit and run no more calls. Any thread, at any point: the garbage collector may close the iterator."""

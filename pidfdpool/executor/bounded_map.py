@@ -183,7 +183,8 @@ class BoundedMap:
 
     def stop_submitting(self, failure: BaseException | None) -> None:
         """Submit no more calls. The consumer gets `failure` in the place of their results. Takes no lock."""
-        self._failure = self._failure or failure
+        if self._held or self._inputs.go_on or not isinstance(failure, concurrent.futures.CancelledError):
+            self._failure = self._failure or failure  # otherwise there is nothing to cancel
         self._stopped = True
         self._permit.end()
         self._held.clear()

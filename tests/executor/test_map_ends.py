@@ -68,3 +68,14 @@ def test_a_call_that_was_killed_with_its_pool_has_no_other_attempt():
     assert isinstance(error, (WorkerCrashed, CancelledError))
     assert came == list(range(1, len(came) + 1))
     pool.shutdown()
+
+
+@pytest.mark.parametrize("options", [{}, {"buffersize": 100}])
+@pytest.mark.parametrize("kind", ["map", "map_unordered"])
+def test_a_shutdown_that_cancels_does_not_concern_a_map_that_has_finished(kind, options, tmp_path):
+    pool, ran = PidfdPoolExecutor(2), tmp_path / "ran"
+    results = getattr(pool, kind)(calls.append, [str(ran)] * 50, range(50), **options)
+    next(results)
+    eventually(lambda: len(ran.read_text().splitlines()) == 50 and not pool.stats().pending, "all have run")
+    pool.shutdown(cancel_futures=True)
+    assert len(list(results)) == 49
