@@ -21,7 +21,7 @@ from pidfdpool.loop.segment_account import ResultLease, SegmentAccount, TaskSegm
 from pidfdpool.scheduler.machine import Machine
 from pidfdpool.scheduler.policy import Policy
 from pidfdpool.serialization import payload
-from pidfdpool.transport import black_box, framing, tokens
+from pidfdpool.transport import black_box, framing, published, tokens
 from pidfdpool.transport.segments import layout, memory
 from pidfdpool.transport.segments.arena import RESULT, Arena
 from pidfdpool.worker.leased_segments import LeasedSegments
@@ -227,6 +227,36 @@ def boxes(draw: random.Random) -> int:
     return len(data)
 
 
+_ledger: list[int] = []
+
+
+def ledgers(draw: random.Random) -> int:
+    """Read what a worker has published of a chunk, with any contents: only what can be true is believed."""
+    if not _ledger:
+        _ledger.append(black_box.create())
+    fd = _ledger[0]
+    lengths = [draw.choice((1, 5, 300)) for _ in range(draw.randrange(30))]
+    ends = [sum(lengths[: index + 1]) for index in range(len(lengths))]
+    begun = draw.choice((len(ends), len(ends) + 1, 0, inputs.number(draw, 63)))
+    task, started = draw.choice((0, 7, inputs.number(draw, 63))), inputs.number(draw, 63)
+    head = struct.pack("@5q", task, started, begun, 0, 0).ljust(64, b"\0") + struct.pack(f"@{len(ends)}I", *ends)
+    if draw.random() < 0.5:
+        head = inputs.damaged(draw, head)
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, head, published.OFFSET)
+    os.ftruncate(fd, published.OFFSET + draw.choice((0, 24, published.SIZE, published.SIZE, published.SIZE)))
+    found = published.read(fd)
+    if found is not None:
+        check(len(found.ends) <= found.begun <= len(found.ends) + 1, "more has begun than can be")
+        check(all(map(int.__lt__, found.ends, found.ends[1:])), "a result that ends before it begins")
+        check(len(found.data) == (found.ends[-1] if found.ends else 0), "results that are not there")
+    at, now = published.call_started(fd), time.monotonic()
+    check(at is None or 0.0 < at <= now, f"a call that began at {at}")
+    count = published.calls_begun(fd, task)
+    check(count is None or 0 <= count <= published.MAX_CALLS, "more calls than a chunk has")
+    return len(head)
+
+
 _progress: list[Progress] = []
 _ends: list[int] = []  # of its tokens and its box
 
@@ -302,7 +332,7 @@ def payloads(draw: random.Random) -> int:
 
 
 TARGETS: dict[str, Callable[[random.Random], int]] = {
-    target.__name__: target for target in (frames, answers, requests, boxes, counts, layouts, payloads)
+    target.__name__: target for target in (frames, answers, requests, boxes, ledgers, counts, layouts, payloads)
 }
 
 
@@ -312,7 +342,7 @@ def close() -> None:
         host.leases.close()
     for progress in _progress:
         progress.close()
-    for fd in (*_box, *_ends):
+    for fd in (*_box, *_ledger, *_ends):
         os.close(fd)
-    for kept in (_host, _progress, _box, _ends):
+    for kept in (_host, _progress, _box, _ledger, _ends):
         kept.clear()
