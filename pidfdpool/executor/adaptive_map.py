@@ -81,7 +81,9 @@ class AdaptiveMap:
         # The results that are not taken yet: in the order of the calls, or as they come.
         self._entries: deque[Entry] = deque()
         self._completed: queue.SimpleQueue[Entry] | None = None if ordered else queue.SimpleQueue()
-        self._remaining = 0  # how many chunks are still to be taken
+        # How many entries there were, counted in turns; and how many the consumer has claimed. One counter that both
+        # change would lose changes.
+        self._entered = self._claimed = 0
         self._submitter: Submitter | None = None
         self._pool: Pool | None = None  # until nothing can follow any more
         self._holds = False  # whether the pool may be waiting for this map
@@ -106,7 +108,7 @@ class AdaptiveMap:
             self._add_entries([unsent])
             self.stop_submitting(None)
         self._submit_more(wait=True)
-        if self._failure is not None and not self._remaining:
+        if self._failure is not None and not self._entered:
             raise self._failure
 
     # ---- for the executor ----------------------------------------------------------------------------------
@@ -206,13 +208,13 @@ class AdaptiveMap:
 
     def _add_entries(self, entries: list[Entry]) -> None:
         """Note what is to be taken, behind everything else; as it comes, if the order does not matter."""
-        self._remaining += len(entries)
         if self._completed is None:
             self._entries.extend(entries)
-            return
-        for entry in entries:
-            if entry.future is None:
-                self._completed.put(entry)
+        self._entered += len(entries)  # not before: the consumer looks at it without a turn
+        if self._completed is not None:
+            for entry in entries:
+                if entry.future is None:
+                    self._completed.put(entry)
 
     def _chunk_ended(self, future: concurrent.futures.Future[Any]) -> None:
         """Note that a chunk has ended, and submit the next. Called in the pool thread, by the chunk's future."""
@@ -308,7 +310,7 @@ class AdaptiveMap:
                     raise RuntimeError("a map cannot go on in code that has interrupted its own submits")
             results, error = entry.take()
             if self._completed is None:
-                self._remaining += len(entry.followers)
+                self._claimed -= len(entry.followers)  # to be claimed in their turn
                 self._entries.extendleft(reversed(entry.followers))
         elif error is None:
             result = entry.future.result()
@@ -328,12 +330,12 @@ class AdaptiveMap:
         """
         if not self._entries:
             self._submit_more(wait=True)  # waits until a thread that submits has entered what it has submitted
-        if not self._remaining:
+        if self._claimed == self._entered:
             # A shutdown that cancels concerns a map only if there were calls to cancel.
             if self._failure is not None and not (self._is_cancelled and self._submitted >= self._count):
                 raise self._failure
             return None
-        self._remaining -= 1
+        self._claimed += 1
         if self._completed is None:
             return self._entries.popleft()
         try:
