@@ -197,9 +197,9 @@ class Grammar:
 
     __slots__ = ("_rules", "special", "usual")
 
-    def __init__(self, rules: dict[int, Rule], usual: int = 0, special: int = 0) -> None:
+    def __init__(self, rules: dict[int, Rule], usual: int | None = None, special: int = 0) -> None:
         self._rules = rules
-        self.usual: int = usual
+        self.usual: int | None = usual
         self.special: int = special
 
     def check_kind(self, kind: int, count: int | None = None) -> None:

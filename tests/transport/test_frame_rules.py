@@ -9,7 +9,7 @@ import pytest
 
 from pidfdpool.transport import frame_rules, framing
 from pidfdpool.transport.framing import Decoder, ProtocolError
-from tests.fuzzing import targets
+from tests.fuzzing import inputs, targets
 from tests.fuzzing.__main__ import run
 from tests.hostile import frame
 
@@ -237,3 +237,11 @@ def test_the_fuzzer_finds_an_error_and_reports_its_seed(monkeypatch):
 
 def test_a_reference_of_the_largest_size_is_accepted():
     assert frame_rules._is_reference(len(struct.pack("<257Q", *range(257))))
+
+
+@pytest.mark.parametrize("side", inputs.GRAMMARS)
+def test_a_kind_that_does_not_exist_is_refused_on_every_side(side):
+    for kind in set(range(256)) - framing._KINDS:
+        data = b"".join(framing.encode(kind, value=1, buffers=[b"seven b"]))
+        with pytest.raises(ProtocolError):
+            Decoder(inputs.GRAMMARS[side]).feed_data(data)
