@@ -68,12 +68,12 @@ class Piece:
 
     def __init__(self, kind: Kind, future: Future[Any], first: int, calls: Sequence[Any], size: int) -> None:
         """first: the index in the map of the first call. size: the bytes of the arguments."""
-        self.kind = kind
+        self.kind: Kind = kind
         self.future: Future[Any] = future
-        self.first = first
-        self.calls = calls  # until nothing of it can be submitted again
+        self.first: int = first
+        self.calls: Sequence[Any] = calls  # until nothing of it can be submitted again
         self.count: int = len(calls)
-        self.size = size
+        self.size: int = size
         self.settled: bool = False
         self.followers: list[Entry] = []  # what comes behind it, and was a part of it
         self.taken: list[tuple[int, int]] = []  # the results of which calls it gives, once it is settled

@@ -45,8 +45,8 @@ Socket = _socket.socket
 LONGEST_WAIT = 1_000_000.0
 
 _BuiltinFunction = type(len)
-names_in_sys = vars(sys)
-is_told_to_be_interactive = bool(sys.flags.interactive)  # by -i
+names_in_sys: dict[str, Any] = vars(sys)
+is_told_to_be_interactive: bool = bool(sys.flags.interactive)  # by -i
 
 _second: dict[str, ModuleType] = {}
 
