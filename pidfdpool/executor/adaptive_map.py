@@ -77,7 +77,7 @@ class AdaptiveMap:
         self._consumer_left = False  # nobody takes the results any more
         # Chunks by their futures, with their calls, which are to live until they have run.
         self._running: dict[concurrent.futures.Future[Any], Piece] = {}
-        self._ended: deque[Piece] = deque()  # chunks that are to be settled by whoever has the turn
+        self._ended: deque[Piece] = deque()  # chunks that are to be settled in the next turn
         # The results that are not taken yet: in the order of the calls, or as they come.
         self._entries: deque[Entry] = deque()
         self._completed: queue.SimpleQueue[Entry] | None = None if ordered else queue.SimpleQueue()

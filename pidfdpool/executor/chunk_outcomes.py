@@ -1,7 +1,7 @@
 """What came of one chunk of calls that count each for itself: from its worker, or from what a dead worker published.
 
-Read by whoever takes the results of a map, and by the map itself when a chunk has not come to its end, which then
-submits what is left. Results are rebuilt when they are taken, not before. See `worker.chunk_publishing`.
+The consumer of a map reads it. If a chunk has not come to its end, the map reads it, too, and submits what is left.
+Results are rebuilt when they are taken, not before. See `worker.chunk_publishing`.
 """
 
 from __future__ import annotations

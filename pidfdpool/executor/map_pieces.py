@@ -1,8 +1,8 @@
 """What a map waits for and takes in turn: chunks that were submitted, and results that are there already.
 
 When a chunk whose calls count each for itself has not come to its end, because its worker has died for instance, it
-is *settled*: the map submits what is left of it, and the chunk says what comes where (`Piece.settle`). Whoever takes
-the chunk's results goes on with its followers.
+is *settled*: the map submits what is left of it, and notes in the chunk what follows its results. The consumer takes
+the chunk's results, and then those of its followers.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ Entry: TypeAlias = "Piece | Given | UnsentCall"
 
 
 class Pieces(Protocol):
-    """A map, as whoever takes its results sees it. For one consumer."""
+    """A map, as its one consumer sees it."""
 
     def next_entry(self, deadline: float | None = None) -> Entry | None:
         """Return what has the next results. None: there are no more."""

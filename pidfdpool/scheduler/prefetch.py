@@ -9,8 +9,8 @@ What is ahead has not begun, and all promises hold as if it were still in the qu
 
   - It is *taken back* as soon as another worker has nothing to do, when it is cancelled, when a task of a higher
     priority comes, when its worker is to leave, or is to be killed for the task that it runs. The worker takes a
-    token before it begins a task, and the host takes the token back. Whoever has the token decides, so no task is
-    both begun and taken back.
+    token before it begins a task, and the host takes the token back. Only one of the two gets the token, so no task
+    is both begun and taken back.
   - What was taken back is still in the worker's channel. The worker drops it, and says so. Until then it is sent
     nothing more.
   - Tokens that are left when a worker dies tell how many of its tasks never began. Those run elsewhere.

@@ -85,8 +85,8 @@ class TaskRules:
     def cancel_in_slices(self, now: float) -> None:
         """Cancel what is to be cancelled, if it is little, or have a slice of it cancelled at the next Tick.
 
-        A million tasks take seconds. The thread that shuts the pool down is not to wait for so long, nor is whoever
-        needs the pool's lock.
+        A million tasks take seconds. No thread is to wait for so long, be it the one that shuts the pool down or one
+        that needs the pool's lock.
         """
         left = len(self._state.to_cancel)
         if left > SLICE:

@@ -244,7 +244,7 @@ class Decoder:
     """
 
     def __init__(self, grammar: Grammar = ANY, cookie: bytes = b"") -> None:
-        """cookie: the bytes before each frame; whoever does not know them cannot write a frame."""
+        """cookie: the bytes before each frame. Code that does not know them cannot write a frame."""
         self._grammar = grammar
         self._cookie = cookie
         self._of_one = struct.Struct(f"<{len(cookie)}s{OF_ONE.format[1:]}")

@@ -127,7 +127,7 @@ class Ledger:
         return bytes(self.ends[:calls]), self.memory[DATA : DATA + self.ends[calls - 1]]
 
     def close(self) -> None:
-        """Unmap it; whoever still uses it gets a ValueError. In a forked child, which must not write here."""
+        """Unmap it. Its use raises ValueError from then on. In a forked child, which must not write here."""
         self.words.release()
         self.ends.release()
         self.memory.close()

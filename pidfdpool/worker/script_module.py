@@ -74,8 +74,8 @@ _worker_handlers: dict[int, Any] = {}  # signal handlers that the interpreter's 
 def run_script() -> None:
     """Run the script for all workers that are forked from now on, unless that was done. Raises nothing.
 
-    An exception of the script is stored. Whoever looks up a global that the script did not define gets it as the
-    reason.
+    An exception of the script is stored. It is the reason that is given when a task looks up a global that the script
+    did not define.
     """
     module = sys.modules["__main__"]
     if scripts.ran_again or not isinstance(module, ScriptModule):
