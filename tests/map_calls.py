@@ -1,4 +1,4 @@
-"""Functions that tests of maps have workers call. It loads little, so that new workers are quick."""
+"""Functions that tests of maps have workers call, and one for their results. It loads little, for quick workers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ import time
 
 import pidfdpool
 from tests import calls
+
+
+def taken(results):
+    """Return the results that came, and the exception that came after them."""
+    came = []
+    try:
+        came.extend(results)
+    except Exception as error:
+        return came, error
+    return came, None
 
 
 def make(path, number, at, how):

@@ -12,6 +12,7 @@ from pidfdpool.executor.adaptive_map import AdaptiveMap
 from pidfdpool.executor.map_pieces import UnsentCall
 from tests import calls
 from tests.conditions import eventually
+from tests.map_calls import taken
 
 
 class Interrupting:
@@ -20,16 +21,6 @@ class Interrupting:
     def __reduce__(self):
         signal.raise_signal(signal.SIGUSR1)
         return int, (7,)
-
-
-def taken(results):
-    """Return the results that came, and the exception that came after them."""
-    came = []
-    try:
-        came.extend(results)
-    except Exception as error:
-        return came, error
-    return came, None
 
 
 @pytest.mark.parametrize("cancel", [False, True])

@@ -17,6 +17,7 @@ from pidfdpool.errors import TaskTimeout
 from pidfdpool.executor.options import Options
 from tests import calls
 from tests.conditions import eventually
+from tests.map_calls import taken
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="nobody's")
 
@@ -84,16 +85,6 @@ def die_at(value, at):
     if value == at:
         os._exit(5)
     return value
-
-
-def taken(results):
-    """Return the results that came, and the exception that came after them."""
-    came = []
-    try:
-        came.extend(results)
-    except Exception as error:
-        return came, error
-    return came, None
 
 
 # ---- (a) whose submit it is --------------------------------------------------------------------------------

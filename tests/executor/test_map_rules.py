@@ -14,6 +14,7 @@ from pidfdpool.deaths import Cause
 from pidfdpool.errors import DeadlineExceeded, HeartbeatLost, MemoryExceeded, PoisonTask, TaskTimeout
 from tests import calls, map_calls
 from tests.conditions import eventually
+from tests.map_calls import taken
 
 LONG = 60.0  # seconds; a limit that no call reaches
 AT = 80  # the call that is special, in chunks of many by then
@@ -41,16 +42,6 @@ def once(count=COUNT):
 
 def arguments(path, how, at=AT, count=COUNT):
     return [str(path)] * count, range(count), [at] * count, [how] * count
-
-
-def taken(results):
-    """Return the results that came, and the exception that came after them."""
-    came = []
-    try:
-        came.extend(results)
-    except Exception as error:
-        return came, error
-    return came, None
 
 
 # ---- the death of a worker -----------------------------------------------------------------------------------
