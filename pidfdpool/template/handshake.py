@@ -96,11 +96,20 @@ def _await_exit(handle: ProcessHandle, launcher: Launcher) -> None:
     steps = interruptible.WaitSteps(launcher.start_timeout)
     poller = native.poll()
     poller.register(handle.fileno(), select.POLLIN)
-    seconds = steps.next()
-    while not poller.poll(max(0.0, seconds or 0.0) * 1000):
-        if seconds is not None and seconds <= 0:
-            raise UnusableInterpreter(_stayed_silent(launcher))
+    _wait(poller, steps, launcher)
+
+
+def _wait(poller: select.poll, steps: interruptible.WaitSteps, launcher: Launcher) -> None:
+    """Wait until what is polled is ready. Raises UnusableInterpreter when the launcher's time is over."""
+    while True:
         seconds = steps.next()
+        assert seconds is not None
+        if poller.poll(max(0.0, seconds) * 1000):
+            return
+        if seconds <= 0:
+            raise UnusableInterpreter(
+                f"{launcher.program} did not start a template within {launcher.start_timeout:g} s"
+            )
 
 
 def wait_for_hello(connection: TemplateConnection) -> None:
@@ -140,21 +149,12 @@ def _ended_early(launcher: Launcher, status: ExitStatus) -> str:
     return f"{launcher.program}, started as the pool's template, ended before it was ready: {status}"
 
 
-def _stayed_silent(launcher: Launcher) -> str:
-    return f"{launcher.program} did not start a template within {launcher.start_timeout:g} s"
-
-
 def _receive_hello(connection: TemplateConnection, launcher: Launcher) -> None:
     steps = interruptible.WaitSteps(launcher.start_timeout)
     poller = native.poll()
     poller.register(connection.channel.fileno(), select.POLLIN)
     while connection.handle is None:
-        seconds = steps.next()
-        assert seconds is not None
-        if not poller.poll(max(0.0, seconds) * 1000):
-            if seconds > 0:
-                continue
-            raise UnusableInterpreter(_stayed_silent(launcher))
+        _wait(poller, steps, launcher)
         for frame in connection.channel.receive_nowait():
             if frame.kind == framing.SPAWN_FAILED:
                 problem = f"{launcher.program} could not fork the template: {os.strerror(frame.value)}"
