@@ -63,13 +63,16 @@ class TaskLimits:
     def on_call_started(self, slot: Slot, event: ev.CallStarted, now: float) -> None:
         """End a worker whose call has run for too long."""
         task = self._state.tasks.get(slot.task) if slot.task is not None else None
-        if task is None or task.policy.timeout is None:
-            return
-        due = max(event.at or 0.0, slot.busy_since) + task.policy.timeout
+        if task is not None and task.policy.timeout is not None:
+            due = max(event.at or 0.0, slot.busy_since) + task.policy.timeout
+            self._terminate_at(due, slot, Cause.TIMEOUT, Timer.TIMEOUT, now)
+
+    def _terminate_at(self, due: float, slot: Slot, cause: Cause, timer: Timer, now: float) -> None:
+        """End a worker, if it is time, or have the timer ask again when it is."""
         if now >= due:
-            self._terminate(slot, Cause.TIMEOUT, now)
+            self._terminate(slot, cause, now)
         else:
-            self._timers.set((Timer.TIMEOUT, slot.generation), due)
+            self._timers.set((timer, slot.generation), due)
 
     def _chunk_of(self, slot: Slot) -> int | None:
         """Return the number of the worker's task, if that makes many calls."""
@@ -90,13 +93,9 @@ class TaskLimits:
     def on_last_heartbeat(self, slot: Slot, event: ev.LastHeartbeat, now: float) -> None:
         """End a worker whose task has given no heartbeat for too long."""
         task = self._state.tasks.get(slot.task) if slot.task is not None else None
-        if task is None or task.policy.heartbeat_timeout is None:
-            return
-        due = max(event.at or 0.0, slot.busy_since) + task.policy.heartbeat_timeout
-        if now >= due:
-            self._terminate(slot, Cause.HEARTBEAT, now)
-        else:
-            self._timers.set((Timer.HEARTBEAT, slot.generation), due)
+        if task is not None and task.policy.heartbeat_timeout is not None:
+            due = max(event.at or 0.0, slot.busy_since) + task.policy.heartbeat_timeout
+            self._terminate_at(due, slot, Cause.HEARTBEAT, Timer.HEARTBEAT, now)
 
     # ---- memory --------------------------------------------------------------------------------------------
 
