@@ -9,11 +9,13 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from types import SimpleNamespace
 
 import pytest
 
 from pidfdpool.process import native
+from tests.conditions import in_forked_child
 
 
 class Stranger:
@@ -147,3 +149,27 @@ def test_eventlet_is_asked_too(monkeypatch):
 def test_the_main_thread_is_known():
     assert native.in_main_thread() == (threading.get_native_id() == os.getpid())
     assert not native.run_in_fresh_thread(native.in_main_thread)
+
+
+def test_a_descriptor_with_the_number_of_a_standard_stream_gets_another_one():
+    def child():
+        os.close(0)
+        fd = os.open(os.devnull, os.O_RDONLY)
+        assert fd == 0
+        moved = native.above_stdio(fd)
+        assert moved > 2
+        assert not os.get_inheritable(moved)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(0)
+        assert native.above_stdio(moved) == moved
+
+    assert in_forked_child(child) == "ok"
+
+
+def test_warnings_are_shown_again_after_a_fork():
+    pid = native.fork([])
+    if not pid:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with pytest.warns(UserWarning, match="seen"):
+        warnings.warn("seen", stacklevel=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 
@@ -116,6 +117,15 @@ def test_the_machine_is_crowded_when_more_runs_than_it_has_processors(monkeypatc
     assert Spin(LONG)._is_crowded(time.monotonic()) is False
     spin._processors = 0  # this process runs
     assert spin._is_crowded(time.monotonic() + 1000) is True
+
+
+def test_how_much_runs_is_read_again_after_a_while_and_not_for_each_wait(monkeypatch):
+    loads = [b"0.1 0.1 0.1 9/300 1", b"0.1 0.1 0.1 1/300 1"]
+    monkeypatch.setattr(spinning, "open", lambda *_: io.BytesIO(loads.pop(0)), raising=False)
+    spin = Spin(LONG)
+    spin._processors = 2
+    assert [spin._is_crowded(100.0 + at) for at in (0.0, 0.05, 0.09, 0.11, 0.15)] == [True] * 3 + [False] * 2
+    assert not loads
 
 
 # ---- where it has to pay -----------------------------------------------------------------------------------------

@@ -155,3 +155,22 @@ def test_an_end_in_the_middle_of_a_large_buffer_is_an_end(ends, waits):
         assert receiver.receive() == []
     with pytest.raises(EOFError):
         receiver.receive()
+
+
+def test_nothing_overtakes_what_waits_to_be_sent(ends):
+    """The socket has room again before what waits is sent, which happens when the pool thread looks."""
+    ends[0].setblocking(False)
+    sender, receiver = map(Channel, ends)
+    sender.send_nowait(framing.encode(framing.TASK, value=1, buffers=[contents(MB, 1)]))
+    assert sender.has_unsent
+    received = receiver.receive_nowait()
+    sender.send_nowait(framing.encode(framing.TASK, value=2, buffers=[b"small"]))
+    while len(received) < 2:
+        received += receiver.receive_nowait()
+        sender.flush()
+    assert [frame.value for frame in received] == [1, 2]
+
+
+def test_a_cookie_is_never_zero_which_means_that_there_is_none(monkeypatch):
+    monkeypatch.setattr(channel.os, "urandom", bytes)
+    assert framing.cookie_bytes(channel.new_cookie())

@@ -49,3 +49,42 @@ def test_a_descriptor_that_found_no_number_does_not_give_its_frame_that_of_the_n
         """
     )
     assert (ran.stderr, ran.returncode) == ("", 0)
+
+
+class SlowSocket:
+    """Takes one byte of each call, and notes with how many descriptors."""
+
+    def __init__(self):
+        self.sent = []
+
+    def sendmsg(self, parts, ancillary, _flags):
+        self.sent.append(len(ancillary))
+        return 1
+
+    def close(self):
+        pass
+
+
+def test_a_descriptor_is_sent_once_and_closed_however_little_the_socket_takes():
+    read_end, write_end = os.pipe()
+    sender = channel.Channel(SlowSocket())
+    sender.send_nowait(framing.encode(framing.BLACK_BOX), write_end)
+    assert sender.has_unsent
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(write_end)
+    while not sender.flush():
+        pass
+    assert sender._sock.sent == [1] + [0] * (framing.HEADER.size - 1)
+    os.close(read_end)
+
+
+def test_descriptors_that_were_not_yet_sent_are_closed_with_the_channel():
+    ours, theirs = channel.pair()
+    sender = channel.Channel(ours)
+    read_end, write_end = os.pipe()
+    sender.send_nowait([bytes(1 << 20)], large=True)  # more than the socket takes
+    sender.send_nowait(framing.encode(framing.BLACK_BOX), write_end)
+    sender.close()
+    assert os.read(read_end, 1) == b"", "nobody has the other end"
+    os.close(read_end)
+    theirs.close()

@@ -245,3 +245,15 @@ def test_a_kind_that_does_not_exist_is_refused_on_every_side(side):
         data = b"".join(framing.encode(kind, value=1, buffers=[b"seven b"]))
         with pytest.raises(ProtocolError):
             Decoder(inputs.GRAMMARS[side]).feed_data(data)
+
+
+@pytest.mark.parametrize("side", ["worker", "to worker"])
+def test_the_usual_frame_without_the_right_cookie_is_refused_and_the_frames_before_it_count(side):
+    """It arrives whole, as nearly all do. Code of a task's has written it into its worker's channel."""
+    kind = SIDES[side].usual
+    right, wrong = (cookie + frame(kind, [3], b"abc", value=1) for cookie in (b"good", b"evil"))
+    with pytest.raises(ProtocolError, match="no frame of its own"):
+        Decoder(SIDES[side], b"good").feed_data(wrong)
+    decoder = Decoder(SIDES[side], b"good")
+    assert len(decoder.feed_data(right + right + wrong + right)) == 2
+    assert decoder.error is not None

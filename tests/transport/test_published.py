@@ -74,6 +74,17 @@ def test_what_was_published_is_read_through_another_descriptor(box, ledger):
     assert (struct.unpack("@2I", ends), data) == ((3, 8), b"onethree")
 
 
+def test_what_the_chunk_before_has_published_is_no_result_of_this_one(box, ledger):
+    """A worker that dies in the second call of a chunk has published one result, wherever the last chunk ended."""
+    publish(ledger, [b"of", b"the", b"chunk", b"before"])
+    publish(ledger, [b"first"], task=8)
+    found = published.read(box)
+    assert (found.task, found.begun, list(found.ends), found.data) == (8, 2, [5], b"first")
+    assert ledger.begin(9, 3)
+    ledger.words[BEGUN] = 1
+    assert list(published.read(box).ends) == []
+
+
 def test_between_two_calls_none_is_under_way(box, ledger):
     publish(ledger, [b"one", b"two"], begun=2)
     assert published.read(box).begun == len(published.read(box).ends)

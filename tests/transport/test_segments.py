@@ -342,3 +342,33 @@ def test_many_threads_share_an_arena(made):
     assert made.used == sum(segment.size for segment in made.segments.values())
     gc.collect()
     eventually(lambda: len(os.listdir("/proc/self/fd")) < 100, "no descriptor leaks")
+
+
+def test_of_a_closed_arena_nothing_is_to_be_had(made):
+    """A thread may be about to submit when the pool ends."""
+    made.release(use(made))
+    made.close()
+    assert made.take_free(CALL, MB) is None
+    assert made.allocate(CALL, MB) is None
+    assert not made.segments
+
+
+def test_a_forked_child_does_not_wait_for_a_thread_that_was_not_copied(made, woken):
+    used, held, done = use(made), threading.Event(), threading.Event()
+
+    def hold():
+        with made._lock:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    made.abandon_in_forked_child()
+    done.set()
+    thread.join()
+    assert made._lock.acquire(blocking=False), "it is another lock"
+    made._lock.release()
+    made.release(used)
+    assert made.allocate(CALL, MB) is None
+    assert not woken, "whoever would be woken is the parent's"

@@ -1,0 +1,90 @@
+"""Which exit functions a new process runs: its own, and not those of the process that it was forked from."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import weakref
+from concurrent.futures import ThreadPoolExecutor, process, thread
+
+from pidfdpool.process import exiting
+from tests.conditions import in_forked_child
+
+
+class Thing:
+    pass
+
+
+def test_nothing_of_the_parents_is_done_at_the_end_of_a_new_process():
+    done = []
+    things = [Thing(), Thing()]
+    finalizer = weakref.finalize(things[0], done.append, "of the parent")
+
+    def child():
+        atexit.register(done.append, "registered by the parent")
+        process._threads_wakeups[things[0]] = None
+        thread._threads_queues[things[0]] = None
+        exiting.discard_inherited()
+        assert not process._threads_wakeups, "its exit function would write into pipes of the parent's pools"
+        assert not thread._threads_queues, "its exit function would wait for threads that are not there"
+        atexit.register(done.append, "registered by itself")
+        weakref.finalize(things[1], done.append, "of its own")
+        exiting.run()
+        assert done == ["of its own", "registered by itself"]
+
+    assert in_forked_child(child) == "ok"
+    assert finalizer.detach()
+    assert done == []
+
+
+def test_one_step_of_the_exit_that_raises_keeps_no_other_from_being_done(monkeypatch, tmp_path):
+    def child():
+        done, told = [], []
+        monkeypatch.setattr(sys, "excepthook", lambda kind, *_: told.append(kind))
+        for name in ("_join_threads", "_end_multiprocessing"):
+            monkeypatch.setattr(exiting, name, lambda name=name: done.append(name) or sys.exit(1))
+        atexit._clear()
+        atexit.register(done.append, "registered")
+        file = open(tmp_path / "file", "w")
+        file.write("written")
+        exiting.run()
+        assert done == ["_join_threads", "registered", "_end_multiprocessing"]
+        assert told == [SystemExit, SystemExit]
+        assert (tmp_path / "file").read_text() == "written"
+
+    assert in_forked_child(child) == "ok"
+
+
+def test_what_is_registered_as_a_templates_own_is_not_done_by_its_workers():
+    def child():
+        done = []
+        atexit._clear()
+        exiting.mark_as_own()
+        register = atexit.register
+        register(done.append, "template")
+
+        def worker():
+            exiting.leave_inherited()
+            register(done.append, "worker")  # a module has imported it
+            atexit.register(done.append, "worker, too")
+            atexit._run_exitfuncs()
+            assert done == ["worker, too", "worker"]
+
+        assert in_forked_child(worker) == "ok"
+        atexit._run_exitfuncs()
+        assert done == ["template"]
+
+    assert in_forked_child(child) == "ok"
+
+
+def test_a_pool_of_threads_that_a_new_process_makes_is_waited_for():
+    def child():
+        exiting.leave_inherited()
+        done = []
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(done.append, os.getpid())
+        exiting.run()
+        assert done == [os.getpid()]
+
+    assert in_forked_child(child) == "ok"
