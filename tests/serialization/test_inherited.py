@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from multiprocessing import context
 
 import pytest
 
@@ -42,3 +43,28 @@ def test_the_caller_owns_the_descriptors_of_a_capture():
         for fd in captured:
             if os.path.exists(f"/proc/self/fd/{fd}"):
                 native.close(fd)
+
+
+def test_nobody_takes_the_process_for_one_that_starts_another_after_a_capture():
+    """Multiprocessing would hand descriptors of later pickles to what is no process."""
+    with multiprocessing.Pipe()[0] as end:
+        assert context.get_spawning_popen() is None
+        for fd in inherited.capture(end)[1]:
+            native.close(fd)
+        assert context.get_spawning_popen() is None
+        with pytest.raises(ValueError, match="it does not travel"):
+            inherited.capture(Refusing())
+        assert context.get_spawning_popen() is None
+
+
+def test_an_object_that_only_a_fork_can_share_is_told_from_one_that_cannot_be_sent():
+    with pytest.raises(inherited.NeedsFork):
+        inherited.capture(multiprocessing.get_context("fork").Lock())
+
+
+def test_descriptors_are_known_of_what_has_one():
+    with multiprocessing.Pipe()[0] as end:
+        values = [1, end, "text", open(os.devnull)]
+        assert inherited.descriptors_of(values) == {end.fileno(), values[3].fileno()}
+        values[3].close()
+        assert inherited.descriptors_of(values) == {end.fileno()}

@@ -124,3 +124,22 @@ def test_of_the_definitions_under_one_name_the_last_ones_are_kept(monkeypatch):
         kept_definitions.record(number, ("__main__", "Again"), definition, 10, {})
     kept_definitions.record(100, ("__main__", "Other"), int, 10, {})
     assert [*kept_definitions._small] == [*range(2, len(definitions)), 100]
+
+
+def test_small_definitions_make_room_for_later_ones_and_only_as_many_as_have_to(monkeypatch):
+    monkeypatch.setattr(kept_definitions, "_small", {})
+    most = kept_definitions._MAX_BYTES // 10
+    for number in range(14):
+        kept_definitions.record(number, ("__main__", f"name{number}"), int, most, {})
+    assert [*kept_definitions._small] == list(range(4, 14))
+
+
+def test_a_task_holds_large_definitions_that_can_still_be_sent(monkeypatch):
+    monkeypatch.setattr(kept_definitions, "large", {})
+    first, again = type("Large", (), {}), type("Large", (), {})
+    names = {"Large": again}
+    for number, definition in enumerate((first, again)):
+        kept_definitions.record(number, ("__main__", "Large"), definition, kept_definitions.LARGE, names)
+    assert kept_definitions.definitions_for_task() == [again]
+    del names["Large"]
+    assert kept_definitions.definitions_for_task() == []
