@@ -20,7 +20,7 @@ def made(monkeypatch):
     return []
 
 
-@pytest.mark.parametrize("count", [5, 3000], ids=["a mark for each", "a mark for several"])
+@pytest.mark.parametrize("count", [5, 3000, 2], ids=["a mark for each", "a mark for several", "in the last call"])
 @pytest.mark.parametrize("ends", ["returns", "raises"])
 def test_a_forked_copy_begins_no_further_call_and_gives_no_outcome(made, count, ends):
     """What the copy raises goes up to the worker's loop, where it exits."""
@@ -68,13 +68,14 @@ def test_of_a_call_that_returns_twice_the_worker_goes_on_and_the_copy_exits(tmp_
     assert made == [0, 1, 1, 2, 3, 4], "the call that has forked is the only one that was made twice"
 
 
-def test_a_task_that_returns_twice_has_one_outcome(tmp_path):
+def test_a_task_that_returns_twice_has_one_outcome_and_the_copy_exits_silently(tmp_path, capfd):
     path = str(tmp_path / "child")
     with PidfdPoolExecutor(1) as pool:
         assert pool.submit(fork_and_return_twice, path, 1).result(20) == 1
         child = int((tmp_path / "child").read_text())
         eventually(lambda: not is_alive(child), "the copy has exited")
         assert pool.submit(calls.double, 2).result(20) == 4
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_forked_copy_says_nothing_for_its_parent(monkeypatch):
