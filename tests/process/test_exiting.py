@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging.handlers
 import os
 import sys
 import weakref
@@ -70,12 +71,39 @@ def test_what_is_registered_as_a_templates_own_is_not_done_by_its_workers():
             atexit.register(done.append, "worker, too")
             atexit._run_exitfuncs()
             assert done == ["worker, too", "worker"]
+            assert in_forked_child(child_of_worker) == "ok"
+
+        def child_of_worker():
+            register(done.append, "again")  # and what this one forks runs it, too, as any forked process does
+
+            def grandchild():
+                done.clear()
+                atexit._run_exitfuncs()
+                assert done == ["again"]
+
+            assert in_forked_child(grandchild) == "ok"
 
         assert in_forked_child(worker) == "ok"
         atexit._run_exitfuncs()
         assert done == ["template"]
 
     assert in_forked_child(child) == "ok"
+
+
+def test_records_that_the_parent_has_buffered_are_the_parents():
+    handler = logging.handlers.MemoryHandler(10)
+    handler.buffer.append("a record")
+
+    def child():
+        exiting.leave_inherited()
+        assert handler.buffer == []
+
+    try:
+        assert in_forked_child(child) == "ok"
+        assert handler.buffer == ["a record"]
+    finally:
+        handler.buffer.clear()
+        handler.close()
 
 
 def test_a_pool_of_threads_that_a_new_process_makes_is_waited_for():

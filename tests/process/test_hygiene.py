@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
 import sys
 from contextlib import nullcontext, suppress
+from types import SimpleNamespace
 
 import pytest
 
@@ -99,6 +101,49 @@ def test_functions_that_watch_the_host_are_there_again_after_a_fork_however_that
         assert both() == (None, None)
 
     assert in_forked_child(child) == "ok"
+
+
+class InC:
+    """Stands for a tool written in C, whose object is not callable or must see each call."""
+
+    __call__ = len
+
+
+def test_a_function_of_cs_is_left_until_the_new_process_stops_it(monkeypatch):
+    done = []
+    tracer = InC()
+    monkeypatch.setattr(
+        hygiene,
+        "sys",
+        SimpleNamespace(
+            gettrace=lambda: tracer,
+            getprofile=lambda: tracer,
+            settrace=done.append,
+            setprofile=done.append,
+        ),
+    )
+    with hygiene.untraced():
+        pass
+    assert done == []
+
+
+def test_what_the_parent_has_buffered_is_written_once(tmp_path):
+    path = tmp_path / "file"
+    stream = open(path, "w")
+    handler = logging.StreamHandler(stream)
+
+    def child():
+        hygiene.renew_streams()
+        stream.write("of the child, ")
+        stream.flush()
+
+    try:
+        stream.buffer.write(b"of the parent")
+        assert in_forked_child(child) == "ok"
+    finally:
+        handler.close()
+        stream.close()
+    assert path.read_text() == "of the child, of the parent"
 
 
 def test_connections_of_the_host_are_closed_and_everything_else_is_kept():

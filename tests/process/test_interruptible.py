@@ -42,6 +42,23 @@ def test_who_is_notified_for_nothing_waits_on_and_is_notified_again(waiting):
     assert not condition._waiters
 
 
+def test_what_is_done_and_notified_just_after_it_was_looked_for_is_seen():
+    condition, done, returned = interruptible.Condition(), [], []
+
+    def look():
+        if done:
+            return True
+        done.append(True)  # by another thread, which notifies those that wait already
+        with condition:
+            condition.notify_all()
+        return False
+
+    thread = threading.Thread(target=lambda: returned.append(interruptible.wait(look, condition)), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert returned == [True]
+
+
 def test_a_wait_that_is_over_leaves_nothing_among_the_waiters():
     condition = interruptible.Condition()
     assert not interruptible.wait(lambda: False, condition, 0.001)

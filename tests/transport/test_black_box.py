@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import signal
+import sys
 import time
 
 import pytest
@@ -238,3 +239,12 @@ def test_while_a_run_of_calls_is_made_each_is_marked_and_afterwards_none(box, mo
     results, failure, _ = chunk.call_all(function, arguments, False)
     assert (payload.loads([buffer.raw() for buffer in results]), failure) == ([1, 2, 3], None)
     assert black_box.count_marks(box) == 0
+
+
+def test_before_the_worker_records_what_it_begins_nothing_is_known_of_that(box):
+    """A worker may be without room for its record: then its tokens have to tell."""
+    os.pwrite(box, (7).to_bytes(8, sys.byteorder), 8 * black_box.LAST_BEGUN)
+    assert black_box.last_begun(box) is None
+    assert black_box.claimed_tasks(box) == ()
+    black_box.map_words(box)[black_box.LAST_BEGUN] = 8
+    assert black_box.last_begun(box) == 8
