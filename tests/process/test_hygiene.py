@@ -212,6 +212,7 @@ def test_the_end_of_the_host_kills_who_holds_the_lifeline(when):
         os.close(writer)
     pid = os.fork()
     if not pid:
+        signal.alarm(20)  # or it would be there for ever, if it is not killed
         if when == "later":
             os.close(writer)
         own = lifeline.kill_me_at_end(reader)

@@ -6,6 +6,8 @@ import errno
 import os
 import random
 import select
+import signal
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +17,7 @@ from pidfdpool.template.worker_fork import DescriptorRanges, WorkerDescriptors, 
 from pidfdpool.transport import channel as channels
 from pidfdpool.transport import framing, tokens
 from pidfdpool.worker.boot import PIDFD, Boot
+from tests.conditions import children
 
 
 @pytest.fixture
@@ -146,3 +149,17 @@ def test_a_range_is_closed_in_a_process_that_was_forked():
     finally:
         for fd in sum(pairs, ()):
             os.close(fd)
+
+
+def test_a_worker_that_nobody_could_watch_is_killed_and_reaped(boot, monkeypatch):
+    """The kernel's limit of descriptors for all processes may be reached just then."""
+    forker = WorkerForker(boot, -1, -1, lambda: None)
+    monkeypatch.setattr(forker, "_become_worker", lambda *_: signal.pause())
+    there = children(os.getpid())
+    with pytest.raises(OSError, match="no more"):
+        forker.fork(0, 1, 0, SimpleNamespace(handle=refuse))
+    assert children(os.getpid()) == there
+
+
+def refuse(_pid):
+    raise OSError(errno.ENFILE, "no more")
