@@ -104,6 +104,21 @@ def test_the_clocks_of_one_task_do_not_hit_the_next_one(way):
         assert pool.submit(calls.sleep, 1.2, "not killed").result() == "not killed"
 
 
+def test_a_timeout_is_kept_though_the_pool_thread_was_to_sleep_for_longer(tmp_path):
+    """Both workers are there, so nothing but the timeout itself wakes it."""
+    started, release = tmp_path / "started", tmp_path / "release"
+    with PidfdPoolExecutor(2) as pool:
+        pool.prestart()
+        first = pool.options(timeout=600.0).submit(calls.run_until, str(started), str(release))
+        eventually(started.exists, "it runs")
+        eventually(
+            lambda: pool._pool.core.sleeps_until not in (None, 0.0), "the thread waits for the end of its time"
+        )
+        assert isinstance(pool.options(timeout=0.2, grace=0.1).submit(calls.hang_in_sleep).exception(20), TaskTimeout)
+        release.touch()
+        assert first.result(20) is None
+
+
 def test_a_timeout_is_for_each_chunk_of_map(way):
     with PidfdPoolExecutor(2, mp_context=way) as pool:
         results = pool.options(timeout=1.0, grace=0.1).map(calls.double_or_hang, range(6), [3] * 6, chunksize=2)

@@ -132,6 +132,17 @@ def test_bytes_in_the_pipe_are_no_sign_of_an_end():
         assert handle.wait(0.001) is True
 
 
+def test_bytes_in_the_pipe_do_not_keep_who_waits_busy():
+    reader, writer = sentinel_pipe()
+    with SentinelHandle(reader, 1, lambda *_: None) as handle:
+        os.write(writer, b"data")
+        looks, look = [], handle._polls_end
+        handle._polls_end = lambda *arguments: looks.append(1) or look(*arguments)
+        assert not handle.wait(0.05)
+        assert len(looks) <= 4
+    os.close(writer)
+
+
 def test_the_parent_is_asked_to_signal(sentinel):
     sentinel.send_signal(signal.SIGUSR1, group=True)
     sentinel.wait()
