@@ -106,17 +106,18 @@ def test_the_clocks_of_one_task_do_not_hit_the_next_one(way):
 
 def test_a_timeout_is_kept_though_the_pool_thread_was_to_sleep_for_longer(tmp_path):
     """Both workers are there, so nothing but the timeout itself wakes it."""
-    started, release = tmp_path / "started", tmp_path / "release"
+    first, second, release = (str(tmp_path / name) for name in ("first", "second", "release"))
     with PidfdPoolExecutor(2) as pool:
         pool.prestart()
-        first = pool.options(timeout=600.0).submit(calls.run_until, str(started), str(release))
-        eventually(started.exists, "it runs")
-        eventually(
-            lambda: pool._pool.core.sleeps_until not in (None, 0.0), "the thread waits for the end of its time"
-        )
-        assert isinstance(pool.options(timeout=0.2, grace=0.1).submit(calls.hang_in_sleep).exception(20), TaskTimeout)
-        release.touch()
-        assert first.result(20) is None
+        try:
+            future = pool.options(timeout=600.0).submit(calls.run_until, first, release)
+            eventually(lambda: os.path.exists(first), "it runs")
+            eventually(lambda: pool._pool.core.sleeps_until not in (None, 0.0), "its time ends the thread's sleep")
+            other = pool.options(timeout=0.2, grace=0.1).submit(calls.run_until, second, release)
+            assert isinstance(other.exception(20), TaskTimeout)
+        finally:
+            calls.note(release)
+        assert future.result(20) is None
 
 
 def test_a_timeout_is_for_each_chunk_of_map(way):

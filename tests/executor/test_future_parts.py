@@ -1,0 +1,235 @@
+"""A future by itself, as the pool tells it what has become of its task."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+from concurrent.futures import CancelledError
+from types import SimpleNamespace
+
+import pytest
+
+from pidfdpool.executor import futures
+from pidfdpool.executor.futures import Future
+from tests.conditions import eventually
+
+
+class Pool:
+    """Takes notes of what a future asks of its pool."""
+
+    def __init__(self, cancels=False):
+        self.cancels, self.asked = cancels, []
+        self.leadership = SimpleNamespace(wait=lambda _future, timeout: self.asked.append(("lead", timeout)))
+
+    def cancel(self, number, future):
+        self.asked.append(("cancel", number))
+        if self.cancels:
+            future._mark_cancelled()
+        return self.cancels
+
+    def kill_task(self, number):
+        self.asked.append(("kill", number))
+
+
+@pytest.fixture
+def pool():
+    return Pool()
+
+
+def attached(pool, *, cancel_kills=False, running=False):
+    future = Future()
+    future._attach(pool, 7, cancel_kills)
+    if running:
+        future._begin()
+        future._note_attempt((0, 1, 4711), 1, 0.0)
+    return future
+
+
+ENDS = {
+    "result": lambda future: future._resolve("value", None),
+    "error": lambda future: future._resolve(None, LookupError()),
+    "cancelled": lambda future: future._resolve_cancelled(),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("asked_before", [False, True], ids=["nobody asked", "somebody waits"])
+def test_who_waits_and_who_leads_is_told_and_each_callback_is_called_once(pool, end, asked_before):
+    future, called, woken = attached(pool), [], []
+    if asked_before:
+        future._condition  # noqa: B018  made at its first access
+    future.add_done_callback(lambda it: called.append((1, it.done())))
+    future.add_done_callback(lambda it: called.append((2, it.done())))
+    future._leader = SimpleNamespace(wake_leader=lambda: woken.append(1))
+    ENDS[end](future)
+    assert called == [(1, True), (2, True)]
+    assert woken
+    ENDS[end](future)
+    assert called == [(1, True), (2, True)], "it may be told again if it was interrupted"
+    future.add_done_callback(lambda it: called.append(3))
+    assert called[2:] == [3]
+    assert concurrent.futures.wait([future], 0).done == {future}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_leader_is_woken_though_there_is_no_callback(pool, end):
+    future, woken = attached(pool), []
+    future._leader = SimpleNamespace(wake_leader=lambda: woken.append(1))
+    ENDS[end](future)
+    assert woken
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_future_that_is_done_keeps_no_pool_alive(pool, end):
+    future = attached(pool)
+    ENDS[end](future)
+    assert future._pool is None
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_threads_that_wait_are_woken_all(pool, end):
+    future, seen = attached(pool), []
+
+    def wait():
+        try:
+            seen.append(future.result(20))
+        except (LookupError, CancelledError) as error:
+            seen.append(type(error))
+
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: future._own_condition is not None and len(future._own_condition._waiters) == 3, "all wait")
+    ENDS[end](future)
+    for thread in threads:
+        thread.join(10)
+    assert seen == [{"result": "value", "error": LookupError, "cancelled": CancelledError}[end]] * 3
+
+
+def test_the_time_in_which_a_thread_has_led_is_part_of_its_timeout(pool, monkeypatch):
+    now, waited = [100.0], []
+    future = attached(pool)
+
+    def lead(_future, timeout):
+        now[0] += 0.75 * timeout
+
+    pool.leadership.wait = lead
+    monkeypatch.setattr(futures, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(futures.interruptible, "wait", lambda _done, _condition, timeout: waited.append(timeout))
+    with pytest.raises(TimeoutError):
+        future.result(4.0)
+    assert waited == [1.0]
+
+
+def test_without_time_nobody_leads(pool):
+    with pytest.raises(TimeoutError):
+        attached(pool).result(0)
+    assert pool.asked == []
+
+
+# ---- cancelling ----------------------------------------------------------------------------------------------
+
+
+def test_a_waiting_task_is_cancelled_by_the_pool_and_all_are_told():
+    pool, called = Pool(cancels=True), []
+    future = attached(pool)
+    future.add_done_callback(lambda it: called.append(it.cancelled()))
+    assert future.cancel()
+    assert (pool.asked, called) == ([("cancel", 7)], [True])
+
+
+def test_a_task_that_the_pool_does_not_cancel_is_not_cancelled(pool):
+    future = attached(pool)
+    assert not future.cancel()
+    assert not future.cancelled()
+
+
+def test_a_running_task_is_cancelled_only_where_that_kills_and_all_are_told_at_once(pool):
+    called, woken = [], []
+    spared = attached(pool, running=True)
+    assert not spared.cancel()
+    future = attached(pool, cancel_kills=True, running=True)
+    future.add_done_callback(lambda it: called.append(it.cancelled()))
+    future._leader = SimpleNamespace(wake_leader=lambda: woken.append(1))
+    assert future.cancel()
+    assert (pool.asked, called) == ([("kill", 7)], [True])
+    assert woken
+    future._resolve("too late", None)
+    assert future.cancelled()
+    assert called == [True]
+
+
+def test_a_kill_cancels_what_waits_and_kills_what_runs(pool):
+    assert attached(pool, running=True).kill()
+    assert pool.asked == [("kill", 7)]
+    done = attached(pool)
+    done._resolve(1, None)
+    assert not done.kill()
+    waiting = attached(Pool(cancels=True))
+    assert waiting.kill()
+    assert waiting.cancelled()
+
+
+# ---- callbacks and forks -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_callback_that_raises_keeps_no_other_from_being_called(pool, error, caplog):
+    future, called = attached(pool), []
+
+    def fail(_future):
+        raise error
+
+    for callback in (fail, called.append):
+        future.add_done_callback(callback)
+    if error is KeyboardInterrupt:  # in the main thread it concerns the program
+        with pytest.raises(KeyboardInterrupt):
+            future._resolve(1, None)
+    else:
+        future._resolve(1, None)
+        assert "exception calling callback" in caplog.text
+    assert called == [future]
+
+
+def test_a_callback_that_is_added_while_the_future_is_resolved_is_called(pool):
+    """Who resolves looks for callbacks after it has set the state, and who adds one looks at the state last."""
+    future, called = attached(pool), []
+
+    class Callbacks(list):
+        def append(self, callback):
+            super().append(callback)
+            future._resolve(1, None)  # at this very moment, in another thread
+
+    future.__dict__["_done_callbacks"] = Callbacks()
+    future.add_done_callback(lambda _: called.append(future._has_callbacks()))
+    assert len(called) == 1
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_in_a_forked_child_it_fails_without_its_callbacks_and_without_waiting_for_a_copied_lock(pool, held):
+    future, called = attached(pool), []
+    future.add_done_callback(called.append)
+    condition = future._condition
+    future._waiters.append(object())
+    go, done = threading.Event(), threading.Event()
+
+    def hold():
+        with condition:
+            go.set()
+            done.wait(20)
+
+    thread = threading.Thread(target=hold)
+    if held:
+        thread.start()
+        go.wait()
+    else:
+        future._waiters.clear()
+    try:
+        threading.Thread(target=future._fail_in_forked_child, args=(LookupError(),), daemon=True).start()
+        eventually(future.done, "it has failed", seconds=10)
+    finally:
+        done.set()
+        if held:
+            thread.join()
+    assert isinstance(future.exception(0), LookupError)
+    assert called == []

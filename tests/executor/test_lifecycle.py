@@ -1,0 +1,152 @@
+"""What happens to all pools at the interpreter's end and after a fork, with pools that only take notes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import weakref
+
+import pytest
+
+from pidfdpool.executor import lifecycle
+from tests.conditions import in_forked_child
+
+
+class Executor:
+    def __init__(self, notes):
+        self.notes = notes
+
+    def _finish_maps(self, *, cancel):
+        self.notes.append(("maps", cancel, lifecycle._exiting))
+
+    def _forget_pool_of_parent(self):
+        self.notes.append("forget")
+        assert lifecycle._owner != os.getpid(), "another thread would take the copies for its own"
+
+
+class Pool:
+    def __init__(self, notes):
+        self.notes = notes
+        self.interrupted = False
+
+    def submit_for_lost_owner(self):
+        self.notes.append(("lost", lifecycle._exiting))
+
+    def shutdown(self, *, cancel):
+        self.notes.append(("shutdown", cancel, lifecycle._exiting))
+
+    def kill(self, number):
+        self.notes.append(("kill", number))
+
+    def join(self):
+        self.notes.append("join")
+        if self.interrupted:
+            self.interrupted = False
+            raise KeyboardInterrupt
+
+    def abandon_in_forked_child(self):
+        self.notes.append("abandon")
+        assert lifecycle._owner != os.getpid()
+
+
+@pytest.fixture
+def notes(monkeypatch):
+    """Have this process begin with no pool, and go on with its own afterwards."""
+    for name, value in (
+        ("_executors", weakref.WeakSet()), ("_pools", weakref.WeakSet()), ("_exiting", False),
+        ("_lock", threading.RLock()), ("_owner", os.getpid()), ("_fork_locks", {}),
+    ):  # fmt: skip
+        monkeypatch.setattr(lifecycle, name, value)
+    monkeypatch.delattr(sys, "last_type", raising=False)
+    return []
+
+
+@pytest.fixture
+def registered(notes):
+    executor, pool = Executor(notes), Pool(notes)
+    lifecycle.add_executor(executor)
+    lifecycle.add_pool(pool)
+    return executor, pool
+
+
+@pytest.mark.usefixtures("registered")
+def test_at_the_end_everything_is_submitted_while_that_is_possible_and_then_finished(notes):
+    lifecycle._at_exit()
+    assert notes == [("maps", False, False), ("lost", False), ("shutdown", False, True), "join"]
+    assert not lifecycle.is_usable()
+    with pytest.raises(RuntimeError, match="after interpreter shutdown"):
+        lifecycle.add_pool(Pool(notes))
+    assert len(lifecycle._pools) == 1
+
+
+@pytest.mark.usefixtures("registered")
+def test_after_ctrl_c_has_ended_the_program_nothing_is_waited_for_but_the_end(notes, monkeypatch):
+    monkeypatch.setattr(sys, "last_type", KeyboardInterrupt, raising=False)
+    monkeypatch.setattr(lifecycle.native, "is_interactive", lambda: False)
+    lifecycle._at_exit()
+    assert notes == [("maps", True, False), ("lost", False), ("kill", signal.SIGKILL), "join"]
+
+
+def test_ctrl_c_at_the_end_means_all_pools_and_each_is_waited_for(notes, registered):
+    _, first = registered
+    other = Pool(notes)
+    lifecycle.add_pool(other)
+    first.interrupted = other.interrupted = True
+    lifecycle._at_exit()
+    rest = notes[notes.index("join") :]
+    assert rest == ["join", *[("kill", signal.SIGKILL)] * 2, "join"] * 2
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_forked_child_lets_go_of_its_copies_executors_first_and_then_the_pools_are_its_own(notes):
+    before = lifecycle._lock
+
+    def child():
+        assert notes == ["forget", "abandon"]  # by the hook
+        assert lifecycle._lock is not before
+        assert lifecycle._owner == os.getpid()
+        assert not lifecycle._pools
+        lifecycle.detect_fork()
+        assert notes == ["forget", "abandon"], "once"
+        notes.clear()
+        lifecycle._at_exit()
+        assert notes == [("maps", False, False)], "what was the parent's is not waited for"
+
+    assert in_forked_child(child) == "ok"
+    assert notes == []
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_lock_that_another_thread_holds_stops_no_forked_child(notes):
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with lifecycle._lock:
+            held.set()
+            done.wait(60)
+
+    def child():
+        threading.Timer(20, os._exit, (1,)).start()  # it would hang
+        pool = Pool(notes)
+        lifecycle.add_pool(pool)
+        lifecycle._at_exit()
+        assert notes[-1] == "join"
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        assert in_forked_child(child) == "ok"
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_fork_that_python_has_not_noticed_is_noticed_at_the_next_call(notes, monkeypatch):
+    monkeypatch.setattr(lifecycle, "_owner", os.getpid() + 1)
+    assert lifecycle.is_usable()
+    assert notes == ["forget", "abandon"]
+    assert lifecycle._owner == os.getpid()

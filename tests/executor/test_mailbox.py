@@ -1,0 +1,142 @@
+"""The outcomes for one event loop: each wakes it once, and none is forgotten. Without a pool or a real loop."""
+
+from __future__ import annotations
+
+import pytest
+
+from pidfdpool.executor.async_calls import Mailbox
+from pidfdpool.executor.open_maps import OpenMaps
+
+
+class Loop:
+    """Notes what it is to call, and calls it when it is told to."""
+
+    def __init__(self):
+        self.calls, self.closed = [], False
+
+    def call_soon_threadsafe(self, call):
+        if self.closed:
+            raise RuntimeError("Event loop is closed")
+        self.calls.append(call)
+
+    def turn(self):
+        calls, self.calls = self.calls, []
+        for call in calls:
+            call()
+
+
+class Waiter:
+    """A future of the loop's."""
+
+    def __init__(self, loop, then=lambda: None):
+        self._loop, self._then, self.told, self.cancelled = loop, then, [], False
+
+    def get_loop(self):
+        return self._loop
+
+    def done(self):
+        return self.cancelled or bool(self.told)
+
+    def set_result(self, result):
+        self.told.append(result)
+        self._then()
+
+    set_exception = set_result
+
+
+@pytest.fixture
+def loop():
+    return Loop()
+
+
+def test_outcomes_that_come_while_the_loop_is_busy_share_one_wake_up(loop):
+    mailbox, waiters = Mailbox(), [Waiter(loop) for _ in range(3)]
+    error = LookupError()
+    mailbox.post(waiters[0], "first", None)
+    mailbox.post(waiters[1], None, error)
+    mailbox.post(waiters[2], "third", None)
+    assert len(loop.calls) == 1
+    loop.turn()
+    assert [waiter.told for waiter in waiters] == [["first"], [error], ["third"]]
+
+
+def test_what_comes_while_the_loop_looks_wakes_it_again_or_is_seen(loop):
+    mailbox, late = Mailbox(), Waiter(loop)
+    first = Waiter(loop, then=lambda: mailbox.post(late, "late", None))
+    mailbox.post(first, "first", None)
+    loop.turn()
+    assert late.told == ["late"]
+    assert len(loop.calls) == 1, "it might have come when the loop had just looked"
+    loop.turn()
+    mailbox.post(Waiter(loop), "next", None)
+    assert len(loop.calls) == 1
+
+
+def test_a_waiter_that_was_cancelled_costs_no_other_its_outcome(loop):
+    mailbox, waiters = Mailbox(), [Waiter(loop) for _ in range(2)]
+    for waiter in waiters:
+        mailbox.post(waiter, "value", None)
+    waiters[0].cancelled = True
+    loop.turn()
+    assert [waiter.told for waiter in waiters] == [[], ["value"]]
+
+
+def test_a_loop_that_is_closed_is_told_nothing_and_costs_nobody_anything(loop):
+    loop.closed = True
+    Mailbox().post(Waiter(loop), "value", None)
+    assert loop.calls == []
+
+
+def test_stop_iteration_is_told_as_an_error_that_a_coroutine_may_raise(loop):
+    mailbox, waiter, error = Mailbox(), Waiter(loop), StopIteration(5)
+    mailbox.post(waiter, None, error)
+    loop.turn()
+    (told,) = waiter.told
+    assert type(told) is RuntimeError
+    assert told.__cause__ is error
+
+
+# ---- open maps -----------------------------------------------------------------------------------------------
+
+
+class Map:
+    def __init__(self, notes, outcome=True):
+        self.notes, self.outcome = notes, outcome
+
+    def submit_rest(self, *, wait=True):
+        self.notes.append(("rest", wait))
+        if isinstance(self.outcome, type):
+            raise self.outcome
+        return self.outcome
+
+    def stop_submitting(self, failure):
+        self.notes.append(("stop", type(failure).__name__))
+
+    def forget_in_forked_child(self):
+        self.notes.append("forget")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "done"), [((True, True), True), ((True, False), False), ((KeyboardInterrupt, True), True)]
+)
+def test_all_maps_submit_what_they_hold_whatever_one_of_them_raises(outcomes, done):
+    notes, maps = [], OpenMaps()
+    kept = [Map(notes, outcome) for outcome in outcomes]
+    for each in kept:
+        maps.add(each)
+    assert maps.submit_without_waiting() is done
+    assert notes == [("rest", False)] * 2
+
+
+def test_maps_are_finished_cancelled_or_forgotten_and_nothing_keeps_them_alive():
+    notes, maps = [], OpenMaps()
+    kept = Map(notes)
+    maps.add(kept)
+    maps.finish(cancel=False)
+    maps.finish(cancel=True)
+    maps.forget_in_forked_child()
+    maps.forget_in_forked_child()
+    assert notes == [("rest", True), ("stop", "CancelledError"), "forget"]
+    maps.add(kept)
+    del kept
+    assert list(maps) == []
