@@ -1,0 +1,158 @@
+"""Globals of a script on their way: pickled as the host does it and taken as a worker does, in this one process."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import threading
+import types
+import weakref
+from types import SimpleNamespace
+
+import pytest
+
+from pidfdpool.serialization import namespaces, payload, scripts
+
+FAILS: list[BaseException] = []  # what the rebuilding of an `Interrupted` raises
+
+
+def rebuild():
+    if FAILS:
+        raise FAILS[0]
+    return "rebuilt"
+
+
+class Interrupted:
+    """Its rebuilding can be interrupted."""
+
+    def __reduce__(self):
+        return rebuild, ()
+
+
+@pytest.fixture
+def main(monkeypatch):
+    """Put an empty script in the place of this process's own."""
+    module = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    return module
+
+
+@pytest.fixture
+def run(main):
+    """Return a function that runs statements as the script's."""
+    return lambda code: exec(textwrap.dedent(code), vars(main))
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    """Have this process be a worker that has received nothing; return what it does with a payload."""
+    for name in ("globals_by_module", "_last_received", "_pending", "_loading", "_made_by_script"):
+        monkeypatch.setattr(namespaces, name, {})
+    monkeypatch.setattr(namespaces, "_definition_ids", weakref.WeakKeyDictionary())
+    FAILS.clear()
+
+    def call(data):
+        function, arguments, keywords = payload.loads([data])
+        return function(*arguments, **keywords)
+
+    return call
+
+
+def dumped(function, *arguments):
+    return payload.dumps_by_value((function, arguments, {}), None)
+
+
+def test_two_names_that_share_an_object_share_it_in_the_worker(main, run, worker):
+    run("first = [1]\nsecond = {'first': first}\ndef look():\n    return first, second")
+    first, second = worker(dumped(main.look))
+    assert second == {"first": [1]}
+    assert second["first"] is first
+    assert first is not main.first
+
+
+@pytest.mark.parametrize("at", [0, -1])
+def test_a_change_anywhere_in_a_long_value_is_noticed(main, run, worker, at):
+    run("table = list(range(10_000))\ndef look(at):\n    return table[at]")
+    worker(dumped(main.look, at))
+    main.table[at] = 5_000  # which has as many bytes as any other of its size
+    before = main.table[1]
+    main.table[1] = 5_000 if at else before
+    assert worker(dumped(main.look, at)) == 5_000
+    main.table[at] = 5_001
+    assert worker(dumped(main.look, at)) == 5_001
+
+
+def test_what_a_worker_has_changed_stays_while_the_host_sends_the_same(main, run, worker):
+    run("count = [0]\ndef add():\n    count[0] += 1\n    return count[0]")
+    data = dumped(main.add)
+    assert [worker(data), worker(data)] == [1, 2]
+    main.count[0] = 10
+    assert worker(dumped(main.add)) == 11
+
+
+def test_after_an_interruption_nothing_is_half_received_and_the_next_call_gets_all(main, run, worker):
+    run("def look():\n    return value, other")
+    main.value, main.other = Interrupted(), [1]
+    data = dumped(main.look)
+    FAILS.append(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        worker(data)
+    assert namespaces._pending == namespaces._loading == {}
+    assert "value" not in namespaces.module_globals("__main__")
+    FAILS.clear()
+    assert worker(data) == ("rebuilt", [1])
+
+
+def test_a_value_that_fails_to_be_rebuilt_is_tried_again_and_costs_no_other(main, run, worker):
+    run("def look():\n    return other\ndef use():\n    return value")
+    main.value, main.other = Interrupted(), [1]
+    FAILS.append(ValueError("not now"))
+    run("def both():\n    return other, lambda: value")
+    other, use = worker(dumped(main.both))
+    assert other == [1]
+    with pytest.raises(NameError, match="not now"):
+        str(use())
+    FAILS.clear()
+    assert worker(dumped(main.both))[1]() == "rebuilt"
+
+
+# ---- what makes the script run again ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Have a script that can be run again, which defines LOCK."""
+    script = SimpleNamespace(
+        can_run_again=True, names={"LOCK"}, process_local=frozenset(), changes_process=False, obstacle=""
+    )
+    monkeypatch.setattr(scripts, "current", lambda: script)
+    return script
+
+
+USES = {
+    "code": ("def f():\n    return LOCK", True),
+    "another function": ("def g():\n    return LOCK\ndef f():\n    return g()", True),
+    "an annotation": ("def f(x: LOCK):\n    return x", False),
+    "an annotation as text": ("from __future__ import annotations\ndef f(x: LOCK):\n    return x", False),
+    "an annotation of what is used": ("def g(x: 'LOCK'):\n    return x\ndef f():\n    return g(1)", False),
+    "nothing": ("def f():\n    return 1", False),
+}
+
+
+@pytest.mark.usefixtures("script")
+@pytest.mark.parametrize(("code", "needs"), [*USES.values()], ids=USES)
+def test_a_global_that_does_not_pickle_makes_the_script_run_only_if_code_uses_it(main, run, code, needs):
+    if code == USES["an annotation"][0] and sys.version_info < (3, 14):
+        pytest.skip("the annotation is the lock itself, and has to be sent")
+    main.LOCK = threading.Lock()
+    run(code)
+    assert payload.needs_script([dumped(main.f)]) is needs
+
+
+def test_a_script_that_changes_the_process_is_run_for_whatever_uses_it(main, run, script):
+    run("def f():\n    return 1")
+    script.changes_process = True
+    assert payload.needs_script([dumped(main.f)])
+    run("def f():\n    return 2")
+    script.can_run_again = False
+    assert not payload.needs_script([dumped(main.f)])
