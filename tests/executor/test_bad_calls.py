@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import multiprocessing
 import sys
 import textwrap
 import threading
@@ -15,7 +16,8 @@ import weakref
 import pytest
 
 from pidfdpool import CallNotSendable, LargeGlobalWarning, PidfdPoolExecutor
-from pidfdpool.serialization import omitted_globals
+from pidfdpool.executor.unsendable import describe_pickling_error
+from pidfdpool.serialization import omitted_globals, picklers
 from tests import calls
 
 
@@ -148,6 +150,23 @@ def test_map_gives_what_comes_before_it(pool):
     assert (next(results), next(results)) == (2, 4)
     with pytest.raises(CallNotSendable, match=r"argument 1 of double\(\) \(_thread.lock\)"):
         next(results)
+
+
+@pytest.mark.parametrize("culprit", [calls.Unpicklable(), threading.Lock()], ids=["its own code", "a lock"])
+def test_what_was_shared_in_attempts_to_find_the_part_is_shared_no_more(culprit):
+    """Each attempt to pickle a pipe end has made a duplicate of it."""
+    from multiprocessing import resource_sharer
+
+    ours, theirs = multiprocessing.Pipe()
+    with ours, theirs:
+        try:
+            error = describe_pickling_error(TypeError("no"), print, (theirs, [theirs, culprit]), {}, None)
+            assert isinstance(error, TypeError)
+            assert "argument 2 of print()" in str(error)
+            assert picklers.shared_resources == {}
+            assert resource_sharer._resource_sharer._cache == {}, "none of them waits to be fetched"
+        finally:
+            resource_sharer.stop(20)
 
 
 # ---- large globals ---------------------------------------------------------------------------------------------

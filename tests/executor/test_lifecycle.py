@@ -7,9 +7,11 @@ import signal
 import sys
 import threading
 import weakref
+from contextlib import nullcontext
 
 import pytest
 
+from pidfdpool import PidfdPoolExecutor
 from pidfdpool.executor import lifecycle
 from tests.conditions import in_forked_child
 
@@ -150,3 +152,29 @@ def test_a_fork_that_python_has_not_noticed_is_noticed_at_the_next_call(notes, m
     assert lifecycle.is_usable()
     assert notes == ["forget", "abandon"]
     assert lifecycle._owner == os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("left_by", "interrupted", "done"),
+    [
+        (None, False, ["shutdown"]),
+        (ValueError, False, ["shutdown"]),
+        (KeyboardInterrupt, False, ["kill", "shutdown"]),
+        (None, True, ["shutdown", "kill", "shutdown"]),
+        (ValueError, True, ["shutdown", "kill", "shutdown"]),
+    ],
+)
+def test_a_block_that_ctrl_c_ends_or_whose_end_it_interrupts_does_not_wait_for_tasks(left_by, interrupted, done):
+    executor, did = PidfdPoolExecutor(1), []
+
+    def shutdown(*, wait):
+        did.append("shutdown")
+        if interrupted and len(did) == 1:
+            raise KeyboardInterrupt
+
+    executor.shutdown, executor.kill_workers = shutdown, lambda: did.append("kill")
+    expected = KeyboardInterrupt if interrupted else left_by
+    with pytest.raises(expected) if expected is not None else nullcontext(), executor:
+        if left_by is not None:
+            raise left_by
+    assert did == done

@@ -483,6 +483,21 @@ def test_a_lost_executor_shuts_the_pool_down_once(core, loop):
     assert not loop.owner_lost
 
 
+def test_while_another_thread_submits_what_a_lost_executor_has_left_it_looks_again_and_again(core, loop):
+    """Nobody wakes the pool's thread when that is done."""
+    outcomes, slept = [False, False, True], []
+    loop.owner_lost = True
+    loop.unsubmitted = SimpleNamespace(submit_without_waiting=lambda: outcomes.pop(0))
+    core.poller.wait = slept.append
+    end_by(core, ev.ShutdownRequested)
+    loop.run()
+    assert [type(event) for event in core.events if type(event) is not ev.Tick] == [ev.ShutdownRequested]
+    assert outcomes == []
+    assert len(slept) >= 2
+    assert all(seconds is not None and seconds < 1 for seconds in slept[:2])
+    assert loop.unsubmitted is None
+
+
 def test_at_the_end_everything_is_closed_and_what_is_left_is_run(core, loop):
     Worker(core)
     TemplateLink(core)

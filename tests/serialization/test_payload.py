@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -94,3 +95,15 @@ def test_an_exception_that_cannot_be_printed_is_sent():
 def test_errors_of_reduction_are_raised():
     with pytest.raises(TypeError, match="does not pickle"):
         payload.dumps(calls.Unpicklable())
+
+
+@pytest.mark.parametrize("value", [lambda: 1, calls.Unpicklable()], ids=["it travels", "it does not"])
+def test_the_script_of_a_spawned_process_is_a_module_of_its_own_for_cloudpickle_again(monkeypatch, value):
+    """While a payload is made it is not. Other users of cloudpickle must not find it that way."""
+    import cloudpickle
+
+    monkeypatch.setitem(sys.modules, "__mp_main__", types.ModuleType("__mp_main__"))
+    before = set(cloudpickle.list_registry_pickle_by_value())
+    with suppress(TypeError):
+        payload.dumps_by_value(value, None)
+    assert set(cloudpickle.list_registry_pickle_by_value()) == before

@@ -170,6 +170,19 @@ def read_cache():
     return CACHE.get("answer")
 
 
+def leave_a_zombie():
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_a_child_of_the_preloads_that_has_died_meanwhile_is_reaped():
+    with PidfdPoolExecutor(1, preload=leave_a_zombie) as pool:
+        template, worker = pool.submit(os.getppid).result(20), pool.submit(os.getpid).result(20)
+        assert children(template) == [worker]
+
+
 def preloaded_by():
     return CACHE.get("pid")
 
