@@ -14,6 +14,7 @@ import pytest
 from pidfdpool import PidfdPoolExecutor
 from pidfdpool.executor import lifecycle
 from tests.conditions import in_forked_child
+from tests.executor.test_fork_of_host import Held
 
 
 class Executor:
@@ -122,13 +123,6 @@ def test_a_forked_child_lets_go_of_its_copies_executors_first_and_then_the_pools
 
 @pytest.mark.usefixtures("registered")
 def test_a_lock_that_another_thread_holds_stops_no_forked_child(notes):
-    held, done = threading.Event(), threading.Event()
-
-    def hold():
-        with lifecycle._lock:
-            held.set()
-            done.wait(60)
-
     def child():
         threading.Timer(20, os._exit, (1,)).start()  # it would hang
         pool = Pool(notes)
@@ -136,14 +130,8 @@ def test_a_lock_that_another_thread_holds_stops_no_forked_child(notes):
         lifecycle._at_exit()
         assert notes[-1] == "join"
 
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait()
-    try:
+    with Held(lifecycle._lock):
         assert in_forked_child(child) == "ok"
-    finally:
-        done.set()
-        thread.join()
 
 
 @pytest.mark.usefixtures("registered")

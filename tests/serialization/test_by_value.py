@@ -4,29 +4,12 @@ from __future__ import annotations
 
 import gc
 import pickle
-import sys
-import textwrap
 import threading
-import types
 
 import pytest
 
 from pidfdpool import GlobalNotAvailable, PidfdPoolExecutor, PoolBroken
 from pidfdpool.serialization import namespaces, payload
-
-
-@pytest.fixture
-def main(monkeypatch):
-    """Put an empty script in the place of this process's own."""
-    module = types.ModuleType("__main__")
-    monkeypatch.setitem(sys.modules, "__main__", module)
-    return module
-
-
-@pytest.fixture
-def run(main):
-    """Return a function that runs statements as the script's."""
-    return lambda code: exec(textwrap.dedent(code), vars(main))
 
 
 @pytest.fixture

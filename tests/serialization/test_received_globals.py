@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 import threading
-import types
 import weakref
 from types import SimpleNamespace
 
@@ -27,20 +25,6 @@ class Interrupted:
 
     def __reduce__(self):
         return rebuild, ()
-
-
-@pytest.fixture
-def main(monkeypatch):
-    """Put an empty script in the place of this process's own."""
-    module = types.ModuleType("__main__")
-    monkeypatch.setitem(sys.modules, "__main__", module)
-    return module
-
-
-@pytest.fixture
-def run(main):
-    """Return a function that runs statements as the script's."""
-    return lambda code: exec(textwrap.dedent(code), vars(main))
 
 
 @pytest.fixture

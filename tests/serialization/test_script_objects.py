@@ -6,7 +6,6 @@ import linecache
 import sys
 import textwrap
 import traceback
-import types
 
 import pytest
 
@@ -16,14 +15,6 @@ from tests.scripting import run as run_script
 since_312 = pytest.mark.skipif(sys.version_info < (3, 12), reason="new in 3.12")
 since_314 = pytest.mark.skipif(sys.version_info < (3, 14), reason="new in 3.14")
 since_315 = pytest.mark.skipif(sys.version_info < (3, 15), reason="new in 3.15")
-
-
-@pytest.fixture
-def main(monkeypatch):
-    """Put an empty script in the place of this process's own."""
-    module = types.ModuleType("__main__")
-    monkeypatch.setitem(sys.modules, "__main__", module)
-    return module
 
 
 @pytest.fixture
