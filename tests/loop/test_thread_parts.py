@@ -508,6 +508,17 @@ def test_at_the_end_everything_is_closed_and_what_is_left_is_run(core, loop):
     assert (core.workers, core.template, core.thread.started) == ({}, None, False)
 
 
+def test_who_waits_for_room_at_the_end_is_told_of_it(core, loop):
+    """It may have come to wait when the pool was about to close."""
+    told = []
+    core.admission.refuse = lambda: [lambda: told.append("refused")]
+    core.poller.wait = lambda seconds: setattr(core, "closed", True)
+    loop.run()
+    assert [resolution() for resolution in core.outbox.left] == [None]
+    assert told == ["refused"]
+    assert core.log[-2:] == ENDED
+
+
 def test_if_the_loop_itself_fails_every_future_fails_and_every_worker_is_killed(core, loop, parts, caplog):
     Worker(core)
     core.tasks = {1: None}
