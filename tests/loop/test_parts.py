@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pidfdpool import PoolBroken, QueueFull, TaskTimeout
+from pidfdpool import InheritedFutureError, PoolBroken, QueueFull, TaskTimeout
 from pidfdpool.deaths import Cause
+from pidfdpool.loop import dispatch, teardown
 from pidfdpool.loop.backpressure import Admission, Waiter
 from pidfdpool.loop.death_reports import DeathReports
 from pidfdpool.loop.dispatch import Dispatcher
@@ -24,6 +25,7 @@ from pidfdpool.scheduler.machine import Machine
 from pidfdpool.scheduler.policy import Policy
 from pidfdpool.serialization import payload
 from pidfdpool.transport import framing
+from tests.conditions import open_descriptors
 
 
 class Recipient:
@@ -276,3 +278,34 @@ def test_a_task_that_is_not_wanted_any_more_is_not_sent(resolver):
     following = dispatcher.send(do.Send(0, 1, 1))
     assert (type(following), following.task) == (ev.SendSkipped, 1)
     assert (resolver.tasks, resolver.cancelled) == ({}, 1)
+
+
+@pytest.mark.parametrize("refused", ["channels", "tokens"])
+def test_a_worker_that_lacks_a_descriptor_is_not_asked_for_and_leaves_none_open(resolver, monkeypatch, refused):
+    def refuse():
+        raise OSError("none left")
+
+    before = open_descriptors()
+    monkeypatch.setattr(getattr(dispatch, refused), "pair", refuse)
+    dispatcher = Dispatcher(Machine(Policy(1)), resolver, Poller(), SimpleNamespace(sizes={}), {})
+    dispatcher.template = object()
+    following = dispatcher.handlers[do.Spawn](do.Spawn(0, 1))
+    assert (type(following), following.slot, following.generation) == (ev.SpawnFailed, 0, 1)
+    assert "none left" in following.reason
+    assert dispatcher.workers == {}
+    assert open_descriptors() == before
+
+
+def test_in_a_forked_child_every_task_fails_that_has_no_outcome_or_whose_outcome_is_not_told_yet():
+    tasks = [task(number) for number in (1, 2, 3)]
+    for each in tasks:
+        each.future._fail_in_forked_child = each.future.told.append
+    nothing = SimpleNamespace(abandon_in_forked_child=lambda: None, close_in_forked_child=lambda: None)
+    core = SimpleNamespace(
+        outbox=nothing, leases=nothing, poller=nothing, workers={}, template=None,
+        admission=SimpleNamespace(abandon_in_forked_child=lambda: {3: tasks[2]}),
+        tasks={1: tasks[0]}, undelivered={2: tasks[1]},
+    )  # fmt: skip
+    teardown.abandon_in_forked_child(core)
+    assert [[type(error) for error in each.future.told] for each in tasks] == [[InheritedFutureError]] * 3
+    assert core.closed
