@@ -173,7 +173,7 @@ def test_a_rebuilding_within_another_one_gives_the_outer_one_back():
 
 
 def test_a_thread_that_was_there_before_the_rebuilding_may_start_a_pool():
-    go, over, refused = threading.Event(), threading.Event(), []
+    go, over, leave, refused = threading.Event(), threading.Event(), threading.Event(), []
 
     def start():
         go.wait(20)
@@ -182,18 +182,20 @@ def test_a_thread_that_was_there_before_the_rebuilding_may_start_a_pool():
         except RuntimeError as error:
             refused.append(error)
         over.set()
+        leave.wait(20)  # so that no other thread gets its ident
 
-    thread = threading.Thread(target=start)
-    thread.start()
+    threads = [threading.Thread(target=start) for _ in range(2)]
+    threads[0].start()
     with rebuild_guard.during("outer"):
         go.set()
         assert over.wait(20)
-        late = threading.Thread(target=start)  # it belongs to the import
+        assert refused == []
         over.clear()
-        late.start()
+        threads[1].start()  # it belongs to the import
         assert over.wait(20)
-    thread.join()
-    late.join()
+    leave.set()
+    for thread in threads:
+        thread.join()
     assert len(refused) == 1
 
 
