@@ -22,6 +22,8 @@ def head(run: Mapping[str, Any]) -> str:
     quick = " (quick: smaller numbers of everything than the texts say)" if run["quick"] else ""
     bounded = f", as many as {run['budget']:g} minutes allow, those that take long once" if run.get("budget") else ""
     lines.append(f"Rounds: {run['rounds']}{bounded}{quick}, each measurement in a fresh process. {LEGEND}")
+    if bounded:
+        lines.append('"-" also says that there was no time for it.')
     if run["left_out"]:
         lines += ["", "Left out: " + "; ".join(run["left_out"]) + "."]
     return "\n".join(lines)

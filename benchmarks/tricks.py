@@ -147,7 +147,8 @@ class _Elsewhere(BytesIO):
         super().__init__(bytes(length))
 
     def getvalue(self) -> bytes:
-        return bytes(bytearray(super().getvalue()))
+        with self.getbuffer() as contents:
+            return bytes(contents)
 
 
 def _waiting_for_hello(start: Callable[..., Any]) -> Callable[..., Any]:
