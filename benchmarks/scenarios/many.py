@@ -70,6 +70,7 @@ MANY = Group(
             ),
             partial(many, workers),
             bound=180,
+            quick=workers == 100,
             at=workers,
             rounds=3,
             contenders=("ours", "ours-fork", "standard", "mp-pool") if workers == _MOST else None,
