@@ -61,7 +61,7 @@ def _measure(plan: Plan) -> dict[str, Any]:
             scenario,
             contenders,
             min(plan.rounds, scenario.rounds or plan.rounds),
-            always=scenario.contenders or (OURS, BASELINE),
+            always=scenario.contenders or (OURS, BASELINE, *scenario.always),
         )
         for scenario, contenders in selection.runs
     ]

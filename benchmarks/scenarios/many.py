@@ -57,7 +57,8 @@ MANY = Group(
     "As many tasks as workers, each of which holds its worker. Ready: from the constructor until all of them run. "
     "Memory is the proportional set size, of workers alone and with all else that the pool has started. Shutdown: of "
     "the idle pool, until it returns. The limit of open files is raised to what the machine allows. "
-    f"{_MOST:,} workers take some pools minutes, so only ours and those of Python are asked for them.",
+    f"{_MOST:,} workers take some pools minutes, so only ours and the two of Python that fork the host "
+    "are asked for them.",
     tuple(
         Scenario(
             f"many-{workers}",
@@ -74,6 +75,7 @@ MANY = Group(
             at=workers,
             rounds=3,
             contenders=("ours", "ours-fork", "standard", "mp-pool") if workers == _MOST else None,
+            always=("ours-fork",),
         )
         for workers in (100, 300, _MOST)
     ),
