@@ -60,7 +60,7 @@ ABLATION = Group(
         _again("submit-40k", "throughput", "40,000 tiny tasks", "rate", "cpu", quick=True),
         _again("latency-steady", "latency", "one at a time", "p50"),
         _again("busy-50us", "busy", "computing host, 50 µs", "share"),
-        _again("asyncio-native", "asyncio", "asyncio, pool.run", "burst"),
+        _again("asyncio-native", "asyncio", "asyncio, pool.run", "burst", "steady"),
         _again("skewed-submit", "unequal", "unequal tasks by submit", "makespan"),
         _again("skewed-map", "unequal-map", "unequal tasks by map", "makespan"),
         _again("map-100k", "map", "map(abs), 100,000", "rate"),

@@ -28,24 +28,21 @@ if TYPE_CHECKING:
     from pidfdpool.pidfd import ProcessHandle
 
 
-def kill_orphans(workers: Collection[int], marks: Collection[int], own_mark: int | None) -> bool:
+def kill_orphans(workers: Collection[int], marks: Collection[int | None]) -> bool:
     """Kill each child whose mark is none of these; return whether there was one. Never waits.
 
     Called whenever a child has died, because only then there can be new ones: the children of a dying process become
     the template's before the kernel reports the death.
 
     workers: pids of children that are not looked at.
-    marks: of the living workers.
-    own_mark: of this process, if it has one. A process with that one belongs to a worker of the outer template, which
-        decides about it.
+    marks: of the living workers, and of this process, if it has one. A process with that one belongs to a worker of
+        the outer template, which decides about it.
     """
     found = False
     for pid in children():
-        if pid not in workers:
-            its_mark = mark.of(pid)
-            if its_mark is not None and its_mark != own_mark and its_mark not in marks:
-                found = True
-                _kill(pid)
+        if pid not in workers and (its_mark := mark.of(pid)) is not None and its_mark not in marks:
+            found = True
+            _kill(pid)
     return found
 
 

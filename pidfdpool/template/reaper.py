@@ -33,7 +33,6 @@ class Reaper:
     workers: the template's. Dead workers are removed from them here.
     sigchld_pipe: readable when SIGCHLD has come.
     send: sends a frame to the host.
-    own_mark: the mark of this process, if the host of the pool is itself in a worker.
     """
 
     def __init__(
@@ -42,13 +41,11 @@ class Reaper:
         epoll: select.epoll,
         sigchld_pipe: int,
         send: Callable[[list[Buffer]], None],
-        own_mark: int | None,
     ) -> None:
         self._workers = workers
         self._epoll = epoll
         self._sigchld_pipe = sigchld_pipe
         self._send = send
-        self._own_mark = own_mark
         self._killed_orphans = False  # whether the last look found orphans
 
     def kill_workers(self) -> None:
@@ -98,7 +95,7 @@ class Reaper:
             while os.read(self._sigchld_pipe, 4096):
                 pass
         self._reap_all()
-        self._killed_orphans = descendants.kill_orphans(self._workers.by_pid, self._workers.marks, self._own_mark)
+        self._killed_orphans = descendants.kill_orphans(self._workers.by_pid, self._workers.marks)
 
     def _reap_all(self) -> None:
         """Look at each dead child before it is reaped, because a worker's status must not be lost."""

@@ -56,10 +56,9 @@ class Server:
         self._host_fd = host_fd
         self._lifeline_fd = lifeline_fd
         self._tokens: int | None = None  # of the worker that the next SPAWN asks for
-        self._workers = LivingWorkers()
+        self._workers = LivingWorkers(mark.of(0))
         self._stopping = False
         self._host_is_gone = False  # nobody is there to send anything to
-        self._own_mark = mark.of(0)  # of the worker in which the host of this pool runs, if there is one
         self._forker = WorkerForker(boot, host_fd, lifeline_fd, self._close_in_worker)
         self._reaper: Reaper | None = None
         self._sigchld_pipe, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -185,7 +184,7 @@ class Server:
         if self._reaper is None:
             from pidfdpool.template.reaper import Reaper
 
-            self._reaper = Reaper(self._workers, self._epoll, self._sigchld_pipe, self._send, self._own_mark)
+            self._reaper = Reaper(self._workers, self._epoll, self._sigchld_pipe, self._send)
         return self._reaper
 
     def _on_sigchld(self) -> None:

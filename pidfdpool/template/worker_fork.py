@@ -82,14 +82,20 @@ class LivingWorkers:
     """The template's workers that are not reaped yet: what finds one of them without a look at all others.
 
     Not thread-safe.
+
+    Attributes:
+        by_pid: the workers. Only the template reaps, so no number is reused early.
+        marks: theirs, and that of this process, if it has one.
+        ranges: the descriptors of their handles.
     """
 
     __slots__ = ("_by_fd", "by_pid", "marks", "ranges")
 
-    def __init__(self) -> None:
-        self.by_pid: dict[int, WorkerProcess] = {}  # only the template reaps, so no number is reused early
-        self.marks: set[int] = set()
-        self.ranges: DescriptorRanges = DescriptorRanges()  # of their handles
+    def __init__(self, own_mark: int | None) -> None:
+        """own_mark: of this process, if the host of the pool is itself in a worker."""
+        self.by_pid: dict[int, WorkerProcess] = {}
+        self.marks: set[int | None] = {own_mark}
+        self.ranges: DescriptorRanges = DescriptorRanges()
         self._by_fd: dict[int, WorkerProcess] = {}
 
     def add(self, worker: WorkerProcess) -> None:
