@@ -1,7 +1,7 @@
 """Times process pools against each other.
 
     python -m benchmarks --quick                        a first impression, in under two minutes
-    python -m benchmarks --budget 40 --json run.json    all of it, once at least, as often as 40 minutes allow
+    python -m benchmarks --budget 20 --json run.json    as much of all and as often as 20 minutes allow
     python -m benchmarks --from run.json --page docs/performance.md --plots docs/plots    the page; measures nothing
     python -m benchmarks --scenario latency --contender ours --contender standard --rounds 9
     python -m benchmarks --against ../before --scenario submit --scenario latency    this checkout and another build
@@ -18,8 +18,9 @@ into temporary environments, without network, and measures both in turn. The tab
 `--page` and `--json` write it. Nothing named: all scenarios, by ours alone; `--contender ours-fork` is the other way,
 and `--contender standard`, which is the same in both, shows what chance does.
 
-"-": the contender cannot do it; "hangs": it waits for ever; "slow": it was given up while it still computed; "fails":
-it raised. The reasons are below the table. A contender that failed in one round is not asked again.
+"-": the contender cannot do it, or `--budget` left no time for it; "hangs": it waits for ever; "slow": it was given
+up while it still computed; "fails": it raised. The reasons are below the table. A contender that failed in one round
+is not asked again.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ import pidfdpool
 from benchmarks import against, comparison, isolation, machine, page, rounds
 from benchmarks.arguments import Plan, planned
 from benchmarks.builds import BadBuildError
-from benchmarks.contenders import CONTENDERS
+from benchmarks.contenders import BASELINE, CONTENDERS, OURS
 from benchmarks.limits import LIMITS
 from benchmarks.measure import NO_CONTENDER
 from benchmarks.rounds import Stage
@@ -56,7 +57,12 @@ def _measure(plan: Plan) -> dict[str, Any]:
     """Run the plan and return everything; the JSON is written after each round."""
     selection = selected(plan.scenarios, plan.contenders, _here())
     stages = [
-        Stage(scenario, contenders, min(plan.rounds, scenario.rounds or plan.rounds))
+        Stage(
+            scenario,
+            contenders,
+            min(plan.rounds, scenario.rounds or plan.rounds),
+            always=scenario.contenders or (OURS, BASELINE, *scenario.always),
+        )
         for scenario, contenders in selection.runs
     ]
     pools = [name for name in CONTENDERS if any(name in stage.contenders for stage in stages)]
@@ -108,7 +114,7 @@ def _measured_anew(plan: Plan) -> dict[str, Any]:
         run = against.measured(plan, _here(), lambda so_far: _store(so_far, plan))
     except BadBuildError as error:
         sys.exit(f"python -m benchmarks: error: --against: {error}")
-    print("\n" + comparison.table(run["results"]), flush=True)
+    print("\n" + "\n\n".join(comparison.parts(run["results"])), flush=True)
     return run
 
 

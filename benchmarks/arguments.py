@@ -49,7 +49,10 @@ def planned(arguments: Sequence[str] | None, description: str) -> Plan:
     parser.add_argument("--contender", action="append", default=[], metavar="NAME", help="this one only; repeatable")
     parser.add_argument("--rounds", type=int, help="how often each is measured (default: 5; quick, alone: 2)")
     parser.add_argument(
-        "--budget", type=float, metavar="MINUTES", help="measure all once, and then while there is time"
+        "--budget",
+        type=float,
+        metavar="MINUTES",
+        help="measure as much as there is time for, the scenarios of a quick run first",
     )
     parser.add_argument("--no-limits", action="store_true", help="do not measure the machine itself")
     parser.add_argument("--list", action="store_true", help="print the names of scenarios and contenders")

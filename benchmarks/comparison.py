@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks import machine
+from benchmarks import aims, machine
 from benchmarks.contenders import CONTENDERS
 from benchmarks.figures import Round, ratios, summarized, values_of, verdict, written
 from benchmarks.rounds import Stage
@@ -111,6 +111,13 @@ def _reasons(results: Results) -> Iterator[str]:
                 yield f"* {told[0]}: {told[1]}: {name}, {CONTENDERS[contender].title}, {build}."
 
 
+def parts(results: Results) -> list[str]:
+    """Return all that has figures: each of them, and those that were aimed at."""
+    found = [table(results) or "Nothing was measured."]
+    aimed = aims.table(results, side("", THIS), side("", OTHER))
+    return [*found, f"## {aims.TITLE}", aims.TEXT, aimed] if aimed else found
+
+
 def page(run: Mapping[str, Any]) -> str:
     """Return all of it as a page of Markdown."""
-    return "\n\n".join(["# Two builds compared", head(run), table(run["results"]) or "Nothing was measured."]) + "\n"
+    return "\n\n".join(["# Two builds compared", head(run), *parts(run["results"])]) + "\n"

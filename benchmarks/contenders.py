@@ -2,7 +2,7 @@
 
 Each is used as its own documentation has it, with its defaults. Where there is a choice, workers are forked from the
 host, which is what all of them have; "ours" and "standard" are there in a second way. And there is ours with one
-trick left out, for each trick; these are compared with ours alone.
+trick left out, for each trick; these are compared with the complete one alone.
 """
 
 from __future__ import annotations
@@ -198,7 +198,8 @@ class Joblib(Contender):
 
 def _without(trick: Trick) -> type[Ours]:
     names = {"name": f"without-{trick.name}", "title": f"without {trick.title}", "trick": trick}
-    return type("OursWithout", (Ours,), names)
+    way = OursFork if trick.beside == OursFork.name else Ours
+    return type("OursWithout", (way,), names)
 
 
 POOLS: dict[str, type[Contender]] = {

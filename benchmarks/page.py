@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, targets
+from benchmarks import ablations, machine, targets
 from benchmarks.limits import LIMITS
+from benchmarks.scenarios.ablation import ABLATION
 from benchmarks.scenarios.catalogue import GROUPS
 from benchmarks.tables import LEGEND, group_table, limits_table
 
@@ -21,6 +22,8 @@ def head(run: Mapping[str, Any]) -> str:
     quick = " (quick: smaller numbers of everything than the texts say)" if run["quick"] else ""
     bounded = f", as many as {run['budget']:g} minutes allow, those that take long once" if run.get("budget") else ""
     lines.append(f"Rounds: {run['rounds']}{bounded}{quick}, each measurement in a fresh process. {LEGEND}")
+    if bounded:
+        lines.append('"-" also says that there was no time for it.')
     if run["left_out"]:
         lines += ["", "Left out: " + "; ".join(run["left_out"]) + "."]
     return "\n".join(lines)
@@ -32,7 +35,7 @@ def results(run: Mapping[str, Any], page: Path | None, plots: Path | None) -> li
     if run["limits"]:
         parts += ["## Limits", limits_table(LIMITS, run["limits"])]
     for group in GROUPS:
-        table = group_table(group, run["results"])
+        table = ablations.table(run["results"]) if group is ABLATION else group_table(group, run["results"])
         if table:
             parts += [f"## {group.title}", group.text, table]
             plot = plots / f"{group.name}.svg" if plots else None

@@ -50,6 +50,9 @@ class Scenario:
         needs: modules without which it is left out.
         rounds: at most so many, because it takes long.
         memory: bytes that must be available; it is left out where they are not.
+        contenders: the names of those who go through it, where these are not all of its group's. Then they do so
+            though time is limited.
+        always: the names of those who do so, too, besides ours and the baseline.
     """
 
     name: str
@@ -62,6 +65,8 @@ class Scenario:
     needs: tuple[str, ...] = ()
     rounds: int | None = None
     memory: float = 0
+    contenders: tuple[str, ...] | None = None
+    always: tuple[str, ...] = ()
 
     def column(self, metric: Metric) -> str:
         """Return what stands above a metric in a table."""

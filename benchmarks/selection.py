@@ -47,8 +47,8 @@ def selected(scenarios: Sequence[str], contenders: Sequence[str], here: Here) ->
 
 def _wanted(scenarios: Sequence[str], contenders: Sequence[str]) -> Iterator[tuple[Scenario, list[str]]]:
     for group in GROUPS:
-        its = [name for name in contenders if name in group.contenders]
         for scenario in group.scenarios:
+            its = [name for name in contenders if name in (scenario.contenders or group.contenders)]
             if scenario.name in scenarios and its:
                 yield scenario, its
 

@@ -39,6 +39,7 @@ class Target:
         ours: in which of our ways.
         others: the scenario that the other pools went through, if they had to take another.
         peers: with whom it is compared.
+        per: a scenario by whose figure, of the same contender and round, this one is divided.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Target:
     ours: str = OURS
     others: str | None = None
     peers: tuple[str, ...] = _PEERS
+    per: str | None = None
 
     @property
     def figure(self) -> Metric:
@@ -70,6 +72,9 @@ class Target:
         if self.unit is None:
             base = values_of(results.get(others, {}).get(BASELINE, ()), self.metric)
             found = summarized(ratios(its, base, self.figure.more_is_better))
+        elif self.per is not None:
+            base = values_of(results.get(self.per, {}).get(name, ()), self.metric)
+            found = summarized(ratios(its, base, more_is_better=True))
         else:
             found = summarized(known(its))
         if found is None:
@@ -97,6 +102,11 @@ def _share(name: str, title: str, aim: float) -> Target:
 
 def _json(name: str, title: str, aim: float) -> Target:
     return Target(f"JSON of {title}, 2 workers, over inline", f"json-{name}", "speedup", aim, unit="x inline")
+
+
+def _growth(way: str, name: str) -> Target:
+    title = f"until 1,000 workers are ready, {way}"
+    return Target(title, "many-1000", "ready", 13, unit="x that of 100", ours=name, per="many-100")
 
 
 TARGETS = (
@@ -129,6 +139,15 @@ TARGETS = (
     Target("idle: wake-ups of the host", "idle-wakes", "host", 0, unit="/s"),
     Target("idle: wake-ups of the pool's processes", "idle-wakes", "pool", 0, unit="/s"),
     Target("idle: threads in the host", "idle-memory", "threads", 1, unit=""),
+    Target("40,000 tiny tasks by submit, 2 workers", "submit-40k", "rate", 10),
+    Target("bytes of 64 KB there and back", "echo-bytes-64kb", "rate", 1.7),
+    _growth("exec way", OURS),
+    _growth("fork way", _OURS_FORK),
+    Target("bytes of 2.2 GB as an argument", "argument-2.2gb", "rate", 1),
+    Target("the same: host grows by", "argument-2.2gb", "growth", 2420, unit="MB"),
+    Target("a million tasks wait: shutdown returns", "drop-1000k", "returned", 10, unit="ms"),
+    Target("asyncio steady, pool.run, second aim", "asyncio-native", "steady", 6, others="asyncio-executor"),
+    Target("first result: submit returns", "first-result", "submitted", 3, unit="ms"),
     Target("memory per worker (PSS)", "idle-memory", "worker", 1),
     Target("memory per worker of 4 (PSS), all processes", "idle-memory-4", "each", 1),
 )  # fmt: skip

@@ -21,6 +21,19 @@ def echo(value: object) -> object:
     return value
 
 
+class Order:
+    """An object that is neither a number nor a container: what many programs send."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.items = {"name": f"item {number}", "price": number / 7}
+
+
+def ordered(order: Order) -> Order:
+    """Return another object of the kind."""
+    return Order(order.number + 1)
+
+
 def pid_after(seconds: float) -> int:
     """Sleep, so that other workers get a task too, and tell whose work this was."""
     time.sleep(seconds)

@@ -12,6 +12,7 @@ from benchmarks.contender import Contender, UnsupportedError
 from benchmarks.scenario import Group, Metric, Scenario
 from benchmarks.scenarios.common import WORKERS, New, milliseconds_since, started
 
+_MOST = 1_000_000
 _ON_THEIR_WAY = 1000  # so many of the first may have been sent already
 
 
@@ -63,10 +64,11 @@ CANCEL = Group(
     "Cancelling what waits",
     "200,000 or 1,000,000 tiny tasks wait behind two long ones, 2 workers. They are cancelled one by one; or by "
     "`shutdown(wait=False, cancel_futures=True)`: until it returns, and until all are cancelled but for the first "
-    "1,000, which may be on their way.",
+    "1,000, which may be on their way. "
+    "A million: only by ours, because submitting them takes others minutes.",
     tuple(
         scenario
-        for count, title in ((200_000, "200,000"), (1_000_000, "1,000,000"))
+        for count, title in ((200_000, "200,000"), (_MOST, "1,000,000"))
         for scenario in (
             Scenario(
                 f"cancel-{count // 1000}k",
@@ -76,6 +78,7 @@ CANCEL = Group(
                 bound=180,
                 quick=count == 200_000,
                 rounds=3,
+                contenders=("ours", "ours-fork") if count == _MOST else None,
             ),
             Scenario(
                 f"drop-{count // 1000}k",
@@ -85,6 +88,7 @@ CANCEL = Group(
                 bound=180,
                 quick=count == 200_000,
                 rounds=3,
+                contenders=("ours", "ours-fork") if count == _MOST else None,
             ),
         )
     ),

@@ -12,6 +12,7 @@ from benchmarks import processes, tasks
 from benchmarks.scenario import Group, Metric, Scenario
 from benchmarks.scenarios.common import New, milliseconds_since
 
+_MOST = 1000
 _RECORD = len(tasks.record_of(0))
 
 
@@ -55,7 +56,9 @@ MANY = Group(
     "100 to 1,000 workers",
     "As many tasks as workers, each of which holds its worker. Ready: from the constructor until all of them run. "
     "Memory is the proportional set size, of workers alone and with all else that the pool has started. Shutdown: of "
-    "the idle pool, until it returns. The limit of open files is raised to what the machine allows.",
+    "the idle pool, until it returns. The limit of open files is raised to what the machine allows. "
+    f"{_MOST:,} workers take some pools minutes, so only ours and the two of Python that fork the host "
+    "are asked for them.",
     tuple(
         Scenario(
             f"many-{workers}",
@@ -68,10 +71,13 @@ MANY = Group(
             ),
             partial(many, workers),
             bound=180,
+            quick=workers == 100,
             at=workers,
             rounds=3,
+            contenders=("ours", "ours-fork", "standard", "mp-pool") if workers == _MOST else None,
+            always=("ours-fork",),
         )
-        for workers in (100, 300, 1000)
+        for workers in (100, 300, _MOST)
     ),
     axis="workers",
 )

@@ -8,7 +8,7 @@ from functools import partial
 
 from benchmarks import tasks
 from benchmarks.scenario import Group, Metric, Scenario
-from benchmarks.scenarios.common import New, milliseconds_since, started, warm
+from benchmarks.scenarios.common import WORKERS, New, milliseconds_since, started, warm
 
 _RATE = Metric("rate", "", "tasks/s", more_is_better=True)
 _CPU = Metric("cpu", "host CPU", "µs/task")
@@ -25,6 +25,18 @@ def submit(workers: int, new: New, quick: bool, count: int = 10_000) -> dict[str
     pool = started(new, workers)
     cpu, began = _host_cpu(), time.perf_counter()
     for future in [pool.submit(tasks.nothing, number) for number in range(count)]:
+        future.result()
+    took, cpu = time.perf_counter() - began, _host_cpu() - cpu
+    return {"rate": count / took, "cpu": cpu / count * 1e6}
+
+
+def objects(new: New, quick: bool) -> dict[str, float]:
+    """Do the same with objects of a class as arguments and results."""
+    count = 3000 if quick else 10_000
+    pool = started(new)
+    orders = [tasks.Order(number) for number in range(count)]
+    cpu, began = _host_cpu(), time.perf_counter()
+    for future in [pool.submit(tasks.ordered, order) for order in orders]:
         future.result()
     took, cpu = time.perf_counter() - began, _host_cpu() - cpu
     return {"rate": count / took, "cpu": cpu / count * 1e6}
@@ -53,17 +65,22 @@ THROUGHPUT = Group(
     "submit",
     "Tiny tasks by submit",
     "10,000 calls of a function that does nothing are submitted, then the results are taken. Host CPU is what the "
-    "host's own process used, all threads together.",
-    tuple(
-        Scenario(
-            f"submit-{workers}",
-            f"{workers} worker{'s' * (workers > 1)}",
-            (_RATE, _CPU),
-            partial(submit, workers),
-            quick=workers == 2,
-            at=workers,
-        )
-        for workers in (1, 2, 4)
+    "host's own process used, all threads together. Then 40,000 of them; and 10,000 whose argument and result are "
+    "objects of a class with two attributes, a number and a dictionary.",
+    (
+        *(
+            Scenario(
+                f"submit-{workers}",
+                f"{workers} worker{'s' * (workers > 1)}",
+                (_RATE, _CPU),
+                partial(submit, workers),
+                quick=workers == 2,
+                at=workers,
+            )
+            for workers in (1, 2, 4)
+        ),
+        Scenario("submit-40k", "40,000, 2 workers", (_RATE, _CPU), partial(submit, WORKERS, count=40_000)),
+        Scenario("submit-objects", "objects, 2 workers", (_RATE, _CPU), objects),
     ),
 )
 

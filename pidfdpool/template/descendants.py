@@ -80,7 +80,7 @@ def children() -> list[int]:
     """
     try:
         with open(f"/proc/self/task/{_thread.get_native_id()}/children", "rb") as listing:
-            return [int(pid) for pid in listing.read().split()]
+            return list(map(int, listing.read().split()))
     except OSError:
         return []
 

@@ -19,9 +19,9 @@ from pidfdpool.transport import framing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from pidfdpool.template.worker_fork import DescriptorRanges, WorkerProcess
+    from pidfdpool.template.worker_fork import LivingWorkers, WorkerProcess
     from pidfdpool.transport.framing import Buffer
 
 EXIT_TIMEOUT = 0.5  # seconds to wait, at the end, until what was killed is dead and its own children were adopted
@@ -30,41 +30,40 @@ EXIT_TIMEOUT = 0.5  # seconds to wait, at the end, until what was killed is dead
 class Reaper:
     """Reaps all children of this process: workers, and orphans that it has adopted.
 
-    workers: the template's, by pid. Dead workers are removed from it here.
-    handles: their descriptors. Those of dead workers are removed as well.
+    workers: the template's. Dead workers are removed from them here.
     sigchld_pipe: readable when SIGCHLD has come.
     send: sends a frame to the host.
-    own_mark: the mark of this process, if the host of the pool is itself in a worker.
     """
 
     def __init__(
         self,
-        workers: dict[int, WorkerProcess],
-        handles: DescriptorRanges,
+        workers: LivingWorkers,
         epoll: select.epoll,
         sigchld_pipe: int,
         send: Callable[[list[Buffer]], None],
-        own_mark: int | None,
     ) -> None:
         self._workers = workers
-        self._handles = handles
         self._epoll = epoll
         self._sigchld_pipe = sigchld_pipe
         self._send = send
-        self._own_mark = own_mark
         self._killed_orphans = False  # whether the last look found orphans
 
     def kill_workers(self) -> None:
         """Kill every worker with its process group."""
-        for worker in self._workers.values():
+        for worker in self._workers.by_pid.values():
             descendants.kill_group(worker.handle)
 
-    def reap_workers(self) -> None:
-        """Reap and report every worker that has ended."""
-        self._reap_all()  # one call finds them, however many workers there are
+    def reap_workers(self, fds: Iterable[int]) -> None:
+        """Reap and report every worker that has ended. There may be a thousand others, at which nobody looks.
+
+        fds: the descriptors of workers' handles that are readable.
+        """
+        self._reap_all()
         # It does not find a worker that a thread of the preload's has waited for.
-        for worker in list(self._workers.values()):
-            if not worker.handle.alive():
+        for fd in fds:
+            # By now a descriptor may have become that of another worker, which lives.
+            worker = self._workers.of_handle(fd)
+            if worker is not None and not worker.handle.alive():
                 self._reap_worker(worker)
 
     def _reap_worker(self, worker: WorkerProcess) -> None:
@@ -85,8 +84,7 @@ class Reaper:
         if not reaped:
             return  # readable but not yet waitable (a tracer has it); SIGCHLD comes when it is
         # The handle does not know that the number is free now. Nothing is ever sent through it again.
-        del self._workers[pid]
-        self._handles.remove(worker.handle.fileno())
+        self._workers.remove(worker)
         worker.handle.close()
         if report is not None:
             self._send(report)
@@ -97,8 +95,7 @@ class Reaper:
             while os.read(self._sigchld_pipe, 4096):
                 pass
         self._reap_all()
-        marks = {self._own_mark, *(worker.mark for worker in self._workers.values())}
-        self._killed_orphans = descendants.kill_orphans(self._workers, marks)
+        self._killed_orphans = descendants.kill_orphans(self._workers.by_pid, self._workers.marks)
 
     def _reap_all(self) -> None:
         """Look at each dead child before it is reaped, because a worker's status must not be lost."""
@@ -113,21 +110,21 @@ class Reaper:
                     raise
                 if dead is None:
                     return
-                worker = self._workers.get(dead.si_pid)
+                worker = self._workers.by_pid.get(dead.si_pid)
                 if worker is not None:
                     self._reap_worker(worker)
-                    if dead.si_pid in self._workers:
+                    if dead.si_pid in self._workers.by_pid:
                         return
                 else:
                     os.waitid(os.P_PID, dead.si_pid, os.WEXITED | os.WNOHANG)
 
     def _reap_each(self) -> None:
         """Do the same where waitid is refused, and it is not possible to look before reaping."""
-        for worker in list(self._workers.values()):
+        for worker in list(self._workers.by_pid.values()):
             if not worker.handle.alive():
                 self._reap_worker(worker)
         for pid in descendants.children():
-            if pid not in self._workers:
+            if pid not in self._workers.by_pid:
                 with suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
 
@@ -139,7 +136,7 @@ class Reaper:
         while True:
             self.on_sigchld()
             left = deadline - time.monotonic()
-            if left <= 0 or not (self._workers or self._killed_orphans):
+            if left <= 0 or not (self._workers.by_pid or self._killed_orphans):
                 return
             poller.poll(left * 1000)
 

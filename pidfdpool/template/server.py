@@ -25,7 +25,7 @@ from contextlib import suppress
 from pidfdpool.process import hygiene, lifeline, native
 from pidfdpool.process.native import signal
 from pidfdpool.serialization import scripts
-from pidfdpool.template.worker_fork import DescriptorRanges, WorkerForker
+from pidfdpool.template.worker_fork import LivingWorkers, WorkerForker
 from pidfdpool.transport import framing
 from pidfdpool.worker import mark
 
@@ -56,11 +56,9 @@ class Server:
         self._host_fd = host_fd
         self._lifeline_fd = lifeline_fd
         self._tokens: int | None = None  # of the worker that the next SPAWN asks for
-        self._workers: dict[int, WorkerProcess] = {}  # by pid: only this process reaps, so no number is reused early
-        self._handles = DescriptorRanges()  # of all workers
+        self._workers = LivingWorkers(mark.of(0))
         self._stopping = False
         self._host_is_gone = False  # nobody is there to send anything to
-        self._own_mark = mark.of(0)  # of the worker in which the host of this pool runs, if there is one
         self._forker = WorkerForker(boot, host_fd, lifeline_fd, self._close_in_worker)
         self._reaper: Reaper | None = None
         self._sigchld_pipe, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -85,11 +83,15 @@ class Server:
         self._serve(early_requests)
         if self._boot.has_preload:
             self._on_sigchld()  # a child of the preload's may have died before the pipe was there
-        while not (self._stopping and not self._workers):
+        while not (self._stopping and not self._workers.by_pid):
+            exited = []
             for fd, _ in self._epoll.poll():
-                # Any other descriptor is a worker's pidfd, and it can only report that the worker ended. All workers
-                # that have ended are looked for, so that a number that is reused within one batch cannot mislead.
-                callbacks.get(fd, self._on_worker_exit)()
+                if fd in callbacks:
+                    callbacks[fd]()
+                else:  # a worker's pidfd, which can only report that the worker has ended
+                    exited.append(fd)
+            if exited:
+                self._load_reaper().reap_workers(exited)
         self._kill_remaining()
         if self._boot.has_preload or scripts.ran_again:  # otherwise nobody can have registered exit functions
             # From here on this process does not watch the host any more.
@@ -125,7 +127,7 @@ class Server:
             elif frame.kind == framing.STOP:
                 self._stopping = True
                 self._kill_workers()
-        if self._workers:
+        if self._workers.by_pid:
             self._load_reaper()  # the first workers run already, so they did not have to wait for it
 
     def _spawn(self, frame: Frame) -> None:
@@ -147,8 +149,7 @@ class Server:
     def _add_worker(self, worker: WorkerProcess, descriptors: WorkerDescriptors) -> None:
         """Watch the new worker, and send the host the descriptors with which it serves the worker."""
         handle = worker.handle
-        self._workers[handle.pid] = worker
-        self._handles.add(handle.fileno())
+        self._workers.add(worker)
         self._epoll.register(handle.fileno(), select.EPOLLIN)
         self._send(framing.encode(framing.BLACK_BOX, worker.slot, worker.generation), descriptors.black_box)
         if descriptors.stderr is not None:
@@ -156,7 +157,7 @@ class Server:
         self._send(framing.encode(framing.SPAWNED, worker.slot, worker.generation, handle.pid), handle.fileno())
 
     def _signal_worker(self, frame: Frame) -> None:
-        for worker in self._workers.values():
+        for worker in self._workers.by_pid.values():
             if worker.slot == frame.slot and worker.generation == frame.generation:
                 with suppress(OSError):
                     worker.handle.send_signal(frame.value, group=True)
@@ -173,7 +174,7 @@ class Server:
         """Close the template's descriptors in a worker that was just forked."""
         self._channel.close()
         self._epoll.close()
-        self._handles.close_in_worker()
+        self._workers.ranges.close_in_worker()
         for fd in self._closed_in_worker:
             native.close(fd)
 
@@ -183,13 +184,8 @@ class Server:
         if self._reaper is None:
             from pidfdpool.template.reaper import Reaper
 
-            self._reaper = Reaper(
-                self._workers, self._handles, self._epoll, self._sigchld_pipe, self._send, self._own_mark
-            )
+            self._reaper = Reaper(self._workers, self._epoll, self._sigchld_pipe, self._send)
         return self._reaper
-
-    def _on_worker_exit(self) -> None:
-        self._load_reaper().reap_workers()
 
     def _on_sigchld(self) -> None:
         self._load_reaper().on_sigchld()
@@ -201,7 +197,7 @@ class Server:
         os._exit(0)
 
     def _kill_workers(self) -> None:
-        if self._workers:
+        if self._workers.by_pid:
             self._load_reaper().kill_workers()
 
     def _kill_remaining(self) -> None:

@@ -1,4 +1,4 @@
-"""Forks workers from the template, and makes the descriptors that each of them needs.
+"""Forks workers from the template, makes the descriptors that each of them needs, and finds those that live.
 
 Called by `server`, in the template, on its only thread. `WorkerForker.fork` returns in the template only; the new
 process runs a `Worker` and exits.
@@ -76,6 +76,45 @@ class DescriptorRanges:
         """Close all, by one system call for each range. In a worker that was just forked."""
         for first, end in self._ends.items():
             native.close_range(first, end)
+
+
+class LivingWorkers:
+    """The template's workers that are not reaped yet: what finds one of them without a look at all others.
+
+    Not thread-safe.
+
+    Attributes:
+        by_pid: the workers. Only the template reaps, so no number is reused early.
+        marks: theirs, and that of this process, if it has one.
+        ranges: the descriptors of their handles.
+    """
+
+    __slots__ = ("_by_fd", "by_pid", "marks", "ranges")
+
+    def __init__(self, own_mark: int | None) -> None:
+        """own_mark: of this process, if the host of the pool is itself in a worker."""
+        self.by_pid: dict[int, WorkerProcess] = {}
+        self.marks: set[int | None] = {own_mark}
+        self.ranges: DescriptorRanges = DescriptorRanges()
+        self._by_fd: dict[int, WorkerProcess] = {}
+
+    def add(self, worker: WorkerProcess) -> None:
+        """Add one that was just forked."""
+        self.by_pid[worker.handle.pid] = worker
+        self.marks.add(worker.mark)
+        self.ranges.add(worker.handle.fileno())
+        self._by_fd[worker.handle.fileno()] = worker
+
+    def remove(self, worker: WorkerProcess) -> None:
+        """Remove one, whose handle is still open."""
+        del self.by_pid[worker.handle.pid]
+        self.marks.discard(worker.mark)
+        self.ranges.remove(worker.handle.fileno())
+        del self._by_fd[worker.handle.fileno()]
+
+    def of_handle(self, fd: int) -> WorkerProcess | None:
+        """Return the worker whose handle is this descriptor now."""
+        return self._by_fd.get(fd)
 
 
 class WorkerDescriptors:

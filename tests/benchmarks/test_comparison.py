@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import comparison
+from benchmarks import aims, comparison
 from benchmarks.comparison import OTHER, THIS, ratio, side, sides_of
+from benchmarks.contenders import CONTENDERS
 from benchmarks.rounds import run
 from benchmarks.scenario import Metric
 from benchmarks.scenarios.catalogue import SCENARIOS
@@ -121,3 +122,29 @@ def test_a_page_names_both_builds():
     assert "as many as 3 minutes allow (quick" in text
     assert "argument-2.2gb needs memory" in text
     assert "Nothing was measured" in text
+
+
+def test_what_was_aimed_at_is_held_against_the_ratios_and_against_this_build_alone():
+    results = {
+        "bounded-1000": {"ours@this": answers("rate", 150.0, 300.0), "ours@other": answers("rate", 10.0, 10.0)},
+        "first-result": {"ours@this": [{"values": {"first": 10.0, "submitted": 4.0}}]},
+        "many-100": {"ours-fork@this": answers("ready", 100.0, 100.0)},
+        "many-1000": {"ours-fork@this": answers("ready", 1200.0, 1300.0)},
+    }
+    lines = comparison.parts(results)[-1].splitlines()[2:]
+    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines] == [
+        ["map, at most 1,000 inputs ahead", "bounded-1000", "15x", "22.5x", "reached"],
+        ["submit returns, exec way", "first-result", "at most 3 ms", "4 ms", "missed"],
+        [
+            "1,000 workers, fork way: time until ready", "many-1000",
+            "at most 13 x that of 100", "12.5 x that of 100", "reached",
+        ],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("aim", aims.AIMS, ids=lambda aim: aim.title)
+def test_aims_are_about_what_is_measured(aim):
+    assert aim.figure.key == aim.metric
+    assert aim.unit is None or not aim.figure.more_is_better
+    assert aim.per is None or aim.per in SCENARIOS
+    assert aim.contender in CONTENDERS

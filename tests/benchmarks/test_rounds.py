@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from types import SimpleNamespace
 
 from benchmarks.rounds import Stage, run
@@ -53,15 +52,61 @@ def test_a_stage_may_have_fewer_rounds():
     assert [len(stage.answers["a"]) for stage in stages] == [1, 3]
 
 
-def test_the_first_round_is_made_whatever_the_budget():
-    stages = [Stage(scenario(), ("a", "b"), 3)]
+def test_some_are_measured_once_whatever_the_budget_and_the_others_only_if_there_is_time(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("benchmarks.rounds.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    asked = []
 
-    def measured(*_):
-        time.sleep(0.002)
+    def measured(name, contender, *_):
+        asked.append((name, contender))
+        clock[0] += 1.0
         return {"values": {}}
 
-    make(stages, measured, budget=0.001)
-    assert {name: len(answers) for name, answers in stages[0].answers.items()} == {"a": 1, "b": 1}
+    stages = [Stage(scenario(name), ("ours", "a"), 2) for name in ("first", "second", "third")]
+    make(stages, measured, budget=5.0)  # 65 % of it are over after the second
+    first, others = asked[:5], asked[5:]
+    assert first == [("first", "ours"), ("first", "a"), ("second", "ours"), ("second", "a"), ("third", "ours")]
+    assert others == []
+
+
+def test_who_was_not_measured_in_the_first_round_is_not_in_a_later_one(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("benchmarks.rounds.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    costs = iter([7.0])
+
+    def measured(*_):
+        clock[0] += next(costs, 0.1)
+        return {"values": {}}
+
+    stages = [Stage(scenario(name), ("ours", "a"), 2) for name in ("long", "short")]
+    make(stages, measured, budget=10.0)
+    assert {name: len(answers) for name, answers in stages[1].answers.items()} == {"ours": 2}
+
+
+def test_the_scenarios_of_a_quick_run_are_first_if_time_is_limited():
+    asked = []
+
+    def measured(name, *_):
+        asked.append(name)
+        return {"values": {}}
+
+    def stages():
+        return [Stage(scenario(name, quick=quick), ("a",), 1) for name, quick in (("sweep", False), ("main", True))]
+
+    make(stages(), measured, budget=1000.0)
+    make(stages(), measured)
+    assert asked == ["main", "sweep", "sweep", "main"]
+
+
+def test_others_are_given_up_sooner_if_time_is_limited():
+    bounds = {}
+
+    def measured(_name, contender, bound, _quick):
+        bounds[contender] = bound
+        return {"values": {}}
+
+    make([Stage(scenario(bound=180), ("ours", "a"), 1)], measured, budget=1000.0)
+    assert bounds == {"ours": 180, "a": 25}
 
 
 def test_what_would_not_be_over_in_time_is_left_out(monkeypatch):
@@ -72,7 +117,7 @@ def test_what_would_not_be_over_in_time_is_left_out(monkeypatch):
         clock[0] += {"short": 1.0, "long": 10.0}[name]
         return {"values": {}}
 
-    stages = [Stage(scenario(name), ("a",), 5) for name in ("long", "short")]
+    stages = [Stage(scenario(name), ("a",), 5, always=("a",)) for name in ("long", "short")]
     make(stages, measured, budget=15.0)  # 11 for the first round, so 4 are left
     assert {stage.scenario.name: len(stage.answers["a"]) for stage in stages} == {"long": 1, "short": 5}
 

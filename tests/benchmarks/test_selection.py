@@ -41,3 +41,9 @@ def test_a_scenario_for_which_there_is_not_enough_memory_is_left_out():
 
 def test_a_scenario_with_nobody_to_go_through_it_is_not_run():
     assert selected(("trick-latency",), ("standard",), EVERYTHING).runs == []
+
+
+def test_a_scenario_may_be_for_some_of_its_group():
+    here = Here({"ours", "without-leader", "without-chunks"}, 1e12, EVERYTHING.has_module)
+    found = selected(("trick-latency", "trick-map"), ("ours", "without-leader", "without-chunks"), here)
+    assert names(found) == {"trick-latency": ["ours", "without-leader"], "trick-map": ["ours", "without-chunks"]}

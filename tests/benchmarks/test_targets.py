@@ -96,6 +96,17 @@ def test_a_figure_may_be_held_against_the_machine():
     assert row(title, results) is None  # the limit was not measured
 
 
+def test_a_figure_may_be_held_against_that_of_another_scenario_in_the_same_round():
+    results = {
+        "many-100": {"ours": answers("ready", 100.0, 200.0), "standard": answers("ready", 10.0)},
+        "many-1000": {"ours": answers("ready", 1200.0, 2800.0), "standard": answers("ready", 400.0)},
+    }
+    assert row("until 1,000 workers are ready, exec way", results) == [
+        "40 x that of 100", "-", "at most 13 x that of 100", "13 x that of 100", "reached"
+    ]  # fmt: skip
+    assert row("until 1,000 workers are ready, exec way", {"many-1000": results["many-1000"]}) is None
+
+
 def test_nothing_measured_makes_no_table():
     assert table({"results": {}, "limits": {}}) == ""
     assert table({"results": {"submit-2": {"standard": answers("rate", 1.0)}}, "limits": {}}) == ""
