@@ -16,13 +16,13 @@ fork way is as safe as os.fork() is in that host at that moment. So it happens o
 from __future__ import annotations
 
 import os
-import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pidfdpool.errors import TemplateError
 from pidfdpool.pidfd import capabilities, sentinel_pipe
 from pidfdpool.process import hygiene, native
+from pidfdpool.process.native import signal
 from pidfdpool.serialization import inherited
 from pidfdpool.template import handshake, interpreter, launch
 from pidfdpool.template.connection import Launcher, TemplateConnection

@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import select
-import signal
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pidfdpool.pidfd import ExitStatus, Pidfd, SentinelHandle
 from pidfdpool.process import hygiene, interruptible, native
+from pidfdpool.process.native import signal
 from pidfdpool.template import connection as connections
 from pidfdpool.template.interpreter import UnusableInterpreter
 from pidfdpool.template.launch import OTHER_PYTHON, is_detached_template

@@ -9,7 +9,6 @@ from __future__ import annotations
 import _imp
 import io
 import os
-import signal
 import sys
 import warnings
 from contextlib import suppress
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pidfdpool.process import hygiene, native
 from pidfdpool.process.counters import REFUSALS
+from pidfdpool.process.native import signal
 from pidfdpool.transport import framing
 from pidfdpool.worker.boot import DETACHED, PIDFD
 

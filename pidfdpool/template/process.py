@@ -202,7 +202,8 @@ def _prepare(channel: Channel, boot: Boot, host_fd: int) -> bool:
         channel.send(framing.encode(framing.PRELOAD_FAILED, buffers=buffers))
         return False
     hygiene.flush_output()
-    import faulthandler  # noqa: F401  every worker needs it, so it is loaded once for all
+    import faulthandler  # noqa: F401  every worker needs these two, so they are loaded once for all
+    import mmap  # noqa: F401
 
     import pidfdpool.worker.process  # noqa: F401
     from pidfdpool.worker import identity

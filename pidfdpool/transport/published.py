@@ -27,7 +27,6 @@ import os
 import struct
 import sys
 import time
-from array import array
 from contextlib import suppress
 
 TYPE_CHECKING = False
@@ -190,8 +189,7 @@ def read(fd: int) -> Published | None:
         task, _, begun = _WORDS.unpack(_exactly(fd, _WORDS.size, OFFSET))
         if not task or not 0 <= begun <= MAX_CALLS:
             return None
-        ends = array("I")
-        ends.frombytes(_exactly(fd, 4 * begun, _ENDS))
+        ends = memoryview(_exactly(fd, 4 * begun, _ENDS)).cast("I").tolist()
         at, whole = 0, 0
         for end in ends:
             if not at < end <= CAPACITY:
@@ -200,7 +198,7 @@ def read(fd: int) -> Published | None:
             whole += 1
         if begun - whole > 1 or any(ends[whole:]):
             return None
-        return Published(task, begun, ends[:whole].tolist(), _exactly(fd, at, DATA))
+        return Published(task, begun, ends[:whole], _exactly(fd, at, DATA))
     return None
 
 
