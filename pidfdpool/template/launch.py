@@ -7,6 +7,7 @@ continues in `process`: `main` after a spawn, `launch` after a fork.
 from __future__ import annotations
 
 import _imp
+import gc
 import io
 import os
 import sys
@@ -243,6 +244,8 @@ def _fork_in_this_thread(
         if pid:
             return pid
         try:
+            # A garbage collection here would touch all that the host has, and the kernel would copy its pages.
+            gc.freeze()
             hygiene.stop_tracing()
             from pidfdpool.template.process import launch
 

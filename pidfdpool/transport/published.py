@@ -29,15 +29,17 @@ import sys
 import time
 from contextlib import suppress
 
+from pidfdpool.transport.black_box import PUBLISHED_OFFSET, PUBLISHED_SIZE
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from mmap import mmap
     from typing import Any
 
-OFFSET = 1 << 12  # in the black box; a mapping begins at a page
+OFFSET = PUBLISHED_OFFSET  # in the black box
 MAX_CALLS = 1 << 14  # of a chunk
-SIZE = 1 << 20  # of all of this
+SIZE = PUBLISHED_SIZE  # of all of this
 DATA = OFFSET + 4 * MAX_CALLS + (1 << 12)  # where the data begin in the black box
 CAPACITY = OFFSET + SIZE - DATA  # bytes of data
 
