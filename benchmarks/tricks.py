@@ -6,6 +6,7 @@ one measurement only. A name that does not exist any more is an error: the row w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -115,6 +116,11 @@ def _wake_for_each(mailbox: Any, waiter: Any, result: Any, error: BaseException 
     waiter.get_loop().call_soon_threadsafe(mailbox._deliver)
 
 
+def _wait_for_launcher(connection: Any, launcher: Any) -> None:
+    connection.awaited = launcher
+    os.waitpid(launcher.pid, 0)
+
+
 _SCHEDULER = "pidfdpool.scheduler"
 _FAST_PATH = f"{_SCHEDULER}.fast_path"
 _DECISIONS = "pidfdpool.loop.decisions"
@@ -190,6 +196,16 @@ TRICKS = tuple(
             "mailbox",
             "one wake-up of the event loop for many answers",
             patches=(Patch("pidfdpool.executor.async_calls", "Mailbox.post", _wake_for_each),),
+        ),
+        Trick(
+            "early-requests",
+            "asking for workers while the launcher exits",
+            patches=(Patch("pidfdpool.template.handshake", "expect_hello", _wait_for_launcher),),
+        ),
+        Trick(
+            "few-modules",
+            "a first call for which few modules are looked at",
+            patches=(Patch("pidfdpool.serialization.importable", "_few_looked_at", True),),
         ),
         Trick("segments", "shared memory", {"segment_memory": 0}, chosen="segment_memory"),
     )

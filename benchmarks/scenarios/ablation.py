@@ -7,7 +7,7 @@ from functools import partial
 
 from benchmarks.contenders import LEFT_OUT, OURS
 from benchmarks.scenario import Group, Scenario
-from benchmarks.scenarios import hosts, latency, mapping, payloads, throughput
+from benchmarks.scenarios import hosts, latency, lives, mapping, payloads, throughput
 from benchmarks.scenarios.common import WORKERS
 
 _TINY = 40_000
@@ -15,7 +15,7 @@ _KNOWN = {
     scenario.name: scenario
     for group in (
         throughput.THROUGHPUT, latency.LATENCY, hosts.BUSY, hosts.ASYNCIO, mapping.SKEWED, mapping.MAPS,
-        *payloads.ECHO,
+        *payloads.ECHO, lives.START,
     )
     for scenario in group.scenarios
 }  # fmt: skip
@@ -49,6 +49,7 @@ ABLATION = Group(
         _again("map-100k", "map", "map(abs), 100,000", "rate"),
         _again("echo-bytes-64kb", "echo-small", "64 KB there and back", "rate"),
         _again("echo-bytes-1mb", "echo", "1 MB there and back", "rate"),
+        _again("first-result", "start", "start", "first", "submitted"),
     ),
     contenders=(OURS, *LEFT_OUT),
     baseline=OURS,
