@@ -8,6 +8,8 @@ What template and workers do can be left out in the fork way only, in which they
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -127,6 +129,11 @@ def _wake_for_each(mailbox: Any, waiter: Any, result: Any, error: BaseException 
     waiter.get_loop().call_soon_threadsafe(mailbox._deliver)
 
 
+def _sockets() -> tuple[int, int]:
+    reader, writer = socket.socketpair()
+    return reader.detach(), writer.detach()
+
+
 def _nothing_done(*_: Any) -> list[Any]:
     return []
 
@@ -149,6 +156,11 @@ class _Elsewhere(BytesIO):
     def getvalue(self) -> bytes:
         with self.getbuffer() as contents:
             return bytes(contents)
+
+
+def _wait_for_launcher(connection: Any, launcher: Any) -> None:
+    connection.awaited = launcher
+    os.waitpid(launcher.pid, 0)
 
 
 def _waiting_for_hello(start: Callable[..., Any]) -> Callable[..., Any]:
@@ -200,7 +212,13 @@ TRICKS = tuple(
             "answers-in-one-read",
             "many answers in one read",
             ("throughput", "asyncio"),
-            patches=(Patch("pidfdpool.transport.channel", "_READ_SIZE", 64),),
+            patches=(Patch("pidfdpool.loop.answers", "_READ_SIZE", 64),),
+        ),
+        Trick(
+            "answers-through-a-pipe",
+            "answers through a pipe, not a socket",
+            ("throughput",),
+            patches=(Patch("pidfdpool.loop.answers", "new_pipe", _sockets),),
         ),
         Trick(
             "lean-futures",
@@ -266,6 +284,18 @@ TRICKS = tuple(
             "one wake-up of the event loop for many answers",
             ("asyncio",),
             patches=(Patch("pidfdpool.executor.async_calls", "Mailbox.post", _wake_for_each),),
+        ),
+        Trick(
+            "reading-loop",
+            "reading by the event loop",
+            ("asyncio",),
+            patches=(Patch("pidfdpool.loop.loop_reader", "LoopReader.watch", _never),),
+        ),
+        Trick(
+            "lying-answers",
+            "answers that lie until the next wait",
+            ("asyncio", "echo-small"),
+            patches=(Patch("pidfdpool.loop.watchdog", "Watchdog.stands_back", _never),),
         ),
         Trick("segments", "shared memory", ("echo", "echo-small"), {"segment_memory": 0}, chosen="segment_memory"),
         Trick(
@@ -336,6 +366,18 @@ TRICKS = tuple(
             "requests that wait in the channel",
             ("start",),
             patches=(Patch(_CLIENT, "start", _waiting_for_hello, around=True),),
+        ),
+        Trick(
+            "early-requests",
+            "asking for workers while the launcher exits",
+            ("start",),
+            patches=(Patch("pidfdpool.template.handshake", "expect_hello", _wait_for_launcher),),
+        ),
+        Trick(
+            "few-modules",
+            "a first call for which few modules are looked at",
+            ("start",),
+            patches=(Patch("pidfdpool.serialization.importable", "_few_looked_at", True),),
         ),
         Trick(
             "descriptor-ranges",

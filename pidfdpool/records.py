@@ -2,7 +2,8 @@
 
 `dataclasses` generates and compiles several functions for every class, and loads `inspect` for that. This took a
 third of the time in which the pool is imported, which has dozens of small classes for events and actions. Here the
-constructor alone is compiled, when the first object is made.
+constructor alone is compiled, and only for classes of which several objects are made: to compile one takes 0.1 ms,
+and many classes have one object in each start of a pool.
 
 The classes are dataclasses for everybody else, too: `dataclasses.fields`, `asdict`, `replace` and the like work. Type
 checkers see the real decorator. Pure; any thread.
@@ -87,11 +88,17 @@ class _Fields:
 
 
 class _Constructor:
-    """Takes the place of `__init__` until the first access: for the first object, or for its signature."""
+    """Takes the place of `__init__` for the first objects, until there are more or its signature is asked for."""
+
+    def __init__(self) -> None:
+        self._left = _NOT_COMPILED
 
     def __get__(self, record: Any, kind: type[Any]) -> Any:
         if isinstance(record, type):  # `inspect` passes the class as if it were an object
             kind = record
+        elif record is not None and self._left > 0:
+            self._left -= 1
+            return MethodType(_fill, record)
         kind.__init__ = _constructor(kind)
         return kind.__init__ if record is None else MethodType(kind.__init__, record)
 
@@ -103,6 +110,30 @@ class _FactoryMark:
         return "<factory>"
 
 
+def _fill(record: Any, /, *values: Any, **named: Any) -> None:
+    """Set the fields of a new object, as a compiled constructor does, which takes longer to make than to run this."""
+    kind = type(record)
+    names = kind.__match_args__
+    given = dict(zip(names, values, strict=False))
+    if len(values) > len(names) or given.keys() & named.keys() or not named.keys() <= set(names):
+        return _constructor(kind)(record, *values, **named)  # type: ignore[no-any-return]  # it raises the error
+    given |= named
+    for name in names:
+        if name in given:
+            value = given[name]
+        elif name not in kind._defaults:
+            return _constructor(kind)(record, *values, **named)  # type: ignore[no-any-return]
+        else:
+            value = kind._defaults[name]
+            if isinstance(value, _DefaultFactory):
+                value = value.make()
+        getattr(kind, name).__set__(record, value)
+    if hasattr(kind, "__post_init__"):
+        record.__post_init__()
+    return None
+
+
+_NOT_COMPILED = 3  # objects of a class that are made before its constructor is compiled
 _MISSING = _FactoryMark()
 _PUNCTUATION = str.maketrans("[]|,.()", "       ")
 

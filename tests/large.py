@@ -6,6 +6,7 @@ import ctypes
 import os
 import pickle
 import signal
+import sys
 import time
 
 from pidfdpool import current_task
@@ -159,3 +160,13 @@ def sum_in_a_pool(array, way: str) -> list[float]:
 
     with PidfdPoolExecutor(1, mp_context=way) as pool:
         return [pool.submit(total, array).result() for _ in range(4)]
+
+
+def hide_what_segments_need(hidden):
+    """Have this worker load it no more, as if there were no files, or no descriptor to read them with."""
+    for name in ("pidfdpool.transport.segments", "pidfdpool.transport.segments.arena"):
+        if hidden:
+            assert name not in sys.modules
+            sys.modules[name] = None
+        else:
+            del sys.modules[name]

@@ -64,6 +64,11 @@ def checked_start(context: Any, initializer: Any, initargs: Any, preload: Any) -
     way = checked_start_method(context)
     at_start = checked_initializer(initializer, initargs)
     modules, call = checked_preload(preload)
+    if way == "fork":  # now, because at the first submit no file may be readable any more
+        import pidfdpool.template.preimports
+
+        if modules or call is not None:
+            import pidfdpool.template.guard  # noqa: F401
     return {"way": way, "preload": modules, "preload_call": call, "initializer": at_start}
 
 

@@ -87,8 +87,6 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         start = arguments.checked_start(mp_context, initializer, initargs, preload)
         check_names(type(self).__name__, options, PoolOptions.__annotations__)
         self._policy = Policy(self._max_workers, **options)
-        if start["way"] == "fork":  # now, because at the first submit no file may be readable any more
-            import pidfdpool.template.preimports  # noqa: F401
         self._maps = OpenMaps()
         self._subscribers: list[Callable[[Death], object]] = []
         self._make_recipe = partial(Recipe, **start, **self._policy.of_workers)

@@ -176,7 +176,9 @@ class TemplateStarter:
         try:
             self._start(mask)
         except BaseException:
-            self._core.handle(ev.TemplateLost("its start was interrupted"))
+            self._awaits_hello = False
+            with self._core.poller.serving:
+                self._template_events.lose(ev.TemplateLost("its start was interrupted"))
             raise
 
     def _start(self, mask: SignalMask = None) -> None:
@@ -196,7 +198,7 @@ class TemplateStarter:
                 resolutions = core.decide_guarded(event)
         finally:
             if end is not None:
-                end.reap_launcher()  # not before, because the first workers can be forked meanwhile
+                client.reap_launcher(end, mask)  # not before: it ends meanwhile, and the first workers can be forked
         core.outbox.run(resolutions)
 
     def _finish(self) -> None:

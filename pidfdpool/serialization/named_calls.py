@@ -97,7 +97,7 @@ def _ending_of(function: FunctionType) -> bytes | None:
         names = f"{module_name}:{name}".encode()
     except UnicodeEncodeError:
         return None
-    if len(names) > 255 or b"main__" in names or module in importable.unimportable_modules():
+    if len(names) > 255 or b"main__" in names or not importable.is_importable(module_name, module):
         return None
     if len(_endings) >= _MOST_NAMES:
         _endings.clear()

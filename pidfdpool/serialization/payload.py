@@ -16,8 +16,8 @@ that may be large.
 from __future__ import annotations
 
 import _pickle as pickle
-import io
 import sys
+from _io import BytesIO
 from contextlib import suppress
 from functools import partial
 
@@ -203,13 +203,13 @@ def load_result(buffers: Sequence[Buffer]) -> Any:
 
 
 def _load_guarding(data: Buffer, out_of_band: Sequence[Buffer] = ()) -> Any:
-    return _GuardingUnpickler(io.BytesIO(data), out_of_band).load()
+    return _GuardingUnpickler(BytesIO(data), out_of_band).load()
 
 
 class _GuardingUnpickler(pickle.Unpickler):
     """Fills the classes that it makes, and leaves existing classes as they are."""
 
-    def __init__(self, stream: io.BytesIO, out_of_band: Sequence[Buffer]) -> None:
+    def __init__(self, stream: BytesIO, out_of_band: Sequence[Buffer]) -> None:
         super().__init__(stream, buffers=out_of_band)
         self._guard = ClassGuard()
 
@@ -258,7 +258,7 @@ def dumps_by_reference(
     Raises:
         Exception: the object contains something of `__main__` that is not shared, or its reduction failed.
     """
-    stream = io.BytesIO()
+    stream = BytesIO()
     buffer_callback = None if sink is None else sink.buffer_callback
     target = stream if sink is None else sink
     dispatch_table = picklers.dispatch_table() if resources is None else resources.dispatch_table

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import _pickle as pickle
 import copyreg
-import io
 import sys
+from _io import BytesIO
 from _thread import get_ident
 from contextlib import suppress
 from functools import partial
@@ -192,7 +192,7 @@ class ResourceReducers:
 
     def dumps(self, value: object) -> bytes:
         """Return the pickle of any object, also of one that shares resources."""
-        stream = io.BytesIO()
+        stream = BytesIO()
         with_reducers(pickle.Pickler(stream, PROTOCOL), self.dispatch_table).dump(value)
         return stream.getvalue()
 

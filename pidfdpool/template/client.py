@@ -1,13 +1,14 @@
 """How the host starts a template.
 
 Called in the host by the thread that carries out StartTemplate: the thread of the first submit, or the pool thread
-when a template is replaced. `start` returns as soon as the launcher, which forks the template, has exited and is
-reaped. From then on the host has no child of ours. That takes a few ms. Requests can be sent at once. They wait in
-the channel until the template reads them, and the pool thread waits for its HELLO (`finish`).
+when a template is replaced. `start` returns as soon as the launcher, which forks the template, runs. Requests can be
+sent at once. They wait in the channel until the template reads them. The launcher exits meanwhile, and is reaped by
+the same thread (`reap_launcher`). From then on the host has no child of ours. That takes a few ms. The pool thread
+waits for the template's HELLO (`finish`).
 
 Where it is not certain which program is the right Python, where no small program of the system can be the launcher,
 and without pidfds, the launcher is an interpreter. Then `start` returns once the template has sent HELLO. The
-launcher is exiting by then, and `TemplateConnection.reap_launcher` waits for its end.
+launcher is exiting by then.
 
 The exec way is safe in a host with threads, because posix_spawn runs no code of the host's in the new process. The
 fork way is as safe as os.fork() is in that host at that moment. So it happens once, and only where it was asked for.
@@ -16,13 +17,13 @@ fork way is as safe as os.fork() is in that host at that moment. So it happens o
 from __future__ import annotations
 
 import os
-import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pidfdpool.errors import TemplateError
 from pidfdpool.pidfd import capabilities, sentinel_pipe
 from pidfdpool.process import hygiene, native
+from pidfdpool.process.native import signal
 from pidfdpool.serialization import inherited
 from pidfdpool.template import handshake, interpreter, launch
 from pidfdpool.template.connection import Launcher, TemplateConnection
@@ -57,7 +58,8 @@ class EndedEarly(Exception):
 def start(recipe: Recipe, mask: SignalMask = None, *, by_interpreter: bool = False) -> TemplateConnection:
     """Start a template and return the host's connection to it.
 
-    The caller has to call `reap_launcher`, and `finish` if `awaited` of the connection is set.
+    The caller has to call `reap_launcher`, and `finish` if `awaited` of the connection is set. Until the launcher is
+    reaped, SIGCHLD has to be blocked in this thread.
 
     by_interpreter: have an interpreter as the launcher, which can tell why it fails (exec way).
     mask: the signals to block while this waits for the template. It is for a caller that has blocked all signals, and
@@ -98,6 +100,19 @@ def start(recipe: Recipe, mask: SignalMask = None, *, by_interpreter: bool = Fal
             native.close(fd)
 
 
+def reap_launcher(connection: TemplateConnection, mask: SignalMask) -> None:
+    """Wait for the exit of the launcher, and reap it. In the thread that has called `start`. mask: as there.
+
+    Raises:
+        BaseException: a signal handler raised it. The launcher is reaped.
+    """
+    if connection.awaited is None:
+        connection.reap_launcher()
+        return
+    with hygiene.signals_blocked() as before:
+        handshake.reap_launcher(connection, {*(before if mask is None else mask), signal.SIGCHLD})
+
+
 def finish(connection: TemplateConnection) -> None:
     """Wait until the template of a connection with `awaited` has sent HELLO. On the pool thread.
 
@@ -131,7 +146,7 @@ def _fork(boot: Boot, kept_fds: set[int], mask: SignalMask) -> TemplateConnectio
         return launch.fork(theirs, host, lifeline, boot, connection, kept_fds)
 
     try:
-        wait = handshake.wait_for_exit if boot.handles == PIDFD else handshake.wait_for_template
+        wait = None if boot.handles == PIDFD else handshake.wait_for_template
         return _start_launcher(boot, mask, fork, Launcher("the forked host", START_TIMEOUT), wait)
     except interpreter.UnusableInterpreter as error:
         raise TemplateError(f"{error}. {_MAY_TELL}") from error
@@ -151,7 +166,7 @@ def _spawn_detached(boot: Boot, mask: SignalMask) -> TemplateConnection | None:
 
     try:
         launcher = Launcher(program, START_TIMEOUT, leads_group=True)
-        return _start_launcher(boot, mask, spawn, launcher, handshake.wait_for_exit)
+        return _start_launcher(boot, mask, spawn, launcher, None)
     except interpreter.UnusableInterpreter:
         return None  # the start by an interpreter tells what is wrong, if it does not work
 
@@ -172,10 +187,11 @@ def _start_launcher(
     mask: SignalMask,
     make_process: Callable[[TemplateConnection, Socket, int, int], int],
     launcher: Launcher,
-    wait: Callable[[TemplateConnection, Launcher, AbstractSet[int]], None],
+    wait: Callable[[TemplateConnection, Launcher, AbstractSet[int]], None] | None,
 ) -> TemplateConnection:
     """Start a launcher, wait as told, and return the host's connection to its template.
 
+    wait: None: for nothing.
     make_process: makes the launcher's process, and returns its pid. Its arguments are the connection, the template's
         end of the channel, a descriptor that is readable once the host is gone, and the read end of the lifeline.
     """
@@ -193,9 +209,12 @@ def _start_launcher(
         with hygiene.signals_blocked() as before:
             launcher.pid = make_process(connection, theirs, host_fd, read)
             theirs.close()
-            # The launcher is a child of the host for a moment. Its SIGCHLD stays blocked until it is reaped, so that
-            # a handler that runs waitpid(-1) on this thread finds nothing. On other threads nothing is blocked.
-            wait(connection, launcher, {*(before if mask is None else mask), signal.SIGCHLD})
+            # The launcher is a child of the host for a moment. SIGCHLD stays blocked until it is reaped, so that a
+            # handler that runs waitpid(-1) on this thread finds nothing. On other threads nothing is blocked.
+            if wait is None:
+                handshake.expect_hello(connection, launcher)
+            else:
+                wait(connection, launcher, {*(before if mask is None else mask), signal.SIGCHLD})
     except BaseException:
         if connection is not None:
             _abandon(connection)

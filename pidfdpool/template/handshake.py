@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import select
-import signal
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pidfdpool.pidfd import ExitStatus, Pidfd, SentinelHandle
 from pidfdpool.process import hygiene, interruptible, native
+from pidfdpool.process.native import signal
 from pidfdpool.template import connection as connections
 from pidfdpool.template.interpreter import UnusableInterpreter
 from pidfdpool.template.launch import OTHER_PYTHON, is_detached_template
@@ -58,38 +58,38 @@ def wait_for_template(connection: TemplateConnection, launcher: Launcher, mask: 
             handle.close()
 
 
-def wait_for_exit(connection: TemplateConnection, launcher: Launcher, mask: AbstractSet[int]) -> None:
-    """Wait until the launcher has exited, and reap it. Called with all signals blocked; only `mask` is meanwhile.
+def expect_hello(connection: TemplateConnection, launcher: Launcher) -> None:
+    """Note that `reap_launcher` is to wait for the launcher, and `wait_for_hello` for the template.
 
-    The template says HELLO later: see `wait_for_hello`.
+    Called with all signals blocked. A launcher that gets no pidfd is reaped here.
+    """
+    connection.awaited = launcher
+    connection.launcher = _open_pidfd(launcher.pid)
+    if connection.launcher is None:
+        connections.reap_by_number(launcher.pid, time.monotonic() + launcher.start_timeout)
+
+
+def reap_launcher(connection: TemplateConnection, mask: AbstractSet[int]) -> None:
+    """Wait until the launcher of a template that is awaited has exited, and reap it. In the thread that started it.
+
+    Called with all signals blocked; only `mask` is blocked meanwhile. How the launcher ends does not matter: if there
+    is no template, `wait_for_hello` will tell.
 
     Raises:
-        UnusableInterpreter: it has failed. It is reaped.
-        OSError: it could not fork, because there can be no further process. It is reaped.
         BaseException: a signal handler raised it. The launcher is reaped.
     """
-    handle = _open_pidfd(launcher.pid)
+    handle, connection.launcher = connection.launcher, None
+    launcher = connection.awaited
+    if handle is None or launcher is None:
+        return
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if handle is not None:
+        with suppress(UnusableInterpreter):  # it has not exited in time
             _await_exit(handle, launcher)
-        with hygiene.signals_blocked():
-            if handle is None:
-                connections.reap_by_number(launcher.pid, time.monotonic() + launcher.start_timeout)
-                status = ExitStatus.UNKNOWN
-            else:
-                status = handle.exit_status() or ExitStatus.UNKNOWN
-    except BaseException:
-        _end_launcher(connection, launcher, handle)
-        raise
     finally:
-        if handle is not None:
+        with hygiene.signals_blocked():
+            _kill_and_reap(handle, launcher)
             handle.close()
-    if status.code or status.signal:
-        with suppress(EOFError, ConnectionResetError):
-            _receive_hello(connection, launcher)
-        raise UnusableInterpreter(_ended_early(launcher, status))
-    connection.awaited = launcher
 
 
 def _await_exit(handle: ProcessHandle, launcher: Launcher) -> None:
@@ -205,8 +205,14 @@ def _end_launcher(
         timeout = connections.LAUNCHER_EXIT_TIMEOUT
         if handle is None:
             return connections.reap_by_number(launcher.pid, time.monotonic() + timeout)
-        if not handle.wait(timeout):
-            with suppress(OSError):
-                handle.send_signal(signal.SIGKILL, group=launcher.leads_group)
-            handle.wait(timeout)
-        return handle.exit_status()
+        handle.wait(timeout)
+        return _kill_and_reap(handle, launcher)
+
+
+def _kill_and_reap(handle: ProcessHandle, launcher: Launcher) -> ExitStatus | None:
+    """Reap a launcher, and before that kill it if it has not exited. Called with all signals blocked."""
+    if not handle.wait(0):
+        with suppress(OSError):
+            handle.send_signal(signal.SIGKILL, group=launcher.leads_group)
+        handle.wait(connections.LAUNCHER_EXIT_TIMEOUT)
+    return handle.exit_status()

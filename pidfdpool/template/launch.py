@@ -7,9 +7,9 @@ continues in `process`: `main` after a spawn, `launch` after a fork.
 from __future__ import annotations
 
 import _imp
+import gc
 import io
 import os
-import signal
 import sys
 import warnings
 from contextlib import suppress
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pidfdpool.process import hygiene, native
 from pidfdpool.process.counters import REFUSALS
+from pidfdpool.process.native import signal
 from pidfdpool.transport import framing
 from pidfdpool.worker.boot import DETACHED, PIDFD
 
@@ -243,6 +244,8 @@ def _fork_in_this_thread(
         if pid:
             return pid
         try:
+            # A garbage collection here would touch all that the host has, and the kernel would copy its pages.
+            gc.freeze()
             hygiene.stop_tracing()
             from pidfdpool.template.process import launch
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 import faulthandler  # noqa: F401
 import fcntl  # noqa: F401
 import logging  # noqa: F401
+import mmap  # noqa: F401
 import traceback  # noqa: F401
 from multiprocessing import process  # noqa: F401
 
 import pidfdpool.pidfd.sentinel
 import pidfdpool.pidfd.status
 import pidfdpool.serialization.inherited
-import pidfdpool.template.guard
 import pidfdpool.template.process
 import pidfdpool.template.reaper
+import pidfdpool.transport.segments.arena
+import pidfdpool.transport.segments.layout
 import pidfdpool.worker.process  # noqa: F401
 from pidfdpool.process import native
 

@@ -154,7 +154,6 @@ def _run_template(
     if boot is None:
         boot, requests = _receive_boot(channel)
         sys.argv[:] = boot.argv
-        gc.enable()  # the launcher was started without, because a collection finds nothing while modules are loaded
     else:
         hygiene.renew_streams()
         exiting.discard_inherited()
@@ -190,10 +189,13 @@ def _prepare(channel: Channel, boot: Boot, host_fd: int) -> bool:
 
     Return whether that succeeded. Otherwise the host is told, and no other template would do better.
     """
+    collects = boot.forked or boot.has_preload  # the user's code decides whether there are garbage collections
     try:
         if boot.has_preload:
             from pidfdpool.template import guard
 
+            if not boot.forked:
+                _enable_collections()
             guard.run_preload(boot, host_fd)
     except BaseException as error:
         from pidfdpool.worker import tracebacks
@@ -202,7 +204,8 @@ def _prepare(channel: Channel, boot: Boot, host_fd: int) -> bool:
         channel.send(framing.encode(framing.PRELOAD_FAILED, buffers=buffers))
         return False
     hygiene.flush_output()
-    import faulthandler  # noqa: F401  every worker needs it, so it is loaded once for all
+    import faulthandler  # noqa: F401  every worker needs these two, so they are loaded once for all
+    import mmap  # noqa: F401
 
     import pidfdpool.worker.process  # noqa: F401
     from pidfdpool.worker import identity
@@ -210,5 +213,14 @@ def _prepare(channel: Channel, boot: Boot, host_fd: int) -> bool:
     identity.prepare()
     # What is there now is shared with every worker. A garbage collection in a worker would touch it, and the kernel
     # would copy its pages.
-    gc.freeze()
+    if collects:
+        gc.freeze()
+    else:
+        _enable_collections()
     return True
+
+
+def _enable_collections() -> None:
+    """Enable garbage collections, without which this interpreter was started. The first would come at once."""
+    gc.freeze()
+    gc.enable()

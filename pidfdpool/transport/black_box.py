@@ -35,7 +35,6 @@ from contextlib import suppress
 
 from pidfdpool.process.counters import REFUSALS
 from pidfdpool.process.native import signal
-from pidfdpool.transport import published
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +42,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAX_MARKS = 1024  # at most
-STACKS_OFFSET = published.OFFSET + published.SIZE
+PUBLISHED_OFFSET = 1 << 12  # a mapping begins at a page
+PUBLISHED_SIZE = 1 << 20
+STACKS_OFFSET = PUBLISHED_OFFSET + PUBLISHED_SIZE
 # writes a stack and does nothing else; the last real-time signal is valgrind's
 STACK_SIGNAL = int(signal.SIGRTMAX) - 1
 

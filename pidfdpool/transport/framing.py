@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 HEADER = struct.Struct("<BBHIq")
 OF_ONE = struct.Struct("<BBHIqQ")  # the header and the length of a frame with one buffer, as most have
-_LENGTHS = [struct.Struct(f"<{count}Q") for count in range(256)]
 
 # host -> worker; the worker carries out the first two in the order in which they come
 TASK = 1  # value: the task's id; slot: flags, see below; generation: the attempt; buffers: the pickled call
@@ -154,7 +153,7 @@ def encode(
     if not count:
         return [head]
     lengths = [len(buffer) | _IS_BYTES if type(buffer) is bytes else len(buffer) for buffer in buffers]
-    return [head + _LENGTHS[count].pack(*lengths), *buffers]
+    return [head + struct.pack(f"<{count}Q", *lengths), *buffers]
 
 
 class MissingBuffers(list["Buffer"]):
@@ -373,16 +372,16 @@ class Decoder:
             return 0
         _, kind, count, slot, generation, value = self._header.unpack_from(data, position)
         body = position + self._header.size
-        lengths = _LENGTHS[count]
-        if len(data) - body < lengths.size:
+        end = body + 8 * count
+        if len(data) < end:
             return 0
-        announced = lengths.unpack_from(data, body)
+        announced = struct.unpack_from(f"<{count}Q", data, body)  # struct keeps the formats that are used
         sizes = [length & _LENGTH for length in announced]
         grammar.check(kind, slot, value, sizes)
         self._frame = Frame(kind, slot, generation, value, [])
         self._lengths = list(announced)[::-1]
         self._size = sum(sizes)
-        return body + int(lengths.size)
+        return int(end)
 
     def _begin_buffer(self, frame: Frame, is_bytes: bool, received: bytes) -> None:
         """Make room for a buffer that did not arrive whole, and put there what came of it."""

@@ -27,8 +27,9 @@ import os
 import struct
 import sys
 import time
-from array import array
 from contextlib import suppress
+
+from pidfdpool.transport.black_box import PUBLISHED_OFFSET, PUBLISHED_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
     from mmap import mmap
     from typing import Any
 
-OFFSET = 1 << 12  # in the black box; a mapping begins at a page
+OFFSET = PUBLISHED_OFFSET  # in the black box
 MAX_CALLS = 1 << 14  # of a chunk
-SIZE = 1 << 20  # of all of this
+SIZE = PUBLISHED_SIZE  # of all of this
 DATA = OFFSET + 4 * MAX_CALLS + (1 << 12)  # where the data begin in the black box
 CAPACITY = OFFSET + SIZE - DATA  # bytes of data
 
@@ -190,8 +191,7 @@ def read(fd: int) -> Published | None:
         task, _, begun = _WORDS.unpack(_exactly(fd, _WORDS.size, OFFSET))
         if not task or not 0 <= begun <= MAX_CALLS:
             return None
-        ends = array("I")
-        ends.frombytes(_exactly(fd, 4 * begun, _ENDS))
+        ends = memoryview(_exactly(fd, 4 * begun, _ENDS)).cast("I").tolist()
         at, whole = 0, 0
         for end in ends:
             if not at < end <= CAPACITY:
@@ -200,7 +200,7 @@ def read(fd: int) -> Published | None:
             whole += 1
         if begun - whole > 1 or any(ends[whole:]):
             return None
-        return Published(task, begun, ends[:whole].tolist(), _exactly(fd, at, DATA))
+        return Published(task, begun, ends[:whole], _exactly(fd, at, DATA))
     return None
 
 

@@ -10,32 +10,17 @@ threads that a task starts have to see it, too.
 
 from __future__ import annotations
 
-from collections import namedtuple
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NamedTuple
+    from typing import Any, NamedTuple
 
-    class _Fields(NamedTuple):
+    class CurrentTask(NamedTuple):
+        """See `_current_task_class`."""
+
         id: int
         attempt: int
         deadline: float | None
-
-else:
-    _Fields = namedtuple("_Fields", ("id", "attempt", "deadline"))
-
-
-class CurrentTask(_Fields):
-    """The task that this worker runs.
-
-    id: the number that the pool gave it, as in `WorkerCrashed.task_id`.
-    attempt: 1 for the first run, and one more for each retry.
-    deadline: the time.monotonic() at which the task has to be done: the end of its `timeout`, or without one its
-        `deadline`; None: there is neither.
-    """
-
-    __slots__ = ()
 
 
 _task: tuple[int, int, float | None] | None = None  # the fields of a CurrentTask, which is made only if asked for
@@ -79,7 +64,30 @@ def current_task() -> CurrentTask | None:
     task, until = _task, _call_until
     if task is None:
         return None
-    return CurrentTask(*task) if until is None else CurrentTask(task[0], task[1], until())
+    kind: type[CurrentTask] = globals().get("CurrentTask") or _current_task_class()
+    return kind(*task) if until is None else kind(task[0], task[1], until())
+
+
+def __getattr__(name: str) -> Any:
+    """Make CurrentTask when somebody asks for it. Most workers never do, and it takes as long as all else in here."""
+    if name == "CurrentTask":
+        return _current_task_class()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _current_task_class() -> type[CurrentTask]:
+    import collections
+
+    make: Any = collections.namedtuple
+    made = make("CurrentTask", ("id", "attempt", "deadline"), module=__name__)
+    made.__doc__ = """The task that this worker runs.
+
+    id: the number that the pool gave it, as in `WorkerCrashed.task_id`.
+    attempt: 1 for the first run, and one more for each retry.
+    deadline: the time.monotonic() at which the task has to be done: the end of its `timeout`, or without one its
+        `deadline`; None: there is neither.
+    """
+    return globals().setdefault("CurrentTask", made)  # type: ignore[no-any-return]
 
 
 # ---- for the worker's loop -------------------------------------------------------------------------------------

@@ -6,6 +6,9 @@ involved.
 When a task is over, this looks whether some object still has a view of the call's segment. If so, the mapping is left
 to that object, and the host is told not to use the segment again. The same is done if the task has forked, because
 the child has the segment mapped, too.
+
+What segments need is loaded with the first segment, because most workers never get one, and a template that loads it
+forks its first worker a millisecond later.
 """
 
 from __future__ import annotations
@@ -16,13 +19,12 @@ from pidfdpool.process import native
 from pidfdpool.serialization import payload
 from pidfdpool.serialization.out_of_band import OutOfBandPickle
 from pidfdpool.transport import framing
-from pidfdpool.transport.segments import THRESHOLD, layout, memory
-from pidfdpool.transport.segments.arena import CALL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pidfdpool.transport.channel import Channel
     from pidfdpool.transport.framing import Buffer, Frame
+    from pidfdpool.transport.segments import memory
 
 
 class LeasedSegments:
@@ -59,12 +61,15 @@ class LeasedSegments:
         if fd is None:
             return  # no descriptor was left; the task that needs the segment will not find it
         try:
+            from pidfdpool.transport.segments import arena, layout, memory  # noqa: F401  what other methods use
+
+            is_call = frame.slot == arena.CALL
             size = frame.generation * memory.PAGE
-            mapping = memory.map_file(fd, size, memory.PRIVATE if frame.slot == CALL else memory.SHARED)
-            if frame.slot != CALL:
+            mapping = memory.map_file(fd, size, memory.PRIVATE if is_call else memory.SHARED)
+            if not is_call:
                 memory.populate(mapping)
             self._mapped[frame.value] = mapping
-        except OSError:
+        except (OSError, ImportError):  # no descriptor is left to load a file with, or there is no such file here
             pass
         finally:
             native.close(fd)
@@ -76,6 +81,10 @@ class LeasedSegments:
         """
         lease = framing.LEASE.unpack(frame.buffers.pop())[0] if frame.slot & framing.HAS_LEASE else None
         if frame.slot & framing.CALL_IN_SEGMENT:
+            if not self._mapped:
+                return False  # perhaps not even what segments need could be loaded
+            from pidfdpool.transport.segments import layout
+
             reference = frame.buffers[0]
             number = layout.number_of(reference)
             mapping = self._mapped.get(number)
@@ -105,6 +114,8 @@ class LeasedSegments:
         number = self._result_segment
         if number is None:
             return pickled.left_out()
+        from pidfdpool.transport.segments import THRESHOLD, layout
+
         plan = layout.Layout(pickled.pieces, pickled.out_of_band)
         mapping = self._mapped[number]
         if THRESHOLD <= plan.size <= len(mapping) and not pickled.mentions(payload.CLASS_BY_VALUE):
@@ -127,12 +138,15 @@ class LeasedSegments:
 
     def _release_call(self, number: int) -> bool:
         """Return whether the call's segment may be used again. Otherwise it is left to the objects that view it."""
+        if not self._has_views:
+            return True
+        from pidfdpool.transport.segments import memory
+
         mapping = self._mapped[number]
-        if self._has_views and (self._forked or memory.has_views(mapping)):
+        if self._forked or memory.has_views(mapping):
             del self._mapped[number]
             return False
-        if self._has_views:
-            memory.discard_private_pages(mapping, len(mapping))
+        memory.discard_private_pages(mapping, len(mapping))
         return True
 
     def _note_fork(self) -> None:

@@ -42,6 +42,7 @@ def work(pool):
     assert asyncio.run(together(pool)) == list(range(300))
 
 async def together(pool):
+    assert [await pool.run(abs, -number) for number in range(300)] == list(range(300))
     return await asyncio.gather(*[pool.run(abs, -number) for number in range(300)])
 """
 
@@ -165,7 +166,7 @@ def test_a_scenario_that_shows_tricks_is_gone_through_by_nobody_else():
 
 def test_a_number_that_is_replaced_is_one_that_is_looked_at():
     numbers = [patch for trick in TRICKS for patch in trick.patches if isinstance(patch.instead, (int, float))]
-    assert len(numbers) == 9
+    assert len(numbers) == 10
     for patch in numbers:
         tree = ast.parse(Path(import_module(patch.module).__file__).read_text())
         functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]

@@ -178,6 +178,7 @@ def test_handles_do_not_load_the_module_that_their_annotations_name():
 
 def test_the_template_loads_nothing_heavy_before_its_first_worker():
     its_own = {"checks", "errors", "executor", "loop", "pidfd.base", "scheduler", "template.guard", "template.reaper"}
+    its_own |= {"serialization.script_text", "transport.published", "transport.segments"}
     heavy = HEAVY | {f"pidfdpool.{name}" for name in its_own}
     assert loaded_by("import pidfdpool.template.process, pidfdpool.worker.process", heavy) == set()
 

@@ -113,3 +113,42 @@ def test_it_is_pickled_and_copied(protocol):
     value = Frozen(1, "b", [2])
     assert pickle.loads(pickle.dumps(value, protocol)) == value
     assert copy.copy(value) == copy.deepcopy(value) == value
+
+
+def made_anew():
+    """Return classes no object of which was made yet: ours, and the standard one."""
+    fields = """
+    first: int
+    second: str = "two"
+    made: list[int] = field(default_factory=list)
+"""
+    code = (
+        "from __future__ import annotations\nfrom {0} import dataclass, field\n@dataclass(frozen=True, slots=True)\n"
+    )
+    names = {}
+    for module, name in (("pidfdpool.records", "Ours"), ("dataclasses", "Theirs")):
+        exec(f"{code.format(module)}class {name}:{fields}", names)
+    return names["Ours"], names["Theirs"]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("arguments", [(1,), (1, "b"), (1, "b", [3])])
+def test_the_first_objects_of_a_class_are_made_as_all_others(number, arguments):
+    ours, theirs = made_anew()
+    for _ in range(number):
+        assert dataclasses.astuple(ours(*arguments)) == dataclasses.astuple(theirs(*arguments))
+        named = dict(zip(("first", "second", "made"), arguments, strict=False))
+        assert dataclasses.astuple(ours(**named)) == dataclasses.astuple(theirs(**named))
+    assert ours(1).made is not ours(1).made
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), [((), {}), ((1, 2, 3, 4), {}), ((1,), {"first": 1}), ((1,), {"other": 1})]
+)
+def test_the_first_object_of_a_class_gets_the_errors_of_a_function(arguments, named):
+    ours, theirs = made_anew()
+    with pytest.raises(TypeError) as expected:
+        theirs(*arguments, **named)
+    with pytest.raises(TypeError) as error:
+        ours(*arguments, **named)
+    assert str(error.value) == str(expected.value).replace("Theirs", "Ours")

@@ -518,6 +518,17 @@ def test_a_worker_without_a_free_descriptor_gets_its_calls_through_the_socket(wa
         )
 
 
+def test_a_worker_that_cannot_load_what_segments_need_gets_its_calls_through_the_socket():
+    with PidfdPoolExecutor(1) as pool:
+        pool.submit(large.hide_what_segments_need, True).result()
+        for size in (100_000, 1_000_000, 100_000):
+            assert pool.submit(large.echo, b"x" * size).result() == b"x" * size
+        pool.submit(large.hide_what_segments_need, False).result()
+        for _ in range(3):
+            assert pool.submit(large.echo, b"x" * 1_000_000).result() == b"x" * 1_000_000
+        assert not pool.stats().deaths
+
+
 def test_a_host_at_its_limit_of_descriptors_goes_on(way):
     done = run_python(
         f"""

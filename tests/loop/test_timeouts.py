@@ -208,6 +208,15 @@ def test_heartbeats_come_from_any_thread_and_those_of_an_earlier_task_do_not_cou
         assert pool.submit(os.getpid).result() != pid
 
 
+def test_a_current_task_is_a_tuple_with_names_that_travels(way):
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        task = pool.submit(pidfdpool.current_task).result()
+    assert task == (1, 1, None)
+    assert type(task) is pidfdpool.CurrentTask
+    assert repr(task._replace(attempt=2)) == "CurrentTask(id=1, attempt=2, deadline=None)"
+    assert "1 for the first run" in pidfdpool.CurrentTask.__doc__
+
+
 def test_outside_of_a_worker_there_is_nobody_to_tell():
     assert pidfdpool.heartbeat() is None
     assert pidfdpool.unhealthy("not at all") is None

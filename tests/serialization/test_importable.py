@@ -55,6 +55,24 @@ def test_a_module_loaded_from_a_file_is_not_importable(monkeypatch, tmp_path):
     assert module in importable.unimportable_modules()
 
 
+def test_the_first_call_of_a_program_finds_what_it_mentions(tmp_path):
+    """It does not look at all modules, as later ones do."""
+    (tmp_path / "script.py").write_text(textwrap.dedent(SOURCE))
+    done = run_python(f"""
+import json, pickle, sys
+from importlib import util
+from pidfdpool.serialization import importable
+spec = util.spec_from_file_location("a_script", {str(tmp_path / "script.py")!r})
+module = sys.modules["a_script"] = util.module_from_spec(spec)
+spec.loader.exec_module(module)
+print(importable.mentions_unimportable(pickle.dumps(module.Kept)), "json" in importable._importable)
+print(importable.mentions_unimportable(pickle.dumps(sum)))
+print(importable.mentions_unimportable(pickle.dumps(module.step)))
+print(importable.unimportable_modules() == (module,))
+""")
+    assert (done.stdout, done.stderr) == ("True False\nFalse\nTrue\nTrue\n", "")
+
+
 def test_functions_and_classes_of_unimportable_modules_travel_both_ways(way, monkeypatch, tmp_path):
     module = load("another_script_of_a_test", tmp_path / "script.py", monkeypatch)
     with PidfdPoolExecutor(1, mp_context=way) as pool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
 
 from pidfdpool import PidfdPoolExecutor
 from pidfdpool.loop import template_starter
+from pidfdpool.template import client, handshake
 from tests import calls
-from tests.conditions import eventually
+from tests.conditions import children, eventually
 from tests.executor.test_backpressure import Caller
 
 
@@ -36,17 +38,49 @@ def test_shutdown_waits_for_a_start_that_is_under_way_in_another_thread(monkeypa
     assert first.result.result(0) == 4  # it was finished before shutdown returned
 
 
-def test_a_first_submit_that_is_interrupted_runs_nothing(monkeypatch, tmp_path):
-    def interrupted(*_arguments, **_options):
-        raise KeyboardInterrupt
+def interrupted_in_this_thread(function):
+    """Return a function that raises as Ctrl-C does; in other threads, such as the pool's, it is the given one."""
+    this = threading.get_ident()
 
+    def call(*arguments, **options):
+        if threading.get_ident() == this:
+            raise KeyboardInterrupt
+        return function(*arguments, **options)
+
+    return call
+
+
+def test_a_first_submit_that_is_interrupted_runs_nothing(monkeypatch, tmp_path):
     with PidfdPoolExecutor(1) as pool:
         with monkeypatch.context() as patch:
-            patch.setattr(template_starter.client, "start", interrupted)
+            patch.setattr(client, "start", interrupted_in_this_thread(client.start))
             with pytest.raises(KeyboardInterrupt):
                 pool.submit(calls.note, str(tmp_path / "ran"))
         assert pool.submit(calls.double, 2).result(20) == 4
         eventually(lambda: not pool.stats().pending, "nothing is left to do")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_first_submit_that_is_interrupted_while_the_launcher_exits_runs_nothing(way, monkeypatch, tmp_path):
+    """By then the first worker was asked for."""
+    started = []
+    start = client.start
+
+    def noted(*arguments, **options):
+        started.append(start(*arguments, **options))
+        return started[-1]
+
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "start", noted)
+            patch.setattr(handshake, "_await_exit", interrupted_in_this_thread(handshake._await_exit))
+            with pytest.raises(KeyboardInterrupt):
+                pool.submit(calls.note, str(tmp_path / "ran"))
+        assert started[0].channel.fileno() == -1
+        assert not children(os.getpid())
+        assert pool.submit(calls.double, 2).result(20) == 4
+        eventually(lambda: not pool.stats().pending, "nothing is left to do")
+        assert not pool.stats().deaths
     assert not (tmp_path / "ran").exists()
 
 
