@@ -10,6 +10,7 @@ import pytest
 from pidfdpool.process.native import signal
 from pidfdpool.template import descendants, reaper
 from pidfdpool.template.reaper import Reaper
+from pidfdpool.template.worker_fork import LivingWorkers, WorkerProcess
 from pidfdpool.transport import framing
 
 OWN_MARK = 77
@@ -61,10 +62,13 @@ def world(monkeypatch):
     monkeypatch.setattr(descendants, "kill_group", lambda handle: notes.append(("kill group", handle.pid)))
     monkeypatch.setattr(descendants, "kill_orphans", kill_orphans)
     pipe, writer = os.pipe2(os.O_NONBLOCK)
-    workers = {fd + 1000: SimpleNamespace(slot=fd, generation=1, handle=Handle(fd, notes), mark=fd) for fd in (5, 6)}
-    handles = SimpleNamespace(remove=lambda fd: notes.append(("forget", fd)))
+    living = LivingWorkers(OWN_MARK)
+    for fd in (5, 6):
+        living.add(WorkerProcess(fd, 1, Handle(fd, notes), fd))
+    living.ranges = SimpleNamespace(remove=lambda fd: notes.append(("forget", fd)))
+    workers = living.by_pid
     epoll = SimpleNamespace(unregister=lambda fd: notes.append(("unregister", fd)))
-    made = Reaper(workers, handles, epoll, pipe, lambda frame: notes.append(("report", frame[0][0])), OWN_MARK)
+    made = Reaper(living, epoll, pipe, lambda frame: notes.append(("report", frame[0][0])))
     yield SimpleNamespace(reaper=made, notes=notes, dead=dead, found=found, workers=workers, pipe=pipe, writer=writer)
     os.close(pipe)
     os.close(writer)
@@ -83,14 +87,14 @@ DEATH_OF_5 = [
 def test_the_group_is_killed_before_its_number_is_free_and_the_handle_is_closed_when_nobody_watches_it(world):
     world.dead.append(1005)
     world.workers[1005].handle.lives = False
-    world.reaper.reap_workers()
+    world.reaper.reap_workers([5])
     assert world.notes == DEATH_OF_5
     assert list(world.workers) == [1006]
 
 
 def test_a_worker_that_a_tracer_has_is_kept_until_it_can_be_waited_for(world):
     world.workers[1005].handle.lives = False
-    world.reaper.reap_workers()
+    world.reaper.reap_workers([5])
     assert world.notes == DEATH_OF_5[:3], "its pidfd stays readable, and would be reported for ever"
     world.notes.clear()
     world.dead.append(1005)
@@ -105,7 +109,7 @@ def test_a_worker_that_the_preload_has_reaped_is_forgotten_without_a_report(worl
 
     monkeypatch.setattr(reaper.os, "wait4", gone)
     world.workers[1005].handle.lives = False
-    world.reaper.reap_workers()
+    world.reaper.reap_workers([5])
     assert world.notes == [each for each in DEATH_OF_5 if each[0] not in ("reap", "report")]
     assert list(world.workers) == [1006]
 
