@@ -33,6 +33,7 @@ HOUSE = {
 # Files in the root. Every room may import these, but for those that lie below them.
 ROOT = {
     "__main__": {"cli"},
+    "multiprocessing": {"integrations"},
     "errors": {"deaths", "pidfd"},
     "deaths": {"records", "pidfd"},
     "checks": {"process"},
@@ -41,7 +42,7 @@ ROOT = {
     "_version": set(),
 }
 KNOWN_TO_ALL = {"errors", "deaths", "checks", "records", "typed"}
-PUBLIC = {"cli": {"pidfd"}}  # the package itself, and pidfdpool.pidfd
+PUBLIC = {"cli": {"pidfd"}, "integrations": {"pidfd"}}  # the package itself, and pidfdpool.pidfd
 
 
 FILES = {

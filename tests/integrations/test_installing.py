@@ -77,9 +77,16 @@ class TestInstall:
                 assert isinstance(pool, pidfdpool.multiprocessing.Pool)
                 assert pool.map(calls.square, [3]) == [9]
 
-    def test_pools_of_threads_go_on_working(self, installed):
-        with multiprocessing.pool.ThreadPool(2) as pool:
-            assert pool.map(calls.worker, range(3)) == [os.getpid()] * 3
+    def test_pools_of_threads_go_on_working(self):
+        code = """
+            import multiprocessing.pool, os
+            import pidfdpool.multiprocessing
+            if __name__ == "__main__":
+                pidfdpool.multiprocessing.install()
+                with multiprocessing.pool.ThreadPool(2) as pool:
+                    assert pool.map(lambda _: os.getpid(), range(3)) == [os.getpid()] * 3
+        """
+        subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, cwd=ROOT, timeout=90)
 
     def test_it_is_undone(self):
         before = multiprocessing.Pool, multiprocessing.context.BaseContext.Pool

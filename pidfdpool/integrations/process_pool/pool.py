@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 import pidfdpool
 from pidfdpool import checks
 from pidfdpool.integrations.process_pool import at_exit
-from pidfdpool.integrations.process_pool.requests import Requests
+from pidfdpool.integrations.process_pool.requests import Requests, Root
 from pidfdpool.integrations.process_pool.workers import Worker
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class Pool(Requests, multiprocessing.pool.Pool):  # type: ignore[misc]
 class PoolView(Requests):
     """The same pool, with other options for the calls that are made through this view. Made by `Pool.options`."""
 
-    def __init__(self, root: Pool, options: pidfdpool.Options) -> None:
+    def __init__(self, root: Root, options: pidfdpool.Options) -> None:
         self._root = root
         self._options = options
         self._submit = options.submit

@@ -13,18 +13,32 @@ from pidfdpool.integrations.process_pool.calls import EachOf, EachUnpackedOf
 from pidfdpool.integrations.process_pool.inputs import AHEAD, Inputs
 from pidfdpool.integrations.process_pool.iterators import IMapIterator, IMapUnorderedIterator
 from pidfdpool.integrations.process_pool.results import AsyncResult, MapResult
+from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from concurrent.futures import Future
 
-    from pidfdpool.integrations.process_pool.pool import Pool
+
+class Root(Protocol):
+    """What the requests need of the pool."""
+
+    _processes: int
+
+    def _check_running(self) -> None:
+        """Raise ValueError if the pool is closed or terminated."""
+
+    def _keep(self, inputs: Inputs, opened: IMapIterator, /) -> None:
+        """Stay open until all inputs were submitted."""
+
+    def _forget(self, inputs: Inputs, /) -> None:
+        """Take note that they were."""
 
 
 class Requests:
     """The requests of `multiprocessing.Pool`, by its names and with its signatures. Thread-safe."""
 
-    _root: Pool
+    _root: Root
     _submit: Callable[..., Future[Any]]
 
     def apply(self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] | None = None) -> Any:
