@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -85,6 +86,12 @@ def test_more_workers_are_added_when_they_are_asked_for():
     assert 2 < len(seen) <= 4
 
 
+def test_there_are_no_more_workers_than_asked_for_afterwards():
+    in_parallel(time.sleep, [0.1] * 8, n_jobs=4, batch_size=1)
+    seen = set(in_parallel(lambda _: (time.sleep(0.05), os.getpid())[1], range(8), n_jobs=2, batch_size=1))
+    assert len(seen) <= 2
+
+
 def test_all_cpus_are_minus_one():
     with joblib.parallel_config("pidfdpool"):
         assert joblib.effective_n_jobs(-1) == joblib.cpu_count()
@@ -107,7 +114,7 @@ def test_a_death_tells_how_and_the_pool_goes_on():
 def test_a_timeout_ends_what_runs():
     from pidfdpool.integrations.joblib_backend import pools
 
-    with pytest.raises(TimeoutError):
+    with pytest.raises(multiprocessing.TimeoutError):
         in_parallel(time.sleep, [LONG, LONG], timeout=0.3)
     eventually(lambda: pools._pools[0][1].stats().running == 0, "nothing of it runs")
     with pytest.raises(pidfdpool.TaskTimeout):
@@ -155,7 +162,7 @@ def test_it_serves_several_threads_at_once():
 
 
 class TestScikitLearn:
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def data(self):
         datasets = pytest.importorskip("sklearn.datasets")
         return datasets.make_classification(300, 8, random_state=5)

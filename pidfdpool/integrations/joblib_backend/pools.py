@@ -1,6 +1,7 @@
 """The pools that calls of joblib share: one for each set of settings, kept for the calls that follow.
 
-A pool grows when more workers are asked for, is replaced when it is broken, and ends with the interpreter. Workers
+A pool has as many workers as the latest call asked for; while other calls use it, none is taken away. It is replaced
+when it is broken, and ends with the interpreter. Workers
 leave when they were idle for IDLE seconds, as with joblib's own backend. Thread-safe; in a forked child, pools start
 workers of the child's own.
 """
@@ -20,7 +21,7 @@ _pools: list[tuple[dict[str, Any], pidfdpool.PidfdPoolExecutor]] = []
 
 
 def shared(workers: int, settings: dict[str, Any]) -> pidfdpool.PidfdPoolExecutor:
-    """Return the pool with these arguments of its constructor, with so many workers at least.
+    """Return the pool with these arguments of its constructor, and have it as many workers.
 
     Raises:
         TypeError, ValueError: an argument does not exist, or makes no sense.
@@ -31,7 +32,7 @@ def shared(workers: int, settings: dict[str, Any]) -> pidfdpool.PidfdPoolExecuto
                 continue
             state = pool.stats()
             if state.broken is None and state.state in ("IDLE", "OPEN"):
-                if state.size < workers:
+                if state.size < workers or (state.size > workers and not state.pending):
                     pool.resize(workers)
                 return pool
             _pools.remove((kept, pool))
