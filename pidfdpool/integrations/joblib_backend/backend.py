@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from joblib.parallel import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend, cpu_count
 
 from pidfdpool.integrations.joblib_backend import pools
-from pidfdpool.integrations.joblib_backend.threads import Setup
+from pidfdpool.integrations.joblib_backend.preload import Preload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,8 +74,8 @@ class PidfdPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
             settings.pop(name, None)
         variables = self._prepare_worker_env(n_jobs=workers)
         most = self.inner_max_num_threads or max(cpu_count() // workers, 1)
-        user = settings.pop("initializer", None), tuple(settings.pop("initargs", ()))
-        self._executor = pools.shared(workers, {**settings, **_setup(variables, most, *user)})
+        settings["preload"] = Preload(variables, most, *_parts_of(settings.get("preload", ())))
+        self._executor = pools.shared(workers, settings)
         self.parallel = parallel
         return workers
 
@@ -106,5 +106,10 @@ class PidfdPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
             self.configure(n_jobs=self.parallel.n_jobs, parallel=self.parallel, **self.parallel._backend_kwargs)
 
 
-def _setup(variables: dict[str, str], most: int, initializer: Any, initargs: tuple[Any, ...]) -> dict[str, Any]:
-    return {"initializer": Setup(variables, most, initializer, initargs)}
+def _parts_of(preload: Any) -> tuple[tuple[str, ...], Callable[[], object] | None]:
+    """Return the modules and the callable of what the user wants to be loaded."""
+    items = (preload,) if isinstance(preload, str) or callable(preload) else tuple(preload)
+    calls = [item for item in items if callable(item)]
+    if len(calls) > 1:
+        raise ValueError(f"preload takes at most one callable, not {calls!r}")
+    return tuple(item for item in items if not callable(item)), calls[0] if calls else None

@@ -1,9 +1,8 @@
 """The pools that calls of joblib share: one for each set of settings, kept for the calls that follow.
 
 A pool has as many workers as the latest call asked for; while other calls use it, none is taken away. It is replaced
-when it is broken, and ends with the interpreter. Workers
-leave when they were idle for IDLE seconds, as with joblib's own backend. Thread-safe; in a forked child, pools start
-workers of the child's own.
+when it is broken, and ends with the interpreter. Workers leave when they were idle for IDLE seconds, as with joblib's
+own backend. Thread-safe; in a forked child, pools start workers of the child's own.
 """
 
 from __future__ import annotations
