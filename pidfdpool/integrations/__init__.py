@@ -1,8 +1,9 @@
 """Doors for other libraries: a pool of this package behind the interfaces that those libraries use.
 
-Each door is a module of its own with an optional dependency, which is loaded only when the door is imported. A door
-uses the public names of the package only, so it works as any program would.
+A door uses the public names of the package only, so it works as any program would. It is loaded when it is imported,
+and the library that it is for as well. `process_pool` is for code that was written for `multiprocessing.Pool`,
+`joblib_backend` for joblib.
 
-Called by users and by the library that a door is for, on their threads. No other room imports this one. There is no
-door yet.
+Called by users and by the library that a door is for, on their threads. No other room imports this one; a file of the
+root bears the name by which users import a door.
 """

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 _UNUSUAL = framing.HAS_DEADLINE | framing.SPARE_DESCENDANTS | framing.USES_SEGMENTS
+_NO_RESULT = object()  # the call has not returned
 _MAX_KIB = 2**32 - 1  # what the frame has room for
 
 
@@ -312,6 +313,7 @@ class Worker:
     def _run_call(self, frame: Frame) -> tuple[int, list[Buffer]]:
         """Run the call and return the kind and the buffers of the answer. Keeps no object of the task's."""
         state = rebuild_guard.state
+        result: object = _NO_RESULT
         try:
             state.unrelated_threads = rebuild_guard.other_threads() if count_threads() else ()
             state.activity = rebuild_guard.CALL
@@ -337,6 +339,8 @@ class Worker:
             state.activity = None
             if os.getpid() != self._pid:
                 self._exit_forked_child()
+            if result is not _NO_RESULT:
+                tracebacks.note_result(error, result)
             kind, buffers = framing.ERROR, tracebacks.dump_error(error, self._shared)
         if picklers.shared_resources:
             self._handover.add_shared()

@@ -10,6 +10,8 @@ pool's pickling one frame is kept, which shows that. So is the call of an initia
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from pidfdpool.serialization import exception_chains, payload
 
 TYPE_CHECKING = False
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from pidfdpool.transport.framing import Buffer
 
 _LOOP = (
+    "pidfdpool.integrations.process_pool.calls",
     "pidfdpool.template.",
     "pidfdpool.worker.chunk",
     "pidfdpool.worker.identity",
@@ -35,6 +38,14 @@ def dump_error(error: BaseException, shared: payload.SharedMain | None) -> list[
     buffers = payload.dump_error(cut(error), shared)
     exception_chains.drop_tracebacks(error)
     return buffers
+
+
+def note_result(error: BaseException, result: object) -> None:
+    """Have the error of pickling a result say so: it looks like one that the task has raised."""
+    from pidfdpool import checks
+
+    with suppress(Exception):  # the exception's class refuses notes
+        error.add_note(f"the result cannot be pickled: {checks.short_repr(result)}")
 
 
 def cut(error: BaseException) -> BaseException:

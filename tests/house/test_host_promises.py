@@ -53,6 +53,13 @@ OUR_FILES = {"template/process.py", "template/server.py", "template/worker_fork.
 OUR_FILES |= {"template/descendants.py", "template/reaper.py"}
 EXCEPTIONS = {
     (
+        "integrations/process_pool/installing.py",
+        "install",
+        "multiprocessing itself",
+    ): "the caller asks for other pools in it",
+    ("integrations/process_pool/script.py", "main", "exec"): "the script that the command line names",
+    ("integrations/process_pool/script.py", "main", "compile"): "the same",
+    (
         "template/launch.py",
         "_fork_in_this_thread",
         "native.fork",

@@ -19,6 +19,8 @@ import traceback
 import unittest
 from typing import Any, TextIO
 
+from tests.stdlib_suite import pools
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 OVERLAY = os.path.join(ROOT, "tests", "stdlib_suite", "overlay")
@@ -107,15 +109,19 @@ class Reporter(unittest.TestResult):
 def main(module: str, wanted: str, against: str, report: str, *tests: str) -> None:
     """Run tests of one class, in their order, or list all classes."""
     faulthandler.register(signal.SIGUSR1)
+    of_pool = module.startswith(pools.PREFIX)
     if against == "ours":
-        put_ours_in_place()
-    loaded = importlib.import_module(f"test.test_concurrent_futures.{module}")
+        pools.put_ours_in_place() if of_pool else put_ours_in_place()
+    if of_pool:
+        loaded = pools.load(module.removeprefix(pools.PREFIX))
+    else:
+        loaded = importlib.import_module(f"test.test_concurrent_futures.{module}")
     loader = unittest.TestLoader()
     with open(report, "w", encoding="utf-8") as file:
         if wanted == "*":
             for name, value in sorted(vars(loaded).items()):
                 is_test = isinstance(value, type) and issubclass(value, unittest.TestCase)
-                if is_test and name.startswith("ProcessPool"):
+                if is_test and name.startswith(pools.CLASSES if of_pool else "ProcessPool"):
                     print(json.dumps({"class": name, "tests": loader.getTestCaseNames(value)}), file=file)
             return
         loaded.setUpModule()

@@ -35,10 +35,10 @@ class Outcome:
 
 
 @functools.cache
-def list_all(suite: Path) -> list[tuple[str, str, str]]:
+def list_all(suite: Path, modules: tuple[str, ...] = MODULES) -> list[tuple[str, str, str]]:
     """Return (module, class, test) for each of the suite's tests that is about process pools."""
     found = []
-    for module in MODULES:
+    for module in modules:
         lines, ended = _run_child(suite, module, "*", "ours")
         if ended:
             raise RuntimeError(f"{module} of {suite} cannot be listed: {ended}")
@@ -47,13 +47,15 @@ def list_all(suite: Path) -> list[tuple[str, str, str]]:
 
 
 @functools.cache
-def run_all(suite: Path, against: str) -> dict[tuple[str, str], dict[str, Outcome]]:
+def run_all(
+    suite: Path, against: str, modules: tuple[str, ...] = MODULES
+) -> dict[tuple[str, str], dict[str, Outcome]]:
     """Return, by module and class, the outcome of each test. A second call only remembers.
 
     The outcome of "", where there is one, is that of a process that ended badly when no test was under way.
     """
     groups: dict[tuple[str, str], list[str]] = {}
-    for module, group, test in list_all(suite):
+    for module, group, test in list_all(suite, modules):
         groups.setdefault((module, group), []).append(test)
     with ThreadPoolExecutor(_AT_A_TIME) as threads:
         outcomes = threads.map(lambda group: _run_group(suite, *group, against, groups[group]), groups)

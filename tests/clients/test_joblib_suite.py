@@ -1,0 +1,52 @@
+"""joblib's own tests of Parallel, as far as they are about loky, with our backend in its place."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from tests.conditions import ROOT
+
+joblib = pytest.importorskip("joblib")
+
+SECONDS = 900.0
+_LOKYS_OWN = "looks at what only loky's executor has"
+_FILES = "is about the files that joblib writes arrays to for loky; here they travel in shared memory"
+_NOT_RAISED = (
+    "expects that a new call fails whose workers were ended when the generator of an older call was dropped; here "
+    "the older call's batches are ended, and the new call goes on"
+)
+DIFFERS = {
+    "test_error_capture": _LOKYS_OWN,
+    "test_nested_parallelism_limit": "compares the backend's name with that of loky's",
+    "test_multiple_generator_call_separated_gc": _NOT_RAISED,
+    "test_memmapping_leaks": _FILES,
+    "test_auto_memmap_on_arrays_from_generator": _FILES,
+    "test_parallel_pickling": "expects loky's text; here the error is the one that the object's __reduce__ raised",
+}
+
+
+@pytest.mark.timeout(SECONDS)
+def test_each_passes_or_is_listed(tmp_path):
+    report = tmp_path / "report.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.clients.joblib_plugin", "-p", "no:cacheprovider"]
+    # Their processes are started by the names of threads and loky as well; those are not about us.
+    command += ["-k", "not threading and not multiprocessing and not unpicklable_functions", "--timeout", "120"]
+    command += [f"--junitxml={report}", "--pyargs", "joblib.test.test_parallel"]
+    environment = {**os.environ, "PYTHONPATH": ROOT}
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    failed, passed = {}, 0
+    for case in ElementTree.parse(report).iter("testcase"):
+        wrong = [child for child in case if child.tag in ("failure", "error")]
+        passed += not list(case)
+        if wrong:
+            failed.setdefault(case.attrib["name"].partition("[")[0], []).append(wrong[0].attrib["message"])
+    assert passed > 300, ended.stdout[-4000:]
+    assert {name: failed[name] for name in failed.keys() - DIFFERS.keys()} == {}
+    assert failed.keys() == DIFFERS.keys(), "it is listed, but passes"

@@ -1,0 +1,1 @@
+"""The doors for other libraries, each used as its library's users would."""

@@ -1,0 +1,40 @@
+"""Functions that tests have workers of a pool call."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+
+def square(value: int) -> int:
+    return value * value
+
+
+def worker(_: object = None) -> int:
+    return os.getpid()
+
+
+def raise_for_three(value: int) -> int:
+    if value == 3:
+        raise KeyError(value)
+    return value
+
+
+def die_for_three(value: int) -> int:
+    if value == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+def lock() -> object:
+    return threading.Lock()
+
+
+class Unsendable(Exception):
+    def __reduce__(self):
+        raise TypeError("this exception stays where it is")
+
+
+def raise_unsendable() -> None:
+    raise Unsendable
