@@ -8,9 +8,11 @@ of them for a chunk. How many that are depends on how long the calls take, as fa
 * Not measured: some calls are submitted, each as a chunk. The others are held until one of these has ended.
 * `LONG` seconds or longer: each call is a chunk, and is submitted at once. So no call waits for another, and a death
   costs the one call that ran.
-* Shorter: as many calls as take a few milliseconds, and at most an even share of the buffer, are a chunk. It is
-  submitted with fewer only if a worker would be idle, or if the consumer would wait for it. A death costs the results
-  of its chunk: the consumer gets those before the chunk, and then the error, which names the call.
+* Shorter: as many calls as take a few milliseconds, and at most an even share of the buffer, are a chunk. There are
+  two shares for each worker, so that one chunk waits there while another runs. There is one where the calls of a
+  share take less time than to wake a worker for them (`WAKING`). A chunk is submitted with fewer calls only if a
+  worker would be idle, or if the consumer would wait for it. A death costs the results of its chunk: the consumer
+  gets those before the chunk, and then the error, which names the call.
 
 The consumer submits these chunks, in between two chunks of results. While it gives out the results of one, iterators
 of C do all the work. The futures of these chunks have no callbacks. So the consumer reads the channels itself when it
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from pidfdpool.loop.pool import Pool
 
 LONG = 0.0001  # seconds of a call that is worth a task of its own: several times what a task costs
+WAKING = 0.0002  # seconds of a chunk: about what it costs to send it, and to wake the worker and the consumer
 AT_ONCE = 32  # chunks that are submitted in one turn, if nobody waits for what comes behind them
 QUICK = 0.0005  # seconds: as long as inputs are taken that quickly, more are taken between two looks at the workers
 
@@ -119,7 +122,7 @@ class BoundedMap:
     def _start(self, submitter: Submitter, function: Callable[..., Any], buffersize: int) -> None:
         self._workers, self._pool = submitter._register_map(self)
         self._max_running = CHUNKS_PER_WORKER * self._workers  # while too little was measured
-        self._largest = max(1, buffersize // self._max_running)
+        self._share = buffersize // self._max_running  # the largest chunk, but where calls are very short
         self._pace = Pace(self._workers)
         shared = self._pool.recipe.shared_main
         self._submission = Submission(function, submitter._policy, shared, starred=self._starred)
@@ -236,7 +239,10 @@ class BoundedMap:
     def _next_size(self, consumer: bool) -> tuple[int, bool]:
         """Return the number of calls of the next chunk, 0 if it is not due, and whether its end is to be told."""
         pace, held, each = self._pace, len(self._held), self._pace.seconds
-        size = min(pace.next(None), self._largest)
+        largest = self._share
+        if each is not None and 2 * largest * each < WAKING:
+            largest *= 2  # a worker that waits for its next chunk costs less than to wake it twice as often
+        size = min(pace.next(None), largest)
         more = held > size
         if self._closing:
             return size, False
@@ -244,7 +250,7 @@ class BoundedMap:
             return (1 if self._count_running() < self._max_running else 0), True
         if each >= LONG:
             return 1, more
-        grows = size < self._largest and pace.grows
+        grows = size < largest and pace.grows
         if grows and self._count_running() >= self._max_running:
             return 0, False
         listens = self._starting or (more and (grows or not consumer))
