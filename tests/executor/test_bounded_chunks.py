@@ -140,7 +140,7 @@ def test_a_chunk_is_short_only_if_a_worker_is_idle_and_the_consumer_would_wait()
         bounded.step()
     bounded._submit_held(consumer=True)
     assert played.calls() == list(range(16)), "there are results for the consumer"
-    bounded._entries.clear()
+    bounded._entries.in_order.clear()
     bounded._submit_held(consumer=True)
     assert played.calls() == list(range(19))
     assert played.sizes()[-1] == 3
