@@ -68,6 +68,16 @@ def die_slowly_at(number, at):
     return number
 
 
+def fail_or_die_at_first(number, failing, dying):
+    """In its first attempt, fail where the number is a multiple of one of these, and die where it is of the other."""
+    if pidfdpool.current_task().attempt == 1:
+        if number % dying == 0:
+            os._exit(5)
+        if number % failing == 0:
+            raise LookupError("the first time")
+    return number
+
+
 dying: list[int] = []  # in a worker: the call that has begun its end
 
 

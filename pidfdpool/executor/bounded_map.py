@@ -280,7 +280,7 @@ class BoundedMap:
 
     def _enter(self, entry: Entry) -> None:
         """Have the consumer ask for a chunk. It is the caller's turn."""
-        if isinstance(entry, Piece) and entry.kind is Kind.TOGETHER:
+        if isinstance(entry, Piece) and entry.kind is not Kind.EACH:
             entry.calls = ()  # they live as long as the task, and not until the results are taken
         self._entries.add((entry,))
 
@@ -290,7 +290,7 @@ class BoundedMap:
         piece = chunks.running.get(future)
         if piece is None:
             pass  # the consumer has noted it meanwhile
-        elif piece.kind is not Kind.TOGETHER:
+        elif piece.kind is Kind.EACH:
             chunks.ended.append(piece)
         else:
             if not future.cancelled() and future.exception() is None:
@@ -347,7 +347,7 @@ class BoundedMap:
         Raises:
             CancelledError: it was cancelled.
         """
-        if isinstance(entry, Piece) and entry.kind is Kind.TOGETHER and entry.future.exception() is None:
+        if isinstance(entry, Piece) and entry.kind is not Kind.EACH and entry.future.exception() is None:
             self._chunks.note(entry)
         taken = self._chunks.take(entry, partial(self._submit_held, consumer=False))
         if taken[0]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pidfdpool.loop.chunk_calls import Terms
     from pidfdpool.loop.pool import Pool
 
-_TOGETHER = frozenset({Kind.TOGETHER})
+_FINAL = frozenset({Kind.TOGETHER, Kind.ALONE})  # nothing follows from these
 _KIND_OF = attrgetter("kind")
 
 
@@ -77,7 +77,7 @@ class Chunks:
     def let_go_if_over(self) -> None:
         """Let the pool end if nothing can follow from these chunks."""
         # Not `self.running` itself: the consumer takes chunks out of it, without a turn.
-        if self._holds and not self.ended and _TOGETHER.issuperset(map(_KIND_OF, list(self.running.values()))):
+        if self._holds and not self.ended and _FINAL.issuperset(map(_KIND_OF, list(self.running.values()))):
             self.let_go()
 
     def forget_pool(self) -> None:
@@ -110,13 +110,13 @@ class Chunks:
         """
         if publishes is None:
             publishes = self._pace.is_worth_publishing
-        if publishes or self._submission.counts_calls:
-            self.hold()
         for entry in self._submission.submit(way, first, calls, terms, publishes=publishes):
             if isinstance(entry, Piece):
                 self.running[entry.future] = entry
+                if entry.kind is Kind.EACH:
+                    self.hold()  # in time: an executor that shuts down waits for this turn to end
             yield entry
-            if isinstance(entry, Piece) and (listens or entry.kind is not Kind.TOGETHER):
+            if isinstance(entry, Piece) and (listens or entry.kind is Kind.EACH):
                 entry.future.add_done_callback(ended)
 
     def _follow(
@@ -157,16 +157,19 @@ class Chunks:
             if not future.cancelled():
                 if piece.kind is Kind.EACH:
                     self._settle_each(piece, ended)
-                elif piece.kind is Kind.TOGETHER and future.exception() is None:
-                    self._pace.note(piece.count, future.result()[2], piece.size)
+                elif future.exception() is None:
+                    self._note(piece)
         finally:
             piece.settled, piece.calls = True, ()
             self._entries.complete(piece)
 
     def note(self, piece: Piece) -> None:
-        """Note how long the calls of a chunk took that has ended well, and settle it so. Any thread."""
+        """Note how long the calls of a chunk took that has ended well, if nothing follows from it. Any thread."""
         if self.running.pop(piece.future, None) is not None:
-            self._pace.note(piece.count, piece.future.result()[2], piece.size)
+            self._note(piece)
+
+    def _note(self, piece: Piece) -> None:
+        self._pace.note(piece.count, piece.future.result()[-1], piece.size)
 
     def _settle_each(self, piece: Piece, ended: Callable[[Future[Any]], object]) -> None:
         outcome, calls, submission = piece.outcome, piece.calls, self._submission
@@ -221,7 +224,7 @@ class Chunks:
                 self._entries.put_back(entry.followers)
         elif error is None:
             result = entry.future.result()
-            results, error = ([result], None) if entry.kind is Kind.ALONE else unpack_results(result)
+            results, error = ([result[0]], None) if entry.kind is Kind.ALONE else unpack_results(result)
         else:
             results = []
         if error is not None:

@@ -82,8 +82,8 @@ class Submission:
             policy: the rules.
             shared: what host and workers share.
             starred: each call is a tuple of arguments; otherwise it is the one argument.
-            lazy: calls are made up while the map is under way. So the deadline of each counts from when it is
-                submitted, and not from now on.
+            lazy: the map takes its inputs while it is under way. So the deadline of a call counts from when it is
+                submitted, and not from now on. And a single call to which a rule applies is a task like any other.
         """
         self._function = function
         self._name = describe.name_of(function)
@@ -149,7 +149,8 @@ class Submission:
             for index in range(len(calls)):
                 yield from self.submit(way, first + index, calls[index : index + 1], terms, publishes=publishes)
             return
-        if terms is not None and terms.attempts:
+        is_single = self._lazy and self.counts_calls and len(calls) == 1
+        if terms.attempts if terms is not None else is_single:
             kind = Kind.ALONE
         elif self.counts_calls or terms is not None or (publishes and len(calls) <= MAX_CALLS):
             kind, terms = Kind.EACH, terms or (Terms(time.monotonic()) if self._lazy else self._terms)
