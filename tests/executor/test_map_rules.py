@@ -268,7 +268,7 @@ def test_one_more_input_is_taken_for_each_result_also_where_calls_are_made_again
         2, intensity=None, retries=1, retry_on=(WorkerCrashed, LookupError), retry_backoff=0.0
     ) as pool:
         for result in getattr(pool, mapped)(
-            map_calls.fail_or_die_at_first, inputs(), itertools.repeat(10), itertools.repeat(150), **ahead
+            map_calls.fail_or_die_at_first, inputs(), itertools.repeat(3), itertools.repeat(150), **ahead
         ):
             came.append(result)
             assert count == (min(40 + len(came), 600) if ahead else 600)
@@ -319,12 +319,14 @@ def test_poison_after_ends_it_whatever_is_left(pool, ahead):
     assert type(error) is WorkerCrashed
 
 
-def test_a_shutdown_finishes_what_chunks_have_left(tmp_path, ahead):
+@pytest.mark.parametrize("at", [AT, COUNT - 1])
+def test_a_shutdown_finishes_what_chunks_have_left(tmp_path, at, ahead):
+    """If the last call is the one that dies, the pool has nothing else to do then."""
     path = tmp_path / "made"
-    with PidfdPoolExecutor(2) as pool:
+    with PidfdPoolExecutor(1) as pool:
         view = pool.options(retries=1, retry_backoff=0.2)
-        results = view.map(map_calls.make, *arguments(path, "os._exit"), **ahead)
-    assert made(path) == sorted([*once(), (AT, 2)]), "all calls are made before the block is left"
+        results = view.map(map_calls.make, *arguments(path, "os._exit", at), **ahead)
+    assert made(path) == sorted([*once(), (at, 2)]), "all calls are made before the block is left"
     assert list(results) == list(range(COUNT))
 
 
