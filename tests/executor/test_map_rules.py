@@ -319,14 +319,25 @@ def test_poison_after_ends_it_whatever_is_left(pool, ahead):
     assert type(error) is WorkerCrashed
 
 
-@pytest.mark.parametrize("at", [AT, COUNT - 1])
-def test_a_shutdown_finishes_what_chunks_have_left(tmp_path, at, ahead):
-    """If the last call is the one that dies, the pool has nothing else to do then."""
+def test_a_shutdown_finishes_what_chunks_have_left(tmp_path, ahead):
     path = tmp_path / "made"
-    with PidfdPoolExecutor(1) as pool:
+    with PidfdPoolExecutor(2) as pool:
         view = pool.options(retries=1, retry_backoff=0.2)
-        results = view.map(map_calls.make, *arguments(path, "os._exit", at), **ahead)
-    assert made(path) == sorted([*once(), (at, 2)]), "all calls are made before the block is left"
+        results = view.map(map_calls.make, *arguments(path, "os._exit"), **ahead)
+    assert made(path) == sorted([*once(), (AT, 2)]), "all calls are made before the block is left"
+    assert list(results) == list(range(COUNT))
+
+
+def test_a_pool_that_is_shut_down_waits_for_what_follows_from_its_last_call(tmp_path, ahead):
+    path = tmp_path / "made"
+    pool = PidfdPoolExecutor(1)
+    view = pool.options(retries=1, retry_backoff=0.0)
+    results = view.map(map_calls.die_at_last, [str(path)] * COUNT, range(COUNT), [COUNT - 1] * COUNT, **ahead)
+    eventually(lambda: path.exists() and len(made(path)) == COUNT, "the last call has begun")
+    pool.shutdown(wait=False)
+    path.with_suffix(".release").touch()
+    pool.shutdown()
+    assert made(path) == sorted([*once(), (COUNT - 1, 2)])
     assert list(results) == list(range(COUNT))
 
 
