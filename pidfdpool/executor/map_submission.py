@@ -180,5 +180,5 @@ class Submission:
             return future
         if terms is None or not terms.follows:
             way.check_open()
-        pool_submission.submit(way, future, policy, chunk, arguments, {}, wait=True)
+        pool_submission.submit(way, future, policy, (chunk, arguments, {}), wait=True)
         return future

@@ -105,7 +105,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
                 rebuild a task, runs the first submit of a pool there (see `rebuild_guard`).
         """
         future: Future[T] = Future()
-        pool_submission.submit(self._open_pool(), future, self._policy, fn, args, kwargs, wait=True)
+        pool_submission.submit(self._open_pool(), future, self._policy, (fn, args, kwargs), wait=True)
         return future
 
     def map(
@@ -334,7 +334,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         *,
         wait: bool,
     ) -> None:
-        pool_submission.submit(self._open_pool(), recipient, policy, fn, args, kwargs, wait=wait)
+        pool_submission.submit(self._open_pool(), recipient, policy, (fn, args, kwargs), wait=wait)
 
     def _sizes_chunks(self) -> bool:
         return self._policy.sizes_chunks and getattr(self.submit, "__func__", None) is _OWN_SUBMIT

@@ -6,7 +6,7 @@ Called by the threads that submit, without a lock. It is the first part of the h
 from __future__ import annotations
 
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pidfdpool.executor.unsendable import describe_pickling_error
 from pidfdpool.loop import held_arguments
@@ -15,31 +15,23 @@ from pidfdpool.loop.task import nameable, unwrapped
 from pidfdpool.serialization import picklers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from pidfdpool.loop.held_arguments import Call
     from pidfdpool.loop.pool import Pool
     from pidfdpool.loop.task import Recipient
     from pidfdpool.scheduler.policy import Policy
 
 
-def submit(
-    pool: Pool,
-    recipient: Recipient,
-    policy: Policy,
-    fn: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    *,
-    wait: bool,
-) -> None:
+def submit(pool: Pool, recipient: Recipient, policy: Policy, call: Call, *, wait: bool) -> None:
     """Pickle a call, and submit it. If it does not pickle, the recipient gets that error.
 
-    wait: for room, as `Pool.submit` has it.
+    call: the function, its arguments, and its keyword arguments. wait: for room, as `Pool.submit` has it.
 
     Raises:
         PoolBroken, QueueFull, RuntimeError: as `Pool.submit`.
     """
-    call = unwrapped(fn, args, kwargs) if type(fn) is Chunk else (fn, args, kwargs)
+    fn, args, kwargs = call
+    if type(fn) is Chunk:
+        call = unwrapped(fn, args, kwargs)
     try:
         buffers = pool.leases.pickled(call, pool.recipe.shared_main)
     except Exception as error:  # not BaseException: Ctrl-C does not concern the call
