@@ -61,10 +61,30 @@ WAYS = {
 }
 
 
+def die_at_last(path, number, last):
+    """Note the call and its attempt; in the first attempt of the last call, die when told to."""
+    attempt = pidfdpool.current_task().attempt
+    calls.append(path, f"{number} {attempt}")
+    if number == last and attempt == 1:
+        calls.wait_for(f"{path}.release")
+        os._exit(5)
+    return number
+
+
 def die_slowly_at(number, at):
     time.sleep(0.0002)
     if number == at:
         os._exit(5)
+    return number
+
+
+def fail_or_die_at_first(number, failing, dying):
+    """In its first attempt, fail where the number is a multiple of one of these, and die where it is of the other."""
+    if pidfdpool.current_task().attempt == 1:
+        if number % dying == 0:
+            os._exit(5)
+        if number % failing == 0:
+            raise LookupError("the first time")
     return number
 
 

@@ -8,16 +8,20 @@ of them for a chunk. How many that are depends on how long the calls take, as fa
 * Not measured: some calls are submitted, each as a chunk. The others are held until one of these has ended.
 * `LONG` seconds or longer: each call is a chunk, and is submitted at once. So no call waits for another, and a death
   costs the one call that ran.
-* Shorter: as many calls as take a few milliseconds, and at most an even share of the buffer, are a chunk. It is
-  submitted with fewer only if a worker would be idle, or if the consumer would wait for it. A death costs the results
-  of its chunk: the consumer gets those before the chunk, and then the error, which names the call.
+* Shorter: as many calls as take a few milliseconds, and at most an even share of the buffer, are a chunk. There are
+  two shares for each worker, so that one chunk waits there while another runs. There is one where the calls of a
+  share take less time than to wake a worker for them (`WAKING`). A chunk is submitted with fewer calls only if a
+  worker would be idle, or if the consumer would wait for it. Unless its results are published, a death costs those of
+  its chunk: the consumer gets those before the chunk, and then the error, which names the call.
 
 The consumer submits these chunks, in between two chunks of results. While it gives out the results of one, iterators
-of C do all the work. The futures of these chunks have no callbacks. So the consumer reads the channels itself when it
-waits (`loop.leader`), and the pool thread, which would hardly get the interpreter's lock, has nothing to do. Where
-more is held than the consumer may keep back, a callback of a chunk's future has the pool thread submit more.
+of C do all the work. Mostly the futures of these chunks have no callbacks. So the consumer reads the channels itself
+when it waits (`loop.leader`), and the pool thread, which would hardly get the interpreter's lock, has nothing to do.
+Where more is held than the consumer may keep back, a callback of a chunk's future has the pool thread submit more.
 
-Where an option is about each call (a timeout, retries), `mapping` has each call be a task of its own instead.
+Where an option is about each call (a timeout, retries), and where chunks take long enough for it to cost little
+(`PUBLISHED_FROM`), the worker publishes each result at once, so that a death costs one call. The pool thread submits
+what is left of such a chunk (`map_chunks`).
 
 What is held must not be forgotten. It is submitted before the executor or the interpreter shuts down (`submit_rest`).
 If nobody holds the executor any more, the pool's own thread has that done, and no further input is taken.
@@ -26,10 +30,8 @@ If nobody holds the executor any more, the pool's own thread has that done, and 
 from __future__ import annotations
 
 import concurrent.futures
-import queue
 import sys
 import time
-from collections import deque
 from functools import partial
 from itertools import chain, repeat, starmap
 from typing import TYPE_CHECKING, Any
@@ -37,13 +39,12 @@ from typing import TYPE_CHECKING, Any
 from pidfdpool.errors import InheritedFutureError
 from pidfdpool.executor import lifecycle, map_submission
 from pidfdpool.executor.bounded_inputs import Inputs
-from pidfdpool.executor.chunk_outcomes import unpack_results
 from pidfdpool.executor.chunk_sizes import CHUNKS_PER_WORKER, Pace
-from pidfdpool.executor.map_pieces import Piece, next_results
+from pidfdpool.executor.map_chunks import Chunks
+from pidfdpool.executor.map_entries import Entries
+from pidfdpool.executor.map_pieces import Kind, Piece, next_results
 from pidfdpool.executor.map_submission import Submission
 from pidfdpool.executor.map_turns import Turns
-from pidfdpool.loop import chunk_calls
-from pidfdpool.process import interruptible
 from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from pidfdpool.loop.pool import Pool
 
 LONG = 0.0001  # seconds of a call that is worth a task of its own: several times what a task costs
+WAKING = 0.0002  # seconds of a chunk: about what it costs to send it, and to wake the worker and the consumer
+PUBLISHED_FROM = 0.001  # seconds of a chunk: the pool thread, which is called back then, costs a twentieth of that
 AT_ONCE = 32  # chunks that are submitted in one turn, if nobody waits for what comes behind them
 QUICK = 0.0005  # seconds: as long as inputs are taken that quickly, more are taken between two looks at the workers
 
@@ -97,18 +100,12 @@ class BoundedMap:
         self._pool: Pool | None = None
         self._submitted = 0  # how many of the calls
         self._stopped = False  # no more calls are to be submitted
-        self._left = False  # nobody takes the results any more
         self._starting = True  # the constructor is at work
         self._closing = False  # soon nothing can be submitted any more
-        self._failure: BaseException | None = None  # what the consumer gets behind the last result
-        # Chunks by their futures: those whose time was not noted yet.
-        self._running: dict[concurrent.futures.Future[Any], Piece] = {}
         self._listens = True  # whether the end of the chunk that is submitted is to be told
-        # The results that are not taken yet: in the order of the calls, or as they come.
-        self._entries: deque[Entry] = deque()
-        self._completed: queue.SimpleQueue[Entry] | None = None if ordered else queue.SimpleQueue()
-        self._entered = 0  # how many chunks there were; changed in a turn only
-        self._claimed = 0  # how many of them the consumer has asked for; changed by the consumer only
+        self._has_taken = False  # the input that is due because the next result is asked for
+        self._entries = Entries(ordered=ordered)
+        self._chunks = Chunks(self._entries)
         try:
             if self._inputs.take(1):
                 self._start(submitter, function, buffersize)
@@ -119,13 +116,14 @@ class BoundedMap:
     def _start(self, submitter: Submitter, function: Callable[..., Any], buffersize: int) -> None:
         self._workers, self._pool = submitter._register_map(self)
         self._max_running = CHUNKS_PER_WORKER * self._workers  # while too little was measured
-        self._largest = max(1, buffersize // self._max_running)
+        self._share = buffersize // self._max_running  # the largest chunk, but where calls are very short
         self._pace = Pace(self._workers)
         shared = self._pool.recipe.shared_main
-        self._submission = Submission(function, submitter._policy, shared, starred=self._starred)
+        self._submission = Submission(function, submitter._policy, shared, starred=self._starred, lazy=True)
+        self._chunks.begin(self._submission, self._pace, self._pool)
         unsent = self._submission.pickle_function()
         if unsent is not None:
-            self._enter(unsent)
+            self._entries.add([unsent])
             self.stop_submitting(None)
             self._inputs.go_on = False
             return
@@ -138,8 +136,9 @@ class BoundedMap:
             batch = batch * 2 if time.monotonic() - began < QUICK else 1
             self._submit_held(consumer=False)
         self._starting = False
-        if self._stopped and self._failure is not None and not self._entered:
-            raise self._failure
+        failure = self._chunks.failure
+        if self._stopped and failure is not None and not self._entries.were_added:
+            raise failure
 
     # ---- inputs --------------------------------------------------------------------------------------------
 
@@ -179,12 +178,16 @@ class BoundedMap:
         self._closing = True
         self._permit.end()
         self._turns.wanted = True
+        if self._turns.is_interrupted:
+            self._chunks.let_go()  # this code may wait for the pool's end, and the turn cannot end before it
         return self._submit_held(consumer=False, wait=wait)
 
     def stop_submitting(self, failure: BaseException | None) -> None:
         """Submit no more calls. The consumer gets `failure` in the place of their results. Takes no lock."""
-        if self._held or self._inputs.go_on or not isinstance(failure, concurrent.futures.CancelledError):
-            self._failure = self._failure or failure  # otherwise there is nothing to cancel
+        chunks, cancels = self._chunks, isinstance(failure, concurrent.futures.CancelledError)
+        if self._held or self._inputs.go_on or not cancels:
+            chunks.failure = chunks.failure or failure  # otherwise there is nothing to cancel
+        chunks.is_cancelled = chunks.is_cancelled or cancels
         self._stopped = True
         self._permit.end()
         self._held.clear()
@@ -192,6 +195,7 @@ class BoundedMap:
     def forget_in_forked_child(self) -> None:
         """Stop, in a forked child: the parent goes on with this map."""
         self._turns.forget_in_forked_child()
+        self._chunks.forget_pool()
         self._inputs.go_on = False
         self.stop_submitting(
             InheritedFutureError("this map was under way when its process was forked: the parent goes on")
@@ -205,11 +209,17 @@ class BoundedMap:
         consumer: this is the consumer, who is about to ask for results. wait: for the turn.
         """
         submitter = self._find_submitter()  # held until the turn is over, so that no other thread's pool ends in it
-        return self._turns.take(partial(self._submit_due, submitter, consumer), self.stop_submitting, wait=wait)
+        return self._turns.take(partial(self._submit_due, submitter, consumer), self._turn_failed, wait=wait)
+
+    def _turn_failed(self, error: BaseException) -> None:
+        self.stop_submitting(error)
+        self._chunks.let_go_if_over()
 
     def _submit_due(self, submitter: Submitter | None, consumer: bool) -> None:
         """Submit what is due of what is held. It is the caller's turn."""
-        held, most = self._held, sys.maxsize if consumer or self._closing else AT_ONCE
+        held, most, chunks = self._held, sys.maxsize if consumer or self._closing else AT_ONCE, self._chunks
+        if chunks.ended:
+            chunks.settle_ended(self._chunk_ended)
         while held and most and not self._stopped:
             size, self._listens = self._next_size(consumer)
             if not size:
@@ -224,73 +234,71 @@ class BoundedMap:
             try:
                 way = submitter or self._pool  # the pool, if the executor was collected in the meantime
                 if way is not None:  # otherwise the consumer has left meanwhile
-                    for entry in self._submission.submit(way, first, calls):
+                    publishes = self._is_worth_publishing(size)
+                    listens = self._listens or not self._entries.is_ordered
+                    for entry in chunks.submit(
+                        way, first, calls, self._chunk_ended, publishes=publishes, listens=listens
+                    ):
                         self._enter(entry)
             except Exception as error:
                 self.stop_submitting(error)
                 if consumer and not isinstance(error, concurrent.futures.BrokenExecutor):
                     raise
-        if self._left:
-            self._cancel_submitted()
+        if chunks.is_left:
+            chunks.cancel()
+        chunks.let_go_if_over()
 
     def _next_size(self, consumer: bool) -> tuple[int, bool]:
         """Return the number of calls of the next chunk, 0 if it is not due, and whether its end is to be told."""
         pace, held, each = self._pace, len(self._held), self._pace.seconds
-        size = min(pace.next(None), self._largest)
+        largest = self._share
+        if each is not None and 2 * largest * each < WAKING:
+            largest *= 2  # a worker that waits for its next chunk costs less than to wake it twice as often
+        size = self._submission.at_most(min(pace.next(None), largest))
         more = held > size
         if self._closing:
             return size, False
         if each is None:
-            return (1 if self._count_running() < self._max_running else 0), True
+            return (1 if self._chunks.count_running() < self._max_running else 0), True
         if each >= LONG:
             return 1, more
-        grows = size < self._largest and pace.grows
-        if grows and self._count_running() >= self._max_running:
+        grows = size < largest and pace.grows
+        if grows and self._chunks.count_running() >= self._max_running:
             return 0, False
         listens = self._starting or (more and (grows or not consumer))
         if held >= size or not self._inputs.go_on:
             return size, listens
-        if self._completed is None:
-            waits = not self._entries or not _is_done(self._entries[0])
-        else:
-            waits = self._completed.empty()
-        if (waits or not consumer) and self._count_running() < self._workers:
+        waits = not self._entries.is_first_done
+        if (waits or not consumer) and self._chunks.count_running() < self._workers:
             return size, listens
         return 0, False
 
-    def _count_running(self) -> int:
-        return sum(not future.done() for future in list(self._running))
+    def _is_worth_publishing(self, size: int) -> bool:
+        """Return whether so many calls take so long that each result may be published at once."""
+        each = self._pace.seconds
+        return each is not None and size > 1 and self._pace.is_worth_publishing and size * each >= PUBLISHED_FROM
 
     def _enter(self, entry: Entry) -> None:
         """Have the consumer ask for a chunk. It is the caller's turn."""
-        if isinstance(entry, Piece):
+        if isinstance(entry, Piece) and entry.kind is not Kind.EACH:
             entry.calls = ()  # they live as long as the task, and not until the results are taken
-            self._running[entry.future] = entry
-        if self._completed is None:
-            self._entries.append(entry)
-        self._entered += 1  # not before: the consumer looks at it without a turn
-        if isinstance(entry, Piece):
-            if self._listens or self._completed is not None:
-                entry.future.add_done_callback(self._chunk_ended)
-        elif self._completed is not None:
-            self._completed.put(entry)
+        self._entries.add((entry,))
 
     def _chunk_ended(self, future: concurrent.futures.Future[Any]) -> None:
         """Note how long a chunk took, and submit more. Called in the pool thread, by the chunk's future."""
-        piece = self._running.get(future)
-        if piece is not None:  # otherwise the consumer has noted it meanwhile
+        chunks = self._chunks
+        piece = chunks.running.get(future)
+        if piece is None:
+            pass  # the consumer has noted it meanwhile
+        elif piece.kind is Kind.EACH:
+            chunks.ended.append(piece)
+        else:
             if not future.cancelled() and future.exception() is None:
-                self._note(piece)
-            if self._completed is not None:
-                self._completed.put(piece)
-        if self._held:
+                chunks.note(piece)
+            self._entries.complete(piece)
+        if self._held or chunks.ended:
             self._turns.wanted = True
             self._submit_held(consumer=False, wait=False)
-
-    def _note(self, piece: Piece) -> None:
-        """Note how long the calls of a chunk took, unless that was noted before."""
-        if self._running.pop(piece.future, None) is not None:
-            self._pace.note(piece.count, piece.future.result()[2], piece.size)
 
     # ---- results -------------------------------------------------------------------------------------------
 
@@ -334,19 +342,17 @@ class BoundedMap:
     def take(self, entry: Entry) -> Taken:
         """Return the results of what `next_entry` gave, and the error that ended them, if one did.
 
-        Its future is done, if it has one.
+        Its future is done, if it has one. What was left of it is what `next_entry` gives now.
 
         Raises:
             CancelledError: it was cancelled.
         """
-        if not isinstance(entry, Piece):
-            return entry.take()
-        error = entry.future.exception()  # raises if it was cancelled
-        if error is not None:
-            chunk_calls.describe(error)
-            return [], error
-        self._note(entry)
-        return unpack_results(entry.future.result())
+        if isinstance(entry, Piece) and entry.kind is not Kind.EACH and entry.future.exception() is None:
+            self._chunks.note(entry)
+        taken = self._chunks.take(entry, partial(self._submit_held, consumer=False))
+        if taken[0]:
+            self._has_taken = False  # for the next result; the input for the first of these was taken
+        return taken
 
     def next_entry(self, deadline: float | None = None) -> Entry | None:
         """Take the input that is due, and return the chunk whose results are the next. None: there are no more.
@@ -355,38 +361,29 @@ class BoundedMap:
             TimeoutError: the deadline, in time.monotonic()'s seconds, has passed.
             BaseException: whatever has prevented further calls from being submitted, or inputs from being taken.
         """
-        if self._inputs.go_on:
+        if self._inputs.go_on and not self._has_taken:
             self._take_one()
-        if self._held or self._claimed == self._entered:
+            self._has_taken = True
+        entries, chunks = self._entries, self._chunks
+        if self._held or entries.are_claimed:
             # Also waits until a thread that submits has entered what it has submitted.
             self._submit_held(consumer=True)
-        if self._claimed == self._entered:
-            failure = self._failure or self._inputs.failure
-            self._failure = self._inputs.failure = None
+        if entries.are_claimed:
+            failure = chunks.failure or self._inputs.failure
+            chunks.failure = self._inputs.failure = None
             try:
                 if failure is not None:
                     raise failure
             finally:
                 del failure  # its traceback holds this frame
             return None
-        self._claimed += 1
-        if self._completed is None:
-            return self._entries.popleft()
-        try:
-            return interruptible.get(self._completed, None if deadline is None else deadline - time.monotonic())
-        except queue.Empty:
-            raise TimeoutError from None
+        return entries.claim(deadline)
 
     def cancel(self) -> None:
         """Submit and run no more calls. Any thread, at any point: the garbage collector may close the iterator."""
         self.stop_submitting(None)
-        self._left, self._pool = True, None  # an exception's traceback may hold this map for long
-        self._cancel_submitted()
-
-    def _cancel_submitted(self) -> None:
-        for future in list(self._running):
-            future.cancel()
-
-
-def _is_done(entry: Entry) -> bool:
-    return entry.future is None or entry.future.done()
+        self._pool = None  # an exception's traceback may hold this map for long
+        self._chunks.is_left = True
+        self._chunks.cancel()
+        self._turns.wanted = True
+        self._submit_held(consumer=False, wait=False)  # which lets the pool go, if there is nothing left to wait for

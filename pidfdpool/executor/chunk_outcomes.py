@@ -7,7 +7,7 @@ Results are rebuilt when they are taken, not before. See `worker.chunk_publishin
 from __future__ import annotations
 
 import _pickle as pickle
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.errors import PayloadError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pidfdpool.worker import chunk_publishing
 
 _NONE: Sequence[int] = ()
+_FAILED = FailedCall.__name__.encode()  # in the pickle of what a call has raised
 
 
 class ChunkOutcome:
@@ -33,7 +34,7 @@ class ChunkOutcome:
         made: how many calls have an outcome. The others have not begun.
         lost_at: which of them has none, because its worker has died, or was killed; None: each has one.
         lost: the error of that one. Of all from that one on, if it is not known what became of them.
-        raised: which calls have raised an exception.
+        raised: which calls have raised an exception; if the worker has died, which may have.
         seconds: how long all of them took; None: it is not known.
         early: the worker itself has ended the chunk early.
     """
@@ -123,10 +124,12 @@ def of_future(future: Future[Any], calls: int) -> ChunkOutcome:
     published = chunk.published if type(chunk) is Chunk else None
     if published is None:
         return ChunkOutcome(_NONE, b"", lost=error, made=calls)
-    done = len(published.ends)
+    ends, data = published.ends, published.data
+    done = len(ends)
+    raised = [at for at, (begin, end) in enumerate(pairwise(chain((0,), ends))) if _FAILED in data[begin:end]]
     # It died between two calls, or when all were made: that costs no call anything.
     between = done == published.begun and (done or calls > 1)
-    return ChunkOutcome(published.ends, published.data, lost=None if between else error)
+    return ChunkOutcome(ends, data, raised=raised, lost=None if between else error)
 
 
 def unpack_results(outcome: tuple[Any, list[Buffer] | None, float]) -> tuple[list[Any], BaseException | None]:

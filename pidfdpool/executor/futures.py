@@ -92,8 +92,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             """The condition that the base class uses."""
             made = self._own_condition
             if made is None:
-                # Atomic, so that all threads get the same.
-                made = self.__dict__.setdefault("_own_condition", interruptible.Condition())
+                made = self.__dict__.setdefault("_own_condition", interruptible.Condition())  # atomic
             if made is _NO_WAITERS:
                 if self._state == _CANCELLED:
                     self._state = _NOTIFIED  # so does the thread that cancels, which this one may have interrupted
@@ -194,10 +193,9 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             return False
         if self._cancel_waiting(pool):
             return True
-        if pool is None:
-            return False
-        pool.kill_task(self._number)
-        return True
+        if pool is not None:
+            pool.kill_task(self._number)
+        return pool is not None
 
     def _cancel_waiting(self, pool: Pool | None) -> bool:
         """Cancel a pending task. The pool is asked, because it alone knows whether the task has begun."""
@@ -335,9 +333,12 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         """Cancel, and notify waiting threads: the task will not run. It may be called again, as `_resolve`."""
         self._pool = None
         try:
-            if self._mark_cancelled():
+            if self._state in (_PENDING, _CANCELLED):  # as in `_mark_cancelled`
+                self._state = _CANCELLED
                 if self.__dict__.setdefault("_own_condition", _NO_WAITERS) is _NO_WAITERS:
                     self._state = _NOTIFIED
+                    if self._leader is None and not self._had_callbacks:
+                        return  # there is nobody to notify
                 else:
                     self.set_running_or_notify_cancel()
             if self._state == _NOTIFIED:

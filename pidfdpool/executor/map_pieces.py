@@ -64,10 +64,24 @@ class Given:
 class Piece:
     """A chunk that was submitted. Settled once, with the map's lock; taken by the consumer."""
 
-    __slots__ = ("_outcome", "calls", "count", "first", "followers", "future", "kind", "settled", "size", "taken")
+    __slots__ = (
+        "_outcome", "_since", "calls", "count", "first", "followers", "future", "kind", "settled", "size", "taken",
+    )  # fmt: skip
 
-    def __init__(self, kind: Kind, future: Future[Any], first: int, calls: Sequence[Any], size: int) -> None:
-        """first: the index in the map of the first call. size: the bytes of the arguments."""
+    def __init__(
+        self,
+        kind: Kind,
+        future: Future[Any],
+        first: int,
+        calls: Sequence[Any],
+        size: int,
+        since: float | None = None,
+    ) -> None:
+        """Note what was submitted.
+
+        first: the index in the map of the first call. size: the bytes of the arguments. since: from when on the
+        deadline of its calls counts, as time.monotonic() tells it.
+        """
         self.kind: Kind = kind
         self.future: Future[Any] = future
         self.first: int = first
@@ -78,6 +92,12 @@ class Piece:
         self.followers: list[Entry] = []  # what comes behind it, and was a part of it
         self.taken: list[tuple[int, int]] = []  # the results of which calls it gives, once it is settled
         self._outcome: ChunkOutcome | None = None
+        self._since = since
+
+    @property
+    def rest(self) -> Terms:
+        """The terms of calls that are submitted again, because they never began."""
+        return Terms(self._since, follows=True)
 
     @property
     def outcome(self) -> ChunkOutcome:

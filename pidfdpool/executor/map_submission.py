@@ -10,13 +10,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import records
+from pidfdpool.executor import pool_submission
 from pidfdpool.executor.futures import Future
 from pidfdpool.executor.map_pieces import Kind, Piece, UnsentCall
 from pidfdpool.executor.unsendable import describe_pickling_error
-from pidfdpool.loop import held_arguments
 from pidfdpool.loop.chunk_calls import Chunk, Terms
 from pidfdpool.loop.pool import Pool
-from pidfdpool.loop.task import unwrapped
 from pidfdpool.process import describe
 from pidfdpool.serialization import kept_definitions, payload
 from pidfdpool.serialization.out_of_band import OutOfBandPickle
@@ -64,16 +63,27 @@ class Submission:
 
     Attributes:
         policy: the rules.
-        rest: the terms of calls that are submitted again, because they never began.
+        counts_calls: one of them is about each call.
     """
 
     def __init__(
-        self, function: Callable[..., Any], policy: Policy, shared: payload.SharedMain | None, *, starred: bool
+        self,
+        function: Callable[..., Any],
+        policy: Policy,
+        shared: payload.SharedMain | None,
+        *,
+        starred: bool,
+        lazy: bool = False,
     ) -> None:
         """Note what there is.
 
-        shared: what host and workers share. starred: each call is a tuple of arguments; otherwise it is the one
-        argument.
+        Args:
+            function: what is called.
+            policy: the rules.
+            shared: what host and workers share.
+            starred: each call is a tuple of arguments; otherwise it is the one argument.
+            lazy: the map takes its inputs while it is under way. So the deadline of a call counts from when it is
+                submitted, and not from now on. And a single call to which a rule applies is a task like any other.
         """
         self._function = function
         self._name = describe.name_of(function)
@@ -82,14 +92,12 @@ class Submission:
         self._pickled_function: Buffer = b""
         self._definitions: list[Any] = []  # definitions of the script that its calls may use
         self.policy: Policy = policy
-        self._counts_calls = policy.counts_calls
+        self.counts_calls: bool = policy.counts_calls
         self._most = min(MAX_CALLS, policy.max_tasks_per_child or MAX_CALLS)  # calls, if they count
         # A chunk as a whole is never tried again.
         self._chunk_policy = records.replace(policy, retries=0) if policy.retries else policy
-        since = time.monotonic()
-        self._until = None if policy.deadline is None else since + policy.deadline
-        self._terms = Terms(since)
-        self.rest: Terms = Terms(since, follows=True)
+        self._lazy = lazy
+        self._terms = Terms(time.monotonic())
 
     def pickle_function(self) -> UnsentCall | None:
         """Pickle the function, once for all calls. Return what takes the place of the calls if it does not pickle."""
@@ -105,7 +113,7 @@ class Submission:
 
     def at_most(self, calls: int) -> int:
         """Return how many of so many calls may share a chunk."""
-        return min(calls, self._most) if self._counts_calls else calls
+        return min(calls, self._most) if self.counts_calls else calls
 
     def submit(
         self,
@@ -141,38 +149,36 @@ class Submission:
             for index in range(len(calls)):
                 yield from self.submit(way, first + index, calls[index : index + 1], terms, publishes=publishes)
             return
-        if terms is not None and terms.attempts:
+        is_single = self._lazy and self.counts_calls and len(calls) == 1
+        if terms.attempts if terms is not None else is_single:
             kind = Kind.ALONE
-        elif self._counts_calls or terms is not None or (publishes and len(calls) <= MAX_CALLS):
-            kind, terms = Kind.EACH, terms or self._terms
+        elif self.counts_calls or terms is not None or (publishes and len(calls) <= MAX_CALLS):
+            kind, terms = Kind.EACH, terms or (Terms(time.monotonic()) if self._lazy else self._terms)
         else:
             kind = Kind.TOGETHER
         of_script = payload.needs_script([self._pickled_function]) or payload.needs_script([buffers[0].raw()])
         chunk = Chunk(_MAKE[kind], self._name, first, calls, starred=self._starred, of_script=of_script, terms=terms)
         future = self._submit(way, kind, chunk, buffers, len(calls))
-        yield Piece(kind, future, first, calls, sum(buffer.raw().nbytes for buffer in buffers))
+        since = None if terms is None else terms.since
+        yield Piece(kind, future, first, calls, sum(buffer.raw().nbytes for buffer in buffers), since)
 
     def _submit(
         self, way: Submitter | Pool, kind: Kind, chunk: Chunk, buffers: Any, count: int
     ) -> concurrent.futures.Future[Any]:
-        policy = self.policy
+        policy, terms = self.policy, chunk.terms
         arguments: tuple[Any, ...] = self._pickled_function, buffers, self._starred
         if kind is Kind.EACH:
             policy = self._chunk_policy
-            arguments = self._pickled_function, buffers, count, self._starred, policy.timeout, self._until
-        if isinstance(way, Pool):
-            return self._submit_to_pool(way, chunk, arguments, policy)
-        if kind is Kind.TOGETHER:
+            since = None if terms is None else terms.since
+            until = None if policy.deadline is None or since is None else since + policy.deadline
+            arguments = self._pickled_function, buffers, count, self._starred, policy.timeout, until
+        if kind is Kind.TOGETHER and not isinstance(way, Pool):
             return way.submit(chunk, *arguments)
         future: Future[Any] = Future()
-        way._submit_for(future, policy, chunk, arguments, {}, wait=True)
-        return future
-
-    def _submit_to_pool(self, pool: Pool, chunk: Chunk, arguments: tuple[Any, ...], policy: Policy) -> Future[Any]:
-        if chunk.terms is None or not chunk.terms.follows:
-            pool.check_open()
-        call = unwrapped(chunk, arguments, {})
-        future: Future[Any] = Future()
-        pickled = pool.leases.pickled(call, self._shared)
-        pool.submit(future, pickled, chunk, policy, held_arguments.held(call, pickled), wait=True)
+        if not isinstance(way, Pool):
+            way._submit_for(future, policy, chunk, arguments, {}, wait=True)
+            return future
+        if terms is None or not terms.follows:
+            way.check_open()
+        pool_submission.submit(way, future, policy, (chunk, arguments, {}), wait=True)
         return future

@@ -141,15 +141,12 @@ def check_arguments(
 def is_adaptive(submitter: Submitter, chunksize: int | None, buffersize: int | None) -> bool:
     """Return whether the pool sizes the chunks.
 
-    Not if there is a chunksize or a limit of pending tasks. With a buffersize also not if a rule is about each call,
-    or if the buffer is so small that an even share of it is a single call.
+    Not if there is a chunksize or a limit of pending tasks. With a buffersize also not if the buffer is so small that
+    an even share of it is a single call.
     """
     if chunksize is not None or not submitter._sizes_chunks():
         return False
-    policy = submitter._policy
-    return buffersize is None or (
-        not policy.counts_calls and buffersize >= 2 * CHUNKS_PER_WORKER * policy.max_workers
-    )
+    return buffersize is None or buffersize >= 2 * CHUNKS_PER_WORKER * submitter._policy.max_workers
 
 
 def in_chunks_of_the_pool(

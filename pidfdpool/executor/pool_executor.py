@@ -17,24 +17,20 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import process
 from functools import partial
 from multiprocessing.context import BaseContext
-from types import FunctionType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack
 
 import pidfdpool
 from pidfdpool import checks
 from pidfdpool.deaths import Death
-from pidfdpool.executor import arguments, lifecycle
+from pidfdpool.executor import arguments, lifecycle, pool_submission
 from pidfdpool.executor.futures import Future
 from pidfdpool.executor.open_maps import OpenMaps
-from pidfdpool.executor.unsendable import describe_pickling_error
-from pidfdpool.loop import death_reports, held_arguments, snapshots
-from pidfdpool.loop.chunk_calls import Chunk
+from pidfdpool.loop import death_reports, snapshots
 from pidfdpool.loop.pool import Pool
 from pidfdpool.loop.snapshots import Stats, WorkerInfo
-from pidfdpool.loop.task import nameable, unwrapped
 from pidfdpool.scheduler.policy import Policy, PoolOptions, TaskOptions, check_names
 from pidfdpool.scheduler.states import Phase, State
-from pidfdpool.serialization import picklers
 from pidfdpool.template.recipe import Recipe
 from pidfdpool.worker import rebuild_guard
 
@@ -107,7 +103,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
                 rebuild a task, runs the first submit of a pool there (see `rebuild_guard`).
         """
         future: Future[T] = Future()
-        self._submit_for(future, self._policy, fn, args, kwargs, wait=True)
+        pool_submission.submit(self._open_pool(), future, self._policy, (fn, args, kwargs), wait=True)
         return future
 
     def map(
@@ -125,7 +121,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
             iterables: read now; with a buffersize, as results are taken: then what one raises comes in its turn.
             timeout: seconds from now until the iterator raises TimeoutError. Default: never.
             chunksize: calls per task. None: the pool decides, by the times that it measures, and options (a timeout,
-                say) apply to each call; with such an option and a buffersize, or with max_pending, it is 1.
+                say) apply to each call; with max_pending it is 1.
             buffersize: calls (or chunks, with a chunksize) to take ahead of the next result. Default: all.
 
         Raises:
@@ -336,16 +332,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         *,
         wait: bool,
     ) -> None:
-        pool, call = self._open_pool(), unwrapped(fn, args, kwargs) if type(fn) is Chunk else (fn, args, kwargs)
-        try:
-            buffers = pool.leases.pickled(call, pool.recipe.shared_main)
-        except Exception as error:  # not BaseException: Ctrl-C does not concern the call
-            recipient._begin()
-            recipient._resolve(None, describe_pickling_error(error, fn, args, kwargs, pool.recipe.shared_main))
-            return
-        plain = type(fn) is FunctionType and not (args or kwargs or picklers.shared_resources)
-        held = None if plain else held_arguments.held(call, buffers)
-        pool.submit(recipient, buffers, fn if plain else nameable(fn), policy, held, wait=wait)
+        pool_submission.submit(self._open_pool(), recipient, policy, (fn, args, kwargs), wait=wait)
 
     def _sizes_chunks(self) -> bool:
         return self._policy.sizes_chunks and getattr(self.submit, "__func__", None) is _OWN_SUBMIT

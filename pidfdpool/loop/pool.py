@@ -14,7 +14,7 @@ from pidfdpool.loop import teardown
 from pidfdpool.loop.backpressure import Waiter
 from pidfdpool.loop.decisions import Decisions
 from pidfdpool.loop.event_loop import EventLoop
-from pidfdpool.loop.resolutions import Delivery, set_aside
+from pidfdpool.loop.resolutions import Delivery, deliver, set_aside
 from pidfdpool.loop.task import Task
 from pidfdpool.loop.template_events import TemplateEvents
 from pidfdpool.loop.template_starter import TemplateStarter, check_startable
@@ -154,10 +154,9 @@ class Pool:
     def cancel(self, number: int, future: Recipient) -> bool:
         """Cancel a task that no worker has begun; return whether it is cancelled. The recipient is resolved then."""
         core = self.core
-        reentered = core.is_reentered
-        later = reentered or core.defers
-        if not later and (resolutions := self._cancel_quickly(number, future)):
-            core.outbox.run(resolutions)
+        reentered = core.lock._is_owned()  # as `is_reentered`
+        later = reentered or (interruptible.handlers_may_raise() and core.defers)  # as in `_accept_quickly`
+        if not later and self._cancel_quickly(number, future):
             return True
         with core.lock:
             if number in core.admission.waiting:
@@ -177,24 +176,33 @@ class Pool:
         core.outbox.run(resolutions)
         return cancelled
 
-    def _cancel_quickly(self, number: int, future: Recipient) -> list[Resolution]:
-        """Cancel a task by the machine's short way, and return what resolves it; nothing: that way is not open."""
-        core, machine = self.core, self.machine
+    def _cancel_quickly(self, number: int, future: Recipient) -> bool:
+        """Cancel a task by the machine's short way, and resolve its future. False: that way is not open."""
+        core, outbox = self.core, self.core.outbox
+        undelivered = core.undelivered
         try:
             with core.lock:
-                if number not in machine.queue.priority_of or not future._mark_cancelled():
-                    return []
-                if not machine.cancel(number):
-                    return []  # it is the last one that waits; that it is marked already does no harm
+                if number not in self.machine.queue.priority_of or not future._mark_cancelled():
+                    return False
+                if not self.machine.cancel(number):
+                    return False  # it is the last one that waits; that it is marked already does no harm
                 core.resolver.cancelled += 1
-                task, undelivered = core.tasks[number], core.undelivered
+                task = core.tasks[number]
                 set_aside(undelivered, task, None)
                 del core.tasks[number]
-                resolution = Delivery(undelivered, task)
-                return [resolution, *core.admission.fill()] if core.admission.waiting else [resolution]
+                following = core.admission.fill() if core.admission.waiting else None
         except BaseException as error:
             core.fail(error)  # as in `decide_guarded`
             raise
+        if following is not None or outbox.leader is not None:
+            outbox.run([Delivery(undelivered, task), *(following or ())])
+            return True
+        try:
+            deliver(undelivered, task)
+        except BaseException:
+            outbox.leave([Delivery(undelivered, task)])
+            raise
+        return True
 
     def kill_task(self, number: int) -> None:
         """End a task at once, by killing its worker if it has one."""

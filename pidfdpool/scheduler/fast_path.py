@@ -101,7 +101,11 @@ class FastPath:
         if task.start_by is not None or task.attempt:
             self._tasks.forget(number)
         else:
-            queue.remove(number)
+            priority = waiting.pop(number)
+            line = queue.lines[priority]
+            del line[number]
+            if not line:
+                queue.close(priority)
             del state.tasks[number]
         return True
 

@@ -17,7 +17,8 @@ class TaskQueue:
     longer the more priorities there are.)
 
     Attributes:
-        lines: priority -> its tasks, in order. Only a line that exists may be added to from outside.
+        lines: priority -> its tasks, in order. From outside, only a line that exists may be added to, and one from
+            which the last task was taken is to be closed.
         priority_of: task -> priority. To be read where the length is needed for each task: `len` of a dict takes
             less time than `__len__` of this class.
     """
@@ -49,7 +50,7 @@ class TaskQueue:
         task, _ = line.popitem(last=False)
         del self.priority_of[task]
         if not line:
-            self._close(priority)
+            self.close(priority)
         return task
 
     def remove(self, task: int) -> None:
@@ -58,9 +59,10 @@ class TaskQueue:
         line = self.lines[priority]
         del line[task]
         if not line:
-            self._close(priority)
+            self.close(priority)
 
-    def _close(self, priority: int) -> None:
+    def close(self, priority: int) -> None:
+        """Forget the line of a priority, which is empty."""
         del self.lines[priority]
         self._priorities.remove(priority)
 

@@ -118,15 +118,20 @@ def call_published(
     return *ledger.results(made), last, tuple(failed), took
 
 
-def call_alone(function: Buffer, calls: Sequence[Buffer], starred: bool) -> Any:
-    """Make the only call of a chunk, and return or raise what it does: for an attempt of its own.
+def call_alone(function: Buffer, calls: Sequence[Buffer], starred: bool) -> tuple[Any, float]:
+    """Make the only call of a chunk, which is a task like any other; return its result, and the seconds that it took.
 
     function, calls, starred: as for `chunk.call_all`.
+
+    Raises:
+        BaseException: what the call raises.
     """
     with rebuild_guard.during(rebuild_guard.CALL):
         function_ = payload.loads([function])
         calls_, starred = chunk.load_calls(calls, starred)
-    return function_(*calls_[0]) if starred else function_(calls_[0])
+    began = monotonic_ns()
+    result = function_(*calls_[0]) if starred else function_(calls_[0])
+    return result, (monotonic_ns() - began) / 1e9
 
 
 def _begin(task: int, count: int) -> Ledger:

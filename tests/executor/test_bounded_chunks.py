@@ -111,6 +111,16 @@ def test_in_the_long_run_the_consumer_submits_full_chunks_and_nobody_is_called_b
     assert played.calls() == list(range(len(played.calls())))
 
 
+@pytest.mark.parametrize(("seconds", "size"), [(1e-7, 500), (3e-7, 500), (5e-7, 250), (2e-6, 250)])
+def test_each_worker_has_one_chunk_where_to_wake_it_takes_longer_than_the_chunk_and_two_elsewhere(seconds, size):
+    played, inputs, _, results = begin(1000)
+    run_in(played, results, seconds, 5000)
+    before = len(played.sent)
+    run_in(played, results, seconds, 5000)
+    assert set(played.sizes(before)) == {size}
+    assert inputs.taken == 11_000
+
+
 def test_the_futures_of_full_chunks_have_no_callbacks():
     played, _, _, results = begin(1000)
     run_in(played, results, TINY, 5000)
@@ -125,12 +135,12 @@ def test_a_chunk_is_short_only_if_a_worker_is_idle_and_the_consumer_would_wait()
     played, _, bounded, _ = begin(16)
     played.answer(TINY)
     assert played.calls() == list(range(16))
-    # In the place of the consumer: three inputs are taken, which is less than a chunk of four.
+    # In the place of the consumer: three inputs are taken, which is less than a chunk of eight.
     for _ in range(3):
         bounded.step()
     bounded._submit_held(consumer=True)
     assert played.calls() == list(range(16)), "there are results for the consumer"
-    bounded._entries.clear()
+    bounded._entries.in_order.clear()
     bounded._submit_held(consumer=True)
     assert played.calls() == list(range(19))
     assert played.sizes()[-1] == 3
@@ -141,11 +151,10 @@ def test_a_chunk_is_short_only_if_a_worker_is_idle_and_the_consumer_would_wait()
     bounded.step()
     bounded._submit_held(consumer=True)
     assert played.sizes()[-1] == 2, "both workers have something to do"
-    bounded.step()
-    bounded.step()
-    bounded.step()
+    for _ in range(7):
+        bounded.step()
     bounded._submit_held(consumer=True)
-    assert played.sizes()[-1] == 4
+    assert played.sizes()[-1] == 8
 
 
 def test_when_tiny_calls_become_long_what_is_held_is_submitted_at_once():

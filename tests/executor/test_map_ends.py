@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError
 import pytest
 
 from pidfdpool import PidfdPoolExecutor, WorkerCrashed
-from pidfdpool.executor.adaptive_map import AdaptiveMap
+from pidfdpool.executor.map_entries import Entries
 from pidfdpool.executor.map_pieces import UnsentCall
 from tests import calls
 from tests.conditions import eventually
@@ -75,17 +75,17 @@ def test_a_shutdown_that_cancels_does_not_concern_a_map_that_has_finished(kind, 
 
 
 def test_a_chunk_that_is_claimed_while_others_are_entered_is_not_claimed_twice():
-    found = AdaptiveMap(None, abs, ([],), ordered=True)
+    found = Entries(ordered=True)
     first, second = UnsentCall(ValueError("first")), UnsentCall(ValueError("second"))
     claimed = []
 
     class Entered(list):
         def __len__(self):  # called in the middle, where another thread may run
-            claimed.append(found.next_entry())
+            claimed.append(found.claim(None))
             return super().__len__()
 
-    found._add_entries([first])
-    found._add_entries(Entered([second]))
-    claimed.append(found.next_entry())
+    found.add([first])
+    found.add(Entered([second]))
+    claimed.append(found.claim(None))
     assert claimed == [first, second]
-    assert found.next_entry() is None
+    assert found.are_claimed
