@@ -49,14 +49,14 @@ def babble(data: bytes, seconds: float = 0.0) -> None:
 
 
 def with_cookie(kind: int, *, buffers=(), lengths=None, slot=0, value=0) -> None:
-    """Write a frame as the worker's own loop does, by its own channel. lengths: what it claims of its buffers."""
+    """Write a frame as the worker's own loop does, by its own pipe. lengths: what it claims of its buffers."""
     from pidfdpool.transport import framing
 
-    channel = _worker()._channel
+    answers = _worker()._answers
     pieces = framing.encode(kind, slot, 0, value, buffers)
     if lengths is not None:
         pieces = [frame(kind, lengths, slot=slot, value=value), *buffers]
-    channel.send(pieces)
+    answers.send(pieces)
     time.sleep(30)
 
 

@@ -12,8 +12,9 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from pidfdpool.loop import answers
 from pidfdpool.loop.links import WorkerLink
-from pidfdpool.process import safe_logging
+from pidfdpool.process import native, safe_logging
 from pidfdpool.scheduler import actions as do
 from pidfdpool.scheduler import events as ev
 from pidfdpool.transport import channel as channels
@@ -39,8 +40,10 @@ SMALL = 1 << 16  # bytes that are sooner copied together than gathered
 class Dispatcher:
     """The processes of a pool. The caller of every method holds the pool's lock."""
 
-    # Called when a worker's channel is ready, with its link and the mask of events; set before anything is started.
+    # Called when a worker's channel, or the pipe of its answers, is ready, with its link and the mask of events; set
+    # before anything is started.
     on_channel: Callable[[WorkerLink, int], None]
+    on_answers: Callable[[WorkerLink, int], None]
 
     def __init__(
         self,
@@ -167,15 +170,20 @@ class Dispatcher:
             ours, theirs = channels.pair()
         except OSError as error:
             return ev.SpawnFailed(action.slot, action.generation, f"socketpair: {error}")
+        pipe = -1
         try:
+            pipe = answers.attach(ours)
             our_tokens, its_tokens = tokens.pair()
         except OSError as error:
             ours.close()
             theirs.close()
-            return ev.SpawnFailed(action.slot, action.generation, f"eventfd: {error}")
-        link = WorkerLink(action.slot, action.generation, ours, our_tokens, self._poller)
+            if pipe >= 0:
+                native.close(pipe)
+            return ev.SpawnFailed(action.slot, action.generation, f"{'eventfd' if pipe >= 0 else 'pipe'}: {error}")
+        link = WorkerLink(action.slot, action.generation, ours, pipe, our_tokens, self._poller)
         self.workers[action.slot] = link
         link.watch_channel(partial(self.on_channel, link))
+        link.watch_pipe(partial(self.on_answers, link))
         self.template.request(framing.encode(framing.TOKENS, action.slot, action.generation), its_tokens)
         request = framing.encode(framing.SPAWN, action.slot, action.generation, link.cookie)
         self.template.request(request, theirs.detach())

@@ -57,7 +57,7 @@ class Pool:
         self.leadership: Leadership = core.leadership
         core.admission.owner = self
         workers = WorkerEvents(core)
-        core.dispatcher.on_channel = workers.on_channel
+        core.dispatcher.on_channel, core.dispatcher.on_answers = workers.on_channel, workers.on_answers
         template = TemplateEvents(core, workers)
         self.starter: TemplateStarter = TemplateStarter(core, template)
         self._loop = EventLoop(core, workers, template, self.starter)

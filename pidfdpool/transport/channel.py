@@ -50,6 +50,21 @@ def pair() -> tuple[Socket, Socket]:
     return moved[0], moved[1]
 
 
+def hand_over(end: Socket, descriptor: int) -> None:
+    """Put a descriptor into a new channel, for `take_over` at its other end, before anything else is sent.
+
+    Raises:
+        OSError: too many descriptors are on their way.
+    """
+    end.sendmsg((b"\0",), [_scm_rights(descriptor)], _DONTWAIT)
+
+
+def take_over(end: Socket) -> int | None:
+    """Return the descriptor that was put into a new channel by `hand_over`; None: no number was left for it."""
+    _, ancillary, _, _ = end.recvmsg(1, _FD_SPACE, _CLOEXEC)
+    return native.above_stdio(_FD.unpack(ancillary[0][2])[0]) if ancillary else None
+
+
 def new_cookie() -> int:
     """Return a random number for `framing.cookie_bytes`; never 0, which means that there is no cookie."""
     return int.from_bytes(os.urandom(4)) or 1
@@ -77,7 +92,6 @@ class Channel:
         self._sock = sock
         self._decoder = framing.Decoder(grammar, receive_cookie)
         self._cookie = send_cookie
-        self._pack = Struct(f"<{len(send_cookie)}s{framing.OF_ONE.format[1:]}").pack
         self._accepts_descriptors = descriptors
         self._wait_all = _socket.MSG_WAITALL if waits else 0
         self._descriptors: deque[int | None] = deque()
@@ -233,14 +247,6 @@ class Channel:
             else:
                 self._sock.sendall(memoryview(piece)[sent:], _socket.MSG_NOSIGNAL)
                 sent = 0
-
-    def send_answer(self, kind: int, slot: int, generation: int, value: int, data: Buffer) -> None:
-        """Do as `send`, for a frame with one buffer. It packs once, where `encode` and `send` take three steps."""
-        if len(data) > _MAX_JOINED:
-            self.send(framing.encode(kind, slot, generation, value, [data]))
-            return
-        head = self._pack(self._cookie, kind, 1, slot, generation, value, len(data))
-        self._sock.sendall(head + data, _socket.MSG_NOSIGNAL)
 
     def shut_down(self) -> None:
         """Shut the connection down without closing the descriptor: both ends read an end of file."""

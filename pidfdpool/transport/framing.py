@@ -76,6 +76,7 @@ UNHEALTHY = 14  # buffers: the reason as UTF-8 text; the worker wants to be repl
 CALL_NOT_RECEIVED = 16  # value: the task's id; its segment did not reach the worker, which waits for the call itself
 OUTDATED = 17  # the next task needs the script, which this worker does not have: it begins no more tasks, and exits;
 # value 1: it noticed this when it rebuilt the task, and the template may not know it yet
+ON_CHANNEL = 18  # only in the pipe of a worker's answers: the next frame is the next one on its channel
 
 # host -> template
 BOOT = 20  # buffers: what the template must know, see `worker.boot`
@@ -99,7 +100,7 @@ STDERR = 38  # with a descriptor: the read end of the worker's standard error, i
 
 USAGE = struct.Struct("<qd")
 
-_KINDS = frozenset({TASK, EXIT, *range(3, 6), *range(10, 18), *range(20, 27), *range(30, 39)})
+_KINDS = frozenset({TASK, EXIT, *range(3, 6), *range(10, 19), *range(20, 27), *range(30, 39)})
 
 MAX_LENGTH = 1 << 46  # bytes; no process has room for a longer buffer
 _IS_BYTES = 1 << 63  # in a length, see above
@@ -271,11 +272,7 @@ class Decoder:
         return None if body is None else body[self._filled :]
 
     def buffer_updated(self, count: int) -> list[Frame]:
-        """Take the `count` bytes that were received into `get_buffer()`; return the frames that are now complete.
-
-        Raises:
-            ProtocolError: as `feed_data`.
-        """
+        """Take `count` bytes that were received into `get_buffer()`; return and raise as `feed_data`."""
         self._filled += count
         if self._filled < self._length:
             return []
@@ -288,6 +285,8 @@ class Decoder:
 
     def feed_data(self, data: bytes) -> list[Frame]:
         """Take the next bytes of the stream; return the frames that are now complete.
+
+        What is behind a frame ON_CHANNEL waits for the next call.
 
         Raises:
             ProtocolError: the bytes are not a frame; the stream cannot be used any more. If frames were complete
@@ -323,13 +322,12 @@ class Decoder:
             if frame is None:
                 return frames
             frames.append(frame)
+            if frame.kind == ON_CHANNEL:
+                self._unparsed = data[position:]
+                return frames
 
     def _next_frame(self, data: bytes, position: int) -> tuple[Frame | None, int]:
-        """Return the frame that begins here, or that was begun before, and its end. None: it is not complete yet.
-
-        Raises:
-            ProtocolError: as `feed_data`.
-        """
+        """Return the frame that begins here, or that was begun before, and its end. None: it is not complete yet."""
         if self._frame is None:
             body = self._parse_header(data, position)
             if not body:

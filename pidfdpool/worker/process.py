@@ -1,8 +1,8 @@
 """The main program and the loop of a worker: it reads a task, runs it, and writes the answer.
 
-Called by `template.worker_fork` in the new process, right after the fork. It has one thread, blocking I/O, and one
-channel to the host. A worker runs one task at a time, so its death can fail one task at most. It exits when the host
-sends EXIT or closes the channel, or when the template dies.
+Called by `template.worker_fork` in the new process, right after the fork. It has one thread and blocking I/O. Tasks
+come through its channel, and it answers through a pipe (`answers`). A worker runs one task at a time, so its death can
+fail one task at most. It exits when the host sends EXIT or closes the channel, or when the template dies.
 
 No exception of a task ends a worker: SystemExit and KeyboardInterrupt are outcomes of that task like others.
 
@@ -26,6 +26,7 @@ from pidfdpool.transport import black_box, frame_rules, framing, tokens
 from pidfdpool.transport.black_box import ANNOUNCED, CLAIMED, LAST_BEGUN, TAKEN_BACK_FROM
 from pidfdpool.transport.channel import Channel
 from pidfdpool.worker import chunk, context, handover, identity, rebuild_guard, script_module, tracebacks
+from pidfdpool.worker.answers import AnswerWriter, take_pipe
 from pidfdpool.worker.leased_segments import LeasedSegments
 
 TYPE_CHECKING = False
@@ -60,7 +61,9 @@ class Worker:
         end, cookie: the worker's end of its channel, and what it writes before each frame.
         host_fd: readable once the host is gone. sentinel: in the fallback, what this process holds open for its life.
         """
+        pipe = take_pipe(end)
         self._channel = Channel(end, frame_rules.TO_WORKER, waits=True, send_cookie=cookie)
+        self._answers = AnswerWriter(pipe, self._channel, cookie)
         self._segments = LeasedSegments(self._channel)
         self._send_lock = native.lock()
         self._unsent_reasons: deque[str] = deque()  # why this worker is unhealthy
@@ -82,7 +85,7 @@ class Worker:
         self._handover = handover.Handover()
         # They stay open until this process exits.
         self._held_fds = [fd for fd in (tokens_fd, black_box_fd, sentinel) if fd is not None]
-        # A process that a task forks must not hold the channel: the host would not see that the worker has closed it.
+        # A process that a task forks must hold neither channel nor pipe: the host would not see that they are closed.
         os.register_at_fork(after_in_child=self._close_in_forked_child)
 
     def run(self) -> int:
@@ -122,7 +125,7 @@ class Worker:
 
     def _send(self, pieces: list[Buffer]) -> None:
         with self._send_lock:
-            self._channel.send(pieces)
+            self._answers.send(pieces)
         if self._unsent_reasons:
             self._send_reasons()
 
@@ -142,7 +145,7 @@ class Worker:
             try:
                 with suppress(IndexError):  # another thread was quicker
                     reason = self._unsent_reasons.popleft().encode("utf-8", "backslashreplace")
-                    self._channel.send(framing.encode(framing.UNHEALTHY, buffers=[reason]))
+                    self._answers.send(framing.encode(framing.UNHEALTHY, buffers=[reason]))
             finally:
                 self._send_lock.release()
 
@@ -261,7 +264,7 @@ class Worker:
             self._send(framing.encode(kind, slot, memory, frame.value, buffers))
             return
         with self._send_lock:  # as `_send`
-            self._channel.send_answer(kind, slot, memory, frame.value, buffers[0])
+            self._answers.send_answer(kind, slot, memory, frame.value, buffers[0])
         if self._unsent_reasons:
             self._send_reasons()
 
@@ -355,6 +358,7 @@ class Worker:
         rebuild_guard.forget_in_forked_child()
         self._segments.close_in_forked_child()
         self._channel.close()
+        self._answers.close()
         # Before the black box is closed, or a signal would write a stack into the file that gets its number next.
         with suppress(Exception):
             black_box.stop_recording_stacks()
