@@ -1,8 +1,8 @@
 """The main program and the loop of a worker: it reads a task, runs it, and writes the answer.
 
 Called by `template.worker_fork` in the new process, right after the fork. It has one thread and blocking I/O. Tasks
-come through its channel, and it answers through a pipe (`answers`). A worker runs one task at a time, so its death can
-fail one task at most. It exits when the host sends EXIT or closes the channel, or when the template dies.
+come through its channel, and it answers through a pipe (`answers`). A worker runs one task at a time, so its death
+can fail one task at most. It exits when the host sends EXIT or closes the channel, or when the template dies.
 
 No exception of a task ends a worker: SystemExit and KeyboardInterrupt are outcomes of that task like others.
 
