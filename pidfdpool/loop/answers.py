@@ -30,7 +30,7 @@ from pidfdpool.transport.framing import ProtocolError
 if TYPE_CHECKING:
     from pidfdpool.process.native import Socket
     from pidfdpool.transport.channel import Channel
-    from pidfdpool.transport.framing import Frame
+    from pidfdpool.transport.framing import Frame, Lean
 
 _READ_SIZE = 1 << 16  # bytes; as many as a pipe holds
 _MAX_UNREAD = 1 << 16
@@ -94,7 +94,7 @@ class Answers:
             in_pipe = _MAX_UNREAD
         return in_pipe + self._channel.unread_bytes(request)
 
-    def receive_nowait(self) -> list[Frame]:
+    def receive_nowait(self) -> list[Frame | Lean]:
         """Read once, without waiting, and return the frames that are now complete, perhaps none.
 
         Raises:
@@ -109,17 +109,19 @@ class Answers:
         if memory is None:
             data = native.read(self._pipe, _READ_SIZE)
             count = len(data)
-            frames = self._decoder.feed_data(data) if data else []
+            if not count:
+                raise EOFError
+            frames = self._decoder.feed_lean(data)
         else:
             with memory:
                 count = os.readv(self._pipe, [memory])
-            frames = self._decoder.buffer_updated(count) if count else []
-        if not count:
-            raise EOFError
+            if not count:
+                raise EOFError
+            frames = [*self._decoder.buffer_updated(count)]
         self._received += count
-        return self._with_large(frames) if frames and frames[-1].kind == framing.ON_CHANNEL else frames
+        return self._with_large(frames) if frames and _is_place(frames[-1]) else frames
 
-    def receive_when_pipe_is_ready(self) -> list[Frame]:
+    def receive_when_pipe_is_ready(self) -> list[Frame | Lean]:
         """As `receive_nowait`, for a caller that knows that there is something in the pipe, or its end."""
         if self._awaits_channel:
             try:
@@ -128,7 +130,7 @@ class Answers:
                 raise EOFError from None  # whatever it is: the rest of the frame will not come
         return self.receive_nowait()
 
-    def receive_when_channel_is_ready(self) -> list[Frame]:
+    def receive_when_channel_is_ready(self) -> list[Frame | Lean]:
         """As `receive_nowait`, for a caller that knows that there is something on the channel, or its end."""
         try:
             return self.receive_nowait()
@@ -138,15 +140,15 @@ class Answers:
         self._channel.receive_nowait()
         raise ProtocolError("a frame on its channel, of which its pipe does not tell")
 
-    def _with_large(self, frames: list[Frame]) -> list[Frame]:
+    def _with_large(self, frames: list[Frame | Lean]) -> list[Frame | Lean]:
         """Put large frames into their places, as far as they have come. The last frame of `frames` may be a place."""
         if frames:
             frames.pop()
         while self._large:
             frames.append(self._large.popleft())
             with suppress(ProtocolError):  # it is in `error`, and what came before counts
-                frames += self._decoder.feed_data(b"")
-            if frames[-1].kind != framing.ON_CHANNEL:
+                frames += self._decoder.feed_lean(b"")
+            if not _is_place(frames[-1]):
                 self._awaits_channel = False
                 return frames
             frames.pop()
@@ -158,3 +160,8 @@ class Answers:
         fd, self._pipe = self._pipe, -1
         if fd >= 0:
             native.close(fd)
+
+
+def _is_place(frame: Frame | Lean) -> bool:
+    """Return whether this is not a frame but the place of one that comes on the channel."""
+    return type(frame) is framing.Frame and frame.kind == framing.ON_CHANNEL

@@ -25,13 +25,13 @@ from pidfdpool.transport import black_box, frame_rules, framing, published
 from pidfdpool.transport.channel import Channel, new_cookie
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pidfdpool.loop.poller import Poller, Watch
     from pidfdpool.pidfd import ExitStatus, ProcessHandle
     from pidfdpool.process.native import Socket
     from pidfdpool.template.connection import TemplateConnection
-    from pidfdpool.transport.framing import Buffer, Frame
+    from pidfdpool.transport.framing import Buffer, Frame, Lean
     from pidfdpool.transport.published import Published
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ class Link:
         self.handle = handle
         self._exit_watch = self._poller.watch(handle.fileno(), callback)
 
-    def post(self, pieces: list[Buffer], descriptor: int | None = None, *, large: bool = False) -> None:
+    def post(self, pieces: Sequence[Buffer], descriptor: int | None = None, *, large: bool = False) -> None:
         """Send without waiting. Raises OSError if the process is gone and nothing was sent."""
         self.channel.send_nowait(pieces, descriptor, large=large)
         if self.channel.has_unsent and self._channel_watch is not None:
@@ -84,7 +84,7 @@ class Link:
         if done and self._channel_watch is not None:
             self._poller.change(self._channel_watch, READ)
 
-    def read(self, receive: Callable[[], list[Frame]] | None = None) -> list[Frame]:
+    def read(self, receive: Callable[[], list[Frame | Lean]] | None = None) -> Sequence[Frame | Lean]:
         """Return what frames there are; at the end watch for no more. receive: the way to read, if not the usual.
 
         Raises:
@@ -331,7 +331,7 @@ class TemplateLink(Link):
         super().__init__(end.channel, poller)
         self.end = end
 
-    def read(self, receive: Callable[[], list[Frame]] | None = None) -> list[Frame]:
+    def read(self, _receive: object = None) -> list[Frame]:
         """Return what frames there are.
 
         A template cannot work if it has closed its channel, or if something else writes into it. It is killed, and
@@ -339,7 +339,7 @@ class TemplateLink(Link):
         """
         frames: list[Frame] = []
         try:
-            frames = super().read(receive)
+            frames = super().read()  # type: ignore[assignment]
             fault = self.source.error
         except framing.ProtocolError as error:
             fault = error

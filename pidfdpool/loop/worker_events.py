@@ -18,11 +18,11 @@ from pidfdpool.scheduler import events as ev
 from pidfdpool.transport import framing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pidfdpool.loop.decisions import Decisions
     from pidfdpool.loop.links import WorkerLink
-    from pidfdpool.transport.framing import Frame
+    from pidfdpool.transport.framing import Frame, Lean
 
 
 class WorkerEvents:
@@ -47,7 +47,7 @@ class WorkerEvents:
                 return
         self._serve(link, link.answers.receive_when_channel_is_ready)
 
-    def _serve(self, link: WorkerLink, receive: Callable[[], list[Frame]]) -> None:
+    def _serve(self, link: WorkerLink, receive: Callable[[], list[Frame | Lean]]) -> None:
         if not self._outbox.in_leader:
             self._outbox.run_left()  # what the leader has left comes before what is read now
         if self.reads_all:
@@ -55,9 +55,9 @@ class WorkerEvents:
         else:
             self._serve_worker(link, receive)
 
-    def _serve_worker(self, link: WorkerLink, receive: Callable[[], list[Frame]] | None = None) -> None:
+    def _serve_worker(self, link: WorkerLink, receive: Callable[[], list[Frame | Lean]] | None = None) -> None:
         """Read once, and take what was said."""
-        frames: list[Frame] = []
+        frames: Sequence[Frame | Lean] = ()
         try:
             frames = link.read(receive)
             fault = link.source.error

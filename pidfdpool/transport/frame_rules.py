@@ -92,7 +92,7 @@ _OF_WORKER = {
 }
 # On its channel come the large ones; in its pipe come the others, and the places of the large ones.
 FROM_WORKER = Grammar(_OF_WORKER, framing.RESULT, framing.RESULT_IN_SEGMENT)
-ANSWERS = Grammar({**_OF_WORKER, framing.ON_CHANNEL: Rule()}, framing.RESULT, framing.RESULT_IN_SEGMENT)
+ANSWERS = Grammar({**_OF_WORKER, framing.ON_CHANNEL: Rule()}, framing.RESULT, framing.SEGMENT_FLAGS)
 
 TO_TEMPLATE = Grammar(
     {

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     Buffer: TypeAlias = bytes | bytearray | memoryview
+    # value, slot, generation and the buffer of a frame of the usual kind: to make a Frame takes three times as long
+    Lean: TypeAlias = tuple[int, int, int, bytes]
 
 HEADER = struct.Struct("<BBHIq")
 OF_ONE = struct.Struct("<BBHIqQ")  # the header and the length of a frame with one buffer, as most have
@@ -158,6 +160,12 @@ def encode(
     return [head + _LENGTHS[count].pack(*lengths), *buffers]
 
 
+def made(lean: Frame | Lean, kind: int | None = RESULT) -> Frame:
+    """Return the frame of that kind that a `Lean` stands for."""
+    value, slot, generation, buffer = lean  # type: ignore[misc]
+    return Frame(kind or 0, slot, generation, value, [buffer])
+
+
 class MissingBuffers(list["Buffer"]):
     """Takes the place of a frame's buffers if there was no memory for them. It is empty."""
 
@@ -178,9 +186,8 @@ class Rule:
         longest: int = MAX_LENGTH,
         check: Callable[[int, int, Sequence[int]], str] | None = None,
     ) -> None:
-        """Set what is allowed.
+        """fewest, most: number of buffers; most is at least `fewest`. longest: bytes of a buffer.
 
-        fewest, most: number of buffers. Default of most: `fewest`. longest: bytes of a buffer.
         check: returns what is wrong with slot, value and the buffers' lengths; "": nothing.
         """
         self.fewest: int = fewest
@@ -204,11 +211,7 @@ class Grammar:
         self.special: int = special
 
     def check_kind(self, kind: int, count: int | None = None) -> None:
-        """Check the first bytes of a frame. count: of buffers; None: it has not come yet.
-
-        Raises:
-            ProtocolError: no such frame may come from there.
-        """
+        """Raise ProtocolError if no such frame may come from there. count: of buffers; None: it has not come yet."""
         rule = self._rules.get(kind)
         if rule is None:
             raise ProtocolError(f"a frame of unknown kind {kind}")
@@ -217,11 +220,7 @@ class Grammar:
             raise ProtocolError(f"a frame of kind {kind} with {count} buffers instead of {wanted}")
 
     def check(self, kind: int, slot: int, value: int, lengths: Sequence[int]) -> None:
-        """Check the header and the lengths of a frame.
-
-        Raises:
-            ProtocolError: no such frame may come from there.
-        """
+        """Raise ProtocolError if no frame with this header and these lengths may come from there."""
         rule = self._rules[kind]
         if lengths and (max(lengths) > rule.longest or sum(lengths) > MAX_LENGTH):
             raise ProtocolError(f"a frame of kind {kind} with a buffer of {max(lengths)} bytes")
@@ -248,7 +247,8 @@ class Decoder:
         """cookie: the bytes before each frame. Code that does not know them cannot write a frame."""
         self._grammar = grammar
         self._cookie = cookie
-        self._of_one = struct.Struct(f"<{len(cookie)}s{OF_ONE.format[1:]}")
+        self._usual = None if grammar.usual is None else cookie + bytes((grammar.usual, 1))
+        self._of_one = struct.Struct(f"<{len(cookie) + 2}s{OF_ONE.format[3:]}")
         self._header = struct.Struct(f"<{len(cookie)}s{HEADER.format[1:]}")
         self._unparsed = b""
         self._frame: Frame | None = None
@@ -284,9 +284,11 @@ class Decoder:
         return self.feed_data(b"")
 
     def feed_data(self, data: bytes) -> list[Frame]:
-        """Take the next bytes of the stream; return the frames that are now complete.
+        """Take the next bytes of the stream; return the frames that are now complete. As `feed_lean`."""
+        return [frame if type(frame) is Frame else made(frame, self._grammar.usual) for frame in self.feed_lean(data)]
 
-        What is behind a frame ON_CHANNEL waits for the next call.
+    def feed_lean(self, data: bytes) -> list[Frame | Lean]:
+        """Do as `feed_data`, but return usual frames as `Lean`. What is behind ON_CHANNEL waits for the next call.
 
         Raises:
             ProtocolError: the bytes are not a frame; the stream cannot be used any more. If frames were complete
@@ -294,21 +296,21 @@ class Decoder:
         """
         if self.error is not None:
             raise self.error
-        frames: list[Frame] = []
+        frames: list[Frame | Lean] = []
         if self._unparsed:
             data, self._unparsed = self._unparsed + data, b""
-        grammar, cookie, unpack = self._grammar, self._cookie, self._of_one.unpack_from
-        usual, special, least = grammar.usual, grammar.special, self._of_one.size
+        usual, special = self._usual, self._grammar.special
+        unpack, least, add = self._of_one.unpack_from, self._of_one.size, frames.append
         position, end = 0, len(data)
         while True:
             if self._frame is None:
                 while end - position >= least:
-                    prefix, kind, count, slot, generation, value, length = unpack(data, position)
+                    prefix, slot, generation, value, length = unpack(data, position)
                     body = position + least
                     after = body + length
-                    if kind != usual or count != 1 or prefix != cookie or slot & special or after > end:
+                    if prefix != usual or slot & special or after > end:
                         break
-                    frames.append(Frame(kind, slot, generation, value, [data[body:after]]))
+                    add((value, slot, generation, data[body:after]))
                     position = after
                 if position == end:
                     return frames

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 # Bytes of a frame that goes through the pipe at most. From 32 KB on the socket is quicker.
 LARGEST = 1 << 15
-# The least number that the pipe gets; the next one if there is a lower limit (RLIMIT_NOFILE). The kernel has a table up
-# to the highest number, here of 2 KB.
+# The least number that the pipe gets; the next one if there is a lower limit (RLIMIT_NOFILE). The kernel has a table
+# up to the highest number, here of 2 KB.
 _HIGH = (255, 127, 63)
 _SIGPIPE = (signal.SIGPIPE,)
 
