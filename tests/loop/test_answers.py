@@ -24,6 +24,11 @@ from pidfdpool.worker.answers import LARGEST, AnswerWriter, take_pipe
 COOKIE = b"abcd"
 
 
+def plain(frames: list[framing.Frame | framing.Lean]) -> list[framing.Frame]:
+    """Return frames, all of them made."""
+    return [framing.made(frame) if type(frame) is tuple else frame for frame in frames]
+
+
 class Ends:
     """Both ends of a worker's answers."""
 
@@ -52,7 +57,7 @@ class Ends:
         while len(frames) < count:
             for fd, _ in poll.poll(20_000):
                 try:
-                    frames += ways[fd]()
+                    frames += plain(ways[fd]())
                 except BlockingIOError:
                     continue
         return frames
@@ -112,9 +117,9 @@ def test_the_channel_may_be_looked_at_first(ends):
     frames = []
     while len(frames) < 3:
         try:
-            frames += ends.host.receive_when_channel_is_ready()
+            frames += plain(ends.host.receive_when_channel_is_ready())
         except BlockingIOError:
-            frames += ends.host.receive_when_pipe_is_ready()
+            frames += plain(ends.host.receive_when_pipe_is_ready())
     assert [frame.value for frame in frames] == [1, 2, 3]
 
 
@@ -146,7 +151,7 @@ def test_a_pipe_that_goes_on_in_the_middle_of_a_large_frame_is_at_its_end(ends):
 def test_the_end_of_either_is_an_end(ends):
     ends.worker.send(result(1, 5))
     ends.theirs.close()
-    assert [frame.value for frame in ends.host.receive_when_channel_is_ready()] == [1]
+    assert [frame.value for frame in plain(ends.host.receive_when_channel_is_ready())] == [1]
     with pytest.raises(EOFError):
         ends.host.receive_when_channel_is_ready()
     ends.worker.close()

@@ -137,6 +137,7 @@ def test_a_result_and_what_follows_it_in_one_read_are_told_apart(tmp_path):
         held = pool.submit(calls.double, 1)
         held.add_done_callback(lambda _: None)
         eventually((tmp_path / "runs").exists, "it runs")
+        send_ahead(pool, 3)
         # The answer and the nonsense are read together, because nobody reads until both are there.
         with pool._pool.core.poller.serving:
             (tmp_path / "go").touch()
