@@ -47,8 +47,7 @@ def handle_frames(core: Decisions, link: WorkerLink, frames: Sequence[Frame | Le
     while at < count:
         at = _take_answers(core, link, frames, at)
         if at < count:
-            frame = frames[at]
-            _handle_frame(core, link, framing.made(frame) if type(frame) is tuple else frame)  # type: ignore[arg-type]
+            _handle_frame(core, link, framing.made(frames[at]))
             at += 1
     if fault is not None:
         reject_worker(core, link, fault)

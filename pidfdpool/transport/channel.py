@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pidfdpool.process.native import Socket
-    from pidfdpool.transport.framing import Buffer, Frame, Grammar
+    from pidfdpool.transport.framing import Buffer, Frame, Grammar, Lean
 
 _READ_SIZE = 1 << 16
 _MAX_UNREAD = 1 << 18  # bytes; a channel holds at most this many unread
@@ -91,6 +91,7 @@ class Channel:
         """
         self._sock = sock
         self._decoder = framing.Decoder(grammar, receive_cookie)
+        self._usual = grammar.usual
         self._cookie = send_cookie
         self._accepts_descriptors = descriptors
         self._wait_all = _socket.MSG_WAITALL if waits else 0
@@ -133,6 +134,10 @@ class Channel:
             BlockingIOError: nothing has come, for a non-blocking read.
             ProtocolError: it is not a frame; see also `error`.
         """
+        return [framing.made(frame, self._usual) for frame in self.receive_lean(flags)]
+
+    def receive_lean(self, flags: int = 0) -> list[Frame | Lean]:
+        """Do as `receive`, but return usual frames as `Lean`."""
         memory = self._decoder.get_buffer()
         if memory is not None:
             # A frame with a descriptor is small, so none can arrive while a large buffer is being filled.
@@ -142,14 +147,14 @@ class Channel:
             if not count:
                 raise EOFError
             self.received += count
-            return self._decoder.buffer_updated(count)
+            return [*self._decoder.buffer_updated(count)]
         data = (
             self._receive_with_descriptors(flags) if self._accepts_descriptors else self._sock.recv(_READ_SIZE, flags)
         )
         if not data:
             raise EOFError
         self.received += len(data)
-        return self._decoder.feed_data(data)
+        return self._decoder.feed_lean(data)
 
     @property
     def error(self) -> framing.ProtocolError | None:
@@ -159,6 +164,10 @@ class Channel:
     def receive_nowait(self) -> list[Frame]:
         """Do the same as `receive`, without waiting."""
         return self.receive(_DONTWAIT)
+
+    def receive_lean_nowait(self) -> list[Frame | Lean]:
+        """Do the same as `receive_lean`, without waiting."""
+        return self.receive_lean(_DONTWAIT)
 
     def _receive_with_descriptors(self, flags: int) -> bytes:
         data, ancillary, answered, _ = self._sock.recvmsg(_READ_SIZE, _FD_SPACE, flags | _CLOEXEC)

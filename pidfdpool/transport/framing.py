@@ -160,9 +160,11 @@ def encode(
     return [head + _LENGTHS[count].pack(*lengths), *buffers]
 
 
-def made(lean: Frame | Lean, kind: int | None = RESULT) -> Frame:
-    """Return the frame of that kind that a `Lean` stands for."""
-    value, slot, generation, buffer = lean  # type: ignore[misc]
+def made(frame: Frame | Lean, kind: int | None = RESULT) -> Frame:
+    """Return the frame itself, or the one of that kind that a `Lean` stands for."""
+    if not isinstance(frame, tuple):
+        return frame
+    value, slot, generation, buffer = frame
     return Frame(kind or 0, slot, generation, value, [buffer])
 
 
@@ -285,14 +287,13 @@ class Decoder:
 
     def feed_data(self, data: bytes) -> list[Frame]:
         """Take the next bytes of the stream; return the frames that are now complete. As `feed_lean`."""
-        return [frame if type(frame) is Frame else made(frame, self._grammar.usual) for frame in self.feed_lean(data)]
+        return [made(frame, self._grammar.usual) for frame in self.feed_lean(data)]
 
     def feed_lean(self, data: bytes) -> list[Frame | Lean]:
         """Do as `feed_data`, but return usual frames as `Lean`. What is behind ON_CHANNEL waits for the next call.
 
-        Raises:
-            ProtocolError: the bytes are not a frame; the stream cannot be used any more. If frames were complete
-                before them, these are returned instead, and `error` is set.
+        Raises ProtocolError if the bytes are not a frame; the stream cannot be used any more. If frames were complete
+        before them, these are returned instead, and `error` is set.
         """
         if self.error is not None:
             raise self.error
@@ -356,8 +357,7 @@ class Decoder:
     def _parse_header(self, data: bytes, position: int) -> int:
         """Begin a frame and return where its buffers begin; 0: too few bytes have come.
 
-        Raises:
-            ProtocolError: it is not a frame. Even a few bytes are checked, because the rest may never come.
+        Raises ProtocolError if it is not a frame. Even a few bytes are checked, because the rest may never come.
         """
         available = len(data) - position
         if not available:

@@ -32,7 +32,8 @@ LARGEST = 1 << 15
 # The least number that the pipe gets; the next one if there is a lower limit (RLIMIT_NOFILE). The kernel has a table
 # up to the highest number, here of 2 KB.
 _HIGH = (255, 127, 63)
-_SIGPIPE = (signal.SIGPIPE,)
+_SIGPIPE, _SIG_IGN = signal.SIGPIPE, native.SIG_IGN
+_get_signal, _write = native.get_signal, native.write
 
 
 def take_pipe(end: Socket) -> int:
@@ -79,26 +80,27 @@ class AnswerWriter:
         if len(data) > LARGEST:
             self.send(framing.encode(kind, slot, generation, value, [data]))
             return
-        self._write(self._pack(self._cookie, kind, 1, slot, generation, value, len(data)) + data)
+        frame = self._pack(self._cookie, kind, 1, slot, generation, value, len(data)) + data
+        sent = _write(self._pipe, frame) if _get_signal(_SIGPIPE) is _SIG_IGN else 0  # as `_write`
+        if sent < len(frame):
+            self._write(frame[sent:])
 
     def _write(self, data: bytes) -> None:
-        if native.get_signal(signal.SIGPIPE) is not native.SIG_IGN:
+        if _get_signal(_SIGPIPE) is not _SIG_IGN:
             self._write_without_signal(data)
             return
-        sent = native.write(self._pipe, data)
-        while sent < len(data):  # a signal came when a part was written
-            data = data[sent:]
-            sent = native.write(self._pipe, data)
+        while data:  # more than once, if a signal comes when a part is written
+            data = data[_write(self._pipe, data) :]
 
     def _write_without_signal(self, data: bytes) -> None:
         """Write where a task has set what SIGPIPE does. A socket can be told not to send it; a pipe cannot."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGPIPE)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (_SIGPIPE,))
         try:
             while data:
-                data = data[native.write(self._pipe, data) :]
+                data = data[_write(self._pipe, data) :]
         except BrokenPipeError:
-            if signal.SIGPIPE not in before:
-                signal.sigtimedwait(_SIGPIPE, 0)
+            if _SIGPIPE not in before:
+                signal.sigtimedwait((_SIGPIPE,), 0)
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
