@@ -6,6 +6,7 @@ one measurement only. A name that does not exist any more is an error: the row w
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -115,6 +116,11 @@ def _wake_for_each(mailbox: Any, waiter: Any, result: Any, error: BaseException 
     waiter.get_loop().call_soon_threadsafe(mailbox._deliver)
 
 
+def _sockets() -> tuple[int, int]:
+    reader, writer = socket.socketpair()
+    return reader.detach(), writer.detach()
+
+
 _SCHEDULER = "pidfdpool.scheduler"
 _FAST_PATH = f"{_SCHEDULER}.fast_path"
 _DECISIONS = "pidfdpool.loop.decisions"
@@ -140,6 +146,11 @@ TRICKS = tuple(
             "answers-in-one-read",
             "many answers in one read",
             patches=(Patch("pidfdpool.transport.channel", "_READ_SIZE", 64),),
+        ),
+        Trick(
+            "answers-through-a-pipe",
+            "answers through a pipe, not a socket",
+            patches=(Patch("pidfdpool.loop.answers", "new_pipe", _sockets),),
         ),
         Trick(
             "lean-futures",

@@ -51,6 +51,21 @@ def pipes() -> list[int]:
     return found
 
 
+def close_pipe_and_sleep() -> None:
+    os.close(*pipes())
+    time.sleep(60)
+
+
+def pipes_here_and_in_a_child() -> tuple[int, int, int]:
+    """Return the inode of the pipe of answers, how many such pipes a forked child has, and this process."""
+    reader, writer = os.pipe()
+    if not os.fork():
+        os.write(writer, bytes((len(pipes()),)))
+        os._exit(0)
+    os.wait()
+    return os.stat(*pipes()).st_ino, os.read(reader, 1)[0], len(pipes())
+
+
 def babble(data: bytes, seconds: float = 0.0) -> None:
     """Write into every pipe and then into every socket that is there, and go on for so long."""
     for fd in [*pipes(), *sockets()]:

@@ -45,7 +45,7 @@ def attach(end: Socket) -> int:
     Raises:
         OSError: no descriptor is left; nothing stays open.
     """
-    reader, writer = os.pipe2(os.O_CLOEXEC)
+    reader, writer = new_pipe()
     try:
         reader = native.above_stdio(reader)
         fcntl.fcntl(reader, fcntl.F_SETFL, os.O_NONBLOCK)
@@ -56,6 +56,11 @@ def attach(end: Socket) -> int:
     finally:
         native.close(writer)
     return reader
+
+
+def new_pipe() -> tuple[int, int]:
+    """Return the read end and the write end of a pipe, close-on-exec."""
+    return os.pipe2(os.O_CLOEXEC)
 
 
 class Answers:

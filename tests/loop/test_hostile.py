@@ -13,7 +13,7 @@ import pytest
 from pidfdpool import PidfdPoolExecutor, WorkerCrashed
 from pidfdpool.transport import framing
 from tests import calls, hostile
-from tests.conditions import eventually, run_python
+from tests.conditions import eventually, open_descriptors, run_python
 from tests.pace import seem_quick
 
 GIB = 1 << 30
@@ -163,6 +163,21 @@ def test_a_worker_that_has_closed_its_channel_and_lives_is_killed(pool, then):
     assert isinstance(error, WorkerCrashed)
     if then != "return":
         assert "its channel was closed while it went on" in str(error)
+
+
+def test_a_worker_that_has_closed_only_its_pipe_and_lives_is_killed(pool):
+    error = costs_only_itself(pool, hostile.close_pipe_and_sleep)
+    assert "its channel was closed while it went on" in str(error)
+
+
+def test_nobody_but_the_worker_can_write_into_its_pipe(pool):
+    """Otherwise the host would not see that the worker has closed it."""
+    inode, in_child, in_worker = pool.submit(hostile.pipes_here_and_in_a_child).result(timeout=30)
+    assert (in_child, in_worker) == (0, 1)
+    of_template = open_descriptors(pool._pool.core.template.end.pid)
+    assert f"pipe:[{inode}]" not in of_template.values()
+    pool.submit(calls.die).exception(timeout=30)
+    assert pool.submit(hostile.pipes_here_and_in_a_child).result(timeout=30)[1:] == (0, 1)
 
 
 def test_an_initializer_that_closes_the_channel_is_noticed():
