@@ -145,7 +145,7 @@ TRICKS = tuple(
         Trick(
             "answers-in-one-read",
             "many answers in one read",
-            patches=(Patch("pidfdpool.transport.channel", "_READ_SIZE", 64),),
+            patches=(Patch("pidfdpool.loop.answers", "_READ_SIZE", 64),),
         ),
         Trick(
             "answers-through-a-pipe",
