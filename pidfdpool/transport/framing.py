@@ -108,11 +108,19 @@ MAX_LENGTH = 1 << 46  # bytes; no process has room for a longer buffer
 _IS_BYTES = 1 << 63  # in a length, see above
 _LENGTH = _IS_BYTES - 1
 _DISCARDED = memoryview(bytearray(1 << 14))  # memory for bytes that are discarded
+_structs: dict[str, struct.Struct] = {}
 
 
 def cookie_bytes(number: int) -> bytes:
     """Return the bytes before each frame of a worker or the template. number: its cookie; 0: there are none."""
     return _COOKIE.pack(number) if number else b""
+
+
+def struct_of(form: str) -> struct.Struct:
+    """Return a Struct of this format. It is made once, because each worker needs the same."""
+    if form not in _structs:
+        _structs[form] = struct.Struct(form)
+    return _structs[form]
 
 
 def encode_duration(seconds: float) -> int:
@@ -164,8 +172,7 @@ def made(frame: Frame | Lean, kind: int | None = RESULT) -> Frame:
     """Return the frame itself, or the one of that kind that a `Lean` stands for."""
     if not isinstance(frame, tuple):
         return frame
-    value, slot, generation, buffer = frame
-    return Frame(kind or 0, slot, generation, value, [buffer])
+    return Frame(kind or 0, frame[1], frame[2], frame[0], [frame[3]])
 
 
 class MissingBuffers(list["Buffer"]):
@@ -192,9 +199,7 @@ class Rule:
 
         check: returns what is wrong with slot, value and the buffers' lengths; "": nothing.
         """
-        self.fewest: int = fewest
-        self.most: int = fewest if most is None else most
-        self.longest: int = longest
+        self.fewest, self.most, self.longest = fewest, fewest if most is None else most, longest
         self.check: Callable[[int, int, Sequence[int]], str] | None = check
 
 
@@ -208,9 +213,7 @@ class Grammar:
     __slots__ = ("_rules", "special", "usual")
 
     def __init__(self, rules: dict[int, Rule], usual: int | None = None, special: int = 0) -> None:
-        self._rules = rules
-        self.usual: int | None = usual
-        self.special: int = special
+        self._rules, self.usual, self.special = rules, usual, special
 
     def check_kind(self, kind: int, count: int | None = None) -> None:
         """Raise ProtocolError if no such frame may come from there. count: of buffers; None: it has not come yet."""
@@ -247,11 +250,10 @@ class Decoder:
 
     def __init__(self, grammar: Grammar = ANY, cookie: bytes = b"") -> None:
         """cookie: the bytes before each frame. Code that does not know them cannot write a frame."""
-        self._grammar = grammar
-        self._cookie = cookie
+        self._grammar, self._cookie = grammar, cookie
         self._usual = None if grammar.usual is None else cookie + bytes((grammar.usual, 1))
-        self._of_one = struct.Struct(f"<{len(cookie) + 2}s{OF_ONE.format[3:]}")
-        self._header = struct.Struct(f"<{len(cookie)}s{HEADER.format[1:]}")
+        self._of_one = struct_of(f"<{len(cookie) + 2}s{OF_ONE.format[3:]}")
+        self._header = struct_of(f"<{len(cookie)}s{HEADER.format[1:]}")
         self._unparsed = b""
         self._frame: Frame | None = None
         self._lengths: list[int] = []  # of the buffers still to come, the next one last
@@ -360,8 +362,6 @@ class Decoder:
         Raises ProtocolError if it is not a frame. Even a few bytes are checked, because the rest may never come.
         """
         available = len(data) - position
-        if not available:
-            return 0
         cookie, grammar = self._cookie, self._grammar
         if not data.startswith(cookie[:available], position):
             raise ProtocolError(f"the bytes {data[position : position + 16]!r}, which are no frame of its own")

@@ -14,7 +14,6 @@ import errno
 import fcntl
 import os
 from contextlib import suppress
-from struct import Struct
 
 from pidfdpool.process import native
 from pidfdpool.process.native import signal
@@ -61,7 +60,7 @@ class AnswerWriter:
         self._pipe = pipe
         self._channel = channel
         self._cookie = cookie
-        self._pack = Struct(f"<{len(cookie)}s{framing.OF_ONE.format[1:]}").pack
+        self._pack = framing.struct_of(f"<{len(cookie)}s{framing.OF_ONE.format[1:]}").pack
 
     def send(self, pieces: list[Buffer]) -> None:
         """Send one frame, and wait as long as that takes.
