@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import socket
 import stat
 import struct
 import sys
@@ -41,22 +41,47 @@ def eventfds() -> list[int]:
     return found
 
 
+def pipes() -> list[int]:
+    """Return the pipe of a worker's answers, by its high number: below may be pipes of whoever runs the tests."""
+    found = []
+    for fd in range(255, 1024):
+        with suppress(OSError):
+            if stat.S_ISFIFO(os.fstat(fd).st_mode) and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+                found.append(fd)
+    return found
+
+
+def close_pipe_and_sleep() -> None:
+    os.close(*pipes())
+    time.sleep(60)
+
+
+def pipes_here_and_in_a_child() -> tuple[int, int, int]:
+    """Return the inode of the pipe of answers, how many such pipes a forked child has, and this process."""
+    reader, writer = os.pipe()
+    if not os.fork():
+        os.write(writer, bytes((len(pipes()),)))
+        os._exit(0)
+    os.wait()
+    return os.stat(*pipes()).st_ino, os.read(reader, 1)[0], len(pipes())
+
+
 def babble(data: bytes, seconds: float = 0.0) -> None:
-    """Write into every socket that is there, and go on for so long."""
-    for fd in sockets():
+    """Write into every pipe and then into every socket that is there, and go on for so long."""
+    for fd in [*pipes(), *sockets()]:
         os.write(fd, data)
     time.sleep(seconds)
 
 
 def with_cookie(kind: int, *, buffers=(), lengths=None, slot=0, value=0) -> None:
-    """Write a frame as the worker's own loop does, by its own channel. lengths: what it claims of its buffers."""
+    """Write a frame as the worker's own loop does, by its own pipe. lengths: what it claims of its buffers."""
     from pidfdpool.transport import framing
 
-    channel = _worker()._channel
+    answers = _worker()._answers
     pieces = framing.encode(kind, slot, 0, value, buffers)
     if lengths is not None:
         pieces = [frame(kind, lengths, slot=slot, value=value), *buffers]
-    channel.send(pieces)
+    answers.send(pieces)
     time.sleep(30)
 
 
@@ -78,12 +103,10 @@ def close_everything_and(then: str, path: str = "") -> None:
         time.sleep(60)
 
 
-def widen_channel() -> None:
+def widen_pipe() -> None:
     """Have the kernel take more of what is written before anybody reads."""
-    for fd in sockets():
-        end = socket.socket(fileno=fd)
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 212_992)
-        end.detach()
+    for fd in pipes():
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
 def close_standard_error() -> int:

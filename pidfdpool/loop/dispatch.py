@@ -12,15 +12,16 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from pidfdpool.loop import answers
 from pidfdpool.loop.links import WorkerLink
-from pidfdpool.process import safe_logging
+from pidfdpool.process import native, safe_logging
 from pidfdpool.scheduler import actions as do
 from pidfdpool.scheduler import events as ev
 from pidfdpool.transport import channel as channels
 from pidfdpool.transport import framing, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pidfdpool.loop.links import TemplateLink
     from pidfdpool.loop.poller import Poller
@@ -39,8 +40,10 @@ SMALL = 1 << 16  # bytes that are sooner copied together than gathered
 class Dispatcher:
     """The processes of a pool. The caller of every method holds the pool's lock."""
 
-    # Called when a worker's channel is ready, with its link and the mask of events; set before anything is started.
+    # Called when a worker's channel, or the pipe of its answers, is ready, with its link and the mask of events; set
+    # before anything is started.
     on_channel: Callable[[WorkerLink, int], None]
+    on_answers: Callable[[WorkerLink, int], None]
 
     def __init__(
         self,
@@ -116,31 +119,31 @@ class Dispatcher:
 
     def _prefetch(self, action: do.Prefetch) -> None:
         link = self.workers[action.slot]
-        tasks, sizes, pack = self._tasks, self._leases.sizes, framing.OF_ONE.pack
-        pieces: list[Buffer] = []
-        count = 0
-        link.progress.put_tokens(len(action.tasks))
+        tasks = list(map(self._tasks.__getitem__, action.tasks))
+        link.progress.put_tokens(len(tasks))
         with suppress(ConnectionError):  # it is dying: its tokens tell that none of these has begun
-            for number in action.tasks:
-                task = tasks[number]
-                buffers = task.buffers
-                if not sizes and type(buffers) is list and len(buffers) == 1 and count < AT_ONCE:
-                    # Nearly all tasks. As below, without the four calls for each.
-                    data = buffers[0]
-                    pieces += pack(framing.TASK, 1, task.flags, 1, number, len(data)), data
-                    count += 1
-                    continue
-                plain = self._is_plain(task)
-                if pieces and (count == AT_ONCE or not plain):
-                    link.post(_joined(pieces))
-                    pieces, count = [], 0
-                if plain:
-                    pieces += task.frame(1, None)
-                    count += 1
+            for first in range(0, len(tasks), AT_ONCE):
+                some = tasks[first : first + AT_ONCE]
+                joined = None if self._leases.sizes else _joined_plain(some)
+                if joined is not None:
+                    link.post((joined,))
                 else:
-                    self._leases.post(link, task, 1, None)
-            if pieces:
+                    self._post_each(link, some)
+
+    def _post_each(self, link: WorkerLink, tasks: Sequence[Task]) -> None:
+        """Send tasks of all kinds, as many as possible in one write."""
+        pieces: list[Buffer] = []
+        for task in tasks:
+            plain = self._is_plain(task)
+            if pieces and not plain:
                 link.post(_joined(pieces))
+                pieces = []
+            if plain:
+                pieces += task.frame(1, None)
+            else:
+                self._leases.post(link, task, 1, None)
+        if pieces:
+            link.post(_joined(pieces))
 
     def _take_back(self, action: do.TakeBack) -> ev.Event:
         link = self.workers[action.slot]
@@ -167,15 +170,20 @@ class Dispatcher:
             ours, theirs = channels.pair()
         except OSError as error:
             return ev.SpawnFailed(action.slot, action.generation, f"socketpair: {error}")
+        pipe = -1
         try:
+            pipe = answers.attach(ours)
             our_tokens, its_tokens = tokens.pair()
         except OSError as error:
             ours.close()
             theirs.close()
-            return ev.SpawnFailed(action.slot, action.generation, f"eventfd: {error}")
-        link = WorkerLink(action.slot, action.generation, ours, our_tokens, self._poller)
+            if pipe >= 0:
+                native.close(pipe)
+            return ev.SpawnFailed(action.slot, action.generation, f"{'eventfd' if pipe >= 0 else 'pipe'}: {error}")
+        link = WorkerLink(action.slot, action.generation, ours, pipe, our_tokens, self._poller)
         self.workers[action.slot] = link
         link.watch_channel(partial(self.on_channel, link))
+        link.watch_pipe(partial(self.on_answers, link))
         self.template.request(framing.encode(framing.TOKENS, action.slot, action.generation), its_tokens)
         request = framing.encode(framing.SPAWN, action.slot, action.generation, link.cookie)
         self.template.request(request, theirs.detach())
@@ -224,6 +232,24 @@ class Dispatcher:
         assert self.template is not None
         self.template.resume()
         self.template.request(framing.encode(framing.STOP))
+
+
+def _joined_plain(tasks: Sequence[Task]) -> bytes | None:
+    """Return the frames of the first attempts of tasks that are small; None: they are not.
+
+    Nearly all that is sent are such tasks.
+    """
+    pack, kind = framing.OF_ONE.pack, framing.TASK
+    pieces: list[Buffer] = []
+    add = pieces.append
+    for task in tasks:
+        buffers = task.buffers
+        if type(buffers) is not list or len(buffers) != 1:
+            return None
+        data = buffers[0]
+        add(pack(kind, 1, task.flags, 1, task.number, len(data)))
+        add(data)
+    return b"".join(pieces) if sum(map(len, pieces)) <= SMALL else None
 
 
 def _joined(pieces: list[Buffer]) -> list[Buffer]:

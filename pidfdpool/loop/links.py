@@ -1,4 +1,4 @@
-"""The host's end of one worker, and of the template: channel, pidfd, and what is known of the process.
+"""The host's end of one worker, and of the template: channel, pipe, pidfd, and what is known of the process.
 
 Any thread may write to a link, under the pool's lock. Only the pool thread or the leader reads from it. The pool
 thread closes it; if there could be no pool thread, the thread that tried to start it does.
@@ -13,6 +13,7 @@ from termios import FIONREAD
 from typing import TYPE_CHECKING, TypeVar
 
 from pidfdpool.loop import process_usage, stacks
+from pidfdpool.loop.answers import Answers
 from pidfdpool.loop.death_reports import Evidence
 from pidfdpool.loop.poller import READ, WRITE
 from pidfdpool.loop.progress import Progress
@@ -24,13 +25,13 @@ from pidfdpool.transport import black_box, frame_rules, framing, published
 from pidfdpool.transport.channel import Channel, new_cookie
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pidfdpool.loop.poller import Poller, Watch
     from pidfdpool.pidfd import ExitStatus, ProcessHandle
     from pidfdpool.process.native import Socket
     from pidfdpool.template.connection import TemplateConnection
-    from pidfdpool.transport.framing import Buffer, Frame
+    from pidfdpool.transport.framing import Buffer, Frame, Lean
     from pidfdpool.transport.published import Published
 
 T = TypeVar("T")
@@ -53,6 +54,7 @@ class Link:
 
     def __init__(self, channel: Channel, poller: Poller) -> None:
         self.channel = channel
+        self.source: Channel | Answers = channel  # what is read
         self.handle: ProcessHandle | None = None
         self._poller = poller
         self._channel_watch: Watch | None = None
@@ -67,7 +69,7 @@ class Link:
         self.handle = handle
         self._exit_watch = self._poller.watch(handle.fileno(), callback)
 
-    def post(self, pieces: list[Buffer], descriptor: int | None = None, *, large: bool = False) -> None:
+    def post(self, pieces: Sequence[Buffer], descriptor: int | None = None, *, large: bool = False) -> None:
         """Send without waiting. Raises OSError if the process is gone and nothing was sent."""
         self.channel.send_nowait(pieces, descriptor, large=large)
         if self.channel.has_unsent and self._channel_watch is not None:
@@ -82,14 +84,14 @@ class Link:
         if done and self._channel_watch is not None:
             self._poller.change(self._channel_watch, READ)
 
-    def read(self) -> list[Frame]:
-        """Return what frames there are; at the channel's end watch it no more.
+    def read(self, receive: Callable[[], list[Frame | Lean]] | None = None) -> Sequence[Frame | Lean]:
+        """Return what frames there are; at the end watch for no more. receive: the way to read, if not the usual.
 
         Raises:
-            ProtocolError: somebody else wrote into the channel.
+            ProtocolError: somebody else wrote there.
         """
         try:
-            return self.channel.receive_nowait()
+            return self.source.receive_nowait() if receive is None else receive()
         except BlockingIOError:
             return []
         except (EOFError, OSError):
@@ -97,12 +99,13 @@ class Link:
         return []
 
     def read_all(self, serve: Callable[[], None]) -> None:
-        """Serve the channel until all is read that it holds at this moment; what comes later may go on for ever."""
-        goal = self.channel.received + self.channel.unread_bytes(FIONREAD)
+        """Serve the process until all is read that it holds at this moment; what comes later may go on for ever."""
+        source = self.source
+        goal = source.received + source.unread_bytes(FIONREAD)
         while self.reading:
-            before = self.channel.received
+            before = source.received
             serve()
-            if self.channel.received >= goal or self.channel.received == before:
+            if source.received >= goal or source.received == before:
                 break
 
     @property
@@ -144,11 +147,12 @@ class WorkerLink(Link):
 
     _served_by_leader = True
 
-    def __init__(self, slot: int, generation: int, end: Socket, tokens_fd: int, poller: Poller) -> None:
+    def __init__(self, slot: int, generation: int, end: Socket, pipe: int, tokens_fd: int, poller: Poller) -> None:
         self.cookie: int = new_cookie()  # see `framing.cookie_bytes`
-        super().__init__(
-            Channel(end, frame_rules.FROM_WORKER, receive_cookie=framing.cookie_bytes(self.cookie)), poller
-        )
+        cookie = framing.cookie_bytes(self.cookie)
+        super().__init__(Channel(end, frame_rules.FROM_WORKER, receive_cookie=cookie), poller)
+        self.source = self.answers = Answers(pipe, self.channel, cookie)
+        self._pipe_watch: Watch | None = None
         self.slot = slot
         self.generation = generation
         self.name: tuple[int, int, int | None] = (slot, generation, None)
@@ -163,6 +167,15 @@ class WorkerLink(Link):
         self._black_box: int | None = None
         self._stderr: Stderr | None = None
         self._stderr_watch: Watch | None = None
+
+    def watch_pipe(self, callback: Callable[[int], None]) -> None:
+        """Have the pipe of the worker's answers served by the pool thread or the leader."""
+        self._pipe_watch = self._poller.watch(self.answers.fileno(), callback, inner=True)
+
+    def stop_reading(self) -> None:
+        """Watch neither the channel nor the pipe any more."""
+        super().stop_reading()
+        self._poller.forget(self._pipe_watch)
 
     @property
     def overdue_at(self) -> float:
@@ -290,17 +303,19 @@ class WorkerLink(Link):
 
     def close(self) -> None:
         """Forget and close everything. In the pool thread, under the lock."""
+        self._poller.forget(self._pipe_watch)
+        self._poller.forget(self._stderr_watch)
         super().close()
         self.account.close()
-        self._poller.forget(self._stderr_watch)
-        self._close_evidence()
+        self._close_own()
 
     def close_in_forked_child(self) -> None:
         """Close the copies of a forked process."""
         super().close_in_forked_child()
-        self._close_evidence()
+        self._close_own()
 
-    def _close_evidence(self) -> None:
+    def _close_own(self) -> None:
+        self.answers.close()
         self.progress.close()
         box, self._black_box = self._black_box, None
         if box is not None:
@@ -316,7 +331,7 @@ class TemplateLink(Link):
         super().__init__(end.channel, poller)
         self.end = end
 
-    def read(self) -> list[Frame]:
+    def read(self, _receive: object = None) -> list[Frame]:
         """Return what frames there are.
 
         A template cannot work if it has closed its channel, or if something else writes into it. It is killed, and
@@ -324,8 +339,8 @@ class TemplateLink(Link):
         """
         frames: list[Frame] = []
         try:
-            frames = super().read()
-            fault = self.channel.error
+            frames = super().read()  # type: ignore[assignment]
+            fault = self.source.error
         except framing.ProtocolError as error:
             fault = error
         if fault is not None and self.reading:

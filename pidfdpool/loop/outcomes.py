@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pidfdpool.scheduler.policy import Policy
-    from pidfdpool.transport.framing import Buffer, Frame
+    from pidfdpool.transport.framing import Buffer, Frame, Lean
 
 
 class Outcome:
@@ -47,8 +47,14 @@ def matches(error: BaseException | None, policy: Policy) -> bool:
         return False
 
 
-def load(answer: Frame | Outcome) -> tuple[Any, BaseException | None]:
-    """Return the result or the error that a worker wrote, and let go of its buffers before that is told."""
+def load(answer: Frame | Lean | Outcome) -> tuple[Any, BaseException | None]:
+    """Return the result or the error that a worker wrote, and let go of large buffers before that is told."""
+    if isinstance(answer, tuple):
+        buffers: list[Buffer] = [answer[3]]
+        try:
+            return payload.load_result(buffers), None
+        except BaseException as failure:
+            return None, _failed_to_load(buffers, failure)
     buffers, answer.buffers = answer.buffers, []
     if answer.kind == framing.ERROR:
         known = answer.error if type(answer) is Outcome else None

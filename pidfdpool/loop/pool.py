@@ -23,6 +23,7 @@ from pidfdpool.process import hygiene, interruptible
 from pidfdpool.scheduler import actions as do
 from pidfdpool.scheduler import events as ev
 from pidfdpool.scheduler.states import Phase
+from pidfdpool.transport import framing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +58,7 @@ class Pool:
         self.leadership: Leadership = core.leadership
         core.admission.owner = self
         workers = WorkerEvents(core)
-        core.dispatcher.on_channel = workers.on_channel
+        core.dispatcher.on_channel, core.dispatcher.on_answers = workers.on_channel, workers.on_answers
         template = TemplateEvents(core, workers)
         self.starter: TemplateStarter = TemplateStarter(core, template)
         self._loop = EventLoop(core, workers, template, self.starter)
@@ -78,10 +79,10 @@ class Pool:
         """
         core = self.core
         task = Task(next(self._numbers), future, buffers, what, policy, held)  # a handler may submit before and after
-        if task.needs_script and not self.recipe.runs_script:
+        if task.flags & framing.NEEDS_SCRIPT and not self.recipe.runs_script:
             core.want_script()
-        terms = None if task.chunk is None else task.chunk.terms
-        if policy is self._policy and terms is None and self._accept_quickly(task):
+        chunk = task.chunk
+        if policy is self._policy and (chunk is None or chunk.terms is None) and self._accept_quickly(task):
             return
         waiter = None if policy.max_pending is None else Waiter(task, blocks=wait)
         try:

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
+from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from pidfdpool.loop.outcomes import Outcome, load_error
@@ -21,37 +24,50 @@ from pidfdpool.transport import framing
 from pidfdpool.transport.segments import THRESHOLD
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from pidfdpool.loop.decisions import Decisions
     from pidfdpool.loop.links import WorkerLink
     from pidfdpool.loop.resolutions import Resolution
     from pidfdpool.loop.task import Task
-    from pidfdpool.transport.framing import Frame
+    from pidfdpool.transport.framing import Frame, Lean
 
 OUTCOMES = (framing.RESULT, framing.ERROR)
+_LEAN = frozenset((tuple,))
+_TICK = framing.TICK
 _log = logging.getLogger("pidfdpool")
 
 
-def handle_frames(core: Decisions, link: WorkerLink, frames: list[Frame]) -> None:
+def handle_frames(core: Decisions, link: WorkerLink, frames: Sequence[Frame | Lean]) -> None:
     """Take everything that came in one read, in its order."""
     fault: framing.ProtocolError | None = None
+    if not _LEAN.issuperset(map(type, frames)):
+        frames, fault = _settled(core, link, frames)
+    at, count = 0, len(frames)
+    while at < count:
+        at = _take_answers(core, link, frames, at)
+        if at < count:
+            _handle_frame(core, link, framing.made(frames[at]))
+            at += 1
+    if fault is not None:
+        reject_worker(core, link, fault)
+
+
+def _settled(
+    core: Decisions, link: WorkerLink, frames: Sequence[Frame | Lean]
+) -> tuple[Sequence[Frame | Lean], framing.ProtocolError | None]:
+    """Take note of what the frames say of segments; return those before the first fault, and that."""
     for index, frame in enumerate(frames):
-        # Written out: it is asked for each answer.
-        if (frame.slot & framing.SEGMENT_FLAGS or (frame.buffers and len(frame.buffers[0]) >= THRESHOLD)) and (
-            frame.kind in OUTCOMES
+        if (
+            type(frame) is framing.Frame
+            and frame.kind in OUTCOMES
+            and (frame.slot & framing.SEGMENT_FLAGS or (frame.buffers and len(frame.buffers[0]) >= THRESHOLD))
         ):
             try:
                 core.leases.settle(link, frame)
             except framing.ProtocolError as error:
-                frames, fault = frames[:index], error
-                break
-    at = 0
-    while at < len(frames):
-        at = _take_answers(core, link, frames, at)
-        if at < len(frames):
-            _handle_frame(core, link, frames[at])
-            at += 1
-    if fault is not None:
-        reject_worker(core, link, fault)
+                return frames[:index], error
+    return frames, None
 
 
 def reject_worker(core: Decisions, link: WorkerLink, fault: framing.ProtocolError) -> None:
@@ -62,32 +78,32 @@ def reject_worker(core: Decisions, link: WorkerLink, fault: framing.ProtocolErro
     core.handle(ev.ProtocolViolated(link.slot, link.generation, str(fault)))
 
 
-def _take_answers(core: Decisions, link: WorkerLink, frames: list[Frame], at: int) -> int:
+def _take_answers(core: Decisions, link: WorkerLink, frames: Sequence[Frame | Lean], at: int) -> int:
     """Take the outcomes from the frame at this place on; return the place of the first that goes the long way."""
-    taken: list[Task] = []
     slot, generation, name = link.slot, link.generation, link.name
-    tasks, undelivered = core.tasks, core.undelivered
-    answers = []
+    tasks, undelivered, outbox = core.tasks, core.undelivered, core.outbox
     with core.lock:
         if core.closed:
             return at
-        for frame in frames[at:]:
-            task = tasks.get(frame.value)
-            if task is None or (
-                frame.kind != framing.RESULT and (frame.kind != framing.ERROR or task.policy.retries)
-            ):
-                break
-            answers.append((frame.value, (frame.slot >> 4) * framing.TICK))  # as `decode_duration`
-        count = core.machine.take_answers(slot, generation, answers, time.monotonic())
+        frames, numbers, durations = _plain_outcomes(tasks, frames[at:] if at else frames)
+        if not numbers:
+            return at
+        seconds = (sum(durations) >> 4) * framing.TICK  # as `decode_duration`
+        count = core.machine.take_answers(slot, generation, numbers, seconds, time.monotonic())
         if not count:
             return at
+        if count < len(numbers):
+            numbers = numbers[:count]
+        # Each of these takes one step for all. A process that is forked in between finds the tasks in one of the two.
+        taken: list[Task] = list(map(tasks.__getitem__, numbers))
+        undelivered.update(zip(numbers, taken, strict=True))
+        deque(map(tasks.pop, numbers), maxlen=0)
         clock = time.time()
-        for frame, (number, seconds) in zip(frames[at : at + count], answers, strict=False):
-            task = tasks.pop(number)
+        for task, frame, duration in zip(taken, frames, durations, strict=False):
+            task.verdict = frame
+            task.buffers = NO_BUFFERS  # as in `set_aside`
             if not task.begun:
-                task.future._note_attempt(name, 1, clock - seconds)
-            task.verdict, task.buffers, undelivered[number] = frame, NO_BUFFERS, task  # as `set_aside` does
-            taken.append(task)
+                task.future._note_attempt(name, 1, clock - (duration >> 4) * _TICK)
         core.resolver.finished += count
         goes_on = core.machine.slots[slot].state is State.BUSY
         resolutions: list[Resolution] = []
@@ -95,8 +111,7 @@ def _take_answers(core: Decisions, link: WorkerLink, frames: list[Frame], at: in
             resolutions = core.decide(ev.Answered(slot, generation))
         elif core.admission.waiting:
             resolutions = core.admission.fill()
-    delivered, outbox = 0, core.outbox
-    leads = outbox.in_leader
+    delivered, leads = 0, outbox.in_leader
     try:
         for task in taken:
             if leads and (outbox.left or task.future._has_callbacks()):  # as `must_leave`
@@ -109,6 +124,34 @@ def _take_answers(core: Decisions, link: WorkerLink, frames: list[Frame], at: in
     if resolutions:
         outbox.run(resolutions)
     return at + count
+
+
+def _plain_outcomes(
+    tasks: Mapping[int, Task], frames: Sequence[Frame | Lean]
+) -> tuple[Sequence[Frame | Lean], Sequence[int], Sequence[int]]:
+    """Return the outcomes after which their tasks are over in any case, up to the first frame that is something else.
+
+    With them come the numbers of their tasks, and how long these took, in the form of `encode_duration`.
+    """
+    if _LEAN.issuperset(map(type, frames)):
+        of_all: tuple[tuple[int, ...], ...] = tuple(zip(*frames, strict=True))
+        if all(map(tasks.__contains__, of_all[0])):
+            return frames, of_all[0], of_all[1]
+    numbers, durations = [], []
+    for frame in takewhile(partial(_is_plain, tasks), frames):
+        number, slot = frame[:2] if isinstance(frame, tuple) else (frame.value, frame.slot)
+        numbers.append(number)
+        durations.append(slot & ~framing.SEGMENT_FLAGS)
+    return frames, numbers, durations
+
+
+def _is_plain(tasks: Mapping[int, Task], frame: Frame | Lean) -> bool:
+    if type(frame) is tuple:
+        return frame[0] in tasks
+    assert type(frame) is framing.Frame
+    task = tasks.get(frame.value)
+    kind = frame.kind
+    return task is not None and (kind == framing.RESULT or (kind == framing.ERROR and not task.policy.retries))
 
 
 def _handle_frame(core: Decisions, link: WorkerLink, frame: Frame) -> None:

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from pidfdpool.deaths import Death
     from pidfdpool.loop.outcomes import Outcome
     from pidfdpool.scheduler.policy import Policy
-    from pidfdpool.transport.framing import Buffer, Frame
+    from pidfdpool.transport.framing import Buffer, Frame, Lean
 
     WorkerName: TypeAlias = tuple[int, int, int | None]  # slot, generation, pid
     # What a future is to be resolved with: what a worker wrote, an error of the pool's own, or None: cancelled.
-    Verdict: TypeAlias = "Frame | Outcome | BaseException | None"
+    Verdict: TypeAlias = "Frame | Lean | Outcome | BaseException | None"
 
 
 class Recipient(Protocol):
@@ -67,8 +67,8 @@ class Task:
     """
 
     __slots__ = (
-        "attempt", "begun", "buffers", "chunk", "deaths", "definitions", "flags", "future", "held", "needs_script",
-        "number", "policy", "verdict", "what",
+        "attempt", "begun", "buffers", "chunk", "deaths", "definitions", "flags", "future", "held", "number",
+        "policy", "verdict", "what",
     )  # fmt: skip
 
     verdict: Verdict
@@ -82,14 +82,18 @@ class Task:
         policy: Policy,
         held: object = None,
     ) -> None:
-        # Only to a worker that has what running the host's script again makes.
-        self.chunk: Chunk | None = what if type(what) is Chunk else None
-        self.needs_script: bool = (
-            buffers[0][-1] == NEEDS_SCRIPT if type(buffers) is list else payload.needs_script(buffers)
-        ) or (self.chunk is not None and self.chunk.of_script)
-        self.flags = framing.NEEDS_SCRIPT if self.needs_script else 0
+        flags = 0
+        chunk: Chunk | None = None
+        if buffers[0][-1] == NEEDS_SCRIPT if type(buffers) is list else payload.needs_script(buffers):
+            flags = framing.NEEDS_SCRIPT
+        if type(what) is Chunk:
+            chunk = what
+            if chunk.of_script:
+                flags = framing.NEEDS_SCRIPT
         if not policy.kill_descendants:
-            self.flags |= framing.SPARE_DESCENDANTS
+            flags |= framing.SPARE_DESCENDANTS
+        self.chunk: Chunk | None = chunk
+        self.flags: int = flags  # of its frame
         self.number: int = number
         self.future: Recipient = future
         self.buffers: list[Buffer] = buffers
@@ -118,6 +122,11 @@ class Task:
     def follows(self) -> bool:
         """Whether it goes on with what another task has left."""
         return self.chunk is not None and self.chunk.terms is not None and self.chunk.terms.follows
+
+    @property
+    def needs_script(self) -> bool:
+        """Whether it goes only to a worker that has what running the host's script again makes."""
+        return bool(self.flags & framing.NEEDS_SCRIPT)
 
     @property
     def heavy(self) -> bool:

@@ -1,6 +1,6 @@
-"""What the host learns from the channels and pidfds of workers, up to the removal of a dead one.
+"""What the host learns from the pipes, channels and pidfds of workers, up to the removal of a dead one.
 
-In the pool thread; channels are also served by the leader.
+In the pool thread; pipes and channels are also served by the leader.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from pidfdpool.scheduler import events as ev
 from pidfdpool.transport import framing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from pidfdpool.loop.decisions import Decisions
     from pidfdpool.loop.links import WorkerLink
-    from pidfdpool.transport.framing import Frame
+    from pidfdpool.transport.framing import Frame, Lean
 
 
 class WorkerEvents:
@@ -32,26 +34,33 @@ class WorkerEvents:
         self.unreported: list[WorkerLink] = []  # ended, but the template has not reported how
         self.reads_all = False  # each channel that is ready, not once but to its end
 
+    def on_answers(self, link: WorkerLink, _mask: int) -> None:
+        """Serve the pipe of a worker's answers. In the pool thread or the leader."""
+        self._serve(link, link.answers.receive_when_pipe_is_ready)
+
     def on_channel(self, link: WorkerLink, mask: int) -> None:
         """Serve a worker's channel. In the pool thread or the leader."""
-        if not self._outbox.in_leader:
-            self._outbox.run_left()  # what the leader has left comes before what is read now
         if mask & WRITE:
             with self._core.lock:
                 link.flush()
             if mask == WRITE:
                 return
-        if self.reads_all:
-            link.read_all(partial(self._serve_worker, link))
-        else:
-            self._serve_worker(link)
+        self._serve(link, link.answers.receive_when_channel_is_ready)
 
-    def _serve_worker(self, link: WorkerLink) -> None:
+    def _serve(self, link: WorkerLink, receive: Callable[[], list[Frame | Lean]]) -> None:
+        if not self._outbox.in_leader:
+            self._outbox.run_left()  # what the leader has left comes before what is read now
+        if self.reads_all:
+            link.read_all(partial(self._serve_worker, link, receive))
+        else:
+            self._serve_worker(link, receive)
+
+    def _serve_worker(self, link: WorkerLink, receive: Callable[[], list[Frame | Lean]] | None = None) -> None:
         """Read once, and take what was said."""
-        frames: list[Frame] = []
+        frames: Sequence[Frame | Lean] = ()
         try:
-            frames = link.read()
-            fault = link.channel.error
+            frames = link.read(receive)
+            fault = link.source.error
         except framing.ProtocolError as error:
             fault = error
         responses.handle_frames(self._core, link, frames)
@@ -89,9 +98,9 @@ class WorkerEvents:
     def _drain(self, link: WorkerLink) -> None:
         """Read all that a dead worker wrote: it counts."""
         while link.reading:
-            before = link.channel.received
+            before = link.source.received
             self._serve_worker(link)
-            if link.channel.received == before:
+            if link.source.received == before:
                 break  # some other process holds the worker's end; nothing more will come of it
 
     def remove(self, link: WorkerLink, status: ExitStatus) -> None:

@@ -35,6 +35,8 @@ else:
 posix_spawn: Final = posix.posix_spawn
 close: Final = posix.close  # gevent's closes later, and in a forked process never
 close_range: Final = posix.closerange
+read: Final = posix.read
+write: Final = posix.write
 set_signal: Final = signal.signal
 get_signal: Final = signal.getsignal
 SIG_DFL, SIG_IGN = signal.SIG_DFL, signal.SIG_IGN  # `set_signal` takes these objects only, and no equal ones

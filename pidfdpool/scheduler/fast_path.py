@@ -109,7 +109,7 @@ class FastPath:
             del state.tasks[number]
         return True
 
-    def take_answers(self, index: int, generation: int, answers: Sequence[tuple[int, float]], now: float) -> int:
+    def take_answers(self, index: int, generation: int, answers: Sequence[int], seconds: float, now: float) -> int:
         """Take outcomes of a worker's tasks, in their order, and return how many were taken.
 
         Those are taken after which nothing has to be done but to deliver them: no timer runs for the task, and the
@@ -119,7 +119,8 @@ class FastPath:
 
         Args:
             index, generation: which worker.
-            answers: the tasks, and the seconds that each of them took.
+            answers: the tasks.
+            seconds: how long all of them took together.
             now: the time.
         """
         state, workforce, prefetcher = self._state, self._workforce, self._prefetcher
@@ -128,23 +129,22 @@ class FastPath:
         if slot.generation != generation or slot.cause is not None or first is None or first not in state.running:
             return 0
         tasks, prefetched, ahead, taken = state.tasks, state.prefetched, slot.ahead, 0
-        pace = prefetcher.pace
-        for answered, seconds in answers:
+        for answered in answers:
             if answered != number or not tasks[answered].policy.sends_ahead:
                 break
-            if not ahead and (slot.leaving or slot.to_drop or not self._is_quiet()):
+            if ahead:
+                number = ahead.popleft()
+                del prefetched[number], tasks[answered]
+                taken += 1
+            else:
+                if not (slot.leaving or slot.to_drop) and self._is_quiet():
+                    number = None
+                    del tasks[answered]
+                    taken += 1
                 break
-            # As `Prefetcher.note_pace`, whose call would take a seventh of all that is decided about a tiny task.
-            pace = seconds if pace is None else pace + (seconds - pace) / 8
-            del tasks[answered]
-            taken += 1
-            number = ahead.popleft() if ahead else None
-            if number is None:
-                break
-            del prefetched[number]
         if taken:
             slot.tasks_done += taken
-            prefetcher.pace = pace
+            prefetcher.note_pace(seconds / len(answers), taken)
             self._limiter.task_finished()
             del state.running[first]
             if number is None:

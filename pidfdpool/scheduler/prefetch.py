@@ -63,9 +63,9 @@ class Prefetcher:
         self.pace: float | None = None
         self._lowest_ahead = 0  # the lowest priority of a task that is ahead, if one is
 
-    def note_pace(self, seconds: float) -> None:
-        """Learn from a task that took so long."""
-        self.pace = seconds if self.pace is None else self.pace + (seconds - self.pace) / 8
+    def note_pace(self, seconds: float, count: int = 1) -> None:
+        """Learn from tasks that took so long on average."""
+        self.pace = seconds if self.pace is None else seconds + (self.pace - seconds) * (7 / 8) ** count
 
     # ---- sending ahead -------------------------------------------------------------------------------------
 
@@ -117,21 +117,24 @@ class Prefetcher:
     def _top_up(self, slot: Slot, most: int) -> None:
         """Send queued tasks ahead of a worker until `most` are ahead."""
         numbers: list[int] = []
-        queue, tasks, prefetched = self._queue, self._state.tasks, self._state.prefetched
-        ahead, index = slot.ahead, slot.index
-        for _ in range(min(len(queue), most - len(ahead))):
-            number = queue.pop()
-            task = tasks[number]
-            policy = task.policy
-            if task.begun or not policy.sends_ahead or (task.heavy and ahead):
-                queue.add(number, policy.priority, first=True)
+        queue, tasks, prefetched, ahead = self._queue, self._state.tasks, self._state.prefetched, slot.ahead
+        count, heavy = most - len(ahead), bool(ahead)
+        for number in queue:
+            if count <= 0:
                 break
-            if not prefetched or policy.priority < self._lowest_ahead:
-                self._lowest_ahead = policy.priority
-            ahead.append(number)
+            task = tasks[number]
+            if task.begun or not task.policy.sends_ahead or (task.heavy and heavy):
+                break
+            count -= 1
+            heavy = True
             numbers.append(number)
-            prefetched[number] = index
         if numbers:
+            lowest = tasks[numbers[-1]].policy.priority  # the queue begins with the highest
+            if not prefetched or lowest < self._lowest_ahead:
+                self._lowest_ahead = lowest
+            queue.remove_first(numbers)
+            ahead.extend(numbers)
+            prefetched.update(dict.fromkeys(numbers, slot.index))
             self._state.actions.append(do.Prefetch(slot.index, slot.generation, tuple(numbers)))
 
     def queue_limit(self) -> int:

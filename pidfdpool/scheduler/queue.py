@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import bisect
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 class TaskQueue:
@@ -60,6 +60,19 @@ class TaskQueue:
         del line[task]
         if not line:
             self.close(priority)
+
+    def remove_first(self, tasks: Sequence[int]) -> None:
+        """Remove the first tasks, which are these, in their order."""
+        left = len(tasks)
+        while left:
+            priority = self._priorities[-1]
+            line = self.lines[priority]
+            count = min(left, len(line))
+            deque(map(line.__delitem__, tasks[len(tasks) - left : len(tasks) - left + count]), maxlen=0)
+            left -= count
+            if not line:
+                self.close(priority)
+        deque(map(self.priority_of.__delitem__, tasks), maxlen=0)
 
     def close(self, priority: int) -> None:
         """Forget the line of a priority, which is empty."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pidfdpool.process.native import Socket
-    from pidfdpool.transport.framing import Buffer, Frame, Grammar
+    from pidfdpool.transport.framing import Buffer, Frame, Grammar, Lean
 
 _READ_SIZE = 1 << 16
 _MAX_UNREAD = 1 << 18  # bytes; a channel holds at most this many unread
@@ -48,6 +48,21 @@ def pair() -> tuple[Socket, Socket]:
         return ends
     moved = tuple(native.socket_of(native.above_stdio(end.detach())) for end in ends)
     return moved[0], moved[1]
+
+
+def hand_over(end: Socket, descriptor: int) -> None:
+    """Put a descriptor into a new channel, for `take_over` at its other end, before anything else is sent.
+
+    Raises:
+        OSError: too many descriptors are on their way.
+    """
+    end.sendmsg((b"\0",), [_scm_rights(descriptor)], _DONTWAIT)
+
+
+def take_over(end: Socket) -> int | None:
+    """Return the descriptor that was put into a new channel by `hand_over`; None: no number was left for it."""
+    _, ancillary, _, _ = end.recvmsg(1, _FD_SPACE, _CLOEXEC)
+    return native.above_stdio(_FD.unpack(ancillary[0][2])[0]) if ancillary else None
 
 
 def new_cookie() -> int:
@@ -76,8 +91,8 @@ class Channel:
         """
         self._sock = sock
         self._decoder = framing.Decoder(grammar, receive_cookie)
+        self._usual = grammar.usual
         self._cookie = send_cookie
-        self._pack = Struct(f"<{len(send_cookie)}s{framing.OF_ONE.format[1:]}").pack
         self._accepts_descriptors = descriptors
         self._wait_all = _socket.MSG_WAITALL if waits else 0
         self._descriptors: deque[int | None] = deque()
@@ -119,6 +134,10 @@ class Channel:
             BlockingIOError: nothing has come, for a non-blocking read.
             ProtocolError: it is not a frame; see also `error`.
         """
+        return [framing.made(frame, self._usual) for frame in self.receive_lean(flags)]
+
+    def receive_lean(self, flags: int = 0) -> list[Frame | Lean]:
+        """Do as `receive`, but return usual frames as `Lean`."""
         memory = self._decoder.get_buffer()
         if memory is not None:
             # A frame with a descriptor is small, so none can arrive while a large buffer is being filled.
@@ -128,14 +147,14 @@ class Channel:
             if not count:
                 raise EOFError
             self.received += count
-            return self._decoder.buffer_updated(count)
+            return [*self._decoder.buffer_updated(count)]
         data = (
             self._receive_with_descriptors(flags) if self._accepts_descriptors else self._sock.recv(_READ_SIZE, flags)
         )
         if not data:
             raise EOFError
         self.received += len(data)
-        return self._decoder.feed_data(data)
+        return self._decoder.feed_lean(data)
 
     @property
     def error(self) -> framing.ProtocolError | None:
@@ -145,6 +164,10 @@ class Channel:
     def receive_nowait(self) -> list[Frame]:
         """Do the same as `receive`, without waiting."""
         return self.receive(_DONTWAIT)
+
+    def receive_lean_nowait(self) -> list[Frame | Lean]:
+        """Do the same as `receive_lean`, without waiting."""
+        return self.receive_lean(_DONTWAIT)
 
     def _receive_with_descriptors(self, flags: int) -> bytes:
         data, ancillary, answered, _ = self._sock.recvmsg(_READ_SIZE, _FD_SPACE, flags | _CLOEXEC)
@@ -233,14 +256,6 @@ class Channel:
             else:
                 self._sock.sendall(memoryview(piece)[sent:], _socket.MSG_NOSIGNAL)
                 sent = 0
-
-    def send_answer(self, kind: int, slot: int, generation: int, value: int, data: Buffer) -> None:
-        """Do as `send`, for a frame with one buffer. It packs once, where `encode` and `send` take three steps."""
-        if len(data) > _MAX_JOINED:
-            self.send(framing.encode(kind, slot, generation, value, [data]))
-            return
-        head = self._pack(self._cookie, kind, 1, slot, generation, value, len(data))
-        self._sock.sendall(head + data, _socket.MSG_NOSIGNAL)
 
     def shut_down(self) -> None:
         """Shut the connection down without closing the descriptor: both ends read an end of file."""

@@ -80,20 +80,19 @@ TO_WORKER = Grammar(
     special=framing.HAS_DEADLINE | framing.USES_SEGMENTS,
 )
 
-FROM_WORKER = Grammar(
-    {
-        framing.READY: Rule(),
-        framing.RESULT: Rule(1, 255, check=_check_result),
-        framing.ERROR: Rule(2, check=_check_error),
-        framing.INITIALIZER_FAILED: Rule(2),
-        framing.UNHEALTHY: Rule(1, longest=MAX_TEXT),
-        framing.DROPPED: Rule(check=_value(1, _MAX_COUNT)),
-        framing.CALL_NOT_RECEIVED: Rule(check=_value(1, 1 << 63)),
-        framing.OUTDATED: Rule(check=_value(0, 1)),
-    },
-    usual=framing.RESULT,
-    special=framing.RESULT_IN_SEGMENT,
-)
+_OF_WORKER = {
+    framing.READY: Rule(),
+    framing.RESULT: Rule(1, 255, check=_check_result),
+    framing.ERROR: Rule(2, check=_check_error),
+    framing.INITIALIZER_FAILED: Rule(2),
+    framing.UNHEALTHY: Rule(1, longest=MAX_TEXT),
+    framing.DROPPED: Rule(check=_value(1, _MAX_COUNT)),
+    framing.CALL_NOT_RECEIVED: Rule(check=_value(1, 1 << 63)),
+    framing.OUTDATED: Rule(check=_value(0, 1)),
+}
+# On its channel come the large ones; in its pipe come the others, and the places of the large ones.
+FROM_WORKER = Grammar(_OF_WORKER, framing.RESULT, framing.RESULT_IN_SEGMENT)
+ANSWERS = Grammar({**_OF_WORKER, framing.ON_CHANNEL: Rule()}, framing.RESULT, framing.SEGMENT_FLAGS)
 
 TO_TEMPLATE = Grammar(
     {

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     Buffer: TypeAlias = bytes | bytearray | memoryview
+    # value, slot, generation and the buffer of a frame of the usual kind: to make a Frame takes three times as long
+    Lean: TypeAlias = tuple[int, int, int, bytes]
 
 HEADER = struct.Struct("<BBHIq")
 OF_ONE = struct.Struct("<BBHIqQ")  # the header and the length of a frame with one buffer, as most have
@@ -75,6 +77,7 @@ UNHEALTHY = 14  # buffers: the reason as UTF-8 text; the worker wants to be repl
 CALL_NOT_RECEIVED = 16  # value: the task's id; its segment did not reach the worker, which waits for the call itself
 OUTDATED = 17  # the next task needs the script, which this worker does not have: it begins no more tasks, and exits;
 # value 1: it noticed this when it rebuilt the task, and the template may not know it yet
+ON_CHANNEL = 18  # only in the pipe of a worker's answers: the next frame is the next one on its channel
 
 # host -> template
 BOOT = 20  # buffers: what the template must know, see `worker.boot`
@@ -98,17 +101,25 @@ STDERR = 38  # with a descriptor: the read end of the worker's standard error, i
 
 USAGE = struct.Struct("<qd")
 
-_KINDS = frozenset({TASK, EXIT, *range(3, 6), *range(10, 18), *range(20, 27), *range(30, 39)})
+_KINDS = frozenset({TASK, EXIT, *range(3, 6), *range(10, 19), *range(20, 27), *range(30, 39)})
 
 MAX_LENGTH = 1 << 46  # bytes; no process has room for a longer buffer
 _IS_BYTES = 1 << 63  # in a length, see above
 _LENGTH = _IS_BYTES - 1
 _DISCARDED = memoryview(bytearray(1 << 14))  # memory for bytes that are discarded
+_structs: dict[str, struct.Struct] = {}
 
 
 def cookie_bytes(number: int) -> bytes:
     """Return the bytes before each frame of a worker or the template. number: its cookie; 0: there are none."""
     return _COOKIE.pack(number) if number else b""
+
+
+def struct_of(form: str) -> struct.Struct:
+    """Return a Struct of this format. It is made once, because each worker needs the same."""
+    if form not in _structs:
+        _structs[form] = struct.Struct(form)
+    return _structs[form]
 
 
 def encode_duration(seconds: float) -> int:
@@ -156,6 +167,13 @@ def encode(
     return [head + struct.pack(f"<{count}Q", *lengths), *buffers]
 
 
+def made(frame: Frame | Lean, kind: int | None = RESULT) -> Frame:
+    """Return the frame itself, or the one of that kind that a `Lean` stands for."""
+    if not isinstance(frame, tuple):
+        return frame
+    return Frame(kind or 0, frame[1], frame[2], frame[0], [frame[3]])
+
+
 class MissingBuffers(list["Buffer"]):
     """Takes the place of a frame's buffers if there was no memory for them. It is empty."""
 
@@ -176,14 +194,11 @@ class Rule:
         longest: int = MAX_LENGTH,
         check: Callable[[int, int, Sequence[int]], str] | None = None,
     ) -> None:
-        """Set what is allowed.
+        """fewest, most: number of buffers; most is at least `fewest`. longest: bytes of a buffer.
 
-        fewest, most: number of buffers. Default of most: `fewest`. longest: bytes of a buffer.
         check: returns what is wrong with slot, value and the buffers' lengths; "": nothing.
         """
-        self.fewest: int = fewest
-        self.most: int = fewest if most is None else most
-        self.longest: int = longest
+        self.fewest, self.most, self.longest = fewest, fewest if most is None else most, longest
         self.check: Callable[[int, int, Sequence[int]], str] | None = check
 
 
@@ -197,16 +212,10 @@ class Grammar:
     __slots__ = ("_rules", "special", "usual")
 
     def __init__(self, rules: dict[int, Rule], usual: int | None = None, special: int = 0) -> None:
-        self._rules = rules
-        self.usual: int | None = usual
-        self.special: int = special
+        self._rules, self.usual, self.special = rules, usual, special
 
     def check_kind(self, kind: int, count: int | None = None) -> None:
-        """Check the first bytes of a frame. count: of buffers; None: it has not come yet.
-
-        Raises:
-            ProtocolError: no such frame may come from there.
-        """
+        """Raise ProtocolError if no such frame may come from there. count: of buffers; None: it has not come yet."""
         rule = self._rules.get(kind)
         if rule is None:
             raise ProtocolError(f"a frame of unknown kind {kind}")
@@ -215,11 +224,7 @@ class Grammar:
             raise ProtocolError(f"a frame of kind {kind} with {count} buffers instead of {wanted}")
 
     def check(self, kind: int, slot: int, value: int, lengths: Sequence[int]) -> None:
-        """Check the header and the lengths of a frame.
-
-        Raises:
-            ProtocolError: no such frame may come from there.
-        """
+        """Raise ProtocolError if no frame with this header and these lengths may come from there."""
         rule = self._rules[kind]
         if lengths and (max(lengths) > rule.longest or sum(lengths) > MAX_LENGTH):
             raise ProtocolError(f"a frame of kind {kind} with a buffer of {max(lengths)} bytes")
@@ -244,10 +249,10 @@ class Decoder:
 
     def __init__(self, grammar: Grammar = ANY, cookie: bytes = b"") -> None:
         """cookie: the bytes before each frame. Code that does not know them cannot write a frame."""
-        self._grammar = grammar
-        self._cookie = cookie
-        self._of_one = struct.Struct(f"<{len(cookie)}s{OF_ONE.format[1:]}")
-        self._header = struct.Struct(f"<{len(cookie)}s{HEADER.format[1:]}")
+        self._grammar, self._cookie = grammar, cookie
+        self._usual = None if grammar.usual is None else cookie + bytes((grammar.usual, 1))
+        self._of_one = struct_of(f"<{len(cookie) + 2}s{OF_ONE.format[3:]}")
+        self._header = struct_of(f"<{len(cookie)}s{HEADER.format[1:]}")
         self._unparsed = b""
         self._frame: Frame | None = None
         self._lengths: list[int] = []  # of the buffers still to come, the next one last
@@ -270,11 +275,7 @@ class Decoder:
         return None if body is None else body[self._filled :]
 
     def buffer_updated(self, count: int) -> list[Frame]:
-        """Take the `count` bytes that were received into `get_buffer()`; return the frames that are now complete.
-
-        Raises:
-            ProtocolError: as `feed_data`.
-        """
+        """Take `count` bytes that were received into `get_buffer()`; return and raise as `feed_data`."""
         self._filled += count
         if self._filled < self._length:
             return []
@@ -286,29 +287,32 @@ class Decoder:
         return self.feed_data(b"")
 
     def feed_data(self, data: bytes) -> list[Frame]:
-        """Take the next bytes of the stream; return the frames that are now complete.
+        """Take the next bytes of the stream; return the frames that are now complete. As `feed_lean`."""
+        return [made(frame, self._grammar.usual) for frame in self.feed_lean(data)]
 
-        Raises:
-            ProtocolError: the bytes are not a frame; the stream cannot be used any more. If frames were complete
-                before them, these are returned instead, and `error` is set.
+    def feed_lean(self, data: bytes) -> list[Frame | Lean]:
+        """Do as `feed_data`, but return usual frames as `Lean`. What is behind ON_CHANNEL waits for the next call.
+
+        Raises ProtocolError if the bytes are not a frame; the stream cannot be used any more. If frames were complete
+        before them, these are returned instead, and `error` is set.
         """
         if self.error is not None:
             raise self.error
-        frames: list[Frame] = []
+        frames: list[Frame | Lean] = []
         if self._unparsed:
             data, self._unparsed = self._unparsed + data, b""
-        grammar, cookie, unpack = self._grammar, self._cookie, self._of_one.unpack_from
-        usual, special, least = grammar.usual, grammar.special, self._of_one.size
+        usual, special = self._usual, self._grammar.special
+        unpack, least, add = self._of_one.unpack_from, self._of_one.size, frames.append
         position, end = 0, len(data)
         while True:
             if self._frame is None:
                 while end - position >= least:
-                    prefix, kind, count, slot, generation, value, length = unpack(data, position)
+                    prefix, slot, generation, value, length = unpack(data, position)
                     body = position + least
                     after = body + length
-                    if kind != usual or count != 1 or prefix != cookie or slot & special or after > end:
+                    if prefix != usual or slot & special or after > end:
                         break
-                    frames.append(Frame(kind, slot, generation, value, [data[body:after]]))
+                    add((value, slot, generation, data[body:after]))
                     position = after
                 if position == end:
                     return frames
@@ -322,13 +326,12 @@ class Decoder:
             if frame is None:
                 return frames
             frames.append(frame)
+            if frame.kind == ON_CHANNEL:
+                self._unparsed = data[position:]
+                return frames
 
     def _next_frame(self, data: bytes, position: int) -> tuple[Frame | None, int]:
-        """Return the frame that begins here, or that was begun before, and its end. None: it is not complete yet.
-
-        Raises:
-            ProtocolError: as `feed_data`.
-        """
+        """Return the frame that begins here, or that was begun before, and its end. None: it is not complete yet."""
         if self._frame is None:
             body = self._parse_header(data, position)
             if not body:
@@ -355,12 +358,9 @@ class Decoder:
     def _parse_header(self, data: bytes, position: int) -> int:
         """Begin a frame and return where its buffers begin; 0: too few bytes have come.
 
-        Raises:
-            ProtocolError: it is not a frame. Even a few bytes are checked, because the rest may never come.
+        Raises ProtocolError if it is not a frame. Even a few bytes are checked, because the rest may never come.
         """
         available = len(data) - position
-        if not available:
-            return 0
         cookie, grammar = self._cookie, self._grammar
         if not data.startswith(cookie[:available], position):
             raise ProtocolError(f"the bytes {data[position : position + 16]!r}, which are no frame of its own")

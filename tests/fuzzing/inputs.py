@@ -8,7 +8,7 @@ import struct
 from pidfdpool.transport import frame_rules
 
 GRAMMARS = {
-    "a worker to the host": frame_rules.FROM_WORKER,
+    "a worker to the host": frame_rules.ANSWERS,
     "the template to the host": frame_rules.FROM_TEMPLATE,
     "the host to a worker": frame_rules.TO_WORKER,
     "the host to the template": frame_rules.TO_TEMPLATE,

@@ -144,7 +144,7 @@ def test_few_descriptors(contender, workers):
 
 
 @pytest.mark.case(SECTION, "too few descriptors for 8 workers: fewer work, or an error says why", ways="both")
-@pytest.mark.parametrize("limit", [14, 20, 26, 32])
+@pytest.mark.parametrize("limit", [16, 20, 26, 32])
 def test_too_few_descriptors(contender, limit):
     trap(
         contender,

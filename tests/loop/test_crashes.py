@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 from pidfdpool import PidfdPoolExecutor, PoolBroken, WorkerCrashed
+from pidfdpool.loop import answers
 from pidfdpool.pidfd import Pidfd
 from pidfdpool.transport import channel as channels
 from tests import calls
@@ -138,7 +139,7 @@ def test_all_that_a_worker_wrote_before_its_death_is_read(monkeypatch, tmp_path)
     with PidfdPoolExecutor(1, prefetch=60.0) as pool:
         pid = pool.submit(os.getpid).result()
         seem_quick(pool)  # so others are sent ahead
-        monkeypatch.setattr(channels, "_READ_SIZE", 64)
+        monkeypatch.setattr(answers, "_READ_SIZE", 64)
         first = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "release"))
         first.add_done_callback(hold_up)
         eventually((tmp_path / "runs").exists, "it runs")
@@ -156,7 +157,7 @@ def test_all_that_a_worker_wrote_before_its_death_is_read(monkeypatch, tmp_path)
 
 
 def _die_when_idle(ident):
-    while sys._current_frames()[ident].f_code.co_name not in ("receive", "_receive_with_descriptors"):
+    while sys._current_frames()[ident].f_code.co_name not in ("receive_lean", "_receive_with_descriptors"):
         time.sleep(0.001)
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -43,8 +43,8 @@ def note_and_raise(path):
 
 
 def has_unread(link):
-    """Return whether something lies in a channel that the pool thread, which is held up, has not read."""
-    return link.channel.fileno() >= 0 and link.channel.unread_bytes(FIONREAD) > 0
+    """Return whether something of a worker's has come that the pool thread, which is held up, has not read."""
+    return link.source.fileno() >= 0 and link.source.unread_bytes(FIONREAD) > 0
 
 
 @pytest.fixture(params=["callback", "rebuilding"])

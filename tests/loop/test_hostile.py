@@ -6,13 +6,14 @@ import collections
 import itertools
 import logging
 import os
+from termios import FIONREAD
 
 import pytest
 
 from pidfdpool import PidfdPoolExecutor, WorkerCrashed
 from pidfdpool.transport import framing
 from tests import calls, hostile
-from tests.conditions import eventually, run_python
+from tests.conditions import eventually, open_descriptors, run_python
 from tests.pace import seem_quick
 
 GIB = 1 << 30
@@ -136,11 +137,13 @@ def test_a_result_and_what_follows_it_in_one_read_are_told_apart(tmp_path):
         held = pool.submit(calls.double, 1)
         held.add_done_callback(lambda _: None)
         eventually((tmp_path / "runs").exists, "it runs")
+        send_ahead(pool, 3)
         # The answer and the nonsense are read together, because nobody reads until both are there.
         with pool._pool.core.poller.serving:
             (tmp_path / "go").touch()
             calls.wait_for(str(tmp_path / "go"))
-            eventually(lambda: unread(pool) > 16 + 8, "both are written")
+            # The pipe has both when the channel has the nonsense, too.
+            eventually(lambda: pool._pool.core.workers[0].channel.unread_bytes(FIONREAD) == 8, "both are written")
         assert first.result(timeout=30) == "first"
         assert isinstance(bad.exception(timeout=30), WorkerCrashed)
         assert behind.result(timeout=30) == 42
@@ -148,13 +151,7 @@ def test_a_result_and_what_follows_it_in_one_read_are_told_apart(tmp_path):
 
 def unread(pool) -> int:
     """Return how many bytes the host has not read of its first worker's."""
-    import array
-    import fcntl
-    import termios
-
-    count = array.array("i", [0])
-    fcntl.ioctl(pool._pool.core.workers[0].channel.fileno(), termios.FIONREAD, count)
-    return count[0]
+    return pool._pool.core.workers[0].answers.unread_bytes(FIONREAD)
 
 
 # ---- the channel's end --------------------------------------------------------------------------------------------
@@ -166,6 +163,21 @@ def test_a_worker_that_has_closed_its_channel_and_lives_is_killed(pool, then):
     assert isinstance(error, WorkerCrashed)
     if then != "return":
         assert "its channel was closed while it went on" in str(error)
+
+
+def test_a_worker_that_has_closed_only_its_pipe_and_lives_is_killed(pool):
+    error = costs_only_itself(pool, hostile.close_pipe_and_sleep)
+    assert "its channel was closed while it went on" in str(error)
+
+
+def test_nobody_but_the_worker_can_write_into_its_pipe(pool):
+    """Otherwise the host would not see that the worker has closed it."""
+    inode, in_child, in_worker = pool.submit(hostile.pipes_here_and_in_a_child).result(timeout=30)
+    assert (in_child, in_worker) == (0, 1)
+    of_template = open_descriptors(pool._pool.core.template.end.pid)
+    assert f"pipe:[{inode}]" not in of_template.values()
+    pool.submit(calls.die).exception(timeout=30)
+    assert pool.submit(hostile.pipes_here_and_in_a_child).result(timeout=30)[1:] == (0, 1)
 
 
 def test_an_initializer_that_closes_the_channel_is_noticed():
@@ -294,7 +306,7 @@ def test_a_cancel_behind_a_task_that_has_a_segment_leaves_that_one_its_segment(t
 def test_all_that_a_worker_wrote_is_read_though_it_is_dead(tmp_path):
     with PidfdPoolExecutor(1, prefetch=60.0) as pool:
         list(pool.map(calls.double, range(100), chunksize=1))
-        pool.submit(hostile.widen_channel).result(timeout=30)
+        pool.submit(hostile.widen_pipe).result(timeout=30)
         begun = pool.submit(calls.run_until, str(tmp_path / "runs"), str(tmp_path / "go"), "begun")
         results = [pool.submit(hostile.make_bytes, 30_000) for _ in range(10)]
         last = pool.submit(calls.die)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from types import SimpleNamespace
 
+from pidfdpool.loop import answers
 from pidfdpool.loop.links import WorkerLink
 from pidfdpool.loop.poller import WRITE, Poller
 from pidfdpool.loop.segment_account import ResultLease, SegmentAccount, TaskSegments
@@ -36,7 +37,7 @@ def test_a_signal_that_was_asked_for_before_the_worker_is_known_is_sent_when_it_
     poller = Poller()
     ours, theirs = channels.pair()
     our_tokens, its_tokens = tokens.pair()
-    link = WorkerLink(0, 1, ours, our_tokens, poller)
+    link = WorkerLink(0, 1, ours, answers.attach(ours), our_tokens, poller)
     link.watch_channel(lambda _mask: None)
     link.signal(15)
     link.signal(9)
@@ -74,7 +75,7 @@ def test_a_channel_is_not_waited_for_to_take_more_when_a_later_post_has_sent_all
     poller = Poller()
     ours, theirs = channels.pair()
     our_tokens, its_tokens = tokens.pair()
-    link = WorkerLink(0, 1, ours, our_tokens, poller)
+    link = WorkerLink(0, 1, ours, answers.attach(ours), our_tokens, poller)
     flushed = []
 
     def serve(mask):

@@ -15,9 +15,9 @@ from tests import calls
 from tests.conditions import children, eventually, in_forked_child, open_descriptors
 
 WAYS = ("spawn", "fork")
-PER_WORKER = 4  # descriptors that the host holds: the channel, the pidfd, the tokens, the black box
+PER_WORKER = 5  # descriptors that the host holds: the channel, the pipe, the pidfd, the tokens, the black box
 PER_POOL = 7  # the pool thread's epoll and its wakeup, the leader's, the template's channel and pidfd, the lifeline
-OF_A_WORKER = 4  # beside the standard streams: the channel, the tokens, the black box, the lifeline
+OF_A_WORKER = 5  # beside the standard streams: the channel, the pipe, the tokens, the black box, the lifeline
 pytestmark = pytest.mark.parametrize("way", WAYS)
 
 

@@ -147,7 +147,8 @@ class Worker:
         self.status, self.overdue_at, self.report_within = None, 100.0, 1.0
         self.name = (slot, generation, 1)
         self.handle = SimpleNamespace(exit_status=lambda: status) if watched else None
-        self.channel = SimpleNamespace(received=0, error=None)
+        self.source = self.answers = SimpleNamespace(received=0, error=None)
+        self.answers.receive_when_pipe_is_ready = self.answers.receive_when_channel_is_ready = None
         self.progress = SimpleNamespace(unbegun=lambda _held: [])
         self.account = SimpleNamespace(close=lambda: None)
         core.workers[slot] = self
@@ -155,11 +156,11 @@ class Worker:
     def note(self, what):
         self.core.log.append(f"{what} {self.slot}")
 
-    def read(self):
+    def read(self, _receive=None):
         if not self.texts:
             self.reading = False
             return []
-        self.channel.received += 1
+        self.source.received += 1
         return self.texts.pop(0)
 
     def flush(self):

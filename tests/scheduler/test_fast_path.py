@@ -102,10 +102,10 @@ def test_a_run_of_answers_is_taken_in_one_step():
     parts = Parts(1)
     slot = parts.worker(State.BUSY, 1, ahead=(2, 3, 4))
     fast = parts.fast_path()
-    assert fast.take_answers(0, 1, [(1, 0.1), (2, 0.1), (3, 0.1)], 5.0) == 3
+    assert fast.take_answers(0, 1, [1, 2, 3], 0.3, 5.0) == 3
     assert (slot.task, list(slot.ahead), slot.tasks_done, slot.busy_since) == (4, [], 3, 5.0)
     assert (parts.state.running, parts.state.prefetched, list(parts.state.tasks)) == ({4: 0}, {}, [4])
-    assert fast.take_answers(0, 1, [(4, 0.1)], 6.0) == 1
+    assert fast.take_answers(0, 1, [4], 0.1, 6.0) == 1
     assert (slot.state, slot.task, parts.state.tasks) == (State.IDLE, None, {})
 
 
@@ -114,7 +114,7 @@ def test_answers_are_a_measure_of_the_pace_and_forgive_young_deaths():
     parts.worker(State.BUSY, 1)
     parts.limiter.young_death("killed", 0.0)
     fast = parts.fast_path(pace=0.8)
-    fast.take_answers(0, 1, [(1, 0.0)], 5.0)
+    fast.take_answers(0, 1, [1], 0, 5.0)
     assert (fast._prefetcher.pace, parts.limiter.streak) == (pytest.approx(0.7), 0)
 
 
@@ -135,7 +135,7 @@ def test_an_answer_is_not_taken_where_more_is_to_be_decided(why):
     elif why == "queue":
         parts.add_task(9, queued=True)
     generation, number = 2 if why == "generation" else 1, 7 if why == "another" else 1
-    assert parts.fast_path().take_answers(0, generation, [(number, 0.1)], 5.0) == 0
+    assert parts.fast_path().take_answers(0, generation, [number], 0.1, 5.0) == 0
     assert 1 in parts.state.tasks
     assert slot.tasks_done == 0
 
@@ -144,5 +144,5 @@ def test_the_first_answers_are_taken_though_the_last_is_not():
     parts = Parts(1)
     slot = parts.worker(State.BUSY, 1, ahead=(2,))
     slot.leaving = True
-    assert parts.fast_path().take_answers(0, 1, [(1, 0.1), (2, 0.1)], 5.0) == 1
+    assert parts.fast_path().take_answers(0, 1, [1, 2], 0.2, 5.0) == 1
     assert (slot.task, slot.state) == (2, State.BUSY)

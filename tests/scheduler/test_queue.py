@@ -99,3 +99,16 @@ def test_waiting_behaves_as_a_stable_sort_does():
             waiting.add(task, priority)
             plain.append((task, priority))
     assert list(waiting) == [task for task, _ in sorted(plain, key=lambda pair: -pair[1])]
+
+
+def test_the_first_tasks_are_removed_together_across_priorities():
+    queue = TaskQueue()
+    for task, priority in [(1, 0), (2, 5), (3, 0), (4, 5), (5, 0)]:
+        queue.add(task, priority)
+    queue.remove_first([2, 4, 1])
+    assert list(queue) == [3, 5]
+    assert list(queue.lines) == [0]
+    queue.remove_first([3, 5])
+    assert (len(queue), queue.lines) == (0, {})
+    queue.add(6, 5)
+    assert queue.pop() == 6

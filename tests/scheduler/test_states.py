@@ -65,11 +65,11 @@ def test_the_short_way_is_closed_to_the_outcome_of_a_task_with_a_clock(limit):
     """Guards: its clock went on, and hit the worker's next task."""
     machine = started(1)
     machine.decide(ev.Submitted(1, machine.policy.refined({limit: 5.0})), 1.0)
-    assert not machine.take_answers(0, 1, [(1, 0.1)], 1.1)
+    assert not machine.take_answers(0, 1, [1], 0.1, 1.1)
     assert machine.decide(ev.Finished(0, 1, 1, seconds=0.1), 1.1) == [do.Deliver(1)]
     assert machine.deadline() is None
     machine.decide(ev.Submitted(2), 1.2)
-    assert machine.take_answers(0, 1, [(2, 0.1)], 1.3) == 1, "without one it is open"
+    assert machine.take_answers(0, 1, [2], 0.1, 1.3) == 1, "without one it is open"
 
 
 def test_a_worker_that_does_not_leave_is_killed_after_the_grace():

@@ -173,7 +173,8 @@ class World:
             if not isinstance(event, ev.Finished) or not event.seconds or event.failed or not event.task % 3:
                 break
             answers.append((event.task, event.seconds))
-        count = self.machine.take_answers(worker.slot, worker.generation, answers, self.now)
+        numbers, seconds = [task for task, _ in answers], sum(seconds for _, seconds in answers)
+        count = self.machine.take_answers(worker.slot, worker.generation, numbers, seconds, self.now)
         assert 0 <= count <= len(answers)
         for task, _ in answers[:count]:
             assert self.tasks[task].read

@@ -15,6 +15,7 @@ from functools import partial
 import pytest
 
 import pidfdpool
+from pidfdpool.loop.answers import Answers, attach
 from pidfdpool.serialization import payload
 from pidfdpool.template import client, recipe
 from pidfdpool.transport import black_box, framing, tokens
@@ -24,6 +25,25 @@ from tests.conditions import children, eventually, is_alive, is_zombie
 from tests.template.test_descendants import kill, start
 
 WITH_DESCRIPTOR = (framing.BLACK_BOX, framing.STDERR, framing.SPAWNED)
+
+
+class WorkerEnd:
+    """The host's ends of one worker, which are read like one channel."""
+
+    def __init__(self, ours):
+        self._answers = Answers(attach(ours), channels.Channel(ours), b"")
+        self._channel = self._answers._channel
+        self.send_nowait = self._channel.send_nowait
+
+    def fileno(self):
+        return (self._channel if self._answers._awaits_channel else self._answers).fileno()
+
+    def receive_nowait(self):
+        return [framing.made(frame) for frame in self._answers.receive_nowait()]
+
+    def close(self):
+        self._answers.close()
+        self._channel.close()
 
 
 class Bench:
@@ -61,11 +81,12 @@ class Bench:
     def spawn(self, generation=1):
         """Have a worker forked; return the host's end of its channel."""
         ours, theirs = channels.pair()
+        end = WorkerEnd(ours)
         self.tokens, its_tokens = tokens.pair()
         self.all_tokens.append(self.tokens)
         self.end.channel.send_nowait(framing.encode(framing.TOKENS, 0, generation), its_tokens)
         self.end.channel.send_nowait(framing.encode(framing.SPAWN, 0, generation), theirs.detach())
-        self.channels.append(channels.Channel(ours))
+        self.channels.append(end)
         return self.channels[-1]
 
     def call(self, channel, function, *arguments, flags=0, attempt=1, deadline=None):

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pidfdpool.loop import answers
 from pidfdpool.pidfd import capabilities
 from pidfdpool.process import native
 from pidfdpool.template.worker_fork import DescriptorRanges, WorkerDescriptors, WorkerForker
@@ -42,6 +43,7 @@ def open_numbers():
 @pytest.mark.skipif(not capabilities().usable, reason="needs pidfds")
 def test_a_forker_needs_no_template(boot):
     ours, theirs = channels.pair()
+    pipe = answers.attach(ours)
     channel = channels.Channel(ours)
     host_fd = os.pidfd_open(os.getpid())
     lifeline, lifeline_end = os.pipe()
@@ -54,8 +56,8 @@ def test_a_forker_needs_no_template(boot):
         descriptors.close()
         frames = []
         while not frames:
-            assert select.select([channel.fileno()], [], [], 20)[0], "the worker is ready"
-            frames += channel.receive_nowait()
+            assert select.select([pipe], [], [], 20)[0], "the worker is ready"
+            frames += answers.Answers(pipe, channel, b"").receive_nowait()
         assert [frame.kind for frame in frames] == [framing.READY]
         channel.send_nowait(framing.encode(framing.EXIT))
         assert worker.handle.wait(20)
@@ -63,7 +65,7 @@ def test_a_forker_needs_no_template(boot):
     finally:
         channel.close()
         worker.handle.close()
-        for fd in (host_fd, lifeline, lifeline_end, in_host):
+        for fd in (pipe, host_fd, lifeline, lifeline_end, in_host):
             os.close(fd)
 
 

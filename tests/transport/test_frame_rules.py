@@ -16,7 +16,7 @@ from tests.hostile import frame
 MB = 1 << 20
 DEADLINE = framing.HAS_DEADLINE
 SIDES = {
-    "worker": frame_rules.FROM_WORKER,
+    "worker": frame_rules.ANSWERS,
     "template": frame_rules.FROM_TEMPLATE,
     "to worker": frame_rules.TO_WORKER,
     "to template": frame_rules.TO_TEMPLATE,
@@ -33,6 +33,7 @@ RIGHT = [
     ("worker", framing.DROPPED, [], {"value": 1}),
     ("worker", framing.CALL_NOT_RECEIVED, [], {"value": 1}),
     ("worker", framing.OUTDATED, [], {"value": 1}),
+    ("worker", framing.ON_CHANNEL, [], {}),
     ("template", framing.LAUNCHED, [], {"value": 1}),
     ("template", framing.HELLO, [], {"value": 1}),
     ("template", framing.BOOTED, [], {}),
@@ -230,7 +231,7 @@ def test_a_few_inputs_of_the_fuzzer(target):
 
 
 def test_the_fuzzer_finds_an_error_and_reports_its_seed(monkeypatch):
-    monkeypatch.setattr(frame_rules.FROM_WORKER, "_rules", dict.fromkeys(range(256), framing.Rule(0, 255)))
+    monkeypatch.setattr(frame_rules.ANSWERS, "_rules", dict.fromkeys(range(256), framing.Rule(0, 255)))
     with pytest.raises(AssertionError, match=r"frames, seed \d+: NotClean"):
         run("frames", 1, 3000)
 
