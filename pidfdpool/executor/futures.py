@@ -94,6 +94,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             if made is None:
                 # Atomic, so that all threads get the same.
                 made = self.__dict__.setdefault("_own_condition", interruptible.Condition())
+                self._tell_of_observer()
             if made is _NO_WAITERS:
                 if self._state == _CANCELLED:
                     self._state = _NOTIFIED  # so does the thread that cancels, which this one may have interrupted
@@ -162,6 +163,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         """Call fn(self) when the future is done, at once if it is. As in the base class."""
         self._had_callbacks = True
         self._done_callbacks.append(fn)
+        self._tell_of_observer()
         if self.done():
             self._invoke_callbacks()
 
@@ -282,6 +284,16 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     def _has_callbacks(self) -> bool:
         """Return whether resolving this future calls the user's code."""
         return self._had_callbacks and bool(self._done_callbacks)
+
+    def _is_observed(self) -> bool:
+        """Return whether somebody may wait for it in another way than as the leader."""
+        return self._had_callbacks or self._own_condition is not None
+
+    def _tell_of_observer(self) -> None:
+        """Have the pool not let its outcome lie there until somebody leads."""
+        pool = self._pool
+        if pool is not None and pool.core.poller.guarded:
+            pool.core.watchdog.note_observer()
 
     def _mark_cancelled(self) -> bool:
         """Cancel this future if it is pending. Return whether it is cancelled. Nobody is notified yet."""

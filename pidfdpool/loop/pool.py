@@ -124,6 +124,8 @@ class Pool:
         except BaseException as error:
             core.fail(error)  # as in `decide_guarded`
             raise
+        if core.poller.guarded and slot is None:
+            core.watchdog.note_observer()  # it waits for a worker whose answer may lie there
         if resolutions:
             core.outbox.run(resolutions)
         return True
@@ -148,6 +150,8 @@ class Pool:
                 return False
             resolutions = core.decide_guarded(event)
             first = not core.thread.started and self.starter.claim_first()
+        if core.poller.guarded and core.has_waiting:
+            core.watchdog.note_observer()
         core.outbox.run(resolutions)
         return first
 
@@ -220,6 +224,7 @@ class Pool:
     def shutdown(self, *, cancel: bool) -> None:
         """Accept no more; finish the accepted tasks, or cancel those that no worker has been given."""
         self.core.resume_template()
+        self.core.watchdog.note_observer()
         self.core.handle(ev.ShutdownRequested(cancel))
 
     def kill(self, signal: int) -> None:
@@ -232,6 +237,7 @@ class Pool:
         if not self.core.is_reentered:
             self.starter.wait_for_first()
             self.core.thread.join()
+            self.core.watchdog.release()
 
     def check_open(self) -> None:
         """Raise if no task is accepted; the answer may be stale."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from pidfdpool.deaths import Death
-    from pidfdpool.loop.task import Recipient, Task, Verdict
+    from pidfdpool.loop.task import Task, Verdict
     from pidfdpool.transport.framing import Buffer
 
     Resolution: TypeAlias = Callable[[], None]
@@ -134,9 +134,9 @@ class Delivery:
         self._task = task
 
     @property
-    def future(self) -> Recipient:
-        """Who is resolved."""
-        return self._task.future
+    def task(self) -> Task:
+        """The task whose future is resolved."""
+        return self._task
 
     def __call__(self) -> None:
         """Resolve it."""

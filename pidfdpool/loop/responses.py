@@ -12,7 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from pidfdpool.loop.outcomes import Outcome, load_error
+from pidfdpool.loop.outcomes import Outcome, is_quickly_rebuilt, load_error
 from pidfdpool.loop.resolutions import NO_BUFFERS, Delivery, deliver
 from pidfdpool.process import describe, safe_logging
 from pidfdpool.scheduler import events as ev
@@ -96,10 +96,13 @@ def _take_answers(core: Decisions, link: WorkerLink, frames: list[Frame], at: in
         elif core.admission.waiting:
             resolutions = core.admission.fill()
     delivered, outbox = 0, core.outbox
-    leads = outbox.in_leader
+    leads, in_loop = outbox.in_leader, outbox.in_loop
     try:
         for task in taken:
-            if leads and (outbox.left or task.future._has_callbacks()):  # as `must_leave`
+            # As `must_leave`.
+            if leads and (
+                outbox.left or task.future._has_callbacks() or (in_loop and not is_quickly_rebuilt(task.verdict))
+            ):
                 break
             deliver(undelivered, task)
             delivered += 1
