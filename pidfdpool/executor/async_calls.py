@@ -2,10 +2,11 @@
 
 `loop.run_in_executor` works, too. It makes two futures for each call, and wakes the loop for each result. Here a call
 has one future, the loop's own. Results that come while the loop is busy share one wake-up: they lie in the loop's
-mailbox until the loop looks.
+mailbox until the loop looks. A loop that is woken often reads the workers' channels itself (`LoopReader`), and
+then needs no wake-up at all.
 
 The functions of this module run in the loop's thread. The pool calls the underscored methods of an `AwaitedTask` in
-any thread, mostly in the pool thread.
+any thread, mostly in the pool thread or the loop's own.
 """
 
 from __future__ import annotations
@@ -118,8 +119,7 @@ class AwaitedTask:
 
     def _attach(self, pool: Pool, number: int, cancel_kills: bool) -> None:
         self._pool, self._number, self._cancel_kills = pool, number, cancel_kills
-        if pool.core.poller.guarded:
-            pool.core.watchdog.note_observer()
+        pool.note_observer()
 
     def _is_wanted(self) -> bool:
         # The waiter is cancelled a moment before the coroutine that awaits it cancels the task.

@@ -122,7 +122,7 @@ class Leadership:
             return
         if not handles and interruptible.handlers_may_raise_here():
             return
-        give_back, leave, guarded = poller.follow, leader.pop, False
+        give_back, leave = poller.follow, leader.pop
         try:
             if leader.setdefault(None, me) != me or pool.closed:
                 return
@@ -133,18 +133,13 @@ class Leadership:
                     poller.lead()
                 self._lead(future, timeout, blocks=handles)
             finally:
-                guarded = poller.guarded
-                if not guarded:
+                if not poller.guarded:  # otherwise the pool thread looks at them, and takes them back by itself
                     give_back()
         finally:
-            try:
-                if None in leader and leader[None] == me:  # without a call, so that no handler runs in between
-                    leave(None)
-            finally:
-                if guarded and not poller.guarded:  # since a moment in which the pool thread still saw a leader
-                    give_back()
-                if self._over:
-                    poller.close()
+            if None in leader and leader[None] == me:  # without a call, so that no handler runs in between
+                leave(None)
+            if self._over:
+                poller.close()
 
     def _lead(self, future: _Future, timeout: float | None, *, blocks: bool, alone: bool = False) -> None:
         """Read channels until the future is done, time is over, or the pool thread has to take over.

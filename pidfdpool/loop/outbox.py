@@ -12,8 +12,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pidfdpool.loop.outcomes import is_quickly_rebuilt
-from pidfdpool.loop.resolutions import Delivery
+from pidfdpool.loop.resolutions import Delivery, is_quickly_rebuilt
 from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:

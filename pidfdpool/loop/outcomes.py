@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Any
 from pidfdpool.errors import PayloadError, PayloadTooLarge
 from pidfdpool.process import describe
 from pidfdpool.serialization import payload
-from pidfdpool.serialization.picklers import STACK_GLOBAL
 from pidfdpool.transport import framing
-from pidfdpool.transport.framing import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pidfdpool.loop.task import Verdict
     from pidfdpool.scheduler.policy import Policy
     from pidfdpool.transport.framing import Buffer
 
@@ -62,17 +59,6 @@ def load(answer: Frame | Outcome) -> tuple[Any, BaseException | None]:
         return payload.load_result(buffers), None
     except BaseException as failure:
         return None, _failed_to_load(buffers, failure)
-
-
-def is_quickly_rebuilt(verdict: Verdict) -> bool:
-    """Return whether a future is resolved with this in no time, and without any code of the user's or a library's."""
-    if type(verdict) is not Frame and type(verdict) is not Outcome:
-        return True  # cancelled, or an error of the pool's own
-    if verdict.kind != framing.RESULT or len(verdict.buffers) != 1:
-        return False
-    data = verdict.buffers[0]
-    # A pickle calls something only if it names it before.
-    return type(data) is bytes and len(data) <= QUICK and data[-1] > payload.HIGHEST_MARK and STACK_GLOBAL not in data
 
 
 def _failed_to_load(buffers: Sequence[Buffer], failure: BaseException) -> PayloadError:

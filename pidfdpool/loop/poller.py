@@ -24,16 +24,22 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from pidfdpool.process import counters, native, sandbox
+from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from pidfdpool.loop.loop_reader import LoopReader
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 
 _getpid = os.getpid  # names that begin in this way are the first to be cleared, see `_ring`
+
+
+class Reader(Protocol):
+    """What the poller needs of a `LoopReader`."""
+
+    def close_in_forked_child(self) -> None:
+        """Close the copies of a forked process."""
 
 
 class Watch:
@@ -81,14 +87,14 @@ class Poller:
         self.leader: dict[None, int] = {}  # the leader's thread, if there is one; a dictionary decides in one step
         # Others read the channels, and the pool thread only looks whether they do: see `watchdog`.
         self.guarded: bool = False
-        self.reader: LoopReader | None = None  # whose event loop reads, if it is one
-        self.readers: WeakSet[LoopReader] = WeakSet()  # that ever did
+        self.reader: Reader | None = None  # whose event loop reads, if it is one
+        self.readers: WeakSet[Any] = WeakSet()  # that ever did
         self.reads: int = 0  # by leaders and event loops, ever
         self.left_at: float = 0.0  # when the last leader left, as time.monotonic() tells it
         # Whether the pool thread is to leave the channels to others though there is something to read.
         self.stands_back: Callable[[], bool] = bool
         # Serves what has come in the thread of an event loop; False: it is not to read.
-        self.read_in_loop: Callable[[LoopReader], bool] = bool
+        self.read_in_loop: Callable[[Any], bool] = bool
         # Whether the pool's thread is one of the host's greenlets. A wait of its own would stop all of them.
         self.among_greenlets = False
         self._watches: dict[int, Watch] = {}

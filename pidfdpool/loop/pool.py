@@ -155,6 +155,11 @@ class Pool:
         core.outbox.run(resolutions)
         return first
 
+    def note_observer(self) -> None:
+        """Have no answer lie there until somebody waits for it as the leader; see `watchdog`."""
+        if self.core.poller.guarded:
+            self.core.watchdog.note_observer()
+
     def cancel(self, number: int, future: Recipient) -> bool:
         """Cancel a task that no worker has begun; return whether it is cancelled. The recipient is resolved then."""
         core = self.core

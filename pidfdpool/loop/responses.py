@@ -12,8 +12,8 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from pidfdpool.loop.outcomes import Outcome, is_quickly_rebuilt, load_error
-from pidfdpool.loop.resolutions import NO_BUFFERS, Delivery, deliver
+from pidfdpool.loop.outcomes import Outcome, load_error
+from pidfdpool.loop.resolutions import NO_BUFFERS, Delivery, deliver, is_quickly_rebuilt
 from pidfdpool.process import describe, safe_logging
 from pidfdpool.scheduler import events as ev
 from pidfdpool.scheduler.states import State

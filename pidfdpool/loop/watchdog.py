@@ -14,10 +14,11 @@ nobody has, it takes the channels back. So nobody waits for long if the event lo
 stopped, or if the thread does not wait again; and an idle pool wakes once or twice, and then sleeps for good.
 
 Who may sleep, while what is unread: at any time one of three is true. The pool thread watches the channels; or there
-is a leader, who gives them back when it leaves; or the pool thread's wait is one of `TICK`. The last holds until the
-pool thread itself has watched the channels again, or has seen a leader who will. Whatever other threads do to end
-this earlier, such as `take_back`, only saves time. So it does no harm if they are interrupted, or if two of them do
-it at once. It does no harm either, except to the speed, if the pool thread and others watch at the same time.
+is a leader, who gives them back when it leaves, unless they are guarded then; or the pool thread's wait is one of
+`TICK`. The last ends only when the pool thread itself has watched the channels again, after they were no longer
+guarded. Whatever other threads do to end this earlier, such as `take_back`, only saves time. So it does no harm if
+they are interrupted, or if two of them do it at once. It does no harm either, except to the speed, if the pool thread
+and others watch at the same time.
 
 Methods are for the pool thread, except where they say something else. Nothing here takes a lock.
 """
@@ -111,8 +112,8 @@ class Watchdog:
                 return
             if poller.reader is not None and poller.wait_for_answers(0):
                 self.postpone()
-        # After this the channels are watched, or there is a leader, who sees that they are not guarded.
-        self.take_back()
+        self._unguard()
+        poller.follow()  # beside a leader, too: it may be about to leave, and have seen that they were guarded
         self._ticks = False
 
     def _offer(self, reader: LoopReader) -> None:
@@ -164,13 +165,15 @@ class Watchdog:
 
     def take_back(self) -> None:
         """Have the pool thread read the channels again. In any thread."""
-        poller = self._poller
-        poller.guarded = False
-        poller.reader = None
-        self._met_at = NEVER  # what lies there is read now
+        self._unguard()
         with suppress(ValueError):  # it is closed
-            if not poller.leader:
-                poller.follow()
+            if not self._poller.leader:
+                self._poller.follow()
+
+    def _unguard(self) -> None:
+        self._poller.guarded = False
+        self._poller.reader = None
+        self._met_at = NEVER  # what lies there is read now
 
     def note_observer(self) -> None:
         """Take note that somebody waits for answers in another way than by reading them. In any thread."""
