@@ -191,6 +191,16 @@ TRICKS = tuple(
             "one wake-up of the event loop for many answers",
             patches=(Patch("pidfdpool.executor.async_calls", "Mailbox.post", _wake_for_each),),
         ),
+        Trick(
+            "reading-loop",
+            "reading by the event loop",
+            patches=(Patch("pidfdpool.loop.loop_reader", "LoopReader.watch", _never),),
+        ),
+        Trick(
+            "lying-answers",
+            "answers that lie until the next wait",
+            patches=(Patch("pidfdpool.loop.watchdog", "Watchdog.stands_back", _never),),
+        ),
         Trick("segments", "shared memory", {"segment_memory": 0}, chosen="segment_memory"),
     )
     if trick.exists

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pidfdpool.scheduler.policy import Policy
-    from pidfdpool.transport.framing import Buffer
-
-QUICK = 4096  # bytes of a pickle, which take some microseconds
+    from pidfdpool.transport.framing import Buffer, Frame
 
 
 class Outcome:

@@ -32,8 +32,6 @@ from typing import TYPE_CHECKING
 from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pidfdpool.loop.loop_reader import LoopReader
     from pidfdpool.loop.outbox import Outbox
     from pidfdpool.loop.poller import Poller
@@ -56,7 +54,7 @@ class _Pool(Protocol):
     poller: Poller
     outbox: Outbox
     closed: bool
-    tasks: Mapping[int, Task]
+    tasks: dict[int, Task]
 
     @property
     def has_waiting(self) -> bool:
