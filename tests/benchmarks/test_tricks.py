@@ -32,6 +32,7 @@ def work(pool):
     assert asyncio.run(together(pool)) == list(range(300))
 
 async def together(pool):
+    assert [await pool.run(abs, -number) for number in range(300)] == list(range(300))
     return await asyncio.gather(*[pool.run(abs, -number) for number in range(300)])
 """
 
