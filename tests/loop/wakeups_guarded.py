@@ -13,6 +13,16 @@ if TYPE_CHECKING:
 END = "end"
 
 
+def sets(following: str, **values: bool) -> Step:
+    """Return a step that only stores something."""
+
+    def step(s: State, _me: str) -> str:
+        s.update(values)
+        return following
+
+    return step
+
+
 class Watched:
     """Steps of `Watchdog`, and those of an event loop that reads."""
 
@@ -21,27 +31,15 @@ class Watched:
 
     def guarding(self, following: str) -> dict[str, Step]:
         """Return the steps by which the pool thread begins to let answers lie, or goes on so."""
-
-        def lead_again(s: State, me: str) -> str:
-            s["watched"] = False
-            return following
-
-        return {"Watchdog.stands_back: Poller.lead": lead_again, **self._guard("Watchdog._guard", following)}
+        again: dict[str, Step] = {"Watchdog.stands_back: Poller.lead": sets(following, watched=False)}
+        return again | self._guard("Watchdog._guard", following)
 
     def _guard(self, name: str, following: str) -> dict[str, Step]:
-        def ticks(s: State, _me: str) -> str:
-            s["ticks"] = "does not tick" not in self.model.slips
-            return f"{name}: guarded"
-
-        def guarded(s: State, _me: str) -> str:
-            s["guarded"] = True
-            return f"{name}: Poller.lead"
-
-        def lead(s: State, _me: str) -> str:
-            s["watched"] = False
-            return following
-
-        return {f"{name}: ticks": ticks, f"{name}: guarded": guarded, f"{name}: Poller.lead": lead}
+        return {
+            f"{name}: ticks": sets(f"{name}: guarded", ticks="does not tick" not in self.model.slips),
+            f"{name}: guarded": sets(f"{name}: Poller.lead", guarded=True),
+            f"{name}: Poller.lead": sets(following, watched=False),
+        }
 
     def looking(self, following: str) -> dict[str, Step]:
         """Return the steps of `Watchdog.look` and `Watchdog.end`, in the pool thread."""
@@ -52,14 +50,6 @@ class Watched:
             s["offers"] -= 1
             return "LoopReader.watch"
 
-        def watch(s: State, _me: str) -> str:
-            s["hub"] = True
-            return "Watchdog._offer: reader"
-
-        def reader(s: State, _me: str) -> str:
-            s["reader"] = True
-            return "Watchdog._offer: ticks"
-
         def check(s: State, _me: str) -> str:
             slips = self.model.slips
             taken = not s["guarded"]
@@ -67,14 +57,6 @@ class Watched:
             if ("believes others" in slips and taken) or ("believes the leader" in slips and s["leader"] is not None):
                 return "Watchdog._check: end"
             return "Watchdog._check: Poller.follow"
-
-        def follow(s: State, _me: str) -> str:
-            s["watched"] = True
-            return "Watchdog._check: end"
-
-        def end(s: State, _me: str) -> str:
-            s["ticks"] = False
-            return following
 
         def serving(s: State, _me: str) -> str | None:
             if s["serving"] is not None:
@@ -84,33 +66,25 @@ class Watched:
 
         return {
             "Watchdog.look: offers?": offers,
-            "LoopReader.watch": watch,
-            "Watchdog._offer: reader": reader,
+            "LoopReader.watch": sets("Watchdog._offer: reader", hub=True),
+            "Watchdog._offer: reader": sets("Watchdog._offer: ticks", reader=True),
             **self._guard("Watchdog._offer", following),
             "Watchdog._check: guarded?": check,
-            "Watchdog._check: Poller.follow": follow,
-            "Watchdog._check: end": end,
+            "Watchdog._check: Poller.follow": sets("Watchdog._check: end", watched=True),
+            "Watchdog._check: end": sets(following, ticks=False),
             "Watchdog.end: serving?": serving,
         }
 
     def taking_back(self, following: str) -> dict[str, Step]:
         """Return the steps of `Watchdog.take_back`, in any thread."""
 
-        def guarded(s: State, _me: str) -> str:
-            s["guarded"] = s["reader"] = False
-            return "Watchdog.take_back: leader?"
-
         def leader(s: State, _me: str) -> str:
             return following if s["leader"] is not None else "Watchdog.take_back: Poller.follow"
 
-        def follow(s: State, _me: str) -> str:
-            s["watched"] = True
-            return following
-
         return {
-            "Watchdog.take_back: guarded": guarded,
+            "Watchdog.take_back: guarded": sets("Watchdog.take_back: leader?", guarded=False, reader=False),
             "Watchdog.take_back: leader?": leader,
-            "Watchdog.take_back: Poller.follow": follow,
+            "Watchdog.take_back: Poller.follow": sets(following, watched=True),
         }
 
     def event_loop(self) -> dict[str, Step]:
@@ -130,10 +104,6 @@ class Watched:
             s["serving"], s["is_served"] = "event loop", True
             return "Leadership._serve_in_loop: reader?"
 
-        def unwatch(s: State, _me: str) -> str:
-            s["hub"] = False
-            return "select"
-
         def still(s: State, me: str) -> str:
             s[f"of {me}"] = model.readable(s) if s["reader"] else ()
             return "Poller.serve: next"
@@ -142,7 +112,7 @@ class Watched:
         return {
             "select": select,
             "LoopReader._read_all": read,
-            "LoopReader._unwatch": unwatch,
+            "LoopReader._unwatch": sets("select", hub=False),
             "Leadership._serve_in_loop: reader?": still,
             **serving,
             **self.taking_back("select"),
