@@ -313,11 +313,13 @@ FORKING = """
             await reads()
             waiting = asyncio.ensure_future(pool.run(calls.double, number))
             await asyncio.sleep(0)
+            readers = list(pool._pool.core.poller.readers)
             child = os.fork()
             if child == 0:
                 status = 1
                 try:
                     status = 0 if pool.submit(calls.double, 4).result(20) == 8 else 2
+                    status = status if all(reader.closed for reader in readers) else 3
                     pool.shutdown()
                 finally:
                     os._exit(status)
