@@ -125,7 +125,7 @@ class Pool:
             core.fail(error)  # as in `decide_guarded`
             raise
         if core.poller.guarded and slot is None:
-            core.watchdog.note_observer()  # it waits for a worker whose answer may lie there
+            core.watchdog.note_waiting(len(self.machine.queue))
         if resolutions:
             core.outbox.run(resolutions)
         return True

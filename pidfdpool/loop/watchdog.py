@@ -43,6 +43,7 @@ CLOSE = 0.005  # seconds: an event loop whose answers come as close as that may 
 GAP = 0.0003  # seconds between two waits of a thread that lets answers lie until the second
 AGAIN = 0.005  # seconds within which the pool thread has to meet a leader twice before it lets answers lie
 FEW = 32  # tasks; where there are more, answers do not lie
+MANY_WAITING = 128  # tasks; where more wait for workers, event loops do not read
 NEVER = float("-inf")  # a time
 PAUSES = 0.1, 2.0  # seconds, first and longest, for which an event loop does not read after it was busy or blocked
 MANY = 100  # reads after which an event loop is no longer believed to be busy or blocked
@@ -176,6 +177,14 @@ class Watchdog:
     def note_observer(self) -> None:
         """Take note that somebody waits for answers in another way than by reading them. In any thread."""
         if self._poller.guarded and self._poller.reader is None:
+            self.take_back()
+
+    def note_waiting(self, count: int) -> None:
+        """Take note that so many tasks wait for workers, whose answers may lie there. In any thread.
+
+        An event loop that submits many calls at once does not read meanwhile.
+        """
+        if self._poller.reader is None or count > MANY_WAITING:
             self.take_back()
 
     def postpone(self) -> None:

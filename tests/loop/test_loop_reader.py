@@ -413,3 +413,18 @@ def test_ctrl_c_while_the_loop_reads_ends_the_program_as_without_us(way):
     """
     done = run_python(BEGIN + code, way)
     assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+
+
+def test_a_loop_that_submits_many_calls_at_once_does_not_read_meanwhile(pool, monkeypatch, eager):
+    monkeypatch.setattr(watchdog, "TICK", 60.0)
+
+    async def main():
+        await reads(pool)
+        calling = [asyncio.ensure_future(pool.run(calls.double, n)) for n in range(2000)]
+        await asyncio.sleep(0)
+        assert poller_of(pool).reader is None
+        return await asyncio.gather(*calling)
+
+    assert asyncio.run(main()) == list(range(0, 4000, 2))
+    monkeypatch.undo()
+    poller_of(pool).wake()
