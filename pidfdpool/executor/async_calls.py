@@ -2,10 +2,11 @@
 
 `loop.run_in_executor` works, too. It makes two futures for each call, and wakes the loop for each result. Here a call
 has one future, the loop's own. Results that come while the loop is busy share one wake-up: they lie in the loop's
-mailbox until the loop looks.
+mailbox until the loop looks. A loop that is woken often reads the workers' channels itself (`LoopReader`), and
+then needs no wake-up at all.
 
 The functions of this module run in the loop's thread. The pool calls the underscored methods of an `AwaitedTask` in
-any thread, mostly in the pool thread.
+any thread, mostly in the pool thread or the loop's own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.executor import lifecycle
+from pidfdpool.loop.loop_reader import LoopReader
 from pidfdpool.process import describe
 from pidfdpool.typed import Protocol
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from pidfdpool.loop.pool import Pool
     from pidfdpool.loop.task import Recipient, WorkerName
     from pidfdpool.scheduler.policy import Policy
+
+
+OFTEN = 16  # wake-ups of a loop; where there are fewer it does not pay that the loop reads
 
 
 class Executor(Protocol):
@@ -43,17 +48,32 @@ class Mailbox:
     def __init__(self) -> None:
         self._outcomes: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._wakeup_pending = False
+        self._wakeups = 0
+        self.reader: LoopReader | None = None  # by which the loop can read the workers' channels itself
 
     def post(self, waiter: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         """Have the loop resolve a future of the loop. Any thread."""
         self._outcomes.append((waiter, result, error))
-        if not self._wakeup_pending:
+        if self.reader is not None and self.reader.reads_here:
+            self._take()
+        elif not self._wakeup_pending:
             self._wakeup_pending = True
             with suppress(RuntimeError):  # the loop is closed, so nobody waits any more
                 waiter.get_loop().call_soon_threadsafe(self._deliver)
 
+    def make_reader(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the loop be able to read the channels, if it is woken often."""
+        if self._wakeups >= OFTEN:
+            self._wakeups = 0
+            with suppress(NotImplementedError, OSError):  # for some loops nobody can watch a descriptor
+                self.reader = LoopReader(loop)
+
     def _deliver(self) -> None:
         self._wakeup_pending = False  # before looking: a later post wakes the loop again
+        self._wakeups += 1
+        self._take()
+
+    def _take(self) -> None:
         while self._outcomes:
             waiter, result, error = self._outcomes.popleft()
             if waiter.done():
@@ -79,7 +99,9 @@ class AwaitedTask:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.waiter: asyncio.Future[Any] = loop.create_future()
-        self._mailbox = _mailboxes.get(loop) or _mailboxes.setdefault(loop, Mailbox())
+        self._mailbox = mailbox = _mailboxes.get(loop) or _mailboxes.setdefault(loop, Mailbox())
+        if mailbox.reader is None or mailbox.reader.closed:
+            mailbox.make_reader(loop)
         self._pool: Pool | None = None
         self._number = 0
         self._cancel_kills = False
@@ -97,6 +119,7 @@ class AwaitedTask:
 
     def _attach(self, pool: Pool, number: int, cancel_kills: bool) -> None:
         self._pool, self._number, self._cancel_kills = pool, number, cancel_kills
+        pool.note_observer()
 
     def _is_wanted(self) -> bool:
         # The waiter is cancelled a moment before the coroutine that awaits it cancels the task.
@@ -108,6 +131,9 @@ class AwaitedTask:
     def _has_callbacks(self) -> bool:
         return False
 
+    def _is_observed(self) -> bool:
+        return True
+
     def _mark_cancelled(self) -> bool:
         return True  # the loop itself has cancelled it, and nobody else waits
 
@@ -115,7 +141,10 @@ class AwaitedTask:
         """Do nothing: an awaited call has no object to ask for the attempt."""
 
     def _resolve(self, result: Any, error: BaseException | None) -> None:
-        self._pool = None
+        pool, self._pool = self._pool, None
+        reader = self._mailbox.reader
+        if reader is not None and pool is not None:
+            pool.core.watchdog.offered = reader
         self._mailbox.post(self.waiter, result, error)
 
     def _resolve_cancelled(self) -> None:

@@ -93,6 +93,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             made = self._own_condition
             if made is None:
                 made = self.__dict__.setdefault("_own_condition", interruptible.Condition())  # atomic
+                if (pool := self._pool) is not None:
+                    pool.note_observer()
             if made is _NO_WAITERS:
                 if self._state == _CANCELLED:
                     self._state = _NOTIFIED  # so does the thread that cancels, which this one may have interrupted
@@ -161,6 +163,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         """Call fn(self) when the future is done, at once if it is. As in the base class."""
         self._had_callbacks = True
         self._done_callbacks.append(fn)
+        if (pool := self._pool) is not None:
+            pool.note_observer()
         if self.done():
             self._invoke_callbacks()
 
@@ -249,17 +253,14 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             "task, and only there it is resolved. Copy or send its result() instead."
         )
 
-    # ---- for the pool --------------------------------------------------------------------------------------
+    # ---- for the pool: see `Recipient` ----------------------------------------------------------------------
 
     def _attach(self, pool: Pool, number: int, cancel_kills: bool) -> None:
-        """Set the pool that is asked to cancel or kill the task, until the future is resolved."""
-        self._pool = pool
-        self._number = number
+        self._pool, self._number = pool, number
         if cancel_kills:
             self._cancel_kills = True
 
     def _note_attempt(self, worker: tuple[int, int, int | None], attempt: int, at: float) -> None:
-        """Note the worker that gets the task."""
         self._worker = worker
         self._attempt = attempt
         self._started_at = at
@@ -268,7 +269,6 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         return self._state == _PENDING
 
     def _begin(self) -> bool:
-        """Note that a worker gets the task now. Return False if nobody wants it any more."""
         if self._state == _PENDING:
             self._state = _RUNNING
             return True
@@ -278,11 +278,12 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         return self._state == _RUNNING  # False: the user has resolved it
 
     def _has_callbacks(self) -> bool:
-        """Return whether resolving this future calls the user's code."""
         return self._had_callbacks and bool(self._done_callbacks)
 
+    def _is_observed(self) -> bool:
+        return self._had_callbacks or self._own_condition is not None
+
     def _mark_cancelled(self) -> bool:
-        """Cancel this future if it is pending. Return whether it is cancelled. Nobody is notified yet."""
         if self._state == _PENDING:
             self._state = _CANCELLED
         return self._state == _CANCELLED

@@ -25,6 +25,7 @@ from pidfdpool.loop.poller import Poller
 from pidfdpool.loop.pool_thread import PoolThread
 from pidfdpool.loop.resolutions import Resolver
 from pidfdpool.loop.segment_leases import SegmentLeases
+from pidfdpool.loop.watchdog import Watchdog
 from pidfdpool.process import describe, interruptible, native
 from pidfdpool.scheduler import actions as do
 from pidfdpool.scheduler import events as ev
@@ -69,6 +70,9 @@ class Decisions:
         self.outbox: Outbox = Outbox(self)
         self.thread: PoolThread = PoolThread(self.poller, self.outbox)
         self.leadership: Leadership = Leadership(self, self.outbox, policy.spin)
+        self.watchdog: Watchdog = Watchdog(self)
+        self.poller.stands_back = self.watchdog.stands_back
+        self.poller.read_in_loop = self.leadership.read_in_loop
         self.admission: Admission = Admission(self)
         self.leases: SegmentLeases = SegmentLeases(self, policy.segment_memory)
         self.dispatcher: Dispatcher = Dispatcher(self.machine, self.resolver, self.poller, self.leases, self.workers)
@@ -109,6 +113,11 @@ class Decisions:
     def is_at_work_here(self) -> bool:
         """Whether the caller has interrupted, or is doing, the work that brings results."""
         return self.lock._is_owned() or self.thread.does_its_work
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether tasks wait for a worker, or for room; or somebody for the pool's end."""
+        return bool(self.machine.queue or self.admission.waiting) or self.machine.phase is not Phase.OPEN
 
     def defer(self, event: ev.Event) -> None:
         """Have the pool thread decide upon an event. From any thread, at any time."""

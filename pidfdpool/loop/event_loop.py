@@ -71,6 +71,7 @@ class EventLoop:
                 with core.lock:
                     core.closed = True
                 core.leadership.end()
+                core.watchdog.end()
                 with core.lock:
                     core.outbox.left.extend(core.admission.refuse())
                     teardown.close_everything(core)
@@ -104,7 +105,8 @@ class EventLoop:
                 return
         if deadline is None or deadline > now:
             # Not less than a millisecond, which is what epoll can count.
-            core.poller.wait(None if deadline is None else max(0.001, deadline - now))
+            core.poller.wait(core.watchdog.limit(None if deadline is None else max(0.001, deadline - now)))
+            core.watchdog.look()
         elif core.poller.among_greenlets:
             time.sleep(0)  # the others get their turn between two slices of long work
         if deadline is not None and time.monotonic() >= deadline:

@@ -34,10 +34,18 @@ from pidfdpool.process.spinning import LearningSpin
 from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pidfdpool.loop.loop_reader import LoopReader
     from pidfdpool.loop.outbox import Outbox
     from pidfdpool.loop.poller import Poller
+    from pidfdpool.loop.watchdog import Watchdog
 
 _INTERRUPTS = (signal.SIGINT,)
+# Those to which programs are likely to react by raising something, or by waiting for something.
+_HANDLED = (
+    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2,
+)  # fmt: skip
 SHORT = interruptible.FIRST_WAITS[0]
 LEAVING = 1.0  # seconds that a leader gets to leave when there is nothing left to wait for
 
@@ -46,6 +54,7 @@ class _Pool(Protocol):
     """What the leadership needs of its pool."""
 
     poller: Poller
+    watchdog: Watchdog
     closed: bool
 
     @property
@@ -118,10 +127,14 @@ class Leadership:
             if leader.setdefault(None, me) != me or pool.closed:
                 return
             try:
-                poller.lead()
+                if poller.reader is not None:  # an event loop, which may be blocked
+                    poller.guarded, poller.reader = False, None
+                if not poller.guarded:
+                    poller.lead()
                 self._lead(future, timeout, blocks=handles)
             finally:
-                give_back()
+                if not poller.guarded:  # otherwise the pool thread looks at them, and takes them back by itself
+                    give_back()
         finally:
             if None in leader and leader[None] == me:  # without a call, so that no handler runs in between
                 leave(None)
@@ -156,24 +169,29 @@ class Leadership:
             if steps is None and not ready:  # most waits end before steps are needed
                 steps = interruptible.WaitSteps(None, blocks)
         future._leader = None
+        poller.left_at = time.monotonic()
 
     def _look(self) -> list[tuple[int, int]]:
         return self._pool.poller.wait_for_answers(0)
 
     def _serve(self, ready: list[tuple[int, int]]) -> None:
+        self._with_blocked(_INTERRUPTS, partial(self._serve_guarded, ready))
+
+    def _with_blocked(self, signals: tuple[int, ...], serve: Callable[[], None]) -> None:
         change_mask = signal.pthread_sigmask
         before: set[int] | None = None
         try:
-            before = change_mask(signal.SIG_BLOCK, _INTERRUPTS)
-            self._serve_guarded(ready)
+            before = change_mask(signal.SIG_BLOCK, signals)
+            serve()
         finally:
             if before is not None:
                 change_mask(signal.SIG_SETMASK, before)
             else:  # interrupted before the mask was known, which blocked signals do not do
-                change_mask(signal.SIG_UNBLOCK, _INTERRUPTS)
+                change_mask(signal.SIG_UNBLOCK, signals)
 
     def _serve_guarded(self, ready: list[tuple[int, int]]) -> None:
         pool, outbox = self._pool, self._outbox
+        pool.poller.reads += 1
         try:
             with pool.poller.serving:
                 outbox.leader = threading.get_ident()
@@ -184,6 +202,46 @@ class Leadership:
         except BaseException as error:
             pool.fail(error)
             raise
+
+    # ---- for an event loop that reads ----------------------------------------------------------------------
+
+    def read_in_loop(self, reader: LoopReader) -> bool:
+        """Serve what has come, in the thread of an event loop, without waiting; return whether it may go on so.
+
+        If it may not, the channels are the pool thread's again.
+        """
+        pool, poller = self._pool, self._pool.poller
+        if poller.reader is not reader:
+            return False
+        blocks = interruptible.in_signal_thread()
+        if poller.leader or pool.closed or poller.is_served or (blocks and interruptible.handlers_may_raise()):
+            pool.watchdog.take_back()
+            return False
+        serve = partial(self._serve_in_loop, reader)
+        self._with_blocked(_HANDLED, serve) if blocks else serve()
+        return poller.reader is reader
+
+    def _serve_in_loop(self, reader: LoopReader) -> None:
+        poller, outbox, watchdog = self._pool.poller, self._outbox, self._pool.watchdog
+        serving = poller.serving
+        try:
+            # The pool thread may have begun to serve something, and to wait for that would hold up the event loop.
+            if not serving.acquire(blocking=False):
+                watchdog.take_back()
+            elif poller.reader is reader:  # otherwise the pool may have ended
+                ready = poller.wait_for_answers(0)
+                if ready:
+                    outbox.in_loop = True
+                    self._serve_guarded(ready)
+                    if outbox.left:
+                        watchdog.postpone()
+                        watchdog.take_back()
+        finally:
+            outbox.in_loop = False
+            try:  # noqa: SIM105  it is the first thing that is called here, so that no handler runs before
+                serving.release()
+            except RuntimeError:  # another thread has it
+                pass
 
     def end(self) -> None:
         """End the leader's wait when all futures are resolved. In the pool thread, at its end, without the lock."""

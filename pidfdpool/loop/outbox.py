@@ -12,7 +12,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pidfdpool.loop.resolutions import Delivery
+from pidfdpool.loop.resolutions import Delivery, is_quickly_rebuilt
 from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pidfdpool.loop.poller import Poller
     from pidfdpool.loop.resolutions import Resolution
-    from pidfdpool.loop.task import Recipient
+    from pidfdpool.loop.task import Task
 
 
 class _Pool(Protocol):
@@ -36,16 +36,22 @@ class Outbox:
     def __init__(self, pool: _Pool) -> None:
         self._pool = pool
         self.left: deque[Resolution] = deque()  # for the pool thread
-        self.leader: int | None = None  # the leader's thread, while it serves channels
+        self.leader: int | None = None  # the leader's thread, while it serves channels; or an event loop's
+        self.in_loop: bool = False  # it is an event loop's
 
     @property
     def in_leader(self) -> bool:
         """Whether the caller is the leader, and is serving channels."""
         return self.leader == threading.get_ident()
 
-    def must_leave(self, future: Recipient) -> bool:
-        """Return whether the leader must leave resolving this future to the pool thread."""
-        return bool(self.left) or future._has_callbacks()
+    def must_leave(self, task: Task) -> bool:
+        """Return whether the leader must leave resolving this task's future to the pool thread.
+
+        An event loop must not be held up, so it leaves whatever may take long or call anything to be rebuilt.
+        """
+        if self.left or task.future._has_callbacks():
+            return True
+        return self.in_loop and not is_quickly_rebuilt(task.verdict)
 
     def run(self, resolutions: Sequence[Resolution]) -> None:
         """Run resolutions, without the pool's lock. What cannot be run here is left to the pool thread.
@@ -57,7 +63,7 @@ class Outbox:
         done, leads = 0, self.in_leader
         try:
             for resolution in resolutions:
-                if leads and (not isinstance(resolution, Delivery) or self.must_leave(resolution.future)):
+                if leads and (not isinstance(resolution, Delivery) or self.must_leave(resolution.task)):
                     break
                 resolution()
                 done += 1
@@ -93,4 +99,4 @@ class Outbox:
     def abandon_in_forked_child(self) -> None:
         """Forget everything in a process that was forked: the parent runs it."""
         self.left.clear()
-        self.leader = None
+        self.leader, self.in_loop = None, False

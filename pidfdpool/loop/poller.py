@@ -21,8 +21,10 @@ import threading
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from pidfdpool.process import counters, native, sandbox
+from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +33,13 @@ READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 
 _getpid = os.getpid  # names that begin in this way are the first to be cleared, see `_ring`
+
+
+class Reader(Protocol):
+    """What the poller needs of a `LoopReader`."""
+
+    def close_in_forked_child(self) -> None:
+        """Close the copies of a forked process."""
 
 
 class Watch:
@@ -46,7 +55,7 @@ class Watch:
         self.active: bool = True
 
 
-def _epoll() -> select.epoll:
+def new_epoll() -> select.epoll:
     """Return a new epoll instance. A host that has closed its standard streams will open others in their place."""
     made = native.epoll()
     if made.fileno() > 2:
@@ -69,12 +78,23 @@ class Poller:
         self._wake_lock = threading.RLock()
         self._process = os.getpid()
         sandbox.check()
-        self._epoll = _epoll()
-        self._inner = _epoll()
+        self._epoll = new_epoll()
+        self._inner = new_epoll()
+        self.inner_fd: int = self._inner.fileno()
         # Held by the thread that serves what is ready: the pool thread or the leader.
         self.serving: Any = native.reentrant_lock()
         self.is_served: bool = False  # somebody does at the moment
         self.leader: dict[None, int] = {}  # the leader's thread, if there is one; a dictionary decides in one step
+        # Others read the channels, and the pool thread only looks whether they do: see `watchdog`.
+        self.guarded: bool = False
+        self.reader: Reader | None = None  # whose event loop reads, if it is one
+        self.readers: WeakSet[Any] = WeakSet()  # that ever did
+        self.reads: int = 0  # by leaders and event loops, ever
+        self.left_at: float = 0.0  # when the last leader left, as time.monotonic() tells it
+        # Whether the pool thread is to leave the channels to others though there is something to read.
+        self.stands_back: Callable[[], bool] = bool
+        # Serves what has come in the thread of an event loop; False: it is not to read.
+        self.read_in_loop: Callable[[Any], bool] = bool
         # Whether the pool's thread is one of the host's greenlets. A wait of its own would stop all of them.
         self.among_greenlets = False
         self._watches: dict[int, Watch] = {}
@@ -123,7 +143,9 @@ class Poller:
         if self.among_greenlets:
             native.wait_readable(self._epoll, timeout)
             timeout = 0
-        self.serve(self._epoll.poll(timeout))
+        ready = self._epoll.poll(timeout)
+        if ready:
+            self.serve(ready)
 
     def serve(self, ready: list[tuple[int, int]]) -> None:
         """Serve what is ready. In the pool thread or the leader."""
@@ -144,7 +166,8 @@ class Poller:
             self.serve([*self._inner.poll(0, most), *self._epoll.poll(0, most)])
 
     def _serve_inner(self, _mask: int) -> None:
-        self.serve(self._inner.poll(0))
+        if not self.stands_back():
+            self.serve(self._inner.poll(0))
 
     # ---- for the leader ------------------------------------------------------------------------------------
 
@@ -208,5 +231,7 @@ class Poller:
 
         Nothing is unregistered: the epoll instance is the parent's too.
         """
+        for reader in list(self.readers):
+            reader.close_in_forked_child()
         fd, self._wake_fd = self._wake_fd, -1
         self._close(fd)

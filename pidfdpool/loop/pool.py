@@ -125,6 +125,8 @@ class Pool:
         except BaseException as error:
             core.fail(error)  # as in `decide_guarded`
             raise
+        if core.poller.guarded and slot is None:
+            core.watchdog.note_waiting(len(self.machine.queue))
         if resolutions:
             core.outbox.run(resolutions)
         return True
@@ -149,8 +151,15 @@ class Pool:
                 return False
             resolutions = core.decide_guarded(event)
             first = not core.thread.started and self.starter.claim_first()
+        if core.poller.guarded and core.has_waiting:
+            core.watchdog.note_observer()
         core.outbox.run(resolutions)
         return first
+
+    def note_observer(self) -> None:
+        """Have no answer lie there until somebody waits for it as the leader; see `watchdog`."""
+        if self.core.poller.guarded:
+            self.core.watchdog.note_observer()
 
     def cancel(self, number: int, future: Recipient) -> bool:
         """Cancel a task that no worker has begun; return whether it is cancelled. The recipient is resolved then."""
@@ -229,6 +238,7 @@ class Pool:
     def shutdown(self, *, cancel: bool) -> None:
         """Accept no more; finish the accepted tasks, or cancel those that no worker has been given."""
         self.core.resume_template()
+        self.core.watchdog.note_observer()
         self.core.handle(ev.ShutdownRequested(cancel))
 
     def kill(self, signal: int) -> None:
@@ -241,6 +251,7 @@ class Pool:
         if not self.core.is_reentered:
             self.starter.wait_for_first()
             self.core.thread.join()
+            self.core.watchdog.release()
 
     def check_open(self) -> None:
         """Raise if no task is accepted; the answer may be stale."""

@@ -19,14 +19,15 @@ from pidfdpool.loop.outcomes import Outcome
 from pidfdpool.process import safe_logging
 from pidfdpool.scheduler import actions as do
 from pidfdpool.serialization import payload
-from pidfdpool.transport.framing import Frame
+from pidfdpool.serialization.picklers import STACK_GLOBAL
+from pidfdpool.transport.framing import RESULT, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
     from pidfdpool.deaths import Death
-    from pidfdpool.loop.task import Recipient, Task, Verdict
+    from pidfdpool.loop.task import Task, Verdict
     from pidfdpool.transport.framing import Buffer
 
     Resolution: TypeAlias = Callable[[], None]
@@ -120,7 +121,22 @@ class Resolver:
         return error
 
 
+QUICK = 4096  # bytes of a pickle, which take some microseconds
 NO_BUFFERS: list[Buffer] = []
+
+
+def is_quickly_rebuilt(verdict: Verdict) -> bool:
+    """Return whether a future is resolved with this in no time, and without any code of the user's or a library's."""
+    if isinstance(verdict, tuple):  # lean
+        data: Buffer = verdict[3]
+    elif isinstance(verdict, (Frame, Outcome)):
+        if verdict.kind != RESULT or len(verdict.buffers) != 1:
+            return False
+        data = verdict.buffers[0]
+    else:
+        return True  # cancelled, or an error of the pool's own
+    # A pickle calls something only if it names it before.
+    return type(data) is bytes and len(data) <= QUICK and data[-1] > payload.HIGHEST_MARK and STACK_GLOBAL not in data
 
 
 class Delivery:
@@ -133,9 +149,9 @@ class Delivery:
         self._task = task
 
     @property
-    def future(self) -> Recipient:
-        """Who is resolved."""
-        return self._task.future
+    def task(self) -> Task:
+        """The task whose future is resolved."""
+        return self._task
 
     def __call__(self) -> None:
         """Resolve it."""

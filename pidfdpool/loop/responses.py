@@ -16,7 +16,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from pidfdpool.loop.outcomes import Outcome, load_error
-from pidfdpool.loop.resolutions import NO_BUFFERS, Delivery, deliver
+from pidfdpool.loop.resolutions import NO_BUFFERS, Delivery, deliver, is_quickly_rebuilt
 from pidfdpool.process import describe, safe_logging
 from pidfdpool.scheduler import events as ev
 from pidfdpool.scheduler.states import State
@@ -111,10 +111,13 @@ def _take_answers(core: Decisions, link: WorkerLink, frames: Sequence[Frame | Le
             resolutions = core.decide(ev.Answered(slot, generation))
         elif core.admission.waiting:
             resolutions = core.admission.fill()
-    delivered, leads = 0, outbox.in_leader
+    delivered, leads, in_loop = 0, outbox.in_leader, outbox.in_loop
     try:
         for task in taken:
-            if leads and (outbox.left or task.future._has_callbacks()):  # as `must_leave`
+            # As `must_leave`.
+            if leads and (
+                outbox.left or task.future._has_callbacks() or (in_loop and not is_quickly_rebuilt(task.verdict))
+            ):
                 break
             deliver(undelivered, task)
             delivered += 1

@@ -47,6 +47,9 @@ class Recipient(Protocol):
     def _has_callbacks(self) -> bool:
         """Return whether resolving it calls something of the user's; without the lock."""
 
+    def _is_observed(self) -> bool:
+        """Return whether anybody could notice the outcome who does not wait for it as the leader does; any thread."""
+
     def _mark_cancelled(self) -> bool:
         """Take note that the task is cancelled, if it waits, but notify nobody yet; with the lock."""
 

@@ -102,6 +102,7 @@ class Core:
             failing=lambda number, error: lambda: self.log.append(f"task {number} fails"),
         )
         self.admission = SimpleNamespace(refuse=list, waiting=[])
+        self.watchdog = SimpleNamespace(limit=lambda seconds: seconds, look=lambda: None, end=lambda: None)
         self.leadership = SimpleNamespace(end=lambda: None, close=lambda: None)
         self.leases = SimpleNamespace(arena=SimpleNamespace(segments=[], to_unmap=[]), close=lambda: None)
         self.resolutions = []

@@ -8,8 +8,10 @@ from pidfdpool.executor.futures import Future
 from pidfdpool.loop.event_loop import EventLoop
 from pidfdpool.loop.leader import Leadership
 from pidfdpool.loop.links import Link
+from pidfdpool.loop.loop_reader import LoopReader
 from pidfdpool.loop.outbox import Outbox
 from pidfdpool.loop.poller import Poller
+from pidfdpool.loop.watchdog import Watchdog
 from tests.loop.wakeups import Model
 
 SCENES = {
@@ -23,6 +25,14 @@ SCENES = {
     "closing": lambda **slips: Model({"a": 0}, [0], closes=True, **slips),
     "closing, by hand": lambda **slips: Model({"a": 0}, by_hand=[0], closes=True, **slips),
     "closing, callbacks": lambda **slips: Model({"a": 1}, [0, 1], calls_back=[0, 1], closes=True, **slips),
+    "an answer lies": lambda **slips: Model({"a": 0}, [0], guards=2, **slips),
+    "answers lie for two": lambda **slips: Model({"a": 0, "b": 1}, [1, 0], guards=1, **slips),
+    "an answer lies, observed": lambda **slips: Model({"a": 0}, [0, 1], guards=1, observes=True, **slips),
+    "an answer lies, closing": lambda **slips: Model({"a": 0}, [0], guards=1, closes=True, **slips),
+    "an event loop": lambda **slips: Model({}, [1, 0], awaits=0, offers=2, **slips),
+    "an event loop, and one waits": lambda **slips: Model({"a": 0}, [2, 1, 0], awaits=1, offers=1, **slips),
+    "an event loop, closing": lambda **slips: Model({}, [1, 0], awaits=0, offers=1, closes=True, **slips),
+    "an event loop, by hand": lambda **slips: Model({"a": 0}, [2, 1], by_hand=[0], awaits=1, offers=1, **slips),
     "a handler": lambda **slips: Model({"a": 0}, [0, 1], interrupted=1, **slips),
 }
 
@@ -36,6 +46,9 @@ SLIPS = {
     "leaves without a word": "a late callback",  # to the pool thread
     "removes the first": "closing, callbacks",  # of what was left, not what it has run: another thread is at it, too
     "closes the epoll of a leader": "closing",
+    "believes the leader": "answers lie for two",  # who has seen that the channels are guarded, and is about to leave
+    "does not tick": "an event loop",  # in a loop that does not read
+    "believes others": "an answer lies, observed",  # who have taken the channels back, and were late
     "a handler stops leading": "a handler",  # while the channels are its own thread's
     "a handler wakes nobody": "a handler",  # though it has used up what was to wake the wait that it interrupted
 }
@@ -54,7 +67,9 @@ def test_the_model_tells_of_a_lost_wake_up(slip):
 
 def test_the_steps_are_those_of_the_code():
     """Whoever renames a function, or takes one away, is to look at the model, too."""
-    owners = {kind.__name__: kind for kind in (EventLoop, Future, Leadership, Link, Outbox, Poller)}
+    owners = {
+        kind.__name__: kind for kind in (EventLoop, Future, Leadership, Link, LoopReader, Outbox, Poller, Watchdog)
+    }
     steps = {step for scene in SCENES.values() for program in scene().programs.values() for step in program}
     named = {step.removeprefix("handler: ").split(":")[0].split()[0] for step in steps if "." in step}
     made_at_once = {"Poller.lead", "Poller.follow"}

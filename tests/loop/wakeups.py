@@ -1,9 +1,9 @@
 """A model of who sleeps and who is woken: the leader, the pool thread, and whoever resolves futures.
 
 Each thread is a list of steps, named after the functions in `loop.leader`, `loop.outbox`, `loop.poller`,
-`loop.event_loop` and `futures` whose steps they are. One step is what no other thread can come into: one call of a C
-function, or one look at a field. All orders of all threads' steps are walked, and a state in which nobody can go on,
-though somebody waits, is a lost wake-up.
+`loop.event_loop`, `loop.watchdog`, `loop.loop_reader` and `futures` whose steps they are. One step is what no other
+thread can come into: one call of a C function, or one look at a field. All orders of all threads' steps are walked,
+and a state in which nobody can go on, though somebody waits, is a lost wake-up.
 
 What is not here cannot lose one by itself: deaths and deadlines are the pool thread's alone, which nobody takes from
 it, and the locks are Python's.
@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tests.loop.wakeups_guarded import END, Watched
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     State = dict[str, Any]
     Step = Callable[["State", str], "str | None"]  # the next step's name; None: the thread sleeps
-
-END = "end"
 
 
 class Model:
@@ -28,7 +28,9 @@ class Model:
     waiters: thread and the future that it waits for. answers: the futures whose results the worker writes, in order.
     by_hand: futures that others resolve: by a cancellation, by hand. calls_back: futures with a callback.
     closes: the pool ends when all is answered. interrupted: the future that a signal handler waits for, which has
-    interrupted the leader's sleep.
+    interrupted the leader's sleep. guards: how often the pool thread lets answers lie until the next wait. awaits:
+    the future that a coroutine awaits; offers: how often the pool thread leaves the channels to its event loop.
+    observes: the pool thread is told that somebody waits for answers in another way.
     """
 
     def __init__(
@@ -40,11 +42,17 @@ class Model:
         calls_back: Iterable[int] = (),
         closes: bool = False,
         interrupted: int | None = None,
+        guards: int = 0,
+        awaits: int | None = None,
+        offers: int = 0,
+        observes: bool = False,
         slips: Iterable[str] = (),
     ) -> None:
         self.waiters = waiters
         self.calls_back = frozenset(calls_back)
         self.interrupted = interrupted
+        self.guards, self.awaits, self.offers = guards, awaits, offers
+        self.watched = Watched(self)
         self.slips = frozenset(slips)
         # Of the two steps before the leader sleeps.
         self.first, self.second = "Leadership._lead: note", "Leadership._lead: done?"
@@ -58,6 +66,10 @@ class Model:
             self.programs["worker"] = {"write": self.write}
         if self.by_hand:
             self.programs["other"] = self.resolver()
+        if awaits is not None:
+            self.programs["event loop"] = self.watched.event_loop()
+        if observes:
+            self.programs["observer"] = {**self.watched.taking_back(END)}
         if interrupted is not None:
             self.programs["signal"] = {"interrupt": self.interrupt}
         if closes:
@@ -85,6 +97,12 @@ class Model:
             "by hand": self.by_hand,
             "signal": False,  # a handler is about to run in the leader
             "handler": None,  # the thread that it has interrupted
+            "guarded": False,
+            "ticks": False,  # the pool thread's waits are short
+            "reader": False,  # an event loop is to read
+            "hub": False,  # it watches the inner epoll
+            "guards": self.guards,
+            "offers": self.offers,
         }
         for name, program in self.programs.items():
             state[f"at {name}"] = next(iter(program))
@@ -137,6 +155,8 @@ class Model:
             sleeps = name == "pool thread" and not state["closed"] and state["at pool thread"] == "Poller.wait"
             if state[f"at {name}"] != END and not sleeps:
                 return False
+        if state["ticks"] and state["at pool thread"] != END:
+            return False  # the pool thread would wake for ever
         wanted = {*self.waiters.values(), *self.answers, *self.by_hand}
         return wanted <= state["done"] and not state["left"] and (state["poller closed"] or not state["closed"])
 
@@ -150,7 +170,14 @@ class Model:
                 "Future._wait: sleep" if s["is_served"] else "Leadership.wait: setdefault"
             ),
             "Leadership.wait: setdefault": self.setdefault,
-            "Leadership.wait: closed?": lambda s, _: "Leadership.wait: leave" if s["closed"] else "Poller.lead",
+            "Leadership.wait: closed?": lambda s, _: (
+                "Leadership.wait: leave" if s["closed"] else "Leadership.wait: reader?"
+            ),
+            "Leadership.wait: reader?": lambda s, _: (
+                "Leadership.wait: take" if s["reader"] else "Leadership.wait: guarded?"
+            ),
+            "Leadership.wait: take": self.take_from_loop,
+            "Leadership.wait: guarded?": lambda s, _: self.first if s["guarded"] else "Poller.lead",
             "Poller.lead": self.lead,
             "Leadership._lead: note": self.note,
             "Leadership._lead: done?": self.is_done,
@@ -162,6 +189,9 @@ class Model:
             **self.serving("Leadership._lead: left?"),
             "Leadership._lead: left?": lambda s, _: "Leadership._lead: forget at last" if s["left"] else self.first,
             "Leadership._lead: forget at last": self.forget_at_last,
+            "Leadership.wait: guarded at last?": lambda s, _: (
+                "Leadership.wait: leave" if s["guarded"] else "Poller.follow"
+            ),
             "Poller.follow": self.follow,
             "Leadership.wait: leave": self.leave,
             "Leadership.wait: over?": self.close_at_last,
@@ -231,7 +261,11 @@ class Model:
 
     def forget_at_last(self, s: State, me: str) -> str:
         s["noted"] -= {self.of(me)}
-        return "Poller.follow"
+        return "Leadership.wait: guarded at last?"
+
+    def take_from_loop(self, s: State, _me: str) -> str:
+        s["guarded"] = s["reader"] = False
+        return "Leadership.wait: guarded?"
 
     def follow(self, s: State, _me: str) -> str:
         s["watched"] = "does not give back" not in self.slips
@@ -310,6 +344,11 @@ class Model:
             return "Poller.serve: next"
 
         def inner(s: State, me: str) -> str:
+            if s["guarded"] and s["ticks"]:
+                return "Watchdog.stands_back: Poller.lead"
+            if s["guards"]:
+                s["guards"] -= 1
+                return "Watchdog._guard: ticks"
             s[f"of {me}"] = self.readable(s)
             return "Poller.serve: next"
 
@@ -328,7 +367,7 @@ class Model:
 
         def held_up(s: State, me: str) -> str:
             futures = tuple(item for item in s[f"of {me}"] if isinstance(item, int))
-            if me == "pool thread" or not (s["left"] or futures[0] in self.calls_back):
+            if me in ("pool thread", "event loop") or not (s["left"] or futures[0] in self.calls_back):
                 return "Future._resolve: state"
             s["left"] += futures
             s[f"of {me}"] = s[f"of {me}"][len(futures) :]
@@ -342,6 +381,7 @@ class Model:
             return "Poller.serve: next"
 
         return {
+            **self.watched.guarding("Poller.serve: next"),
             "Poller.serve: acquire": acquire,
             "Poller.serve: next": next_one,
             "Poller._drain": drain,
@@ -416,14 +456,14 @@ class Model:
         def wait(s: State, me: str) -> str | None:
             ready = ("wake",) * s["wake"] + ("inner",) * (s["watched"] and bool(self.readable(s)))
             if not ready:
-                return None
+                return "Watchdog._check: guarded?" if s["ticks"] else None
             s[f"of {me}"] = ready
             return "Poller.serve: acquire"
 
         def end(s: State, _me: str) -> str:
             if s["leader"] is not None and not s["led"]:
                 s["led"] = True
-            return "Leadership.close: over"
+            return "Watchdog.end: serving?"
 
         def over(s: State, _me: str) -> str:
             s["over"] = True
@@ -442,7 +482,8 @@ class Model:
             "Outbox.run_left: remove": remove,
             "EventLoop._turn: closed?": lambda s, _: "Leadership.end" if s["closed"] else "Poller.wait",
             "Poller.wait": wait,
-            **self.serving("EventLoop.run: closed?"),
+            **self.serving("Watchdog.look: offers?"),
+            **self.watched.looking("EventLoop.run: closed?"),
             "Leadership.end": end,
             "Leadership.close: over": over,
             "Leadership.close: leader?": close,
