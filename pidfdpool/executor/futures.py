@@ -86,7 +86,6 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         __init__ = object.__init__
 
         # For type checkers it stays an attribute, which as_completed() asks for.
-
         @property
         def _condition(self) -> interruptible.Condition:
             """The condition that the base class uses."""

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 _UNUSUAL = framing.HAS_DEADLINE | framing.SPARE_DESCENDANTS | framing.USES_SEGMENTS
-_NO_RESULT = object()  # the call has not returned
 _MAX_KIB = 2**32 - 1  # what the frame has room for
 _LEAN = frozenset((tuple,))
 
@@ -342,7 +341,7 @@ class Worker:
         call: its payload, which is cleared.
         """
         state = rebuild_guard.state
-        result: object = _NO_RESULT
+        result: object = tracebacks.NO_RESULT
         try:
             state.unrelated_threads = rebuild_guard.other_threads() if count_threads() else ()
             state.activity = rebuild_guard.CALL
@@ -368,9 +367,7 @@ class Worker:
             state.activity = None
             if os.getpid() != self._pid:
                 self._exit_forked_child()
-            if result is not _NO_RESULT:
-                tracebacks.note_result(error, result)
-            kind, buffers = framing.ERROR, tracebacks.dump_error(error, self._shared)
+            kind, buffers = framing.ERROR, tracebacks.dump_error(error, self._shared, result)
         if picklers.shared_resources:
             self._handover.add_shared()
         hygiene.flush_output()

@@ -30,22 +30,25 @@ _LOOP = (
 )
 
 
-def dump_error(error: BaseException, shared: payload.SharedMain | None) -> list[Buffer]:
+NO_RESULT = object()  # the call has not returned
+
+
+def dump_error(error: BaseException, shared: payload.SharedMain | None, result: object = NO_RESULT) -> list[Buffer]:
     """Return the payload of an exception, and release the frames of its traceback.
 
     The frames hold the task's arguments, its variables, and a result that could not be pickled.
+
+    result: what the call has returned, if the exception came when that was pickled. The exception is told so by a
+        note, because it looks like one that the task has raised.
     """
+    if result is not NO_RESULT:
+        from pidfdpool import checks
+
+        with suppress(Exception):  # the exception's class refuses notes
+            error.add_note(f"the result cannot be pickled: {checks.short_repr(result)}")
     buffers = payload.dump_error(cut(error), shared)
     exception_chains.drop_tracebacks(error)
     return buffers
-
-
-def note_result(error: BaseException, result: object) -> None:
-    """Have the error of pickling a result say so: it looks like one that the task has raised."""
-    from pidfdpool import checks
-
-    with suppress(Exception):  # the exception's class refuses notes
-        error.add_note(f"the result cannot be pickled: {checks.short_repr(result)}")
 
 
 def cut(error: BaseException) -> BaseException:
