@@ -37,6 +37,18 @@ if TYPE_CHECKING:
 _all: weakref.WeakSet[LoopReader] = weakref.WeakSet()
 
 
+def close_after_loops() -> None:
+    """Close the hubs of event loops that are closed, but may not have been collected yet. In any thread."""
+    for reader in list(_all):
+        reader._close_after_loop()
+
+
+def release_here() -> None:
+    """Close the hubs of the calling thread's event loops that no pool needs at the moment."""
+    for reader in list(_all):
+        reader.release_here()
+
+
 class LoopReader:
     """What one event loop watches for the pools whose results are awaited in it."""
 
@@ -47,8 +59,7 @@ class LoopReader:
             NotImplementedError: the loop cannot watch descriptors.
             OSError: no descriptor or memory is left.
         """
-        for other in list(_all):
-            other._close_after_loop()  # a loop that is closed may not have been collected yet
+        close_after_loops()
         self._loop = weakref.ref(loop)
         self._process = os.getpid()
         self._reads = False

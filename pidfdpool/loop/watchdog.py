@@ -29,6 +29,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from pidfdpool.loop import loop_reader
 from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
@@ -202,8 +203,8 @@ class Watchdog:
             self.take_back()
         for reader in list(poller.readers):
             reader.detach(poller)
+        loop_reader.close_after_loops()
 
     def release(self) -> None:
         """Have the calling thread's event loop watch nothing for this pool, which has ended. In any thread."""
-        for reader in list(self._poller.readers):
-            reader.release_here()
+        loop_reader.release_here()

@@ -415,16 +415,14 @@ def test_ctrl_c_while_the_loop_reads_ends_the_program_as_without_us(way):
     assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
 
 
-def test_a_loop_that_submits_many_calls_at_once_does_not_read_meanwhile(pool, monkeypatch, eager):
-    monkeypatch.setattr(watchdog, "TICK", 60.0)
-
+def test_a_loop_that_submits_many_calls_at_once_does_not_read_meanwhile(pool, eager):
     async def main():
         await reads(pool)
-        calling = [asyncio.ensure_future(pool.run(calls.double, n)) for n in range(2000)]
-        await asyncio.sleep(0)
-        assert poller_of(pool).reader is None
-        return await asyncio.gather(*calling)
+        reader = poller_of(pool).reader
+        for count, keeps in ((10, True), (watchdog.MANY_WAITING + 1, False)):
+            poller_of(pool).reader, poller_of(pool).guarded = reader, True
+            pool._pool.core.watchdog.note_waiting(count)
+            assert (poller_of(pool).reader is reader) is keeps
+        return await pool.run(calls.double, 1)
 
-    assert asyncio.run(main()) == list(range(0, 4000, 2))
-    monkeypatch.undo()
-    poller_of(pool).wake()
+    assert asyncio.run(main()) == 2
