@@ -115,6 +115,10 @@ def _nobody(*_: Any) -> None:
     return None
 
 
+def _always(*_: Any) -> bool:
+    return True
+
+
 def _later(core: Any) -> bool:
     return core.thread.started and not core.thread.does_its_work
 
@@ -251,6 +255,7 @@ TRICKS = tuple(
             patches=(
                 Patch(_FAST_PATH, "FastPath.hand_over", _nobody),
                 Patch(_DECISIONS, "Decisions.defers", property(_later)),
+                Patch("pidfdpool.process.interruptible", "handlers_may_raise", _always),
             ),
         ),
         Trick(

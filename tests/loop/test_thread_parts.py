@@ -380,10 +380,12 @@ def test_a_start_that_fails_for_good_is_not_tried_again_and_says_what_helps(core
     assert type(core.resolver.cause) is FileNotFoundError
 
 
-def test_a_first_start_that_a_handler_interrupts_leaves_a_pool_that_goes_on_without_its_task(core, monkeypatch):
+def test_a_first_start_that_a_handler_interrupts_leaves_a_pool_that_goes_on_without_its_task(
+    core, template_events, monkeypatch
+):
     start_by(monkeypatch, refuse(KeyboardInterrupt()))
     core.template_wanted = True
-    starter = TemplateStarter(core, None)
+    starter = TemplateStarter(core, template_events)
     assert starter.claim_first()
     with pytest.raises(KeyboardInterrupt):
         starter.start_first(3, None)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from pidfdpool.template.server import Server
+from pidfdpool.template.worker_fork import LivingWorkers
 from pidfdpool.transport import framing
 from pidfdpool.transport.framing import Frame
 
@@ -72,9 +73,8 @@ class Forker:
 def server():
     """Give a server with nothing real around it."""
     server = object.__new__(Server)
-    server._channel, server._forker, server._workers = Channel(), Forker(), {}
+    server._channel, server._forker, server._workers = Channel(), Forker(), LivingWorkers(None)
     server._tokens, server._reaper, server._stopping, server._host_is_gone = None, SimpleNamespace(), False, False
-    server._handles = SimpleNamespace(add=lambda fd: server.watched.append(fd))
     server._epoll = SimpleNamespace(register=lambda fd, _mask: server.watched.append(fd))
     server.watched = []
     return server
@@ -91,7 +91,8 @@ def test_a_worker_is_watched_and_its_host_gets_the_black_box_before_the_pidfd(se
     request(server, framing.SPAWN, slot=3, generation=7, descriptor=60)
     assert server._forker.forked == [(60, 50)]
     assert server._channel.sent == [(framing.BLACK_BOX, 3, 7, 0, 160), (framing.SPAWNED, 3, 7, 13, 1013)]
-    assert server.watched == [1013, 1013]
+    assert server.watched == [1013]
+    assert server._workers.of_handle(1013).slot == 3
     assert server._forker.closed == [60], "the template needs none of them"
 
 
@@ -108,7 +109,7 @@ def test_a_start_that_fails_is_told_and_leaves_nothing_open(server):
     request(server, framing.SPAWN, slot=3, generation=7, descriptor=60)
     assert server._channel.sent == [(framing.SPAWN_FAILED, 3, 7, errno.EAGAIN, None)]
     assert server._forker.closed == [60]
-    assert not server._workers
+    assert not server._workers.by_pid
     assert not server.watched
 
 
@@ -122,7 +123,7 @@ def test_nothing_stays_open_whatever_a_start_raises(server):
 def test_a_signal_goes_to_the_worker_that_is_meant_and_not_to_its_successor(server):
     for slot, generation in ((0, 1), (1, 2)):
         request(server, framing.SPAWN, slot=slot, generation=generation, descriptor=60)
-    handles = {worker.generation: worker.handle for worker in server._workers.values()}
+    handles = {worker.generation: worker.handle for worker in server._workers.by_pid.values()}
     request(server, framing.SIGNAL, slot=1, generation=1, value=9)
     request(server, framing.SIGNAL, slot=0, generation=1, value=15)
     assert (handles[1].signals, handles[2].signals) == ([(15, True)], [])
@@ -135,7 +136,7 @@ def test_when_nobody_reads_any_more_the_workers_are_killed_and_the_template_leav
         kill_workers=lambda: done.append("kill"), kill_remaining=lambda: done.append("rest")
     )
     monkeypatch.setattr("pidfdpool.template.server.os._exit", lambda code: done.append(code))
-    server._workers[1] = object()
+    server._workers.by_pid[1] = object()
     server._channel.error = error()
     server._send(framing.encode(framing.BOOTED))
     assert done == ["kill", "rest", 0]
@@ -146,7 +147,7 @@ def test_when_nobody_reads_any_more_the_workers_are_killed_and_the_template_leav
 def test_a_stop_kills_the_workers_and_is_remembered(server):
     done = []
     server._reaper = SimpleNamespace(kill_workers=lambda: done.append("kill"))
-    server._workers[1] = object()
+    server._workers.by_pid[1] = object()
     request(server, framing.STOP)
     assert done == ["kill"]
     assert server._stopping

@@ -23,9 +23,8 @@ def test_a_reason_that_is_given_in_the_middle_of_an_answer_follows_it(buffers):
             worker._report("tired")
         sent.append(kind)
 
-    worker._channel = SimpleNamespace(
-        send=send, send_answer=lambda kind, *_: send(framing.encode(kind, value=1, buffers=[b""]))
-    )
+    worker._answers = SimpleNamespace(send=send)
+    worker._send_answer = lambda kind, *_: send(framing.encode(kind, value=1, buffers=[b""]))
     worker._send_lock, worker._unsent_reasons, worker._statm = native.lock(), deque(), None
     worker._segments, worker._outdated, worker._is_unhealthy = SimpleNamespace(active=False), False, False
     worker._run_call = lambda _frame: (framing.RESULT, buffers)
