@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from pidfdpool import checks
 from pidfdpool.executor import lifecycle
+from pidfdpool.executor.lazy_list import LazyList
 from pidfdpool.loop.poller import Poller
 from pidfdpool.loop.pool import Pool
 from pidfdpool.process import describe, interruptible, safe_logging
@@ -29,21 +30,6 @@ class WorkerName(NamedTuple):
     slot: int
     generation: int
     pid: int | None
-
-
-class _LazyList:
-    """A list that is made at its first access. Most futures are resolved before that."""
-
-    def __init__(self, kind: type[list[Any]]) -> None:
-        self._kind = kind
-
-    def __set_name__(self, _owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, future: Any, _owner: type) -> Any:
-        if future is None:
-            return self
-        return future.__dict__.setdefault(self._name, self._kind())  # atomic, so that all threads get the same
 
 
 _NO_WAITERS: Any = object()  # takes the place of the condition of a future that was resolved without one
@@ -70,8 +56,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     _result: T | None = None
     _exception: BaseException | None = None
     _own_condition: interruptible.Condition | None = None
-    _done_callbacks = _LazyList(list)
-    _waiters = _LazyList(interruptible.Waiters)
+    _done_callbacks = LazyList(list)
+    _waiters = LazyList(interruptible.Waiters)
     _had_callbacks = False  # whether a callback was ever added
     _pool: Pool | None = None
     _leader: Poller | None = None  # of the thread that waits for this future by reading the channels
@@ -97,7 +83,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             if made is _NO_WAITERS:
                 if self._state == _CANCELLED:
                     self._state = _NOTIFIED  # so does the thread that cancels, which this one may have interrupted
-                while not self.done():
+                while not self._is_done():
                     time.sleep(0)  # another thread is about to set the state
                 made = self._own_condition = interruptible.Condition()
             return made
@@ -138,7 +124,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the exception that the task has raised, None for a result, and wait for it as `result` does."""
-        if not self.done():
+        if not self._is_done():
             self._wait(checks.wait_time("timeout", timeout))
         return super().exception(0)
 
@@ -152,10 +138,17 @@ class Future(concurrent.futures.Future[T], Generic[T]):
                 return
             if timeout is not None:
                 timeout = max(0.0, timeout - (time.monotonic() - began))
-        interruptible.wait(self.done, self._condition, timeout)
+        interruptible.wait(self._is_done, self._condition, timeout)
 
     def done(self) -> bool:
         """Return whether the future is resolved or cancelled."""
+        if self._state not in _NOT_DONE:
+            return True
+        if (pool := self._pool) is not None:
+            pool.note_observer()  # who asks again and again waits for the answer, too
+        return False
+
+    def _is_done(self) -> bool:
         return self._state not in _NOT_DONE
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
@@ -164,7 +157,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         self._done_callbacks.append(fn)
         if (pool := self._pool) is not None:
             pool.note_observer()
-        if self.done():
+        if self._is_done():
             self._invoke_callbacks()
 
     def cancel(self) -> bool:

@@ -74,7 +74,7 @@ class _Future(Protocol):
 
     _leader: Poller | None
 
-    def done(self) -> bool:
+    def _is_done(self) -> bool:
         """Return whether there is nothing to wait for any more."""
 
     def _has_callbacks(self) -> bool:
@@ -153,7 +153,7 @@ class Leadership:
         while True:
             future._leader = poller
             # The state is read after that: a thread that resolves the future from now on ends the wait.
-            if future.done() or pool.closed:
+            if future._is_done() or pool.closed:
                 break
             if steps is not None:
                 left = steps.next()

@@ -44,8 +44,13 @@ def lying(pool, monkeypatch):
 
 def test_it_lies_there_until_somebody_leads(lying):
     future = lying()
-    assert not future.done()
+    assert future._state != "FINISHED"
     assert future.result(20) == 2
+
+
+def test_asking_whether_it_is_done_finds_it(lying):
+    future = lying()
+    eventually(future.done, "it is read though nobody waits", 20)
 
 
 def test_in_another_thread_too(lying):
@@ -125,5 +130,6 @@ def test_with_short_looks_nothing_lies_there_for_long(monkeypatch):
     with PidfdPoolExecutor(1) as pool:
         for _ in range(20):
             pool.submit(calls.double, 1).result(20)
-            eventually(pool.submit(calls.double, 1).done, "it is read though nobody leads")
+            future = pool.submit(calls.double, 1)
+            eventually(lambda: future._state == "FINISHED", "it is read though nobody leads")
         eventually(lambda: not pool._pool.core.watchdog._ticks, "and the pool thread sleeps then")
