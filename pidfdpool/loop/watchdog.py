@@ -44,6 +44,7 @@ CLOSE = 0.005  # seconds: an event loop whose answers come as close as that may 
 GAP = 0.0003  # seconds between two waits of a thread that lets answers lie until the second
 AGAIN = 0.005  # seconds within which the pool thread has to meet a leader twice before it lets answers lie
 FEW = 32  # tasks; where there are more, answers do not lie
+FEW_AWAITED = 8  # tasks; where there are more, event loops do not read: they would not be quicker, but held up
 MANY_WAITING = 128  # tasks; where more wait for workers, event loops do not read
 NEVER = float("-inf")  # a time
 PAUSES = 0.1, 2.0  # seconds, first and longest, for which an event loop does not read after it was busy or blocked
@@ -104,13 +105,14 @@ class Watchdog:
                 return
             self._look_at = now + TICK
             reads = poller.reads
-            if reads != self._reads_seen:
+            crowded = poller.reader is not None and len(self._pool.tasks) > FEW_AWAITED
+            if reads != self._reads_seen and not crowded:
                 self._reads_seen, self._in_vain = reads, 0
                 return
             self._in_vain += 1
-            if self._in_vain < LOOKS:
+            if self._in_vain < LOOKS and not crowded:
                 return
-            if poller.reader is not None and poller.wait_for_answers(0):
+            if crowded or (poller.reader is not None and poller.wait_for_answers(0)):
                 self.postpone()
         self._unguard()
         poller.follow()  # beside a leader, too: it may be about to leave, and have seen that they were guarded
@@ -122,7 +124,7 @@ class Watchdog:
         pool, poller = self._pool, self._poller
         if not close or now < self._not_before or poller.leader or pool.outbox.left or pool.closed:
             return
-        if pool.has_waiting:
+        if pool.has_waiting or len(pool.tasks) > FEW_AWAITED:
             return  # a loop that submits many calls at once is busy with that
         if reader.watch(poller):
             poller.reader = reader
