@@ -53,7 +53,7 @@ ABLATION = Group(
     "pidfdpool with one of its tricks left out at a time, and complete, in those scenarios of the tables above in "
     "which the trick matters. 2 workers; 1 beside a host that computes; 1,000 where their "
     "start is measured. Worth: how many times as good the complete pool is. What only template and workers do can be "
-    "left out in the fork way only. Without shared memory: both are as while all segments are in use. Without tasks "
+    "left out in the fork way only. Without shared memory: both are as while that is used up. Without tasks "
     "ahead nothing is taken back, answers come one by one, and only waiting tasks have a short way.",
     (
         # What differs little takes longer to tell, so it is not submit-2.

@@ -133,7 +133,7 @@ ONE_WAY = tuple(
         f"Bytes as {way}s",
         f"Bytes as the {way} of a call, one call after the other, 2 workers that have had some before; 2.2 GB twice, "
         "without that. Host grows by: the most that its memory was above what it was before these calls, when it "
-        "held the argument already. Without shared memory is what happens to ours while all segments are in use.",
+        "held the argument already. Without shared memory is what happens to ours while that is used up.",
         tuple(
             Scenario(
                 f"{way}-{name.replace(' ', '').lower()}",
