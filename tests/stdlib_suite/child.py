@@ -20,6 +20,7 @@ import unittest
 from typing import Any, TextIO
 
 from tests.stdlib_suite import pools
+from tests.stdlib_suite.scripts import begin_scripts_with
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -42,8 +43,6 @@ def put_ours_in_place() -> None:
     """Rebind the standard's name to our executor, here and in the scripts that tests start."""
     import concurrent.futures.process
 
-    from test.support import script_helper
-
     import pidfdpool
 
     class ProcessPoolExecutor(pidfdpool.PidfdPoolExecutor):
@@ -59,15 +58,7 @@ def put_ours_in_place() -> None:
     concurrent.futures.ProcessPoolExecutor = ProcessPoolExecutor  # type: ignore[misc]
     concurrent.futures.process.ProcessPoolExecutor = ProcessPoolExecutor  # type: ignore[misc]
 
-    standard = script_helper.assert_python_ok
-
-    def assert_python_ok(*arguments: str, **options: Any) -> Any:
-        changed = list(arguments)
-        if "-c" in changed:
-            changed[changed.index("-c") + 1] = _PRELUDE + changed[changed.index("-c") + 1]
-        return standard(*changed, **options)
-
-    script_helper.assert_python_ok = assert_python_ok
+    begin_scripts_with(_PRELUDE)
 
 
 class Reporter(unittest.TestResult):

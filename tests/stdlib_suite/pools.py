@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from types import ModuleType
-from typing import Any
+
+from tests.stdlib_suite.scripts import begin_scripts_with
 
 PREFIX = "pool_"
 MODULES = ("pool_fork", "pool_forkserver", "pool_spawn")
@@ -28,20 +29,10 @@ def are_installed() -> bool:
 
 def put_ours_in_place() -> None:
     """Have every pool that is made from now on be ours, here and in the scripts that tests start."""
-    from test.support import script_helper
-
     import pidfdpool.multiprocessing
 
     pidfdpool.multiprocessing.install()
-    standard = script_helper.assert_python_ok
-
-    def assert_python_ok(*arguments: str, **options: Any) -> Any:
-        changed = list(arguments)
-        if "-c" in changed:
-            changed[changed.index("-c") + 1] = _PRELUDE + changed[changed.index("-c") + 1]
-        return standard(*changed, **options)
-
-    script_helper.assert_python_ok = assert_python_ok
+    begin_scripts_with(_PRELUDE)
 
 
 def load(method: str) -> ModuleType:
