@@ -7,8 +7,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.executor import mapping
+from pidfdpool.executor.adaptive_map import AdaptiveMap
 from pidfdpool.executor.async_calls import AwaitedTask, Executor
-from pidfdpool.executor.bounded_map import BoundedMap
 from pidfdpool.loop import chunk_calls
 from pidfdpool.typed import Protocol
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
     from concurrent.futures import Future
 
-    from pidfdpool.executor.adaptive_map import AdaptiveMap
+    from pidfdpool.executor.bounded_map import BoundedMap
 
 
 class Submitter(mapping.Submitter, Executor, Protocol):
@@ -48,7 +48,7 @@ def amap(
 
 
 async def _chunks_of_the_pool(found: AdaptiveMap | BoundedMap, deadline: float | None) -> AsyncIterator[Any]:
-    bounded = found if isinstance(found, BoundedMap) else None
+    bounded = None if isinstance(found, AdaptiveMap) else found
     try:
         while (entry := found.next_entry()) is not None:
             if entry.future is not None:

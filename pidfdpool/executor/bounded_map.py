@@ -37,15 +37,14 @@ from itertools import chain, repeat, starmap
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.errors import InheritedFutureError
-from pidfdpool.executor import lifecycle, map_submission
+from pidfdpool.executor import lifecycle
 from pidfdpool.executor.bounded_inputs import Inputs
 from pidfdpool.executor.chunk_sizes import CHUNKS_PER_WORKER, Pace
 from pidfdpool.executor.map_chunks import Chunks
 from pidfdpool.executor.map_entries import Entries
 from pidfdpool.executor.map_pieces import Kind, Piece, next_results
-from pidfdpool.executor.map_submission import Submission
+from pidfdpool.executor.map_submission import Submission, Submitter
 from pidfdpool.executor.map_turns import Turns
-from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -58,16 +57,6 @@ WAKING = 0.0002  # seconds of a chunk: about what it costs to send it, and to wa
 PUBLISHED_FROM = 0.001  # seconds of a chunk: the pool thread, which is called back then, costs a twentieth of that
 AT_ONCE = 32  # chunks that are submitted in one turn, if nobody waits for what comes behind them
 QUICK = 0.0005  # seconds: as long as inputs are taken that quickly, more are taken between two looks at the workers
-
-
-class Submitter(map_submission.Submitter, Protocol):
-    """What submits calls. A map keeps it alive only while it submits."""
-
-    def _submitter_ref(self, lost: Callable[[Any], object] | None = None) -> Callable[[], Submitter | None]:
-        """Return a weak reference: what it returns is None when nobody else holds the executor any more.
-
-        lost: called then, in any thread, at any point.
-        """
 
 
 class BoundedMap:

@@ -50,6 +50,12 @@ class Submitter(Protocol):
     def _register_map(self, adaptive_map: Map) -> tuple[int, Pool]:
         """Register a map with calls to submit. Return the number of workers, and the pool."""
 
+    def _submitter_ref(self, lost: Callable[[Any], object] | None = None) -> Callable[[], Submitter | None]:
+        """Return a weak reference: what it returns is None when nobody else holds the executor any more.
+
+        lost: called then, in any thread, at any point.
+        """
+
 
 _MAKE: dict[Kind, Callable[..., Any]] = {
     Kind.TOGETHER: call_all,

@@ -13,9 +13,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import checks
-from pidfdpool.executor import bounded_map
+from pidfdpool.executor import map_submission
 from pidfdpool.executor.adaptive_map import AdaptiveMap
-from pidfdpool.executor.bounded_map import BoundedMap
 from pidfdpool.executor.chunk_sizes import CHUNKS_PER_WORKER
 from pidfdpool.loop import chunk_calls
 from pidfdpool.loop.chunk_calls import Chunk
@@ -27,8 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
+    from pidfdpool.executor.bounded_map import BoundedMap
 
-class Submitter(bounded_map.Submitter, Protocol):
+
+class Submitter(map_submission.Submitter, Protocol):
     """What submits calls. A map keeps it alive only as long as there are calls to submit."""
 
     def _sizes_chunks(self) -> bool:
@@ -163,6 +164,9 @@ def in_chunks_of_the_pool(
         return None
     if buffersize is None:
         return AdaptiveMap(submitter, function, iterables, ordered=ordered)
+    # Loaded when it is needed, so that the first map of a process does not wait for it.
+    from pidfdpool.executor.bounded_map import BoundedMap
+
     return BoundedMap(submitter, function, iterables, buffersize, ordered=ordered)
 
 
