@@ -31,11 +31,12 @@ def test_a_worker_that_grew_over_its_limit_is_replaced_after_the_task(way):
     with PidfdPoolExecutor(1, mp_context=way, max_memory_per_child=limit) as pool:
         pool.subscribe(deaths.append)
         pids = [pool.submit(calls.leak, 40 * MB).result(timeout=20) for _ in range(20)]
-        assert len(set(pids)) >= 4, "each holds a few"
-        eventually(lambda: len(deaths) >= 4, "they left")
+        # One more task may begin in a worker that waits for its replacement. The last worker may not be full.
+        replaced = len(set(pids)) - 1
+        assert replaced >= 2, "each holds a few"
+        eventually(lambda: len(deaths) >= replaced, "they left")
         told = list(deaths)
         assert all(death.cause is Cause.RETIRED and death.expected and death.task is None for death in told)
-        # One more task may begin in a worker that waits for its replacement.
         assert all(limit < death.peak_rss < limit + 200 * MB for death in told)
 
 
