@@ -34,7 +34,8 @@ def shared(workers: int, settings: dict[str, Any]) -> pidfdpool.PidfdPoolExecuto
                 if state.size < workers or (state.size > workers and not state.pending):
                     pool.resize(workers)
                 return pool
-            _pools.remove((kept, pool))
+            # By identity: to compare settings may raise, see `_are_equal`.
+            _pools[:] = [each for each in _pools if each[1] is not pool]
         pool = pidfdpool.PidfdPoolExecutor(workers, **{"idle_timeout": IDLE, **settings})
         _pools.append((settings, pool))
         return pool
