@@ -24,13 +24,13 @@ from pidfdpool.process import native
 from pidfdpool.typed import Protocol
 
 
-class Executor(Protocol):
-    """What an executor does when the interpreter ends, and after a fork."""
+class OwnPool(Protocol):
+    """What the pool of an executor does when the interpreter ends, and after a fork."""
 
-    def _finish_maps(self, *, cancel: bool) -> None:
+    def finish_maps(self, *, cancel: bool) -> None:
         """Submit the remaining calls of every map, or cancel them: soon nothing can be submitted any more."""
 
-    def _forget_pool_of_parent(self) -> None:
+    def forget_pool_of_parent(self) -> None:
         """Drop the copy of the parent's pool, in a forked child."""
 
 
@@ -53,7 +53,7 @@ class Pool(Protocol):
         """Drop what belongs to the parent, in a forked child."""
 
 
-_executors: weakref.WeakSet[Executor] = weakref.WeakSet()
+_own_pools: weakref.WeakSet[OwnPool] = weakref.WeakSet()
 # A pool outlives its executor while tasks are left; its thread is joined all the same.
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 # Guards `_pools` and `_exiting`, so that no pool is missed which a thread makes while the interpreter exits. It is
@@ -66,9 +66,9 @@ _owner = os.getpid()  # the process that the pools belong to
 _fork_locks: dict[int, Any] = {}
 
 
-def add_executor(executor: Executor) -> None:
+def add_own_pool(own: OwnPool) -> None:
     """Have forked children drop their copy of the executor's pool."""
-    _executors.add(executor)
+    _own_pools.add(own)
 
 
 def add_pool(pool: Pool) -> None:
@@ -107,8 +107,8 @@ def _at_exit() -> None:
     global _exiting  # noqa: PLW0603  one flag for each process, set once
     detect_fork()
     interrupted = _is_ended_by_ctrl_c()
-    for executor in list(_executors):
-        executor._finish_maps(cancel=interrupted)
+    for own in list(_own_pools):
+        own.finish_maps(cancel=interrupted)
     for pool in list(_pools):
         pool.submit_for_lost_owner()
     with _lock:
@@ -155,8 +155,8 @@ def _after_fork_in_child() -> None:
     global _owner, _lock  # noqa: PLW0603  the child has its own
     _lock = threading.RLock()  # another thread may have held it
     # The executors first: a pool may have been copied in any state, so no executor may go on using it.
-    for executor in list(_executors):
-        executor._forget_pool_of_parent()
+    for own in list(_own_pools):
+        own.forget_pool_of_parent()
     pools = list(_pools)
     _pools.clear()
     for pool in pools:

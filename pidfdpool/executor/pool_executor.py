@@ -1,6 +1,6 @@
 """PidfdPoolExecutor: the class that users call.
 
-It checks arguments, serializes calls, and holds the only reference to its pool (`loop.pool`), which does everything
+It checks arguments, serializes calls, and holds the only reference to its pool (`own_pool`), which does everything
 else. When the executor is garbage collected, the pool finishes the submitted tasks and ends.
 
 Thread-safe: any thread may submit, map and shut down. Fork-safe: a copy in a forked child starts its own pool at its
@@ -10,7 +10,6 @@ next submit, and does not touch the parent's.
 from __future__ import annotations
 
 import signal
-import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -25,14 +24,12 @@ from pidfdpool import checks
 from pidfdpool.deaths import Death
 from pidfdpool.executor import arguments, lifecycle, pool_submission
 from pidfdpool.executor.futures import Future
-from pidfdpool.executor.open_maps import OpenMaps
+from pidfdpool.executor.own_pool import OwnPool
 from pidfdpool.loop import death_reports, snapshots
 from pidfdpool.loop.pool import Pool
 from pidfdpool.loop.snapshots import Stats, WorkerInfo
 from pidfdpool.scheduler.policy import Policy, PoolOptions, TaskOptions, check_names
-from pidfdpool.scheduler.states import Phase, State
 from pidfdpool.template.recipe import Recipe
-from pidfdpool.worker import rebuild_guard
 
 if TYPE_CHECKING:
     from pidfdpool.executor.open_maps import Map
@@ -75,18 +72,12 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         preload: str | Callable[[], object] | Iterable[str | Callable[[], object]] = (),
         **options: Unpack[PoolOptions],
     ) -> None:
-        self._pool: Pool | None = None
-        self._shut_down = False
-        self._lock = threading.RLock()  # guards the two above; reentrant, because signal handlers may shut down
-        self._max_workers = arguments.checked_max_workers(max_workers)
+        size = arguments.checked_max_workers(max_workers)
         self._mp_context: Any = mp_context
         start = arguments.checked_start(mp_context, initializer, initargs, preload)
         check_names(type(self).__name__, options, PoolOptions.__annotations__)
-        self._policy = Policy(self._max_workers, **options)
-        self._maps = OpenMaps()
-        self._subscribers: list[Callable[[Death], object]] = []
-        self._make_recipe = partial(Recipe, **start, **self._policy.of_workers)
-        lifecycle.add_executor(self)
+        self._policy = Policy(size, **options)
+        self._own = OwnPool(self._policy, partial(Recipe, **start, **self._policy.of_workers))
 
     # ---- the standard's interface --------------------------------------------------------------------------
 
@@ -103,7 +94,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
                 rebuild a task, runs the first submit of a pool there (see `rebuild_guard`).
         """
         future: Future[T] = Future()
-        pool_submission.submit(self._open_pool(), future, self._policy, (fn, args, kwargs), wait=True)
+        pool_submission.submit(self._own.open(self), future, self._policy, (fn, args, kwargs), wait=True)
         return future
 
     def map(
@@ -140,38 +131,21 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
             cancel_futures: whether to cancel the tasks that no worker has begun. No worker begins them any more. If
                 they are many, the pool's thread cancels them, and without `wait` this may return before.
         """
-        pool = self._close(cancel=cancel_futures)
-        if pool is not None:
-            pool.shutdown(cancel=cancel_futures)
-            if wait:
-                pool.join()
+        self._own.shutdown(wait=wait, cancel=cancel_futures)
 
     def terminate_workers(self) -> None:
         """Shut down without waiting, cancel what is pending, and send SIGTERM to every worker.
 
         Futures of running tasks get WorkerCrashed. A task that blocks SIGTERM is finished first.
         """
-        self._end_workers(signal.SIGTERM)
+        self._own.end_workers(signal.SIGTERM)
 
     def kill_workers(self) -> None:
         """Shut down without waiting, cancel what is pending, and send SIGKILL to every worker.
 
         Futures of running tasks get WorkerCrashed.
         """
-        self._end_workers(signal.SIGKILL)
-
-    def _end_workers(self, number: int) -> None:
-        pool = self._close(cancel=True)
-        if pool is not None:
-            pool.kill(number)
-
-    def _close(self, *, cancel: bool) -> Pool | None:
-        """Accept no more tasks. Return the pool, which the caller has to shut down."""
-        lifecycle.detect_fork()
-        self._finish_maps(cancel=cancel)
-        with self._lock:
-            self._shut_down = True
-            return self._pool
+        self._own.end_workers(signal.SIGKILL)
 
     def __exit__(
         self,
@@ -192,15 +166,8 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
 
     def __repr__(self) -> str:
         """Show the state, the workers and the pending tasks. Takes no lock."""
-        try:
-            pool, size, busy, pending = self._pool, self._max_workers, 0, 0
-            state = "shut down" if self._shut_down else "not started" if pool is None else "open"
-        except AttributeError:  # the constructor has failed
-            return f"<{type(self).__name__} not initialized>"
-        if pool is not None:
-            busy, pending = pool.machine.counts[State.BUSY], len(pool.machine.tasks)
-            state = "broken" if pool.machine.broken is not None else state
-        return f"<{type(self).__name__} {state}, {busy} of {size} workers busy, {pending} tasks pending>"
+        own = self.__dict__.get("_own")  # there is none if the constructor has failed
+        return f"<{type(self).__name__} {'not initialized' if own is None else own.description()}>"
 
     # ---- beyond the standard -------------------------------------------------------------------------------
 
@@ -281,7 +248,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
             ValueError, TypeError: an argument makes no sense; the message names it and its value.
         """
         count, timeout = arguments.checked_prestart(workers, self._max_workers, wait, timeout)
-        return self._open_pool().starter.prestart(count, wait=wait, timeout=timeout)
+        return self._own.open(self).starter.prestart(count, wait=wait, timeout=timeout)
 
     def resize(self, max_workers: int) -> None:
         """Change the maximum number of workers. Idle ones leave first, busy ones after their task.
@@ -291,11 +258,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         """
         size = arguments.checked_max_workers(max_workers)
         checks.not_above("min_workers", self._policy.min_workers, "max_workers", size)
-        lifecycle.detect_fork()
-        with self._lock:
-            self._max_workers, pool = size, self._pool
-        if pool is not None:
-            pool.resize(size)
+        self._own.resize(size)
 
     def subscribe(self, callback: Callable[[Death], object]) -> Callable[[], None]:
         """Call callback(death) for every worker that ends, before the future of its task is resolved.
@@ -306,7 +269,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         Returns:
             A function that ends the subscription. Calling it again does nothing.
         """
-        return death_reports.subscribe(self._subscribers, callback)
+        return death_reports.subscribe(self._own.subscribers, callback)
 
     def stats(self) -> Stats:
         """Return the pool's current numbers. Takes microseconds; any thread."""
@@ -322,6 +285,14 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
 
     # ---- the pool behind it --------------------------------------------------------------------------------
 
+    @property
+    def _pool(self) -> Pool | None:
+        return self._own.pool
+
+    @property
+    def _max_workers(self) -> int:  # libraries read it, as they do of the standard's executors
+        return self._own.max_workers
+
     def _submit_for(
         self,
         recipient: Recipient,
@@ -332,51 +303,18 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         *,
         wait: bool,
     ) -> None:
-        pool_submission.submit(self._open_pool(), recipient, policy, (fn, args, kwargs), wait=wait)
+        pool_submission.submit(self._own.open(self), recipient, policy, (fn, args, kwargs), wait=wait)
 
     def _sizes_chunks(self) -> bool:
         return self._policy.sizes_chunks and getattr(self.submit, "__func__", None) is _OWN_SUBMIT
 
     def _register_map(self, adaptive_map: Map) -> tuple[int, Pool]:
-        pool = self._open_pool()
-        self._maps.add(adaptive_map)
-        return self._max_workers, pool
-
-    def _finish_maps(self, *, cancel: bool) -> None:
-        self._maps.finish(cancel=cancel)
+        pool = self._own.open(self)
+        self._own.maps.add(adaptive_map)
+        return self._own.max_workers, pool
 
     def _submitter_ref(self, lost: Callable[[Any], object] | None = None) -> Callable[[], PidfdPoolExecutor | None]:
         return weakref.ref(self, lost)
-
-    def _open_pool(self) -> Pool:
-        """Return the pool, which is made at the first use in each process. Raises if it cannot be used."""
-        usable, pool = lifecycle.is_usable(), self._pool
-        if usable and not self._shut_down and pool is not None and pool.machine.state.phase is Phase.OPEN:
-            return pool
-        with self._lock:
-            pool = self._pool
-            if pool is not None and pool.starter.stillborn:
-                pool = self._pool = None
-            if pool is not None and pool.machine.broken is not None:
-                pool.check_open()
-            if self._shut_down:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            lifecycle.check_not_exiting()
-            if pool is None:
-                rebuild_guard.check()
-                pool = Pool(self._policy, self._make_recipe(), self._subscribers, self._max_workers)
-                if self._shut_down:  # by a signal handler, meanwhile
-                    raise RuntimeError("cannot schedule new futures after shutdown")
-                lifecycle.add_pool(pool)
-                self._pool = pool
-                pool.shut_down_with(self, self._maps)
-        return pool
-
-    def _forget_pool_of_parent(self) -> None:
-        """Start again in a forked child. The lock may have been copied while another thread held it."""
-        self._lock = threading.RLock()
-        self._pool = None
-        self._maps.forget_in_forked_child()
 
 
 arguments.list_options(PidfdPoolExecutor.__init__, PoolOptions, Policy)

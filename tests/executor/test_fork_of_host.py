@@ -172,7 +172,7 @@ def guards(pool):
     return {  # in the order in which they are taken
         "of who serves": inner.core.poller.serving,
         "of the map": adaptive_map._turns._lock,
-        "of the executor": pool._lock,
+        "of the executor": pool._own.lock,
         "of all pools": lifecycle._lock,
         "of who notices a fork": lifecycle._fork_locks.setdefault(os.getpid(), threading.RLock()),
         "of a future": pool.submit(calls.sleep, 0.5)._condition,
@@ -271,7 +271,7 @@ def test_a_child_that_is_forked_while_the_executors_locks_are_held_uses_it():
         assert pool.submit(calls.double, 1).result(20) == 2
 
         def hold():
-            with pool._lock, pool._pool.core.lock:
+            with pool._own.lock, pool._pool.core.lock:
                 held.set()
                 give_back.wait(20)
 

@@ -21,10 +21,10 @@ class Executor:
     def __init__(self, notes):
         self.notes = notes
 
-    def _finish_maps(self, *, cancel):
+    def finish_maps(self, *, cancel):
         self.notes.append(("maps", cancel, lifecycle._exiting))
 
-    def _forget_pool_of_parent(self):
+    def forget_pool_of_parent(self):
         self.notes.append("forget")
         assert lifecycle._owner != os.getpid(), "another thread would take the copies for its own"
 
@@ -69,7 +69,7 @@ def notes(monkeypatch):
 @pytest.fixture
 def registered(notes):
     executor, pool = Executor(notes), Pool(notes)
-    lifecycle.add_executor(executor)
+    lifecycle.add_own_pool(executor)
     lifecycle.add_pool(pool)
     return executor, pool
 

@@ -320,7 +320,7 @@ def test_no_repr_raises_or_waits():
         assert "retry_on=" in repr(view)
         future = pool.submit(calls.double, 1)
         texts = []
-        with pool._pool.core.lock, pool._lock, future._condition:
+        with pool._pool.core.lock, pool._own.lock, future._condition:
             other = threading.Thread(target=lambda: texts.extend(map(repr, (pool, view, future))))
             other.start()
             other.join(30)

@@ -1,0 +1,128 @@
+"""The pool of one executor: made at the first use in each process, and closed once for all.
+
+The executor's methods call it, on any thread, and so do the hooks of `lifecycle` at exit and after a fork. It does
+not know the executor's class, and refers to the executor only while a call lasts: a pool whose executor was collected
+finishes its tasks and ends.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from pidfdpool.executor import lifecycle
+from pidfdpool.executor.open_maps import OpenMaps
+from pidfdpool.loop.pool import Pool
+from pidfdpool.scheduler.states import Phase, State
+from pidfdpool.worker import rebuild_guard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pidfdpool.deaths import Death
+    from pidfdpool.scheduler.policy import Policy
+    from pidfdpool.template.recipe import Recipe
+
+
+class OwnPool:
+    """The pool of an executor, if it has one now. Thread-safe; signal handlers may interrupt it and use it.
+
+    Attributes:
+        pool: None: nothing was submitted yet in this process.
+        max_workers: for this pool, or for the one that will be made.
+        maps: those that may have calls to submit.
+        subscribers: what the executor's users want to be told of deaths; the pool reads it.
+    """
+
+    def __init__(self, policy: Policy, make_recipe: Callable[[], Recipe]) -> None:
+        self.pool: Pool | None = None
+        self.max_workers = policy.max_workers
+        self.maps = OpenMaps()
+        self.subscribers: list[Callable[[Death], object]] = []
+        self._policy = policy
+        self._make_recipe = make_recipe
+        self._shut_down = False
+        self.lock = threading.RLock()  # guards the state; reentrant, because signal handlers may shut down
+        lifecycle.add_own_pool(self)
+
+    def open(self, owner: object) -> Pool:
+        """Return the pool, and make it at the first use in each process.
+
+        owner: the executor. When it is collected, nobody can submit any more, and the pool ends.
+
+        Raises:
+            PoolBroken, RuntimeError: nothing can be submitted.
+        """
+        usable, pool = lifecycle.is_usable(), self.pool
+        if usable and not self._shut_down and pool is not None and pool.machine.state.phase is Phase.OPEN:
+            return pool
+        with self.lock:
+            pool = self.pool
+            if pool is not None and pool.starter.stillborn:
+                pool = self.pool = None
+            if pool is not None and pool.machine.broken is not None:
+                pool.check_open()
+            if self._shut_down:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            lifecycle.check_not_exiting()
+            if pool is None:
+                rebuild_guard.check()
+                pool = Pool(self._policy, self._make_recipe(), self.subscribers, self.max_workers)
+                if self._shut_down:  # by a signal handler, meanwhile
+                    raise RuntimeError("cannot schedule new futures after shutdown")
+                lifecycle.add_pool(pool)
+                self.pool = pool
+                pool.shut_down_with(owner, self.maps)
+        return pool
+
+    def close(self, *, cancel: bool) -> Pool | None:
+        """Accept no more tasks. Return the pool, which the caller has to shut down.
+
+        cancel: whether maps drop the calls that they have not submitted.
+        """
+        lifecycle.detect_fork()
+        self.finish_maps(cancel=cancel)
+        with self.lock:
+            self._shut_down = True
+            return self.pool
+
+    def shutdown(self, *, wait: bool, cancel: bool) -> None:
+        """Accept no more tasks, and end when the accepted ones have finished, or with `cancel` those that run."""
+        pool = self.close(cancel=cancel)
+        if pool is not None:
+            pool.shutdown(cancel=cancel)
+            if wait:
+                pool.join()
+
+    def end_workers(self, number: int) -> None:
+        """Accept no more tasks, cancel what waits, and send a signal to every worker."""
+        pool = self.close(cancel=True)
+        if pool is not None:
+            pool.kill(number)
+
+    def resize(self, max_workers: int) -> None:
+        """Change the number of workers of the pool, or of the one that will be made."""
+        lifecycle.detect_fork()
+        with self.lock:
+            self.max_workers, pool = max_workers, self.pool
+        if pool is not None:
+            pool.resize(max_workers)
+
+    def finish_maps(self, *, cancel: bool) -> None:
+        """Submit the remaining calls of every map, or drop them: soon nothing can be submitted any more."""
+        self.maps.finish(cancel=cancel)
+
+    def forget_pool_of_parent(self) -> None:
+        """Start again in a forked child. The lock may have been copied while another thread held it."""
+        self.lock = threading.RLock()
+        self.pool = None
+        self.maps.forget_in_forked_child()
+
+    def description(self) -> str:
+        """Return the state, the workers and the pending tasks in words. Takes no lock."""
+        pool, busy, pending = self.pool, 0, 0
+        state = "shut down" if self._shut_down else "not started" if pool is None else "open"
+        if pool is not None:
+            busy, pending = pool.machine.counts[State.BUSY], len(pool.machine.tasks)
+            state = "broken" if pool.machine.broken is not None else state
+        return f"{state}, {busy} of {self.max_workers} workers busy, {pending} tasks pending"
