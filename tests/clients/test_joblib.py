@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -201,3 +203,59 @@ class TestScikitLearn:
             )
         )
         assert ours == alone
+
+
+LATE = """
+import joblib.parallel
+from joblib.parallel import get_active_backend
+backend, workers = get_active_backend()
+nested = joblib.Parallel()(joblib.delayed(abs)(number) for number in (-1, -2))
+made = type(backend).__name__, nested
+"""
+
+
+def run_late(_):
+    """Load joblib as late as possible, and tell how it is configured for calls within the batch."""
+    namespace = {}
+    exec(LATE, namespace)
+    return namespace["made"]
+
+
+def test_a_worker_does_not_load_joblib_for_calls_that_do_not_use_it():
+    assert in_parallel(eval, ["'joblib' in __import__('sys').modules"] * 4) == [False] * 4
+
+
+def test_nested_calls_are_threads_also_where_joblib_is_loaded_by_a_call():
+    run_late.__module__ = "__main__"  # by value: this module would load joblib before the batch begins
+    try:
+        assert in_parallel(run_late, range(4)) == [("ThreadingBackend", [1, 2])] * 4
+    finally:
+        run_late.__module__ = __name__
+
+
+def test_a_batch_leaves_nothing_configured_and_no_hook():
+    program = """
+import pickle, sys
+from pidfdpool.integrations.joblib_backend.batches import Batch
+finders = list(sys.meta_path)
+from joblib._parallel_backends import ThreadingBackend
+nested = pickle.dumps({"backend": ThreadingBackend(nesting_level=1), "n_jobs": 3})
+for name in [name for name in sys.modules if name.partition(".")[0] == "joblib"]:
+    del sys.modules[name]
+def call():
+    import joblib.parallel
+    assert sys.meta_path == finders, "it waits no longer than it has to"
+    return type(joblib.parallel.get_active_backend()[0]).__name__, joblib.parallel.get_active_backend()[1]
+def fail():
+    raise KeyError("the batch ends")
+try:
+    Batch([(fail, (), {})], nested)()
+except KeyError:
+    assert sys.meta_path == finders and "joblib" not in sys.modules
+for _ in range(2):  # the second time, joblib is loaded
+    print(*Batch([(call, (), {})], nested)()[0])
+    assert sys.meta_path == finders
+    print(type(sys.modules["joblib.parallel"].get_active_backend()[0]).__name__)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=LONG)
+    assert ended.stdout.split() == ["ThreadingBackend", "3", "LokyBackend"] * 2, ended.stderr

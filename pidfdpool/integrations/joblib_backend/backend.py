@@ -6,11 +6,20 @@ all calls of joblib share. Large arrays travel in shared memory, so joblib's own
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import pickle
+from typing import TYPE_CHECKING, Any, cast
 
-from joblib.parallel import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend, cpu_count
+from joblib.parallel import (
+    AutoBatchingMixin,
+    BatchedCalls,
+    FallbackToBackend,
+    ParallelBackendBase,
+    SequentialBackend,
+    cpu_count,
+)
 
 from pidfdpool.integrations.joblib_backend import pools
+from pidfdpool.integrations.joblib_backend.batches import Batch
 from pidfdpool.integrations.joblib_backend.preload import Preload
 
 if TYPE_CHECKING:
@@ -79,14 +88,20 @@ class PidfdPoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         self.parallel = parallel
         return workers
 
-    def submit(self, func: Callable[[], Any], callback: Callable[[Any], object] | None = None) -> Future[Any]:
-        """Submit a batch, and return its future."""
-        future: Future[Any] = self._executor.submit(func)
+    def submit(self, func: Any, callback: Callable[[Any], object] | None = None) -> Future[Any]:
+        """Submit a batch, a `joblib.parallel.BatchedCalls`, and return its future."""
+        future: Future[Any] = self._executor.submit(self._as_it_travels(func))
         self._futures.add(future)
         future.add_done_callback(self._futures.discard)
         if callback is not None:
             future.add_done_callback(callback)
         return future
+
+    def _as_it_travels(self, batch: Any) -> Callable[[], Any]:
+        if type(batch) is not BatchedCalls:
+            return cast("Callable[[], Any]", batch)
+        nested = {"backend": batch._backend, "n_jobs": batch._n_jobs}
+        return Batch(batch.items, pickle.dumps(nested))
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
         """Return the results of a batch, or raise its exception."""

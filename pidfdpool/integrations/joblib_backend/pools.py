@@ -11,15 +11,15 @@ import os
 import threading
 from typing import Any
 
-import pidfdpool
+from pidfdpool import PidfdPoolExecutor
 
 IDLE = 300.0
 
 _lock = threading.Lock()
-_pools: list[tuple[dict[str, Any], pidfdpool.PidfdPoolExecutor]] = []
+_pools: list[tuple[dict[str, Any], PidfdPoolExecutor]] = []
 
 
-def shared(workers: int, settings: dict[str, Any]) -> pidfdpool.PidfdPoolExecutor:
+def shared(workers: int, settings: dict[str, Any]) -> PidfdPoolExecutor:
     """Return the pool with these arguments of its constructor, and have it as many workers.
 
     Raises:
@@ -36,7 +36,7 @@ def shared(workers: int, settings: dict[str, Any]) -> pidfdpool.PidfdPoolExecuto
                 return pool
             # By identity: to compare settings may raise, see `_are_equal`.
             _pools[:] = [each for each in _pools if each[1] is not pool]
-        pool = pidfdpool.PidfdPoolExecutor(workers, **{"idle_timeout": IDLE, **settings})
+        pool = PidfdPoolExecutor(workers, **{"idle_timeout": IDLE, **settings})
         _pools.append((settings, pool))
         return pool
 

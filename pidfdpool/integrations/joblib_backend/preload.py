@@ -1,4 +1,4 @@
-"""What the template does before it forks the first worker: it limits the threads of libraries, and loads joblib.
+"""What the template does before it forks the first worker: it limits the threads of libraries, and loads modules.
 
 Most numerical libraries read an environment variable when they are loaded, so the variables are set first. Where they
 were loaded before (a template that is a fork of the host), threadpoolctl limits them, if it is installed. What is
@@ -38,7 +38,7 @@ class Preload:
                 pass
             else:
                 threadpool_limits(limits=most)
-        for name in ("joblib", *modules):
+        for name in modules:
             import_module(name)
         if call is not None:
             call()
