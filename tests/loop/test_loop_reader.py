@@ -122,6 +122,7 @@ def test_a_loop_that_is_blocked_does_not_read_for_a_while(pool, monkeypatch, eag
             called = threading.Event()
             pool.submit(calls.double, 1).add_done_callback(lambda _, called=called: called.set())
             blocked_until(called)
+        eventually(lambda: poller_of(pool).reader is None, "the pool thread has taken the channels back, too")
         for _ in range(20):
             await pool.run(calls.double, 1)
             assert poller_of(pool).reader is None
