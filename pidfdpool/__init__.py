@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     )
     from pidfdpool.executor.futures import Future, WorkerName
     from pidfdpool.executor.options import Options
+    from pidfdpool.executor.outcome import Outcome
     from pidfdpool.executor.pool_executor import PidfdPoolExecutor, ProcessPoolExecutor
     from pidfdpool.loop.snapshots import Stats, WorkerInfo
     from pidfdpool.scheduler.policy import Policy, PoolOptions, TaskOptions
@@ -74,6 +75,7 @@ _HOME = {
     "LargeGlobalWarning": "errors",
     "MemoryExceeded": "errors",
     "Options": "executor.options",
+    "Outcome": "executor.outcome",
     "PayloadError": "errors",
     "PayloadTooLarge": "errors",
     "PidfdPoolError": "errors",
@@ -122,6 +124,7 @@ __all__ = [
     "LargeGlobalWarning",
     "MemoryExceeded",
     "Options",
+    "Outcome",
     "PayloadError",
     "PayloadTooLarge",
     "PidfdPoolError",
