@@ -43,7 +43,7 @@ def emit(data: bytes, slot: int, pid: int | None, task: int | None, function: st
     if form is log_records.WARNING:
         _warn(fields, origin)
         return
-    logger = logging.getLogger(fields["name"])
+    logger = logging.getLogger(fields["logger"])
     if logger.isEnabledFor(fields["levelno"]):
         logger.handle(_record(fields, origin))
 
@@ -54,7 +54,7 @@ def _record(fields: Mapping[str, Any], origin: Mapping[str, Any]) -> logging.Log
     filename = os.path.basename(path)
     name = logging.getLevelName(fields["levelno"])
     start = _START / 1e9 if isinstance(_START, int) else _START
-    own = {name: value for name, value in fields.items() if name not in ("extra", "process")}
+    own = {name: value for name, value in fields.items() if name not in ("extra", "process", "logger")}
     own |= {
         "levelname": fields["levelname"] if name.startswith("Level ") else name,
         "args": None,

@@ -26,9 +26,10 @@ _EXACT = frozenset({bool, type(None), float})
 _CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
 _TEXT, _LINE, _SECONDS = (str,), (int,), (float, int)
 _OPTIONAL = (str, type(None))
-# The types of the fields. Those of a record are attributes of a `logging.LogRecord`; `extra` holds all others.
+# The types of the fields. Those of a record are attributes of a `logging.LogRecord`, `extra` holds all others, and
+# `logger` is the name of the logger that was to handle it, mostly the record's own.
 RECORD: dict[str, tuple[type, ...]] = {
-    "name": _TEXT, "levelno": _LINE, "levelname": _TEXT, "msg": (object,), "exc_text": _OPTIONAL,
+    "logger": _TEXT, "name": _TEXT, "levelno": _LINE, "levelname": _TEXT, "msg": (object,), "exc_text": _OPTIONAL,
     "stack_info": _OPTIONAL, "pathname": _TEXT, "lineno": _LINE, "funcName": _OPTIONAL, "created": _SECONDS,
     "thread": (int, type(None)), "threadName": _OPTIONAL, "taskName": (object,), "process": _LINE, "extra": (dict,),
 }  # fmt: skip
@@ -45,13 +46,16 @@ def dumps(fields: dict[str, Any]) -> bytes:
     """
     for longest in _LONGEST:
         make = _Plain(longest).make
-        data = _pickle.dumps({name: make(value, _MAX_DEPTH) for name, value in fields.items()}, _PROTOCOL)
+        made = {name: make(value, _MAX_DEPTH) for name, value in fields.items()}
+        if type(made.get("extra", made)) is not dict:
+            made["extra"] = {}  # they are too many to be sent
+        data = _pickle.dumps(made, _PROTOCOL)
         if len(data) <= MAX_LOG_RECORD:
             return data
     make = _Plain(_LONGEST[1]).make
     rest = {name: make(value, 0) for name, value in fields.items()}
     if "extra" in rest:
-        rest["extra"] = {}  # they are too many to be sent
+        rest["extra"] = {}
     return _pickle.dumps(rest, _PROTOCOL)
 
 

@@ -110,12 +110,14 @@ class Forwarding:
 
     def _take(self, logger: Logger, record: LogRecord) -> None:
         post = self._post
-        if post is None or record.levelno < self._least or not self._covers(record.name):
+        if post is None or record.levelno < self._least or not self._covers(logger.name):
             self._call_handlers(logger, record)
             return
         if self._call_own(logger, record) and not self._always:
             return
-        post(framing.encode(framing.LOG, value=context.running_task(), buffers=[self._dump(record)]))
+        with suppress(Exception):  # not even its number or its name are what they are in every record
+            data = self._dump(logger, record)
+            post(framing.encode(framing.LOG, value=context.running_task(), buffers=[data]))
 
     def _covers(self, name: str) -> bool:
         if self._names is None:
@@ -138,13 +140,14 @@ class Forwarding:
             at = at.parent if at.propagate else None  # type: ignore[assignment]
         return found
 
-    def _dump(self, record: LogRecord) -> bytes:
+    def _dump(self, logger: Logger, record: LogRecord) -> bytes:
+        place = _place(record) | {"logger": _name_in_host(logger.name)}
         try:
-            return log_records.dumps(self._fields(record))
+            return log_records.dumps(place | self._contents(record))
         except Exception as error:
-            return log_records.dumps(self._without_text(record, error))
+            return log_records.dumps(place | _without_contents(record, error))
 
-    def _fields(self, record: LogRecord) -> dict[str, Any]:
+    def _contents(self, record: LogRecord) -> dict[str, Any]:
         """Return what is sent of a record. As `QueueHandler.prepare`, it merges the arguments into the message.
 
         A dictionary as the message (structlog's) stays one: it is for a formatter of the host's.
@@ -155,26 +158,7 @@ class Forwarding:
         if record.exc_info and not text:
             text = self._logging._defaultFormatter.formatException(record.exc_info)
         extra = {name: value for name, value in known.items() if name not in _KNOWN}
-        return self._place(record) | {"msg": message, "exc_text": text or None, "extra": extra}
-
-    def _without_text(self, record: LogRecord, error: Exception) -> dict[str, Any]:
-        """Return what takes the place of a record that cannot be sent: it says so."""
-        problem = describe.error_text(error)
-        message = f"a record of this worker cannot be formatted ({problem}): {describe.repr_of(record.msg)}"
-        return self._place(record) | {"msg": message, "exc_text": None, "extra": {}}
-
-    def _place(self, record: LogRecord) -> dict[str, Any]:
-        name = describe.plain(record.name)
-        if name == "__mp_main__" or name.startswith("__mp_main__."):
-            name = "__main__" + name[11:]  # the script was run again for the workers
-        stack = record.stack_info
-        return {
-            "name": name, "levelno": int(record.levelno), "levelname": str(record.levelname), "process": os.getpid(),
-            "stack_info": None if stack is None else str(stack), "pathname": str(record.pathname),
-            "lineno": int(record.lineno or 0), "funcName": record.funcName and str(record.funcName),
-            "created": float(record.created), "thread": record.thread,
-            "threadName": record.threadName and str(record.threadName), "taskName": getattr(record, "taskName", None),
-        }  # fmt: skip
+        return {"msg": message, "exc_text": text or None, "extra": extra}
 
     # ---- warnings ------------------------------------------------------------------------------------------
 
@@ -226,3 +210,28 @@ def _module_at(filename: str, lineno: int) -> str | None:
             return name if type(name) is str else None
         frame = frame.f_back
     return None
+
+
+def _place(record: LogRecord) -> dict[str, Any]:
+    """Return what is sent of a record beside its contents."""
+    stack = record.stack_info
+    return {
+        "name": _name_in_host(record.name), "levelno": int(record.levelno), "levelname": str(record.levelname),
+        "stack_info": None if stack is None else str(stack), "pathname": str(record.pathname),
+        "lineno": int(record.lineno or 0), "funcName": record.funcName and str(record.funcName),
+        "created": float(record.created), "thread": record.thread, "process": os.getpid(),
+        "threadName": record.threadName and str(record.threadName), "taskName": getattr(record, "taskName", None),
+    }  # fmt: skip
+
+
+def _without_contents(record: LogRecord, error: Exception) -> dict[str, Any]:
+    """Return what takes the place of the contents of a record that cannot be sent: it says so."""
+    problem = describe.error_text(error)
+    message = f"a record of this worker cannot be formatted ({problem}): {describe.repr_of(record.msg)}"
+    return {"msg": message, "exc_text": None, "extra": {}}
+
+
+def _name_in_host(name: str) -> str:
+    """Return the name that a logger has in the host: a script that was run again is `__mp_main__` here."""
+    first, dot, rest = describe.plain(name).partition(".")
+    return ("__main__" if first == "__mp_main__" else first) + dot + rest
