@@ -195,6 +195,7 @@ class TemplateStarter:
                 if end is not None:
                     template = core.dispatcher.template = TemplateLink(end, core.poller)
                     self._template_events.watch(template)
+                    core.dispatcher.logs = None if core.recipe.log_levels is None else core.logs
                     self._awaits_hello = end.awaited is not None
                     if not self._awaits_hello:
                         self._template_events.watch_exit(template)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 MAX_TEXT = 1 << 16  # bytes of the reason why a worker is unhealthy
+MAX_LOG_RECORD = 1 << 18  # bytes of what travels of a log record
 _MAX_PARTS = 256  # of a payload in a segment: the pickle, and at most 255 buffers
 _MAX_COUNT = 1 << 31  # of tasks and of everything else that is counted
 _NUMBER_SIZE = 8  # bytes of each number in a reference
@@ -75,6 +76,7 @@ TO_WORKER = Grammar(
         framing.MAP_SEGMENT: Rule(check=_check_segment),
         framing.UNMAP_SEGMENT: Rule(),
         framing.EXPECT_DESCRIPTORS: Rule(),
+        framing.LOG_LEVELS: Rule(1),
     },
     usual=framing.TASK,
     special=framing.HAS_DEADLINE | framing.USES_SEGMENTS,
@@ -89,6 +91,7 @@ _OF_WORKER = {
     framing.DROPPED: Rule(check=_value(1, _MAX_COUNT)),
     framing.CALL_NOT_RECEIVED: Rule(check=_value(1, 1 << 63)),
     framing.OUTDATED: Rule(check=_value(0, 1)),
+    framing.LOG: Rule(1, longest=MAX_LOG_RECORD, check=_value(0, 1 << 63)),
 }
 # On its channel come the large ones; in its pipe come the others, and the places of the large ones.
 FROM_WORKER = Grammar(_OF_WORKER, framing.RESULT, framing.RESULT_IN_SEGMENT)

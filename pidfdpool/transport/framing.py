@@ -42,6 +42,7 @@ EXIT = 2
 MAP_SEGMENT = 3  # with a descriptor: a segment; value: its number; slot: its role; generation: its pages
 UNMAP_SEGMENT = 4  # value: the number of a segment that is no longer used
 EXPECT_DESCRIPTORS = 5  # with a descriptor that nobody needs: others will follow, see Channel.accept_descriptors
+LOG_LEVELS = 6  # buffers: the levels of the host's loggers, pickled, see `process.log_levels`
 
 # flags of TASK
 HAS_DEADLINE = 1  # the last buffer is not part of the call: it is DEADLINE.pack(a time of time.monotonic())
@@ -75,9 +76,9 @@ INITIALIZER_FAILED = 13  # buffers: as ERROR
 DROPPED = 15  # value: the number of taken-back tasks that the worker came to and skipped
 UNHEALTHY = 14  # buffers: the reason as UTF-8 text; the worker wants to be replaced
 CALL_NOT_RECEIVED = 16  # value: the task's id; its segment did not reach the worker, which waits for the call itself
-OUTDATED = 17  # the next task needs the script, which this worker does not have: it begins no more tasks, and exits;
-# value 1: it noticed this when it rebuilt the task, and the template may not know it yet
+OUTDATED = 17  # it exits, for the next task needs the script; value 1: which the template may not know of yet
 ON_CHANNEL = 18  # only in the pipe of a worker's answers: the next frame is the next one on its channel
+LOG = 19  # value: the task's id, or 0; buffers: a log record or a warning, see `serialization.log_records`
 
 # host -> template
 BOOT = 20  # buffers: what the template must know, see `worker.boot`
@@ -101,7 +102,7 @@ STDERR = 38  # with a descriptor: the read end of the worker's standard error, i
 
 USAGE = struct.Struct("<qd")
 
-_KINDS = frozenset({TASK, EXIT, *range(3, 6), *range(10, 19), *range(20, 27), *range(30, 39)})
+_KINDS = frozenset({TASK, EXIT, *range(3, 7), *range(10, 20), *range(20, 27), *range(30, 39)})
 
 MAX_LENGTH = 1 << 46  # bytes; no process has room for a longer buffer
 _IS_BYTES = 1 << 63  # in a length, see above
