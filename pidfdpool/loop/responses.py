@@ -180,6 +180,10 @@ def _handle_frame(core: Decisions, link: WorkerLink, frame: Frame) -> None:
     elif frame.kind == framing.LOG:
         if core.logs is not None:
             core.logs.take(link, frame, core.tasks)
+    elif frame.kind == framing.ITEMS:
+        from pidfdpool.loop import streams  # most pools have none
+
+        streams.take_items(core, link, frame)
     elif frame.kind == framing.INITIALIZER_FAILED:
         _take_failed_start(core, link, frame)
 

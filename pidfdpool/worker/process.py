@@ -76,6 +76,8 @@ class Worker:
         self._pid = os.getpid()
         self._shared = payload.InheritedMain() if boot.forked else payload.ReceivedMain()
         self._queue: deque[Frame | Lean] = deque()  # read, and not yet handled: TASK, at the end EXIT
+        self.stream_orders: deque[Frame] = deque()  # STREAM, for a task that streams; see `streaming`
+        self.send_items = self._send
         self._tokens = tokens_fd
         self._spin = Spin(boot.spin)
         self._black_box = black_box_fd
@@ -105,7 +107,7 @@ class Worker:
         with suppress(Exception):  # only stacks in death reports depend on it
             black_box.record_stacks(self._black_box)
         self._mark.set()
-        context.install(self._beat, self._report)
+        context.install(self._beat, self._report, self)
         if self._boot.logs is not None:
             from pidfdpool.worker import log_forwarding
 
@@ -181,7 +183,7 @@ class Worker:
             return []
 
     def _enqueue(self, frames: list[Frame | Lean]) -> None:
-        """Put TASK and EXIT into the queue, and handle frames about segments and log levels at once."""
+        """Put TASK and EXIT into the queue, and handle other frames at once."""
         if _LEAN.issuperset(map(type, frames)):
             self._queue.extend(frames)
             return
@@ -191,8 +193,14 @@ class Worker:
             elif frame.kind == framing.LOG_LEVELS:  # type: ignore[union-attr]
                 if self._logs is not None:
                     self._logs.set_levels(frame.buffers[0])  # type: ignore[union-attr]
+            elif frame.kind == framing.STREAM:  # type: ignore[union-attr]
+                self.stream_orders.append(frame)  # type: ignore[arg-type]
             else:
                 self._segments.handle_frame(frame)  # type: ignore[arg-type]
+
+    def read_orders(self, *, wait: bool) -> None:
+        """Read what has come, for a task that streams. wait: until something has."""
+        self._enqueue(self._channel.receive_lean() if wait else self._poll())
 
     def _run_queued(self) -> bool:
         """Handle what is in the queue; return False if the worker has to exit."""
