@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+import pidfdpool
+
 if TYPE_CHECKING:
     from pidfdpool.executor.outcome import Outcome
-    from pidfdpool.executor.stream import Stream
 
 T = TypeVar("T")
 
@@ -242,7 +243,7 @@ class Maps:
             star=star,
         )
 
-    def stream(self, fn: Callable[..., Iterable[T]], /, *args: Any, buffersize: int = 1000) -> Stream[T]:
+    def stream(self, fn: Callable[..., Iterable[T]], /, *args: Any, buffersize: int = 1000) -> pidfdpool.Stream[T]:
         """Run the generator fn(*args) in a worker, and return a `Stream`: an iterator over its items as they come.
 
         Use it in a loop, `for row in pool.stream(read_rows, path)`, or in a coroutine with `async for`. The generator

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import CancelledError
 from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
 from pidfdpool import checks
@@ -29,7 +30,6 @@ from pidfdpool.worker import streaming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
 
     from pidfdpool.executor.open_maps import Map
     from pidfdpool.loop.held_arguments import Call

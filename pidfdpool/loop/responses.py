@@ -183,7 +183,9 @@ def _handle_frame(core: Decisions, link: WorkerLink, frame: Frame) -> None:
     elif frame.kind == framing.ITEMS:
         from pidfdpool.loop import streams  # most pools have none
 
-        streams.take_items(core, link, frame)
+        fault = streams.take_items(core, link, frame)
+        if fault is not None:
+            reject_worker(core, link, fault)
     elif frame.kind == framing.INITIALIZER_FAILED:
         _take_failed_start(core, link, frame)
 

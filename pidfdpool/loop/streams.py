@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pidfdpool.loop import responses
+from pidfdpool.scheduler.states import State
 from pidfdpool.transport import framing
 
 if TYPE_CHECKING:
@@ -19,21 +19,20 @@ if TYPE_CHECKING:
     from pidfdpool.transport.framing import Frame
 
 
-def take_items(core: Decisions, link: WorkerLink, frame: Frame) -> None:
-    """Hand the items of a frame to the recipient of its task. A worker that does not run a stream is killed."""
+def take_items(core: Decisions, link: WorkerLink, frame: Frame) -> framing.ProtocolError | None:
+    """Hand the items of a frame to the recipient of its task. Return what is wrong, if it runs no such stream."""
     with core.lock:
-        task = core.tasks.get(frame.value)
-        runs_it = core.machine.slots[link.slot].task == frame.value
-    if task is None:
-        return  # it was killed or cancelled meanwhile
-    take_payload = getattr(task.future, "take_payload", None)  # only the recipient of a stream has it
-    if not runs_it or take_payload is None:
-        fault = framing.ProtocolError(f"items of task {frame.value}, which is no stream of this worker's")
-        responses.reject_worker(core, link, fault)
-        return
+        slot, task = core.machine.slots[link.slot], core.tasks.get(frame.value)
+        at_work, runs_it = slot.state in (State.BUSY, State.IDLE), slot.task == frame.value
+    take_payload = getattr(task.future, "take_payload", None) if task is not None and runs_it else None
+    if take_payload is None:  # only the recipient of a stream has it
+        if at_work:
+            return framing.ProtocolError(f"items of task {frame.value}, which is no stream of its own")
+        return None  # it is being killed, and the task has ended for that reason
     take = partial(take_payload, frame.buffers, together=bool(frame.slot))
     # Nothing may overtake what was left to the pool thread: this task's end may be among it.
     core.outbox.leave([take]) if core.outbox.left else take()
+    return None
 
 
 def order(core: Decisions, task: int, kind: int, taken: int = 0) -> None:

@@ -3,10 +3,9 @@
 Called by `template.worker_fork` in the new process, right after the fork. It has one thread and blocking I/O. Tasks
 come through its channel, and it answers through a pipe (`answers`). A worker runs one task at a time, so its death
 can fail one task at most. It exits when the host sends EXIT or closes the channel, or when the template dies.
+No exception of a task ends it: SystemExit and KeyboardInterrupt are outcomes of that task like others.
 
-No exception of a task ends a worker: SystemExit and KeyboardInterrupt are outcomes of that task like others.
-
-Other threads may do two things here: report that the worker is unhealthy, and log. See `AnswerWriter.post`.
+Other threads may report here that the worker is unhealthy, log, and send items (`AnswerWriter.post`, `send_items`).
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ class Worker:
         self._pid = os.getpid()
         self._shared = payload.InheritedMain() if boot.forked else payload.ReceivedMain()
         self._queue: deque[Frame | Lean] = deque()  # read, and not yet handled: TASK, at the end EXIT
-        self.stream_orders: deque[Frame] = deque()  # STREAM, for a task that streams; see `streaming`
+        self.stream_orders: deque[Frame] = deque()  # STREAM; this and what follows are for `streaming`
         self.send_items = self._send
         self._tokens = tokens_fd
         self._spin = Spin(boot.spin)
@@ -199,7 +198,7 @@ class Worker:
                 self._segments.handle_frame(frame)  # type: ignore[arg-type]
 
     def read_orders(self, *, wait: bool) -> None:
-        """Read what has come, for a task that streams. wait: until something has."""
+        """Read what has come. wait: until something has."""
         self._enqueue(self._channel.receive_lean() if wait else self._poll())
 
     def _run_queued(self) -> bool:

@@ -8,6 +8,9 @@ import signal
 import threading
 import time
 
+from pidfdpool.transport import framing
+from pidfdpool.worker import context
+
 
 def count(most):
     yield from range(most)
@@ -126,3 +129,16 @@ def threads_meanwhile(most):
 
 def thread_count():
     return len(os.listdir("/proc/self/task"))
+
+
+def write_items():
+    """Write what a stream would, into the worker's own pipe."""
+    loop = context.loop()
+    loop.send_items(framing.encode(framing.ITEMS, value=context.running_task(), buffers=[b"N."]))
+    hang()
+
+
+def write_items_and_yield(buffers):
+    loop = context.loop()
+    loop.send_items(framing.encode(framing.ITEMS, 1, 0, context.running_task(), buffers))
+    yield "yielded"

@@ -268,6 +268,22 @@ def test_a_fork_within_the_generator_sends_nothing_of_its_own(same):
     assert items[3] == items[4], "both are the worker's"
 
 
+def test_a_worker_that_writes_items_of_its_task_which_is_no_stream_is_killed(same):
+    error = same.submit(streamed.write_items).exception(30)
+    assert isinstance(error, WorkerCrashed)
+    assert "is no stream of its own" in str(error)
+    assert list(same.stream(streamed.count, 3)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("buffers", [[b"no pickle"], [pickle.dumps("no list")], [pickle.dumps([1])]])
+def test_items_that_a_stream_writes_itself_cost_only_the_stream(same, buffers):
+    stream = same.stream(streamed.write_items_and_yield, buffers)
+    with pytest.raises(PayloadError, match="items of a stream cannot be read"):
+        list(stream)
+    assert list(stream) == ["yielded"]
+    assert same.submit(abs, -1).result() == 1
+
+
 def test_no_thread_is_left_in_the_worker(same):
     with PidfdPoolExecutor(1) as alone:
         before = alone.submit(streamed.thread_count).result()

@@ -89,6 +89,9 @@ def frames(draw: random.Random) -> int:
             check(len(counts) == 1, "no reason, or no record")
         elif frame.kind == framing.DROPPED:
             check(frame.value > 0, "fewer than none")
+        elif frame.kind == framing.ITEMS:
+            check(frame.value > 0 and len(counts) >= 1, "items of no task, or none")
+            check(frame.slot == 0 or (frame.slot == 1 and len(counts) == 1), "items that are no list")
     return size
 
 
