@@ -56,7 +56,9 @@ if TYPE_CHECKING:
     )
     from pidfdpool.executor.futures import Future, WorkerName
     from pidfdpool.executor.options import Options
+    from pidfdpool.executor.outcome import Outcome
     from pidfdpool.executor.pool_executor import PidfdPoolExecutor, ProcessPoolExecutor
+    from pidfdpool.executor.stream import Stream
     from pidfdpool.loop.snapshots import Stats, WorkerInfo
     from pidfdpool.scheduler.policy import Policy, PoolOptions, TaskOptions
     from pidfdpool.worker.context import CurrentTask, current_task, heartbeat, unhealthy
@@ -74,6 +76,7 @@ _HOME = {
     "LargeGlobalWarning": "errors",
     "MemoryExceeded": "errors",
     "Options": "executor.options",
+    "Outcome": "executor.outcome",
     "PayloadError": "errors",
     "PayloadTooLarge": "errors",
     "PidfdPoolError": "errors",
@@ -85,6 +88,7 @@ _HOME = {
     "ProcessPoolExecutor": "executor.pool_executor",
     "QueueFull": "errors",
     "Stats": "loop.snapshots",
+    "Stream": "executor.stream",
     "TaskKilled": "errors",
     "TaskOptions": "scheduler.policy",
     "TaskTimeout": "errors",
@@ -122,6 +126,7 @@ __all__ = [
     "LargeGlobalWarning",
     "MemoryExceeded",
     "Options",
+    "Outcome",
     "PayloadError",
     "PayloadTooLarge",
     "PidfdPoolError",
@@ -133,6 +138,7 @@ __all__ = [
     "ProcessPoolExecutor",
     "QueueFull",
     "Stats",
+    "Stream",
     "TaskKilled",
     "TaskOptions",
     "TaskTimeout",

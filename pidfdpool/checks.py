@@ -130,3 +130,38 @@ def not_above(name: str, value: float | None, limit_name: str, limit: float | No
     """Check that one value is not larger than another. None has no limit and is none."""
     if value is not None and limit is not None and value > limit:
         raise ValueError(f"{name} must not exceed {limit_name}: {value!r} > {limit!r}{f' ({why})' if why else ''}")
+
+
+def log_choice(name: str, value: Any) -> bool | int | tuple[str, ...] | None:
+    """Return which records of workers the host gets: a bool or None as they are, a level's number, or loggers' names.
+
+    Raises:
+        TypeError, ValueError: it is none of these, there is no such level, or a name is no text.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    wanted = f"{name} must be True, False, None, a level, or names of loggers"
+    if isinstance(value, str):
+        import logging
+
+        level = logging.getLevelNamesMapping().get(value)
+        if level is None:
+            known = ", ".join(logging.getLevelNamesMapping())
+            hint = f"a level is one of {known}. For a logger of this name, give [{short_repr(value)}]"
+            raise ValueError(f"{wanted}, not {short_repr(value)}: {hint}")
+        return level
+    if hasattr(type(value), "__index__"):
+        level = operator.index(value)
+        if not 0 <= level <= MAX_INTEGER:
+            raise ValueError(f"{wanted}, not {short_repr(value)}: a level is 0 or more")
+        return level
+    try:
+        names = tuple(value)
+    except TypeError:
+        raise TypeError(f"{wanted}, not {short_repr(value)}") from None
+    for one in names:
+        if not isinstance(one, str):
+            raise TypeError(f"{wanted}, not {short_repr(value)}: {short_repr(one)} is no name")
+        if not one:
+            raise ValueError(f"{wanted}, not {short_repr(value)}: the name of the root logger is 'root'")
+    return tuple(str.__str__(one) for one in names)

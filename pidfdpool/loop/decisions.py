@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pidfdpool.deaths import Death
     from pidfdpool.loop.death_reports import Evidence
     from pidfdpool.loop.links import TemplateLink, WorkerLink
+    from pidfdpool.loop.log_relay import LogRelay
     from pidfdpool.loop.resolutions import Context, Resolution
     from pidfdpool.loop.task import Task
     from pidfdpool.scheduler.policy import Policy
@@ -76,6 +77,11 @@ class Decisions:
         self.admission: Admission = Admission(self)
         self.leases: SegmentLeases = SegmentLeases(self, policy.segment_memory)
         self.dispatcher: Dispatcher = Dispatcher(self.machine, self.resolver, self.poller, self.leases, self.workers)
+        self.logs: LogRelay | None = None  # None: workers keep what they log
+        if recipe.may_forward_logs:
+            from pidfdpool.loop.log_relay import LogRelay
+
+            self.logs = LogRelay(recipe, self)
         self._carry_out: dict[type[Any], Callable[[Any], ev.Event | Resolution | None]] = {
             **self.dispatcher.handlers,
             do.StartTemplate: self._start_template,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pidfdpool.loop.links import TemplateLink
+    from pidfdpool.loop.log_relay import LogRelay
     from pidfdpool.loop.poller import Poller
     from pidfdpool.loop.resolutions import Resolution, Resolver
     from pidfdpool.loop.segment_leases import SegmentLeases
@@ -60,6 +61,7 @@ class Dispatcher:
         self._leases = leases
         self.workers = workers  # by slot
         self.template: TemplateLink | None = None
+        self.logs: LogRelay | None = None  # None: workers need not know the levels of the host's loggers
         self.defers_spawns = False
         self.deferred_spawns: list[do.Spawn] = []
         # Each returns what comes of it: an event that follows, or what is to run without the lock.
@@ -103,6 +105,8 @@ class Dispatcher:
         task.future._note_attempt(link.name, action.attempt, time.time())
         try:
             link.progress.put_tokens(1)
+            if self.logs is not None:
+                self.logs.update(link)
             if self._is_plain(task):
                 link.post(task.frame(action.attempt, action.deadline))
             else:
@@ -122,6 +126,8 @@ class Dispatcher:
         tasks = list(map(self._tasks.__getitem__, action.tasks))
         link.progress.put_tokens(len(tasks))
         with suppress(ConnectionError):  # it is dying: its tokens tell that none of these has begun
+            if self.logs is not None:
+                self.logs.update(link)
             for first in range(0, len(tasks), AT_ONCE):
                 some = tasks[first : first + AT_ONCE]
                 joined = None if self._leases.sizes else _joined_plain(some)

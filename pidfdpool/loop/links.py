@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from pidfdpool.loop.poller import Poller, Watch
     from pidfdpool.pidfd import ExitStatus, ProcessHandle
+    from pidfdpool.process.log_levels import Levels
     from pidfdpool.process.native import Socket
     from pidfdpool.template.connection import TemplateConnection
     from pidfdpool.transport.framing import Buffer, Frame, Lean
@@ -163,6 +164,7 @@ class WorkerLink(Link):
         self.ended_at: float | None = None  # when its pidfd became readable
         self.report_within = REPORT_GRACE
         self.usage: tuple[int, float] | None = None  # peak RSS and CPU time, as the template reported them
+        self.log_levels: Levels | None = None  # which it was told; None: those that its template was told
         self._signal: int | None = None  # asked for before there was a handle
         self._black_box: int | None = None
         self._stderr: Stderr | None = None

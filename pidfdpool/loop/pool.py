@@ -252,6 +252,8 @@ class Pool:
             self.starter.wait_for_first()
             self.core.thread.join()
             self.core.watchdog.release()
+            if self.core.logs is not None:
+                self.core.logs.join()
 
     def check_open(self) -> None:
         """Raise if no task is accepted; the answer may be stale."""

@@ -177,6 +177,15 @@ def _handle_frame(core: Decisions, link: WorkerLink, frame: Frame) -> None:
         link.ready_early = link.handle is None
         if not link.ready_early:
             core.handle(ev.Ready(slot, generation))
+    elif frame.kind == framing.LOG:
+        if core.logs is not None:
+            core.logs.take(link, frame, core.tasks)
+    elif frame.kind == framing.ITEMS:
+        from pidfdpool.loop import streams  # most pools have none
+
+        fault = streams.take_items(core, link, frame)
+        if fault is not None:
+            reject_worker(core, link, fault)
     elif frame.kind == framing.INITIALIZER_FAILED:
         _take_failed_start(core, link, frame)
 

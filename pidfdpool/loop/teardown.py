@@ -59,6 +59,8 @@ def abandon_in_forked_child(core: Decisions) -> None:
     core.readiness = threading.Condition(core.lock)
     core.outbox.abandon_in_forked_child()
     core.leases.abandon_in_forked_child()
+    if core.logs is not None:
+        core.logs.abandon_in_forked_child()
     core.poller.close_in_forked_child()
     for link in [*core.workers.values(), core.template]:
         # The fork may have come between any two steps of the pool thread's.

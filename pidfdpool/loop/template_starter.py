@@ -83,9 +83,14 @@ class TemplateStarter:
         self._first_over.clear()  # set by one that found no thread to be had
         return True
 
+    @property
+    def starts_elsewhere(self) -> bool:
+        """Whether a first start is under way in another thread."""
+        return self._by not in (None, threading.get_ident()) and not self._first_over.is_set()
+
     def wait_for_first(self) -> None:
         """Wait until a first start that is under way in another thread is over."""
-        if self._by not in (None, threading.get_ident()):
+        if self.starts_elsewhere:
             self._first_over.wait()
 
     def prestart(self, count: int, *, wait: bool, timeout: float | None) -> int:
@@ -190,6 +195,7 @@ class TemplateStarter:
                 if end is not None:
                     template = core.dispatcher.template = TemplateLink(end, core.poller)
                     self._template_events.watch(template)
+                    core.dispatcher.logs = None if core.recipe.log_levels is None else core.logs
                     self._awaits_hello = end.awaited is not None
                     if not self._awaits_hello:
                         self._template_events.watch_exit(template)

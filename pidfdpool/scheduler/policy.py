@@ -7,7 +7,7 @@ contradict each other, are refused when a Policy is made, with the name and the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 from pidfdpool import checks, records
@@ -18,6 +18,7 @@ from pidfdpool.typed import TypedDict
 
 OnCrash = Literal["isolate", "break"]
 RetryOn = type[BaseException] | tuple[type[BaseException], ...]
+ForwardLogs = bool | int | str | Collection[str] | None
 
 _POSITIONAL = ("max_workers", "mp_context", "initializer", "initargs", "preload")  # of the constructor
 MOST_WORKERS = 65535  # what a frame's slot can count
@@ -55,6 +56,7 @@ class PoolOptions(TaskOptions, total=False):
     idle_timeout: float | None
     max_pending: int | None
     capture_stderr: bool
+    forward_logs: ForwardLogs
     segment_memory: int
     young_age: float
     intensity: int | None
@@ -125,6 +127,10 @@ class Policy:
         max_pending: the number of accepted tasks at most that have not ended; see `block`. Default: None.
         capture_stderr: whether the last lines that a worker wrote to standard error are part of the record of its
             death. All of it is passed on to the host's standard error. Default: False.
+        forward_logs: whether the host's loggers get the records of workers: True, False, a level (all from it on), or
+            names of loggers (these and those below them). docs/logging.md has the details.
+            Default: None, which means what no handler of a worker gets, where the host has set up logging; with
+            mp_context="fork", where workers have the host's handlers: False.
         segment_memory: the shared memory at most, for large calls and results together. What finds no room goes
             through sockets, which takes several times as long; 0: everything does. Room is needed only for what is
             under way: what was not used for 5 s is given back, and a result that somebody keeps makes room when it is
@@ -177,6 +183,7 @@ class Policy:
     idle_timeout: float | None = None
     max_pending: int | None = None
     capture_stderr: bool = False
+    forward_logs: ForwardLogs = None
     segment_memory: int = 512 << 20
     young_age: float = 1.0
     intensity: int | None = None
@@ -218,6 +225,7 @@ class Policy:
         self._take("priority", checks.integer)
         for name in ("cancel_kills", "kill_descendants", "block", "capture_stderr"):
             checks.boolean(name, getattr(self, name))
+        self._take("forward_logs", checks.log_choice)
         if self.on_crash not in ("isolate", "break"):
             raise ValueError(f"on_crash must be 'isolate' or 'break', not {checks.short_repr(self.on_crash)}")
         object.__setattr__(self, "retry_on", checks.exceptions("retry_on", self.retry_on))
@@ -277,6 +285,7 @@ class Policy:
             "watch_memory": self.max_memory_per_child is not None,
             "capture_stderr": self.capture_stderr,
             "spin": self.spin,
+            "forward_logs": self.forward_logs,
         }
 
     @property

@@ -16,6 +16,13 @@ from pidfdpool.worker.boot import Boot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
+
+    from pidfdpool.process.log_levels import Levels
+    from pidfdpool.worker.log_forwarding import Settings
+
+    # None: by default; a least level; or names of loggers
+    LogChoice: TypeAlias = bool | int | tuple[str, ...] | None
 
 
 class Recipe:
@@ -34,6 +41,7 @@ class Recipe:
         watch_memory: bool = False,
         capture_stderr: bool = False,
         spin: float = 0.0,
+        forward_logs: LogChoice = None,
     ) -> None:
         self.fork: bool = way == "fork" or (way == "any" and _needs_fork(initializer))
         self.preload = preload
@@ -42,11 +50,18 @@ class Recipe:
         self.watch_memory = watch_memory
         self.capture_stderr = capture_stderr
         self.spin = spin
+        self.forward_logs: LogChoice = forward_logs
+        self.log_levels: Levels | None = None  # what the last template was told, if logs are forwarded
         self.runs_script: bool = False  # some call needs a global that only running the host's script again can make
         # A template that is forked from here has what `__main__` holds now, and its workers have it, too.
         self.shared_main: payload.SharedMain | None = (
             payload.SharedMain(sys.modules.get("__main__")) if self.fork else None
         )
+
+    @property
+    def may_forward_logs(self) -> bool:
+        """Whether the host may be sent what workers log."""
+        return self.forward_logs is not False and not (self.forward_logs is None and self.fork)
 
     def boot(self, handles: str) -> tuple[Boot, list[int]]:
         """Return what the template is told, and the descriptors that it needs. The caller owns these.
@@ -69,6 +84,7 @@ class Recipe:
                     self.runs_script = True
         if picklers.shared_resources:
             picklers.pop_shared_resources()  # what the calls share stays shared, for each later template
+        logs = self._log_settings()
         from multiprocessing import process
 
         me = process.current_process()
@@ -88,8 +104,29 @@ class Recipe:
             script=None if self.fork else scripts.current().as_fields(),
             runs_script=self.runs_script and not self.fork,
             preparation=None if self.fork else preparation.capture(),
+            logs=logs,
         )
         return boot, fds
+
+    def _log_settings(self) -> Settings | None:
+        """Return what workers have to know to send the host what they log; None: they keep it.
+
+        By default it is sent from fresh interpreters if this program has set up logging. In the fork way workers have
+        the host's handlers, as those of the standard pool.
+        """
+        choice = self.forward_logs
+        if not self.may_forward_logs:
+            return None
+        from pidfdpool.process import log_levels
+
+        if choice is None and self.log_levels is None and not log_levels.is_configured():
+            self.forward_logs = False  # decided once, at the first submit
+            return None
+        least = choice if type(choice) is int else 0
+        names = choice if type(choice) is tuple else None
+        log_levels.version()  # before the levels are read: a change from here on is noticed
+        self.log_levels = log_levels.current()
+        return choice is not None, least, names, self.log_levels
 
 
 def _needs_fork(initializer: object) -> bool:

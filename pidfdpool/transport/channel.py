@@ -19,14 +19,15 @@ from collections import deque
 from struct import Struct
 
 from pidfdpool.process import native
-from pidfdpool.transport import framing
+from pidfdpool.transport import frame_rules, framing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pidfdpool.process.native import Socket
-    from pidfdpool.transport.framing import Buffer, Frame, Grammar, Lean
+    from pidfdpool.transport.frame_rules import Grammar
+    from pidfdpool.transport.framing import Buffer, Frame, Lean
 
 _READ_SIZE = 1 << 16
 _MAX_UNREAD = 1 << 18  # bytes; a channel holds at most this many unread
@@ -76,7 +77,7 @@ class Channel:
     def __init__(
         self,
         sock: Socket,
-        grammar: Grammar = framing.ANY,
+        grammar: Grammar = frame_rules.ANY,
         *,
         descriptors: bool = False,
         waits: bool = False,

@@ -8,13 +8,67 @@ directions are checked in the same way: code of the host's, and a preload, can a
 from __future__ import annotations
 
 from pidfdpool.transport import framing
-from pidfdpool.transport.framing import Grammar, Rule
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+
+class Rule:
+    """What the frames of one kind must be like; see `frame_rules`."""
+
+    __slots__ = ("check", "fewest", "longest", "most")
+
+    def __init__(
+        self,
+        fewest: int = 0,
+        most: int | None = None,
+        longest: int = framing.MAX_LENGTH,
+        check: Callable[[int, int, Sequence[int]], str] | None = None,
+    ) -> None:
+        """fewest, most: number of buffers; most is at least `fewest`. longest: bytes of a buffer.
+
+        check: returns what is wrong with slot, value and the buffers' lengths; "": nothing.
+        """
+        self.fewest, self.most, self.longest = fewest, fewest if most is None else most, longest
+        self.check: Callable[[int, int, Sequence[int]], str] | None = check
+
+
+class Grammar:
+    """The kinds of frames that may come from one side, and what they must be like.
+
+    Nearly all frames are of one kind and have one buffer. That kind is `usual`: such a frame needs no other check,
+    unless one of the flags `special` is set in its slot.
+    """
+
+    __slots__ = ("_rules", "special", "usual")
+
+    def __init__(self, rules: dict[int, Rule], usual: int | None = None, special: int = 0) -> None:
+        self._rules, self.usual, self.special = rules, usual, special
+
+    def check_kind(self, kind: int, count: int | None = None) -> None:
+        """Raise ProtocolError if no such frame may come from there. count: of buffers; None: it has not come yet."""
+        rule = self._rules.get(kind)
+        if rule is None:
+            raise framing.ProtocolError(f"a frame of unknown kind {kind}")
+        if count is not None and not rule.fewest <= count <= rule.most:
+            wanted = rule.fewest if rule.fewest == rule.most else f"{rule.fewest} to {rule.most}"
+            raise framing.ProtocolError(f"a frame of kind {kind} with {count} buffers instead of {wanted}")
+
+    def check(self, kind: int, slot: int, value: int, lengths: Sequence[int]) -> None:
+        """Raise ProtocolError if no frame with this header and these lengths may come from there."""
+        rule = self._rules[kind]
+        if lengths and (max(lengths) > rule.longest or sum(lengths) > framing.MAX_LENGTH):
+            raise framing.ProtocolError(f"a frame of kind {kind} with a buffer of {max(lengths)} bytes")
+        problem = "" if rule.check is None else rule.check(slot, value, lengths)
+        if problem:
+            raise framing.ProtocolError(f"a frame of kind {kind} with {problem}")
+
+
+ANY = Grammar({kind: Rule(0, 255) for kind in framing.KINDS})
+
 MAX_TEXT = 1 << 16  # bytes of the reason why a worker is unhealthy
+MAX_LOG_RECORD = 1 << 18  # bytes of what travels of a log record
 _MAX_PARTS = 256  # of a payload in a segment: the pickle, and at most 255 buffers
 _MAX_COUNT = 1 << 31  # of tasks and of everything else that is counted
 _NUMBER_SIZE = 8  # bytes of each number in a reference
@@ -53,6 +107,16 @@ def _check_error(flags: int, number: int, _: Sequence[int]) -> str:
     return "" if number > 0 else f"task {number}"
 
 
+def _check_stream(order: int, number: int, _: Sequence[int]) -> str:
+    return "" if order <= framing.STREAM_WITHOUT_LIMIT and number > 0 else f"task {number} and order {order}"
+
+
+def _check_items(together: int, number: int, lengths: Sequence[int]) -> str:
+    if together > 1 or (together and len(lengths) != 1):
+        return f"flag {together} and buffers of {list(lengths)} bytes"
+    return "" if number > 0 else f"task {number}"
+
+
 def _value(least: int, most: int) -> Callable[[int, int, Sequence[int]], str]:
     return lambda _slot, value, _lengths: "" if least <= value <= most else f"value {value}"
 
@@ -75,6 +139,8 @@ TO_WORKER = Grammar(
         framing.MAP_SEGMENT: Rule(check=_check_segment),
         framing.UNMAP_SEGMENT: Rule(),
         framing.EXPECT_DESCRIPTORS: Rule(),
+        framing.LOG_LEVELS: Rule(1),
+        framing.STREAM: Rule(check=_check_stream),
     },
     usual=framing.TASK,
     special=framing.HAS_DEADLINE | framing.USES_SEGMENTS,
@@ -89,6 +155,8 @@ _OF_WORKER = {
     framing.DROPPED: Rule(check=_value(1, _MAX_COUNT)),
     framing.CALL_NOT_RECEIVED: Rule(check=_value(1, 1 << 63)),
     framing.OUTDATED: Rule(check=_value(0, 1)),
+    framing.ITEMS: Rule(1, 255, check=_check_items),
+    framing.LOG: Rule(1, longest=MAX_LOG_RECORD, check=_value(0, 1 << 63)),
 }
 # On its channel come the large ones; in its pipe come the others, and the places of the large ones.
 FROM_WORKER = Grammar(_OF_WORKER, framing.RESULT, framing.RESULT_IN_SEGMENT)

@@ -26,8 +26,10 @@ from pidfdpool.transport.reserved import reserve, reserve_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import TypeAlias
+
+    from pidfdpool.transport.frame_rules import Grammar
 
     Buffer: TypeAlias = bytes | bytearray | memoryview
     # value, slot, generation and the buffer of a frame of the usual kind: to make a Frame takes three times as long
@@ -42,6 +44,8 @@ EXIT = 2
 MAP_SEGMENT = 3  # with a descriptor: a segment; value: its number; slot: its role; generation: its pages
 UNMAP_SEGMENT = 4  # value: the number of a segment that is no longer used
 EXPECT_DESCRIPTORS = 5  # with a descriptor that nobody needs: others will follow, see Channel.accept_descriptors
+STREAM = 7  # about a stream; value: the task's id; slot: see below; generation: the items that its reader has taken
+LOG_LEVELS = 6  # buffers: the levels of the host's loggers, pickled, see `process.log_levels`
 
 # flags of TASK
 HAS_DEADLINE = 1  # the last buffer is not part of the call: it is DEADLINE.pack(a time of time.monotonic())
@@ -60,6 +64,8 @@ RESULT_IN_SEGMENT = 2  # the result is in the leased segment; its one buffer is 
 CALL_SEGMENT_FREE = 4  # nobody reads the call's segment any more
 LEASE_NOT_RECEIVED = 8  # the leased segment did not reach the worker
 SEGMENT_FLAGS = 15  # the mask of these flags
+STREAM_ROOM, STREAM_END, STREAM_WITHOUT_LIMIT = range(3)  # slot of STREAM: go on; nobody reads; hold back nothing
+
 TICK = 16e-6  # seconds; the unit of the rest of slot
 _MAX_TICKS = 2**12 - 1
 
@@ -75,9 +81,10 @@ INITIALIZER_FAILED = 13  # buffers: as ERROR
 DROPPED = 15  # value: the number of taken-back tasks that the worker came to and skipped
 UNHEALTHY = 14  # buffers: the reason as UTF-8 text; the worker wants to be replaced
 CALL_NOT_RECEIVED = 16  # value: the task's id; its segment did not reach the worker, which waits for the call itself
-OUTDATED = 17  # the next task needs the script, which this worker does not have: it begins no more tasks, and exits;
-# value 1: it noticed this when it rebuilt the task, and the template may not know it yet
+OUTDATED = 17  # it exits, for the next task needs the script; value 1: which the template may not know of yet
 ON_CHANNEL = 18  # only in the pipe of a worker's answers: the next frame is the next one on its channel
+LOG = 19  # value: the task's id, or 0; buffers: a log record or a warning, see `serialization.log_records`
+ITEMS = 27  # of a stream; value: the task's id; buffers: the pickled item; slot 1: a pickled list of pickled items
 
 # host -> template
 BOOT = 20  # buffers: what the template must know, see `worker.boot`
@@ -101,7 +108,7 @@ STDERR = 38  # with a descriptor: the read end of the worker's standard error, i
 
 USAGE = struct.Struct("<qd")
 
-_KINDS = frozenset({TASK, EXIT, *range(3, 6), *range(10, 19), *range(20, 27), *range(30, 39)})
+KINDS = frozenset({*range(1, 8), *range(10, 28), *range(30, 39)})
 
 MAX_LENGTH = 1 << 46  # bytes; no process has room for a longer buffer
 _IS_BYTES = 1 << 63  # in a length, see above
@@ -182,60 +189,6 @@ class MissingBuffers(list["Buffer"]):
         self.size = size  # bytes of all buffers
 
 
-class Rule:
-    """What the frames of one kind must be like; see `frame_rules`."""
-
-    __slots__ = ("check", "fewest", "longest", "most")
-
-    def __init__(
-        self,
-        fewest: int = 0,
-        most: int | None = None,
-        longest: int = MAX_LENGTH,
-        check: Callable[[int, int, Sequence[int]], str] | None = None,
-    ) -> None:
-        """fewest, most: number of buffers; most is at least `fewest`. longest: bytes of a buffer.
-
-        check: returns what is wrong with slot, value and the buffers' lengths; "": nothing.
-        """
-        self.fewest, self.most, self.longest = fewest, fewest if most is None else most, longest
-        self.check: Callable[[int, int, Sequence[int]], str] | None = check
-
-
-class Grammar:
-    """The kinds of frames that may come from one side, and what they must be like.
-
-    Nearly all frames are of one kind and have one buffer. That kind is `usual`: such a frame needs no other check,
-    unless one of the flags `special` is set in its slot.
-    """
-
-    __slots__ = ("_rules", "special", "usual")
-
-    def __init__(self, rules: dict[int, Rule], usual: int | None = None, special: int = 0) -> None:
-        self._rules, self.usual, self.special = rules, usual, special
-
-    def check_kind(self, kind: int, count: int | None = None) -> None:
-        """Raise ProtocolError if no such frame may come from there. count: of buffers; None: it has not come yet."""
-        rule = self._rules.get(kind)
-        if rule is None:
-            raise ProtocolError(f"a frame of unknown kind {kind}")
-        if count is not None and not rule.fewest <= count <= rule.most:
-            wanted = rule.fewest if rule.fewest == rule.most else f"{rule.fewest} to {rule.most}"
-            raise ProtocolError(f"a frame of kind {kind} with {count} buffers instead of {wanted}")
-
-    def check(self, kind: int, slot: int, value: int, lengths: Sequence[int]) -> None:
-        """Raise ProtocolError if no frame with this header and these lengths may come from there."""
-        rule = self._rules[kind]
-        if lengths and (max(lengths) > rule.longest or sum(lengths) > MAX_LENGTH):
-            raise ProtocolError(f"a frame of kind {kind} with a buffer of {max(lengths)} bytes")
-        problem = "" if rule.check is None else rule.check(slot, value, lengths)
-        if problem:
-            raise ProtocolError(f"a frame of kind {kind} with {problem}")
-
-
-ANY = Grammar({kind: Rule(0, 255) for kind in _KINDS})
-
-
 class Decoder:
     """Takes bytes in whatever pieces the stream delivers them, and returns frames. Not thread-safe.
 
@@ -247,7 +200,7 @@ class Decoder:
     A frame that does not follow the grammar is an error. Frames that were complete before it count.
     """
 
-    def __init__(self, grammar: Grammar = ANY, cookie: bytes = b"") -> None:
+    def __init__(self, grammar: Grammar, cookie: bytes = b"") -> None:
         """cookie: the bytes before each frame. Code that does not know them cannot write a frame."""
         self._grammar, self._cookie = grammar, cookie
         self._usual = None if grammar.usual is None else cookie + bytes((grammar.usual, 1))

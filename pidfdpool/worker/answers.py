@@ -1,7 +1,8 @@
 """The worker's end of its answers: it writes frames into a pipe, and large ones into the channel.
 
-Made and used by the worker's loop (`process`), whose lock keeps frames of other threads apart. `loop.answers` is the
-host's end, and says why there are two ways.
+Made and used by the worker's loop (`process`). Other threads may `post` what a task says beside its answer: that the
+worker is unhealthy, log records. They, or a signal handler that runs in the middle of a write, must neither split a
+frame nor wait for it. `loop.answers` is the host's end, and says why there are two ways.
 
 The pipe's write end comes through the channel, as the first that is in it. It gets a high number, which nobody gets
 by chance. A task may close it. The host sees that, and kills the worker; but for a moment the loop may go on. If the
@@ -13,6 +14,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from collections import deque
 from contextlib import suppress
 
 from pidfdpool.process import native
@@ -53,7 +55,12 @@ def take_pipe(end: Socket) -> int:
 
 
 class AnswerWriter:
-    """Writes the frames of one worker. The caller sees to it that there is one call at a time."""
+    """Writes the frames of one worker. Whoever calls `send` or `send_answer` holds `lock`.
+
+    Attributes:
+        lock: held while a frame is written.
+        unsent: frames that came meanwhile. Who has released the lock calls `send_posted` if there are any.
+    """
 
     def __init__(self, pipe: int, channel: Channel, cookie: bytes) -> None:
         """Take over the pipe's write end; the channel is the caller's. cookie: the bytes before each frame."""
@@ -61,6 +68,27 @@ class AnswerWriter:
         self._channel = channel
         self._cookie = cookie
         self._pack = framing.struct_of(f"<{len(cookie)}s{framing.OF_ONE.format[1:]}").pack
+        self.lock = native.lock()
+        self.unsent: deque[list[Buffer]] = deque()
+
+    def post(self, pieces: list[Buffer]) -> None:
+        """Send a frame: now, or as soon as the frame that is being written is complete.
+
+        From any thread, or from a signal handler. Nothing is raised if the host is gone: the loop will notice.
+        """
+        self.unsent.append(pieces)
+        with suppress(OSError):
+            self.send_posted()
+
+    def send_posted(self) -> None:
+        """Send what was posted. Raises as `send`."""
+        # A caller that finds the lock held leaves it to its holder, which looks again after it has released the lock.
+        while self.unsent and self.lock.acquire(blocking=False):
+            try:
+                with suppress(IndexError):  # another thread was quicker
+                    self.send(self.unsent.popleft())
+            finally:
+                self.lock.release()
 
     def send(self, pieces: list[Buffer]) -> None:
         """Send one frame, and wait as long as that takes.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pidfdpool.transport.framing import Buffer
+    from pidfdpool.worker.log_forwarding import Settings
 
 # The kinds of handles by which host and template name processes: pidfds, or pipes where there are no pidfds.
 PIDFD = "pidfd"
@@ -40,6 +41,7 @@ class Boot:
         "handles",
         "host_name",
         "host_pid",
+        "logs",
         "preload",
         "preparation",
         "runs_script",
@@ -66,6 +68,7 @@ class Boot:
         script: tuple[Any, ...] | None = None,
         runs_script: bool = False,
         preparation: bytes | None = None,
+        logs: Settings | None = None,
     ) -> None:
         self.handles: str = handles
         self.host_pid: int = host_pid
@@ -82,6 +85,7 @@ class Boot:
         self.runs_script: bool = runs_script  # the template runs the script again before it forks the first worker
         # What tools have added to multiprocessing's data for a new process.
         self.preparation: bytes | None = preparation
+        self.logs: Settings | None = logs  # None: what workers log stays with them
         self._preload_call: Any = preload_call
         self._initializer: Any = initializer
         self._descriptors: list[int] = []

@@ -28,6 +28,7 @@ _call_until: Callable[[], float] | None = None  # of a chunk: when the call unde
 _end_chunk: Callable[[], None] | None = None
 _beat: Callable[[], None] | None = None
 _report: Callable[[str], None] | None = None
+_loop: object = None  # the worker's, for tasks that stream
 
 
 def heartbeat() -> None:
@@ -93,13 +94,18 @@ def _current_task_class() -> type[CurrentTask]:
 # ---- for the worker's loop -------------------------------------------------------------------------------------
 
 
-def install(beat: Callable[[], None], report: Callable[[str], None]) -> None:
+def install(beat: Callable[[], None], report: Callable[[str], None], loop: object = None) -> None:
     """Connect the functions for tasks to the worker's loop.
 
     beat: writes a heartbeat. report: reports that this worker is unhealthy, with the reason.
     """
-    global _beat, _report
-    _beat, _report = beat, report
+    global _beat, _report, _loop
+    _beat, _report, _loop = beat, report, loop
+
+
+def loop() -> object:
+    """Return the worker's loop, a `streaming.Loop`; None: this is no worker, or a process that a task has forked."""
+    return _loop
 
 
 def enter(number: int, attempt: int, deadline: float | None) -> None:
@@ -137,6 +143,6 @@ def leave_chunk() -> None:
 
 def forget() -> None:
     """Disconnect the functions: in a process that a task has forked, which must not report for its parent."""
-    global _task, _beat, _report  # noqa: PLW0603
-    _task = _beat = _report = None
+    global _task, _beat, _report, _loop  # noqa: PLW0603
+    _task = _beat = _report = _loop = None
     leave_chunk()

@@ -19,12 +19,11 @@ import itertools
 import sys
 
 from pidfdpool.serialization import preparation
+from pidfdpool.worker import import_hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from importlib.machinery import ModuleSpec
-    from types import ModuleType
+    from collections.abc import Callable
     from typing import Any
 
     from pidfdpool.worker.boot import Boot
@@ -56,9 +55,9 @@ def become_process(name: str, place: tuple[int, ...], boot: Boot, host_fd: int) 
     if loaded is not None:
         become(loaded)
         return
-    sys.meta_path.insert(0, _ImportHook("multiprocessing.process", become))
+    import_hook.when_loaded("multiprocessing.process", become)
     if "logging" not in sys.modules:
-        sys.meta_path.insert(0, _ImportHook("logging", _load_multiprocessing))
+        import_hook.when_loaded("logging", _load_multiprocessing)
 
 
 def bootstrap_is_replaced() -> bool:
@@ -99,48 +98,3 @@ def prepare() -> None:
 
 def _load_multiprocessing(_module: object = None) -> None:
     __import__("multiprocessing.process")
-
-
-class _ImportHook:
-    """A finder that calls a function with one module when that is loaded, once.
-
-    The other finders find the module, and its own loader loads it.
-    """
-
-    def __init__(self, name: str, on_load: Callable[[Any], None]) -> None:
-        self._name = name
-        self._on_load = on_load
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Return the spec that another finder returns, with a loader that calls `on_load`."""
-        if name != self._name:
-            return None
-        for finder in sys.meta_path:
-            if not isinstance(finder, _ImportHook):
-                spec = finder.find_spec(name, path, target)
-                if spec is not None:
-                    loader: Any = _Loader(self, spec.loader, self._on_load)
-                    spec.loader = loader
-                    return spec
-        return None
-
-
-class _Loader:
-    """Takes the place of another loader, loads with it, and then restores it."""
-
-    def __init__(self, finder: _ImportHook, original: Any, on_load: Callable[[Any], None]) -> None:
-        self._finder = finder
-        self._original = original
-        self._on_load = on_load
-
-    def create_module(self, spec: ModuleSpec) -> Any:
-        """Have the original loader create the module."""
-        return self._original.create_module(spec)
-
-    def exec_module(self, module: Any) -> None:
-        """Have the original loader run the module, then call `on_load`."""
-        module.__loader__ = module.__spec__.loader = self._original
-        self._original.exec_module(module)
-        if self._finder in sys.meta_path:
-            sys.meta_path.remove(self._finder)
-        self._on_load(module)

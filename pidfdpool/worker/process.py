@@ -3,11 +3,9 @@
 Called by `template.worker_fork` in the new process, right after the fork. It has one thread and blocking I/O. Tasks
 come through its channel, and it answers through a pipe (`answers`). A worker runs one task at a time, so its death
 can fail one task at most. It exits when the host sends EXIT or closes the channel, or when the template dies.
+No exception of a task ends it: SystemExit and KeyboardInterrupt are outcomes of that task like others.
 
-No exception of a task ends a worker: SystemExit and KeyboardInterrupt are outcomes of that task like others.
-
-Other threads may do one thing here: report that the worker is unhealthy. They, or a signal handler that runs in the
-middle of a write, must neither split a frame nor wait for it: see `_report`.
+Other threads may report here that the worker is unhealthy, log, and send items (`AnswerWriter.post`, `send_items`).
 """
 
 from __future__ import annotations
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
     from pidfdpool.process.native import Socket
     from pidfdpool.transport.framing import Buffer, Frame, Lean
     from pidfdpool.worker.boot import Boot
+    from pidfdpool.worker.log_forwarding import Forwarding
     from pidfdpool.worker.mark import Mark
 
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
@@ -67,8 +66,7 @@ class Worker:
         self._answers = AnswerWriter(pipe, self._channel, cookie)
         self._send_answer = self._answers.send_answer
         self._segments = LeasedSegments(self._channel)
-        self._send_lock = native.lock()
-        self._unsent_reasons: deque[str] = deque()  # why this worker is unhealthy
+        self._send_lock, self._unsent = self._answers.lock, self._answers.unsent
         self._is_unhealthy = False  # there was a reason: no further task is begun
         self._outdated = False  # a task was not begun, because it needs the script and this worker has not run it
         self._slot = slot
@@ -77,6 +75,8 @@ class Worker:
         self._pid = os.getpid()
         self._shared = payload.InheritedMain() if boot.forked else payload.ReceivedMain()
         self._queue: deque[Frame | Lean] = deque()  # read, and not yet handled: TASK, at the end EXIT
+        self.stream_orders: deque[Frame] = deque()  # STREAM; this and what follows are for `streaming`
+        self.send_items = self._send
         self._tokens = tokens_fd
         self._spin = Spin(boot.spin)
         self._black_box = black_box_fd
@@ -85,6 +85,7 @@ class Worker:
         self._mark = mark
         self._statm: int | None = None
         self._handover = handover.Handover()
+        self._logs: Forwarding | None = None
         # They stay open until this process exits.
         self._held_fds = [fd for fd in (tokens_fd, black_box_fd, sentinel) if fd is not None]
         # A process that a task forks must hold neither channel nor pipe: the host would not see that they are closed.
@@ -105,7 +106,11 @@ class Worker:
         with suppress(Exception):  # only stacks in death reports depend on it
             black_box.record_stacks(self._black_box)
         self._mark.set()
-        context.install(self._beat, self._report)
+        context.install(self._beat, self._report, self)
+        if self._boot.logs is not None:
+            from pidfdpool.worker import log_forwarding
+
+            self._logs = log_forwarding.install(self._boot.logs, self._answers.post)
         chunk.shared_main, chunk.black_box_fd = self._shared, self._black_box
         if self._boot.watch_memory:
             with suppress(OSError):
@@ -128,28 +133,13 @@ class Worker:
     def _send(self, pieces: list[Buffer]) -> None:
         with self._send_lock:
             self._answers.send(pieces)
-        if self._unsent_reasons:
-            self._send_reasons()
+        if self._unsent:
+            self._answers.send_posted()
 
     def _report(self, reason: str) -> None:
-        """Report that this worker is unhealthy: now, or as soon as the frame that is being written is complete.
-
-        From any thread, or from a signal handler.
-        """
+        """Report that this worker is unhealthy. From any thread, or from a signal handler."""
         self._is_unhealthy = True
-        self._unsent_reasons.append(reason)
-        with suppress(OSError):  # the host is gone; the loop will notice
-            self._send_reasons()
-
-    def _send_reasons(self) -> None:
-        # A caller that finds the lock held leaves the reasons to its holder, which looks again after it is released.
-        while self._unsent_reasons and self._send_lock.acquire(blocking=False):
-            try:
-                with suppress(IndexError):  # another thread was quicker
-                    reason = self._unsent_reasons.popleft().encode("utf-8", "backslashreplace")
-                    self._answers.send(framing.encode(framing.UNHEALTHY, buffers=[reason]))
-            finally:
-                self._send_lock.release()
+        self._answers.post(framing.encode(framing.UNHEALTHY, buffers=[reason.encode("utf-8", "backslashreplace")]))
 
     def _beat(self) -> None:
         with suppress(OSError):  # the task has closed a descriptor that is not its own
@@ -192,15 +182,24 @@ class Worker:
             return []
 
     def _enqueue(self, frames: list[Frame | Lean]) -> None:
-        """Put TASK and EXIT into the queue, and handle frames about segments at once."""
+        """Put TASK and EXIT into the queue, and handle other frames at once."""
         if _LEAN.issuperset(map(type, frames)):
             self._queue.extend(frames)
             return
         for frame in frames:
             if type(frame) is tuple or frame.kind <= framing.EXIT:  # type: ignore[union-attr]
                 self._queue.append(frame)
+            elif frame.kind == framing.LOG_LEVELS:  # type: ignore[union-attr]
+                if self._logs is not None:
+                    self._logs.set_levels(frame.buffers[0])  # type: ignore[union-attr]
+            elif frame.kind == framing.STREAM:  # type: ignore[union-attr]
+                self.stream_orders.append(frame)  # type: ignore[arg-type]
             else:
                 self._segments.handle_frame(frame)  # type: ignore[arg-type]
+
+    def read_orders(self, *, wait: bool) -> None:
+        """Read what has come. wait: until something has."""
+        self._enqueue(self._channel.receive_lean() if wait else self._poll())
 
     def _run_queued(self) -> bool:
         """Handle what is in the queue; return False if the worker has to exit."""
@@ -287,8 +286,8 @@ class Worker:
             return
         with self._send_lock:  # as `_send`
             self._send_answer(kind, slot, memory, number, buffers[0])
-        if self._unsent_reasons:
-            self._send_reasons()
+        if self._unsent:
+            self._answers.send_posted()
 
     def _receive_again(self, number: int) -> Frame:
         """Return the frame of a task when it has arrived for the second time, perhaps behind other frames."""
@@ -379,6 +378,8 @@ class Worker:
         os._exit(0)
 
     def _close_in_forked_child(self) -> None:
+        if self._logs is not None:
+            self._logs.stop()
         context.forget()
         chunk.forget_in_forked_child()
         self._record.release()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import random
 import struct
+import sys
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -20,6 +22,7 @@ from pidfdpool.loop.responses import OUTCOMES
 from pidfdpool.loop.segment_account import ResultLease, SegmentAccount, TaskSegments
 from pidfdpool.scheduler.machine import Machine
 from pidfdpool.scheduler.policy import Policy
+from pidfdpool.serialization import log_records as records
 from pidfdpool.serialization import payload
 from pidfdpool.transport import black_box, framing, published, tokens
 from pidfdpool.transport.segments import layout, memory
@@ -82,10 +85,13 @@ def frames(draw: random.Random) -> int:
         elif frame.kind == framing.DIED:
             check(counts == [framing.USAGE.size], "a death without usage")
             outcomes_status(frame.value)
-        elif frame.kind == framing.UNHEALTHY:
-            check(len(counts) == 1, "no reason")
+        elif frame.kind in (framing.UNHEALTHY, framing.LOG):
+            check(len(counts) == 1, "no reason, or no record")
         elif frame.kind == framing.DROPPED:
             check(frame.value > 0, "fewer than none")
+        elif frame.kind == framing.ITEMS:
+            check(frame.value > 0 and len(counts) >= 1, "items of no task, or none")
+            check(frame.slot == 0 or (frame.slot == 1 and len(counts) == 1), "items that are no list")
     return size
 
 
@@ -331,8 +337,40 @@ def payloads(draw: random.Random) -> int:
     return len(data)
 
 
+_RECORD = {
+    "logger": "app", "name": "app", "levelno": 20, "levelname": "INFO", "msg": "hello", "exc_text": None,
+    "stack_info": None, "pathname": "a.py", "lineno": 1, "funcName": "f", "created": 1.0, "thread": 1,
+    "threadName": "T", "taskName": None, "process": 7, "extra": {"key": (1, b"2")},
+}  # fmt: skip
+_WARNING = {
+    "text": "old", "category": [["builtins", "UserWarning"]], "filename": "a.py", "lineno": 1, "module": "a",
+    "line": None, "created": 1.0, "process": 7,
+}  # fmt: skip
+
+
+def log_records(draw: random.Random) -> int:
+    """Read what travels of a log record: it has its fields, or it is refused; nothing is imported or called."""
+    odd = (None, -1, "x", b"x", [1], {"a": 1}, {1: 2}, draw.choice((_RECORD, records.dumps)))
+    fields: dict[str, object] = dict(draw.choice((_RECORD, _WARNING)))
+    for name in draw.sample(sorted(fields), draw.randrange(3)):
+        fields[name] = draw.choice(odd)
+    data = pickle.dumps(fields) if draw.random() < 0.5 else payload_of(draw)
+    if draw.random() < 0.6:
+        data = inputs.damaged(draw, data)
+    modules = len(sys.modules)
+    try:
+        form, found = records.loads(data)
+        check(found.keys() == form.keys(), "fields that no record has")
+        check(all(isinstance(found[name], types) for name, types in form.items()), "a field of another type")
+    except ValueError as error:
+        check(str(error), "a fault without words")
+    check(len(sys.modules) == modules, "something was imported")
+    return len(data)
+
+
 TARGETS: dict[str, Callable[[random.Random], int]] = {
-    target.__name__: target for target in (frames, answers, requests, boxes, ledgers, counts, layouts, payloads)
+    target.__name__: target
+    for target in (frames, answers, requests, boxes, ledgers, counts, layouts, payloads, log_records)
 }
 
 

@@ -25,7 +25,16 @@ TOO_LONG = {"infinity": math.inf, "no number": math.nan, "no float": 10**400, "m
 
 
 def test_every_option_that_is_a_number_is_looked_at_here():
-    others = {"retry_on", "cancel_kills", "kill_descendants", "block", "on_crash", "capture_stderr", "max_workers"}
+    others = {
+        "retry_on",
+        "cancel_kills",
+        "kill_descendants",
+        "block",
+        "on_crash",
+        "capture_stderr",
+        "forward_logs",
+        "max_workers",
+    }
     assert {*TIMES, *SIZES, *others, "sends_ahead"} == set(Policy.__slots__)
 
 

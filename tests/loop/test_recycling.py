@@ -13,7 +13,7 @@ from pidfdpool.deaths import Cause
 from pidfdpool.errors import MemoryExceeded, WorkerCrashed
 from pidfdpool.loop.task import Task
 from pidfdpool.scheduler.workforce import MAX_GENERATION
-from pidfdpool.transport import framing
+from pidfdpool.transport import frame_rules, framing
 from tests import calls
 from tests.conditions import eventually, is_alive
 
@@ -232,5 +232,5 @@ def test_a_pool_goes_on_when_its_workers_cannot_be_counted_any_further(way):
         assert len(set(generations)) >= 5, "2 was there before, and came again"
         # A task's attempts are counted without end; a frame has room for fewer.
         task = Task(1, first, [b"N."], None, pool._policy)
-        (frame,) = framing.Decoder().feed_data(b"".join(task.frame(2**40, None)))
+        (frame,) = framing.Decoder(frame_rules.ANY).feed_data(b"".join(task.frame(2**40, None)))
         assert frame.generation == 2**32 - 1

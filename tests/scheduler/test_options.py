@@ -73,6 +73,9 @@ def test_the_range_of_the_table_is_that_of_the_code(name):
         assert [accepts(name, value) for value in (True, False, 1)] == [True, True, False]
     elif number == "exceptions":
         assert [accepts(name, value) for value in (ValueError, (ValueError,), int)] == [True, True, False]
+    elif number == "logs":
+        taken = [accepts(name, value) for value in (True, False, 10, "INFO", ["a"], (), "x", -1, 0.5, [1], [""])]
+        assert taken == [True] * 6 + [False] * 5
     elif number == "integer":
         assert [accepts(name, value) for value in (-5, 0, 5, 0.5)] == [True, True, True, False]
     elif " or " in number:

@@ -73,7 +73,8 @@ def test_the_options_of_tasks_and_pools_are_exactly_the_fields():
 
 
 def test_the_lists_of_this_file_cover_every_field():
-    listed = POSITIVE + FROM_ZERO + COUNTS_FROM_ONE + COUNTS_FROM_ZERO + FLAGS + ["priority", "on_crash", "retry_on"]
+    listed = POSITIVE + FROM_ZERO + COUNTS_FROM_ONE + COUNTS_FROM_ZERO + FLAGS
+    listed += ["priority", "on_crash", "retry_on", "forward_logs"]
     assert sorted(listed) == sorted(FIELDS)
 
 
@@ -284,3 +285,28 @@ def test_exceptions_of_tasks_are_looked_at_only_if_they_are_asked_for():
     assert not made(retries=1, retry_on=(WorkerCrashed, TaskTimeout, HeartbeatLost)).retries_errors
     assert made(retries=1, retry_on=(WorkerCrashed, ValueError)).retries_errors
     assert made(retries=1, retry_on=Exception).retries_errors
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "said"),
+    [
+        ("x", ValueError, "a level is one of .*INFO.*give \\['x'\\]"),
+        ("info", ValueError, "a level is one of"),
+        (-1, ValueError, "not -1: a level is 0 or more"),
+        (1.5, TypeError, "not 1.5$"),
+        ([1], TypeError, "1 is no name"),
+        (["app", None], TypeError, "None is no name"),
+        ([""], ValueError, "the name of the root logger is 'root'"),
+        (object, TypeError, "not <class 'object'>"),
+    ],
+)
+def test_logs_to_forward_that_make_no_sense_are_refused(value, error, said):
+    with pytest.raises(error, match=f"^forward_logs must be True, False, None, a level, or names of loggers.*{said}"):
+        made(forward_logs=value)
+
+
+def test_logs_to_forward_are_kept_in_one_form():
+    assert made(forward_logs="INFO").forward_logs == made(forward_logs=20).forward_logs == 20
+    assert made(forward_logs=["a", "b.c"]).forward_logs == ("a", "b.c")
+    assert made(forward_logs=True).forward_logs is True
+    assert made().forward_logs is None

@@ -34,6 +34,9 @@ RIGHT = [
     ("worker", framing.CALL_NOT_RECEIVED, [], {"value": 1}),
     ("worker", framing.OUTDATED, [], {"value": 1}),
     ("worker", framing.ON_CHANNEL, [], {}),
+    ("worker", framing.LOG, [4], {"value": 1}),
+    ("worker", framing.ITEMS, [4, 5], {"value": 1}),
+    ("worker", framing.ITEMS, [4], {"value": 1, "slot": 1}),
     ("template", framing.LAUNCHED, [], {"value": 1}),
     ("template", framing.HELLO, [], {"value": 1}),
     ("template", framing.BOOTED, [], {}),
@@ -55,6 +58,8 @@ RIGHT = [
     ("to worker", framing.MAP_SEGMENT, [], {"value": 1, "slot": 1}),
     ("to worker", framing.UNMAP_SEGMENT, [], {"value": 1}),
     ("to worker", framing.EXPECT_DESCRIPTORS, [], {}),
+    ("to worker", framing.LOG_LEVELS, [4], {}),
+    ("to worker", framing.STREAM, [], {"value": 1, "slot": framing.STREAM_END}),
     ("to template", framing.BOOT, [4, 4, 4], {}),
     ("to template", framing.SPAWN, [], {"value": 1}),
     ("to template", framing.SIGNAL, [], {"value": 9}),
@@ -115,6 +120,13 @@ def test_a_wrong_number_of_buffers_is_refused_as_soon_as_it_is_known():
         ("worker", framing.RESULT, [16, 16], {"value": 1, "slot": framing.RESULT_IN_SEGMENT}),
         ("worker", framing.ERROR, [16, 1], {"value": 1, "slot": framing.RESULT_IN_SEGMENT}),
         ("worker", framing.UNHEALTHY, [MB], {}),
+        ("worker", framing.LOG, [MB], {}),
+        ("worker", framing.ITEMS, [4], {"value": 0}),
+        ("worker", framing.ITEMS, [4, 4], {"value": 1, "slot": 1}),
+        ("worker", framing.ITEMS, [4], {"value": 1, "slot": 2}),
+        ("to worker", framing.STREAM, [], {"value": 1, "slot": 3}),
+        ("to worker", framing.STREAM, [], {"value": 0}),
+        ("worker", framing.LOG, [4], {"value": -1}),
         ("worker", framing.DROPPED, [], {"value": 0}),
         ("worker", framing.DROPPED, [], {"value": -5}),
         ("worker", framing.OUTDATED, [], {"value": 2}),
@@ -231,7 +243,7 @@ def test_a_few_inputs_of_the_fuzzer(target):
 
 
 def test_the_fuzzer_finds_an_error_and_reports_its_seed(monkeypatch):
-    monkeypatch.setattr(frame_rules.ANSWERS, "_rules", dict.fromkeys(range(256), framing.Rule(0, 255)))
+    monkeypatch.setattr(frame_rules.ANSWERS, "_rules", dict.fromkeys(range(256), frame_rules.Rule(0, 255)))
     with pytest.raises(AssertionError, match=r"frames, seed \d+: NotClean"):
         run("frames", 1, 3000)
 
@@ -242,7 +254,7 @@ def test_a_reference_of_the_largest_size_is_accepted():
 
 @pytest.mark.parametrize("side", inputs.GRAMMARS)
 def test_a_kind_that_does_not_exist_is_refused_on_every_side(side):
-    for kind in set(range(256)) - framing._KINDS:
+    for kind in set(range(256)) - framing.KINDS:
         data = b"".join(framing.encode(kind, value=1, buffers=[b"seven b"]))
         with pytest.raises(ProtocolError):
             Decoder(inputs.GRAMMARS[side]).feed_data(data)

@@ -9,6 +9,7 @@ import pytest
 
 from pidfdpool.process import native
 from pidfdpool.transport import framing
+from pidfdpool.worker.answers import AnswerWriter
 from pidfdpool.worker.process import Worker
 
 
@@ -23,12 +24,13 @@ def test_a_reason_that_is_given_in_the_middle_of_an_answer_follows_it(buffers):
             worker._report("tired")
         sent.append(kind)
 
-    worker._answers = SimpleNamespace(send=send)
+    worker._answers = answers = AnswerWriter.__new__(AnswerWriter)
+    answers.send, answers.lock, answers.unsent = send, native.lock(), deque()
     worker._send_answer = lambda kind, *_: send(framing.encode(kind, value=1, buffers=[b""]))
-    worker._send_lock, worker._unsent_reasons, worker._statm = native.lock(), deque(), None
+    worker._send_lock, worker._unsent, worker._statm = answers.lock, answers.unsent, None
     worker._segments, worker._outdated, worker._is_unhealthy = SimpleNamespace(active=False), False, False
     worker._run_call = lambda _frame: (framing.RESULT, buffers)
     worker._answer(framing.Frame(framing.TASK, 0, 1, 1, [b"call"]))
     assert sent == [framing.RESULT, framing.UNHEALTHY]
     assert worker._is_unhealthy
-    assert not worker._unsent_reasons
+    assert not worker._unsent

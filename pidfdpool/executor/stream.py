@@ -1,0 +1,364 @@
+"""`stream`: the items of a generator that runs in a worker, as they are made.
+
+`Stream` is what users have, on the thread or in the event loop that reads. `Feed` is the recipient of the task: the
+pool calls it, mostly in the pool thread. Payloads lie in the feed until the reader takes and unpickles them. They are
+few, because the worker stops when the reader has not taken `buffersize` items (`worker.streaming`).
+"""
+
+from __future__ import annotations
+
+import _pickle
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import CancelledError
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
+
+from pidfdpool import checks
+from pidfdpool.errors import PayloadError
+from pidfdpool.executor import lifecycle
+from pidfdpool.executor.futures import Future
+from pidfdpool.executor.unsendable import describe_pickling_error
+from pidfdpool.executor.wakeup import Wakeup
+from pidfdpool.loop import held_arguments, outcomes, streams
+from pidfdpool.loop.task import nameable
+from pidfdpool.process import describe
+from pidfdpool.transport import framing
+from pidfdpool.worker import streaming
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pidfdpool.executor.open_maps import Map
+    from pidfdpool.loop.held_arguments import Call
+    from pidfdpool.loop.pool import Pool
+    from pidfdpool.loop.task import WorkerName
+    from pidfdpool.scheduler.policy import Policy
+    from pidfdpool.transport.framing import Buffer
+    from pidfdpool.typed import Protocol
+
+    class Owner(Protocol):
+        """The executor of a stream, or a view of one."""
+
+        _policy: Policy
+
+        def _register_map(self, adaptive_map: Map) -> tuple[int, Pool]:
+            """Register what is to end before the executor does. Return the number of workers, and the pool."""
+
+
+T = TypeVar("T")
+
+BUFFER = 1000  # items, by default
+_MOST_BYTES = streaming.MOST_BYTES // 2  # taken, after which the worker is told
+_MOST = 1 << 31
+
+
+class Feed:
+    """What has come of one stream, and its end. The recipient of its task (`loop.task.Recipient`). Thread-safe.
+
+    Attributes:
+        payloads: those that the reader has not taken, in order, each with whether it is a list of items.
+        ended: the task is over; nothing more comes.
+        error: what it failed of; set before `ended`.
+    """
+
+    def __init__(self) -> None:
+        self.payloads: deque[tuple[Sequence[Buffer], bool]] = deque()
+        self.ended = False
+        self.error: BaseException | None = None
+        self.wakeup = Wakeup()  # for a reader in an event loop
+        self._closed = False
+        self._begun = False
+        self._pool: Pool | None = None
+        self._number = 0
+        self._cancel_kills = False
+        self._limited = True  # the generator waits for its reader
+        self._arrival: Future[None] | None = None  # what a reading thread waits for
+        self._closing = threading.RLock()
+
+    def wait(self) -> None:
+        """Wait until something has come, or nothing more will. In a thread that reads."""
+        while not self.is_ready():
+            pool = self._pool
+            arrival: Future[None] = Future()
+            if pool is not None:
+                arrival._attach(pool, self._number, cancel_kills=False)
+            self._arrival = arrival
+            if self.is_ready():  # looked at after it was set: who adds something from now on finds it
+                break
+            arrival.result()
+
+    def is_ready(self) -> bool:
+        """Return whether `wait` would return at once."""
+        return bool(self.payloads) or self.ended
+
+    def tell_taken(self, count: int) -> None:
+        """Tell the worker how many more items the reader has taken."""
+        self._order(framing.STREAM_ROOM, count)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Have the generator closed, or not begun. The reader gets nothing more, but for the error. Idempotent."""
+        lifecycle.detect_fork()
+        with self._closing:
+            if self._closed or self.ended:
+                return
+            self._closed = True
+        self.payloads.clear()
+        self._end(error)
+        pool = self._pool
+        if pool is None or pool.cancel(self._number, self):
+            return
+        if self._cancel_kills:
+            pool.kill_task(self._number)
+        else:
+            self._order(framing.STREAM_END)
+
+    def kill(self) -> bool:
+        """Kill the worker, or cancel the task if no worker has begun it. False: it is over."""
+        lifecycle.detect_fork()
+        pool = self._pool
+        if self.ended or pool is None:
+            return False
+        if not pool.cancel(self._number, self):
+            pool.kill_task(self._number)
+        return True
+
+    def _order(self, kind: int, taken: int = 0) -> None:
+        pool = self._pool
+        if pool is not None:
+            streams.order(pool.core, self._number, kind, taken)
+
+    def _tell(self) -> None:
+        arrival, self._arrival = self._arrival, None
+        if arrival is not None:
+            arrival._resolve(None, None)
+        self.wakeup.tell()
+
+    def _end(self, error: BaseException | None) -> None:
+        if not self.ended:
+            self.error = error
+            self.ended = True
+        self._tell()
+
+    # ---- for the pool: see `Recipient` and `loop.streams` --------------------------------------------------
+
+    def take_payload(self, buffers: Sequence[Buffer], *, together: bool) -> None:
+        """Take a pickled item, or a pickled list of pickled items."""
+        if not self._closed:
+            self.payloads.append((buffers, together))
+            self._tell()
+
+    def _attach(self, pool: Pool, number: int, cancel_kills: bool) -> None:
+        self._pool, self._number, self._cancel_kills = pool, number, cancel_kills
+        pool.note_observer()
+
+    def _is_wanted(self) -> bool:
+        return not self._closed
+
+    def _begin(self) -> bool:
+        self._begun = True
+        return not self._closed
+
+    def _note_attempt(self, _worker: WorkerName, _attempt: int, _at: float) -> None:
+        """Have the worker that gets the task told that there is no limit, if the executor was shut down before."""
+        if self._limited or (pool := self._pool) is None:
+            return
+        pool.core.outbox.leave([partial(self._order, framing.STREAM_WITHOUT_LIMIT)])
+
+    def _has_callbacks(self) -> bool:
+        return False
+
+    def _is_observed(self) -> bool:
+        return True
+
+    def _mark_cancelled(self) -> bool:
+        return not self._begun
+
+    def _resolve(self, _result: object, error: BaseException | None) -> None:
+        self._pool = None
+        self._end(error)
+
+    def _resolve_cancelled(self) -> None:
+        self._resolve(None, CancelledError())
+
+    def _fail_in_forked_child(self, error: BaseException) -> None:
+        self._pool = self._arrival = None
+        self._closing = threading.RLock()
+        self.wakeup = Wakeup()
+        self.error, self.ended = error, True
+
+    # ---- for the executor's end: see `open_maps.Map` -------------------------------------------------------
+
+    def submit_rest(self, *, wait: bool = True) -> bool:  # noqa: ARG002
+        """Let the generator run to its end without waiting for the reader: the pool is to end then."""
+        self._limited = False  # first: a worker that gets the task from now on is told
+        self._order(framing.STREAM_WITHOUT_LIMIT)
+        return True
+
+    def stop_submitting(self, failure: BaseException | None) -> None:
+        """Close the stream. The reader gets `failure`."""
+        self.close(failure)
+
+    def forget_in_forked_child(self) -> None:
+        """Do nothing: `_fail_in_forked_child` does it."""
+
+
+class Stream(Iterator[T], AsyncIterator[T], Generic[T]):
+    """The items of a generator that runs in a worker. Made by `PidfdPoolExecutor.stream`.
+
+    An iterator, and for asyncio an asynchronous iterator: `for item in stream`, or `async for item in stream`. It is
+    for one reader. It ends when the generator does; what the generator raises is raised behind its last item, and so
+    is what the pool has to tell (WorkerCrashed, TaskTimeout, TaskKilled).
+
+    A reader that wants no more calls `close`, or leaves the `with` or `async with` block, or just forgets the stream
+    (`break`). The generator is closed then, when it yields the next time. In a forked child the stream has ended.
+    """
+
+    def __init__(self, owner: Owner, feed: Feed, buffersize: int) -> None:
+        self._owner: Owner | None = owner  # kept, because without its executor a pool ends
+        self._feed = feed
+        self._told_at = max(1, buffersize // 2)  # items taken
+        self._items: deque[Sequence[Buffer]] = deque()  # payloads of items, taken out of a list of them
+        self._taken = self._taken_bytes = 0  # since the worker was told
+
+    def __next__(self) -> T:
+        """Return the next item, and wait for it if necessary."""
+        if not self._prepare():
+            self._feed.wait()
+        return self._next(StopIteration)
+
+    async def __anext__(self) -> T:
+        """Return the next item, and wait for it without blocking the event loop."""
+        if not self._prepare():
+            await self._feed.wakeup.wait(self._feed.is_ready)
+        return self._next(StopAsyncIteration)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def _prepare(self) -> bool:
+        """Return whether there is something for `_next`. If not, tell the worker what was taken."""
+        if self._items or self._feed.is_ready():
+            return True
+        self._tell_taken()
+        return self._feed.is_ready()
+
+    def _next(self, end: type[Exception]) -> T:
+        feed = self._feed
+        if not self._items and feed.payloads:
+            buffers, together = feed.payloads.popleft()
+            self._items.extend(_split(buffers) if together else (buffers,))
+        if not self._items:
+            self._owner = None
+            error, feed.error = feed.error, None
+            try:
+                raise end if error is None else error
+            finally:
+                del error  # its traceback holds this frame
+        payload = self._items.popleft()
+        self._taken += 1
+        self._taken_bytes += sum(map(len, payload))
+        if self._taken >= self._told_at or self._taken_bytes >= _MOST_BYTES:
+            self._tell_taken()
+        item: T = outcomes.load_result(payload)
+        return item
+
+    def _tell_taken(self) -> None:
+        if self._taken and not self._feed.ended:
+            taken, self._taken, self._taken_bytes = self._taken, 0, 0
+            self._feed.tell_taken(taken)
+
+    def close(self) -> None:
+        """End the stream: drop what has come, and have the generator closed. Does not wait for that. Idempotent."""
+        self._items.clear()
+        self._owner = None
+        self._feed.close()
+
+    async def aclose(self) -> None:
+        """As `close`. It never waits."""
+        self.close()
+
+    def kill(self) -> bool:
+        """Kill the worker that runs the generator. The reader gets TaskKilled. False: the stream has ended before."""
+        return self._feed.kill()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        feed = self.__dict__.get("_feed")  # there is none if the constructor has failed
+        if feed is not None:
+            feed.close()
+
+    def __repr__(self) -> str:
+        """Show whether it has ended, and how many payloads wait for the reader."""
+        state = "ended" if self._feed.ended else "open"
+        return f"<{type(self).__name__} {state}, {len(self._feed.payloads) + len(self._items)} waiting>"
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        raise TypeError(
+            f"cannot copy or pickle {type(self).__name__!r} object: only the process that made it reads it"
+        )
+
+
+def open_stream(
+    owner: Owner, function: Callable[..., Any], arguments: tuple[Any, ...], buffersize: int
+) -> Stream[Any]:
+    """Submit a call that streams, and return the `Stream`.
+
+    Raises:
+        TypeError, ValueError: the function is not callable, or buffersize is no number of items.
+        PoolBroken, QueueFull, RuntimeError: as `PidfdPoolExecutor.submit`.
+    """
+    if not callable(function):
+        raise TypeError(f"stream takes a callable, not {checks.short_repr(function)}")
+    room = checks.integer("buffersize", buffersize, least=1, most=_MOST)
+    assert room is not None
+    feed = Feed()
+    _, pool = owner._register_map(feed)
+    call: Call = (streaming.run, (function, arguments, room), {})
+    try:
+        buffers = pool.leases.pickled(call, pool.recipe.shared_main)
+    except Exception as error:  # not BaseException: Ctrl-C does not concern the call
+        raise describe_pickling_error(error, function, arguments, {}, pool.recipe.shared_main) from None
+    # What the reader has is gone, so a stream is not tried again.
+    policy = owner._policy.refined({"retries": 0})
+    held = held_arguments.held((function, arguments, {}), buffers)
+    pool.submit(feed, buffers, nameable(function), policy, held, wait=not _in_event_loop())
+    return Stream(owner, feed, room)
+
+
+def _split(buffers: Sequence[Buffer]) -> list[tuple[bytes]]:
+    """Return the payloads that travelled together."""
+    try:
+        items = _pickle.loads(buffers[0])
+        if type(items) is list and set(map(type, items)) <= {bytes}:
+            return [(item,) for item in items]
+        problem = describe.type_name(items)
+    except Exception as error:
+        problem = describe.error_text(error)
+    raise PayloadError(f"the items of a stream cannot be read: {problem}")
+
+
+def _in_event_loop() -> bool:
+    import asyncio
+
+    return asyncio._get_running_loop() is not None

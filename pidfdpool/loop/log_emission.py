@@ -1,0 +1,148 @@
+"""Hands one record, or one warning, of a worker to this program's own loggers and filters.
+
+Called by `log_emitter`, in its thread. It may raise whatever handlers and filters of the program's raise.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from pidfdpool.process import safe_logging
+from pidfdpool.serialization import log_records
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_log = logging.getLogger("pidfdpool.logs")
+_OF_WARNINGS = "py.warnings"
+_MOST_PLACES = 10_000
+# The places of workers' code that have warned already, as the module `warnings` and as this one note them.
+_registry: dict[Any, Any] = {}
+_shown: set[Any] = set()
+_START = getattr(logging, "_startTime", 0)  # in nanoseconds from Python 3.13 on, in seconds before
+
+
+def emit(data: bytes, slot: int, pid: int | None, task: int | None, function: str | None) -> None:
+    """Hand it over. Arguments as in `log_emitter`."""
+    try:
+        form, fields = log_records.loads(data)
+    except ValueError as error:
+        safe_logging.log(_log, logging.WARNING, "a log record of worker %d cannot be read: %s", slot, error)
+        return
+    origin = {
+        "process": fields["process"] if pid is None else pid,
+        "processName": f"PidfdPoolWorker-{slot}",
+        "worker": slot,
+        "task": task,
+        "function": function,
+    }
+    if form is log_records.WARNING:
+        _warn(fields, origin)
+        return
+    logger = logging.getLogger(fields["logger"])
+    if logger.isEnabledFor(fields["levelno"]):
+        logger.handle(_record(fields, origin))
+
+
+def _record(fields: Mapping[str, Any], origin: Mapping[str, Any]) -> logging.LogRecord:
+    """Return a record of this process's, as its factory makes them."""
+    path, created = fields["pathname"], fields["created"]
+    filename = os.path.basename(path)
+    name = logging.getLevelName(fields["levelno"])
+    start = _START / 1e9 if isinstance(_START, int) else _START
+    own = {name: value for name, value in fields.items() if name not in ("extra", "process", "logger")}
+    own |= {
+        "levelname": fields["levelname"] if name.startswith("Level ") else name,
+        "args": None,
+        "exc_info": None,
+        "filename": filename,
+        "module": os.path.splitext(filename)[0],
+        "msecs": float(int((created - int(created)) * 1000)),
+        "relativeCreated": (created - start) * 1000,
+    }
+    return logging.makeLogRecord({**origin, **fields["extra"], **own})
+
+
+# ---- warnings ------------------------------------------------------------------------------------------------------
+
+
+def _warn(fields: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
+    """Warn in this process, by its filters. Each place warns once, in however many workers."""
+    category, text = _category(fields["category"]), fields["text"]
+    filename, lineno = fields["filename"], fields["lineno"]
+    module = fields["module"] or filename.removesuffix(".py") or "<unknown>"
+    if len(_registry) > _MOST_PLACES or len(_shown) > _MOST_PLACES:
+        _registry.clear()
+        _shown.clear()
+    if getattr(logging, "_warnings_showwarning", None) is None:
+        _warn_explicitly(text, category, filename, lineno, module)
+    elif _is_shown(text, category, module, lineno, filename):
+        _log_warning(warnings.formatwarning(text, category, filename, lineno, fields["line"]), fields, origin)
+
+
+def _category(names: list[Any]) -> type[Warning]:
+    """Return the first class of these that this process has: the warning's own, or the nearest of its bases."""
+    for module, name in names:
+        found: Any = sys.modules.get(module)
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if isinstance(found, type) and issubclass(found, Warning):
+            return found
+    return UserWarning
+
+
+def _warn_explicitly(text: str, category: type[Warning], filename: str, lineno: int, module: str) -> None:
+    try:
+        warnings.warn_explicit(text, category, filename, lineno, module, _registry)
+    except Warning:  # the filters make it an error, but nobody here has called what warns
+        warnings.showwarning(text, category, filename, lineno)
+    except TypeError:  # its constructor takes other arguments
+        warnings.warn_explicit(f"{category.__name__}: {text}", UserWarning, filename, lineno, module, _registry)
+
+
+def _is_shown(text: str, category: type[Warning], module: str, lineno: int, filename: str) -> bool:
+    """Return whether the filters of `warnings` show this, and note that they have. As `warnings.warn_explicit`."""
+    action = _action(text, category, module, lineno)
+    if action in ("ignore", "always", "all"):
+        return action != "ignore"
+    key: tuple[Any, ...] = action, text, category
+    if action != "once":
+        key += (filename,) if action == "module" else (filename, lineno)
+    if key in _shown:
+        return False
+    _shown.add(key)
+    return True
+
+
+def _action(text: str, category: type[Warning], module: str, lineno: int) -> str:
+    for action, pattern, kind, of_module, line in warnings.filters:
+        if (
+            _matches(pattern, text)
+            and issubclass(category, kind)
+            and _matches(of_module, module)
+            and line in (0, lineno)
+        ):
+            return action
+    return getattr(warnings, "defaultaction", "default")
+
+
+def _matches(pattern: Any, text: str) -> bool:
+    return pattern is None or (pattern == text if isinstance(pattern, str) else bool(pattern.match(text)))
+
+
+def _log_warning(text: str, fields: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
+    """Log a warning, as `logging.captureWarnings` does."""
+    logger = logging.getLogger(_OF_WARNINGS)
+    if not logger.isEnabledFor(logging.WARNING):
+        return
+    place = {name: fields[name] for name in ("lineno", "created", "process")}
+    record = {
+        "name": _OF_WARNINGS, "levelno": logging.WARNING, "levelname": "WARNING", "msg": text, "exc_text": None,
+        "stack_info": None, "pathname": fields["filename"], "funcName": None, "thread": None, "threadName": None,
+        "taskName": None, "extra": {}, **place,
+    }  # fmt: skip
+    logger.handle(_record(record, origin))
