@@ -6,7 +6,6 @@ The checks are called by the user's thread that makes, starts or resizes an exec
 from __future__ import annotations
 
 import operator
-import os
 from itertools import chain
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -21,17 +20,15 @@ _START_METHODS = {"fork": "fork", "spawn": "exec", "forkserver": "exec"}
 
 
 def checked_max_workers(value: Any) -> int:
-    """Return the number of workers. For None it is the number of CPUs that this process may use.
+    """Return the number of workers. For None it is the number of CPUs that this process may use (see `process.cpus`).
 
     Raises:
         ValueError, TypeError: it is not an integer, less than 1, or more than 65535.
     """
     if value is None:
-        # What os.process_cpu_count() returns, which Python has since 3.13.
-        try:
-            return len(os.sched_getaffinity(0)) or 1
-        except OSError:  # refused by a sandbox
-            return min(os.cpu_count() or 1, MOST_WORKERS)
+        from pidfdpool.process import cpus  # who names a number does not wait for it
+
+        return min(cpus.usable(), MOST_WORKERS)
     try:
         number = operator.index(value)
     except TypeError:
@@ -64,12 +61,19 @@ def checked_start(context: Any, initializer: Any, initargs: Any, preload: Any) -
     way = checked_start_method(context)
     at_start = checked_initializer(initializer, initargs)
     modules, call = checked_preload(preload)
-    if way == "fork":  # now, because at the first submit no file may be readable any more
+    return {"way": way, "preload": modules, "preload_call": call, "initializer": at_start}
+
+
+def load_for_fork(start: dict[str, Any]) -> None:
+    """Load what a fork of the host needs now: at the first submit no file may be readable any more.
+
+    start: what `checked_start` has returned.
+    """
+    if start["way"] == "fork":
         import pidfdpool.template.preimports
 
-        if modules or call is not None:
+        if start["preload"] or start["preload_call"] is not None:
             import pidfdpool.template.guard  # noqa: F401
-    return {"way": way, "preload": modules, "preload_call": call, "initializer": at_start}
 
 
 def checked_start_method(context: Any) -> str:
@@ -134,6 +138,14 @@ def checked_initializer(call: Any, arguments: Any) -> tuple[Callable[..., object
         return None
     given = _as_tuple("initargs", arguments, "an iterable of arguments")
     return None if call is None else (call, given)
+
+
+def is_same(one: object, other: object) -> bool:
+    """Return whether two values of an option are equal. What cannot be compared is not: an array, say."""
+    try:
+        return one is other or bool(one == other)
+    except Exception:  # by the code of the values, such as a metaclass of a class in retry_on
+        return False
 
 
 def _as_tuple(name: str, value: Any, wanted: str) -> tuple[Any, ...]:

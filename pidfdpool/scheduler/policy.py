@@ -57,6 +57,7 @@ class PoolOptions(TaskOptions, total=False):
     max_pending: int | None
     capture_stderr: bool
     forward_logs: ForwardLogs
+    threads_per_worker: int | None
     segment_memory: int
     young_age: float
     intensity: int | None
@@ -131,6 +132,10 @@ class Policy:
             names of loggers (these and those below them). docs/logging.md has the details.
             Default: None, which means what no handler of a worker gets, where the host has set up logging; with
             mp_context="fork", where workers have the host's handlers: False.
+        threads_per_worker: the number of threads that numerical libraries may use in each worker. The environment
+            variables that they read are set in the template before its preload, and so in the workers; the host's
+            stay as they are. What was loaded before (in a host that is forked) is limited by threadpoolctl, if that
+            is installed. Default: None, which means that the libraries decide.
         segment_memory: the shared memory at most, for large calls and results together. What finds no room goes
             through sockets, which takes several times as long; 0: everything does. Room is needed only for what is
             under way: what was not used for 5 s is given back, and a result that somebody keeps makes room when it is
@@ -184,6 +189,7 @@ class Policy:
     max_pending: int | None = None
     capture_stderr: bool = False
     forward_logs: ForwardLogs = None
+    threads_per_worker: int | None = None
     segment_memory: int = 512 << 20
     young_age: float = 1.0
     intensity: int | None = None
@@ -216,6 +222,7 @@ class Policy:
             self._take(name, checks.seconds)
         for name in (
             "poison_after", "max_tasks_per_child", "max_memory_per_child", "hard_memory_per_child", "max_pending",
+            "threads_per_worker",
         ):  # fmt: skip
             self._take(name, checks.integer, least=1, optional=True)
         self._take("intensity", checks.integer, least=0, optional=True)
@@ -286,6 +293,8 @@ class Policy:
             "capture_stderr": self.capture_stderr,
             "spin": self.spin,
             "forward_logs": self.forward_logs,
+            "threads": self.threads_per_worker,
+            "pool_size": self.max_workers,
         }
 
     @property

@@ -23,12 +23,29 @@ if TYPE_CHECKING:
         deadline: float | None
 
 
+class WorkerPlace:
+    """A worker among others.
+
+    pid: its own, also in what its tasks fork. siblings: how many workers share the CPUs, itself included: those for
+    which its pool was made, times those of the pool around that one.
+    """
+
+    __slots__ = ("pid", "siblings")
+
+    def __init__(self, pid: int, siblings: int) -> None:
+        self.pid: int = pid
+        self.siblings: int = siblings
+
+
 _task: tuple[int, int, float | None] | None = None  # the fields of a CurrentTask, which is made only if asked for
 _call_until: Callable[[], float] | None = None  # of a chunk: when the call under way has to be done
 _end_chunk: Callable[[], None] | None = None
 _beat: Callable[[], None] | None = None
 _report: Callable[[str], None] | None = None
 _loop: object = None  # the worker's, for tasks that stream
+worker: WorkerPlace | None = None  # of this process, if it is a worker, or if a task of a worker has forked it
+# Where calls run in the host (`SerialExecutor`): returns the fields of the calling thread's task, if it runs one.
+task_of_thread: Callable[[], tuple[int, int, float | None] | None] | None = None
 
 
 def heartbeat() -> None:
@@ -61,8 +78,13 @@ def unhealthy(reason: str) -> None:
 
 
 def current_task() -> CurrentTask | None:
-    """Return the task that this worker runs, whatever thread asks; None outside of a task."""
+    """Return the task that this worker runs, whatever thread asks; None outside of a task.
+
+    In a call of a `SerialExecutor` it is that call, for the thread that runs it.
+    """
     task, until = _task, _call_until
+    if task_of_thread is not None and (serial := task_of_thread()) is not None:
+        task, until = serial, None
     if task is None:
         return None
     kind: type[CurrentTask] = globals().get("CurrentTask") or _current_task_class()

@@ -1,0 +1,113 @@
+"""All forms of map of a `SerialExecutor`. The calls are made in the thread that maps, or takes the results.
+
+Without a buffersize all calls are made when map is called, as a pool has all of them submitted by then. With one, or
+with an asynchronous input, a call is made when its turn comes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from pidfdpool.executor.map_request import as_arguments, is_async
+from pidfdpool.executor.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from concurrent.futures import Future
+
+    from pidfdpool.executor.map_request import MapRequest
+
+_END: Any = object()
+
+
+class SerialMap:
+    """One map: its calls, and how their results are given.
+
+    submit: makes a call, and returns its future. request: what the map was asked for. Its timeout and its chunksize
+        have no effect: each result is there when it is taken.
+    """
+
+    def __init__(self, submit: Callable[..., Future[Any]], request: MapRequest) -> None:
+        self._submit, self._request = submit, request
+        self._given = 0
+
+    def results(self) -> Iterator[Any]:
+        """Make the first calls, and return an iterator over the results.
+
+        Raises:
+            TypeError: an iterable is asynchronous.
+        """
+        self._request.refuse_async()
+        calls: Iterator[Any] = self._request.tuples()
+        buffersize = self._request.buffersize
+        if buffersize is None:
+            return self._remaining(deque(self._submit_call(call) for call in calls), iter(()))
+        futures: deque[Future[Any]] = deque()
+        try:
+            futures.extend(self._submit_call(call) for call in islice(calls, buffersize))
+        except Exception as error:  # of an iterable; it comes in its turn
+            calls = _raising(error)
+        return self._remaining(futures, calls)
+
+    def async_results(self) -> AsyncIterator[Any]:
+        """Make the first calls, and return an asynchronous iterator over the results.
+
+        An asynchronous input is read when a result is asked for, and closed when the iterator is.
+        """
+        return self._of_async_inputs() if self._request.reads else _as_async(self.results())
+
+    async def _of_async_inputs(self) -> AsyncIterator[Any]:
+        inputs = [aiter(each) if is_async(each) else iter(each) for each in self._request.iterables]
+        try:
+            while True:
+                call = [await anext(each, _END) if is_async(each) else next(each, _END) for each in inputs]
+                if _END in call:
+                    return
+                arguments = as_arguments(call[0], self._given) if self._request.star else tuple(call)
+                yield self._give(self._submit_call(arguments))
+        finally:
+            for each in inputs:
+                if is_async(each) and hasattr(each, "aclose"):
+                    await each.aclose()
+
+    def _remaining(self, futures: deque[Future[Any]], calls: Iterator[Any]) -> Iterator[Any]:
+        """Yield the results; make one further call for each."""
+        failure: Exception | None = None
+        while futures:
+            try:
+                futures.extend(self._submit_call(call) for call in islice(calls, 1))
+            except Exception as error:
+                failure, calls = error, iter(())
+            # No name here may be bound to the future or its result while the consumer works.
+            yield self._give(futures.popleft())
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # its traceback holds this frame
+
+    def _submit_call(self, call: tuple[Any, ...]) -> Future[Any]:
+        return self._submit(self._request.function, *call)
+
+    def _give(self, future: Future[Any]) -> Any:
+        index = self._given
+        self._given += 1
+        try:
+            if not self._request.outcomes:
+                return future.result()
+            error = future.exception()
+            return Outcome(index, None if error is not None else future.result(), error)
+        finally:
+            del future  # an exception's traceback holds this frame, and the future holds the exception
+
+
+def _raising(error: Exception) -> Iterator[Any]:
+    raise error
+    yield
+
+
+async def _as_async(results: Iterator[Any]) -> AsyncIterator[Any]:
+    for result in results:
+        yield result
