@@ -56,6 +56,7 @@ maps = pytest.mark.parametrize("name", MAPS)
 def same():
     """Give a pool. How its template comes into being makes no difference to what is tested with it."""
     with PidfdPoolExecutor(2) as pool:
+        pool.submit(calls.double, 1).result()
         yield pool
 
 
