@@ -55,9 +55,9 @@ if TYPE_CHECKING:
     from pidfdpool.executor.options import Options
     from pidfdpool.executor.outcome import Outcome
     from pidfdpool.executor.pool_executor import PidfdPoolExecutor, ProcessPoolExecutor
-    from pidfdpool.executor.stream import Stream
     from pidfdpool.executor.serial import SerialExecutor
     from pidfdpool.executor.shared import get_shared_executor
+    from pidfdpool.executor.stream import Stream
     from pidfdpool.loop.snapshots import Stats, WorkerInfo
     from pidfdpool.scheduler.policy import Policy, PoolOptions, TaskOptions
     from pidfdpool.worker.context import CurrentTask, current_task, heartbeat, unhealthy

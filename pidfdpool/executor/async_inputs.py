@@ -129,8 +129,8 @@ class Reader:
             await room.wait(calls.has_room)
             try:
                 call = await inputs.next()
-            except Exception:
-                if chunk:
+            except (Exception, asyncio.CancelledError):
+                if chunk and not self._closing:
                     self._submit_chunk(chunk, taken, name)  # what was taken before an input has raised
                 raise
             if call is not None:
