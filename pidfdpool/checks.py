@@ -165,3 +165,26 @@ def log_choice(name: str, value: Any) -> bool | int | tuple[str, ...] | None:
         if not one:
             raise ValueError(f"{wanted}, not {short_repr(value)}: the name of the root logger is 'root'")
     return tuple(str.__str__(one) for one in names)
+
+
+def context_vars(name: str, value: Any) -> bool | tuple[Any, ...]:
+    """Return the context variables that travel: True for all, or a tuple of them.
+
+    Raises:
+        TypeError: it is neither a bool nor an iterable of context variables.
+    """
+    from contextvars import ContextVar
+
+    wanted = f"{name} must be True, False, or a list of context variables"
+    if isinstance(value, bool):
+        return value or ()
+    if isinstance(value, ContextVar):
+        raise TypeError(f"{wanted}, not {short_repr(value)}: for this one alone, give it in a list")
+    try:
+        variables = tuple(value)
+    except TypeError:
+        raise TypeError(f"{wanted}, not {short_repr(value)}") from None
+    for one in variables:
+        if not isinstance(one, ContextVar):
+            raise TypeError(f"{wanted}, not {short_repr(value)}: {short_repr(one)} is none")
+    return variables

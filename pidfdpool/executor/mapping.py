@@ -56,6 +56,11 @@ class Source:
         self._tasks: Iterator[Any] = _chunks(calls, chunksize) if chunksize > 1 else calls
         self.chunked: bool = chunksize > 1
         self._named = named
+        chosen = submitter._policy.context_vars
+        if chosen:
+            from pidfdpool.executor.context_vars import in_context
+
+            function = in_context(function, chosen)
         self._function = function
         self._name = describe.name_of(function)
         self._taken = 0  # how many calls were taken, if they are named

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, Unpack
 
 from pidfdpool import checks
-from pidfdpool.executor import arguments, async_calls, async_map, mapping
+from pidfdpool.executor import arguments, async_calls, async_map, mapping, pool_submission
 from pidfdpool.executor.futures import Future
 from pidfdpool.scheduler.policy import Policy, TaskOptions
 from pidfdpool.typed import Protocol
@@ -64,7 +64,7 @@ class Options(concurrent.futures.Executor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """As `PidfdPoolExecutor.submit`, with these options. All keywords are those of fn."""
-        future: Future[T] = Future()
+        future: Future[T] = Future() if not self._policy.context_vars else pool_submission.context_future()
         self._executor._submit_for(future, self._policy, fn, args, kwargs, wait=True)
         return future
 

@@ -93,7 +93,7 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
             RuntimeError: the executor, or the interpreter, is shut down; or a worker, which imports a module to
                 rebuild a task, runs the first submit of a pool there (see `rebuild_guard`).
         """
-        future: Future[T] = Future()
+        future: Future[T] = Future() if not self._policy.context_vars else pool_submission.context_future()
         pool_submission.submit(self._own.open(self), future, self._policy, (fn, args, kwargs), wait=True)
         return future
 
