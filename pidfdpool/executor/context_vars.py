@@ -48,7 +48,8 @@ def _values(variables: tuple[contextvars.ContextVar[Any], ...]) -> Iterator[Valu
             if place is None:
                 raise CallNotSendable(
                     f"the context variable {variable.name!r} cannot be sent to a worker: no module has it as a "
-                    "global or as an attribute of a class, so the worker cannot find it. Make it a global of a module."
+                    "global, or as an attribute of a class, by which the worker could find it. Make it a global of a "
+                    "module."
                 )
             yield (*place, context[variable])
 
