@@ -162,7 +162,7 @@ def log_choice(name: str, value: Any) -> bool | int | tuple[str, ...] | None:
 
 
 def _all_of(value: Any, kind: type[Any], wanted: str, problem: str) -> tuple[Any, ...]:
-    """Return the items of an iterable, which all have to be of that kind. problem: what is said of one that is not."""
+    """Return the items of an iterable, which all have to be of that kind. problem: of one that is not."""
     try:
         items = tuple(value)
     except TypeError:
