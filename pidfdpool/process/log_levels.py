@@ -71,7 +71,8 @@ def is_configured() -> bool:
     """
     for logger in [logging.root, *list(logging.root.manager.loggerDict.values())]:
         with suppress(Exception):  # as above
-            counts = isinstance(logger, logging.Logger) and logger.name != "concurrent.futures"
-            if counts and any(type(handler) is not logging.NullHandler for handler in logger.handlers):
+            if not isinstance(logger, logging.Logger) or logger.name == "concurrent.futures":
+                continue
+            if any(type(handler) is not logging.NullHandler for handler in logger.handlers):
                 return True
     return False
