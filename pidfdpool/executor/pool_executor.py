@@ -77,6 +77,9 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         start = arguments.checked_start(mp_context, initializer, initargs, preload)
         check_names(type(self).__name__, options, PoolOptions.__annotations__)
         self._policy = Policy(size, **options)
+        if self._policy.forward_logs:  # now, because at the first submit no file may be readable any more
+            import pidfdpool.loop.log_relay
+            import pidfdpool.worker.log_forwarding  # noqa: F401
         self._own = OwnPool(self._policy, partial(Recipe, **start, **self._policy.of_workers))
 
     # ---- the standard's interface --------------------------------------------------------------------------
