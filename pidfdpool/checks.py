@@ -155,13 +155,35 @@ def log_choice(name: str, value: Any) -> bool | int | tuple[str, ...] | None:
         if not 0 <= level <= MAX_INTEGER:
             raise ValueError(f"{wanted}, not {short_repr(value)}: a level is 0 or more")
         return level
+    names = tuple(str.__str__(one) for one in _all_of(value, str, wanted, "is no name"))
+    if "" in names:
+        raise ValueError(f"{wanted}, not {short_repr(value)}: the name of the root logger is 'root'")
+    return names
+
+
+def _all_of(value: Any, kind: type[Any], wanted: str, problem: str) -> tuple[Any, ...]:
+    """Return the items of an iterable, which all have to be of that kind. problem: of one that is not."""
     try:
-        names = tuple(value)
+        items = tuple(value)
     except TypeError:
         raise TypeError(f"{wanted}, not {short_repr(value)}") from None
-    for one in names:
-        if not isinstance(one, str):
-            raise TypeError(f"{wanted}, not {short_repr(value)}: {short_repr(one)} is no name")
-        if not one:
-            raise ValueError(f"{wanted}, not {short_repr(value)}: the name of the root logger is 'root'")
-    return tuple(str.__str__(one) for one in names)
+    for one in items:
+        if not isinstance(one, kind):
+            raise TypeError(f"{wanted}, not {short_repr(value)}: {short_repr(one)} {problem}")
+    return items
+
+
+def context_vars(name: str, value: Any) -> bool | tuple[Any, ...]:
+    """Return the context variables that travel: True for all, or a tuple of them.
+
+    Raises:
+        TypeError: it is neither a bool nor an iterable of context variables.
+    """
+    from contextvars import ContextVar
+
+    wanted = f"{name} must be True, False, or a list of context variables"
+    if isinstance(value, bool):
+        return value or ()
+    if isinstance(value, ContextVar):
+        raise TypeError(f"{wanted}, not {short_repr(value)}: for this one alone, give it in a list")
+    return _all_of(value, ContextVar, wanted, "is none")

@@ -96,6 +96,10 @@ class Submission:
             lazy: the map takes its inputs while it is under way. So the deadline of a call counts from when it is
                 submitted, and not from now on. And a single call to which a rule applies is a task like any other.
         """
+        if policy.context_vars:
+            from pidfdpool.executor.context_vars import in_context
+
+            function = in_context(function, policy.context_vars)
         self._function = function
         self._name = describe.name_of(function)
         self._shared = shared

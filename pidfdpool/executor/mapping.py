@@ -54,6 +54,11 @@ class Source:
         # Whether errors of single calls are to name the call, as those of calls in chunks do.
         is_small = request.chunksize is None and request.buffersize is not None and submitter._sizes_chunks()
         self._named = is_small and not submitter._policy.counts_calls
+        chosen = submitter._policy.context_vars
+        if chosen:
+            from pidfdpool.executor.context_vars import in_context
+
+            function = in_context(function, chosen)
         self._function = function
         self._name = describe.name_of(function)
         self._taken = 0  # how many calls were taken, if they are named

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar, Unpack
 
 from pidfdpool import checks
-from pidfdpool.executor import arguments, async_calls
+from pidfdpool.executor import arguments, async_calls, pool_submission
 from pidfdpool.executor.futures import Future
 from pidfdpool.executor.maps import Maps
 from pidfdpool.scheduler.policy import Policy, TaskOptions
@@ -65,7 +65,7 @@ class Options(Maps, concurrent.futures.Executor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """As `PidfdPoolExecutor.submit`, with these options. All keywords are those of fn."""
-        future: Future[T] = Future()
+        future: Future[T] = Future() if not self._policy.context_vars else pool_submission.context_future()
         self._executor._submit_for(future, self._policy, fn, args, kwargs, wait=True)
         return future
 

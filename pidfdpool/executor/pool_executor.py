@@ -79,6 +79,9 @@ class PidfdPoolExecutor(Maps, process.ProcessPoolExecutor):
         check_names(type(self).__name__, options, PoolOptions.__annotations__)
         self._policy = Policy(size, **options)
         arguments.load_for_fork(start)
+        if self._policy.forward_logs:  # now, because at the first submit no file may be readable any more
+            import pidfdpool.loop.log_relay
+            import pidfdpool.worker.log_forwarding  # noqa: F401
         self._own = OwnPool(self._policy, partial(Recipe, **start, **self._policy.of_workers))
 
     # ---- the standard's interface --------------------------------------------------------------------------
@@ -95,7 +98,7 @@ class PidfdPoolExecutor(Maps, process.ProcessPoolExecutor):
             RuntimeError: the executor, or the interpreter, is shut down; or a worker, which imports a module to
                 rebuild a task, runs the first submit of a pool there (see `rebuild_guard`).
         """
-        future: Future[T] = Future()
+        future: Future[T] = Future() if not self._policy.context_vars else pool_submission.context_future()
         pool_submission.submit(self._own.open(self), future, self._policy, (fn, args, kwargs), wait=True)
         return future
 

@@ -6,7 +6,7 @@ Called by the threads that submit, without a lock. It is the first part of the h
 from __future__ import annotations
 
 from types import FunctionType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pidfdpool.executor.unsendable import describe_pickling_error
 from pidfdpool.loop import held_arguments
@@ -15,10 +15,18 @@ from pidfdpool.loop.task import nameable, unwrapped
 from pidfdpool.serialization import picklers
 
 if TYPE_CHECKING:
+    from pidfdpool.executor.futures import Future
     from pidfdpool.loop.held_arguments import Call
     from pidfdpool.loop.pool import Pool
     from pidfdpool.loop.task import Recipient
     from pidfdpool.scheduler.policy import Policy
+
+
+def context_future() -> Future[Any]:
+    """Return a future for a call that context variables travel with."""
+    from pidfdpool.executor.context_vars import ContextFuture
+
+    return ContextFuture.here()
 
 
 def submit(pool: Pool, recipient: Recipient, policy: Policy, call: Call, *, wait: bool) -> None:
@@ -30,9 +38,14 @@ def submit(pool: Pool, recipient: Recipient, policy: Policy, call: Call, *, wait
         PoolBroken, QueueFull, RuntimeError: as `Pool.submit`.
     """
     fn, args, kwargs = call
-    if type(fn) is Chunk:
-        call = unwrapped(fn, args, kwargs)
     try:
+        if policy.context_vars:
+            from pidfdpool.executor.context_vars import in_context
+
+            fn = in_context(fn, policy.context_vars)
+            call = fn, args, kwargs
+        if type(fn) is Chunk:
+            call = unwrapped(fn, args, kwargs)
         buffers = pool.leases.pickled(call, pool.recipe.shared_main)
     except Exception as error:  # not BaseException: Ctrl-C does not concern the call
         recipient._begin()

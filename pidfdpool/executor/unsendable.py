@@ -11,9 +11,11 @@ import sys
 from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
+from pidfdpool import checks
 from pidfdpool.errors import CallNotSendable
 from pidfdpool.loop import held_arguments
 from pidfdpool.serialization import exception_chains, payload
+from pidfdpool.worker.task_context import InContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,6 +73,10 @@ def _find_part(
         parts, function, arguments = chunk.named(), chunk.func, ()
     elif chunk is not None:
         function = chunk.call
+    if type(function) is InContext:
+        for module, path, value in function.values:
+            parts[f"the value {checks.short_repr(value)} of the context variable {module}.{path}"] = value
+        function = function.func
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     parts |= {f"argument {index} of {name}()": value for index, value in enumerate(arguments, 1)}
     parts |= {f"argument {key!r} of {name}()": value for key, value in keywords.items()}

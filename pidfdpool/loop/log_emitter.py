@@ -20,6 +20,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from pidfdpool.loop import log_emission
 from pidfdpool.process import hygiene, native, safe_logging
 
 if TYPE_CHECKING:
@@ -113,8 +114,6 @@ class Emitter:
 
     def _emit_all(self) -> bool:
         """Hand over what there is; return whether there was anything."""
-        from pidfdpool.loop import log_emission
-
         emitted = False
         while True:
             with self._lock:

@@ -10,6 +10,7 @@ microsecond. Thread-safe, as dictionaries are.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ def current() -> Levels:
     manager = logging.root.manager
     levels = {"": (int(logging.root.level), bool(logging.root.disabled))}
     for name, logger in list(manager.loggerDict.items()):
-        if isinstance(logger, logging.Logger) and (logger.level or logger.disabled):
-            levels[str(name)] = int(logger.level), bool(logger.disabled)
+        with suppress(Exception):  # a program's own class of loggers
+            if isinstance(logger, logging.Logger) and (logger.level or logger.disabled):
+                levels[str(name)] = int(logger.level), bool(logger.disabled)
     return int(manager.disable), levels
 
 
@@ -67,10 +69,10 @@ def is_configured() -> bool:
 
     The standard's pools give the logger "concurrent.futures" a handler of its own, which does not count.
     """
-    loggers = [logging.root, *list(logging.root.manager.loggerDict.values())]
-    return any(
-        type(handler) is not logging.NullHandler
-        for logger in loggers
-        if isinstance(logger, logging.Logger) and logger.name != "concurrent.futures"
-        for handler in logger.handlers
-    )
+    for logger in [logging.root, *list(logging.root.manager.loggerDict.values())]:
+        with suppress(Exception):  # as above
+            if not isinstance(logger, logging.Logger) or logger.name == "concurrent.futures":
+                continue
+            if any(type(handler) is not logging.NullHandler for handler in logger.handlers):
+                return True
+    return False

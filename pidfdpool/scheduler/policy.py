@@ -8,6 +8,7 @@ contradict each other, are refused when a Policy is made, with the name and the 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextvars import ContextVar
 from typing import Any, Literal
 
 from pidfdpool import checks, records
@@ -18,6 +19,7 @@ from pidfdpool.typed import TypedDict
 
 OnCrash = Literal["isolate", "break"]
 RetryOn = type[BaseException] | tuple[type[BaseException], ...]
+ContextVars = bool | Collection[ContextVar[Any]]
 ForwardLogs = bool | int | str | Collection[str] | None
 
 _POSITIONAL = ("max_workers", "mp_context", "initializer", "initargs", "preload")  # of the constructor
@@ -41,6 +43,7 @@ class TaskOptions(TypedDict, total=False):
     cancel_kills: bool
     kill_descendants: bool
     block: bool
+    context_vars: ContextVars
 
 
 class PoolOptions(TaskOptions, total=False):
@@ -108,6 +111,8 @@ class Policy:
             are killed when the worker ends. Those in its group always are. Default: True.
         block: whether `submit` waits while `max_pending` tasks are pending. False: it raises QueueFull.
             Default: True.
+        context_vars: the context variables whose values travel with a task: those that they have in the code that
+            submits, if they are set there. True: all that are set. Default: (), which means none.
 
     For the pool:
 
@@ -178,6 +183,7 @@ class Policy:
     cancel_kills: bool = False
     kill_descendants: bool = True
     block: bool = True
+    context_vars: ContextVars = ()
     on_crash: OnCrash = "isolate"
     max_tasks_per_child: int | None = None
     max_memory_per_child: int | None = None
@@ -233,6 +239,7 @@ class Policy:
         for name in ("cancel_kills", "kill_descendants", "block", "capture_stderr"):
             checks.boolean(name, getattr(self, name))
         self._take("forward_logs", checks.log_choice)
+        self._take("context_vars", checks.context_vars)
         if self.on_crash not in ("isolate", "break"):
             raise ValueError(f"on_crash must be 'isolate' or 'break', not {checks.short_repr(self.on_crash)}")
         object.__setattr__(self, "retry_on", checks.exceptions("retry_on", self.retry_on))

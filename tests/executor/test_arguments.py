@@ -209,7 +209,7 @@ def test_what_map_cannot_work_with_is_refused_with_its_name_and_value(way):
         ("retry", "'retries' or 'retry_on'"),
         ("max_retries", "'retries'"),
         ("maxtasksperchild", "'max_tasks_per_child'"),
-        ("context", "'mp_context'"),
+        ("context", "'mp_context' or 'context_vars'"),
         ("mp_ctx", "'mp_context'"),
         ("initarg", "'initargs'"),
         ("initialiser", "'initializer'"),

@@ -32,6 +32,7 @@ def test_every_option_that_is_a_number_is_looked_at_here():
         "block",
         "on_crash",
         "capture_stderr",
+        "context_vars",
         "forward_logs",
         "max_workers",
     }

@@ -302,7 +302,7 @@ def test_in_a_forked_child_every_task_fails_that_has_no_outcome_or_whose_outcome
         each.future._fail_in_forked_child = each.future.told.append
     nothing = SimpleNamespace(abandon_in_forked_child=lambda: None, close_in_forked_child=lambda: None)
     core = SimpleNamespace(
-        outbox=nothing, leases=nothing, poller=nothing, workers={}, template=None,
+        outbox=nothing, leases=nothing, logs=nothing, poller=nothing, workers={}, template=None,
         admission=SimpleNamespace(abandon_in_forked_child=lambda: {3: tasks[2]}),
         tasks={1: tasks[0]}, undelivered={2: tasks[1]},
     )  # fmt: skip

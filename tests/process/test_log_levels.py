@@ -62,6 +62,20 @@ def test_only_what_differs_is_applied():
     assert logging.root.manager.disable == 30
 
 
+def test_a_logger_of_an_own_class_that_fails_disturbs_nobody():
+    class Odd(logging.Logger):
+        level = property(lambda _self: 1 / 0, lambda _self, _level: None)
+        handlers = property(lambda _self: 1 / 0, lambda _self, _handlers: None)
+
+    manager = logging.root.manager
+    manager.loggerDict["levelled.odd"] = Odd("levelled.odd")
+    try:
+        assert "levelled.odd" not in log_levels.current()[1]
+        log_levels.is_configured()
+    finally:
+        del manager.loggerDict["levelled.odd"]
+
+
 def test_a_program_has_set_up_logging_when_a_logger_has_a_handler_that_writes():
     done = run_python(
         """

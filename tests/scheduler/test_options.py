@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import inspect
 import re
@@ -18,6 +19,7 @@ HEAD = ["option", "unit", "default", "range", "what happens", "example"]
 FIELDS = {field.name: field for field in dataclasses.fields(Policy)}
 NAMES = {"WorkerCrashed": WorkerCrashed}
 UNITS = {"s", "bytes", "attempts", "classes", "workers", "tasks", "deaths", "threads", ""}
+VARIABLE = contextvars.ContextVar("VARIABLE")
 TINY, ROOMY = 1e-9, {"retry_backoff_limit": 1e9, "backoff_limit": 1e9, "max_workers": 65535}
 
 
@@ -73,6 +75,9 @@ def test_the_range_of_the_table_is_that_of_the_code(name):
         assert [accepts(name, value) for value in (True, False, 1)] == [True, True, False]
     elif number == "exceptions":
         assert [accepts(name, value) for value in (ValueError, (ValueError,), int)] == [True, True, False]
+    elif number == "context variables":
+        taken = [accepts(name, value) for value in (True, False, (), [VARIABLE], VARIABLE, ["x"], 1, "x")]
+        assert taken == [True] * 4 + [False] * 4
     elif number == "logs":
         taken = [accepts(name, value) for value in (True, False, 10, "INFO", ["a"], (), "x", -1, 0.5, [1], [""])]
         assert taken == [True] * 6 + [False] * 5

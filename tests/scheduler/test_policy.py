@@ -38,6 +38,7 @@ REQUIRED |= {
     "priority",
     "on_crash",
     "segment_memory",
+    "context_vars",
 }
 
 
@@ -74,7 +75,7 @@ def test_the_options_of_tasks_and_pools_are_exactly_the_fields():
 
 def test_the_lists_of_this_file_cover_every_field():
     listed = POSITIVE + FROM_ZERO + COUNTS_FROM_ONE + COUNTS_FROM_ZERO + FLAGS
-    listed += ["priority", "on_crash", "retry_on", "forward_logs"]
+    listed += ["priority", "on_crash", "retry_on", "forward_logs", "context_vars"]
     assert sorted(listed) == sorted(FIELDS)
 
 
