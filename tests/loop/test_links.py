@@ -10,7 +10,7 @@ from pidfdpool.loop.links import WorkerLink
 from pidfdpool.loop.poller import WRITE, Poller
 from pidfdpool.loop.segment_account import ResultLease, SegmentAccount, TaskSegments
 from pidfdpool.transport import channel as channels
-from pidfdpool.transport import tokens
+from pidfdpool.transport import black_box, tokens
 
 
 class Handle:
@@ -95,6 +95,31 @@ def test_a_channel_is_not_waited_for_to_take_more_when_a_later_post_has_sent_all
     poller.wait(0)
     poller.wait(0)
     assert flushed == [WRITE]
+    link.close()
+    poller.close()
+    theirs.close()
+    os.close(its_tokens)
+
+
+def test_of_a_dead_worker_everything_is_found_that_nobody_has_looked_at_before():
+    """Guards: the last lines of its standard error, such as a crash, were missing where it ended at once."""
+    poller = Poller()
+    ours, theirs = channels.pair()
+    our_tokens, its_tokens = tokens.pair()
+    link = WorkerLink(0, 1, ours, answers.attach(ours), our_tokens, poller)
+    stderr, writer = os.pipe()
+    link.set_stderr(stderr)
+    box = black_box.create()
+    link.set_black_box(box)
+    with black_box.map_marks(box) as marks:
+        black_box.clear_marks(marks)
+        marks.write(b"\1\1")
+    os.write(writer, b"the last line")
+    os.close(writer)
+    link.usage = 1 << 20, 0.5
+    evidence = link.evidence()
+    assert (evidence.stderr, evidence.marks) == (("the last line",), 2)
+    assert (evidence.peak_rss, evidence.cpu_time) == (1 << 20, 0.5)
     link.close()
     poller.close()
     theirs.close()

@@ -147,6 +147,33 @@ def test_each_end_of_a_task_is_told_and_counted(resolver):
     assert (resolver.cancelled, resolver.failed, resolver.finished) == (1, 2, 0)
 
 
+@pytest.mark.parametrize("ended", ["result", "none", "error", "cancelled"])
+def test_a_future_whose_resolution_is_interrupted_is_found_by_whoever_resolves_it_next(resolver, ended):
+    """Guards: it was out of `undelivered` by then, so after a Ctrl-C or in a forked child nobody ever resolved it."""
+    resolver.tasks[7] = each = task(7)
+    resolution = {
+        "result": lambda: act(resolver, do.Deliver(7), Outcome(framing.Frame(1, 0, 0, 7, payload.dumps("value")))),
+        "none": lambda: resolver._delivery(7, (7, 0, 0, payload.NONE)),
+        "error": lambda: act(resolver, do.FailBroken(7, "somebody said so")),
+        "cancelled": lambda: act(resolver, do.Cancel(7)),
+    }[ended]()
+    resolve, cancel = each.future._resolve, each.future._resolve_cancelled
+    found = []
+
+    def interrupt(*_):
+        found.append(resolver.undelivered.get(7))
+        raise KeyboardInterrupt
+
+    each.future._resolve = each.future._resolve_cancelled = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        resolution()
+    assert found == [each]
+    each.future._resolve, each.future._resolve_cancelled = resolve, cancel
+    resolution()
+    assert len(each.future.told) == 1
+    assert resolver.undelivered == {}
+
+
 # ---- admission -----------------------------------------------------------------------------------------------
 
 
@@ -278,6 +305,65 @@ def test_a_task_that_is_not_wanted_any_more_is_not_sent(resolver):
     following = dispatcher.send(do.Send(0, 1, 1))
     assert (type(following), following.task) == (ev.SendSkipped, 1)
     assert (resolver.tasks, resolver.cancelled) == ({}, 1)
+
+
+class Link:
+    """The host's end of a worker, as far as it is sent tasks. `log` has what is done with it, in order."""
+
+    name = 0, 1, 4711
+
+    def __init__(self, error=None):
+        self.log, self.error = [], error
+        self.progress = SimpleNamespace(
+            forget_begun=lambda: self.log.append("begun nothing"),
+            put_tokens=lambda count: self.log.append(f"{count} token"),
+        )
+
+    def allow_calls(self, most):
+        self.log.append(f"{most} calls")
+
+    def post(self, pieces):
+        self.log.append("sent")
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def sent(resolver):
+    """Give what sends task 1 to worker 0, whose link has to be given."""
+    resolver.tasks[1] = each = task(1)
+    each.future._begin, each.future._note_attempt = lambda: True, lambda *_: None
+
+    def send(link, **options):
+        workers = {0: link}
+        return Dispatcher(Machine(Policy(1)), resolver, Poller(), SimpleNamespace(sizes={}), workers).send(
+            do.Send(0, 1, 1, **options)
+        )
+
+    return send
+
+
+def test_a_worker_has_its_token_and_its_limits_before_the_task(sent):
+    link = Link()
+    assert sent(link) is None
+    assert link.log == ["1 token", "sent"]
+    assert sent(limited := Link(), allowed=5) is None
+    assert limited.log == ["5 calls", "1 token", "sent"]
+
+
+def test_of_a_task_that_is_tried_again_the_worker_has_begun_nothing(sent):
+    """Guards: it may have had the task before. If it died before it began, that counted as the task's death."""
+    link = Link()
+    sent(link, attempt=2)
+    assert link.log == ["begun nothing", "1 token", "sent"]
+
+
+def test_a_worker_that_is_gone_refuses_the_task_and_what_a_handler_raises_goes_on(sent, resolver):
+    following = sent(Link(BrokenPipeError()))
+    assert (type(following), following.task) == (ev.SendRefused, 1)
+    assert 1 in resolver.tasks
+    with pytest.raises(TimeoutError):
+        sent(Link(TimeoutError("by a signal handler")))
 
 
 @pytest.mark.parametrize("refused", ["channels", "tokens"])
