@@ -183,6 +183,24 @@ def test_a_child_of_the_preloads_that_has_died_meanwhile_is_reaped():
         assert children(template) == [worker]
 
 
+def test_what_a_preload_prints_is_printed_once(way):
+    """Guards: each worker had a copy of what the template had not written yet, and wrote it, too."""
+    done = run_python(
+        """
+        import sys
+        from pidfdpool import PidfdPoolExecutor
+        def preload():
+            print("preloaded", end=" ")
+        with PidfdPoolExecutor(2, mp_context=sys.argv[1], preload=preload) as pool:
+            pool.prestart(wait=True)
+            pool.submit(print, "worked", end=" ").result()
+        """,
+        way,
+        flags=["-W", "ignore"],
+    )
+    assert (sorted(done.stdout.split()), done.stderr) == (["preloaded", "worked"], "")
+
+
 def preloaded_by():
     return CACHE.get("pid")
 
