@@ -197,6 +197,7 @@ def test_what_a_preload_prints_is_printed_once(way):
         """,
         way,
         flags=["-W", "ignore"],
+        env={"PYTHONUNBUFFERED": ""},
     )
     assert (sorted(done.stdout.split()), done.stderr) == (["preloaded", "worked"], "")
 
