@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
-import os
-from contextlib import closing
 
 import pytest
 
-from pidfdpool.pidfd import ExitStatus, Pidfd, SentinelHandle, capabilities
-from pidfdpool.pidfd.sentinel import sentinel_pipe
-from pidfdpool.template import client, connection as connections, handshake, recipe
-from pidfdpool.template.connection import Launcher, TemplateConnection
-from pidfdpool.transport import channel as channels
-from pidfdpool.transport import framing
-from pidfdpool.worker.boot import PIDFD, SENTINEL
+from pidfdpool.template import client, recipe
 from tests.conditions import eventually, in_forked_child, is_alive, open_descriptors
 
 
@@ -63,87 +54,3 @@ def test_in_a_forked_child_the_copies_are_closed_and_the_template_lives_on(conne
     assert in_forked_child(child) == "ok"
     assert connection.handle.alive()
     assert len(open_descriptors()) == len(before) + 3
-
-
-# ---- a launcher and a template that have ended, or are silent ------------------------------------------------------
-
-
-needs_pidfds = pytest.mark.skipif(not capabilities().usable, reason="needs pidfds")
-
-
-@pytest.fixture
-def ends():
-    """Give the host's connection to a template, and the template's end of the channel."""
-    ours, theirs = channels.pair()
-    _, lifeline = pipe = sentinel_pipe()
-    connection = TemplateConnection(ours, PIDFD, lifeline)
-    channel = channels.Channel(theirs, send_cookie=framing.cookie_bytes(connection.cookie))
-    yield connection, channel
-    connection.close()
-    channel.close()
-    os.close(pipe[0])
-
-
-def exited(status):
-    """Return the pid of a child that exits at once, and a pipe that is closed when it does."""
-    reader, writer = sentinel_pipe()
-    pid = os.fork()
-    if not pid:
-        os._exit(status)
-    os.close(writer)
-    return pid, reader
-
-
-@pytest.mark.parametrize("handles", [pytest.param(PIDFD, marks=needs_pidfds), SENTINEL])
-def test_a_launcher_is_reaped_and_its_handle_is_closed_there(ends, handles):
-    """Guards: it was left to the collector, which warns of it; in a host that makes warnings errors it is printed."""
-    connection, _ = ends
-    pid, reader = exited(3)
-    if handles == PIDFD:
-        os.close(reader)
-        launcher = Pidfd.open(pid)
-    else:
-        launcher = SentinelHandle(reader, pid, lambda *_: None)
-    connection.launcher = launcher
-    connection.reap_launcher()
-    connection.reap_launcher()
-    assert (launcher.closed, connection.launcher) == (True, None)
-    with pytest.raises(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
-
-
-def test_a_launcher_that_other_code_has_reaped_is_not_waited_for():
-    pid, reader = exited(3)
-    os.close(reader)
-    os.waitpid(pid, 0)
-    deadline = connections.time.monotonic() + 1000.0
-    assert connections.reap_by_number(pid, deadline) == ExitStatus.UNKNOWN
-
-
-@needs_pidfds
-def test_a_template_that_has_answered_is_not_late_however_late_the_host_looks(ends):
-    """Guards: a host that was stopped meanwhile, or held up, killed a template that was ready."""
-    connection, channel = ends
-    connection.awaited = Launcher("some program", start_timeout=0.0)
-    with closing(Pidfd.self()) as handle:
-        channel.send(framing.encode(framing.HELLO, value=os.getpid()), handle.fileno())
-    handshake.wait_for_hello(connection)
-    assert connection.pid == os.getpid()
-    assert connection.awaited is None
-
-
-def test_a_template_that_stays_silent_is_waited_for_until_its_time_is_over(ends):
-    connection, _ = ends
-    connection.awaited = Launcher("some program", start_timeout=0.01)
-    with pytest.raises(handshake.UnusableInterpreter, match="some program did not start a template within 0.01 s"):
-        handshake.wait_for_hello(connection)
-    assert connection.awaited is None
-
-
-def test_a_template_without_a_descriptor_to_know_it_by_is_an_error_of_the_systems(ends):
-    connection, channel = ends
-    connection.awaited = Launcher("some program", start_timeout=20.0)
-    channel.send(framing.encode(framing.SPAWN_FAILED, value=errno.EAGAIN))
-    with pytest.raises(OSError, match="some program could not fork the template") as caught:
-        handshake.wait_for_hello(connection)
-    assert caught.value.errno == errno.EAGAIN
