@@ -78,3 +78,37 @@ def test_a_script_that_cannot_be_run_again_says_why(script):
             main.helper  # noqa: B018
 
     in_worker(Script(None, None, "the code was typed in"), look)
+
+
+def test_a_script_is_run_once_for_all_workers_however_often_that_is_asked_for(script):
+    """Guards: it was run again in the place of what tasks had made of its globals since."""
+
+    def look(main):
+        script_module.run_script()
+        runs = main.RUNS
+        script_module.run_script()
+        assert main.RUNS is runs
+        assert runs == ["__mp_main__"]
+        assert main.__name__ == "__mp_main__"
+
+    in_worker(script, look)
+
+
+def test_where_the_hosts_own_main_is_there_nothing_is_run():
+    def worker():
+        script_module.run_script()
+        assert not scripts.ran_again
+
+    assert in_forked_child(worker) == "ok"
+
+
+def test_why_a_script_has_failed_is_kept_with_its_line_and_what_it_had_defined_counts(tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text("import os\nFIRST = 1\nraise SystemExit('no more')\n")
+
+    def look(main):
+        script_module.run_script()
+        assert main.FIRST == 1
+        assert vars(main)[scripts.FAILURE] == f"SystemExit: no more ({path}, line 3)"
+
+    in_worker(Script(str(path), None), look)
