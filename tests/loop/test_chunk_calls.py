@@ -52,7 +52,9 @@ def test_what_cannot_be_true_is_not_believed():
     assert each.label == "work, items 10 to 13 of map"
 
 
-@pytest.mark.parametrize(("marks", "label"), [(0, "items 10 to 13"), (1, "item 10"), (4, "item 13"), (5, "items 10 to 13")])
+@pytest.mark.parametrize(
+    ("marks", "label"), [(0, "items 10 to 13"), (1, "item 10"), (4, "item 13"), (5, "items 10 to 13")]
+)
 def test_marks_in_the_black_box_tell_it_where_nothing_is_published(marks, label):
     each = chunk()
     each.narrow(marks)

@@ -1,4 +1,4 @@
-"""How what the machine has decided about a worker is carried out: tasks sent ahead and taken back, looks at progress."""
+"""How decisions about a worker are carried out: tasks sent ahead and taken back, looks at its progress."""
 
 from __future__ import annotations
 
@@ -59,10 +59,8 @@ class Link:
 
 
 class Leases:
-    sizes: dict = {}
-
     def __init__(self):
-        self.log = []
+        self.log, self.sizes = [], {}
 
     def post(self, link, task, attempt, deadline):
         link.log.append(f"large {task.number}")
@@ -139,8 +137,8 @@ def test_larger_ones_are_gathered_and_not_copied(dispatcher, link):
     assert link.log == [("tokens", 2), [2, 3]]
 
 
-def test_a_name_that_is_known_for_large_results_goes_the_way_of_segments(dispatcher, link, monkeypatch):
-    monkeypatch.setattr(Leases, "sizes", {"work": (1, 1)})
+def test_a_name_that_is_known_for_large_results_goes_the_way_of_segments(dispatcher, link):
+    dispatcher.leases.sizes["work"] = 1, 1
     task(dispatcher, 2)
     task(dispatcher, 3, what="other")
     act(dispatcher, do.Prefetch(0, 1, (2, 3)))
@@ -255,7 +253,9 @@ def test_a_worker_is_asked_for_with_its_tokens_first_and_watched_in_both_ways(di
         dispatch.native.close(fd)
 
 
-def test_a_template_that_is_to_stop_is_resumed_before_and_one_that_is_silent_is_killed_and_told_of(dispatcher, caplog):
+def test_a_template_that_is_to_stop_is_resumed_before_and_one_that_is_silent_is_killed_and_told_of(
+    dispatcher, caplog
+):
     log = []
     dispatcher.template = SimpleNamespace(
         resume=lambda: log.append("resume"),

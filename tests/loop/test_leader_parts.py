@@ -14,11 +14,18 @@ from pidfdpool.loop.leader import Leadership
 
 
 class Poller:
-    """`batches`: what each wait finds; when there is none left, it waits in vain. `log` has what is done, in order."""
+    """`batches`: what each wait finds; behind the last, nothing. `log` has what is done, in order."""
 
     def __init__(self):
         self.log, self.batches, self.serving = [], [], threading.RLock()
-        self.leader, self.reader, self.guarded, self.is_served, self.reads, self.left_at = {}, None, False, False, 0, 0.0
+        self.leader, self.reader, self.guarded, self.is_served, self.reads, self.left_at = (
+            {},
+            None,
+            False,
+            False,
+            0,
+            0.0,
+        )
         self.waits, self.on_serve = [], lambda ready: None
         self.lead = lambda: self.log.append("lead")
         self.follow = lambda: self.log.append("follow")

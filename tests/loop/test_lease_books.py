@@ -1,4 +1,4 @@
-"""The books of segments: what each worker has, what it is told, and when a segment is free. With an arena, no worker."""
+"""The books of segments: what each worker has, what it is told, and when a segment is free. Without workers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Link:
             native.close(descriptor)
         if self.refuses:
             raise BrokenPipeError
-        kind, count, slot, _, value = framing.HEADER.unpack_from(pieces[0])
+        kind, _, slot, _, value = framing.HEADER.unpack_from(pieces[0])
         self.sent.append((kind, slot, value))
         self.large.append(large)
 
@@ -302,7 +302,13 @@ def test_idle_workers_are_told_what_is_used_no_more_and_busy_ones_before_their_n
 
 
 def test_it_is_looked_again_when_something_will_be_idle_or_sooner(pool, monkeypatch):
-    for due, deadline, expected in ((None, 5.0, 5.0), (7.0, 5.0, 5.0), (3.0, 5.0, 3.0), (3.0, None, 3.0), (None, None, None)):
+    for due, deadline, expected in (
+        (None, 5.0, 5.0),
+        (7.0, 5.0, 5.0),
+        (3.0, 5.0, 3.0),
+        (3.0, None, 3.0),
+        (None, None, None),
+    ):
         monkeypatch.setattr(pool.leases.arena, "free_idle", lambda _now, due=due: due)
         assert pool.leases.release_idle(0.0, deadline) == expected
 

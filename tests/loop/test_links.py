@@ -156,7 +156,12 @@ def test_what_is_read_by_a_pid_counts_if_the_worker_is_still_alive_behind_it(lin
 def test_a_call_that_has_run_for_too_long_is_the_last_one_unless_another_has_begun_meanwhile(link, monkeypatch):
     assert link.call_started(7, 5.0) is None, "there is no black box yet"
     link.set_black_box(black_box.create())
-    for times, halted, told in (([6.0], [], 6.0), ([5.0, 5.0], [7], 5.0), ([4.0, 6.0], [7], 6.0), ([None, 3.0], [7], 3.0)):
+    for times, halted, told in (
+        ([6.0], [], 6.0),
+        ([5.0, 5.0], [7], 5.0),
+        ([4.0, 6.0], [7], 6.0),
+        ([None, 3.0], [7], 3.0),
+    ):
         seen, clock = [], iter(times)
         monkeypatch.setattr(published, "call_started", lambda _box, clock=clock: next(clock))
         monkeypatch.setattr(published, "halt", lambda _box, task, seen=seen: seen.append(task))

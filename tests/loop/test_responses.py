@@ -1,4 +1,4 @@
-"""What follows from what a worker writes: the short way of most outcomes, and the long one of whatever needs a decision."""
+"""What follows from what a worker writes: most outcomes go a short way, what needs a decision a long one."""
 
 from __future__ import annotations
 
@@ -44,12 +44,14 @@ class Core:
         self.undelivered, self.events, self.contexts, self.left, self.ran = {}, [], [], [], []
         self.closed, self.takes, self.taken, self.wanted_script = False, None, [], 0
         self.resolver = SimpleNamespace(finished=0, cause=None)
-        self.machine = SimpleNamespace(
-            slots=[SimpleNamespace(state=State.IDLE)], take_answers=self._take_answers
-        )
+        self.machine = SimpleNamespace(slots=[SimpleNamespace(state=State.IDLE)], take_answers=self._take_answers)
         self.admission = SimpleNamespace(waiting={}, fill=lambda: [lambda: self.ran.append("accepted")])
         self.outbox = SimpleNamespace(
-            in_leader=False, in_loop=False, left=[], leave=self.left.extend, run=lambda all_: [each() for each in all_]
+            in_leader=False,
+            in_loop=False,
+            left=[],
+            leave=self.left.extend,
+            run=lambda all_: [each() for each in all_],
         )
         self.leases = SimpleNamespace(settle=lambda link, frame: None, resend_without_segment=self._resend)
 

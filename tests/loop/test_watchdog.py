@@ -59,9 +59,7 @@ def poller():
 
 @pytest.fixture
 def pool(poller):
-    return SimpleNamespace(
-        poller=poller, outbox=SimpleNamespace(left=[]), closed=False, tasks={}, has_waiting=False
-    )
+    return SimpleNamespace(poller=poller, outbox=SimpleNamespace(left=[]), closed=False, tasks={}, has_waiting=False)
 
 
 @pytest.fixture
@@ -115,7 +113,9 @@ def test_a_loop_does_not_read_whose_results_come_far_apart(watchdog, clock, poll
 
 
 @pytest.mark.parametrize("why", ["leader", "left", "closed", "waiting", "many", "cannot"])
-def test_a_loop_does_not_read_where_others_could_wait_for_it_or_it_cannot(watchdog, clock, pool, poller, why, monkeypatch):
+def test_a_loop_does_not_read_where_others_could_wait_for_it_or_it_cannot(
+    watchdog, clock, pool, poller, why, monkeypatch
+):
     if why == "leader":
         poller.leader[None] = 1
     elif why == "left":

@@ -140,9 +140,10 @@ def test_a_waiter_of_the_standard_library_gets_an_event_of_ours():
 
 @pytest.fixture
 def handlers(monkeypatch):
-    """Return a dictionary of what handles which signal, in the place of the real ones: by default, nothing of Python's."""
+    """Return a dictionary of what handles which signal, in the place of the real handlers."""
     found = {signal.SIGINT: signal.default_int_handler}
-    monkeypatch.setattr(interruptible, "_handler_of", lambda number: found.get(number, interruptible.native.SIG_DFL))
+    default = interruptible.native.SIG_DFL
+    monkeypatch.setattr(interruptible, "_handler_of", lambda number: found.get(number, default))
     monkeypatch.setattr(interruptible.native, "is_told_to_be_interactive", False)
     monkeypatch.delattr(sys, "ps1", raising=False)
     return found
@@ -200,7 +201,9 @@ def test_only_the_thread_that_runs_handlers_takes_an_exit_for_one(handlers):
         pass
 
     asked = interruptible.is_exit_request
-    assert [asked(error) for error in (KeyboardInterrupt(), SystemExit(), Exit(), ValueError())] == [True] * 3 + [False]
+    assert [asked(error) for error in (KeyboardInterrupt(), SystemExit(), Exit(), ValueError())] == [True] * 3 + [
+        False
+    ]
     seen = []
     thread = threading.Thread(target=lambda: seen.append(asked(KeyboardInterrupt())))
     thread.start()

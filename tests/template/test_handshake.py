@@ -1,4 +1,4 @@
-"""A launcher and a template that have answered, have ended, or stay silent: what the host makes of it, and cleans up."""
+"""Launchers and templates that have answered, have ended, or stay silent: what the host makes of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from pidfdpool.transport import channel as channels
 from pidfdpool.transport import framing
 from pidfdpool.worker.boot import PIDFD, SENTINEL
 from tests.conditions import is_alive
-
 
 needs_pidfds = pytest.mark.skipif(not capabilities().usable, reason="needs pidfds")
 
@@ -224,7 +223,9 @@ def test_signals_are_unblocked_while_the_launchers_exit_is_waited_for_but_for_th
         handshake, "_await_exit", lambda *_: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
     )
     monkeypatch.setattr(
-        handshake, "_kill_and_reap", lambda *_: masks.append(signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        handshake,
+        "_kill_and_reap",
+        lambda *_: masks.append(signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())),
     )
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     client.reap_launcher(connection, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.synchronize  # noqa: F401  without it no argument can need a fork
+import multiprocessing.synchronize
 
 import pytest
 

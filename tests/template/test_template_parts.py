@@ -1,4 +1,4 @@
-"""What a template does from its birth until it serves, and the launcher before it. In forked children, without a host."""
+"""What a launcher does, and a template from its birth until it serves. In forked children, without a host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a chunk of calls gives back: the results before the first failure, that failure, and what cannot be published."""
+"""What a chunk of calls gives back: the results before the first failure, and what cannot be published."""
 
 from __future__ import annotations
 

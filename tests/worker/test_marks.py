@@ -41,7 +41,7 @@ def test_a_mark_is_told_from_an_ordinary_limit_and_from_those_of_other_templates
 
 def test_a_mark_is_inherited_and_the_one_below_it_is_there_again_when_it_is_removed():
     def outer():
-        first, second = mark.make(1, 1), mark.make(2, 1)
+        first = mark.make(1, 1)
         limits = resource.getrlimit(10)
         assert mark.of(0) is None
         own = mark.Mark(first)

@@ -1,4 +1,4 @@
-"""Which of the tasks that a worker was sent it begins: by tokens, by its black box, and by what the host said since."""
+"""Which of the tasks that a worker was sent it begins: by tokens, by its black box, by what the host said."""
 
 from __future__ import annotations
 
@@ -264,7 +264,9 @@ def test_a_call_too_large_for_memory_is_an_error_that_tells_its_size(monkeypatch
     worker = Answering()
     worker._pid, worker._shared = os.getpid(), payload.ReceivedMain()
     sent = []
-    worker._write = lambda kind, _began, _flags, number, buffers: sent.append((kind, number, payload.load_error(buffers)))
+    worker._write = lambda kind, _began, _flags, number, buffers: sent.append(
+        (kind, number, payload.load_error(buffers))
+    )
     worker._answer(frame(0, buffers=framing.MissingBuffers(12345)))
     [(kind, number, error)] = sent
     assert (kind, number, type(error)) == (framing.ERROR, 7, MemoryError)
