@@ -124,7 +124,7 @@ def test_where_no_descriptor_is_left_none_stays_open(monkeypatch, refused):
 
 
 class Connection:
-    """Stands for that of a template that has been started. `error`: what its channel raises from the third frame on."""
+    """Stands for that of a template. `error`: what its channel raises from the third frame on."""
 
     def __init__(self, error=None, awaited=None):
         self.error, self.awaited, self.sent, self.ended = error, awaited, [], []
