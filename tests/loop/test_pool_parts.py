@@ -1,4 +1,4 @@
-"""What a pool does for its executor and its futures, with a real machine and no process: no template comes up here."""
+"""What a pool does for its executor and its futures, with a real machine: no template comes up here."""
 
 from __future__ import annotations
 
