@@ -122,6 +122,37 @@ def test_a_worker_that_is_to_end_is_resumed_if_somebody_has_stopped_it(link, the
     link.leave()
 
 
+@pytest.mark.parametrize(
+    "error", [BrokenPipeError(), ConnectionResetError(), OSError(errno.ENOBUFS, "no room")], ids=repr
+)
+def test_a_worker_that_is_dying_is_no_error_whatever_the_kernel_says_of_it(link, error):
+    """Guards: one that had not read everything is told of by another error than one that had."""
+
+    class Refusing:
+        has_unsent = False
+
+        def send_nowait(self, *_, **__):
+            raise error
+
+        def flush(self):
+            raise error
+
+    real, link.channel = link.channel, Refusing()
+    handle = Handle()
+    link.watch_exit(handle, nothing)
+
+    def refuse(*_, **__):
+        raise error
+
+    handle.send_signal = refuse
+    link.leave()
+    link.flush()
+    link.resume()
+    link.request_stack()
+    link.signal(9)
+    link.channel = real
+
+
 def test_a_worker_that_has_closed_its_end_is_read_no_more(link, theirs):
     link.watch_channel(nothing)
     link.watch_pipe(nothing)

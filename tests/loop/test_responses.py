@@ -153,6 +153,23 @@ def test_a_worker_that_goes_on_with_what_was_ahead_is_decided_about_when_the_fut
     assert core.ran == ["decided"]
 
 
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+def test_what_is_said_between_outcomes_keeps_its_place_and_each_outcome_is_taken_once(core, link, at):
+    """Guards: outcomes behind something else were taken twice, and the second time their worker was to blame."""
+    frames = [lean(1), lean(2), lean(3)]
+    frames.insert(at, frame(framing.UNHEALTHY, 0, [b"tired"]))
+    responses.handle_frames(core, link, frames)
+    assert core.events == [ev.Unhealthy(0, 7, "tired")]
+    assert [future.told for future in core.futures.values()] == [[1], [2], [3]]
+    assert sum(len(numbers) for numbers, _ in core.taken) == 3
+
+
+def test_outcomes_of_tasks_that_are_gone_go_the_long_way_and_those_around_them_do_not(core, link):
+    responses.handle_frames(core, link, [lean(1), lean(99), lean(2), lean(98), lean(3)])
+    assert [event.task for event in core.events] == [99, 98]
+    assert [future.told for future in core.futures.values()] == [[1], [2], [3]]
+
+
 def test_where_there_is_room_again_who_waits_for_it_is_accepted(core, link):
     core.admission.waiting[9] = None
     responses.handle_frames(core, link, [lean(1)])

@@ -231,6 +231,37 @@ def test_the_end_of_the_host_kills_who_holds_the_lifeline(when):
     assert status == (signal.SIGKILL if when == "later" else 1 << 8)
 
 
+def test_each_of_several_processes_that_hold_the_lifeline_is_signalled_as_it_has_asked():
+    """Guards: they asked through one description, so that only the last of them was signalled, and as it wanted."""
+    from pidfdpool.process import lifeline
+
+    reader, writer = os.pipe()
+    ready, tell = os.pipe()
+
+    def template():
+        lifeline.signal_me_at_end(reader, signal.SIGUSR1)
+
+    def worker():
+        assert lifeline.kill_me_at_end(reader) > 2
+
+    pids = []
+    for ask in (template, worker, worker):
+        pid = os.fork()
+        if not pid:
+            signal.alarm(20)
+            os.close(writer)
+            ask()
+            os.write(tell, b"1")
+            while True:
+                signal.pause()
+        pids.append(pid)
+        assert os.read(ready, 1) == b"1"
+    for fd in (reader, writer, ready, tell):
+        os.close(fd)
+    statuses = [os.waitpid(pid, 0)[1] for pid in pids]
+    assert statuses == [signal.SIGUSR1, signal.SIGKILL, signal.SIGKILL]
+
+
 def test_where_a_sandbox_refuses_one_call_the_other_way_out_of_the_hosts_group_is_taken(monkeypatch):
     def refuse(*_):
         raise PermissionError

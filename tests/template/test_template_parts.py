@@ -96,16 +96,19 @@ def test_a_launcher_that_cannot_fork_says_so_and_by_which_handle_it_is_known(mon
 # ---- the preload -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("error", [LookupError, SystemExit, KeyboardInterrupt, GeneratorExit])
 @pytest.mark.parametrize("forked", [True, False])
-def test_a_preload_that_fails_is_told_with_its_error_and_the_template_does_not_serve(monkeypatch, forked):
+def test_a_preload_that_fails_is_told_with_its_error_and_the_template_does_not_serve(monkeypatch, forked, error):
+    """Guards: one that calls sys.exit() ended its template, and another was started, which did so again."""
+
     def fail(_boot, _host):
-        raise LookupError("no such module")
+        raise error("no such module")
 
     monkeypatch.setattr(guard, "run_preload", fail)
     channel = Channel()
     assert not process._prepare(channel, boot_of(preload=("x",), forked=forked), -1)
     assert channel.sent == [(framing.PRELOAD_FAILED, 0, None)]
-    assert type(payload.load_error(list(channel.last[1:]))) is LookupError
+    assert type(payload.load_error(list(channel.last[1:]))) is error
 
 
 def test_what_the_preload_leaves_is_shared_and_collections_are_as_it_left_them(monkeypatch):

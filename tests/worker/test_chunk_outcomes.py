@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pidfdpool.serialization import payload, scripts
-from pidfdpool.worker import chunk, chunk_publishing, rebuild_guard
+from pidfdpool.transport import black_box, published
+from pidfdpool.transport.black_box import MAX_MARKS
+from pidfdpool.worker import chunk, chunk_publishing, context, rebuild_guard
 from pidfdpool.worker.chunk_publishing import LARGE, FailedCall, Unpublished
 from tests.worker.test_chunk_parts import NOW, box, call, dumped, publish  # noqa: F401  a fixture
 
@@ -155,6 +157,40 @@ def test_results_of_all_kinds_are_published_in_their_order(box):  # noqa: F811
     assert loaded(ends, data) == [None, 1, 2.5, "three", b"four", True, [6], {"seven": 7}]
     assert (last, failed) == (None, ())
     assert took >= 0
+
+
+def test_a_chunk_has_begun_no_call_while_its_calls_are_rebuilt(box, monkeypatch):  # noqa: F811
+    """Guards: what was published of the chunk before counted. To rebuild may import, and takes long; or dies."""
+    NOW[:] = [lambda number: number]
+    context.enter(6, 1, None)
+    publish([0, 1, 2])
+    context.enter(7, 1, None)
+    seen, loads = [], payload.loads
+
+    def look(buffers):
+        seen.append((published.calls_begun(box, 7), published.read(box).task, len(published.read(box).ends)))
+        return loads(buffers)
+
+    monkeypatch.setattr(payload, "loads", look)
+    publish([0, 1])
+    assert seen == [(0, 7, 0)] * 2
+    assert published.calls_begun(box, 7) == 2
+
+
+@pytest.mark.parametrize("count", [MAX_MARKS - 1, MAX_MARKS, MAX_MARKS + 1, 5000])
+def test_a_chunk_has_a_mark_for_each_call_or_for_each_few(box, count):  # noqa: F811
+    seen = []
+    NOW[:] = [lambda number: seen.append((number, black_box.count_marks(box)))]
+    assert chunk.call_each(call, [(number,) for number in range(count)]) == [None] * count
+    assert [number for number, _ in seen] == list(range(count))
+    for number, marks in seen[:: count // 50]:
+        first, end = chunk.calls_under_way(marks, count)
+        assert first <= number < end
+        assert end - first == (1 if count <= MAX_MARKS else -(-count // 64)) or end == count
+    seen.clear()
+    chunk.call_all(dumped(call)[0], dumped(range(count)), False)
+    assert len(seen) == count
+    assert black_box.count_marks(box) == 0
 
 
 def test_a_call_that_raises_is_published_as_that_and_named_and_the_next_is_made(box):  # noqa: F811
