@@ -204,8 +204,8 @@ def _take_outcome(core: Decisions, link: WorkerLink, frame: Frame) -> None:
     task = core.tasks.get(frame.value)
     counted = 1
     if task is not None and task.policy.max_tasks_per_child is not None and task.chunk is not None:
-        most = task.chunk.counted or 1
-        counted = max(1, min(link.calls_begun(frame.value) or most, most))
+        most, begun = task.chunk.counted or 1, link.calls_begun(frame.value)
+        counted = most if begun is None else max(1, min(begun, most))
     # Looked at before the decision, because it runs the exception's own code, which the decision must not.
     retryable = task is not None and outcome.matches(task.policy)
     del task  # its call's segment is wanted for the one that is sent now

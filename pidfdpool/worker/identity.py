@@ -40,9 +40,9 @@ def become_process(name: str, place: tuple[int, ...], boot: Boot, host_fd: int) 
     """
 
     def become(process: Any) -> None:
-        process._process_counter = itertools.count(1)
         process._children = set()
         me = process.BaseProcess(name=name)
+        process._process_counter = itertools.count(1)  # this object itself was counted
         me._identity = place
         me._start_method = None  # a task chooses its own
         me._parent_pid, me._parent_name = boot.host_pid, boot.host_name

@@ -26,10 +26,12 @@ def lying(pool, monkeypatch):
         nonlocal poller
         pool.submit(calls.double, 1).result(20)
         poller = pool._pool.core.poller
+        pauses = iter([0.02, 0.05, 0.1, 0.3])
 
         def lies():
             future = pool.submit(calls.double, 1)
-            threading.Event().wait(0.02)  # in which it comes, and the pool thread looks at it
+            # It comes meanwhile, and the pool thread looks at it: on a machine with much else to do that takes long.
+            threading.Event().wait(next(pauses, 1.0))
             if poller.guarded:
                 return future
             assert future.result(20) == 2

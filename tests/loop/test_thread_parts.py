@@ -405,6 +405,45 @@ def test_where_there_can_be_no_thread_every_task_fails_and_the_next_submit_tries
     assert starter.claim_first()
 
 
+class Started:
+    """Stands for the link to a template that was started."""
+
+    def __init__(self, end, poller):
+        self.end, self.script_wanted = end, 0
+
+    def want_script(self):
+        self.script_wanted += 1
+
+
+@pytest.mark.parametrize("awaited", [None, "a launcher"])
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_template_is_told_of_the_script_if_somebody_has_come_to_need_it_during_the_start(
+    core, monkeypatch, wanted, awaited
+):
+    """Guards: it had not been told at its start, and its workers had none of the script's globals."""
+
+    def start(recipe, mask, *, by_interpreter):
+        recipe.runs_script = wanted  # by a thread that submits meanwhile
+        return SimpleNamespace(awaited=awaited)
+
+    start_by(monkeypatch, start)
+    monkeypatch.setattr(template_starter, "TemplateLink", Started)
+    for name in ("reap_launcher", "finish"):
+        monkeypatch.setattr(template_starter.client, name, lambda *_, name=name: core.log.append(name))
+    watched = SimpleNamespace(
+        watch=lambda _link: core.log.append("watch"), watch_exit=lambda _link: core.log.append("watch exit")
+    )
+    core.template_wanted = True
+    TemplateStarter(core, watched).start_if_wanted()
+    assert core.template.script_wanted == wanted
+    expected = ["watch", ev.TemplateUp(), "reap_launcher"]
+    if awaited is None:
+        expected.insert(1, "watch exit")
+    else:
+        expected += ["finish", "watch exit"]
+    assert core.log == expected
+
+
 def test_workers_that_a_signal_handler_wants_during_a_decision_are_asked_for_later(core):
     core.thread.start()
     core.is_reentered = core.is_at_work_here = True

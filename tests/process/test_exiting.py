@@ -106,6 +106,51 @@ def test_records_that_the_parent_has_buffered_are_the_parents():
         handler.close()
 
 
+class Noting(logging.Handler):
+    """Notes what is done to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.done = []
+
+    def emit(self, record):
+        self.done.append(record.msg)
+
+    def flush(self):
+        self.done.append("flushed")
+
+    def close(self):
+        self.done.append("closed")
+        super().close()
+
+
+def test_handlers_of_the_parent_are_flushed_at_the_end_and_not_closed():
+    """Guards: logging's own exit function was still there, and closed the copies. A close may do anything."""
+    inherited = Noting()
+
+    def child():
+        atexit._clear()
+        atexit.register(logging.shutdown)  # as when the interpreter's start has loaded it, before any code of ours
+        exiting.leave_inherited()
+        own = Noting()
+        atexit.register(own.emit, logging.makeLogRecord({"msg": "logged at exit"}))
+        exiting.run()
+        assert inherited.done == ["flushed"]
+        assert own.done == ["logged at exit", "flushed", "closed"]
+        assert in_forked_child(grandchild) == "ok"
+
+    def grandchild():
+        exiting.leave_inherited()
+        exiting.run()
+        assert inherited.done == ["flushed"] * 2, "once for each process, and not once for each of its parents"
+
+    try:
+        assert in_forked_child(child) == "ok"
+        assert inherited.done == []
+    finally:
+        inherited.close()
+
+
 def test_a_pool_of_threads_that_a_new_process_makes_is_waited_for():
     def child():
         exiting.leave_inherited()

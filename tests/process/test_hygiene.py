@@ -229,3 +229,139 @@ def test_the_end_of_the_host_kills_who_holds_the_lifeline(when):
     _, status = os.waitpid(pid, 0)
     os.close(ready)
     assert status == (signal.SIGKILL if when == "later" else 1 << 8)
+
+
+def test_each_of_several_processes_that_hold_the_lifeline_is_signalled_as_it_has_asked():
+    """Guards: they asked through one description, so that only the last of them was signalled, and as it wanted."""
+    from pidfdpool.process import lifeline
+
+    reader, writer = os.pipe()
+    ready, tell = os.pipe()
+
+    def template():
+        lifeline.signal_me_at_end(reader, signal.SIGUSR1)
+
+    def worker():
+        assert lifeline.kill_me_at_end(reader) > 2
+
+    pids = []
+    for ask in (template, worker, worker):
+        pid = os.fork()
+        if not pid:
+            signal.alarm(20)
+            os.close(writer)
+            ask()
+            os.write(tell, b"1")
+            while True:
+                signal.pause()
+        pids.append(pid)
+        assert os.read(ready, 1) == b"1"
+    for fd in (reader, writer, ready, tell):
+        os.close(fd)
+    statuses = [os.waitpid(pid, 0)[1] for pid in pids]
+    assert statuses == [signal.SIGUSR1, signal.SIGKILL, signal.SIGKILL]
+
+
+def test_where_a_sandbox_refuses_one_call_the_other_way_out_of_the_hosts_group_is_taken(monkeypatch):
+    def refuse(*_):
+        raise PermissionError
+
+    def no_session():
+        monkeypatch.setattr(os, "setsid", refuse)
+        hygiene.leave_session()
+        assert os.getpgid(0) == os.getpid()
+        monkeypatch.setattr(os, "setpgid", refuse)
+        hygiene.leave_session()
+
+    def no_group():
+        monkeypatch.setattr(os, "setpgid", refuse)
+        hygiene.lead_group()
+        assert os.getpgid(0) == os.getsid(0) == os.getpid()
+        monkeypatch.setattr(os, "setsid", refuse)
+        hygiene.lead_group()
+
+    assert in_forked_child(no_session) == "ok"
+    assert in_forked_child(no_group) == "ok"
+
+
+def test_where_there_is_no_null_device_a_stream_is_at_its_end(monkeypatch):
+    def child():
+        real = os.open
+        monkeypatch.setattr(os, "open", lambda path, *rest: refuse() if path == os.devnull else real(path, *rest))
+        os.close(1)
+        hygiene.occupy_standard_streams()
+        assert os.read(0, 1) == b""
+        with pytest.raises(BrokenPipeError):
+            os.write(1, b"x")
+        assert len(open_descriptors().keys() & {0, 1, 2}) == 3
+
+    def refuse():
+        raise FileNotFoundError
+
+    assert in_forked_child(child) == "ok"
+
+
+def test_standard_streams_that_were_closed_are_passed_on_to_what_is_executed():
+    def child():
+        for fd in (0, 1):
+            os.close(fd)
+        hygiene.occupy_standard_streams()
+        assert os.get_inheritable(0)
+        assert os.get_inheritable(1)
+
+    assert in_forked_child(child) == "ok"
+
+
+@pytest.mark.skipif(not hasattr(sys, "monitoring"), reason="needs Python 3.12")
+def test_tools_that_monitor_are_stopped_in_a_new_process():
+    def child():
+        called = []
+        events = sys.monitoring.events
+        sys.monitoring.use_tool_id(3, "test")
+        sys.monitoring.register_callback(3, events.PY_START, lambda code, _at: called.append(code.co_name))
+        sys.monitoring.set_events(3, events.PY_START)
+        sys.monitoring.set_local_events(3, monitored.__code__, events.PY_START)
+        monitored()
+        assert "monitored" in called
+        hygiene.stop_tracing()
+        called.clear()
+        monitored()
+        assert called == []
+
+    assert in_forked_child(child) == "ok"
+
+
+def monitored():
+    pass
+
+
+def test_output_is_flushed_whatever_the_streams_are(monkeypatch):
+    flushed = []
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(flush=lambda: flushed.append("stderr")))
+    hygiene.flush_output()
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(flush=lambda: flushed.append("stdout")))
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(flush=lambda: 1 / 0))
+    hygiene.flush_output()
+    assert flushed == ["stderr", "stdout"]
+
+
+def test_a_file_that_a_new_process_has_not_closed_is_written_at_its_end_and_one_of_its_parents_is_not(tmp_path):
+    from pidfdpool.process import exiting
+
+    inherited = open(tmp_path / "inherited", "w")
+    inherited.write("of the parent")
+
+    def child():
+        import gc
+
+        gc.freeze()
+        own = open(tmp_path / "own", "wb")
+        own.write(b"its own")
+        exiting._flush_files()
+        assert (tmp_path / "own").read_text() == "its own"
+        assert (tmp_path / "inherited").read_text() == ""
+
+    assert in_forked_child(child) == "ok"
+    inherited.close()
+    assert (tmp_path / "inherited").read_text() == "of the parent"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import queue
+import signal
+import sys
 import threading
 import time
 
@@ -131,3 +133,99 @@ def test_a_waiter_of_the_standard_library_gets_an_event_of_ours():
     event = waiter.event
     waiters.append(waiter)
     assert waiter.event is event, "somebody may wait for it already"
+
+
+# ---- which handlers there are ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def handlers(monkeypatch):
+    """Return a dictionary of what handles which signal, in the place of the real handlers."""
+    found = {signal.SIGINT: signal.default_int_handler}
+    default = interruptible.native.SIG_DFL
+    monkeypatch.setattr(interruptible, "_handler_of", lambda number: found.get(number, default))
+    monkeypatch.setattr(interruptible.native, "is_told_to_be_interactive", False)
+    monkeypatch.delattr(sys, "ps1", raising=False)
+    return found
+
+
+def function(*_):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("number", "handler", "called"),
+    [
+        (signal.SIGINT, signal.default_int_handler, False),
+        (signal.SIGINT, interruptible.native.SIG_IGN, False),
+        (signal.SIGINT, function, True),
+        (signal.SIGTERM, function, True),
+        (signal.SIGUSR1, interruptible.native.SIG_IGN, False),
+        (signal.SIGUSR1, signal.default_int_handler, False),
+        (signal.SIGUSR1, None, False),
+        (signal.SIGALRM, function, True),
+        (signal.SIGALRM, signal.default_int_handler, True),
+    ],
+)
+def test_a_handler_is_called_that_is_a_function_of_the_hosts_or_a_timers(handlers, number, handler, called):
+    assert not interruptible.handlers_are_called()
+    handlers[number] = handler
+    assert interruptible.handlers_are_called() is called
+
+
+def test_handlers_may_raise_at_a_prompt_and_where_there_are_timers_and_only_in_the_thread_that_runs_them(
+    handlers, monkeypatch
+):
+    may, here = interruptible.handlers_may_raise, interruptible.handlers_may_raise_here
+    handlers[signal.SIGTERM] = function
+    assert not may()
+    handlers[signal.SIGALRM] = function
+    assert may()
+    assert here()
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append((may(), here())))
+    thread.start()
+    thread.join()
+    assert seen == [(True, False)]
+    del handlers[signal.SIGALRM]
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    assert may()
+    monkeypatch.delattr(sys, "ps1")
+    assert not may()
+    monkeypatch.setattr(interruptible.native, "is_told_to_be_interactive", True)
+    assert may()
+
+
+def test_only_the_thread_that_runs_handlers_takes_an_exit_for_one(handlers):
+    class Exit(BaseException):
+        pass
+
+    asked = interruptible.is_exit_request
+    assert [asked(error) for error in (KeyboardInterrupt(), SystemExit(), Exit(), ValueError())] == [True] * 3 + [
+        False
+    ]
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(asked(KeyboardInterrupt())))
+    thread.start()
+    thread.join()
+    assert seen == [False]
+
+
+def test_other_threads_have_no_short_waits():
+    steps = []
+    thread = threading.Thread(target=lambda: steps.extend([WaitSteps(None).next(), WaitSteps(None, True).next()]))
+    thread.start()
+    thread.join()
+    assert steps == [None, FIRST_WAITS[0]]
+    assert WaitSteps(None, False).next() is None
+    assert 0 < WaitSteps(5.0, False).next() <= 5.0
+    assert WaitSteps(-1.0).next() <= 0
+
+
+def test_an_item_that_is_there_is_got_without_any_time_and_else_there_is_none():
+    items = queue.SimpleQueue()
+    for timeout in (0, -1.0, 0.01):
+        items.put(timeout)
+        assert interruptible.get(items, timeout) == timeout
+        with pytest.raises(queue.Empty):
+            interruptible.get(items, timeout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import builtins
 import os
 import select
 import signal
@@ -15,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from pidfdpool.process import native
-from tests.conditions import in_forked_child
+from tests.conditions import in_forked_child, open_descriptors
 
 
 class Stranger:
@@ -162,6 +163,33 @@ def test_a_descriptor_with_the_number_of_a_standard_stream_gets_another_one():
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(0)
         assert native.above_stdio(moved) == moved
+
+    assert in_forked_child(child) == "ok"
+
+
+@pytest.mark.parametrize("closed", [{0}, {1}, {2}, {0, 1, 2}], ids=str)
+def test_a_library_that_keeps_a_file_open_gets_no_number_of_a_standard_stream(closed, monkeypatch):
+    """Guards: with standard error closed, libffi's file got its number, and every print went there and failed."""
+    load, opened = builtins.__import__, []
+
+    def import_(name, *arguments, **options):
+        if name != "_ctypes":
+            return load(name, *arguments, **options)
+        opened.append(os.open(os.devnull, os.O_RDONLY))
+        if 2 in closed:  # another thread puts a file there meanwhile
+            os.dup2(opened[0], 2)
+        return None
+
+    def child():
+        for fd in closed:
+            os.close(fd)
+        sys.modules.pop("_ctypes", None)
+        monkeypatch.setattr(builtins, "__import__", import_)
+        before = set(open_descriptors())
+        native.load_ctypes()
+        assert opened[0] > 2
+        others = {2} if 2 in closed else set()
+        assert set(open_descriptors()) - before == {*opened, *others}, "the numbers are free again"
 
     assert in_forked_child(child) == "ok"
 

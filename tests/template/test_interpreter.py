@@ -407,3 +407,19 @@ def test_a_program_of_c_with_python_inside(path, embedding, tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert not (tmp_path / "started").exists(), "a stranger was started"
+
+
+def test_each_program_is_tried_once_and_again_in_another_folder(tmp_path, monkeypatch):
+    """The same program in another folder belongs to another environment, which may have what is needed."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    real = tmp_path / "one" / "python3"
+    real.touch(0o755)
+    names = [real, tmp_path / "one" / "python", tmp_path / "two" / "python3", tmp_path / "two" / "python"]
+    for name in names[1:]:
+        name.symlink_to(real)
+    monkeypatch.setattr(interpreter, "_candidates", lambda: map(str, [*names, tmp_path / "three"]))
+    monkeypatch.setattr(interpreter, "_is_certain", lambda program: program == "certain")
+    assert interpreter._other_candidates(str(real)) == [str(names[2])]
+    assert interpreter._other_candidates("another") == [str(real), str(names[2])]
+    assert interpreter._other_candidates("certain") == []

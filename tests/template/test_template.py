@@ -183,6 +183,29 @@ def test_a_child_of_the_preloads_that_has_died_meanwhile_is_reaped():
         assert children(template) == [worker]
 
 
+def test_what_a_preload_prints_is_printed_once_and_where_the_host_prints(way):
+    """Guards: each worker had a copy of what the template had not written yet, and wrote it, too.
+
+    And the program that starts the template, which is to be silent, has another standard error.
+    """
+    done = run_python(
+        """
+        import sys
+        from pidfdpool import PidfdPoolExecutor
+        def preload():
+            print("preloaded", end=" ")
+            sys.stderr.write("a warning ")
+        with PidfdPoolExecutor(2, mp_context=sys.argv[1], preload=preload) as pool:
+            pool.prestart(wait=True)
+            pool.submit(print, "worked", end=" ").result()
+        """,
+        way,
+        flags=["-W", "ignore"],
+        env={"PYTHONUNBUFFERED": ""},
+    )
+    assert (sorted(done.stdout.split()), done.stderr) == (["preloaded", "worked"], "a warning ")
+
+
 def preloaded_by():
     return CACHE.get("pid")
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import operator
 import os
 import random
 import select
 import signal
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -40,8 +42,12 @@ def open_numbers():
     return set(os.listdir("/proc/self/fd"))
 
 
-@pytest.mark.skipif(not capabilities().usable, reason="needs pidfds")
-def test_a_forker_needs_no_template(boot):
+needs_pidfds = pytest.mark.skipif(not capabilities().usable, reason="needs pidfds")
+
+
+@contextmanager
+def forked(boot):
+    """Fork a worker, yield it when it is ready, and have it leave."""
     ours, theirs = channels.pair()
     pipe = answers.attach(ours)
     channel = channels.Channel(ours)
@@ -52,13 +58,13 @@ def test_a_forker_needs_no_template(boot):
     descriptors = forker.new_descriptors(theirs.detach(), in_worker)
     worker = forker.fork(3, 7, 0, descriptors)
     try:
-        assert (worker.slot, worker.generation) == (3, 7)
         descriptors.close()
         frames = []
         while not frames:
             assert select.select([pipe], [], [], 20)[0], "the worker is ready"
             frames += answers.Answers(pipe, channel, b"").receive_nowait()
         assert [frame.kind for frame in frames] == [framing.READY]
+        yield worker
         channel.send_nowait(framing.encode(framing.EXIT))
         assert worker.handle.wait(20)
         assert worker.handle.exit_status().code == 0
@@ -67,6 +73,25 @@ def test_a_forker_needs_no_template(boot):
         worker.handle.close()
         for fd in (pipe, host_fd, lifeline, lifeline_end, in_host):
             os.close(fd)
+
+
+@needs_pidfds
+def test_a_forker_needs_no_template(boot):
+    with forked(boot) as worker:
+        assert (worker.slot, worker.generation) == (3, 7)
+
+
+@needs_pidfds
+@pytest.mark.parametrize("late", ["template", "worker"])
+def test_a_worker_leads_its_group_whoever_of_two_comes_to_it_first(boot, monkeypatch, late):
+    """Guards: what an initializer starts at once was in the template's group, where no kill of the worker reaches.
+
+    And the host may signal the group as soon as the template has told of the worker.
+    """
+    real, is_late = os.setpgid, {"template": bool, "worker": operator.not_}[late]
+    monkeypatch.setattr(os, "setpgid", lambda pid, group: None if is_late(pid) else real(pid, group))
+    with forked(boot) as worker:
+        assert os.getpgid(worker.handle.pid) == worker.handle.pid
 
 
 def test_descriptors_that_did_not_arrive_leave_nothing_open():

@@ -78,6 +78,23 @@ def test_a_task_that_returns_twice_has_one_outcome_and_the_copy_exits_silently(t
     assert capfd.readouterr() == ("", "")
 
 
+def fork_and_raise_twice(path):
+    if not os.fork():
+        calls.note(path, os.getpid())
+    raise LookupError("in both")
+
+
+def test_a_task_that_raises_twice_has_one_outcome_and_the_copy_exits_silently(tmp_path, capfd):
+    """Guards: the copy went on to answer, where it has nothing to answer by, and printed that it could not."""
+    path = tmp_path / "child"
+    with PidfdPoolExecutor(1) as pool:
+        assert type(pool.submit(fork_and_raise_twice, str(path)).exception(20)) is LookupError
+        eventually(path.exists, "the copy has come so far")
+        eventually(lambda: not is_alive(int(path.read_text())), "the copy has exited")
+        assert pool.submit(calls.double, 2).result(20) == 4
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_forked_copy_says_nothing_for_its_parent(monkeypatch):
     told = []
     for name in ("_task", "_beat", "_report", "_call_until", "_end_chunk"):

@@ -113,3 +113,35 @@ def test_between_tasks_a_worker_has_none(way, tmp_path):
     with PidfdPoolExecutor(1, mp_context=way) as pool:
         assert pool.submit(note_when_there_is_no_task, str(tmp_path / "none")).result(20) == 1
         eventually((tmp_path / "none").exists, "its threads are told of no task any more")
+
+
+def children() -> list[int]:
+    import multiprocessing
+
+    return [child.pid for child in multiprocessing.active_children()]
+
+
+def start_and_name() -> str:
+    import multiprocessing
+
+    child = multiprocessing.get_context("fork").Process(target=children)
+    child.start()
+    child.join()
+    return child.name
+
+
+def test_the_hosts_own_processes_are_none_of_a_workers(way):
+    """Guards: a forked worker had the host's among its children, and ended those that are daemonic at its exit."""
+    import multiprocessing
+
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(100,), daemon=True)
+    child.start()
+    try:
+        with PidfdPoolExecutor(1, mp_context=way) as pool:
+            assert pool.submit(children).result(timeout=20) == []
+            assert pool.submit(start_and_name).result(timeout=20) == "ForkProcess-1:1", "it counts its own"
+        assert child.is_alive()
+    finally:
+        child.kill()
+        child.join()
+        child.close()

@@ -97,3 +97,41 @@ def test_a_call_whose_segment_has_not_come_is_asked_for(segments):
     frame.buffers = [layout.Layout(_PARTS[:1], _PARTS[1:]).reference(2)]
     segments.handle_frame(framing.Frame(framing.MAP_SEGMENT, CALL, 1, 2, []))  # its descriptor was lost
     assert not segments.begin_task(frame)
+
+
+@pytest.mark.parametrize(("lease", "told"), [(None, False), (framing.NO_SEGMENT, False), (1, False), (9, True)])
+def test_only_a_lease_that_has_not_come_is_told_of(segments, lease, told):
+    """Guards: the host was told so of each call in a segment, and announced segments again that were mapped."""
+    frame = _frame()
+    if lease is not None:
+        frame.slot |= framing.HAS_LEASE
+        frame.buffers.append(framing.LEASE.pack(lease))
+    assert segments.begin_task(frame)
+    assert segments.expects_large is (lease is not None)
+    frame.buffers.clear()
+    flags = segments.end_task()
+    assert flags & framing.HAS_SEGMENT_FLAGS
+    assert bool(flags & framing.LEASE_NOT_RECEIVED) is told
+    assert not segments.end_task()
+
+
+@pytest.mark.parametrize("size", [1 << 10, 1 << 16, 1 << 20])
+def test_a_result_goes_into_its_lease_if_it_is_large_and_fits(segments, size):
+    frame = _frame()
+    frame.slot |= framing.HAS_LEASE
+    frame.buffers.append(framing.LEASE.pack(1))
+    assert segments.begin_task(frame)
+    frame.buffers.clear()
+    buffers = segments.dump_result(b"x" * size, None)
+    fits = size == 1 << 16
+    assert (sum(map(len, buffers)) < 100) is fits
+    if fits:
+        assert layout.number_of(buffers[0]) == 1
+    assert bool(segments.end_task() & framing.RESULT_IN_SEGMENT) is fits
+
+
+def test_a_segment_that_is_used_no_more_is_unmapped(segments):
+    assert segments.mapped_bytes == 1 << 17
+    segments.handle_frame(framing.Frame(framing.UNMAP_SEGMENT, 0, 0, 1, []))
+    segments.handle_frame(framing.Frame(framing.UNMAP_SEGMENT, 0, 0, 1, []))
+    assert segments.mapped_bytes == 0
