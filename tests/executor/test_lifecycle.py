@@ -58,7 +58,7 @@ class Pool:
 def notes(monkeypatch):
     """Have this process begin with no pool, and go on with its own afterwards."""
     for name, value in (
-        ("_executors", weakref.WeakSet()), ("_pools", weakref.WeakSet()), ("_exiting", False),
+        ("_own_pools", weakref.WeakSet()), ("_pools", weakref.WeakSet()), ("_exiting", False),
         ("_lock", threading.RLock()), ("_owner", os.getpid()), ("_fork_locks", {}),
     ):  # fmt: skip
         monkeypatch.setattr(lifecycle, name, value)
