@@ -167,7 +167,7 @@ class Held:
 def guards(pool):
     """Return every lock of ours that another thread may hold at a fork, whatever it is doing."""
     inner = pool._pool
-    (adaptive_map,) = pool._maps
+    (adaptive_map,) = pool._own.maps
     arena = inner.leases.arena
     return {  # in the order in which they are taken
         "of who serves": inner.core.poller.serving,

@@ -246,12 +246,12 @@ def test_what_the_host_wants_done_at_its_exit_is_not_done_by_workers(tmp_path):
 def test_a_pool_that_is_made_while_the_interpreter_begins_to_exit_is_refused(monkeypatch):
     """Guards against a pool that nobody waits for: the list of those is made a moment before."""
     pool = PidfdPoolExecutor(1)
-    make = pool._make_recipe
+    make = pool._own._make_recipe
 
     def make_while_exiting():
         monkeypatch.setattr(lifecycle, "_exiting", True)
         return make()
 
-    monkeypatch.setattr(pool, "_make_recipe", make_while_exiting)
+    monkeypatch.setattr(pool._own, "_make_recipe", make_while_exiting)
     with pytest.raises(RuntimeError, match="after interpreter shutdown"):
         pool.submit(calls.double, 1)
