@@ -14,7 +14,7 @@ from pidfdpool import PidfdPoolExecutor
 from pidfdpool.scheduler import suggestions
 from pidfdpool.scheduler.policy import PoolOptions
 from tests import calls
-from tests.conditions import eventually, open_descriptors
+from tests.conditions import eventually, open_descriptors, run_python
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,21 @@ def test_nothing_is_started_before_the_first_submit():
     pool = PidfdPoolExecutor(4)
     assert (threading.active_count(), len(open_descriptors())) == before
     pool.shutdown()
+
+
+def test_asking_a_context_for_its_start_method_leaves_the_hosts_default_open():
+    """Multiprocessing itself is a context, and it decides for good when it is asked carelessly."""
+    done = run_python("""
+        import multiprocessing
+        from pidfdpool import PidfdPoolExecutor
+        PidfdPoolExecutor(1, mp_context=multiprocessing)
+        PidfdPoolExecutor(1, mp_context=multiprocessing.context._default_context)
+        print(multiprocessing.get_start_method(allow_none=True))
+        multiprocessing.set_start_method("spawn")
+        print(PidfdPoolExecutor(1, mp_context=multiprocessing), multiprocessing.get_start_method())
+    """)
+    shown = "<PidfdPoolExecutor not started, 0 of 1 workers busy, 0 tasks pending>"
+    assert (done.stdout, done.stderr) == (f"None\n{shown} spawn\n", "")
 
 
 def test_one_thread_per_pool():

@@ -6,8 +6,10 @@ import sys
 import textwrap
 from importlib import util
 
+import pytest
+
 from pidfdpool import PidfdPoolExecutor
-from pidfdpool.serialization import importable, payload
+from pidfdpool.serialization import importable, payload, salvage
 from tests.conditions import run_python
 
 SOURCE = """
@@ -97,6 +99,11 @@ def bring(name, path):
     sys.modules[name].STEP = 10
 
 
+def load_first_item(buffers):
+    """Load a list as is done if another of its items has failed."""
+    return salvage.load_items(buffers, in_host=True)
+
+
 def test_a_result_leaves_the_hosts_class_alone():
     class Own:
         held = []  # noqa: RUF012  shared on purpose
@@ -107,3 +114,18 @@ def test_a_result_leaves_the_hosts_class_alone():
     assert type(copy) is Own
     assert Own.held is held
     assert held == ["of the host"]
+
+
+@pytest.mark.parametrize("load_one", [payload.load_result, load_first_item], ids=["a result", "an item of a list"])
+def test_a_result_in_two_forms_leaves_the_hosts_class_alone_too(monkeypatch, tmp_path, load_one):
+    """A forked worker sends an object of a module of the host's in two forms; here the host uses the second."""
+    module = load("a_plugin_with_a_class", tmp_path / "plugin.py", monkeypatch)
+    kind = module.Kept
+    kind.held = held = ["at the fork"]
+    data = payload.dumps([kind()], payload.InheritedMain())
+    held.append("of the host")
+    del module.Kept  # so it is not found by its name
+    (copy,) = load_one(data)
+    assert type(copy) is kind
+    assert kind.held is held
+    assert held == ["at the fork", "of the host"]

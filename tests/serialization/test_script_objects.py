@@ -233,3 +233,27 @@ def test_loggers_and_cached_properties(main, run, pool):
         return log.name, log is logging.getLogger("a.logger.of.a.test"), c.value, c.value
     """)
     assert ask(pool, main.look, main.C()) == ("a.logger.of.a.test", True, 1, 1)
+
+
+# ---- classes whose subclasses are told of ----------------------------------------------------------------------
+
+
+def test_a_hook_for_subclasses_is_called_for_those_that_a_task_makes_and_for_no_other(main, run, pool):
+    """To make the script's own classes again does not repeat what it has done; and then it is there again."""
+    run("""
+    class Registry:
+        known = []
+        def __init_subclass__(cls, *, short, **others):
+            super().__init_subclass__(**others)
+            Registry.known.append(short)
+    class First(Registry, short="first"): pass
+    class Refused(Registry, short="refused"):
+        __slots__ = ("a",)
+    class Second(First, short="second"): pass
+    def look(n):
+        class Own(Second, short=f"own {n}"): pass
+        return list(Registry.known), Own.__mro__[1:4] == (Second, First, Registry), Refused.__slots__
+    """)
+    before = ["first", "refused", "second"]
+    assert ask(pool, main.look, 1) == ([*before, "own 1"], True, ("a",))
+    assert ask(pool, main.look, 2) == ([*before, "own 1", "own 2"], True, ("a",))

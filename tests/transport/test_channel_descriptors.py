@@ -78,6 +78,34 @@ def test_a_descriptor_is_sent_once_and_closed_however_little_the_socket_takes():
     os.close(read_end)
 
 
+class InterruptedSocket:
+    """Takes so many bytes of the first call, as if a signal had come, and everything of the others."""
+
+    def __init__(self, takes):
+        self.takes, self.stream, self.descriptors = takes, b"", 0
+
+    def sendmsg(self, parts, ancillary, _flags):
+        self.descriptors += len(ancillary)
+        self.stream += b"".join(map(bytes, parts))[: self.takes]
+        return self.takes
+
+    def sendall(self, part, _flags):
+        self.stream += bytes(part)
+
+
+@pytest.mark.parametrize("descriptor", [None, 0])
+def test_a_frame_of_which_a_signal_lets_only_a_part_through_is_sent_whole_and_once(descriptor):
+    buffers = [b"one", bytearray(b"the second"), memoryview(b"3")]
+    pieces = framing.encode(framing.TASK, value=7, buffers=buffers)
+    cookie = framing.cookie_bytes(5)
+    whole = cookie + b"".join(map(bytes, pieces))
+    for takes in range(1, len(whole) + 1):
+        sock = InterruptedSocket(takes)
+        channel.Channel(sock, send_cookie=cookie).send(pieces, descriptor)
+        assert sock.stream == whole, takes
+        assert sock.descriptors == (descriptor is not None)
+
+
 def test_descriptors_that_were_not_yet_sent_are_closed_with_the_channel():
     ours, theirs = channel.pair()
     sender = channel.Channel(ours)
