@@ -95,6 +95,11 @@ def make_cached_property(function: Any, name: str | None) -> Any:
     return made
 
 
+def make_lru_cache(function: Any, maxsize: int | None, typed: bool) -> Any:
+    """Return functools.lru_cache of a function."""
+    return functools.lru_cache(maxsize, typed)(function)
+
+
 def make_partial_method(function: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
     """Return a functools.partialmethod."""
     return functools.partialmethod(function, *arguments, **keywords)
@@ -161,6 +166,14 @@ def make_class(
         if with_hook is not None:
             type.__setattr__(with_hook, "__init_subclass__", hook)
     return internals._lookup_class_or_track(tracker, made)  # type: ignore[no-any-return]
+
+
+def fill_enum(kind: Any, state: tuple[Any, dict[str, dict[str, Any]]]) -> None:
+    """Give an Enum its contents, and its members the attributes that their own __init__ gave them in the host."""
+    held, attributes = state
+    internals._class_setstate(kind, held)
+    for name, values in attributes.items():
+        vars(kind[name]).update(values)
 
 
 def _skip_hook(_kind: type, /, **_keywords: Any) -> None:

@@ -30,7 +30,7 @@ class Interrupted:
 @pytest.fixture
 def worker(monkeypatch):
     """Have this process be a worker that has received nothing; return what it does with a payload."""
-    for name in ("globals_by_module", "_last_received", "_pending", "_loading", "_made_by_script"):
+    for name in ("globals_by_module", "_last_received", "_pending", "_loading", "_held", "_made_by_script"):
         monkeypatch.setattr(namespaces, name, {})
     monkeypatch.setattr(namespaces, "_definition_ids", weakref.WeakKeyDictionary())
     FAILS.clear()
