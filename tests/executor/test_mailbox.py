@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pidfdpool.executor.async_calls import AwaitedTask, Mailbox
+from pidfdpool.executor.async_calls import OFTEN, AwaitedTask, Mailbox
 from pidfdpool.executor.open_maps import OpenMaps
 
 
@@ -148,6 +148,36 @@ def test_what_is_cancelled_is_taken_back_and_killed_only_where_that_is_asked_for
     awaited._resolve("value", None)
     awaited.cancel()
     assert len(pool.asked) == (3 if kills else 2), "it has ended"
+
+
+def test_who_is_cancelled_by_the_pool_is_told(real_loop):
+    awaited = AwaitedTask(real_loop)
+    awaited._attach(Pool(), 7, False)
+    awaited._resolve_cancelled()
+    with pytest.raises(asyncio.CancelledError):
+        real_loop.run_until_complete(awaited.waiter)
+
+
+def test_a_loop_that_is_woken_often_reads_the_channels_itself_and_the_pool_is_offered_that(real_loop):
+    pool = Pool()
+    mailbox = AwaitedTask(real_loop)._mailbox
+    for _ in range(OFTEN):
+        awaited = AwaitedTask(real_loop)
+        assert mailbox.reader is None
+        awaited._attach(pool, 7, False)
+        awaited._resolve(1, None)
+        real_loop.run_until_complete(awaited.waiter)
+        assert pool.core.watchdog.offered is None
+    reader = (awaited := AwaitedTask(real_loop)) and mailbox.reader
+    assert reader is not None
+    awaited._attach(pool, 8, False)
+    awaited._resolve(1, None)
+    assert pool.core.watchdog.offered is reader
+    real_loop.run_until_complete(awaited.waiter)
+    assert AwaitedTask(real_loop)._mailbox.reader is reader, "one is enough"
+    reader._hub.close()
+    AwaitedTask(real_loop)
+    assert mailbox.reader is reader, "not before it was woken often again"
 
 
 def test_calls_of_one_loop_share_a_mailbox_and_those_of_others_do_not(real_loop):

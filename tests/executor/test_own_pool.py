@@ -13,7 +13,7 @@ from pidfdpool import PidfdPoolExecutor, Policy
 from pidfdpool.executor import lifecycle, own_pool
 from pidfdpool.executor.own_pool import OwnPool
 from pidfdpool.loop.pool_thread import PoolThread
-from pidfdpool.scheduler.states import Phase
+from pidfdpool.scheduler.states import Phase, State
 from tests import calls
 
 
@@ -142,6 +142,18 @@ def test_a_size_is_that_of_the_pool_there_is_or_of_the_one_to_come(own):
     own.resize(5)
     assert pool.notes[1:] == [("resize", 5)]
     assert own.max_workers == 5
+
+
+def test_it_tells_its_state_in_words(own):
+    assert own.description() == "not started, 0 of 2 workers busy, 0 tasks pending"
+    machine = own.open(Owner()).machine
+    machine.counts, machine.tasks = {State.BUSY: 1}, [1, 2, 3]
+    assert own.description() == "open, 1 of 2 workers busy, 3 tasks pending"
+    machine.broken = "why"
+    assert own.description().startswith("broken, ")
+    machine.broken = None
+    own.close(cancel=True)
+    assert own.description().startswith("shut down, ")
 
 
 def test_in_a_forked_child_it_begins_anew_whoever_held_its_lock(own):
