@@ -195,9 +195,10 @@ class BoundedCalls:
         self._entries.append(awaited)
         awaited.waiter.add_done_callback(self._call_ended)
 
-    def _call_ended(self, _waiter: asyncio.Future[Any]) -> None:
+    def _call_ended(self, waiter: asyncio.Future[Any]) -> None:
         self._pending -= 1
-        self._submit_more()
+        if not waiter.cancelled():  # otherwise whoever has waited for it leaves
+            self._submit_more()
 
     async def results(self, deadline: float | None) -> AsyncIterator[Any]:
         """Return an asynchronous iterator over the results. Closing it cancels the calls that no worker has begun."""
