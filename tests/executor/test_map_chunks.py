@@ -1,4 +1,4 @@
-"""What is left of a chunk that has not come to its end: who makes it, under which terms, and until when the pool stays.
+"""What is left of a chunk that has not come to its end: who makes it, under which terms, how long the pool stays.
 
 The chunks belong to nobody: the test says what became of each.
 """
