@@ -22,13 +22,21 @@ if TYPE_CHECKING:
     from pidfdpool.serialization.namespaces import Key
 
 
+_sources: dict[str, Any] = {}  # what was put into `linecache.cache` here, by file name
+
+
 def make_code_with_source(source: str, *fields: Any) -> types.CodeType:
-    """Return code whose source is not in a file; tracebacks find the source under the code's file name."""
+    """Return code whose source is not in a file; tracebacks find the source under the code's file name.
+
+    A later source of that name takes the place of one that was put there. What the host has there itself stays.
+    """
     code = types.CodeType(*fields)
     name = code.co_filename
-    if name not in linecache.cache:
+    known = linecache.cache.get(name)
+    if known is None or known is _sources.get(name):
         lines = source.splitlines(keepends=True)
-        linecache.cache[name] = (len(source), None, lines, name)  # None: there is no file to compare with
+        entry = len(source), None, lines, name  # None: there is no file to compare with
+        linecache.cache[name] = _sources[name] = entry
     return code
 
 

@@ -68,6 +68,21 @@ def test_functions_defined_after_the_fork_travel_by_value(main):
     assert payload.loads(payload.dumps(main.g, shared))() == "new"
 
 
+@pytest.mark.parametrize(
+    "change",
+    ["def f():\n    return 'new'\nkept = f", "kept = f\ndef f():\n    return 'new'", "kept = f; del f"],
+    ids=["another function", "the former one", "one without a name"],
+)
+def test_what_a_forked_worker_does_not_find_by_its_name_travels_by_value(main, monkeypatch, change):
+    shared, at_fork = payload.SharedMain(main), types.ModuleType("__main__")
+    vars(at_fork).update(vars(main))
+    exec(change, vars(main))
+    data = payload.dumps(main.kept, shared)
+    expected = main.kept()
+    monkeypatch.setitem(sys.modules, "__main__", at_fork)  # as in the worker
+    assert payload.loads(data)() == expected
+
+
 def test_an_exception_carries_its_traceback():
     try:
         calls.raise_it(ValueError("x"))

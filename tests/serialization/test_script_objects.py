@@ -10,6 +10,7 @@ import traceback
 import pytest
 
 from pidfdpool import PidfdPoolExecutor
+from pidfdpool.serialization import reconstructors, reducers
 from tests.scripting import run as run_script
 
 since_312 = pytest.mark.skipif(sys.version_info < (3, 12), reason="new in 3.12")
@@ -62,6 +63,39 @@ def test_code_without_a_file_carries_its_source(main, run, pool):
         assert ask(pool, main.look, main.fail) == text
     finally:
         del linecache.cache[name]
+
+
+def test_a_cell_that_is_run_again_under_its_name_shows_its_new_source(main, run, pool):
+    name = "<a cell that is run again>"
+    try:
+        for line in ("raise ValueError('first')", "raise KeyError('second')", "raise ValueError('first')"):
+            text = f"def fail():\n    {line}\n"
+            linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+            run(text, name)
+            assert line in str(pool.submit(main.fail).exception(20).__cause__)
+    finally:
+        del linecache.cache[name]
+
+
+def test_a_source_that_comes_takes_the_place_of_one_that_has_come_and_of_no_other():
+    name = "<a cell of this test>"
+    fields = reducers._code_fields(compile("value = 1", name, "exec"))
+
+    def source():
+        return "".join(linecache.getlines(name))
+
+    try:
+        for text in ("first = 1\n", "second = 2\n", "first = 1\n"):
+            reconstructors.make_code_with_source(text, *fields)
+            assert source() == text
+        linecache.clearcache()
+        reconstructors.make_code_with_source("third = 3\n", *fields)
+        assert source() == "third = 3\n"
+        linecache.cache[name] = (6, None, ["host's\n"], name)  # newer, as far as this process knows
+        reconstructors.make_code_with_source("fourth = 4\n", *fields)
+        assert source() == "host's\n"
+    finally:
+        linecache.cache.pop(name, None)
 
 
 def test_code_without_source_is_sent(main, run, pool):
