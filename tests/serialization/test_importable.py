@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+import types
 from importlib import util
 
 import pytest
@@ -129,3 +130,60 @@ def test_a_result_in_two_forms_leaves_the_hosts_class_alone_too(monkeypatch, tmp
     assert type(copy) is kind
     assert kind.held is held
     assert held == ["at the fork", "of the host"]
+
+
+# ---- what was found out before -----------------------------------------------------------------------------------
+
+
+def put(name, monkeypatch, **names):
+    """Put a module that was made up into the place of one."""
+    module = types.ModuleType(name)
+    vars(module).update({"__builtins__": {}, **names})
+    monkeypatch.setitem(sys.modules, name, module)
+    return module
+
+
+def test_modules_are_looked_at_again_when_one_was_loaded_or_took_the_place_of_another(monkeypatch):
+    first = put("made_up_first", monkeypatch)
+    assert first in importable.unimportable_modules()
+    again = importable.unimportable_modules()
+    assert importable.unimportable_modules() is again, "nothing was loaded since"
+    monkeypatch.delitem(sys.modules, "made_up_first")
+    second = put("made_up_second", monkeypatch)  # as many as before
+    assert second in importable.unimportable_modules()
+    assert first not in importable.unimportable_modules()
+    assert importable.mentions_unimportable(b"...made_up_second...")
+    assert not importable.mentions_unimportable(b"...made_up_first...")
+
+
+def test_what_is_in_a_package_that_cannot_be_imported_cannot_be_imported_either(monkeypatch):
+    package = put("made_up_package", monkeypatch, __path__=["/nowhere/made_up_package"])
+    inner = put("made_up_package.inner", monkeypatch, __spec__=types.SimpleNamespace(origin="/nowhere/inner.py"))
+    found = importable.unimportable_modules()
+    assert package in found
+    assert inner in found
+
+
+def test_a_module_that_native_code_or_another_name_stands_for_is_left_to_itself(monkeypatch):
+    """It counts as importable: it is pickled as in the standard library."""
+    native = types.ModuleType("made_up_native")
+    monkeypatch.setitem(sys.modules, "made_up_native", native)
+    alias = put("made_up_alias", monkeypatch)
+    alias.__name__ = "json"
+    frozen = put("made_up_frozen", monkeypatch, __spec__=types.SimpleNamespace(origin="frozen"))
+    attribute = put("json.made_up", monkeypatch, __spec__=None)  # made by a module that is no package, as os.path is
+    monkeypatch.delattr("json.__path__")
+    found = importable.unimportable_modules()
+    for module in (native, alias, frozen, attribute):
+        assert module not in found
+
+
+def test_a_finder_that_fails_does_no_harm(monkeypatch):
+    class Finder:
+        def find_spec(self, name, path, target=None):
+            if name.startswith("made_up"):
+                raise LookupError(name)
+
+    module = put("made_up_for_a_finder", monkeypatch)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    assert module not in importable.unimportable_modules()

@@ -100,6 +100,52 @@ def test_a_value_that_fails_to_be_rebuilt_is_tried_again_and_costs_no_other(main
     assert worker(dumped(main.both))[1]() == "rebuilt"
 
 
+# ---- several names -----------------------------------------------------------------------------------------------
+
+NEEDED = {
+    "by a function that rebuilding calls": """
+        def make(key): return TABLE[key] + more()
+        def more(): return OTHER
+        value, TABLE, OTHER = Rebuilt(make, "a"), {"a": 1}, 2
+        def look(): return value
+        """,
+    "by one of two values": """
+        def make(at): return second[at]
+        first, second = Rebuilt(make, 1), [3, 4]
+        def look(): return first + second[0] - 4
+        """,
+    "in a container": """
+        def make(n): return n * FACTOR[0]
+        table, FACTOR = {"x": [Rebuilt(make, 1)]}, [3]
+        def look(): return table["x"][0]
+        """,
+    "in a class": """
+        def make(n): return n + STEP[0]
+        class C:
+            made = Rebuilt(make, 1)
+        STEP = [2]
+        def look(): return C.made
+        """,
+}
+
+
+class Rebuilt:
+    """Is rebuilt by a function of the script."""
+
+    def __init__(self, function, argument):
+        self.made_of = function, (argument,)
+
+    def __reduce__(self):
+        return self.made_of
+
+
+@pytest.mark.parametrize("code", NEEDED.values(), ids=NEEDED)
+def test_what_is_needed_to_rebuild_a_value_is_there_before(main, run, worker, code):
+    main.Rebuilt = Rebuilt
+    run(code)
+    assert worker(dumped(main.look)) == 3
+
+
 # ---- what makes the script run again ---------------------------------------------------------------------------
 
 
