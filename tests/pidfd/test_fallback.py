@@ -351,3 +351,31 @@ def test_a_forked_copy_does_not_know_its_parents_child(child):
     assert os.waitstatus_to_exitcode(reap(fork(copy))) == 42
     assert child.alive()
     assert child.exit_status() is None
+
+
+def test_once_a_status_is_known_the_number_is_not_asked_for_any_more(child, monkeypatch):
+    os.kill(child.pid, signal.SIGKILL)
+    wait_for_zombie(child.pid)
+    reaped(child)
+    for name in ("waitid", "waitpid", "kill", "killpg"):
+        monkeypatch.setattr(os, name, lambda *_: pytest.fail("another process may have that number"))
+    assert not child.alive()
+    assert child.exit_status().signal == signal.SIGKILL
+    with pytest.raises(ProcessGone):
+        child.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_without_a_group_the_child_alone_is_signalled_as_long_as_it_runs(child, monkeypatch, ended):
+    def no_such_group(*_):
+        raise ProcessLookupError(errno.ESRCH, "no such group")
+
+    monkeypatch.setattr(os, "killpg", no_such_group)
+    if ended:
+        os.kill(child.pid, signal.SIGKILL)
+        wait_for_zombie(child.pid)
+        with pytest.raises(ProcessGone):
+            child.send_signal(signal.SIGTERM, group=True)
+    else:
+        child.send_signal(signal.SIGKILL, group=True)
+        assert child.wait(20)
