@@ -131,6 +131,24 @@ def test_without_time_nobody_leads(pool):
     assert pool.asked == []
 
 
+@pytest.mark.parametrize("ask", ["result", "exception"])
+def test_whoever_waits_may_say_any_number_of_seconds_and_nothing_else(pool, ask, monkeypatch):
+    waited = []
+    monkeypatch.setattr(futures.interruptible, "wait", lambda _done, _condition, timeout: waited.append(timeout))
+    future = attached(pool)
+    for seconds in (30 * 86400.0, 10**30, float("inf"), None, -5, True):
+        with pytest.raises(TimeoutError):
+            getattr(future, ask)(seconds)
+    month, *forever, past, one = waited
+    assert month <= 30 * 86400.0
+    assert forever == [None, None, None]
+    assert past <= 0
+    assert one <= 1
+    for seconds, kind in ((float("nan"), ValueError), ("5", TypeError), (1j, TypeError)):
+        with pytest.raises(kind, match="timeout must be a number of seconds, or None, not"):
+            getattr(future, ask)(seconds)
+
+
 # ---- cancelling ----------------------------------------------------------------------------------------------
 
 

@@ -181,3 +181,17 @@ def test_where_no_thread_could_be_started_the_next_submit_tries_again(monkeypatc
             with pytest.raises(RuntimeError, match="can't start new thread"):
                 pool.submit(calls.double, 1)
         assert pool.submit(calls.double, 2).result(20) == 4
+
+
+def test_there_are_never_to_be_fewer_workers_than_are_kept():
+    with PidfdPoolExecutor(4, min_workers=2) as pool:
+        for size, kind, told in (
+            (1, ValueError, "min_workers"),
+            (0, ValueError, "max_workers"),
+            ("3", TypeError, "3"),
+        ):
+            with pytest.raises(kind, match=told):
+                pool.resize(size)
+        assert pool._max_workers == 4
+        pool.resize(2)
+        assert pool._max_workers == 2

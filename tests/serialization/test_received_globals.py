@@ -186,3 +186,34 @@ def test_a_script_that_changes_the_process_is_run_for_whatever_uses_it(main, run
     run("def f():\n    return 2")
     script.can_run_again = False
     assert not payload.needs_script([dumped(main.f)])
+
+
+def test_what_the_call_itself_consists_of_has_to_travel_or_to_be_made_by_the_script(main, run, script):
+    main.LOCK = threading.Lock()
+    run("def f(lock=LOCK):\n    return 1\ndef around():\n    return f()")
+    script.names = {"LOCK", "f"}
+    assert payload.needs_script([dumped(main.f)])
+    assert payload.needs_script([dumped(len, [main.f])])
+    for names, again in (({"LOCK"}, True), ({"LOCK", "f"}, False)):
+        script.names, script.can_run_again = names, again
+        for function, arguments in ((main.f, ()), (len, ([main.f],))):
+            with pytest.raises(TypeError, match="cannot pickle"):
+                dumped(function, *arguments)
+        assert not payload.needs_script([dumped(main.around)]), "it fails if it is used"
+
+
+def test_numbers_that_mean_something_in_the_hosts_process_only_are_made_by_the_script(main, run, script):
+    run("pid = 5\ndef look():\n    return pid")
+    script.names = script.process_local = {"pid"}
+    assert payload.needs_script([dumped(main.look)])
+    main.pid = "five"
+    assert not payload.needs_script([dumped(main.look)]), "that is no number"
+    main.pid, script.process_local = 5, frozenset()
+    assert not payload.needs_script([dumped(main.look)])
+
+
+def test_a_function_that_is_named_in_text_is_looked_for_in_the_script(main, run, script):
+    assert payload.needs_script([dumped(len, "__main__:work")])
+    assert not payload.needs_script([dumped(len, "__main__")])
+    script.can_run_again = False
+    assert not payload.needs_script([dumped(len, "__main__:work")])

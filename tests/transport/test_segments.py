@@ -424,3 +424,19 @@ def test_an_arena_comes_back_when_the_first_of_what_is_idle_is_due(made):
     assert made.free_idle(100.0 + arena.IDLE_TIME - 0.001) == third.free_since + arena.IDLE_TIME
     assert made.free_idle(101.0 + arena.IDLE_TIME) == second.free_since + arena.IDLE_TIME
     assert [segment.fileno() == -1 for segment in (first, second, third)] == [True, False, True]
+
+
+def test_a_forked_child_keeps_no_segment_open_and_mapped(made):
+    used, held, free = use(made), use(made, RESULT), use(made)
+    made.hold(held, set())
+    made.release(free)
+    made.free_idle(0.0)
+    fds = [segment.fileno() for segment in (used, held, free)]
+    made.abandon_in_forked_child()
+    assert [segment.fileno() for segment in (used, held, free)] == [-1] * 3
+    for fd in fds:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    assert [segment.shared for segment in (used, held, free)] == [None] * 3
+    assert not made.segments
+    made.abandon_in_forked_child()
