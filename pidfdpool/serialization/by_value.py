@@ -298,7 +298,7 @@ def globals_used_by(function: Any) -> list[str]:
 
 def _reduce_lru_cache(value: Any) -> tuple[Any, ...]:
     parameters = value.cache_parameters()
-    return namespaces.lru_cache, (value.__wrapped__, parameters["maxsize"], parameters["typed"])
+    return reconstructors.make_lru_cache, (value.__wrapped__, parameters["maxsize"], parameters["typed"])
 
 
 _cached_table: tuple[object, dict[Any, Any]] | None = None

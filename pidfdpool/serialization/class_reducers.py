@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudpickle import cloudpickle as internals
 
-from pidfdpool.serialization import definitions, namespaces, reconstructors, reducers, scripts
+from pidfdpool.serialization import definitions, reconstructors, reducers, scripts
 
 if TYPE_CHECKING:
     from pidfdpool.serialization.namespaces import Key
@@ -81,7 +81,7 @@ def reduce_class(kind: Any, key: Key) -> tuple[Any, ...]:
         member.name: {name: value for name, value in vars(member).items() if not name.startswith("_")}
         for member in kind
     }
-    return *reduced[:2], (reduced[2], attributes), None, None, namespaces.fill_enum
+    return *reduced[:2], (reduced[2], attributes), None, None, reconstructors.fill_enum
 
 
 def _has_class_hooks(kind: type) -> bool:

@@ -5,9 +5,10 @@ last as long as the process, as if the worker had imported the module: what an i
 is there for the next task. In the host `script_calls` makes a payload of names and their values; this file takes it
 apart. `payload` calls it on a worker's only thread, and on the template's for a preload.
 
-A value is assigned if it is the first that came under its name, or if its bytes differ from those that came last.
-Otherwise the name is left as it is, because the worker may have changed it since. A value that the worker set before
-the first one came also stays: it was set after the point where an import would have been.
+A value is assigned if it is the first that came under its name, if its bytes differ from those that came last, or if
+it holds a definition that was replaced by another one: its bytes name that, and do not show it. Otherwise the name is
+left as it is, because the worker may have changed it since. A value that the worker set before the first one came
+also stays: it was set after the point where an import would have been.
 
 These globals are not in the worker's real `__main__`. multiprocessing would take that for a script, and would run it
 again in each process that a task spawns. With this a script needs no guard against that.
@@ -47,6 +48,8 @@ globals_by_module: dict[str, dict[str, Any]] = {}
 _last_received: dict[Key, object] = {}  # fingerprint of what came last under a name
 _pending: dict[Key, tuple[bytes, dict[Key, object]]] = {}  # what came and is not loaded yet, with fingerprints
 _loading: dict[Key, bytes] = {}  # pickles that are being loaded, by the names that they will define
+_held: dict[Key, set[Key]] = {}  # the names that the pickle of a name's value has looked up
+_looking_up: list[set[Key]] = []  # the same of the pickles that are being loaded, the innermost last
 _definition_ids: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 _made_by_script: dict[Key, Any] = {}  # what running the script again has made, by name
 _pickle_value: Callable[[Key, Any], bytes] = lambda _key, _value: b""  # noqa: E731  until there is a script
@@ -83,18 +86,49 @@ def _receive(entries: Sequence[Entry]) -> None:
         # whether that value has changed.
         last: dict[Key, object] = dict(zip(keys, map(_fingerprint, alone), strict=True))
         if any(_last_received.get(key) != fingerprint for key, fingerprint in last.items()):
-            changed.append(keys[0])
+            changed.append(keys)
             for key in keys:
                 _pending[key] = data, last
     try:
-        for key in changed:
-            try:
-                _assign(key)
-            except Exception as error:  # the task that uses the name is to see the error
-                _set_placeholder(key, error)
+        if changed:
+            replaced = _assign_all(changed)
+            if replaced:
+                _assign_holders(entries, replaced)
     except BaseException:
         _pending.clear()
         raise
+
+
+def _assign_all(changed: Sequence[tuple[Key, ...]]) -> set[Key]:
+    """Assign the values that came, in groups. Return those names that had another object before."""
+    before = {key: globals_by_module[key[0]][key[1]] for keys in changed for key in keys if _is_set(key)}
+    for keys in changed:
+        try:
+            _assign(keys[0])
+        except Exception as error:  # the task that uses the name is to see the error
+            _set_placeholder(keys[0], error)
+    return {key for key, value in before.items() if globals_by_module[key[0]].get(key[1]) is not value}
+
+
+def _is_set(key: Key) -> bool:
+    return key[1] in globals_by_module.get(key[0], ())
+
+
+def _assign_holders(entries: Sequence[Entry], replaced: set[Key]) -> None:
+    """Assign anew the values that hold a definition which was replaced, those that hold these, and so on."""
+    left = list(entries)
+    while replaced:
+        holders = [entry for entry in left if _hold(entry[0], replaced)]
+        left = [entry for entry in left if not _hold(entry[0], replaced)]
+        for keys, data, alone in holders:
+            for key in keys:
+                _last_received[key] = None
+                _pending[key] = data, dict(zip(keys, map(_fingerprint, alone), strict=True))
+        replaced = _assign_all([keys for keys, _, _ in holders])
+
+
+def _hold(keys: Sequence[Key], definitions: set[Key]) -> bool:
+    return any(not definitions.isdisjoint(_held.get(key, ())) for key in keys)
 
 
 def _set_placeholder(key: Key, error: Exception) -> None:
@@ -162,6 +196,8 @@ def _must_be_assigned(key: Key, fingerprint: object) -> bool:
 def _load(data: bytes, keys: Sequence[Key], fresh: Sequence[Key]) -> None:
     made = {key: _made_by_script[key] for key in keys if _is_still_of_script(key)}
     _loading.update(dict.fromkeys(keys, data))
+    held: set[Key] = set()
+    _looking_up.append(held)
     try:
         received = dict(zip(keys, pickle.loads(data), strict=True))
         # Values that came together refer to each other, and so do those that the script has made. So all of the
@@ -177,8 +213,10 @@ def _load(data: bytes, keys: Sequence[Key], fresh: Sequence[Key]) -> None:
             elif key in fresh or key in made:
                 globals_by_module[key[0]][key[1]] = value
     finally:
+        _looking_up.pop()
         for key in keys:
             _loading.pop(key, None)
+            _held[key] = held
 
 
 # ---- what the script has made ------------------------------------------------------------------------------------
@@ -308,6 +346,8 @@ def module_globals(module: str, base: dict[str, Any] | None = None) -> dict[str,
 def lookup(module: str, name: str) -> Any:
     """Return the value of a name in a module. Called by pickles."""
     key = module, name
+    if _looking_up:
+        _looking_up[-1].add(key)
     _assign(key)
     # Of two classes that refer to each other, for example, one has to exist before the other is complete.
     data = _loading.pop(key, None)
@@ -336,16 +376,6 @@ def define(module: str, name: str, number: int, make: Callable[..., Any], *argum
     return value
 
 
-def fill_enum(kind: Any, state: tuple[Any, dict[str, dict[str, Any]]]) -> None:
-    """Give an Enum its contents, and its members the attributes that their own __init__ gave them in the host."""
-    from cloudpickle.cloudpickle import _class_setstate
-
-    held, attributes = state
-    _class_setstate(kind, held)
-    for name, values in attributes.items():
-        vars(kind[name]).update(values)
-
-
 def make_function(module: str, code: Any, base: dict[str, Any], closure: Any) -> FunctionType:
     """Make a function with the globals of its module. base: see `module_globals`."""
     names = module_globals(module, base)
@@ -365,8 +395,3 @@ def script_value(module: str, name: str, message: str) -> Any:
     if failure is not None:
         message = f"{message} The script was run again to make it, but it failed: {failure}."
     return Placeholder(message)
-
-
-def lru_cache(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
-    """Return functools.lru_cache of a function."""
-    return functools.lru_cache(maxsize, typed)(function)

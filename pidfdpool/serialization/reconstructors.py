@@ -22,13 +22,21 @@ if TYPE_CHECKING:
     from pidfdpool.serialization.namespaces import Key
 
 
+_sources: dict[str, Any] = {}  # what was put into `linecache.cache` here, by file name
+
+
 def make_code_with_source(source: str, *fields: Any) -> types.CodeType:
-    """Return code whose source is not in a file; tracebacks find the source under the code's file name."""
+    """Return code whose source is not in a file; tracebacks find the source under the code's file name.
+
+    A later source of that name takes the place of one that was put there. What the host has there itself stays.
+    """
     code = types.CodeType(*fields)
     name = code.co_filename
-    if name not in linecache.cache:
+    known = linecache.cache.get(name)
+    if known is None or known is _sources.get(name):
         lines = source.splitlines(keepends=True)
-        linecache.cache[name] = (len(source), None, lines, name)  # None: there is no file to compare with
+        entry = len(source), None, lines, name  # None: there is no file to compare with
+        linecache.cache[name] = _sources[name] = entry
     return code
 
 
@@ -93,6 +101,11 @@ def make_cached_property(function: Any, name: str | None) -> Any:
     made: Any = functools.cached_property(function)
     made.attrname = name
     return made
+
+
+def make_lru_cache(function: Any, maxsize: int | None, typed: bool) -> Any:
+    """Return functools.lru_cache of a function."""
+    return functools.lru_cache(maxsize, typed)(function)
 
 
 def make_partial_method(function: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
@@ -161,6 +174,14 @@ def make_class(
         if with_hook is not None:
             type.__setattr__(with_hook, "__init_subclass__", hook)
     return internals._lookup_class_or_track(tracker, made)  # type: ignore[no-any-return]
+
+
+def fill_enum(kind: Any, state: tuple[Any, dict[str, dict[str, Any]]]) -> None:
+    """Give an Enum its contents, and its members the attributes that their own __init__ gave them in the host."""
+    held, attributes = state
+    internals._class_setstate(kind, held)
+    for name, values in attributes.items():
+        vars(kind[name]).update(values)
 
 
 def _skip_hook(_kind: type, /, **_keywords: Any) -> None:

@@ -11,10 +11,11 @@ import threading
 import pytest
 
 from pidfdpool import PidfdPoolExecutor
+from pidfdpool.executor import arguments
 from pidfdpool.scheduler import suggestions
 from pidfdpool.scheduler.policy import PoolOptions
 from tests import calls
-from tests.conditions import eventually, open_descriptors
+from tests.conditions import eventually, open_descriptors, run_python
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,21 @@ def test_nothing_is_started_before_the_first_submit():
     pool = PidfdPoolExecutor(4)
     assert (threading.active_count(), len(open_descriptors())) == before
     pool.shutdown()
+
+
+def test_asking_a_context_for_its_start_method_leaves_the_hosts_default_open():
+    """Multiprocessing itself is a context, and it decides for good when it is asked carelessly."""
+    done = run_python("""
+        import multiprocessing
+        from pidfdpool import PidfdPoolExecutor
+        PidfdPoolExecutor(1, mp_context=multiprocessing)
+        PidfdPoolExecutor(1, mp_context=multiprocessing.context._default_context)
+        print(multiprocessing.get_start_method(allow_none=True))
+        multiprocessing.set_start_method("spawn")
+        print(PidfdPoolExecutor(1, mp_context=multiprocessing), multiprocessing.get_start_method())
+    """)
+    shown = "<PidfdPoolExecutor not started, 0 of 1 workers busy, 0 tasks pending>"
+    assert (done.stdout, done.stderr) == (f"None\n{shown} spawn\n", "")
 
 
 def test_one_thread_per_pool():
@@ -235,3 +251,84 @@ def test_every_option_is_suggested_for_itself_with_a_slip_of_the_finger():
     for name in ("min_worker", "max_work", "prefetches"):
         with pytest.raises(TypeError, match=r"'(min_workers|max_workers|prefetch)' is one of the whole pool"):
             PidfdPoolExecutor(1).options(**{name: 7})
+
+
+# ---- the checks by themselves ------------------------------------------------------------------------------------
+
+
+def test_as_many_workers_as_this_process_may_use_or_as_there_are_if_that_is_not_told(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5})
+    assert arguments.checked_max_workers(None) == 3
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set())
+    assert arguments.checked_max_workers(None) == 1
+
+    def refuse(_):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_getaffinity", refuse)
+    for there, expected in ((7, 7), (None, 1), (10**6, 65535)):
+        monkeypatch.setattr(os, "cpu_count", lambda there=there: there)
+        assert arguments.checked_max_workers(None) == expected
+
+
+def test_what_is_like_an_integer_is_a_number_of_workers():
+    class Three:
+        def __index__(self):
+            return 3
+
+    assert arguments.checked_max_workers(Three()) == 3
+    assert arguments.checked_max_workers(65535) == 65535
+
+
+def test_workers_to_start_are_at_most_those_there_may_be():
+    assert arguments.checked_prestart(None, 5, True, None) == (5, None)
+    assert arguments.checked_prestart(3, 5, False, 1.5) == (3, 1.5)
+    assert arguments.checked_prestart(5, 5, False, 0) == (5, 0)
+    for given, told in (
+        ((6, 5, True, None), "workers"),
+        ((0, 5, True, None), "workers"),
+        (("3", 5, True, None), "workers"),
+        ((3, 5, "yes", None), "wait"),
+        ((3, 5, True, -1.0), "timeout"),
+        ((3, 5, True, "soon"), "timeout"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=told):
+            arguments.checked_prestart(*given)
+
+
+def test_a_context_is_one_of_multiprocessings_or_a_name():
+    import multiprocessing
+
+    for method, way in (("fork", "fork"), ("spawn", "exec"), ("forkserver", "exec")):
+        assert arguments.checked_start_method(method) == way
+        assert arguments.checked_start_method(multiprocessing.get_context(method)) == way
+    assert arguments.checked_start_method(None) == "any"
+
+    class Undecided:
+        def get_start_method(self, allow_none=False):
+            return None if allow_none else "fork"
+
+    default = arguments.checked_start_method(multiprocessing.get_all_start_methods()[0])
+    assert arguments.checked_start_method(Undecided()) == default
+
+
+def test_what_is_preloaded_is_names_and_at_most_one_callable_in_whichever_order():
+    assert arguments.checked_preload(()) == ((), None)
+    assert arguments.checked_preload("os.path") == (("os.path",), None)
+    assert arguments.checked_preload(print) == ((), print)
+    assert arguments.checked_preload(iter(["os", print, "re"])) == (("os", "re"), print)
+    assert arguments.checked_preload([]) == ((), None)
+
+
+def test_an_initializer_has_arguments_that_are_read_once():
+    assert arguments.checked_initializer(None, ()) is None
+    assert arguments.checked_initializer(None, None) is None
+    assert arguments.checked_initializer(None, [1]) is None
+    assert arguments.checked_initializer(print, iter([1, 2])) == (print, (1, 2))
+    assert arguments.checked_initializer(print, "ab") == (print, ("a", "b"))
+
+
+def test_what_a_template_needs_to_start_comes_together():
+    assert arguments.checked_start("fork", print, [1], ["os", len]) == {
+        "way": "fork", "preload": ("os",), "preload_call": len, "initializer": (print, (1,))
+    }  # fmt: skip

@@ -17,7 +17,7 @@ import pytest
 
 from pidfdpool import CallNotSendable, LargeGlobalWarning, PidfdPoolExecutor
 from pidfdpool.executor.unsendable import describe_pickling_error
-from pidfdpool.serialization import omitted_globals, picklers
+from pidfdpool.serialization import omitted_globals, payload, picklers
 from tests import calls
 
 
@@ -97,6 +97,42 @@ def test_the_part_is_named(pool, way, arguments, keywords, told):
     for remedy in ("initializer=", "module", "mp_context='fork'"):
         assert remedy in str(error)
     assert error.__cause__ is not None
+
+
+def ring(held):
+    made = []
+    made += made, held
+    return made
+
+
+def boxed_in_itself(held):
+    box = Box()
+    box.itself, box.held = box, held
+    return box
+
+
+def nested(held):
+    for _ in range(200):
+        held = [held]
+    return held
+
+
+@pytest.mark.parametrize("around", [ring, boxed_in_itself, nested, lambda held: [0] * 1000 + [held]])
+def test_however_an_object_is_built_the_search_for_the_part_ends_and_names_what_it_has_found(around):
+    argument = around(lock())
+    error = described(calls.double, argument)
+    assert type(error) is CallNotSendable
+    assert "argument 1 of double()" in str(error)
+    assert len(str(error)) < 1000
+
+
+def described(function, *arguments):
+    """Return what a call's future would be told of the error of pickling it."""
+    try:
+        payload.dumps((function, arguments, {}))
+    except Exception as error:
+        return describe_pickling_error(error, function, arguments, {}, None)
+    raise AssertionError("it pickles")
 
 
 def test_a_function_that_cannot_be_sent(pool):

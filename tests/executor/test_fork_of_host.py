@@ -66,7 +66,7 @@ def test_whatever_the_child_does_the_parents_pool_goes_on(pool, end):
                 faulthandler.disable()  # pytest's would print a traceback that looks like a failure
                 os.abort()
             elif end == "collect":
-                pool._pool = None
+                pool._own.pool = None
             elif end == "exec":
                 os.execvp("true", ["true"])
         finally:

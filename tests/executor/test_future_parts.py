@@ -18,7 +18,7 @@ class Pool:
     """Takes notes of what a future asks of its pool."""
 
     def __init__(self, cancels=False):
-        self.cancels, self.asked = cancels, []
+        self.cancels, self.asked, self.observers = cancels, [], 0
         self.leadership = SimpleNamespace(wait=lambda _future, timeout: self.asked.append(("lead", timeout)))
 
     def cancel(self, number, future):
@@ -32,6 +32,7 @@ class Pool:
 
     def note_observer(self):
         """Somebody looks at the future in another way than by waiting for its result."""
+        self.observers += 1
 
 
 @pytest.fixture
@@ -130,6 +131,24 @@ def test_without_time_nobody_leads(pool):
     assert pool.asked == []
 
 
+@pytest.mark.parametrize("ask", ["result", "exception"])
+def test_whoever_waits_may_say_any_number_of_seconds_and_nothing_else(pool, ask, monkeypatch):
+    waited = []
+    monkeypatch.setattr(futures.interruptible, "wait", lambda _done, _condition, timeout: waited.append(timeout))
+    future = attached(pool)
+    for seconds in (30 * 86400.0, 10**30, float("inf"), None, -5, True):
+        with pytest.raises(TimeoutError):
+            getattr(future, ask)(seconds)
+    month, *forever, past, one = waited
+    assert month <= 30 * 86400.0
+    assert forever == [None, None, None]
+    assert past <= 0
+    assert one <= 1
+    for seconds, kind in ((float("nan"), ValueError), ("5", TypeError), (1j, TypeError)):
+        with pytest.raises(kind, match="timeout must be a number of seconds, or None, not"):
+            getattr(future, ask)(seconds)
+
+
 # ---- cancelling ----------------------------------------------------------------------------------------------
 
 
@@ -171,6 +190,77 @@ def test_a_kill_cancels_what_waits_and_kills_what_runs(pool):
     waiting = attached(Pool(cancels=True))
     assert waiting.kill()
     assert waiting.cancelled()
+
+
+# ---- who looks at it -----------------------------------------------------------------------------------------
+
+
+LOOKS = {
+    "done()": lambda future: future.done(),
+    "a callback": lambda future: future.add_done_callback(print),
+    "wait()": lambda future: concurrent.futures.wait([future], 0),
+    "running()": lambda future: future.running(),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+def test_the_pool_is_told_of_whoever_looks_at_it_in_another_way_than_by_waiting(pool, look):
+    """It has its thread read the answers then, because nobody else does."""
+    future = attached(pool)
+    assert not future._is_observed()
+    look(future)
+    assert pool.observers >= 1
+    before = pool.observers
+    future._resolve(1, None)
+    look(future)
+    assert pool.observers == before, "it is done"
+
+
+# ---- whose it is besides ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kills", [False, True])
+@pytest.mark.parametrize("error", [None, LookupError("of the task")])
+def test_what_its_owner_has_set_or_cancelled_stays(pool, error, kills):
+    called = []
+    own, cancelled, running = (attached(pool, cancel_kills=kills, running=True) for _ in range(3))
+    own.set_result("its owner's")
+    cancelled._state = futures._CANCELLED  # by `cancel()` of the base class, before the task was begun
+    for future in (own, cancelled, running):
+        future.add_done_callback(called.append)
+        future._resolve("the pool's", error)
+    assert own.result(0) == "its owner's"
+    assert cancelled.cancelled()
+    assert running.exception(0) is error
+    assert error is not None or running.result(0) == "the pool's"
+    assert sorted(called, key=id) == sorted((own, cancelled, running), key=id)
+
+
+def test_a_task_begins_only_if_its_future_waits_for_it(pool):
+    waiting, cancelled, own = attached(pool), attached(pool), attached(pool)
+    cancelled._state = futures._CANCELLED
+    own.set_result(1)
+    assert [future._is_wanted() for future in (waiting, cancelled, own)] == [True, False, False]
+    assert [future._begin() for future in (waiting, cancelled, own)] == [True, False, False]
+    assert waiting.running()
+    assert waiting._begin(), "another attempt"
+    assert cancelled._state == futures._NOTIFIED
+    assert not cancelled._begin()
+    assert [future._mark_cancelled() for future in (attached(pool), waiting, own)] == [True, False, False]
+
+
+@pytest.mark.parametrize("kills", [False, True])
+@pytest.mark.parametrize("end", [lambda future: future._resolve(1, None), lambda future: future._resolve_cancelled()])
+def test_ctrl_c_in_a_callback_reaches_the_program_and_the_future_is_done(pool, end, kills):
+    future = attached(pool, cancel_kills=kills)
+
+    def interrupt(_future):
+        raise KeyboardInterrupt
+
+    future.add_done_callback(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        end(future)
+    assert future.done()
 
 
 # ---- callbacks and forks -------------------------------------------------------------------------------------

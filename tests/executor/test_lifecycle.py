@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
 import threading
 import weakref
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import pytest
 
@@ -166,3 +167,68 @@ def test_a_block_that_ctrl_c_ends_or_whose_end_it_interrupts_does_not_wait_for_t
         if left_by is not None:
             raise left_by
     assert did == done
+
+
+# ---- what counts as Ctrl-C ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (None, False),
+        (ValueError, False),
+        (SystemExit, False),
+        (KeyboardInterrupt, True),
+        (asyncio.CancelledError, False),
+    ],
+)
+def test_outside_of_an_event_loop_only_ctrl_c_itself_counts(kind, expected):
+    assert lifecycle.is_caused_by_ctrl_c(kind) is expected
+
+
+def test_in_an_event_loop_a_cancellation_counts_only_after_ctrl_c():
+    """Otherwise a task that its own program cancels would have the workers of others killed."""
+    seen = []
+
+    async def cancelled():
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError as error:
+            seen.append((lifecycle.is_caused_by_ctrl_c(type(error)), lifecycle.is_caused_by_ctrl_c(ValueError)))
+            raise
+
+    async def main():
+        task = asyncio.ensure_future(cancelled())
+        await asyncio.sleep(0)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        signal.raise_signal(signal.SIGINT)
+        await cancelled()
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    assert seen == [(False, False), (True, False)]
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_block_in_an_event_loop_that_is_cancelled_kills_only_after_ctrl_c(interrupted):
+    executor, did = PidfdPoolExecutor(1), []
+    executor.shutdown, executor.kill_workers = lambda *, wait: did.append("shutdown"), lambda: did.append("kill")
+
+    async def block():
+        with executor:
+            await asyncio.sleep(60)
+
+    async def main():
+        task = asyncio.ensure_future(block())
+        await asyncio.sleep(0)
+        if interrupted:
+            signal.raise_signal(signal.SIGINT)
+        else:
+            task.cancel()
+        await task
+
+    with pytest.raises(KeyboardInterrupt if interrupted else asyncio.CancelledError):
+        asyncio.run(main())
+    assert did == (["kill", "shutdown"] if interrupted else ["shutdown"])

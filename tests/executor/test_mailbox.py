@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+
 import pytest
 
-from pidfdpool.executor.async_calls import Mailbox
+from pidfdpool.executor.async_calls import OFTEN, AwaitedTask, Mailbox
 from pidfdpool.executor.open_maps import OpenMaps
 
 
@@ -94,6 +97,104 @@ def test_stop_iteration_is_told_as_an_error_that_a_coroutine_may_raise(loop):
     (told,) = waiter.told
     assert type(told) is RuntimeError
     assert told.__cause__ is error
+
+
+# ---- calls that are awaited -----------------------------------------------------------------------------------
+
+
+class Pool:
+    """Takes notes of what an awaited call asks of it."""
+
+    def __init__(self):
+        self.asked = []
+        self.core = SimpleNamespace(watchdog=SimpleNamespace(offered=None))
+
+    def cancel(self, number, recipient):
+        self.asked.append(("cancel", number, recipient))
+
+    def kill_task(self, number):
+        self.asked.append(("kill", number))
+
+    def note_observer(self):
+        self.asked.append("observed")
+
+
+@pytest.fixture
+def real_loop():
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+def test_a_call_is_wanted_until_it_is_cancelled_or_its_loop_is_closed(real_loop):
+    first, second = AwaitedTask(real_loop), AwaitedTask(real_loop)
+    assert first._is_wanted()
+    assert first._begin()
+    first.waiter.cancel()
+    assert not first._is_wanted(), "the coroutine that awaits it cancels the task a moment later"
+    assert not first._begin()
+    assert second._is_wanted()
+    real_loop.close()
+    assert not second._is_wanted(), "nobody can be given the result"
+
+
+@pytest.mark.parametrize("kills", [False, True])
+def test_what_is_cancelled_is_taken_back_and_killed_only_where_that_is_asked_for(real_loop, kills):
+    pool, awaited = Pool(), AwaitedTask(real_loop)
+    awaited.cancel()  # before there is a pool
+    awaited._attach(pool, 7, kills)
+    awaited.cancel()
+    assert pool.asked == ["observed", ("cancel", 7, awaited), *([("kill", 7)] if kills else [])]
+    awaited._resolve("value", None)
+    awaited.cancel()
+    assert len(pool.asked) == (3 if kills else 2), "it has ended"
+
+
+def test_who_is_cancelled_by_the_pool_is_told(real_loop):
+    awaited = AwaitedTask(real_loop)
+    awaited._attach(Pool(), 7, False)
+    awaited._resolve_cancelled()
+    with pytest.raises(asyncio.CancelledError):
+        real_loop.run_until_complete(awaited.waiter)
+
+
+def test_a_loop_that_is_woken_often_reads_the_channels_itself_and_the_pool_is_offered_that(real_loop):
+    pool = Pool()
+    mailbox = AwaitedTask(real_loop)._mailbox
+    for _ in range(OFTEN):
+        awaited = AwaitedTask(real_loop)
+        assert mailbox.reader is None
+        awaited._attach(pool, 7, False)
+        awaited._resolve(1, None)
+        real_loop.run_until_complete(awaited.waiter)
+        assert pool.core.watchdog.offered is None
+    reader = (awaited := AwaitedTask(real_loop)) and mailbox.reader
+    assert reader is not None
+    awaited._attach(pool, 8, False)
+    awaited._resolve(1, None)
+    assert pool.core.watchdog.offered is reader
+    real_loop.run_until_complete(awaited.waiter)
+    assert AwaitedTask(real_loop)._mailbox.reader is reader, "one is enough"
+    reader._hub.close()
+    AwaitedTask(real_loop)
+    assert mailbox.reader is reader, "not before it was woken often again"
+
+
+def test_calls_of_one_loop_share_a_mailbox_and_those_of_others_do_not(real_loop):
+    first, second = AwaitedTask(real_loop), AwaitedTask(real_loop)
+    assert first._mailbox is second._mailbox
+    other = asyncio.new_event_loop()
+    assert AwaitedTask(other)._mailbox is not first._mailbox
+    other.close()
+
+
+def test_a_forked_child_leaves_the_loop_to_the_parent(real_loop):
+    pool, awaited = Pool(), AwaitedTask(real_loop)
+    awaited._attach(pool, 7, True)
+    awaited._fail_in_forked_child(LookupError())
+    awaited.cancel()
+    assert pool.asked == ["observed"]
+    assert not awaited.waiter.done()
 
 
 # ---- open maps -----------------------------------------------------------------------------------------------

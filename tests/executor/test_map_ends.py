@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 
 import pytest
 
@@ -89,3 +89,51 @@ def test_a_chunk_that_is_claimed_while_others_are_entered_is_not_claimed_twice()
     claimed.append(found.claim(None))
     assert claimed == [first, second]
     assert found.are_claimed
+
+
+class Chunk:
+    """An entry that has a future, and is completed later."""
+
+    def __init__(self, done=False):
+        self.future = Future()
+        if done:
+            self.future.set_result(None)
+
+
+def test_entries_in_order_are_claimed_in_order_and_what_follows_from_one_comes_next():
+    found = Entries(ordered=True)
+    assert not found.were_added
+    assert found.are_claimed
+    assert not found.is_first_done
+    first, second, third, last = Chunk(done=True), Chunk(), UnsentCall(ValueError("third")), UnsentCall(ValueError())
+    found.add([first, second])
+    found.complete(first)  # which matters only where the order does not
+    found.add([third])
+    assert found.were_added
+    assert found.is_first_done
+    assert found.claim(None) is first
+    follow = [UnsentCall(ValueError(str(number))) for number in range(3)]
+    found.put_back(follow)
+    found.add([last])
+    assert [found.claim(None) for _ in range(3)] == follow
+    assert not found.is_first_done, "the chunk runs"
+    assert not found.are_claimed
+    assert [found.claim(None) for _ in range(3)] == [second, third, last]
+    assert found.are_claimed
+
+
+def test_entries_without_order_are_claimed_as_they_are_completed():
+    found = Entries(ordered=False)
+    first, second, sure = Chunk(done=True), Chunk(), UnsentCall(ValueError("sure"))
+    found.add([first, second])
+    assert not found.is_first_done, "its followers are not known yet"
+    with pytest.raises(TimeoutError):
+        found.claim(0.0)
+    found = Entries(ordered=False)
+    found.add([first, second, sure])
+    assert found.is_first_done
+    found.complete(second)
+    found.complete(first)
+    assert [found.claim(None) for _ in range(3)] == [sure, second, first]
+    assert found.are_claimed
+    assert not found.in_order

@@ -75,7 +75,7 @@ def test_whatever_the_child_does_first_the_parents_pool_goes_on(pool, first, tmp
         elif first == "kill task":
             assert not running.kill()
         elif first == "collect":
-            pool._pool = None
+            pool._own.pool = None
 
     assert in_forked_child(child) == "ok"
     (tmp_path / "go on").touch()

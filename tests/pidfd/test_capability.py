@@ -116,6 +116,20 @@ def test_that_opening_works_proves_nothing_about_signals(number):
     }
 
 
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM, errno.EINVAL])
+def test_where_no_process_is_reaped_by_its_pidfd_a_pool_has_no_use_for_pidfds(nothing_known, monkeypatch, number):
+    """Linux 5.3 has pidfds, but no waitid for them."""
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "waitid", refuse)
+    assert capabilities().open
+    assert capabilities().send_signal
+    assert not capabilities().waitid
+    assert not capabilities().usable
+
+
 @pytest.mark.parametrize(("number", "kind"), [("ENOSYS", "PidfdError"), ("EPERM", "PidfdDenied")])
 def test_behind_a_filter_opening_is_an_error_with_errno_and_pid(number, kind):
     script = f"""

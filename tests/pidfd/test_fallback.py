@@ -290,3 +290,92 @@ def test_the_read_end_given_to_a_handle_is_closed_with_it(child):
     reap(child.pid)
     child.close()
     assert fd not in open_descriptors()
+
+
+# ---- where a sandbox refuses waitid --------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL])
+def refused(request, monkeypatch):
+    """Have waitid fail; return with which error."""
+
+    def refuse(*_):
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(os, "waitid", refuse)
+    return request.param
+
+
+def test_a_child_is_watched_signalled_and_reaped_without_waitid_too(child, refused):
+    assert child.alive()
+    if refused == errno.EINVAL:  # no refusal of a sandbox's, but a mistake
+        with pytest.raises(OSError, match="Invalid argument"):
+            child.exit_status()
+        with pytest.raises(OSError, match="Invalid argument"):
+            child.send_signal(signal.SIGKILL)
+        os.kill(child.pid, signal.SIGKILL)
+        os.waitpid(child.pid, 0)
+        child._set_status(ExitStatus(signal=9))
+        return
+    assert child.exit_status() is None
+    child.send_signal(signal.SIGKILL)
+    assert child.wait(20)
+    assert not child.alive(), "the pipe tells"
+    assert reaped(child).signal == signal.SIGKILL
+    with pytest.raises(ProcessGone):
+        child.send_signal(signal.SIGKILL)
+
+
+# ---- what has ended stays so ---------------------------------------------------------------------------------------
+
+
+def test_a_status_is_known_by_every_question_once_it_was_told(sentinel):
+    assert sentinel.alive()
+    assert not sentinel.wait(0)
+    sentinel.set_exit_status(ExitStatus(code=4))
+    assert not sentinel.alive(), "though its pipe is open, which a descendant may hold"
+    assert sentinel.wait(0)
+    assert sentinel.wait(20)
+    assert sentinel.exit_status() == ExitStatus(code=4)
+    assert repr(sentinel).endswith("exited with code 4>")
+    sentinel.set_exit_status(ExitStatus(signal=9))
+    assert sentinel.exit_status() == ExitStatus(signal=9), "the parent knows best"
+
+
+def test_a_forked_copy_does_not_know_its_parents_child(child):
+    def copy() -> int:
+        known = child.alive(), child.exit_status().unknown
+        child.close_in_forked_child()
+        return 42 if known == (True, True) else 1
+
+    assert os.waitstatus_to_exitcode(reap(fork(copy))) == 42
+    assert child.alive()
+    assert child.exit_status() is None
+
+
+def test_once_a_status_is_known_the_number_is_not_asked_for_any_more(child, monkeypatch):
+    os.kill(child.pid, signal.SIGKILL)
+    wait_for_zombie(child.pid)
+    reaped(child)
+    for name in ("waitid", "waitpid", "kill", "killpg"):
+        monkeypatch.setattr(os, name, lambda *_: pytest.fail("another process may have that number"))
+    assert not child.alive()
+    assert child.exit_status().signal == signal.SIGKILL
+    with pytest.raises(ProcessGone):
+        child.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_without_a_group_the_child_alone_is_signalled_as_long_as_it_runs(child, monkeypatch, ended):
+    def no_such_group(*_):
+        raise ProcessLookupError(errno.ESRCH, "no such group")
+
+    monkeypatch.setattr(os, "killpg", no_such_group)
+    if ended:
+        os.kill(child.pid, signal.SIGKILL)
+        wait_for_zombie(child.pid)
+        with pytest.raises(ProcessGone):
+            child.send_signal(signal.SIGTERM, group=True)
+    else:
+        child.send_signal(signal.SIGKILL, group=True)
+        assert child.wait(20)

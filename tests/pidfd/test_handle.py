@@ -216,6 +216,25 @@ def test_a_forked_childs_copy_works_and_closing_it_does_not_wake_the_parent():
         assert not handle.wait(0.001)
 
 
+def test_a_forked_child_that_has_waited_too_closes_its_wakeup_and_the_copy_of_its_parents():
+    before = open_descriptors()
+    with sleeper() as pid, Pidfd.open(pid) as handle:
+        handle.wait(0.001)
+
+        def grandchild() -> int:
+            handle.wait(0.001)
+            handle.close()
+            return 42 if open_descriptors() == before else 1
+
+        def child() -> int:
+            handle.wait(0.001)
+            status = os.waitstatus_to_exitcode(reap(fork(grandchild)))
+            handle.close()
+            return status if open_descriptors() == before else 2
+
+        assert os.waitstatus_to_exitcode(reap(fork(child))) == 42
+
+
 def test_a_child_forked_while_a_thread_waits_can_close_its_copy():
     with sleeper() as pid, Pidfd.open(pid) as handle:
         before = open_descriptors()

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from pidfdpool.serialization import exception_chains
+from pidfdpool.serialization import exception_chains, payload
 
 
 def raised(error, cause=None):
@@ -76,3 +76,24 @@ def test_the_text_is_that_of_the_interpreter():
     assert "KeyError: 'cause'" in text
     assert "direct cause" in text
     assert text.endswith("ValueError: why\n")
+
+
+class Leaves(Exception):
+    """Its notes end whatever looks at them."""
+
+    ending: type[BaseException] = SystemExit
+
+    @property
+    def __notes__(self):
+        raise self.ending
+
+
+@pytest.mark.parametrize("ending", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_an_attribute_that_raises_whatever_it_is_costs_only_its_part_of_the_text(ending):
+    error = Leaves("all the same")
+    error.ending = ending
+    text = exception_chains.format_exception(raised(error))
+    assert "all the same" in text
+    assert "in raised" in text
+    _, sent = payload.dump_error(raised(Leaves("sent")))
+    assert b"sent" in sent

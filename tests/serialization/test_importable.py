@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 import textwrap
+import types
 from importlib import util
 
+import pytest
+
 from pidfdpool import PidfdPoolExecutor
-from pidfdpool.serialization import importable, payload
+from pidfdpool.serialization import importable, payload, salvage
 from tests.conditions import run_python
 
 SOURCE = """
@@ -97,6 +100,11 @@ def bring(name, path):
     sys.modules[name].STEP = 10
 
 
+def load_first_item(buffers):
+    """Load a list as is done if another of its items has failed."""
+    return salvage.load_items(buffers, in_host=True)
+
+
 def test_a_result_leaves_the_hosts_class_alone():
     class Own:
         held = []  # noqa: RUF012  shared on purpose
@@ -107,3 +115,75 @@ def test_a_result_leaves_the_hosts_class_alone():
     assert type(copy) is Own
     assert Own.held is held
     assert held == ["of the host"]
+
+
+@pytest.mark.parametrize("load_one", [payload.load_result, load_first_item], ids=["a result", "an item of a list"])
+def test_a_result_in_two_forms_leaves_the_hosts_class_alone_too(monkeypatch, tmp_path, load_one):
+    """A forked worker sends an object of a module of the host's in two forms; here the host uses the second."""
+    module = load("a_plugin_with_a_class", tmp_path / "plugin.py", monkeypatch)
+    kind = module.Kept
+    kind.held = held = ["at the fork"]
+    data = payload.dumps([kind()], payload.InheritedMain())
+    held.append("of the host")
+    del module.Kept  # so it is not found by its name
+    (copy,) = load_one(data)
+    assert type(copy) is kind
+    assert kind.held is held
+    assert held == ["at the fork", "of the host"]
+
+
+# ---- what was found out before -----------------------------------------------------------------------------------
+
+
+def put(name, monkeypatch, **names):
+    """Put a module that was made up into the place of one."""
+    module = types.ModuleType(name)
+    vars(module).update({"__builtins__": {}, **names})
+    monkeypatch.setitem(sys.modules, name, module)
+    return module
+
+
+def test_modules_are_looked_at_again_when_one_was_loaded_or_took_the_place_of_another(monkeypatch):
+    first = put("made_up_first", monkeypatch)
+    assert first in importable.unimportable_modules()
+    again = importable.unimportable_modules()
+    assert importable.unimportable_modules() is again, "nothing was loaded since"
+    monkeypatch.delitem(sys.modules, "made_up_first")
+    second = put("made_up_second", monkeypatch)  # as many as before
+    assert second in importable.unimportable_modules()
+    assert first not in importable.unimportable_modules()
+    assert importable.mentions_unimportable(b"...made_up_second...")
+    assert not importable.mentions_unimportable(b"...made_up_first...")
+
+
+def test_what_is_in_a_package_that_cannot_be_imported_cannot_be_imported_either(monkeypatch):
+    package = put("made_up_package", monkeypatch, __path__=["/nowhere/made_up_package"])
+    inner = put("made_up_package.inner", monkeypatch, __spec__=types.SimpleNamespace(origin="/nowhere/inner.py"))
+    found = importable.unimportable_modules()
+    assert package in found
+    assert inner in found
+
+
+def test_a_module_that_native_code_or_another_name_stands_for_is_left_to_itself(monkeypatch):
+    """It counts as importable: it is pickled as in the standard library."""
+    native = types.ModuleType("made_up_native")
+    monkeypatch.setitem(sys.modules, "made_up_native", native)
+    alias = put("made_up_alias", monkeypatch)
+    alias.__name__ = "json"
+    frozen = put("made_up_frozen", monkeypatch, __spec__=types.SimpleNamespace(origin="frozen"))
+    attribute = put("json.made_up", monkeypatch, __spec__=None)  # made by a module that is no package, as os.path is
+    monkeypatch.delattr("json.__path__")
+    found = importable.unimportable_modules()
+    for module in (native, alias, frozen, attribute):
+        assert module not in found
+
+
+def test_a_finder_that_fails_does_no_harm(monkeypatch):
+    class Finder:
+        def find_spec(self, name, path, target=None):
+            if name.startswith("made_up"):
+                raise LookupError(name)
+
+    module = put("made_up_for_a_finder", monkeypatch)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    assert module not in importable.unimportable_modules()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import sys
+import types
+from multiprocessing.reduction import ForkingPickler
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pidfdpool.serialization import payload
+from pidfdpool.serialization import payload, picklers
 from pidfdpool.serialization.out_of_band import OutOfBandPickle
 
 MB = 1 << 20
@@ -107,3 +111,33 @@ def test_more_large_bytes_than_fit_into_a_frame_stay_in_the_pickle():
     buffers = OutOfBandPickle(value).left_out()
     assert len(buffers) < 250
     assert payload.loads(buffers)[:-1] == value[:-1]
+
+
+# ---- attempts that fail ----------------------------------------------------------------------------------------
+
+
+class Shared:
+    """Stands for what multiprocessing shares with each pickle, such as a connection."""
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """Return objects, each of which makes an attempt to pickle it fail at its place."""
+    monkeypatch.setitem(ForkingPickler._extra_reducers, Shared, lambda _: (str, ("shared",)))
+    module = types.ModuleType("made_for_buffers")
+    exec("class Own: pass", vars(module))
+    monkeypatch.setitem(sys.modules, "made_for_buffers", module)
+    yield {"by value": lambda: 1, "shared": Shared(), "both": [lambda: 1, Shared()], "in two forms": module.Own()}
+    picklers.pop_shared_resources()
+
+
+@pytest.mark.parametrize("why", ["by value", "shared", "both", "in two forms"])
+def test_an_attempt_that_failed_leaves_nothing_behind_in_the_next(parts, why):
+    """What was left out before it failed would be sent twice, or come in the place of something else."""
+    value = [_Large(MB), b"x" * MB, parts[why], _Large(20_000)]
+    left_out = OutOfBandPickle(value).left_out()
+    pickled = OutOfBandPickle(value)
+    for buffers in (left_out, [b"".join(pickled.pieces), *pickled.out_of_band]):
+        one, data, _, other = payload.loads(buffers)
+        assert (bytes(one.content), data, bytes(other.content)) == (bytes(MB), value[1], bytes(20_000))
+    assert len(pickled.out_of_band) == (0 if why == "in two forms" else 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import types
 from contextlib import suppress
@@ -67,6 +68,21 @@ def test_functions_defined_after_the_fork_travel_by_value(main):
     assert payload.loads(payload.dumps(main.g, shared))() == "new"
 
 
+@pytest.mark.parametrize(
+    "change",
+    ["def f():\n    return 'new'\nkept = f", "kept = f\ndef f():\n    return 'new'", "kept = f; del f"],
+    ids=["another function", "the former one", "one without a name"],
+)
+def test_what_a_forked_worker_does_not_find_by_its_name_travels_by_value(main, monkeypatch, change):
+    shared, at_fork = payload.SharedMain(main), types.ModuleType("__main__")
+    vars(at_fork).update(vars(main))
+    exec(change, vars(main))
+    data = payload.dumps(main.kept, shared)
+    expected = main.kept()
+    monkeypatch.setitem(sys.modules, "__main__", at_fork)  # as in the worker
+    assert payload.loads(data)() == expected
+
+
 def test_an_exception_carries_its_traceback():
     try:
         calls.raise_it(ValueError("x"))
@@ -107,3 +123,28 @@ def test_the_script_of_a_spawned_process_is_a_module_of_its_own_for_cloudpickle_
     with suppress(TypeError):
         payload.dumps_by_value(value, None)
     assert set(cloudpickle.list_registry_pickle_by_value()) == before
+
+
+# ---- two forms of one object -----------------------------------------------------------------------------------
+
+ABSENT = {"no such module": b"cno_such_module\nname\n.", "no such name in it": b"cjson\nno_such_name\n."}
+
+
+@pytest.mark.parametrize("by_reference", ABSENT.values(), ids=ABSENT)
+def test_where_what_the_first_form_names_is_not_there_the_second_is_used(by_reference):
+    data = pickle.dumps(payload.ReferenceOrValue(by_reference, pickle.dumps("by value")))
+    assert payload.loads([data]) == payload.load_result([data]) == "by value"
+
+
+def test_where_the_first_form_is_found_the_second_is_not_looked_at():
+    data = pickle.dumps(payload.ReferenceOrValue(pickle.dumps(calls.double), b"no pickle"))
+    assert payload.loads([data]) is payload.load_result([data]) is calls.double
+
+
+def test_an_objects_own_error_is_not_taken_for_a_module_that_is_not_there():
+    """It would be rebuilt twice, and the second error would hide the first."""
+    by_reference = pickle.dumps(calls.Unloadable("ValueError"))
+    data = pickle.dumps(payload.ReferenceOrValue(by_reference, pickle.dumps("by value")))
+    for load in (payload.loads, payload.load_result):
+        with pytest.raises(ValueError, match="does not unpickle"):
+            load([data])

@@ -30,7 +30,7 @@ class Interrupted:
 @pytest.fixture
 def worker(monkeypatch):
     """Have this process be a worker that has received nothing; return what it does with a payload."""
-    for name in ("globals_by_module", "_last_received", "_pending", "_loading", "_made_by_script"):
+    for name in ("globals_by_module", "_last_received", "_pending", "_loading", "_held", "_made_by_script"):
         monkeypatch.setattr(namespaces, name, {})
     monkeypatch.setattr(namespaces, "_definition_ids", weakref.WeakKeyDictionary())
     FAILS.clear()
@@ -100,6 +100,52 @@ def test_a_value_that_fails_to_be_rebuilt_is_tried_again_and_costs_no_other(main
     assert worker(dumped(main.both))[1]() == "rebuilt"
 
 
+# ---- several names -----------------------------------------------------------------------------------------------
+
+NEEDED = {
+    "by a function that rebuilding calls": """
+        def make(key): return TABLE[key] + more()
+        def more(): return OTHER
+        value, TABLE, OTHER = Rebuilt(make, "a"), {"a": 1}, 2
+        def look(): return value
+        """,
+    "by one of two values": """
+        def make(at): return second[at]
+        first, second = Rebuilt(make, 1), [3, 4]
+        def look(): return first + second[0] - 4
+        """,
+    "in a container": """
+        def make(n): return n * FACTOR[0]
+        table, FACTOR = {"x": [Rebuilt(make, 1)]}, [3]
+        def look(): return table["x"][0]
+        """,
+    "in a class": """
+        def make(n): return n + STEP[0]
+        class C:
+            made = Rebuilt(make, 1)
+        STEP = [2]
+        def look(): return C.made
+        """,
+}
+
+
+class Rebuilt:
+    """Is rebuilt by a function of the script."""
+
+    def __init__(self, function, argument):
+        self.made_of = function, (argument,)
+
+    def __reduce__(self):
+        return self.made_of
+
+
+@pytest.mark.parametrize("code", NEEDED.values(), ids=NEEDED)
+def test_what_is_needed_to_rebuild_a_value_is_there_before(main, run, worker, code):
+    main.Rebuilt = Rebuilt
+    run(code)
+    assert worker(dumped(main.look)) == 3
+
+
 # ---- what makes the script run again ---------------------------------------------------------------------------
 
 
@@ -140,3 +186,34 @@ def test_a_script_that_changes_the_process_is_run_for_whatever_uses_it(main, run
     run("def f():\n    return 2")
     script.can_run_again = False
     assert not payload.needs_script([dumped(main.f)])
+
+
+def test_what_the_call_itself_consists_of_has_to_travel_or_to_be_made_by_the_script(main, run, script):
+    main.LOCK = threading.Lock()
+    run("def f(lock=LOCK):\n    return 1\ndef around():\n    return f()")
+    script.names = {"LOCK", "f"}
+    assert payload.needs_script([dumped(main.f)])
+    assert payload.needs_script([dumped(len, [main.f])])
+    for names, again in (({"LOCK"}, True), ({"LOCK", "f"}, False)):
+        script.names, script.can_run_again = names, again
+        for function, arguments in ((main.f, ()), (len, ([main.f],))):
+            with pytest.raises(TypeError, match="cannot pickle"):
+                dumped(function, *arguments)
+        assert not payload.needs_script([dumped(main.around)]), "it fails if it is used"
+
+
+def test_numbers_that_mean_something_in_the_hosts_process_only_are_made_by_the_script(main, run, script):
+    run("pid = 5\ndef look():\n    return pid")
+    script.names = script.process_local = {"pid"}
+    assert payload.needs_script([dumped(main.look)])
+    main.pid = "five"
+    assert not payload.needs_script([dumped(main.look)]), "that is no number"
+    main.pid, script.process_local = 5, frozenset()
+    assert not payload.needs_script([dumped(main.look)])
+
+
+def test_a_function_that_is_named_in_text_is_looked_for_in_the_script(main, run, script):
+    assert payload.needs_script([dumped(len, "__main__:work")])
+    assert not payload.needs_script([dumped(len, "__main__")])
+    script.can_run_again = False
+    assert not payload.needs_script([dumped(len, "__main__:work")])

@@ -10,6 +10,7 @@ import traceback
 import pytest
 
 from pidfdpool import PidfdPoolExecutor
+from pidfdpool.serialization import reconstructors, reducers
 from tests.scripting import run as run_script
 
 since_312 = pytest.mark.skipif(sys.version_info < (3, 12), reason="new in 3.12")
@@ -62,6 +63,39 @@ def test_code_without_a_file_carries_its_source(main, run, pool):
         assert ask(pool, main.look, main.fail) == text
     finally:
         del linecache.cache[name]
+
+
+def test_a_cell_that_is_run_again_under_its_name_shows_its_new_source(main, run, pool):
+    name = "<a cell that is run again>"
+    try:
+        for line in ("raise ValueError('first')", "raise KeyError('second')", "raise ValueError('first')"):
+            text = f"def fail():\n    {line}\n"
+            linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+            run(text, name)
+            assert line in str(pool.submit(main.fail).exception(20).__cause__)
+    finally:
+        del linecache.cache[name]
+
+
+def test_a_source_that_comes_takes_the_place_of_one_that_has_come_and_of_no_other():
+    name = "<a cell of this test>"
+    fields = reducers._code_fields(compile("value = 1", name, "exec"))
+
+    def source():
+        return "".join(linecache.getlines(name))
+
+    try:
+        for text in ("first = 1\n", "second = 2\n", "first = 1\n"):
+            reconstructors.make_code_with_source(text, *fields)
+            assert source() == text
+        linecache.clearcache()
+        reconstructors.make_code_with_source("third = 3\n", *fields)
+        assert source() == "third = 3\n"
+        linecache.cache[name] = (6, None, ["host's\n"], name)  # newer, as far as this process knows
+        reconstructors.make_code_with_source("fourth = 4\n", *fields)
+        assert source() == "host's\n"
+    finally:
+        linecache.cache.pop(name, None)
 
 
 def test_code_without_source_is_sent(main, run, pool):
@@ -233,3 +267,27 @@ def test_loggers_and_cached_properties(main, run, pool):
         return log.name, log is logging.getLogger("a.logger.of.a.test"), c.value, c.value
     """)
     assert ask(pool, main.look, main.C()) == ("a.logger.of.a.test", True, 1, 1)
+
+
+# ---- classes whose subclasses are told of ----------------------------------------------------------------------
+
+
+def test_a_hook_for_subclasses_is_called_for_those_that_a_task_makes_and_for_no_other(main, run, pool):
+    """To make the script's own classes again does not repeat what it has done; and then it is there again."""
+    run("""
+    class Registry:
+        known = []
+        def __init_subclass__(cls, *, short, **others):
+            super().__init_subclass__(**others)
+            Registry.known.append(short)
+    class First(Registry, short="first"): pass
+    class Refused(Registry, short="refused"):
+        __slots__ = ("a",)
+    class Second(First, short="second"): pass
+    def look(n):
+        class Own(Second, short=f"own {n}"): pass
+        return list(Registry.known), Own.__mro__[1:4] == (Second, First, Registry), Refused.__slots__
+    """)
+    before = ["first", "refused", "second"]
+    assert ask(pool, main.look, 1) == ([*before, "own 1"], True, ("a",))
+    assert ask(pool, main.look, 2) == ([*before, "own 1", "own 2"], True, ("a",))

@@ -82,6 +82,25 @@ def test_guarded_statements_are_ignored(script):
     assert not found.changes_process
 
 
+@pytest.mark.parametrize(
+    ("condition", "host_only"),
+    [
+        ('__name__ == "__main__"', True),
+        ('__name__ != "__main__"', False),
+        ("multiprocessing.parent_process() is None", True),
+        ("multiprocessing.parent_process() is not None", False),
+        ("parent_process() == None", True),
+        ("parent_process() != None", False),
+        ('multiprocessing.current_process().name == "MainProcess"', True),
+        ('multiprocessing.current_process().name != "MainProcess"', False),
+    ],
+)
+def test_which_branch_of_a_guard_workers_run_depends_on_how_it_asks(script, condition, host_only):
+    found = script(f"if {condition}:\n    first = 1\nelse:\n    second = 1")
+    assert found.can_run_again
+    assert found.names == {"second" if host_only else "first"}
+
+
 # ---- names -----------------------------------------------------------------------------------------------------
 
 

@@ -78,6 +78,34 @@ def test_a_descriptor_is_sent_once_and_closed_however_little_the_socket_takes():
     os.close(read_end)
 
 
+class InterruptedSocket:
+    """Takes so many bytes of the first call, as if a signal had come, and everything of the others."""
+
+    def __init__(self, takes):
+        self.takes, self.stream, self.descriptors = takes, b"", 0
+
+    def sendmsg(self, parts, ancillary, _flags):
+        self.descriptors += len(ancillary)
+        self.stream += b"".join(map(bytes, parts))[: self.takes]
+        return self.takes
+
+    def sendall(self, part, _flags):
+        self.stream += bytes(part)
+
+
+@pytest.mark.parametrize("descriptor", [None, 0])
+def test_a_frame_of_which_a_signal_lets_only_a_part_through_is_sent_whole_and_once(descriptor):
+    buffers = [b"one", bytearray(b"the second"), memoryview(b"3")]
+    pieces = framing.encode(framing.TASK, value=7, buffers=buffers)
+    cookie = framing.cookie_bytes(5)
+    whole = cookie + b"".join(map(bytes, pieces))
+    for takes in range(1, len(whole) + 1):
+        sock = InterruptedSocket(takes)
+        channel.Channel(sock, send_cookie=cookie).send(pieces, descriptor)
+        assert sock.stream == whole, takes
+        assert sock.descriptors == (descriptor is not None)
+
+
 def test_descriptors_that_were_not_yet_sent_are_closed_with_the_channel():
     ours, theirs = channel.pair()
     sender = channel.Channel(ours)
@@ -88,3 +116,59 @@ def test_descriptors_that_were_not_yet_sent_are_closed_with_the_channel():
     assert os.read(read_end, 1) == b"", "nobody has the other end"
     os.close(read_end)
     theirs.close()
+
+
+def test_descriptors_come_from_the_frame_on_that_announces_them():
+    """A read that does not ask for descriptors drops those that come with what it reads, and reads no further."""
+    ours, theirs = channel.pair()
+    receiver, sender = channel.Channel(ours), channel.Channel(theirs)
+    read_end, write_end = os.pipe()
+    for slot in (1, 2):
+        sender.send(framing.encode(framing.EXPECT_DESCRIPTORS, slot), read_end)
+    assert [frame.slot for frame in receiver.receive()] == [1]
+    assert receiver.next_descriptor() is None
+    receiver.accept_descriptors()
+    assert [frame.slot for frame in receiver.receive()] == [2]
+    copy = receiver.next_descriptor()
+    assert os.fstat(copy).st_ino == os.fstat(read_end).st_ino
+    for fd in (copy, read_end, write_end):
+        os.close(fd)
+    receiver.close()
+    sender.close()
+
+
+def test_to_close_a_channel_again_closes_no_descriptor_that_has_such_a_number_now():
+    ours, theirs = channel.pair()
+    receiver, sender = channel.Channel(ours, descriptors=True), channel.Channel(theirs)
+    read_end, write_end = os.pipe()
+    sender.send(framing.encode(framing.BLACK_BOX), read_end)
+    receiver.receive()
+    receiver.send_nowait([bytes(1 << 20)], large=True)
+    receiver.send_nowait(framing.encode(framing.BLACK_BOX), read_end)
+    before = [write_end]
+    receiver.close()
+    others = [os.open("/dev/null", os.O_RDONLY) for _ in range(5)]
+    receiver.close()
+    for fd in (*others, *before):
+        os.close(fd)  # each is still open
+    sender.close()
+
+
+@pytest.mark.parametrize("count", [9_999, 10_000, 10_001, 25_000])
+def test_what_is_sent_at_once_is_sent_in_full_whatever_its_size(count, monkeypatch):
+    monkeypatch.setattr(channel, "_AT_ONCE", 10_000)
+    ours, theirs = channel.pair()
+    sender, receiver = channel.Channel(ours), channel.Channel(theirs)
+    pieces = framing.encode(framing.TASK, value=1, buffers=[bytes(count)])
+    sender.send_nowait(pieces, large=True)
+    sender.send_nowait(framing.encode(framing.TASK, value=2, buffers=[b"next"]))
+    calls = 1
+    while not sender.flush():
+        calls += 1
+    assert calls <= 1 + (count + 200) // 10_000 + 1
+    received = []
+    while len(received) < 2:
+        received += receiver.receive()
+    assert [len(frame.buffers[0]) for frame in received] == [count, 4]
+    sender.close()
+    receiver.close()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pidfdpool.process import native
 from pidfdpool.transport import channel, frame_rules, framing
+from tests.conditions import run_python
 
 frames = st.lists(
     st.tuples(
@@ -136,6 +137,37 @@ def test_the_end_of_a_channel_shows_whether_all_was_read(ends):
     with pytest.raises(ConnectionResetError):
         ours.receive()
     ours.close()
+
+
+@pytest.mark.parametrize("closed", [(0,), (1, 2), (0, 1, 2)])
+def test_a_descriptor_that_is_received_never_becomes_a_standard_stream(closed):
+    """It would be read, or printed into."""
+    done = run_python(
+        f"""
+        import os
+                (ours, theirs), others = channel.pair(), channel.pair()
+        handed = os.dup(others[0].fileno())
+        read_end, write_end = os.pipe()
+        told = os.dup(1)
+        for fd in {closed!r}:
+            os.close(fd)
+        channel.hand_over(theirs, handed)
+        taken = channel.take_over(ours)
+        receiver, sender = channel.Channel(ours, descriptors=True), channel.Channel(theirs)
+        sender.send(framing.encode(framing.BLACK_BOX), write_end)
+        receiver.receive()
+        received = receiver.next_descriptor()
+        free = []
+        for fd in {closed!r}:
+            try:
+                os.fstat(fd)
+            except OSError:
+                free.append(fd)
+        os.write(told, repr((taken > 2, received > 2, tuple(free) == {closed!r})).encode())
+        os._exit(0)
+        """
+    )
+    assert (done.stdout, done.stderr) == ("(True, True, True)", "")
 
 
 def test_ends_are_never_standard_streams():

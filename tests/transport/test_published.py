@@ -180,6 +180,23 @@ def test_there_is_room_up_to_a_limit(ledger):
     assert ledger.has_room(DATA + 1)
 
 
+def test_who_writes_asks_for_room_as_soon_as_a_chunk_is_to_end_early(ledger):
+    """A signal handler says so at any point, and whoever writes has looked for room a moment before."""
+    assert ledger.begin(1, 3)
+    assert ledger.has_room(DATA + 100)
+    limit = ledger.limit
+    assert limit >= DATA + 100
+    ledger.end_early()
+    assert ledger.limit == DATA, "so it asks"
+    assert not ledger.has_room(DATA + 1)
+    assert ledger.limit == DATA
+    assert ledger.begin(2, 3)
+    assert ledger.limit == limit, "what is allocated is there for the next chunk"
+    assert ledger.has_room(limit)
+    assert not ledger.has_room(DATA + published.CAPACITY + 1)
+    assert ledger.limit == limit
+
+
 def test_only_used_pages_are_allocated(box, ledger):
     before = os.fstat(box).st_blocks
     publish(ledger, [b"one", b"two"])

@@ -309,7 +309,8 @@ def test_no_descriptor_left_is_no_error(made):
     assert use(made) is not None
 
 
-def test_a_signal_handler_that_interrupts_the_arena_does_not_hang(made):
+def test_a_signal_handler_that_interrupts_the_arena_neither_hangs_nor_takes_what_is_being_handed_out(made):
+    made.prepare(CALL, MB)
     with made._lock:
         assert made.take_free(CALL, MB) is None
         assert made.allocate(CALL, MB) is None
@@ -374,3 +375,68 @@ def test_a_forked_child_does_not_wait_for_a_thread_that_was_not_copied(made, wok
     made.release(used)
     assert made.allocate(CALL, MB) is None
     assert not woken, "whoever would be woken is the parent's"
+
+
+def test_what_can_never_fit_costs_no_other_segment_anything(made):
+    free, held = use(made), use(made, RESULT)
+    release = made.hold(held, set())
+    made.release(free)
+    assert use(made, size=made.limit + 1) is None
+    assert made.take_free(CALL, MB) is free
+    assert made.segments[held.number] is held
+    release()
+
+
+def test_what_is_prepared_is_there_and_only_once(made):
+    made.prepare(CALL, MB)
+    made.prepare(CALL, MB)
+    assert len(made) == 1
+    segment = made.take_free(CALL, MB)
+    assert segment is not None
+    assert made.take_free(CALL, MB) is None
+    made.prepare(RESULT, MB)
+    assert made.take_free(CALL, MB) is None, "what is for results is for nothing else"
+    assert made.take_free(RESULT, MB) is not None
+
+
+def test_a_segment_that_was_forgotten_while_somebody_had_it_is_closed_when_it_comes_back(woken):
+    it = Arena(MB, lambda: None)
+    segment = use(it, RESULT)
+    it.hold(segment, held := set())
+    assert use(it) is not None, "it makes room"
+    assert held == {segment.number}
+    assert segment.fileno() == -1
+    copy = memory.create(MB)
+    segment._fd = copy  # as if it was opened again
+    it.release(segment)
+    it.free_idle(0.0)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(copy)
+    it.close()
+
+
+def test_an_arena_comes_back_when_the_first_of_what_is_idle_is_due(made):
+    first, second, third = use(made), use(made), use(made, RESULT)
+    for at, segment in enumerate((third, first, second)):
+        made.release(segment)
+        made.free_idle(0.0)
+        segment.free_since = 100.0 + at
+    assert made.free_idle(100.0 + arena.IDLE_TIME - 0.001) == third.free_since + arena.IDLE_TIME
+    assert made.free_idle(101.0 + arena.IDLE_TIME) == second.free_since + arena.IDLE_TIME
+    assert [segment.fileno() == -1 for segment in (first, second, third)] == [True, False, True]
+
+
+def test_a_forked_child_keeps_no_segment_open_and_mapped(made):
+    used, held, free = use(made), use(made, RESULT), use(made)
+    made.hold(held, set())
+    made.release(free)
+    made.free_idle(0.0)
+    fds = [segment.fileno() for segment in (used, held, free)]
+    made.abandon_in_forked_child()
+    assert [segment.fileno() for segment in (used, held, free)] == [-1] * 3
+    for fd in fds:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    assert [segment.shared for segment in (used, held, free)] == [None] * 3
+    assert not made.segments
+    made.abandon_in_forked_child()

@@ -1,0 +1,70 @@
+"""Who was given an error and drops it has dropped everything: nothing is left to the garbage collector.
+
+An error has a traceback, this has frames, and a frame has its variables. If one of these is the future that holds the
+error, neither is freed until the collector runs, and with them whatever the task's error holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from contextlib import suppress
+
+import pytest
+
+from pidfdpool.executor import async_calls, async_map, mapping
+from pidfdpool.executor.futures import Future
+
+
+@pytest.fixture(autouse=True)
+def collector_is_off():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def failed():
+    future = Future()
+    future._resolve(None, LookupError("of the task"))
+    return future
+
+
+ASKING = {
+    "result()": lambda held: held[0].result(0),
+    "an iterator of map": lambda held: mapping._result_of(held.pop, 0),
+    "an iterator of amap": lambda held: asyncio.run(async_map._result_of(held.pop(), None)),
+}
+
+
+@pytest.mark.parametrize("ask", ASKING.values(), ids=ASKING)
+def test_a_future_whose_error_was_raised_is_gone_when_it_is_dropped(ask):
+    held = [failed()]
+    gone = weakref.ref(held[0])
+    with suppress(LookupError):
+        ask(held)
+    held.clear()
+    assert gone() is None
+
+
+class Executor:
+    """Resolves each call with an error, and notes the loop's future for it."""
+
+    waiter = None
+
+    def _submit_for(self, awaited, _policy, *_call, wait):
+        assert not wait
+        self.waiter = weakref.ref(awaited.waiter)
+        awaited._resolve(None, LookupError("of the task"))
+
+
+def test_so_is_what_an_event_loop_waits_for():
+    async def main():
+        executor = Executor()
+        with suppress(LookupError):
+            await async_calls.run(None, executor, len, (), {})
+        await asyncio.sleep(0)  # the loop holds it until this turn is over
+        return executor.waiter()
+
+    assert asyncio.run(main()) is None
