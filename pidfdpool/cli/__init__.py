@@ -20,6 +20,7 @@ command's module is imported when that command is run, because the workers of `m
       transform      a block of lines -> a block of output; the only part that runs in workers
       outputs        files that are written completely or not at all
       progress       the bar on standard error
+    doctor           what a pool finds on this machine; the pools of a running host
     demo             a demonstration for newcomers, which checks each statement that it prints
       sample         the events that it processes, and the function
       hostility      the SIGCHLD handler that reaps every child, and a search for processes that are left
@@ -46,6 +47,10 @@ COMMANDS = {
     "map": (
         "pidfdpool.cli.map",
         "transform JSON Lines: one document per line through a function, in parallel",
+    ),
+    "doctor": (
+        "pidfdpool.cli.doctor",
+        "tell what a pool finds on this machine, or show the pools of a running process",
     ),
     "demo": ("pidfdpool.cli.demo", "see the pool survive a hostile host and a killed worker"),
 }
