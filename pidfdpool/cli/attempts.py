@@ -34,11 +34,16 @@ class Task:
 
 
 class Attempts:
-    """The rules of a run. retries: how often a document that failed is tried again, as the user said."""
+    """The rules of a run.
 
-    def __init__(self, job: Job, retries: int = 0) -> None:
+    retries: how often a document that failed is tried again, as the user said. preloaded: whether workers have the
+    function from their start. Otherwise they import it in their first task, and what takes too long may be that.
+    """
+
+    def __init__(self, job: Job, retries: int = 0, *, preloaded: bool = True) -> None:
         self._job = job
         self._retries = retries
+        self._preloaded = preloaded
 
     @property
     def retries_alone(self) -> int:
@@ -58,7 +63,8 @@ class Attempts:
         if isinstance(error, FunctionFailed):
             return [Task(task.block, True, transform.failed_outcome(self._job, task.block, error.failure))]
         lines = transform.split(task.block)
-        if not task.again and (len(lines) != 1 or self._retries or not isinstance(error, TaskTimeout)):
+        blamed = isinstance(error, TaskTimeout) and len(lines) == 1 and not self._retries and self._preloaded
+        if not task.again and not blamed:
             return [Task(line, again=True) for line in lines]
         failure = transform.death_of(self._job, task.block, _how(error), error)
         return [Task(task.block, True, transform.failed_outcome(self._job, task.block, failure))]

@@ -105,7 +105,7 @@ def _report(job: Job, source: Source, sink: _Sink, arguments: argparse.Namespace
 def _transform(job: Job, source: Source, sink: _Sink, arguments: argparse.Namespace) -> Tally:
     """Run the flow in a pool of its own. The pool is shut down when this returns or raises."""
     limits = Limits(arguments.timeout, arguments.max_memory)
-    attempts = Attempts(job, arguments.retries)
+    attempts = Attempts(job, arguments.retries, preloaded=arguments.cluster is None)
     with pools.opened(job.target, limits, attempts, workers=arguments.workers, cluster=arguments.cluster) as pool:
         return Flow(
             pool.first,

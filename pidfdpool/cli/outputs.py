@@ -230,33 +230,39 @@ class _NewFile:
         self._output.write(data)
 
     def finish(self) -> None:
-        os.fsync(self._fd)  # errors of the disk are told now, and a crash of the machine leaves no half of it
+        _sync(self._fd)
         if not self._hidden:
-            hidden = self._new_name()
-            # With a descriptor of a folder, though the path needs none, Python follows the link to the file.
-            folder = os.open(self._folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._hidden = self._new_name()
             try:
-                os.link(f"/proc/self/fd/{self._fd}", hidden, src_dir_fd=folder, follow_symlinks=True)
-            finally:
-                os.close(folder)
-            self._hidden = hidden
+                self._link(self._hidden)
+            except OSError:  # there are file systems that make such files, and cannot give them a name
+                self._copy(self._hidden, os.O_CREAT | os.O_EXCL)
         try:
             os.replace(self._hidden, self._path)
         except OSError as error:
             if error.errno != errno.EBUSY:  # a single file that is mounted, as in containers
                 raise
-            self._copy()
+            self._copy(self._path, os.O_TRUNC)
         else:
             self._hidden = ""
 
-    def _copy(self) -> None:
-        target = os.open(self._path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    def _link(self, name: str) -> None:
+        # With a descriptor of a folder, though the path needs none, Python follows the link to the file.
+        folder = os.open(self._folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.link(f"/proc/self/fd/{self._fd}", name, src_dir_fd=folder, follow_symlinks=True)
+        finally:
+            os.close(folder)
+
+    def _copy(self, name: str, flags: int) -> None:
+        mode = stat.S_IMODE(os.fstat(self._fd).st_mode)
+        target = os.open(name, os.O_WRONLY | os.O_CLOEXEC | flags, mode)
         try:
             copy, at = Output(target), 0
             while data := os.pread(self._fd, _COPY_SIZE, at):
                 copy.write(data)
                 at += len(data)
-            os.fsync(target)
+            _sync(target)
         finally:
             os.close(target)
 
@@ -265,3 +271,16 @@ class _NewFile:
         if self._hidden:
             with suppress(OSError):
                 os.unlink(self._hidden)
+
+
+def _sync(fd: int) -> None:
+    """Have the disk take all data: its errors are told now, and a crash of the machine leaves no half of a file."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (
+            errno.EINVAL,
+            errno.ENOSYS,
+            errno.EOPNOTSUPP,
+        ):  # it knows no such thing
+            raise

@@ -79,21 +79,26 @@ def test_a_sandbox_that_no_pool_can_do_with(command):
     assert text.splitlines()[-1].startswith("pools do not work here as they should: ")
 
 
-def test_a_self_test_that_fails_is_told_and_hangs_nothing(command):
-    """The module that the host of the self-test imports is not there: PYTHONPATH is all that it has."""
-    code = """
+@pytest.mark.parametrize(
+    ("sabotage", "observed"),
+    [
+        ("selftest._HOST = 'raise SystemExit(1)'", "a host in a process of its own could not use a pool"),
+        ("sys.executable = '/no/such/python'", "no process can be started: No such file or directory"),
+    ],
+)
+def test_a_self_test_that_fails_is_told_and_hangs_nothing(command, sabotage, observed):
+    code = f"""
 import sys
 from pidfdpool.cli import main
 from pidfdpool.cli.doctor import selftest
-selftest._HOST = "raise SystemExit(1)"
+{sabotage}
 sys.exit(main(["doctor"]))
 """
     line = [sys.executable, "-c", code]
     done = subprocess.run(line, capture_output=True, check=False, timeout=50, **command.options({}))
-    assert done.returncode == 1
-    assert re.search(
-        rb"missing +host death: _?Broken: a host in a process of its own could not use a pool", done.stdout
-    )
+    text = done.stdout.decode()
+    assert (done.returncode, done.stderr) == (1, b""), text
+    assert re.search(f"missing +host death: {observed}", text)
 
 
 @pytest.mark.parametrize(

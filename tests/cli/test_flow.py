@@ -326,6 +326,14 @@ def test_a_document_alone_that_takes_too_long_is_tried_again_only_on_request(ret
     assert tally.failed == 1 - retries
 
 
+def test_where_the_function_may_have_been_imported_meanwhile_it_is_tried_again():
+    sink = Sink()
+    job = Job(Target("tests.cli.jobs", "same"), False, "fail", False)
+    attempts = Attempts(job, preloaded=False)
+    made = Flow(Times({b"1\n": [timeout()]}), job, Lines([b"1\n"]), sink, ordered=True, permits=8, attempts=attempts)
+    assert (made.run().failed, sink.output) == (0, b"1\n")
+
+
 def test_where_a_function_fails_the_block_is_cut_in_three():
     first, again, sink = Times({}), Times({}), Sink()
     source = Lines([b"1\n2\n3\n4\n3\n5\n"])

@@ -353,6 +353,19 @@ def test_a_file_that_is_mounted_by_itself(tmp_path, monkeypatch):
     assert (file.read_bytes(), os.listdir(tmp_path)) == (b"1\n", ["out"])
 
 
+def test_a_file_without_a_name_that_cannot_get_one(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", refuse)
+    file = tmp_path / "out"
+    file.write_bytes(b"before, and longer\n")
+    file.chmod(0o600)
+    written(file, b"1\n")
+    assert (file.read_bytes(), os.listdir(tmp_path)) == (b"1\n", ["out"])
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
 def test_a_disk_that_is_full_at_the_end(tmp_path, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -60,7 +60,7 @@ def kernel() -> Kernel:
     for name in FEATURES:
         try:
             pidfds[name] = getattr(granted, name)
-        except PidfdError as error:
+        except (PidfdError, RuntimeError) as error:  # no descriptor is left, or no thread can be started
             pidfds[name] = str(error)
     needed = None
     try:

@@ -29,17 +29,21 @@ _HOST = "from pidfdpool.cli.doctor.selftest import be_host; be_host()"
 
 def run() -> tuple[Step, ...]:
     """Try what a pool promises; return what happened."""
-    with _start_host() as host, PidfdPoolExecutor(2) as pool:
-        try:
-            return (
-                _try("crash", lambda: _crash(pool)),
-                _try("timeout", lambda: _time_out(pool)),
-                _try("kill", lambda: _kill(pool)),
-                _try("host death", lambda: _kill_host(host)),
-            )
-        finally:
-            pool.kill_workers()
-            if host.poll() is None:
+    host = _start_host()  # it starts while the other steps are taken
+    try:
+        with PidfdPoolExecutor(2) as pool:
+            try:
+                return (
+                    _try("crash", lambda: _crash(pool)),
+                    _try("timeout", lambda: _time_out(pool)),
+                    _try("kill", lambda: _kill(pool)),
+                    _try("host death", lambda: _kill_host(host)),
+                )
+            finally:
+                pool.kill_workers()
+    finally:
+        if isinstance(host, subprocess.Popen):
+            with host:
                 host.kill()
 
 
@@ -48,7 +52,8 @@ def _try(name: str, step: Callable[[], str]) -> Step:
     try:
         observed, passed = step(), True
     except Exception as error:
-        observed, passed = f"{type(error).__name__}: {error}", False
+        told = str(error) if isinstance(error, _Broken) else f"{type(error).__name__}: {error}"
+        observed, passed = told, False
     return Step(name, passed, time.perf_counter() - began, observed)
 
 
@@ -89,7 +94,9 @@ def _kill(pool: PidfdPoolExecutor) -> str:
     return "a running task was killed, and the pool went on"
 
 
-def _kill_host(host: subprocess.Popen[str]) -> str:
+def _kill_host(host: subprocess.Popen[str] | OSError) -> str:
+    if isinstance(host, OSError):
+        raise _Broken(f"no process can be started: {host.strerror}")
     assert host.stdout is not None
     line = host.stdout.readline().split()  # at its end, if the host could not start its pool
     if len(line) != 2:
@@ -128,16 +135,19 @@ def _exists(pid: int) -> bool:
         return False
 
 
-def _start_host() -> subprocess.Popen[str]:
+def _start_host() -> subprocess.Popen[str] | OSError:
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", _HOST],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    )
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", _HOST],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+    except OSError as error:
+        return error
 
 
 def be_host() -> None:
