@@ -15,7 +15,7 @@ from pidfdpool.cli import target as targets
 from pidfdpool.cli.attempts import Attempts
 from pidfdpool.cli.flow import DocumentError, Flow
 from pidfdpool.cli.outputs import WriteError
-from pidfdpool.cli.pools import ClusterError, Limits
+from pidfdpool.cli.pools import AddressError, ClusterError, Limits
 from pidfdpool.cli.progress import Progress
 from pidfdpool.cli.source import ReadError, Source
 from pidfdpool.cli.streams import print_error, private_stdout
@@ -82,7 +82,7 @@ def _report(job: Job, source: Source, sink: _Sink, arguments: argparse.Namespace
     except BrokenExecutor as error:
         problem = f"the pool broke: {error}"
     except UsageError as error:
-        if arguments.cluster is None:
+        if arguments.cluster is None or isinstance(error, AddressError):
             raise
         problem = f"a worker of the cluster cannot load the function: {error}"
     except Exception as error:

@@ -30,6 +30,10 @@ class ClusterError(Exception):
     """The cluster cannot be used; the message tells which, and why."""
 
 
+class AddressError(UsageError):
+    """The address of the cluster is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What documents may take. timeout: seconds of one document. memory: bytes of a worker. None: any amount."""
@@ -69,6 +73,7 @@ def opened(
     """Open the pool for the block, at whose end it is shut down. If the block raises, its tasks are killed.
 
     Raises:
+        AddressError: its address is none.
         ClusterError: the cluster cannot be used.
     """
     pool: Any
@@ -107,7 +112,9 @@ def _connected(address: str, limits: Limits) -> Any:
     try:
         return load_door().open_cluster(address, **limits.of_pool())
     except Exception as error:
-        raise ClusterError(f"argument --cluster: cannot use {address!r}: {type(error).__name__}: {error}") from error
+        told = str(error) if address in str(error) else f"cannot use {address!r}: {type(error).__name__}: {error}"
+        kind = AddressError if isinstance(error, ValueError) else ClusterError
+        raise kind(f"argument --cluster: {told}") from error
 
 
 def _views(pool: Any, limits: Limits, attempts: Attempts) -> tuple[Executor, Executor]:

@@ -86,10 +86,20 @@ def test_a_function_that_is_not_there(cluster):
         (
             "def open_cluster(address): raise TimeoutError(f'nothing answers at {address}')",
             1,
-            "argument --cluster: cannot use 'tcp://there:8786': TimeoutError: nothing answers at tcp://there:8786",
+            "argument --cluster: nothing answers at tcp://there:8786",
+        ),
+        (
+            "def open_cluster(address): raise OSError('nobody there')",
+            1,
+            "argument --cluster: cannot use 'tcp://there:8786': OSError: nobody there",
+        ),
+        (
+            "def open_cluster(address): raise ValueError(f'address must be that of a scheduler, not {address!r}')",
+            2,
+            "argument --cluster: address must be that of a scheduler, not 'tcp://there:8786'",
         ),
     ],
-    ids=["not installed", "not reachable"],
+    ids=["not installed", "not reachable", "not there", "no address"],
 )
 def test_a_cluster_that_cannot_be_used(cluster, code, returncode, complaint):
     done = cluster(code, "jobs:same", data=b"1\n")

@@ -150,7 +150,7 @@ def test_null_is_dropped_on_request(command):
         (["--retries", "1.5"], "argument --retries: must be a whole number, not '1.5'"),
         (["--retries", "1001"], "argument --retries: must be at most 1000, not 1001"),
         (["--max-memory", "500X"], "argument --max-memory: must be a size, such as 500M or 2G, not '500X'"),
-        (["--max-memory", "-1G"], "argument --max-memory: must be a size, such as 500M or 2G, not '-1G'"),
+        (["--max-memory=-1G"], "argument --max-memory: must be a size, such as 500M or 2G, not '-1G'"),
         (["--max-memory", ""], "argument --max-memory: must be a size, such as 500M or 2G, not ''"),
         (["--max-memory", "9999999999T"], "must be a size, such as 500M or 2G, not '9999999999T'"),
         (["--max-memory", "500"], "argument --max-memory: must be at least 32M, which a worker needs"),
