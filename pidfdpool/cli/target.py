@@ -34,7 +34,7 @@ class Target:
 
     def for_cluster(self) -> Target:
         """Return the name for workers elsewhere, which have other current directories but may see the same files."""
-        return Target(self.module, self.path, os.getcwd())
+        return Target(self.module, self.path, "" if sys.flags.safe_path else os.getcwd())
 
     def load(self) -> Callable[[Any], Any]:
         """Return the function itself; each process looks it up once.
@@ -105,10 +105,12 @@ def _import_failed(name: str, error: BaseException) -> str:
 
 
 def _look_in_current_directory(folder: str) -> None:
-    """Add the current directory to sys.path, as `python -m` does and an installed script does not."""
+    """Add the current directory to sys.path, as `python -m` does and an installed script does not.
+
+    folder: the host's, for workers elsewhere. Their interpreters may run with -P although that of the host does not.
+    """
     here = folder or os.getcwd()
-    known = here in sys.path or (not folder and "" in sys.path)
-    if not sys.flags.safe_path and not known:
+    if (folder or not (sys.flags.safe_path or "" in sys.path)) and here not in sys.path:
         sys.path.insert(0, here)
 
 

@@ -158,7 +158,7 @@ def test_v2_the_least_limit_above_holds(tmp_path):
         "sys/fs/cgroup/app/cpu.max": "150000 100000\n",
         "sys/fs/cgroup/app/pids.max": "100\n", "sys/fs/cgroup/app/pids.current": "40\n",
         "sys/fs/cgroup/app/memory.max": "max\n",
-        "sys/fs/cgroup/app/inner/cpu.max": "max 100000\n",
+        "sys/fs/cgroup/app/inner/cpu.max": "300000 100000\n",
         "sys/fs/cgroup/app/inner/pids.max": "max\n", "sys/fs/cgroup/app/inner/pids.current": "3\n",
         "sys/fs/cgroup/app/inner/memory.max": "1000\n", "sys/fs/cgroup/app/inner/memory.current": "400\n",
     })  # fmt: skip

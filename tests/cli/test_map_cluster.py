@@ -25,11 +25,16 @@ if "open_cluster" in globals():
     sys.modules["pidfdpool.dask"] = types.SimpleNamespace(open_cluster=open_cluster)
 sys.exit(main(sys.argv[1:]))
 """
+# Workers of a cluster have current directories of their own, and have not loaded anything of the host's.
 LOCAL = """
+def be_elsewhere():
+    here = os.getcwd()
+    os.chdir("/")
+    sys.path[:] = [path for path in sys.path if path not in ("", here)]
+
 def open_cluster(address, **options):
     print("opened", address, sorted(options.items()), file=sys.stderr)
-    os.chdir("/")  # workers of a cluster have current directories of their own
-    return Cluster(2, **options)
+    return Cluster(2, initializer=be_elsewhere, **options)
 """
 
 
