@@ -42,7 +42,8 @@ and so does one that exceeds --timeout or --max-memory.
 A worker gets many lines at a time. If it dies, its lines are tried once more,
 one by one. So a line may be run twice, but not more often, and only the line
 that was the cause fails. --retries allows more attempts at a document that
-failed, after pauses that grow. A line that is not JSON is not tried again.
+failed: one at once, the others after growing pauses. A line that is not JSON is
+not tried again.
 
 --output FILE and --errors FILE are written completely or not at all: what FILE
 was before stays until the exit code is 0. Pipes and devices are written to as

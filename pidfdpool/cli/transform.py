@@ -31,6 +31,7 @@ OnError = Literal["fail", "skip", "record"]
 # worker died.
 How = Literal["input", "function", "crash", "timeout", "memory"]
 _BOM = b"\xef\xbb\xbf"
+_PLAIN = {dict, list, str, int, float, bool, tuple}  # of which it is known at once that they are no iterators
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,11 @@ def _run(job: Job, block: Block) -> tuple[Outcome, Failure | None]:
             text = line.decode()
             given = text.removesuffix("\r") if job.text else _decode(text)
             how = "function"
-            output += _encode_all(function(given), job.drop_null)
+            result = function(given)
+            if type(result) in _PLAIN:
+                output.append(_encode(result))
+            else:
+                output += _encode_all(result, job.drop_null)
         except BaseException as error:
             # SystemExit, too: a function that exits for one document must not end the run without a message.
             shape = shape_of(line) if block.line == 1 and documents == 0 else ""

@@ -110,19 +110,28 @@ def _report(host: Host, arguments: argparse.Namespace) -> str:
 def _watch(arguments: argparse.Namespace) -> None:
     """Show the host again and again, until Ctrl-C, or until it has ended."""
     pid = arguments.pid
-    host = _look(pid)
-    started = host.process.started
+    first = _look(pid)
+    started = first.process.started
+    host: Host | None = first
     on_terminal = sys.stdout.isatty() and not arguments.json
     try:
-        while host.process.started == started and host.process.state not in "ZX":
+        while host is not None and host.process.started == started and host.process.state not in "ZX":
             text = _report(host, arguments)
-            print(f"{_CLEAR}{text}" if on_terminal else text, flush=True)
+            print(f"{_CLEAR}{text}" if on_terminal else text, end="\n" if arguments.json else "\n\n", flush=True)
             time.sleep(arguments.every or 1.0)
-            if not os.path.exists(f"/proc/{pid}"):
-                break
-            host = _look(pid)
+            host = _look_again(pid)
     except KeyboardInterrupt:
         if on_terminal:
             print()
     else:
         print_error(f"process {pid} has ended")
+
+
+def _look_again(pid: int) -> Host | None:
+    """Return what can be seen now; None if the process has ended."""
+    try:
+        return _look(pid)
+    except processes.CannotRead:
+        if os.path.exists(f"/proc/{pid}"):
+            raise
+        return None
