@@ -208,29 +208,23 @@ def split_at(block: Block, number: int) -> tuple[Block, Block | None]:
 
 def record(failure: Failure, line: bytes) -> bytes:
     """Return the document that is written in place of one that failed; its `input` is the line as it was read."""
-    error: dict[str, Any] = {
-        "type": failure.kind,
-        "message": failure.message,
-        "file": failure.name,
-        "line": failure.line,
-    }
-    if failure.traceback is not None:
-        error["traceback"] = failure.traceback
-    return _encode({"error": error, "input": line.decode(errors="replace").removesuffix("\r")})
+    error = {"type": failure.kind, "message": failure.message, "file": failure.name, "line": failure.line}
+    return _encode({"error": error | _trace(failure), "input": _as_read(line)})
 
 
 def error_line(failure: Failure, line: bytes) -> bytes:
     """Return the document that --errors has for one that failed."""
-    error: dict[str, Any] = {
-        "file": failure.name,
-        "line": failure.line,
-        "how": failure.how,
-        "type": failure.kind,
-        "message": failure.message,
-    }
-    if failure.traceback is not None:
-        error["traceback"] = failure.traceback
-    return _encode({**error, "input": line.decode(errors="replace").removesuffix("\r")})
+    where = {"file": failure.name, "line": failure.line}
+    why = {"how": failure.how, "type": failure.kind, "message": failure.message}
+    return _encode({**where, **why, **_trace(failure), "input": _as_read(line)})
+
+
+def _trace(failure: Failure) -> dict[str, Any]:
+    return {} if failure.traceback is None else {"traceback": failure.traceback}
+
+
+def _as_read(line: bytes) -> str:
+    return line.decode(errors="replace").removesuffix("\r")
 
 
 def _documents(block: Block) -> Iterator[tuple[int, bytes]]:

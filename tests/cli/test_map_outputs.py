@@ -131,7 +131,9 @@ def test_errors_to_standard_error(command, name, tmp_path):
     assert b"1 of 1 documents failed" in summary
 
 
-def test_a_named_pipe_stays_one_and_is_written_at_once(command, tmp_path):
+@pytest.fixture
+def to_pipe(command, tmp_path):
+    """Give a run that writes to a named pipe, its first line being written, and the reader of the pipe."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     process = command.start("map", "jobs:same", "--workers", "1", "--output", str(pipe))
@@ -139,20 +141,20 @@ def test_a_named_pipe_stays_one_and_is_written_at_once(command, tmp_path):
         process.stdin.write(b"1\n")
         process.stdin.flush()
         assert reader.readline() == b"1\n"
-        process.stdin.close()
-        assert reader.read() == b""
-    assert process.wait() == 0
+        yield process, reader
     assert pipe.is_fifo()
 
 
-def test_a_named_pipe_whose_reader_goes_away_ends_the_run_quietly(command, tmp_path):
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    process = command.start("map", "jobs:same", "--workers", "1", "--output", str(pipe))
-    with open(pipe, "rb") as reader:
-        process.stdin.write(b"1\n")
-        process.stdin.flush()
-        assert reader.readline() == b"1\n"
+def test_a_named_pipe_is_written_at_once_and_stays_one(to_pipe):
+    process, reader = to_pipe
+    process.stdin.close()
+    assert reader.read() == b""
+    assert process.wait() == 0
+
+
+def test_a_named_pipe_whose_reader_goes_away_ends_the_run_quietly(to_pipe):
+    process, reader = to_pipe
+    reader.close()
     process.stdin.write(b"2\n")
     process.stdin.flush()
     assert process.wait() == -signal.SIGPIPE

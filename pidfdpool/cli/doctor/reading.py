@@ -12,6 +12,7 @@ import resource
 import sys
 import sysconfig
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pidfdpool import PidfdPoolExecutor
@@ -142,11 +143,9 @@ def _status(path: str) -> dict[str, str]:
 
 
 def _read(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return os.fsdecode(file.read())
-    except OSError:
-        return ""
+    with suppress(OSError):
+        return os.fsdecode(Path(path).read_bytes())
+    return ""
 
 
 class Cgroups:
