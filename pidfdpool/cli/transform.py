@@ -136,6 +136,8 @@ def _run(job: Job, block: Block) -> tuple[Outcome, Failure | None]:
                 output += _encode_all(result, job.drop_null)
         except BaseException as error:
             # SystemExit, too: a function that exits for one document must not end the run without a message.
+            if job.text and isinstance(error, json.JSONDecodeError):
+                how = "input"  # json.loads and its kin decode in the function
             shape = shape_of(line) if block.line == 1 and documents == 0 else ""
             failure = _explain(job, block, number, error, how, shape)
             if job.retries and how == "function":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -210,6 +211,24 @@ def test_watching_ends_at_ctrl_c(command):
     process.send_signal(signal.SIGINT)
     assert process.wait() == 0
     process.stdout.read()
+    assert process.stderr.read() == b""
+
+
+def test_on_a_terminal_it_is_drawn_again_in_the_same_place(command):
+    ours, theirs = pty.openpty()
+    process = command.start("doctor", str(os.getpid()), "--watch", "--every", "0.01", stdout=theirs)
+    os.close(theirs)
+    shown = b""
+    while shown.count(b"\033[H\033[2Jhost ") < 3:
+        shown += os.read(ours, 65536)
+    process.send_signal(signal.SIGINT)
+    try:
+        while os.read(ours, 65536):
+            pass
+    except OSError:
+        pass  # nobody has the other end any more
+    assert process.wait() == 0
+    os.close(ours)
     assert process.stderr.read() == b""
 
 

@@ -267,6 +267,13 @@ def test_a_block_ends_where_the_function_is_to_be_tried_again():
     assert transform.split_at(Block("f", 5, b"3\n\n", 3), 5)[1] is None
 
 
+def test_a_line_that_a_function_for_text_cannot_decode_is_not_tried_again():
+    given = Job(Target("json", "loads"), True, "skip", False, list_errors=True, retries=True)
+    outcome = transform.run(given, Block("f", 1, b"nope\n1\n", 7))
+    assert (outcome.output, outcome.failed, outcome.stopped) == (b"1\n", 1, None)
+    assert json.loads(outcome.errors)["how"] == "input"
+
+
 def test_a_line_alone_that_fails_says_so_to_the_pool():
     block = Block("f", 9, b"3\n", 2)
     with pytest.raises(transform.FunctionFailed) as raised:
