@@ -43,10 +43,10 @@ def test_a_document_alone_that_takes_too_long_is_not_tried_again(command, tmp_pa
 
 def test_the_time_is_that_of_one_document(command, tmp_path):
     """Each is well within its time, and what goes into one block is far beyond it."""
-    lines = [noting(tmp_path, "calls", sleep=0.05)[1] for _ in range(40)]
-    done = command.map("count_and_hang", "--timeout", "1", input=b"".join([*[b"1\n"] * 3000, *lines]))
+    lines = [noting(tmp_path, "calls", sleep=0.1)[1] for _ in range(60)]
+    done = command.map("count_and_hang", "--timeout", "3", input=b"".join([*[b"1\n"] * 3000, *lines]))
     assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.count(b"\n") == 3040
+    assert done.stdout.count(b"\n") == 3060
 
 
 # ---- retries -----------------------------------------------------------------------------------------------
