@@ -7,13 +7,20 @@ command's module is imported when that command is run, because the workers of `m
     __init__         which command to run, and how an interrupted run ends
     usage            the parser, and the error for a wrong command line: exit code 2
     streams          separates the output from what a function prints; exits by a signal
-    map              the arguments and exit codes of `map`
+    map              the messages and exit codes of `map`
+      map_arguments  its arguments, and its help
       target         MODULE:FUNCTION
       source         files and standard input -> blocks of whole lines
+      compression    .gz, .bz2, .xz, .zst
+      hints          input that is not one document per line
       pacing         how many lines a block has
+      pools          workers here, or on a cluster
       flow           blocks -> pool -> output, in input order or not, in bounded memory
+      attempts       what is done again when a task has failed
       transform      a block of lines -> a block of output; the only part that runs in workers
+      outputs        files that are written completely or not at all
       progress       the bar on standard error
+    doctor           what a pool finds on this machine; the pools of a running host
     demo             a demonstration for newcomers, which checks each statement that it prints
       sample         the events that it processes, and the function
       hostility      the SIGCHLD handler that reaps every child, and a search for processes that are left
@@ -44,6 +51,10 @@ COMMANDS = {
     "map": (
         "pidfdpool.cli.map",
         "transform JSON Lines: one document per line through a function, in parallel",
+    ),
+    "doctor": (
+        "pidfdpool.cli.doctor",
+        "tell what a pool finds on this machine, or show the pools of a running process",
     ),
     "demo": ("pidfdpool.cli.demo", "see the pool survive a hostile host and a killed worker"),
 }

@@ -14,8 +14,7 @@ limits the memory. If the reader of the output stops, the main thread blocks in 
 reading stops. The main thread waits for one queue only. The reader thread and the futures' callbacks put their events
 there. So finished blocks are written while the input is idle, and Ctrl-C is handled at any time.
 
-If a worker dies, its whole block is lost, and it is not known which line was the cause. So the lines are submitted
-again, one by one, in place of the block. A line whose worker dies in this second try has failed.
+A task may have to be done again, as one or several tasks that then stand in its place: see `attempts`.
 """
 
 from __future__ import annotations
@@ -27,9 +26,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from pidfdpool import WorkerCrashed
+from pidfdpool import TaskTimeout
 from pidfdpool.cli import transform
-from pidfdpool.cli.pacing import Pace
+from pidfdpool.cli.attempts import ERRORS, Attempts, Task
+from pidfdpool.cli.pacing import TARGET_SECONDS, Pace
 from pidfdpool.process import interruptible
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class DocumentError(Exception):
 class Sink(Protocol):
     """Takes the output."""
 
-    def write(self, data: bytes, size: int, documents: int) -> None:
-        """Write the output. size, documents: the bytes and the documents of input that it comes from."""
+    def write(self, outcome: Outcome, size: int) -> None:
+        """Write what a task has given. size: the bytes of input that it comes from."""
 
 
 @dataclass(slots=True)
@@ -65,20 +65,11 @@ class Tally:
 
 
 @dataclass(slots=True, eq=False)
-class _Task:
-    """One task: a block, or in the second try one line of it."""
-
-    block: Block
-    last_try: bool = False
-    outcome: Outcome | None = None
-
-
-@dataclass(slots=True, eq=False)
 class _Entry:
     """A block's place in the output, with the tasks that make it."""
 
     size: int
-    tasks: list[_Task] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
@@ -88,7 +79,7 @@ class _Entry:
 @dataclass(frozen=True, slots=True)
 class _Done:
     entry: _Entry
-    task: _Task
+    task: Task
     future: Future[Outcome]
 
 
@@ -102,12 +93,30 @@ class _End:
 class Flow:
     """One run. Make it, call `run` once."""
 
-    def __init__(self, pool: Executor, job: Job, source: Source, sink: Sink, *, ordered: bool, permits: int) -> None:
+    def __init__(
+        self,
+        pool: Executor,
+        job: Job,
+        source: Source,
+        sink: Sink,
+        *,
+        ordered: bool,
+        permits: int,
+        attempts: Attempts | None = None,
+        again: Executor | None = None,
+        block_seconds: float = TARGET_SECONDS,
+    ) -> None:
+        """Prepare the run.
+
+        again: takes lines that are tried again. block_seconds: the work that a block should have.
+        """
         self._pool = pool
+        self._again = again or pool
         self._job = job
         self._sink = sink
         self._ordered = ordered
-        self._pace = Pace()
+        self._attempts = attempts or Attempts(job)
+        self._pace = Pace(block_seconds)
         self._blocks: Iterator[Block] = source.blocks(lambda: self._pace.lines)
         self._permits = threading.Semaphore(permits)
         self._events: queue.SimpleQueue[Block | _Done | _End] = queue.SimpleQueue()
@@ -121,7 +130,7 @@ class Flow:
         Raises:
             DocumentError: on_error is "fail" and a document failed; the output of those before it was written.
             ReadError: the input broke off; the output of what came before was written.
-            BrokenExecutor, OSError: the pool or the output cannot be used any more.
+            BrokenExecutor, WriteError, BrokenPipeError: the pool or an output cannot be used any more.
         """
         # A daemon thread, because it may wait for input that never comes, and the exit must not wait for it.
         threading.Thread(target=self._read, name="reader", daemon=True).start()
@@ -155,18 +164,19 @@ class Flow:
             else:
                 entry = _Entry(event.size)
                 self._entries.append(entry)
-                self._submit(entry, _Task(event))
+                entry.tasks = [Task(event)]
+                self._submit(entry, *entry.tasks)
         if end.error is not None:
             raise end.error
         return self._tally
 
-    def _submit(self, entry: _Entry, *tasks: _Task) -> None:
-        entry.tasks = list(tasks)
+    def _submit(self, entry: _Entry, *tasks: Task) -> None:
         for task in tasks:
-            future = self._pool.submit(transform.run, self._job, task.block)
+            pool, call = (self._again, transform.run_again) if task.again else (self._pool, transform.run)
+            future = pool.submit(call, self._job, task.block)
             future.add_done_callback(partial(self._on_done, entry, task))
 
-    def _on_done(self, entry: _Entry, task: _Task, future: Future[Outcome]) -> None:
+    def _on_done(self, entry: _Entry, task: Task, future: Future[Outcome]) -> None:
         """Store that a task is done. Called on the thread that resolves the future."""
         self._events.put(_Done(entry, task, future))
 
@@ -174,15 +184,17 @@ class Flow:
         """Store a task's outcome, and write the blocks that can be written now."""
         entry, task = done.entry, done.task
         try:
-            task.outcome = done.future.result()
-        except WorkerCrashed as crash:
-            if not task.last_try:
-                lines = transform.split(task.block)
-                self._submit(entry, *(_Task(line, last_try=True) for line in lines))
-                return
-            task.outcome = transform.crash_outcome(self._job, task.block, str(crash))
+            outcome = done.future.result()
+        except ERRORS as error:
+            if isinstance(error, TaskTimeout) and not task.again:
+                self._pace.learn_from_timeout()
+            following = self._attempts.after_error(task, error)
         else:
-            self._pace.learn(task.outcome.documents, task.outcome.seconds)
+            self._pace.learn(outcome.documents, outcome.seconds)
+            following = self._attempts.after_outcome(task, outcome)
+        place = entry.tasks.index(task)
+        entry.tasks[place : place + 1] = following
+        self._submit(entry, *(each for each in following if each.outcome is None))
         if not entry.done:
             return
         if self._ordered:
@@ -200,7 +212,7 @@ class Flow:
             self._tally.documents += outcome.documents
             self._tally.failed += outcome.failed
             self._tally.first = self._tally.first or outcome.failure
-            self._sink.write(outcome.output, size, outcome.documents)
+            self._sink.write(outcome, size)
             size = 0
             if outcome.failure is not None and self._job.on_error == "fail":
                 raise DocumentError(outcome.failure)

@@ -15,15 +15,23 @@ _MAX_CHANGE = 4  # the largest factor of one step, because one measurement may i
 
 
 class Pace:
-    """The number of lines for the next block. Written by one thread, read by another."""
+    """The number of lines for the next block. Written by one thread, read by another.
 
-    def __init__(self) -> None:
+    seconds: of work that a block should have.
+    """
+
+    def __init__(self, seconds: float = TARGET_SECONDS) -> None:
         self.lines: int = 1
+        self._seconds = seconds
 
     def learn(self, lines: int, seconds: float) -> None:
         """Learn from a block: its lines, and the seconds of work that they took."""
         if lines <= 0:
             return
-        ideal = lines * TARGET_SECONDS / max(seconds, 1e-9)
+        ideal = lines * self._seconds / max(seconds, 1e-9)
         near = min(max(ideal, self.lines / _MAX_CHANGE), self.lines * _MAX_CHANGE)
         self.lines = min(max(int(near), 1), MAX_LINES)
+
+    def learn_from_timeout(self) -> None:
+        """Learn from a block that took too long: how long it would have taken is not known."""
+        self.lines = max(1, self.lines // _MAX_CHANGE)

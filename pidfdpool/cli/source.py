@@ -10,14 +10,13 @@ memory. A line is never split, however long it is.
 
 from __future__ import annotations
 
-import gzip
 import os
 import select
 import stat
 import sys
-import zlib
 from typing import TYPE_CHECKING, Protocol
 
+from pidfdpool.cli import compression, hints
 from pidfdpool.cli.transform import Block
 from pidfdpool.cli.usage import UsageError
 
@@ -36,10 +35,13 @@ class Source:
     """The files of a run, in order. The constructor raises UsageError if one of them cannot be read.
 
     total: the number of bytes of all files, or None if it is not known.
+    arrays: those that were read so far, and whose only line is an array of documents.
     """
 
     def __init__(self, names: list[str]) -> None:
         self._names = names or ["-"]
+        self._codecs = {name: compression.codec_of(name) for name in self._names}
+        self.arrays: list[str] = []
         sizes = [_checked_size(name) for name in self._names]
         self.total: int | None = None if None in sizes else sum(size for size in sizes if size is not None)
 
@@ -53,16 +55,27 @@ class Source:
         """
         for name in self._names:
             if name in _STDIN_NAMES:
-                yield from split_into_blocks("<stdin>", DescriptorReader(0), limit)
+                yield from self._watched("<stdin>", DescriptorReader(0), limit)
                 continue
             try:
                 fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
                 raise ReadError(f"{name}: {error.strerror}") from error
-            with open(fd, "rb", buffering=0) as file:
-                yield from split_into_blocks(
-                    name, GzipReader(file) if name.endswith(".gz") else DescriptorReader(fd), limit
-                )
+            with open(fd, "rb", buffering=0):
+                codec = self._codecs[name]
+                reader = DescriptorReader(fd) if codec is None else CompressedReader(fd, codec)
+                yield from self._watched(name, reader, limit)
+
+    def _watched(self, name: str, reader: Reader, limit: Callable[[], int]) -> Iterator[Block]:
+        """Yield the blocks of a file, and note whether all of it is one array."""
+        number = 0
+        is_array = False
+        for number, block in enumerate(split_into_blocks(name, reader, limit), 1):
+            if number == 1:
+                is_array = block.data.count(b"\n") <= 1 and hints.is_array_of_documents(block.data)
+            yield block
+        if is_array and number == 1:
+            self.arrays.append(name)
 
 
 def _checked_size(name: str) -> int | None:
@@ -127,18 +140,22 @@ class DescriptorReader:
         return bool(self._poll.poll(0))
 
 
-class GzipReader:
-    """Reads a gzip file of one or more members."""
+class CompressedReader:
+    """Reads a compressed file of one or more streams."""
 
-    def __init__(self, file: object) -> None:
+    def __init__(self, fd: int, codec: compression.Codec) -> None:
         self.position: int = 0
-        self._file = file
-        self._gzip = gzip.GzipFile(fileobj=file, mode="rb")  # type: ignore[call-overload]
+        self._file = compression.File(fd)
+        self._data = codec.open(self._file)
+        self._error = codec.error
 
     def read(self) -> bytes:
         """Return the decompressed data of the next part of the file."""
-        data: bytes = self._gzip.read1(READ_SIZE)
-        self.position = self._file.tell()  # type: ignore[attr-defined]
+        try:
+            data: bytes = self._data.read1(READ_SIZE)
+        except self._error as error:
+            raise EOFError(str(error)) from error
+        self.position = self._file.position
         return data
 
     def ready(self) -> bool:
@@ -179,7 +196,7 @@ def split_into_blocks(name: str, reader: Reader, limit: Callable[[], int]) -> It
                 del lines
             if end < len(piece):
                 unfinished.append(piece[end:])
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ReadError(f"{name}: cannot be read beyond line {line - 1}: {reason}") from error
     yield from blocks(b"".join(unfinished))

@@ -33,18 +33,24 @@ def print_error(message: str) -> None:
 
 
 @contextmanager
-def private_stdout() -> Iterator[Output]:
+def private_stdout(*, needed: bool = True) -> Iterator[Output]:
     """Give the caller standard output for itself. Within the block all other prints go to standard error.
+
+    needed: whether the caller writes to it. If not, it may be closed.
 
     Raises:
         UsageError: standard output is closed.
     """
     if sys.stdout is None:
-        raise UsageError("standard output is closed: there is nowhere to write the documents to")
+        if needed:
+            raise UsageError("standard output is closed: there is nowhere to write the documents to")
+        with _stderr_in_place_of_stdout():
+            yield Output(-1)
+        return
     sys.stdout.flush()
     mine = os.dup(1)
     try:
-        elsewhere = os.dup(2) if sys.stderr is not None else os.open(os.devnull, os.O_WRONLY)
+        elsewhere = _elsewhere()
         os.dup2(elsewhere, 1)
         os.close(elsewhere)
         yield Output(mine)
@@ -53,6 +59,25 @@ def private_stdout() -> Iterator[Output]:
             sys.stdout.flush()
         os.dup2(mine, 1)
         os.close(mine)
+
+
+@contextmanager
+def _stderr_in_place_of_stdout() -> Iterator[None]:
+    """Have descriptor 1, which is closed, be a copy of standard error: no file that is opened may get that number."""
+    taken: list[int] = []
+    while not taken or taken[-1] < 1:  # a new descriptor gets the lowest number that is free
+        taken.append(_elsewhere())
+    if taken[-1] == 1:
+        os.set_inheritable(1, True)
+    try:
+        yield
+    finally:
+        for fd in taken:
+            os.close(fd)
+
+
+def _elsewhere() -> int:
+    return os.dup(2) if sys.stderr is not None else os.open(os.devnull, os.O_WRONLY)
 
 
 class Output:

@@ -23,10 +23,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The name of a function: the module, and the dotted path in the module."""
+    """The name of a function: the module, and the dotted path in the module.
+
+    folder: where modules are looked for, too; empty: in the current directory.
+    """
 
     module: str
     path: str
+    folder: str = ""
+
+    def for_cluster(self) -> Target:
+        """Return the name for workers elsewhere, which have other current directories but may see the same files."""
+        return Target(self.module, self.path, "" if sys.flags.safe_path else os.getcwd())
 
     def load(self) -> Callable[[Any], Any]:
         """Return the function itself; each process looks it up once.
@@ -57,7 +65,7 @@ def parse(text: str) -> Target:
 
 @cache
 def _load(target: Target) -> Callable[[Any], Any]:
-    found: Any = _import(target.module)
+    found: Any = _import(target.module, target.folder)
     where = f"module {target.module!r}"
     for name in target.path.split("."):
         try:
@@ -70,8 +78,8 @@ def _load(target: Target) -> Callable[[Any], Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _import(name: str) -> ModuleType:
-    _look_in_current_directory()
+def _import(name: str, folder: str) -> ModuleType:
+    _look_in_current_directory(folder)
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
@@ -96,10 +104,13 @@ def _import_failed(name: str, error: BaseException) -> str:
     return f"importing module {name!r} failed: {what}, at {place}"
 
 
-def _look_in_current_directory() -> None:
-    """Add the current directory to sys.path, as `python -m` does and an installed script does not."""
-    here = os.getcwd()
-    if not sys.flags.safe_path and here not in sys.path and "" not in sys.path:
+def _look_in_current_directory(folder: str) -> None:
+    """Add the current directory to sys.path, as `python -m` does and an installed script does not.
+
+    folder: the host's, for workers elsewhere. Their interpreters may run with -P although that of the host does not.
+    """
+    here = folder or os.getcwd()
+    if (folder or not (sys.flags.safe_path or "" in sys.path)) and here not in sys.path:
         sys.path.insert(0, here)
 
 

@@ -1,9 +1,10 @@
 """pidfds: stable, pollable names for processes, and a fallback for kernels that have none.
 
 It can be used alone, in any process and on any thread, and knows nothing of pools. `Pidfd` is the handle.
-`SentinelHandle` and `ChildHandle` are the fallback, with the same interface. `capabilities()` tells what this kernel
-grants. `prctl` has the calls of prctl(2) that processes with handles need. The names are loaded at their first use
-(PEP 562), as those of `pidfdpool` are. On other systems than Linux there is `ExitStatus` only, for deaths.
+`SentinelHandle` and `ChildHandle` are the fallback, with the same interface. `SignalReceiver` reads signals, and the
+values that came with them, from a descriptor. `capabilities()` tells what this kernel grants. `prctl` has the calls
+of prctl(2) that processes with handles need. The names are loaded at their first use (PEP 562), as those of
+`pidfdpool` are. On other systems than Linux there is `ExitStatus` only, for deaths.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pidfdpool.pidfd.errors import PidfdDenied, PidfdError, PidfdMisused, ProcessGone
     from pidfdpool.pidfd.handle import Pidfd
     from pidfdpool.pidfd.interface import ProcessHandle
+    from pidfdpool.pidfd.receiver import ReceivedSignal, SignalReceiver
     from pidfdpool.pidfd.sentinel import ChildHandle, SentinelHandle, sentinel_pipe
     from pidfdpool.pidfd.status import ExitStatus
 
@@ -29,7 +31,9 @@ _HOME = {
     "PidfdMisused": "errors",
     "ProcessGone": "errors",
     "ProcessHandle": "interface",
+    "ReceivedSignal": "receiver",
     "SentinelHandle": "sentinel",
+    "SignalReceiver": "receiver",
     "capabilities": "capability",
     "sentinel_pipe": "sentinel",
 }
@@ -44,7 +48,9 @@ __all__ = [
     "PidfdMisused",
     "ProcessGone",
     "ProcessHandle",
+    "ReceivedSignal",
     "SentinelHandle",
+    "SignalReceiver",
     "capabilities",
     "sentinel_pipe",
 ]

@@ -82,6 +82,92 @@ def length(text):
     return [type(text).__name__, len(text)]
 
 
+def count_up(document):
+    yield from range(document)
+
+
+def an_iterator(document):
+    return map(int, str(list(range(document)))[1:-1].split(","))
+
+
+def a_list(document):
+    return list(range(document))
+
+
+def nothing(document):
+    return iter(())
+
+
+def null(document):
+    return None
+
+
+def nulls(document):
+    yield from (None, 1, None)
+
+
+def reuses(document):
+    """Yield the same object again and again, as generators do that save memory."""
+    made = [0]
+    yield made
+    made[0] = 1
+    yield made
+
+
+def fails_later(document):
+    yield document
+    raise ValueError("later")
+
+
+def yields_a_set(document):
+    yield 1
+    yield {1}
+
+
+def note(path):
+    """Add a byte to a file; return how many it has now."""
+    with open(path, "ab") as file:
+        file.write(b".")
+    return os.stat(path).st_size
+
+
+def fail_at_first(document):
+    """Fail for as often as the document says, then give how often it was called."""
+    calls = note(document["path"])
+    if calls <= document["fails"]:
+        raise ValueError(f"attempt {calls}")
+    return calls
+
+
+def count_and_hang(document):
+    """Sleep for as long as the document says, if it is one that says so; note each call."""
+    if isinstance(document, dict):
+        note(document["path"])
+        time.sleep(document["sleep"])
+    return document
+
+
+def take_memory(document):
+    """Take as many megabytes as the document says, for a second."""
+    if document:
+        taken = bytearray(document << 20)
+        taken[::4096] = b"1" * len(taken[::4096])
+        time.sleep(1)
+        return len(taken) >> 20
+    return document
+
+
+kept = []
+
+
+def leak(document):
+    """Keep a megabyte with each call, which is noted; return how many this process has kept."""
+    note(document["path"])
+    kept.append(b"1" * (1 << 20))
+    time.sleep(0.02)
+    return len(kept)
+
+
 class Box:
     """A place for a function with a dotted path."""
 

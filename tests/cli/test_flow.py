@@ -8,7 +8,8 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
-from pidfdpool import PoolBroken, WorkerCrashed
+from pidfdpool import PoolBroken, TaskTimeout, WorkerCrashed
+from pidfdpool.cli.attempts import Attempts
 from pidfdpool.cli.flow import DocumentError, Flow
 from pidfdpool.cli.source import ReadError
 from pidfdpool.cli.target import Target
@@ -47,10 +48,10 @@ class Sink:
         self.output = b""
         self.size = self.documents = 0
 
-    def write(self, data, size, documents):
-        self.output += data
+    def write(self, outcome, size):
+        self.output += outcome.output
         self.size += size
-        self.documents += documents
+        self.documents += outcome.documents
 
 
 class Inline(Executor):
@@ -210,7 +211,7 @@ def test_a_pool_that_takes_no_more_tasks_ends_the_run():
 
 def test_output_that_cannot_be_written_ends_the_run():
     class Full(Sink):
-        def write(self, data, size, documents):
+        def write(self, outcome, size):
             raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
@@ -225,7 +226,7 @@ def test_only_the_line_to_blame_fails():
     tally = flow(pool, Lines([b"1\n2\n", b"\n4\n3\n5\n", b"6\n"]), sink, on_error="skip").run()
     assert sink.output == b"1\n2\n4\n5\n6\n"
     assert (tally.documents, tally.failed) == (6, 1)
-    assert str(tally.first) == "in:5: WorkerCrashed: killed by SIGKILL"
+    assert str(tally.first) == "in:5: Death: killed by SIGKILL"
     assert pool.submitted == [b"1\n2\n", b"\n4\n3\n5\n", *pool.submitted[2:]]
     assert sorted(pool.submitted[2:]) == [b"3", b"4", b"5", b"6\n"]
 
@@ -245,7 +246,7 @@ def test_no_line_is_tried_more_than_twice():
 
 def test_a_line_that_kills_its_worker_ends_the_run_like_any_other_failure():
     sink = Sink()
-    with pytest.raises(DocumentError, match="in:3: WorkerCrashed"):
+    with pytest.raises(DocumentError, match="in:3: Death"):
         flow(Inline(lambda block: b"3" in block.data), Lines([b"1\n", b"2\n3\n4\n"]), sink).run()
     assert sink.output == b"1\n2\n"
 
@@ -255,7 +256,7 @@ def test_a_recorded_death_stands_in_its_place():
     flow(Inline(lambda block: b"3" in block.data), Lines([b"2\n3\n4\n"]), sink, on_error="record").run()
     first, record, last = sink.output.splitlines()
     assert (first, last) == (b"2", b"4")
-    assert b'"type":"WorkerCrashed","message":"killed by SIGKILL","file":"in","line":2' in record
+    assert b'"type":"Death","message":"killed by SIGKILL","file":"in","line":2' in record
 
 
 def test_a_second_try_keeps_its_place_in_the_order():
@@ -276,3 +277,73 @@ def test_bytes_of_a_block_that_was_tried_again_are_counted_once():
     sink = Sink()
     flow(Inline(lambda block: len(block.data) > 2), Lines([b"1\n2\n", b"3\n"]), sink).run()
     assert (sink.size, sink.documents) == (6, 3)
+
+
+# ---- lines that are tried again -----------------------------------------------------------------------------
+
+
+class Times(Inline):
+    """As Inline; `ends` gives what a task with this data ends with, or nothing."""
+
+    def __init__(self, ends):
+        super().__init__()
+        self._ends = ends
+
+    def submit(self, fn, job, block):
+        self.submitted.append(block.data)
+        future = Future()
+        try:
+            if self._ends.get(block.data):
+                raise self._ends[block.data].pop(0)
+            future.set_result(fn(job, block))
+        except Exception as raised:
+            future.set_exception(raised)
+        return future
+
+
+def timeout():
+    return TaskTimeout("too long", task="f", task_id=1, attempt=1)
+
+
+def again_flow(pool, again, source, sink, function="same", *, retries=0, on_error="skip"):
+    job = Job(Target("tests.cli.jobs", function), False, on_error, False, retries=retries > 0)
+    return Flow(pool, job, source, sink, ordered=True, permits=8, attempts=Attempts(job, retries), again=again)
+
+
+def test_a_block_that_takes_too_long_is_tried_again_line_by_line():
+    first, again, sink = Times({b"1\n2\n": [timeout()]}), Times({b"2": [timeout()]}), Sink()
+    tally = again_flow(first, again, Lines([b"1\n2\n", b"3\n"]), sink).run()
+    assert (sink.output, tally.documents, tally.failed) == (b"1\n3\n", 3, 1)
+    assert str(tally.first) == "in:2: TaskTimeout: too long"
+    assert again.submitted == [b"1", b"2"]
+
+
+@pytest.mark.parametrize(("retries", "lines"), [(0, []), (1, [b"1"])])
+def test_a_document_alone_that_takes_too_long_is_tried_again_only_on_request(retries, lines):
+    first, again, sink = Times({b"1\n": [timeout()]}), Times({}), Sink()
+    tally = again_flow(first, again, Lines([b"1\n"]), sink, retries=retries).run()
+    assert again.submitted == lines
+    assert tally.failed == 1 - retries
+
+
+def test_where_the_function_may_have_been_imported_meanwhile_it_is_tried_again():
+    sink = Sink()
+    job = Job(Target("tests.cli.jobs", "same"), False, "fail", False)
+    attempts = Attempts(job, preloaded=False)
+    made = Flow(Times({b"1\n": [timeout()]}), job, Lines([b"1\n"]), sink, ordered=True, permits=8, attempts=attempts)
+    assert (made.run().failed, sink.output) == (0, b"1\n")
+
+
+def test_where_a_function_fails_the_block_is_cut_in_three():
+    first, again, sink = Times({}), Times({}), Sink()
+    source = Lines([b"1\n2\n3\n4\n3\n5\n"])
+    tally = again_flow(first, again, source, sink, "fail_on_three", retries=2).run()
+    assert (sink.output, sink.size, tally.documents, tally.failed) == (b"1\n2\n4\n5\n", 12, 6, 2)
+    assert str(tally.first) == "in:3: ValueError: three is not allowed"
+    assert first.submitted == [b"1\n2\n3\n4\n3\n5\n", b"4\n3\n5\n", b"5\n"]
+    assert again.submitted == [b"3", b"3"]
+
+
+@pytest.mark.parametrize(("retries", "alone"), [(0, 0), (1, 0), (2, 1), (5, 4)])
+def test_the_first_try_counts(retries, alone):
+    assert Attempts(None, retries).retries_alone == alone

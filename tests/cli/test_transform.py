@@ -16,8 +16,8 @@ from pidfdpool.cli.target import Target
 from pidfdpool.cli.transform import Block, Failure, Job
 
 
-def job(function="same", *, on_error="fail", text=False, traceback=False):
-    return Job(Target("tests.cli.jobs", function), text, on_error, traceback)
+def job(function="same", *, on_error="fail", text=False, traceback=False, **more):
+    return Job(Target("tests.cli.jobs", function), text, on_error, traceback, **more)
 
 
 def run(data, function="same", line=1, **options):
@@ -183,14 +183,124 @@ def test_splitting_keeps_each_document_and_its_line_number():
 
 @pytest.mark.parametrize(("on_error", "lines"), [("fail", 0), ("skip", 0), ("record", 1)])
 def test_a_document_whose_worker_died(on_error, lines):
-    outcome = transform.crash_outcome(job(on_error=on_error), Block("f", 7, b"{}", 0), "killed by SIGKILL")
-    assert str(outcome.failure) == "f:7: WorkerCrashed: killed by SIGKILL"
+    given, block = job(on_error=on_error), Block("f", 7, b"{}", 0)
+    failure = transform.death_of(given, block, "crash", Crash("killed by SIGKILL"))
+    outcome = transform.failed_outcome(given, block, failure)
+    assert str(outcome.failure) == "f:7: Crash: killed by SIGKILL"
     assert (outcome.documents, outcome.failed) == (1, 1)
     records = [json.loads(line) for line in outcome.output.splitlines()]
     assert len(records) == lines
     for record in records:
         assert record["error"]["line"] == 7
         assert record["input"] == "{}"
+
+
+class Crash(Exception):
+    stack = "where it was"
+
+
+def test_the_stack_of_a_task_that_was_stopped_is_its_traceback():
+    block = Block("f", 7, b"{}", 0)
+    assert transform.death_of(job(traceback=True), block, "timeout", Crash()).traceback == "where it was"
+    assert transform.death_of(job(), block, "timeout", Crash()).traceback is None
+
+
+# ---- several documents, or none ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        ("count_up", b"0\n1\n2\n"),  # a generator
+        ("an_iterator", b"0\n1\n2\n"),
+        ("a_list", b"[0,1,2]\n"),
+        ("nothing", b""),
+        ("null", b"null\n"),
+        ("nulls", b"null\n1\nnull\n"),
+        ("reuses", b"[0]\n[1]\n"),
+    ],
+)
+def test_what_gives_several_documents(function, expected):
+    outcome = run(b"3\n", function)
+    assert (outcome.output, outcome.documents, outcome.failed) == (expected, 1, 0)
+
+
+@pytest.mark.parametrize(("function", "expected"), [("null", b""), ("nulls", b"1\n"), ("same", b"false\n0\n")])
+def test_null_is_dropped_on_request(function, expected):
+    assert run(b"false\n0\n" if function == "same" else b"3\n", function, drop_null=True).output == expected
+
+
+def test_a_generator_that_fails_gives_nothing():
+    outcome = run(b"1\n2\n", "fails_later", on_error="skip", traceback=True)
+    assert (outcome.output, outcome.failed) == (b"", 2)
+    assert "in fails_later" in outcome.failure.traceback
+    assert "transform.py" not in outcome.failure.traceback
+
+
+def test_one_of_several_that_is_not_json_fails_the_document():
+    assert run(b"1\n", "yields_a_set", on_error="skip").output == b""
+
+
+# ---- errors in a list, and further attempts ----------------------------------------------------------------
+
+
+def test_failures_are_listed():
+    outcome = run(b"1\n3\nx\n", "fail_on_three", on_error="skip", list_errors=True)
+    assert outcome.output == b"1\n"
+    assert [json.loads(line) for line in outcome.errors.splitlines()] == [
+        {
+            "file": "in.jsonl", "line": 2, "how": "function", "type": "ValueError",
+            "message": "three is not allowed", "input": "3",
+        },
+        {
+            "file": "in.jsonl", "line": 3, "how": "input", "type": "JSONDecodeError",
+            "message": "Expecting value (column 1)", "input": "x",
+        },
+    ]  # fmt: skip
+
+
+def test_a_block_ends_where_the_function_is_to_be_tried_again():
+    outcome = run(b"1\nx\n3\n4\n", "fail_on_three", on_error="skip", retries=True)
+    assert (outcome.output, outcome.documents, outcome.failed, outcome.stopped) == (b"1\n", 2, 1, 3)
+    line, rest = transform.split_at(Block("f", 1, b"1\nx\n3\n4\n", 8), 3)
+    assert (line.line, line.data, rest.line, rest.data) == (3, b"3", 4, b"4\n")
+    assert transform.split_at(Block("f", 5, b"3\n\n", 3), 5)[1] is None
+
+
+def test_a_line_that_a_function_for_text_cannot_decode_is_not_tried_again():
+    given = Job(Target("json", "loads"), True, "skip", False, list_errors=True, retries=True)
+    outcome = transform.run(given, Block("f", 1, b"nope\n1\n", 7))
+    assert (outcome.output, outcome.failed, outcome.stopped) == (b"1\n", 1, None)
+    assert json.loads(outcome.errors)["how"] == "input"
+
+
+def test_a_line_alone_that_fails_says_so_to_the_pool():
+    block = Block("f", 9, b"3\n", 2)
+    with pytest.raises(transform.FunctionFailed) as raised:
+        transform.run_again(job("fail_on_three", retries=True), block)
+    again = pickle.loads(pickle.dumps(raised.value))
+    assert str(again.failure) == "f:9: ValueError: three is not allowed"
+    assert transform.run_again(job("fail_on_three"), block).failed == 1
+
+
+# ---- input that is not one document per line ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "shape"),
+    [
+        (b'[\n{"a": 1}\n]\n', "array"),
+        (b'\xef\xbb\xbf[{"a": 1},\n', "array"),
+        (b'[{"n": 1}]\n', "array"),
+        (b'{\n"a": 1\n}\n', "spread"),
+        (b'{"a": 1, "b": {\n', "spread"),
+        (b'{"a": nope}\n', ""),
+        (b"nope\n", ""),
+    ],
+)
+def test_the_first_line_shows_what_a_file_is(data, shape):
+    assert run(data, "increment").failure.shape == shape
+    assert run(data, "increment", line=2).failure.shape == ""
 
 
 # ---- pacing ------------------------------------------------------------------------------------------------
