@@ -33,6 +33,7 @@ HOUSE = {
 # Files in the root. Every room may import these, but for those that lie below them.
 ROOT = {
     "__main__": {"cli"},
+    "dask": {"integrations"},
     "joblib": {"integrations"},
     "multiprocessing": {"integrations"},
     "errors": {"deaths", "pidfd"},

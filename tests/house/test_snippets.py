@@ -50,7 +50,11 @@ COMMANDS = [example for example in EXAMPLES if example.block.language in ("", "s
 OTHERS = {"text", "ini"}  # drawings and outputs; settings of coverage.py, which tests/worker/test_coverage.py uses
 
 # Libraries beyond the tests' own requirements. A program that imports one is only compiled where it is missing.
-NEEDS: dict[str, str] = {"joblib": "its backend"}  # the name of the module: why a page uses it
+NEEDS: dict[str, str] = {
+    "dask": "its plugin",
+    "distributed": "its executor",
+    "joblib": "its backend",
+}  # the name of the module: why a page uses it
 # Commands that are not run here, and why.
 NOT_RUN = {
     "python3 -m venv": "it installs from the network; the usual run begins in the same way",

@@ -33,9 +33,12 @@ T = TypeVar("T")
 class Submitter(concurrent.futures.Executor):
     """The ways to submit calls, which an executor and its views have in common."""
 
-    _owner: DaskExecutor
     _rules: Rules
     _options: dict[str, Any]  # for tasks
+
+    def _executor(self) -> DaskExecutor:
+        """Return the executor itself."""
+        raise NotImplementedError
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> ClusterFuture[T]:
         """Run fn(*args, **kwargs) on the cluster, and return its future.
@@ -47,7 +50,7 @@ class Submitter(concurrent.futures.Executor):
             PoolBroken: the scheduler has gone away, or the client is closed.
             RuntimeError: the executor is shut down, or this is a forked child.
         """
-        return self._owner._submit(self._rules, fn, args, kwargs)
+        return self._executor()._submit(self._rules, fn, args, kwargs)
 
     def map(
         self,
@@ -76,7 +79,7 @@ class Submitter(concurrent.futures.Executor):
             CallNotSendable: fn cannot be pickled.
             PoolBroken, RuntimeError: as `submit`.
         """
-        return self._owner._begin_map(
+        return self._executor()._begin_map(
             self._rules, fn, iterables, ordered=True, timeout=timeout, chunksize=chunksize, buffersize=buffersize,
             return_exceptions=return_exceptions, star=star,
         ).results()  # fmt: skip
@@ -92,7 +95,7 @@ class Submitter(concurrent.futures.Executor):
         star: bool = False,
     ) -> Iterator[Any]:
         """As `map`, but the iterator yields the results in the order in which they come."""
-        return self._owner._begin_map(
+        return self._executor()._begin_map(
             self._rules, fn, iterables, ordered=False, timeout=timeout, chunksize=chunksize, buffersize=buffersize,
             return_exceptions=return_exceptions, star=star,
         ).results()  # fmt: skip
@@ -119,7 +122,7 @@ class Submitter(concurrent.futures.Executor):
         The iterables may be asynchronous ones. These are read as results are taken, 1000 items ahead if no
         buffersize is given. Closing the iterator early (`aclose`) closes them, and cancels what has not begun.
         """
-        return self._owner._begin_map(
+        return self._executor()._begin_map(
             self._rules, fn, iterables, ordered=True, timeout=timeout, chunksize=chunksize, buffersize=buffersize,
             return_exceptions=return_exceptions, star=star, asynchronous=True,
         ).asynchronous_results()  # fmt: skip
@@ -135,7 +138,7 @@ class Submitter(concurrent.futures.Executor):
         star: bool = False,
     ) -> AsyncIterator[Any]:
         """As `amap`, but the iterator yields the results in the order in which they come."""
-        return self._owner._begin_map(
+        return self._executor()._begin_map(
             self._rules, fn, iterables, ordered=False, timeout=timeout, chunksize=chunksize, buffersize=buffersize,
             return_exceptions=return_exceptions, star=star, asynchronous=True,
         ).asynchronous_results()  # fmt: skip
@@ -148,7 +151,7 @@ class Submitter(concurrent.futures.Executor):
         """
         option_rules.check_names("options", options, option_rules.OF_EXECUTOR, for_tasks=True)
         option_rules.check_refinement(self._options, options)
-        return ClusterOptions(self._owner, _refined(self._options, options))
+        return ClusterOptions(self._executor(), _refined(self._options, options))
 
 
 class DaskExecutor(Submitter):
@@ -176,7 +179,6 @@ class DaskExecutor(Submitter):
     """
 
     def __init__(self, client: Client, **options: Any) -> None:
-        self._owner = self
         self._check_client(client)
         option_rules.check_names(type(self).__name__, options, option_rules.OF_EXECUTOR)
         option_rules.check_values(None, options)
@@ -185,12 +187,22 @@ class DaskExecutor(Submitter):
         settings = payloads.dumps(option_rules.of_pool(options))
         self._lock = threading.Lock()
         self._is_shut_down = False
-        self._owns_client = False
+        self._closing: Callable[[], None] | None = None  # of a client that is ours
         self._maps: weakref.WeakSet[ClusterMap] = weakref.WeakSet()
         self._submission = Submission(client, settings)
         self._ended: concurrent.futures.Future[None] | None = None  # of what has to be done at the end
-        self._finalizer = weakref.finalize(self, _end, self._submission)
+        self._finalizer = weakref.finalize(self, _end, self._submission, None)
         self._finalizer.atexit = False
+
+    def _close_with(self, closing: Callable[[], None]) -> None:
+        """Close the client, too, when this is shut down."""
+        self._closing = closing
+        self._finalizer.detach()
+        self._finalizer = weakref.finalize(self, _end, self._submission, closing)
+        self._finalizer.atexit = False
+
+    def _executor(self) -> DaskExecutor:
+        return self
 
     def _check_client(self, client: Any) -> None:
         from distributed import Client
@@ -221,6 +233,7 @@ class DaskExecutor(Submitter):
         self, rules: Rules, fn: Callable[..., Any], iterables: tuple[Any, ...], **arguments: Any
     ) -> ClusterMap:
         self._check_open()
+        self._submission.check()
         self._submission.count_threads()
         begun = ClusterMap(self._submission, rules, fn, iterables, **arguments)
         self._maps.add(begun)
@@ -244,14 +257,11 @@ class DaskExecutor(Submitter):
         ended = self._begin_end(cancel=cancel_futures)
         if wait:
             ended.result()
-            self._close_client()
 
     async def aclose(self, *, cancel_futures: bool = False) -> None:
         """As `shutdown`, without blocking the event loop."""
         ended = self._begin_end(cancel=cancel_futures)
         await asyncio.wait([asyncio.ensure_future(asyncio.shield(asyncio.wrap_future(ended)))])
-        if self._owns_client:
-            await asyncio.to_thread(self._close_client)
 
     def kill_workers(self) -> None:
         """Shut down without waiting, cancel what has not begun, and kill what runs.
@@ -277,12 +287,8 @@ class DaskExecutor(Submitter):
                     recipient._cancel()
         if is_first:
             self._finalizer.detach()
-            self._submission.end(ended)
+            _end(self._submission, self._closing, ended)
         return ended
-
-    def _close_client(self) -> None:
-        if self._owns_client:
-            self._submission.client.close()
 
     def __exit__(
         self,
@@ -326,9 +332,12 @@ class ClusterOptions(Submitter):
     """
 
     def __init__(self, owner: DaskExecutor, options: dict[str, Any]) -> None:
-        self._owner = owner
+        self._owner = owner  # which this keeps alive
         self._options = options
         self._rules = option_rules.rules(options)
+
+    def _executor(self) -> DaskExecutor:
+        return self._owner
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Do nothing: a view does not own the executor."""
@@ -347,6 +356,27 @@ def _refined(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def _end(submission: Submission) -> None:
-    """End an executor that nobody holds any more: when its calls have ended, its pools do."""
-    submission.end(concurrent.futures.Future())
+def _end(
+    submission: Submission,
+    closing: Callable[[], None] | None,
+    ended: concurrent.futures.Future[None] | None = None,
+) -> None:
+    """End an executor: when its calls have ended, its pools do, and then its client if that is not the user's.
+
+    ended: resolved when all that is done.
+    """
+    ended = ended or concurrent.futures.Future()
+    if closing is None:
+        submission.end(ended)
+        return
+
+    def close() -> None:
+        try:
+            closing()
+        finally:
+            ended.set_result(None)
+
+    # In a thread, because the client cannot be closed from its own.
+    pools_ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+    pools_ended.add_done_callback(lambda _: threading.Thread(target=close, name="pidfdpool-dask-close").start())
+    submission.end(pools_ended)

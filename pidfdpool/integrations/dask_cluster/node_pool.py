@@ -18,6 +18,27 @@ _VIEWS = 100  # with other options, kept at most
 _NAMED = (pidfdpool.PidfdPoolError, concurrent.futures.BrokenExecutor)
 
 
+class _TaskOfDask:
+    """The function by which dask runs a task. Errors of the pool name the task's key instead."""
+
+    def __init__(self, function: Callable[..., Any], key: str) -> None:
+        self._function = function
+        self.__qualname__ = key
+        self.__module__ = ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be the function in the worker."""
+        return _itself, (self._function,)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Do what the function does."""
+        return self._function(*arguments)
+
+
+def _itself(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
 class NodePool(concurrent.futures.Executor):
     """Runs calls in a pool of ours. What fails in the pool names the node. Thread-safe."""
 
@@ -37,7 +58,8 @@ class NodePool(concurrent.futures.Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
         """Run a call, as dask has its tasks run."""
         self.replace_if_broken()
-        return self.submit_with({}, fn, *args, **kwargs)
+        key = getattr(args[0], "key", None) if args else None
+        return self.submit_with({}, fn if key is None else _TaskOfDask(fn, str(key)), *args, **kwargs)
 
     def submit_with(
         self, options: dict[str, Any], fn: Callable[..., Any], /, *args: Any, **kwargs: Any

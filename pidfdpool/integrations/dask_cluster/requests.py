@@ -57,6 +57,11 @@ class Answer:
         return 200 + sum(each.payload.__sizeof__() for each in self.made)
 
 
+def owner_of(key: Key) -> str:
+    """Return the executor that a request belongs to."""
+    return key[0].rpartition(MARK)[2]
+
+
 def is_ours(key: Any) -> bool:
     """Return whether a key of dask's is that of a request."""
     return type(key) is tuple and len(key) == 2 and isinstance(key[0], str) and MARK in key[0]

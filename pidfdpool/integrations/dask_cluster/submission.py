@@ -111,7 +111,8 @@ class Submission:
         if self.client.asynchronous:
             self._spawn(self._count_threads())
         else:
-            self.threads = max(1, sum(self.client.nthreads().values()))
+            with suppress(OSError):  # what is sent next will fail
+                self.threads = max(1, sum(self.client.nthreads().values()))
 
     async def _count_threads(self) -> None:
         with suppress(OSError, asyncio.TimeoutError):
@@ -308,14 +309,10 @@ class Submission:
         or_else: concurrent.futures.Future[None] | None = None,
     ) -> None:
         """Call a function in the client's thread. or_else: resolved if that thread has ended."""
-        loop = self.client.loop
-        running = loop is not None and self.client.status != "closed"
-        if running:
-            try:
-                loop.add_callback(function, *arguments)
+        if self.client.status != "closed":
+            with suppress(RuntimeError):  # the loop is closed
+                self.client.loop.add_callback(function, *arguments)
                 return
-            except RuntimeError:
-                pass  # the loop is closed
         self._break(f"the client of the dask cluster at {self.address} was closed")
         if or_else is not None:
             _resolve(or_else)
