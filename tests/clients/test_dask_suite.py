@@ -1,4 +1,4 @@
-"""dask's own tests, computed by pools of ours: those of its scheduler of processes, and those that take any scheduler."""
+"""dask's own tests, computed by pools of ours: those of its scheduler of processes, and those of any scheduler."""
 
 from __future__ import annotations
 

@@ -213,25 +213,27 @@ class TestInputs:
         assert closed == [True]
 
 
+BEGUN = {"node": "tcp://a:1", "slot": 0, "generation": 1, "pid": 5, "attempt": 1, "started_at": 1.0}
+
+
+class Sender:
+    def __init__(self):
+        self.told = []
+
+    def cancel(self, key):
+        self.told.append(("cancel", key))
+        return True
+
+    def kill(self, key, node):
+        self.told.append(("kill", key, node))
+
+
 class TestFutures:
-    class Sender:
-        def __init__(self):
-            self.told = []
-
-        def cancel(self, key):
-            self.told.append(("cancel", key))
-            return True
-
-        def kill(self, key, node):
-            self.told.append(("kill", key, node))
-
     def future(self, **options):
-        sender = self.Sender()
+        sender = Sender()
         future = ClusterFuture(sender, **{"cancel_kills": False, **options})
         future._sent(("f", 1))
         return future, sender
-
-    BEGUN = {"node": "tcp://a:1", "slot": 0, "generation": 1, "pid": 5, "attempt": 1, "started_at": 1.0}
 
     def test_one_that_waits_is_cancelled(self):
         future, sender = self.future()
@@ -242,7 +244,7 @@ class TestFutures:
 
     def test_one_that_runs_is_killed_and_not_cancelled(self):
         future, sender = self.future()
-        future._begun(self.BEGUN)
+        future._begun(BEGUN)
         assert future.running()
         assert not future.cancel()
         assert future.kill()
@@ -254,7 +256,7 @@ class TestFutures:
 
     def test_cancel_kills_does_both(self):
         future, sender = self.future(cancel_kills=True)
-        future._begun(self.BEGUN)
+        future._begun(BEGUN)
         assert future.cancel()
         assert sender.told == [("cancel", ("f", 1)), ("kill", ("f", 1), "tcp://a:1")]
 
