@@ -45,7 +45,7 @@ class Reruns(SchedulerPlugin):  # type: ignore[misc]
 
     def update_graph(self, scheduler: Any, *, client: str = "", tasks: Any = (), **_: Any) -> None:  # noqa: ARG002
         """Take note of which client requests come from. All of one message are those of one executor."""
-        key = next(iter(tasks), None)
+        key: Any = next(iter(tasks), None)
         if is_ours(key):
             self._owners.setdefault(client, set()).add(owner_of(key))
 
