@@ -6,6 +6,7 @@ import os
 import time
 
 import pidfdpool
+from tests.conditions import processes_of_this_run
 
 
 class Own(Exception):
@@ -58,3 +59,24 @@ def refuse():
 
 def unpicklable(_):
     return (lock for lock in ())
+
+
+# ---- for the tests themselves ----------------------------------------------------------------------------------
+
+
+def nodes(client) -> dict[str, int]:
+    """Return the process of each dask worker."""
+    return client.run(os.getpid)
+
+
+def pool_processes() -> set[int]:
+    """Return the processes of pools that this run has anywhere: in the nodes, too."""
+    found = set()
+    for pid in processes_of_this_run():
+        try:
+            with open(f"/proc/{pid}/comm") as file:
+                if file.read().startswith("pidfd-"):
+                    found.add(pid)
+        except OSError:
+            continue
+    return found

@@ -43,6 +43,11 @@ class TestOptions:
         with pytest.raises(TypeError, match="of the whole pool"):
             options.check_names("options", {"max_age": 5}, options.OF_EXECUTOR, for_tasks=True)
 
+    def test_more_workers_than_this_machine_has_may_be_kept(self):
+        self.check(min_workers=500)
+        pool = NodePool("tcp://here:1", 2, {"min_workers": 500})
+        assert pool._settings["min_workers"] == 2
+
     def test_all_others_are_accepted(self):
         self.check(timeout=5, retries=2, max_tasks_per_child=3, capture_stderr=True, preload="json")
 

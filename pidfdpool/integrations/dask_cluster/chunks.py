@@ -107,8 +107,8 @@ class Chunks:
         self._next = 0  # the number of the first of these
         self._running = 0  # chunks
         self._is_complete = False  # no calls will be added
-        self._is_cancelled = False
-        self.failure: BaseException | None = None  # why what waits cannot be sent
+        self._is_sending = self._is_wanted = self._at_once = False
+        self.failure: BaseException | None = None  # why no more could be sent
         self.sent: deque[Chunk] = deque()  # in order; the consumer takes them
         self._unfinished: set[Chunk] = set()
         self._function = dump(function, name, "the function")
@@ -129,30 +129,48 @@ class Chunks:
         return self._next + len(self._waiting)
 
     @property
-    def are_sent(self) -> bool:
-        """Whether every call that was added is in a chunk."""
+    def are_taken(self) -> bool:
+        """Whether every call that was added is in a chunk, and the consumer has taken all of these."""
         with self._lock:
-            return not self._waiting
+            return not self._waiting and not self.sent
 
     def send(self, *, at_once: bool = False) -> None:
-        """Send as many chunks as may run. at_once: send all, since nothing can be sent later."""
-        while True:
-            with self._lock:
-                threads = self._submission.threads
-                if self._is_cancelled or not self._waiting or (self._running >= AHEAD * threads and not at_once):
-                    return
-                size = self._chunksize or self._pace.next(self._share or len(self._waiting), threads)
-                if len(self._waiting) < size and self._running >= threads and not (self._is_complete or at_once):
-                    return  # enough is under way, and more calls may come
-                calls = [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
-                chunk = Chunk(self._next, self._note)
-                self._next += len(calls)
-                self._running += 1
-                self._unfinished.add(chunk)
-                self.sent.append(chunk)
-            self._send(chunk, calls)
+        """Send as many chunks as may run. at_once: send all, since nothing can be sent later.
 
-    def _send(self, chunk: Chunk, calls: list[tuple[Any, ...]]) -> None:
+        One thread at a time sends, and the others wait for it. A chunk that ends at once, because nothing of it could
+        be sent, comes here again: then the loop below goes on.
+        """
+        with self._lock:
+            self._at_once = self._at_once or at_once
+            self._is_wanted = True
+            if self._is_sending:
+                return
+            self._is_sending = True
+            try:
+                while self._is_wanted:
+                    self._is_wanted = False
+                    while (size := self._next_size()) > 0:
+                        self._send(size)
+            finally:
+                self._is_sending = False
+
+    def _next_size(self) -> int:
+        """Return how many calls the next chunk has; 0: there is none to be sent now."""
+        threads, waiting = self._submission.threads, len(self._waiting)
+        if not waiting or (self._running >= AHEAD * threads and not self._at_once):
+            return 0
+        size = self._chunksize or self._pace.next(self._share or waiting, threads)
+        if waiting < size and self._running >= threads and not (self._is_complete or self._at_once):
+            return 0  # enough is under way, and more calls may come
+        return min(size, waiting)
+
+    def _send(self, size: int) -> None:
+        chunk = Chunk(self._next, self._note)
+        calls = [self._waiting.popleft() for _ in range(size)]
+        self._next += size
+        self._running += 1
+        self._unfinished.add(chunk)
+        self.sent.append(chunk)
         pickled = []
         for index, call in enumerate(calls):
             try:
@@ -169,6 +187,7 @@ class Chunks:
         try:
             self._submission.send(chunk, self._rules, self._name, self._function, tuple(pickled), first=chunk.first)
         except Exception as error:
+            self._waiting.clear()
             self.failure = error
             chunk._fail(error)
 
@@ -190,7 +209,6 @@ class Chunks:
         Return whether calls were dropped that no chunk had.
         """
         with self._lock:
-            self._is_cancelled = True
             dropped = bool(self._waiting)
             self._waiting.clear()
             unfinished = list(self._unfinished)

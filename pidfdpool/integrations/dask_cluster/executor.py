@@ -234,7 +234,7 @@ class DaskExecutor(Submitter):
     ) -> ClusterMap:
         self._check_open()
         self._submission.check()
-        self._submission.count_threads()
+        self._submission.count_threads(wait=not arguments.get("asynchronous"))
         begun = ClusterMap(self._submission, rules, fn, iterables, **arguments)
         self._maps.add(begun)
         return begun

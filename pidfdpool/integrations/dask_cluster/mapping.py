@@ -131,7 +131,7 @@ class ClusterMap:
                 assert chunk is not None
                 yield self._given(chunk, index)
                 index += 1
-            self._inputs.raise_failure()
+            self._raise_failure()
         finally:
             self._chunks.cancel()
 
@@ -155,7 +155,7 @@ class ClusterMap:
                 assert chunk is not None
                 yield self._given(chunk, index)
                 index += 1
-            self._inputs.raise_failure()
+            self._raise_failure()
         finally:
             self._chunks.cancel()
             await self._inputs.close()
@@ -181,7 +181,13 @@ class ClusterMap:
 
     @property
     def _is_over(self) -> bool:
-        return not self._chunks.sent and self._inputs.are_over and self._chunks.are_sent
+        return self._inputs.are_over and self._chunks.are_taken
+
+    def _raise_failure(self) -> None:
+        """Raise what has ended the map early, behind all results."""
+        if self._chunks.failure is not None:
+            raise self._chunks.failure
+        self._inputs.raise_failure()
 
     def _next_chunk(self) -> Chunk | None:
         """Wait for a chunk that has its outcomes; None: there are no more."""

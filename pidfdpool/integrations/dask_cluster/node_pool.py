@@ -50,6 +50,8 @@ class NodePool(concurrent.futures.Executor):
         self._node = node
         self._workers = workers
         self._settings = settings
+        if settings.get("min_workers"):  # for dask workers of any size
+            self._settings = {**settings, "min_workers": min(settings["min_workers"], workers)}
         self._lock = threading.Lock()
         self._is_shut_down = False
         self._pool = self._made()

@@ -20,6 +20,8 @@ ARGUMENTS = ("initializer", "initargs", "preload", "mp_context")  # of the const
 _TASK = frozenset(pidfdpool.TaskOptions.__annotations__)
 _POOL = frozenset(pidfdpool.PoolOptions.__annotations__) - _TASK
 
+_MOST = 65535  # workers of a pool
+
 _QUEUE = "calls wait in the queue of dask's scheduler"
 OF_EXECUTOR = {
     "deadline": f"{_QUEUE}, which does not drop them by their age. Pass a timeout to map() or result()",
@@ -72,12 +74,12 @@ def check_names(of: str, given: Mapping[str, Any], refused: Mapping[str, str], *
 
 
 def check_values(workers: int | None, given: Mapping[str, Any]) -> None:
-    """Refuse values that make no sense.
+    """Refuse values that make no sense. workers: of the pools; None: as many as a dask worker has threads.
 
     Raises:
         TypeError, ValueError: as the constructor of `PidfdPoolExecutor`.
     """
-    pidfdpool.PidfdPoolExecutor(workers, **given)
+    pidfdpool.PidfdPoolExecutor(_MOST if workers is None else workers, **given)
 
 
 def check_refinement(base: Mapping[str, Any], given: Mapping[str, Any]) -> None:

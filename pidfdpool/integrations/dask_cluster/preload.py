@@ -41,7 +41,6 @@ async def dask_setup(worker: Any, pool_workers: int | None, pool_executor: str, 
     plugin = PidfdPoolPlugin(pool_workers, executor=pool_executor, **pool_option)
     if not hasattr(worker, "plugin_add"):
         plugin.setup(worker)  # raises the error that says what it is for
-    worker.plugins.pop(plugin.name, None)
     await worker.plugin_add(plugin, plugin.name)
 
 

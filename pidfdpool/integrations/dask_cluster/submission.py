@@ -106,10 +106,10 @@ class Submission:
         if self._failure is not None:
             raise pidfdpool.PoolBroken(self._failure)
 
-    def count_threads(self) -> None:
-        """Ask how many threads the nodes have. Waits for the scheduler, unless this is the client's own thread."""
-        if self.client.asynchronous:
-            self._spawn(self._count_threads())
+    def count_threads(self, *, wait: bool = True) -> None:
+        """Ask how many threads the nodes have. wait: for the answer, unless this is the client's own thread."""
+        if self.client.asynchronous or not wait:
+            self._in_loop(lambda: self._spawn(self._count_threads()))
         else:
             with suppress(OSError):  # what is sent next will fail
                 self.threads = max(1, sum(self.client.nthreads().values()))
