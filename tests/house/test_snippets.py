@@ -54,6 +54,9 @@ NEEDS: dict[str, str] = {
     "joblib": "its backend",
     "loguru": "its messages",
     "structlog": "its events",
+    "dask": "its plugin",
+    "distributed": "its executor",
+    "joblib": "its backend",
 }  # the name of the module: why a page uses it
 # Commands that are not run here, and why.
 NOT_RUN = {

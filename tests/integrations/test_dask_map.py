@@ -1,0 +1,139 @@
+"""Maps on a cluster that is made up: threads answer requests, in any order, or nobody does."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import random
+import time
+
+import pytest
+
+import pidfdpool
+from pidfdpool.integrations.dask_cluster import calls, options
+from pidfdpool.integrations.dask_cluster.mapping import ClusterMap
+from pidfdpool.integrations.dask_cluster.requests import Answer
+from tests.conditions import eventually
+
+SECONDS = 60.0
+
+
+class Cluster:
+    """Answers requests in threads, after short times that differ."""
+
+    threads = 2
+
+    def __init__(self, seed=5):
+        self.pool = concurrent.futures.ThreadPoolExecutor(3)
+        self.chance = random.Random(seed)
+        self.requests = []
+        self.cancelled = []
+        self.failure = None
+
+    def check(self):
+        if self.failure is not None:
+            raise self.failure
+
+    def cancel(self, key):
+        self.cancelled.append(key)
+        return True
+
+    def send(self, recipient, _rules, _name, function, pickled, *, first):
+        self.check()
+        self.requests.append((first, len(pickled)))
+        recipient._sent(("f", len(self.requests)))
+        self.pool.submit(self.answer, recipient, function, pickled, self.chance.random())
+
+    def answer(self, recipient, function, pickled, chance):
+        time.sleep(0.001 * (chance < 0.3))
+        recipient._take(Answer("tcp://a:1", [calls.Call(function, each, None, 0)() for each in pickled]))
+
+
+class Silent(Cluster):
+    """Answers nothing."""
+
+    def answer(self, *_):
+        pass
+
+
+@pytest.fixture
+def cluster():
+    made = Cluster()
+    yield made
+    made.pool.shutdown()
+
+
+@pytest.fixture
+def silent():
+    made = Silent()
+    yield made
+    made.pool.shutdown()
+
+
+def begin(cluster, function, *iterables, **settings):
+    defaults = {"timeout": SECONDS, "chunksize": None, "buffersize": None, "return_exceptions": False, "star": False}
+    return ClusterMap(cluster, options.rules({}), function, iterables, **{**defaults, "ordered": True, **settings})
+
+
+SETTINGS = list(itertools.product([0, 1, 50, 400], [None, 1, 5, 60], [None, 1, 7], [True, False]))
+
+
+@pytest.mark.parametrize(("count", "buffersize", "chunksize", "ordered"), SETTINGS)
+def test_every_call_has_one_result(cluster, count, buffersize, chunksize, ordered):
+    found = begin(cluster, abs, range(count), buffersize=buffersize, chunksize=chunksize, ordered=ordered)
+    results = list(found.results())
+    assert (results if ordered else sorted(results)) == list(range(count))
+    assert [first for first, _ in cluster.requests] == list(
+        itertools.accumulate([size for _, size in cluster.requests][:-1], initial=0)
+    )[: len(cluster.requests)]
+
+
+@pytest.mark.parametrize(("buffersize", "chunksize", "ahead"), [(6, None, 6), (2, 3, 6)])
+def test_a_bounded_map_takes_no_more_than_it_may(cluster, buffersize, chunksize, ahead):
+    taken: list[int] = []
+    endless = (taken.append(number) or number for number in itertools.count())
+    results = begin(cluster, abs, endless, buffersize=buffersize, chunksize=chunksize).results()
+    for number in range(30):
+        assert next(results) == number
+        assert len(taken) <= number + 1 + ahead + (chunksize or 1)
+    results.close()
+
+
+def test_all_calls_run_though_nobody_takes_the_results(cluster):
+    found = begin(cluster, abs, range(300))
+    eventually(lambda: sum(size for _, size in cluster.requests) == 300, "all were sent")
+    assert list(found.results()) == list(range(300))
+
+
+def test_few_calls_are_sent_alone_and_no_more_than_may_run(silent):
+    begin(silent, abs, range(300))
+    assert silent.requests == [(0, 1), (1, 1), (2, 1), (3, 1)]
+
+
+def test_the_rest_is_sent_at_the_end(silent):
+    found = begin(silent, abs, range(20))
+    found.finish(cancel=False)
+    assert sum(size for _, size in silent.requests) == 20
+
+
+def test_a_cancelled_map_ends(silent):
+    found = begin(silent, abs, range(20))
+    found.finish(cancel=True)
+    assert len(silent.cancelled) == 4
+    with pytest.raises(concurrent.futures.CancelledError):
+        list(found.results())
+
+
+def test_a_map_times_out_and_cancels(silent):
+    for ordered in (True, False):
+        with pytest.raises(TimeoutError):
+            next(begin(silent, abs, range(9), timeout=0.01, ordered=ordered).results())
+    assert silent.cancelled
+
+
+def test_a_cluster_that_breaks_ends_an_endless_map(cluster):
+    results = begin(cluster, abs, itertools.count(), buffersize=5, return_exceptions=True).results()
+    assert next(results) == (0, 0, None)
+    cluster.failure = pidfdpool.PoolBroken("it went away")
+    with pytest.raises(pidfdpool.PoolBroken, match="went away"):
+        list(results)
