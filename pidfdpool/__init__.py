@@ -158,7 +158,7 @@ __all__ = [
 ]
 
 _NEEDS_LINUX = frozenset(
-    ("Future", "Options", "PidfdPoolExecutor", "ProcessPoolExecutor", "WorkerName", "get_shared_executor")
+    ("Future", "Options", "PidfdPoolExecutor", "ProcessPoolExecutor", "Stream", "WorkerName", "get_shared_executor")
 )
 if sys.platform != "linux":
     __all__ = [name for name in __all__ if name not in _NEEDS_LINUX]  # what `import *` and `help` are to look at

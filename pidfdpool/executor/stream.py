@@ -26,6 +26,7 @@ from pidfdpool.loop import held_arguments, outcomes, streams
 from pidfdpool.loop.task import nameable
 from pidfdpool.process import describe
 from pidfdpool.transport import framing
+from pidfdpool.typed import Protocol
 from pidfdpool.worker import streaming
 
 if TYPE_CHECKING:
@@ -37,22 +38,20 @@ if TYPE_CHECKING:
     from pidfdpool.loop.task import WorkerName
     from pidfdpool.scheduler.policy import Policy
     from pidfdpool.transport.framing import Buffer
-    from pidfdpool.typed import Protocol
-
-    class Owner(Protocol):
-        """The executor of a stream, or a view of one."""
-
-        _policy: Policy
-
-        def _register_map(self, adaptive_map: Map) -> tuple[int, Pool]:
-            """Register what is to end before the executor does. Return the number of workers, and the pool."""
-
 
 T = TypeVar("T")
 
-BUFFER = 1000  # items, by default
 _MOST_BYTES = streaming.MOST_BYTES // 2  # taken, after which the worker is told
 _MOST = 1 << 31
+
+
+class Owner(Protocol):
+    """The executor of a stream, or a view of one."""
+
+    _policy: Policy
+
+    def _register_map(self, adaptive_map: Map) -> tuple[int, Pool]:
+        """Register what is to end before the executor does. Return the number of workers, and the pool."""
 
 
 class Feed:
@@ -334,7 +333,12 @@ def open_stream(
     assert room is not None
     feed = Feed()
     _, pool = owner._register_map(feed)
-    call: Call = (streaming.run, (function, arguments, room), {})
+    run: Callable[..., None] = streaming.run
+    if owner._policy.context_vars:
+        from pidfdpool.executor.context_vars import in_context
+
+        run = in_context(run, owner._policy.context_vars)
+    call: Call = (run, (function, arguments, room), {})
     try:
         buffers = pool.leases.pickled(call, pool.recipe.shared_main)
     except Exception as error:  # not BaseException: Ctrl-C does not concern the call

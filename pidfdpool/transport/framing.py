@@ -29,11 +29,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TypeAlias
 
-    from pidfdpool.transport.frame_rules import Grammar
+    from pidfdpool.typed import Protocol
 
     Buffer: TypeAlias = bytes | bytearray | memoryview
     # value, slot, generation and the buffer of a frame of the usual kind: to make a Frame takes three times as long
     Lean: TypeAlias = tuple[int, int, int, bytes]
+
+    class Grammar(Protocol):
+        """Which frames may come, see `frame_rules.Grammar`."""
+
+        usual: int | None
+        special: int
+
+        def check_kind(self, kind: int, count: int | None = None) -> None:
+            """Raise ProtocolError if no such frame may come. count: of buffers; None: it has not come yet."""
+
+        def check(self, kind: int, slot: int, value: int, lengths: Sequence[int]) -> None:
+            """Raise ProtocolError if no frame with this header and these lengths may come."""
+
 
 HEADER = struct.Struct("<BBHIq")
 OF_ONE = struct.Struct("<BBHIqQ")  # the header and the length of a frame with one buffer, as most have

@@ -51,7 +51,15 @@ for name in GONE:
 sys.meta_path.insert(0, Missing())
 """
 PLATFORMS = ("darwin", "win32", "freebsd14", "emscripten")
-NEED_LINUX = {"Future", "Options", "PidfdPoolExecutor", "ProcessPoolExecutor", "WorkerName", "get_shared_executor"}
+NEED_LINUX = {
+    "Future",
+    "Options",
+    "PidfdPoolExecutor",
+    "ProcessPoolExecutor",
+    "Stream",
+    "WorkerName",
+    "get_shared_executor",
+}
 
 
 def run_elsewhere(platform: str, code: str) -> str:

@@ -51,12 +51,11 @@ OTHERS = {"text", "ini"}  # drawings and outputs; settings of coverage.py, which
 
 # Libraries beyond the tests' own requirements. A program that imports one is only compiled where it is missing.
 NEEDS: dict[str, str] = {
-    "joblib": "its backend",
-    "loguru": "its messages",
-    "structlog": "its events",
     "dask": "its plugin",
     "distributed": "its executor",
     "joblib": "its backend",
+    "loguru": "its messages",
+    "structlog": "its events",
 }  # the name of the module: why a page uses it
 # Commands that are not run here, and why.
 NOT_RUN = {
