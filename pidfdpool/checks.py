@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 import operator
 from _thread import TIMEOUT_MAX
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pidfdpool.process import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_INTEGER = 2**63 - 1  # sys.maxsize, the largest size that Python can count
 _MAX_TEXT = 200  # characters of a value in an error
@@ -187,3 +190,14 @@ def context_vars(name: str, value: Any) -> bool | tuple[Any, ...]:
     if isinstance(value, ContextVar):
         raise TypeError(f"{wanted}, not {short_repr(value)}: for this one alone, give it in a list")
     return _all_of(value, ContextVar, wanted, "is none")
+
+
+def iterator(function: Any, produced: Any) -> Iterator[Any]:
+    """Return an iterator over what a function has returned for a stream."""
+    try:
+        return iter(produced)
+    except TypeError:
+        raise TypeError(
+            f"stream takes a function that returns an iterable, such as a generator; {describe.name_of(function)} "
+            f"returned {short_repr(produced)}"
+        ) from None

@@ -16,6 +16,7 @@ from pidfdpool.scheduler.policy import MOST_WORKERS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_MOST_ITEMS = 1 << 31  # that a frame can count
 _START_METHODS = {"fork": "fork", "spawn": "exec", "forkserver": "exec"}
 
 
@@ -50,6 +51,18 @@ def checked_prestart(workers: Any, max_workers: int, wait: Any, timeout: Any) ->
     checks.not_above("workers", count, "max_workers", max_workers)
     checks.boolean("wait", wait)
     return max_workers if count is None else count, checks.seconds("timeout", timeout, optional=True)
+
+
+def checked_stream(function: Any, buffersize: Any) -> int:
+    """Return the number of items that a stream's generator may be ahead.
+
+    Raises:
+        ValueError, TypeError: one of the arguments of `stream` makes no sense.
+    """
+    if not callable(function):
+        raise TypeError(f"stream takes a callable, not {checks.short_repr(function)}")
+    room: int = checks.integer("buffersize", buffersize, least=1, most=_MOST_ITEMS)
+    return room
 
 
 def checked_start(context: Any, initializer: Any, initargs: Any, preload: Any) -> dict[str, Any]:

@@ -12,11 +12,14 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pidfdpool import checks
 from pidfdpool.errors import PoolBroken
 from pidfdpool.executor.serial_future import SerialFuture
+from pidfdpool.executor.serial_stream import SerialStream
 from pidfdpool.loop import outcomes
 from pidfdpool.process import describe
 from pidfdpool.worker import context, tracebacks
@@ -108,6 +111,24 @@ class SerialCalls:
             self._count(finished=1 if future.attempt else 0)
             future.set_exception(failure)
         return future
+
+    def stream(self, call: Call) -> SerialStream[Any]:
+        """Return the items of a call that returns an iterable. They are made when they are asked for.
+
+        Raises:
+            PoolBroken, RuntimeError: no call is accepted.
+            CallNotSendable: with a round trip, the call cannot be pickled.
+            TypeError: what it returns is not iterable.
+        """
+        self.check_open()
+        self.prepare()
+        trip = self._round_trip
+        function, arguments, keywords = call if trip is None else trip.sent(call).load()
+        items = checks.iterator(call[0], function(*arguments, **keywords))
+        self._count(submitted=1, running=1)
+        return SerialStream(
+            items, None if trip is None else trip.result, partial(self._count, running=-1, finished=1)
+        )
 
     def _outcome_of(
         self, policy: Policy, call: Call, number: int, future: SerialFuture[Any]

@@ -15,6 +15,7 @@ from pidfdpool.executor.map_request import MapRequest
 from pidfdpool.executor.serial_calls import SerialCalls
 from pidfdpool.executor.serial_future import SerialFuture
 from pidfdpool.executor.serial_maps import SerialMap
+from pidfdpool.executor.serial_stream import SerialStream
 from pidfdpool.scheduler.policy import Policy, TaskOptions
 
 P = ParamSpec("P")
@@ -110,6 +111,17 @@ class SerialView(concurrent.futures.Executor):
         return self._map(fn, iterables, *how).async_results()
 
     amap_unordered = amap
+
+    def stream(self, fn: Callable[..., Iterable[T]], /, *args: Any, buffersize: int = 1000) -> SerialStream[T]:
+        """Return an iterator over the items of fn(*args), each of which is made when it is asked for.
+
+        Raises:
+            TypeError, ValueError: fn is not callable or returns no iterable, or buffersize is no number of items,
+                which has no effect here.
+            PoolBroken, RuntimeError: as `submit`.
+        """
+        arguments.checked_stream(fn, buffersize)
+        return self._calls.stream((fn, args, {}))
 
     def _map(
         self,

@@ -16,9 +16,9 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
-from pidfdpool import checks
 from pidfdpool.errors import PayloadError
 from pidfdpool.executor import lifecycle
+from pidfdpool.executor.arguments import checked_stream
 from pidfdpool.executor.futures import Future
 from pidfdpool.executor.unsendable import describe_pickling_error
 from pidfdpool.executor.wakeup import Wakeup
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MOST_BYTES = streaming.MOST_BYTES // 2  # taken, after which the worker is told
-_MOST = 1 << 31
 
 
 class Owner(Protocol):
@@ -327,10 +326,7 @@ def open_stream(
         TypeError, ValueError: the function is not callable, or buffersize is no number of items.
         PoolBroken, QueueFull, RuntimeError: as `PidfdPoolExecutor.submit`.
     """
-    if not callable(function):
-        raise TypeError(f"stream takes a callable, not {checks.short_repr(function)}")
-    room = checks.integer("buffersize", buffersize, least=1, most=_MOST)
-    assert room is not None
+    room = checked_stream(function, buffersize)
     feed = Feed()
     _, pool = owner._register_map(feed)
     run: Callable[..., None] = streaming.run

@@ -18,7 +18,8 @@ import time
 from collections import deque
 from contextlib import suppress
 
-from pidfdpool.process import describe, hygiene
+from pidfdpool import checks
+from pidfdpool.process import hygiene
 from pidfdpool.serialization import payload
 from pidfdpool.transport import framing
 from pidfdpool.typed import Protocol
@@ -59,14 +60,7 @@ def run(function: Callable[..., Iterable[Any]], arguments: tuple[Any, ...], room
     loop: Any = context.loop()
     if loop is None:
         raise RuntimeError("a stream runs in a worker only")
-    produced = function(*arguments)
-    try:
-        items = iter(produced)
-    except TypeError:
-        raise TypeError(
-            f"stream takes a function that returns an iterable, such as a generator; {describe.name_of(function)} "
-            f"returned {describe.repr_of(produced)}"
-        ) from None
+    items = checks.iterator(function, function(*arguments))
     sender = Sender(loop, context.running_task(), room)
     try:
         while not sender.unwanted:

@@ -15,7 +15,15 @@ import time
 import pytest
 
 import pidfdpool
-from pidfdpool import PidfdPoolExecutor, PoolBroken, PoolOptions, SerialExecutor, TaskOptions, current_task
+from pidfdpool import (
+    CallNotSendable,
+    PidfdPoolExecutor,
+    PoolBroken,
+    PoolOptions,
+    SerialExecutor,
+    TaskOptions,
+    current_task,
+)
 from tests import calls
 
 
@@ -380,3 +388,77 @@ def test_run_and_async_with():
         await SerialExecutor().aclose(cancel_futures=True)
 
     asyncio.run(main())
+
+
+# ---- streams -------------------------------------------------------------------------------------------------------
+
+
+def counting(most, log):
+    try:
+        for number in range(most):
+            log.append(number)
+            yield number
+    finally:
+        log.append("closed")
+
+
+def test_a_stream_makes_each_item_when_it_is_asked_for():
+    log: list = []
+    with SerialExecutor() as pool:
+        stream = pool.stream(counting, 3, log)
+        assert (next(stream), log) == (0, [0])
+        assert pool.stats().running == 1
+        assert list(stream) == [1, 2]
+        assert (log, list(stream)) == ([0, 1, 2, "closed"], [])
+        assert (pool.stats().running, pool.stats().finished) == (0, 1)
+
+
+def test_a_stream_that_is_left_closes_its_generator():
+    log: list = []
+    for number in SerialExecutor().options(timeout=5).stream(counting, 3, log):
+        assert number == 0
+        break
+    assert log == [0, "closed"]
+    with SerialExecutor().stream(counting, 3, log) as stream:
+        next(stream)
+    assert log[2:] == [0, "closed"]
+    assert list(stream) == []
+
+
+def test_a_coroutine_reads_a_stream():
+    async def read():
+        return [item async for item in SerialExecutor().stream(range, 3)]
+
+    assert asyncio.run(read()) == [0, 1, 2]
+
+
+def same_list(most):
+    items: list = []
+    for number in range(most):
+        items.append(number)
+        yield items
+
+
+def test_with_pickling_items_are_copies_and_what_cannot_be_sent_is_refused():
+    pool = SerialExecutor(check_pickling=True)
+    assert list(pool.stream(same_list, 3)) == [[0], [0, 1], [0, 1, 2]]
+    assert len({id(item) for item in SerialExecutor().stream(same_list, 3)}) == 1
+    with pytest.raises(CallNotSendable):
+        pool.stream(range, threading.Lock())
+    with pytest.raises(TypeError, match="lock"):
+        list(pool.stream(locks))
+
+
+def locks():
+    yield threading.Lock()
+
+
+def test_wrong_arguments_of_streams_are_refused():
+    pool = SerialExecutor()
+    for arguments, options, error, text in (
+        ((3,), {}, TypeError, "callable, not 3"),
+        ((range, 3), {"buffersize": 0}, ValueError, "buffersize must be >= 1, not 0"),
+        ((abs, -3), {}, TypeError, "abs returned 3"),
+    ):
+        with pytest.raises(error, match=text):
+            pool.stream(*arguments, **options)

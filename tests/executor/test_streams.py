@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import copy
 import gc
 import os
@@ -282,6 +283,23 @@ def test_items_that_a_stream_writes_itself_cost_only_the_stream(same, buffers):
         list(stream)
     assert list(stream) == ["yielded"]
     assert same.submit(abs, -1).result() == 1
+
+
+VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
+
+
+def values_of_variable(most):
+    for _ in range(most):
+        yield VARIABLE.get()
+
+
+def test_context_variables_travel_with_a_stream(same):
+    token = VARIABLE.set("set")
+    try:
+        assert list(same.options(context_vars=[VARIABLE]).stream(values_of_variable, 3)) == ["set"] * 3
+    finally:
+        VARIABLE.reset(token)
+    assert list(same.stream(values_of_variable, 2)) == ["unset"] * 2
 
 
 def test_no_thread_is_left_in_the_worker(same):
