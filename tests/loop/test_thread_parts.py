@@ -300,15 +300,16 @@ def test_news_of_a_worker_that_was_replaced_concern_nobody_and_leave_no_descript
 
 
 def test_what_the_template_said_before_it_ended_counts_and_its_workers_are_killed(core, template_events):
-    Worker(core, 0, 7, ended=True)
+    dead = Worker(core, 0, 7, ended=True)
     Worker(core, 1, 8)
     Worker(core, 2, 9, watched=False)
-    died = frame(framing.DIED, 0, 7, signal.SIGSEGV, [bytes(framing.USAGE.size)])
+    died = frame(framing.DIED, 0, 7, signal.SIGSEGV, [framing.USAGE.pack(1 << 20, 0.5)])
     TemplateLink(core, [died], [frame(framing.BOOTED)])
     template_events.on_exit(0)
     kinds = [type(each) for each in core.events]
     assert kinds == [ev.Died, ev.TemplateBooted, ev.TemplateLost]
     assert core.events[0].status == STATUS
+    assert dead.usage == (1 << 20, 0.5)
     assert core.log[-4:-1] == ["close template", "signal 9 1", "close 2"]
     assert (core.template, list(core.workers)) == (None, [1])
 

@@ -97,24 +97,23 @@ def test_a_template_that_stays_silent_is_waited_for_until_its_time_is_over(ends)
     assert connection.awaited is None
 
 
-def test_a_launcher_that_cannot_fork_is_an_error_of_the_systems(ends):
-    connection, channel = ends
-    connection.awaited = Launcher("some program", start_timeout=20.0)
-    channel.send(framing.encode(framing.SPAWN_FAILED, value=errno.EAGAIN))
-    with pytest.raises(OSError, match="some program could not fork the template") as caught:
-        handshake.wait_for_hello(connection)
-    assert caught.value.errno == errno.EAGAIN
-
-
 @needs_pidfds
-def test_a_template_that_comes_without_its_descriptor_is_a_lack_of_descriptors(ends):
+@pytest.mark.parametrize(
+    ("frame", "number", "told"),
+    [
+        (framing.encode(framing.SPAWN_FAILED, value=errno.EAGAIN), errno.EAGAIN, "some program could not fork"),
+        (framing.encode(framing.HELLO, value=1), errno.EMFILE, "no descriptor number left"),
+    ],
+    ids=["no fork", "no descriptor"],
+)
+def test_what_the_system_refuses_at_a_start_is_an_error_of_the_systems(ends, frame, number, told):
     connection, channel = ends
     connection.awaited = Launcher("some program", start_timeout=20.0)
-    channel.send(framing.encode(framing.HELLO, value=os.getpid()))
     connection.channel.next_descriptor = lambda: None
-    with pytest.raises(OSError, match="no descriptor number left") as caught:
+    channel.send(frame)
+    with pytest.raises(OSError, match=told) as caught:
         handshake.wait_for_hello(connection)
-    assert caught.value.errno == errno.EMFILE
+    assert caught.value.errno == number
 
 
 @needs_pidfds

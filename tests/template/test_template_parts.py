@@ -111,6 +111,16 @@ def test_a_preload_that_fails_is_told_with_its_error_and_the_template_does_not_s
     assert type(payload.load_error(list(channel.last[1:]))) is error
 
 
+def test_what_each_worker_would_load_for_itself_is_loaded_before_they_are_forked(monkeypatch):
+    order = []
+    monkeypatch.setattr(guard, "run_preload", lambda *_: order.append("preload"))
+    monkeypatch.setattr(process.hygiene, "flush_output", lambda: order.append("flush"))
+    monkeypatch.setattr("pidfdpool.worker.identity.prepare", lambda: order.append("identity"))
+    monkeypatch.setattr(process.gc, "freeze", lambda: order.append("freeze"))
+    assert process._prepare(Channel(), boot_of(preload=("x",)), 9)
+    assert order == ["preload", "flush", "identity", "freeze"]
+
+
 def test_what_the_preload_leaves_is_shared_and_collections_are_as_it_left_them(monkeypatch):
     def child():
         ran = []
