@@ -269,3 +269,14 @@ def test_a_loop_that_reads_goes_on_though_others_observe_unless_many_tasks_wait(
     assert poller.reader is reader
     watchdog.note_waiting(MANY_WAITING + 1)
     assert (poller.reader, poller.watches) == (None, True)
+
+
+def test_what_others_have_read_before_does_not_count_for_a_loop_that_begins_to_read(watchdog, clock, poller):
+    poller.reads = 50
+    reading(watchdog, clock)
+    look(watchdog, clock, LOOKS)
+    assert not poller.guarded
+    poller.unread, poller.reads = [(7, 1)], 50 + MANY + 1
+    reading(watchdog, clock)
+    look(watchdog, clock, LOOKS)
+    assert watchdog._not_before - clock.now > PAUSES[0], "it has read nothing itself, and is not believed at once"
