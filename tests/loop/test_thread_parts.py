@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pidfdpool import TemplateError
 from pidfdpool.loop import template_starter
 from pidfdpool.loop.event_loop import EventLoop
 from pidfdpool.loop.template_events import TemplateEvents
@@ -443,6 +444,41 @@ def test_a_template_is_told_of_the_script_if_somebody_has_come_to_need_it_during
     else:
         expected += ["finish", "watch exit"]
     assert core.log == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "event"),
+    [
+        (template_starter.client.EndedEarly("it ended"), ev.TemplateLost("it ended", starts_otherwise=True)),
+        (TemplateError("it stayed silent"), ev.TemplateUnusable("the template cannot be started: it stayed silent")),
+        (OSError(errno.EMFILE, "no more"), ev.TemplateLost("it could not be started: [Errno 24] no more")),
+    ],
+    ids=["ended early", "silent", "refused"],
+)
+def test_a_template_that_never_says_hello_is_lost_and_the_next_is_started_by_an_interpreter(
+    core, monkeypatch, error, event
+):
+    ways, lost, first = [], [], ValueError("an earlier cause")
+
+    def start(recipe, mask, *, by_interpreter):
+        ways.append(by_interpreter)
+        return SimpleNamespace(awaited="a launcher")
+
+    def fail(_end):
+        raise error
+
+    start_by(monkeypatch, start)
+    monkeypatch.setattr(template_starter, "TemplateLink", Started)
+    monkeypatch.setattr(template_starter.client, "reap_launcher", lambda *_: None)
+    monkeypatch.setattr(template_starter.client, "finish", fail)
+    core.resolver.cause = first
+    starter = TemplateStarter(core, SimpleNamespace(watch=lambda _link: None, lose=lost.append))
+    for _ in range(2):
+        core.template_wanted = True
+        starter.start_if_wanted()
+    assert ways == [False, True]
+    assert lost == [event] * 2
+    assert core.resolver.cause is (error if type(error) is TemplateError else first)
 
 
 def test_workers_that_a_signal_handler_wants_during_a_decision_are_asked_for_later(core):

@@ -175,9 +175,17 @@ def launcher_that(do):
 @pytest.mark.parametrize(
     ("status", "told"), [(OTHER_PYTHON, "Python of another version"), (3, "ended before it was ready: .*code 3")]
 )
-def test_a_program_that_exits_is_reaped_and_named_with_its_status(ends, status, told):
+@pytest.mark.parametrize("later", [0.0, 0.3])
+def test_a_program_that_exits_is_reaped_and_named_with_its_status(ends, status, told, later):
+    """It closes its end of the channel, and needs a moment for the rest: it is not to be killed meanwhile."""
     connection, channel = ends
-    launcher = launcher_that(lambda: os._exit(status))
+
+    def leave():
+        channel.close()
+        time.sleep(later)
+        os._exit(status)
+
+    launcher = launcher_that(leave)
     channel.close()
     with hygiene.signals_blocked() as mask, pytest.raises(UnusableInterpreter, match=told):
         handshake.wait_for_template(connection, launcher, mask)
