@@ -95,6 +95,7 @@ def test_what_is_closed_is_watched_no_more(link, poller):
     assert len(poller._watches) == len(before) + 4
     link.close()
     assert set(poller._watches) == before
+    assert (link.channel.fileno(), link.answers.fileno()) == (-1, -1), "and not left to the collector"
     os.close(writer)
 
 

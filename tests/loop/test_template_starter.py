@@ -1,4 +1,4 @@
-"""The starts of templates and of the pool thread, with a pool of fakes: who makes them, and what a failure leads to."""
+"""The starts of templates and of the pool thread, with a pool of fakes: who makes them, and what failures lead to."""
 
 from __future__ import annotations
 
