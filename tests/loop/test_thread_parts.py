@@ -302,7 +302,10 @@ def test_what_the_template_said_before_it_ended_counts_and_its_workers_are_kille
     Worker(core, 2, 9, watched=False)
     died = frame(framing.DIED, 0, 7, signal.SIGSEGV, [framing.USAGE.pack(1 << 20, 0.5)])
     TemplateLink(core, [died], [frame(framing.BOOTED)])
+    told = []
+    core.resolutions = [lambda: told.append(core.lock._is_owned())]
     template_events.on_exit(0)
+    assert told == [False] * 2, "of the death, and of what is lost with the template"
     kinds = [type(each) for each in core.events]
     assert kinds == [ev.Died, ev.TemplateBooted, ev.TemplateLost]
     assert core.events[0].status == STATUS

@@ -234,6 +234,23 @@ def test_a_template_tells_how_to_know_it_before_anything_else_and_is_ready_to_se
     assert in_forked_child(child) == "ok"
 
 
+@needs_pidfds
+@pytest.mark.parametrize("way", ["fork", "spawn"])
+def test_handlers_that_the_start_of_the_interpreter_has_set_are_kept_for_workers_and_the_hosts_are_not(
+    monkeypatch, way
+):
+    def child():
+        kept = []
+        monkeypatch.setattr(process.script_module, "keep_signals", lambda: kept.append(1))
+        monkeypatch.setattr(process, "_receive_boot", lambda _channel: (boot_of(forked=False), []))
+        born(monkeypatch, PIDFD, lambda *_: None, boot=boot_of() if way == "fork" else None)
+        assert len(kept) == (way == "spawn")
+        if way == "spawn":
+            assert sys.argv == ["host", "argument"]
+
+    assert in_forked_child(child) == "ok"
+
+
 # ---- the launcher ------------------------------------------------------------------------------------------------
 
 
