@@ -55,7 +55,9 @@ class Ends:
         for fd in ways:
             poll.register(fd, 1)
         while len(frames) < count:
-            for fd, _ in poll.poll(20_000):
+            ready = poll.poll(20_000)
+            assert ready, f"the rest of {count} frames comes, behind {len(frames)}"
+            for fd, _ in ready:
                 try:
                     frames += plain(ways[fd]())
                 except BlockingIOError:

@@ -84,6 +84,21 @@ def test_a_signal_that_was_asked_for_before_the_worker_is_known_is_sent_when_it_
     assert link.name == (0, 1, 4711)
 
 
+def test_what_is_closed_is_watched_no_more(link, poller):
+    """Guards: epoll goes on reporting a descriptor of which a forked child has a copy, and its number is reused."""
+    before = set(poller._watches)
+    link.watch_channel(nothing)
+    link.watch_pipe(nothing)
+    link.watch_exit(Handle(), nothing)
+    stderr, writer = os.pipe()
+    link.set_stderr(stderr)
+    assert len(poller._watches) == len(before) + 4
+    link.close()
+    assert set(poller._watches) == before
+    assert (link.channel.fileno(), link.answers.fileno()) == (-1, -1), "and not left to the collector"
+    os.close(writer)
+
+
 def test_where_a_group_cannot_be_signalled_the_worker_is_and_one_that_has_ended_is_not(link):
     handle = Handle()
     link.watch_exit(handle, nothing)

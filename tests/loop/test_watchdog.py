@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -269,3 +270,29 @@ def test_a_loop_that_reads_goes_on_though_others_observe_unless_many_tasks_wait(
     assert poller.reader is reader
     watchdog.note_waiting(MANY_WAITING + 1)
     assert (poller.reader, poller.watches) == (None, True)
+
+
+def test_what_others_have_read_before_does_not_count_for_a_loop_that_begins_to_read(watchdog, clock, poller):
+    poller.reads = 50
+    reading(watchdog, clock)
+    look(watchdog, clock, LOOKS)
+    assert not poller.guarded
+    poller.unread, poller.reads = [(7, 1)], 50 + MANY + 1
+    reading(watchdog, clock)
+    look(watchdog, clock, LOOKS)
+    assert watchdog._not_before - clock.now > PAUSES[0], "it has read nothing itself, and is not believed at once"
+
+
+def test_at_the_pools_end_no_loop_reads_any_more_and_hubs_of_loops_that_are_gone_are_closed(
+    watchdog, clock, poller, monkeypatch
+):
+    detached, closed = [], []
+    poller.serving, poller.readers = threading.RLock(), [SimpleNamespace(detach=detached.append)]
+    monkeypatch.setattr(watchdogs.loop_reader, "close_after_loops", lambda: closed.append("others"))
+    monkeypatch.setattr(watchdogs.loop_reader, "release_here", lambda: closed.append("here"))
+    reading(watchdog, clock)
+    watchdog.end()
+    assert (poller.reader, poller.guarded, poller.watches) == (None, False, True)
+    assert (detached, closed) == ([poller], ["others"])
+    watchdog.release()
+    assert closed == ["others", "here"]

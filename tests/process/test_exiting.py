@@ -126,7 +126,8 @@ class Noting(logging.Handler):
 
 def test_handlers_of_the_parent_are_flushed_at_the_end_and_not_closed():
     """Guards: logging's own exit function was still there, and closed the copies. A close may do anything."""
-    inherited = Noting()
+    inherited, silent = Noting(), Noting()
+    silent.flushOnClose = False  # as a MemoryHandler may have it
 
     def child():
         atexit._clear()
@@ -137,6 +138,7 @@ def test_handlers_of_the_parent_are_flushed_at_the_end_and_not_closed():
         exiting.run()
         assert inherited.done == ["flushed"]
         assert own.done == ["logged at exit", "flushed", "closed"]
+        assert silent.done == []
         assert in_forked_child(grandchild) == "ok"
 
     def grandchild():
@@ -149,6 +151,19 @@ def test_handlers_of_the_parent_are_flushed_at_the_end_and_not_closed():
         assert inherited.done == []
     finally:
         inherited.close()
+        silent.close()
+
+
+def test_a_handler_of_the_parents_that_is_gone_by_then_is_passed_over():
+    inherited = [Noting()]
+
+    def child():
+        exiting.leave_inherited()
+        del inherited[:]
+        exiting._end_logs([weakref.ref(Thing()), *logging._handlerList])
+
+    assert in_forked_child(child) == "ok"
+    inherited.pop().close()
 
 
 def test_a_pool_of_threads_that_a_new_process_makes_is_waited_for():

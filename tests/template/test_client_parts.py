@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 from types import SimpleNamespace
 
@@ -111,13 +112,15 @@ def test_a_handler_that_interrupts_the_wait_leaves_no_launcher(monkeypatch):
 
 
 @pytest.mark.parametrize("refused", ["pair", "sentinel_pipe"])
-def test_where_no_descriptor_is_left_none_stays_open(monkeypatch, refused):
+def test_where_no_descriptor_is_left_none_stays_open_and_none_is_left_to_the_collector(monkeypatch, recwarn, refused):
     def refuse():
         raise OSError(errno.EMFILE, "no more")
 
     monkeypatch.setattr(channels if refused == "pair" else client, refused, refuse)
     with pytest.raises(OSError, match="no more"):
         started(monkeypatch, exiting)
+    gc.collect()
+    assert [each.message for each in recwarn if issubclass(each.category, ResourceWarning)] == []
 
 
 # ---- what a template is told -------------------------------------------------------------------------------------

@@ -97,24 +97,23 @@ def test_a_template_that_stays_silent_is_waited_for_until_its_time_is_over(ends)
     assert connection.awaited is None
 
 
-def test_a_launcher_that_cannot_fork_is_an_error_of_the_systems(ends):
-    connection, channel = ends
-    connection.awaited = Launcher("some program", start_timeout=20.0)
-    channel.send(framing.encode(framing.SPAWN_FAILED, value=errno.EAGAIN))
-    with pytest.raises(OSError, match="some program could not fork the template") as caught:
-        handshake.wait_for_hello(connection)
-    assert caught.value.errno == errno.EAGAIN
-
-
 @needs_pidfds
-def test_a_template_that_comes_without_its_descriptor_is_a_lack_of_descriptors(ends):
+@pytest.mark.parametrize(
+    ("frame", "number", "told"),
+    [
+        (framing.encode(framing.SPAWN_FAILED, value=errno.EAGAIN), errno.EAGAIN, "some program could not fork"),
+        (framing.encode(framing.HELLO, value=1), errno.EMFILE, "no descriptor number left"),
+    ],
+    ids=["no fork", "no descriptor"],
+)
+def test_what_the_system_refuses_at_a_start_is_an_error_of_the_systems(ends, frame, number, told):
     connection, channel = ends
     connection.awaited = Launcher("some program", start_timeout=20.0)
-    channel.send(framing.encode(framing.HELLO, value=os.getpid()))
     connection.channel.next_descriptor = lambda: None
-    with pytest.raises(OSError, match="no descriptor number left") as caught:
+    channel.send(frame)
+    with pytest.raises(OSError, match=told) as caught:
         handshake.wait_for_hello(connection)
-    assert caught.value.errno == errno.EMFILE
+    assert caught.value.errno == number
 
 
 @needs_pidfds
@@ -176,9 +175,17 @@ def launcher_that(do):
 @pytest.mark.parametrize(
     ("status", "told"), [(OTHER_PYTHON, "Python of another version"), (3, "ended before it was ready: .*code 3")]
 )
-def test_a_program_that_exits_is_reaped_and_named_with_its_status(ends, status, told):
+@pytest.mark.parametrize("later", [0.0, 0.3])
+def test_a_program_that_exits_is_reaped_and_named_with_its_status(ends, status, told, later):
+    """It closes its end of the channel, and needs a moment for the rest: it is not to be killed meanwhile."""
     connection, channel = ends
-    launcher = launcher_that(lambda: os._exit(status))
+
+    def leave():
+        channel.close()
+        time.sleep(later)
+        os._exit(status)
+
+    launcher = launcher_that(leave)
     channel.close()
     with hygiene.signals_blocked() as mask, pytest.raises(UnusableInterpreter, match=told):
         handshake.wait_for_template(connection, launcher, mask)

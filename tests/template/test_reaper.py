@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from types import SimpleNamespace
 
 import pytest
@@ -141,7 +142,7 @@ def test_where_waitid_is_refused_each_child_is_looked_at(world, monkeypatch):
 
 def test_at_the_end_it_looks_until_no_worker_and_no_orphan_is_left(world, monkeypatch):
     """The children of an orphan that was killed are adopted only when that is dead."""
-    polls = []
+    polls, watched = [], []
 
     def poll(milliseconds):
         polls.append(milliseconds)
@@ -150,9 +151,10 @@ def test_at_the_end_it_looks_until_no_worker_and_no_orphan_is_left(world, monkey
             world.dead.extend([1005, 1006])
             world.found.extend([True, False])
 
-    poller = SimpleNamespace(register=lambda fd, mask: polls.clear(), poll=poll)
+    poller = SimpleNamespace(register=lambda fd, mask: watched.append((fd, mask)), poll=poll)
     monkeypatch.setattr(reaper, "native", SimpleNamespace(poll=lambda: poller))
     world.reaper.kill_remaining()
+    assert watched == [(world.pipe, select.POLLIN)], "so that a death ends the wait"
     assert len(polls) == 2, "once for the workers, and once for what they had left"
     assert not world.workers
     assert [each[0] for each in world.notes].count("orphans") == 3

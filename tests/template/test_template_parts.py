@@ -111,6 +111,16 @@ def test_a_preload_that_fails_is_told_with_its_error_and_the_template_does_not_s
     assert type(payload.load_error(list(channel.last[1:]))) is error
 
 
+def test_what_each_worker_would_load_for_itself_is_loaded_before_they_are_forked(monkeypatch):
+    order = []
+    monkeypatch.setattr(guard, "run_preload", lambda *_: order.append("preload"))
+    monkeypatch.setattr(process.hygiene, "flush_output", lambda: order.append("flush"))
+    monkeypatch.setattr("pidfdpool.worker.identity.prepare", lambda: order.append("identity"))
+    monkeypatch.setattr(process.gc, "freeze", lambda: order.append("freeze"))
+    assert process._prepare(Channel(), boot_of(preload=("x",)), 9)
+    assert order == ["preload", "flush", "identity", "freeze"]
+
+
 def test_what_the_preload_leaves_is_shared_and_collections_are_as_it_left_them(monkeypatch):
     def child():
         ran = []
@@ -220,6 +230,23 @@ def test_a_template_tells_how_to_know_it_before_anything_else_and_is_ready_to_se
         target = os.readlink(f"/proc/self/fd/{fd}")
         assert ("pidfd" in target) is (handles == PIDFD), target
         assert seen == [1]
+
+    assert in_forked_child(child) == "ok"
+
+
+@needs_pidfds
+@pytest.mark.parametrize("way", ["fork", "spawn"])
+def test_handlers_that_the_start_of_the_interpreter_has_set_are_kept_for_workers_and_the_hosts_are_not(
+    monkeypatch, way
+):
+    def child():
+        kept = []
+        monkeypatch.setattr(process.script_module, "keep_signals", lambda: kept.append(1))
+        monkeypatch.setattr(process, "_receive_boot", lambda _channel: (boot_of(forked=False), []))
+        born(monkeypatch, PIDFD, lambda *_: None, boot=boot_of() if way == "fork" else None)
+        assert len(kept) == (way == "spawn")
+        if way == "spawn":
+            assert sys.argv == ["host", "argument"]
 
     assert in_forked_child(child) == "ok"
 

@@ -1,4 +1,4 @@
-"""What a task finds of itself, and what becomes of it in a chunk, behind the task, and in a copy that it forks."""
+"""What a task finds of itself, and what becomes of that in a chunk and behind the task."""
 
 from __future__ import annotations
 
@@ -73,13 +73,3 @@ def test_a_reason_that_is_no_text_is_refused_and_nothing_is_said(told, reason):
     with pytest.raises(TypeError, match="reason must be a str"):
         context.unhealthy(reason)
     assert told == []
-
-
-def test_a_copy_that_a_task_forks_has_no_task_and_says_nothing(told):
-    context.install(lambda: told.append("beat"), told.append)
-    context.enter(7, 1, None)
-    context.enter_chunk(lambda: 1.0, lambda: told.append("end of chunk"))
-    context.forget()
-    context.heartbeat()
-    context.unhealthy("tired")
-    assert (told, context.current_task(), context.running_task()) == ([], None, 0)

@@ -34,3 +34,4 @@ def test_a_reason_that_is_given_in_the_middle_of_an_answer_follows_it(buffers):
     assert sent == [framing.RESULT, framing.UNHEALTHY]
     assert worker._is_unhealthy
     assert not worker._unsent
+    assert worker._send_lock.acquire(blocking=False), "for the next answer"
