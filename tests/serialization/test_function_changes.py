@@ -119,6 +119,23 @@ def test_what_may_change_unnoticed_is_pickled_each_time(main, run, code):
     assert function_cache.get(main.look) is None
 
 
+def test_a_worker_that_has_received_nothing_gets_all_that_a_remembered_function_uses(main, run, worker):
+    run("""
+    class Kind: pass
+    def look(x=1):
+        return [kind.__name__ for kind in look.__annotations__.values()], tail()
+    def tail(): return VALUE
+    VALUE = 5
+    look.__annotations__ = {"x": Kind}
+    """)
+    for _ in range(3):
+        data = dumped(main.look)
+        assert function_cache.get(main.look) is not None
+        for received in (namespaces.globals_by_module, namespaces._last_received, namespaces._held):
+            received.clear()  # another worker
+        assert worker(data) == (["Kind"], 5)
+
+
 def test_what_is_remembered_of_a_function_keeps_nothing_alive(main, run):
     import gc
     import weakref
