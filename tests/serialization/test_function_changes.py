@@ -227,6 +227,41 @@ def test_what_holds_a_function_or_an_object_holds_the_new_one_when_its_cell_is_r
         assert pool.submit(main.model.get).result(20) == n
 
 
+def test_what_holds_a_definition_may_come_later_than_the_new_one(main, run, pool):
+    run("""
+    def first(): return tail()
+    def second(): return table["tail"](), model.get()
+    def third(): return nested["a"][0].get()
+    """)
+    for n in range(1, 4):
+        run(CELL.format(n=n))
+        for function, expected in ((main.first, n), (main.second, (n, n)), (main.third, n), (main.second, (n, n))):
+            if n != 2 or function is not main.third:
+                assert pool.submit(function).result(20) == expected
+
+
+def test_definitions_that_hold_each_other_are_made_again_once(main, run, pool):
+    cell = """
+    class A:
+        number, seen = {n}, []
+    class B:
+        other, seen = A, []
+    A.other, A.shared = B, [B]
+    def tail(kind=A): return kind
+    holder = [A, B, tail]
+    """
+    run("""
+    def look():
+        for each in (A.seen, B.seen, holder):
+            each.append(1)
+        return len(A.seen), len(B.seen), len(holder), A.other.other.number, tail().number, holder[0] is A
+    """)
+    for n in (1, 2):
+        run(cell.format(n=n))
+        for count in range(1, 4):
+            assert pool.submit(main.look).result(20) == (count, count, 3 + count, n, n, True)
+
+
 def test_of_what_a_worker_has_changed_nothing_is_lost_as_long_as_no_definition_is_replaced(main, run, pool):
     run("""
     class Model:
