@@ -115,20 +115,23 @@ def _is_set(key: Key) -> bool:
 
 
 def _assign_holders(entries: Sequence[Entry], replaced: set[Key]) -> None:
-    """Assign anew the values that hold a definition which was replaced, those that hold these, and so on."""
+    """Assign anew the values that hold a definition which was replaced, those that hold these, and so on.
+
+    Those that are not among the entries are assigned when they come again.
+    """
     left = list(entries)
+    came = {key for keys, _, _ in entries for key in keys}
     while replaced:
-        holders = [entry for entry in left if _hold(entry[0], replaced)]
-        left = [entry for entry in left if not _hold(entry[0], replaced)]
+        outdated = {key for key, held in _held.items() if not replaced.isdisjoint(held)}
+        holders = [entry for entry in left if not outdated.isdisjoint(entry[0])]
+        left = [entry for entry in left if outdated.isdisjoint(entry[0])]
         for keys, data, alone in holders:
-            for key in keys:
-                _last_received[key] = None
-                _pending[key] = data, dict(zip(keys, map(_fingerprint, alone), strict=True))
+            last: dict[Key, object] = dict(zip(keys, map(_fingerprint, alone), strict=True))
+            _pending.update(dict.fromkeys(keys, (data, last)))
+            outdated.update(keys)
+        again = outdated - came | {key for keys, _, _ in holders for key in keys}
+        _last_received.update(dict.fromkeys(again & _last_received.keys()))
         replaced = _assign_all([keys for keys, _, _ in holders])
-
-
-def _hold(keys: Sequence[Key], definitions: set[Key]) -> bool:
-    return any(not definitions.isdisjoint(_held.get(key, ())) for key in keys)
 
 
 def _set_placeholder(key: Key, error: Exception) -> None:

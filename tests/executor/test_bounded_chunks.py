@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
+from concurrent.futures import CancelledError
 
 import pytest
 
@@ -186,3 +188,37 @@ def test_a_failure_to_submit_is_told_behind_the_results_of_what_was_submitted():
     assert [next(results) for _ in range(4)] == [0, 10, 20, 30]
     with pytest.raises(LookupError, match="refused"):
         next(results)
+
+
+@pytest.mark.parametrize("how", ["shutdown", "the executor is gone", "cancelled"])
+def test_from_then_on_no_input_is_taken_that_cannot_be_submitted(how):
+    """The consumer may be amid the results of a chunk, for each of which it takes an input without looking around."""
+    played, inputs, bounded, results = begin(1000)
+    run_in(played, results, TINY, 3000)
+    played.answer(TINY)
+    next(results)
+    taken = inputs.taken
+
+    def refuse(_map):
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    played._register_map = refuse
+    if how == "shutdown":
+        assert bounded.submit_rest()
+        assert played.calls() == list(range(taken)), "what was taken is submitted"
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            next(results)
+        assert inputs.taken == taken + 1
+    elif how == "cancelled":
+        bounded.stop_submitting(CancelledError())
+        played.answer(TINY)
+        with pytest.raises((CancelledError, RuntimeError)):
+            list(results)
+        assert inputs.taken <= taken + 1
+    else:
+        bounded._permit.end()
+        bounded._find_submitter = lambda: None
+        played.answer(TINY)
+        with contextlib.suppress(Exception):  # what is held is for the pool, which this test has not
+            list(results)
+        assert inputs.taken == taken

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import pytest
 
+from pidfdpool import Policy
 from pidfdpool.executor import async_calls, async_map, mapping
 from pidfdpool.executor.futures import Future
 
@@ -45,6 +46,38 @@ def test_a_future_whose_error_was_raised_is_gone_when_it_is_dropped(ask):
     with suppress(LookupError):
         ask(held)
     held.clear()
+    assert gone() is None
+
+
+class Raises:
+    """An iterable that raises at once, and is to be gone when its error is dropped."""
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise LookupError("of the iterable")
+
+
+class Submitter:
+    _policy = Policy(2)
+
+    def _sizes_chunks(self):
+        return False
+
+    def _submitter_ref(self, _lost=None):
+        return lambda: self
+
+
+@pytest.mark.parametrize("mapped", [mapping.ordered, mapping.unordered])
+def test_so_is_an_iterable_whose_error_ended_a_map(mapped):
+    source = Raises()
+    gone = weakref.ref(source)
+    results = mapped(Submitter(), abs, (source,), timeout=None, chunksize=None, buffersize=2)
+    del source
+    with suppress(LookupError, StopIteration):
+        next(results)
+    del results
     assert gone() is None
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError, Future
 
 import pytest
 
-from pidfdpool import CallNotSendable, Policy
+from pidfdpool import CallNotSendable, PidfdPoolExecutor, Policy
 from pidfdpool.executor import map_submission, mapping
 from pidfdpool.executor.adaptive_map import AdaptiveMap
 from pidfdpool.executor.map_pieces import Kind, UnsentCall
@@ -233,6 +233,43 @@ def test_a_map_of_fixed_size_goes_on_with_what_it_has_when_its_executor_is_gone(
         played.end(at)
     del played
     assert list(results) == [0, 1]
+
+
+class Own(PidfdPoolExecutor):
+    """Keeps what is submitted, by itself or through a view."""
+
+    def submit(self, function, *arguments):
+        future: Future = Future()
+        self._submit_for(future, self._policy, function, arguments, {}, wait=True)
+        return future
+
+    def _submit_for(self, future, policy, function, arguments, keywords, *, wait):
+        self.__dict__.setdefault("tasks", []).append((future, function, arguments, policy))
+
+
+@pytest.mark.parametrize("through", ["the executor", "a view"])
+@pytest.mark.parametrize(("name", "expected"), [("map", [0, 1, 4]), ("map_unordered", [4, 1, 0])])
+def test_results_come_in_the_order_of_the_calls_or_as_they_come(through, name, expected):
+    pool = Own(2)
+    submitter = pool if through == "the executor" else pool.options(priority=3)
+    results = getattr(submitter, name)(pow, range(3), [2] * 3, chunksize=1)
+    for future, function, arguments, policy in reversed(pool.tasks):
+        future.set_result(function(*arguments))
+        assert policy.priority == (0 if through == "the executor" else 3)
+    assert list(results) == expected
+
+
+@pytest.mark.parametrize("through", ["the executor", "a view"])
+@pytest.mark.parametrize("name", ["map", "map_unordered"])
+def test_what_is_said_of_a_map_is_heeded_by_each_of_its_forms(through, name):
+    pool = Own(2)
+    mapped = getattr(pool if through == "the executor" else pool.options(priority=3), name)
+    mapped(pow, range(10), [2] * 10, chunksize=4, buffersize=2)
+    assert len(pool.tasks) == 2
+    (calls,) = pool.tasks[0][2]
+    assert calls == [(0, 2), (1, 2), (2, 2), (3, 2)]
+    with pytest.raises(TimeoutError):
+        next(mapped(pow, range(3), [2] * 3, chunksize=1, timeout=0.0))
 
 
 # ---- maps whose chunks the pool sizes --------------------------------------------------------------------------

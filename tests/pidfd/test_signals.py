@@ -61,10 +61,23 @@ def test_another_users_process_is_not_signalled():
 
 @pytest.mark.parametrize("sent", [0, 1, 123456, -5, 2**31 - 1])
 def test_a_signal_carries_a_value(sent):
+    assert received(sent) == (sent, os.getpid(), -1)  # SI_QUEUE
+
+
+@pytest.mark.skipif(not capabilities().group_signal, reason="this kernel cannot signal a group by pidfd (Linux 6.9)")
+@pytest.mark.parametrize("leads", [False, True])
+def test_so_does_one_for_a_group_whether_or_not_the_process_leads_one(leads):
+    assert received(5, leads=leads, group=True) == (5, os.getpid(), -1)
+
+
+def received(sent, *, leads=False, **options):
+    """Send a signal with a value to a child; return the value that it got, from whom, and how it was sent."""
     ready, tell = os.pipe()
     answer, reply = os.pipe()
 
     def child() -> int:
+        if leads:
+            os.setpgid(0, 0)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
         os.write(tell, b"!")
         info = signal.sigwaitinfo([signal.SIGUSR1])
@@ -74,12 +87,12 @@ def test_a_signal_carries_a_value(sent):
     pid = fork(child)
     with Pidfd.open(pid) as handle:
         os.read(ready, 1)
-        handle.send_signal(signal.SIGUSR1, value=sent)
+        handle.send_signal(signal.SIGUSR1, value=sent, **options)
         value, sender, code = map(int, os.read(answer, 100).split())
         reap(pid)
     for fd in (ready, tell, answer, reply):
         os.close(fd)
-    assert (ctypes.c_int(value).value, sender, code) == (sent, os.getpid(), -1)  # SI_QUEUE
+    return ctypes.c_int(value).value, sender, code
 
 
 @pytest.mark.parametrize("value", ["1", 1.5, True])

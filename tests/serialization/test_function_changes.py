@@ -119,6 +119,23 @@ def test_what_may_change_unnoticed_is_pickled_each_time(main, run, code):
     assert function_cache.get(main.look) is None
 
 
+def test_a_worker_that_has_received_nothing_gets_all_that_a_remembered_function_uses(main, run, worker):
+    run("""
+    class Kind: pass
+    def look(x=1):
+        return [kind.__name__ for kind in look.__annotations__.values()], tail()
+    def tail(): return VALUE
+    VALUE = 5
+    look.__annotations__ = {"x": Kind}
+    """)
+    for _ in range(3):
+        data = dumped(main.look)
+        assert function_cache.get(main.look) is not None
+        for received in (namespaces.globals_by_module, namespaces._last_received, namespaces._held):
+            received.clear()  # another worker
+        assert worker(data) == (["Kind"], 5)
+
+
 def test_what_is_remembered_of_a_function_keeps_nothing_alive(main, run):
     import gc
     import weakref
@@ -208,6 +225,41 @@ def test_what_holds_a_function_or_an_object_holds_the_new_one_when_its_cell_is_r
         assert pool.submit(main.look).result(20) == main.look() == [n] * 8
         assert pool.submit(main.same).result(20) == main.same() == (True, True, True)
         assert pool.submit(main.model.get).result(20) == n
+
+
+def test_what_holds_a_definition_may_come_later_than_the_new_one(main, run, pool):
+    run("""
+    def first(): return tail()
+    def second(): return table["tail"](), model.get()
+    def third(): return nested["a"][0].get()
+    """)
+    for n in range(1, 4):
+        run(CELL.format(n=n))
+        for function, expected in ((main.first, n), (main.second, (n, n)), (main.third, n), (main.second, (n, n))):
+            if n != 2 or function is not main.third:
+                assert pool.submit(function).result(20) == expected
+
+
+def test_definitions_that_hold_each_other_are_made_again_once(main, run, pool):
+    cell = """
+    class A:
+        number, seen = {n}, []
+    class B:
+        other, seen = A, []
+    A.other, A.shared = B, [B]
+    def tail(kind=A): return kind
+    holder = [A, B, tail]
+    """
+    run("""
+    def look():
+        for each in (A.seen, B.seen, holder):
+            each.append(1)
+        return len(A.seen), len(B.seen), len(holder), A.other.other.number, tail().number, holder[0] is A
+    """)
+    for n in (1, 2):
+        run(cell.format(n=n))
+        for count in range(1, 4):
+            assert pool.submit(main.look).result(20) == (count, count, 3 + count, n, n, True)
 
 
 def test_of_what_a_worker_has_changed_nothing_is_lost_as_long_as_no_definition_is_replaced(main, run, pool):

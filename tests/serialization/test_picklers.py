@@ -177,3 +177,19 @@ def test_threads_do_not_share_a_pickler():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("dumps", [payload.dumps, OutOfBandPickle])
+def test_what_shares_a_resource_is_let_go_of_when_it_is_pickled(monkeypatch, dumps):
+    """An object that a caller drops, a socket say, is not kept open by its pickle."""
+    monkeypatch.setitem(ForkingPickler._extra_reducers, Thing, first)
+    thing = Thing(1)
+    gone = weakref.ref(thing)
+    gc.disable()
+    try:
+        dumps([thing, thing])
+        del thing
+        assert gone() is None
+    finally:
+        gc.enable()
+        picklers.pop_shared_resources()

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pidfdpool.serialization import namespaces, payload, scripts
+from pidfdpool.serialization import named_calls, namespaces, payload, scripts
+from pidfdpool.serialization.out_of_band import OutOfBandPickle
+from tests import calls
 
 FAILS: list[BaseException] = []  # what the rebuilding of an `Interrupted` raises
 
@@ -144,6 +146,36 @@ def test_what_is_needed_to_rebuild_a_value_is_there_before(main, run, worker, co
     main.Rebuilt = Rebuilt
     run(code)
     assert worker(dumped(main.look)) == 3
+
+
+class NoMemory:
+    """There is no memory to pickle it."""
+
+    def __reduce__(self):
+        raise MemoryError("none left")
+
+
+@pytest.mark.parametrize(
+    "dump",
+    [
+        lambda value: payload.dumps(value),
+        lambda value: payload.dumps(value, payload.InheritedMain()),
+        lambda value: payload.dumps(["__main__", value], payload.InheritedMain()),
+        lambda value: OutOfBandPickle([b"x" * 100_000, value]),
+        lambda value: named_calls.dumps(calls.double, (value,)),
+    ],
+)
+def test_a_lack_of_memory_is_told_as_it_is(dump):
+    with pytest.raises(MemoryError, match="none left"):
+        dump(NoMemory())
+
+
+def test_a_lack_of_memory_for_a_global_is_the_calls_and_no_reason_to_leave_it_out(main, run):
+    run("def look():\n    return value\ndef hinted(x: 'value'):\n    return 1")
+    main.value = NoMemory()
+    for function in (main.look, main.hinted):
+        with pytest.raises(MemoryError, match="none left"):
+            dumped(function)
 
 
 # ---- what makes the script run again ---------------------------------------------------------------------------
