@@ -23,7 +23,7 @@ from itertools import chain, repeat, starmap
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.errors import InheritedFutureError
-from pidfdpool.executor.chunk_sizes import CHUNKS_PER_WORKER, Pace
+from pidfdpool.executor.chunk_sizes import CHUNKS_PER_WORKER, FixedSize, Pace
 from pidfdpool.executor.map_chunks import Chunks
 from pidfdpool.executor.map_entries import Entries
 from pidfdpool.executor.map_pieces import next_results
@@ -31,33 +31,30 @@ from pidfdpool.executor.map_submission import Submission
 from pidfdpool.executor.map_turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pidfdpool.executor.map_pieces import Entry, Taken
+    from pidfdpool.executor.map_request import MapRequest
     from pidfdpool.executor.map_submission import Submitter
 
 
 class AdaptiveMap:
     """One map: its calls, the chunks that were submitted, and the results that are not taken yet.
 
-    Thread-safe, except for the iterator that `results` returns: only one consumer may use it.
+    Thread-safe, except for the iterator that `results` returns, and for `prepare`, `next_entry` and `take`: only one
+    consumer may use these.
+
+    Attributes:
+        entries: what the consumer is to take.
     """
 
-    def __init__(
-        self,
-        submitter: Submitter,
-        function: Callable[..., Any],
-        iterables: tuple[Iterable[Any], ...],
-        *,
-        ordered: bool,
-    ) -> None:
+    def __init__(self, submitter: Submitter, request: MapRequest, *, ordered: bool) -> None:
         """Copy the calls and submit the first of them.
 
         Raises:
-            PoolBroken, RuntimeError: as `submit`.
+            PoolBroken, RuntimeError: as `submit`; and what taking the calls raises.
         """
-        self._starred = len(iterables) != 1
-        calls: Iterable[Any] = zip(*iterables, strict=False) if self._starred else iterables[0]
+        calls = request.calls()
         # A copy, because the caller may change the original. A range needs none: nobody can change it.
         # Through a chain, because list() asks an iterable for its length, which may be wrong, or raise.
         self._calls: Sequence[Any] = calls if isinstance(calls, range) else list(chain(calls))
@@ -65,34 +62,36 @@ class AdaptiveMap:
         self._submitted = 0  # how many of the calls
         self._turns = Turns()
         self._stopped = not self._calls  # no more calls are to be submitted
-        self._entries = Entries(ordered=ordered)
-        self._chunks = Chunks(self._entries)
+        self.entries = Entries(ordered=ordered)
+        self._chunks = Chunks(self.entries, outcomes=request.outcomes)
         self._submitter: Submitter | None = None
         self._max_running = 0
         if self._calls:
             try:
-                self._start(submitter, function)
+                self._start(submitter, request)
             except BaseException:
                 self.cancel()
                 raise
 
-    def _start(self, submitter: Submitter, function: Callable[..., Any]) -> None:
+    def _start(self, submitter: Submitter, request: MapRequest) -> None:
         workers, pool = submitter._register_map(self)
         self._max_running = CHUNKS_PER_WORKER * workers
-        self._pace = Pace(workers)
+        self._pace: Pace | FixedSize = Pace(workers) if request.chunksize is None else FixedSize(request.chunksize)
         shared = pool.recipe.shared_main
-        self._submission = Submission(function, submitter._policy, shared, starred=self._starred)
+        self._submission = Submission(
+            request.function, submitter._policy, shared, starred=request.starred, outcomes=request.outcomes
+        )
         self._chunks.begin(self._submission, self._pace, pool)
         # Until all is submitted, so that a map runs to its end though nobody else holds the executor.
         self._submitter = submitter
         self._chunks.hold()
         unsent = self._submission.pickle_function()
         if unsent is not None:
-            self._entries.add([unsent])
+            self.entries.add([unsent])
             self.stop_submitting(None)
         self._submit_more(wait=True)
         failure = self._chunks.failure
-        if failure is not None and not self._entries.were_added:
+        if failure is not None and not self.entries.were_added:
             raise failure
 
     # ---- for the executor ----------------------------------------------------------------------------------
@@ -141,7 +140,7 @@ class AdaptiveMap:
             self._submitted += len(calls)
             entries = self._submit(first, calls)
             room -= sum(entry.future is not None for entry in entries)
-            self._entries.add(entries)
+            self.entries.add(entries)
             if self._submitted >= self._count:
                 self.stop_submitting(None)
         if self._stopped:
@@ -219,15 +218,23 @@ class AdaptiveMap:
             TimeoutError: the deadline, in time.monotonic()'s seconds, has passed.
             BaseException: whatever has prevented the remaining calls from being submitted.
         """
-        entries, chunks = self._entries, self._chunks
+        return self.entries.claim(deadline) if self.prepare() else None
+
+    def prepare(self) -> bool:
+        """Return whether there is an entry to be claimed.
+
+        Raises:
+            BaseException: as `next_entry`.
+        """
+        entries, chunks = self.entries, self._chunks
         if not entries.in_order:
             self._submit_more(wait=True)  # waits until a thread that submits has entered what it has submitted
-        if entries.are_claimed:
-            # A shutdown that cancels concerns a map only if there were calls to cancel.
-            if chunks.failure is not None and not (chunks.is_cancelled and self._submitted >= self._count):
-                raise chunks.failure
-            return None
-        return entries.claim(deadline)
+        if not entries.are_claimed:
+            return True
+        # A shutdown that cancels concerns a map only if there were calls to cancel.
+        if chunks.failure is not None and not (chunks.is_cancelled and self._submitted >= self._count):
+            raise chunks.failure
+        return False
 
     def cancel(self) -> None:
         """Submit and run no more calls. Any thread, at any point: the garbage collector may close the iterator."""

@@ -10,7 +10,7 @@ from itertools import compress, filterfalse, islice, starmap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 
 class Permit:
@@ -48,10 +48,11 @@ class Inputs:
         permit: ended where inputs may have to be refused.
     """
 
-    def __init__(self, iterables: tuple[Iterable[Any], ...]) -> None:
+    def __init__(self, calls: Iterator[tuple[Any, ...]]) -> None:
+        """Note what is to be taken: calls, each as a tuple of arguments."""
         self.held: list[tuple[Any, ...]] = []
         # Takes an input, appends it to those that are held, and yields it.
-        self._taking: Iterator[tuple[Any, ...]] = filterfalse(self.held.append, zip(*iterables, strict=False))
+        self._taking: Iterator[tuple[Any, ...]] = filterfalse(self.held.append, calls)
         self.go_on: bool = True
         self.failure: Exception | None = None
         self.permit: Permit = Permit()

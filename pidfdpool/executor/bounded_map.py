@@ -47,9 +47,10 @@ from pidfdpool.executor.map_submission import Submission, Submitter
 from pidfdpool.executor.map_turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pidfdpool.executor.map_pieces import Entry, Taken
+    from pidfdpool.executor.map_request import MapRequest
     from pidfdpool.loop.pool import Pool
 
 LONG = 0.0001  # seconds of a call that is worth a task of its own: several times what a task costs
@@ -62,26 +63,23 @@ QUICK = 0.0005  # seconds: as long as inputs are taken that quickly, more are ta
 class BoundedMap:
     """One map: its inputs, the chunks that were submitted, and the results that are not taken yet.
 
-    Thread-safe, except for the iterator that `results` returns, and for `next_entry`, `take` and `step`: only one
-    consumer may use these.
+    Thread-safe, except for the iterator that `results` returns, and for `prepare`, `next_entry`, `take` and `step`:
+    only one consumer may use these.
+
+    Attributes:
+        entries: what the consumer is to take.
     """
 
-    def __init__(
-        self,
-        submitter: Submitter,
-        function: Callable[..., Any],
-        iterables: tuple[Iterable[Any], ...],
-        buffersize: int,
-        *,
-        ordered: bool,
-    ) -> None:
+    def __init__(self, submitter: Submitter, request: MapRequest, buffersize: int, *, ordered: bool) -> None:
         """Take the first inputs, and submit some of them.
+
+        buffersize: inputs to take ahead.
 
         Raises:
             PoolBroken, RuntimeError: as `submit`.
         """
-        self._starred = len(iterables) != 1
-        self._inputs = Inputs(iterables)
+        self._starred = request.starred
+        self._inputs = Inputs(request.tuples())
         self._held = self._inputs.held
         self._permit = self._inputs.permit
         self._find_submitter = submitter._submitter_ref(self._permit.end)
@@ -93,26 +91,28 @@ class BoundedMap:
         self._closing = False  # soon nothing can be submitted any more
         self._listens = True  # whether the end of the chunk that is submitted is to be told
         self._has_taken = False  # the input that is due because the next result is asked for
-        self._entries = Entries(ordered=ordered)
-        self._chunks = Chunks(self._entries)
+        self.entries = Entries(ordered=ordered)
+        self._chunks = Chunks(self.entries, outcomes=request.outcomes)
+        self._fixed_size = request.chunksize  # None: as the calls are measured
         try:
             if self._inputs.take(1):
-                self._start(submitter, function, buffersize)
+                self._start(submitter, request, buffersize)
         except BaseException:
             self.cancel()
             raise
 
-    def _start(self, submitter: Submitter, function: Callable[..., Any], buffersize: int) -> None:
+    def _start(self, submitter: Submitter, request: MapRequest, buffersize: int) -> None:
         self._workers, self._pool = submitter._register_map(self)
         self._max_running = CHUNKS_PER_WORKER * self._workers  # while too little was measured
-        self._share = buffersize // self._max_running  # the largest chunk, but where calls are very short
+        self._share = max(1, buffersize // self._max_running)  # the largest chunk, but where calls are very short
         self._pace = Pace(self._workers)
         shared = self._pool.recipe.shared_main
-        self._submission = Submission(function, submitter._policy, shared, starred=self._starred, lazy=True)
+        rules, starred, outcomes = submitter._policy, self._starred, request.outcomes
+        self._submission = Submission(request.function, rules, shared, starred=starred, outcomes=outcomes, lazy=True)
         self._chunks.begin(self._submission, self._pace, self._pool)
         unsent = self._submission.pickle_function()
         if unsent is not None:
-            self._entries.add([unsent])
+            self.entries.add([unsent])
             self.stop_submitting(None)
             self._inputs.go_on = False
             return
@@ -126,7 +126,7 @@ class BoundedMap:
             self._submit_held(consumer=False)
         self._starting = False
         failure = self._chunks.failure
-        if self._stopped and failure is not None and not self._entries.were_added:
+        if self._stopped and failure is not None and not self.entries.were_added:
             raise failure
 
     # ---- inputs --------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ class BoundedMap:
                 way = submitter or self._pool  # the pool, if the executor was collected in the meantime
                 if way is not None:  # otherwise the consumer has left meanwhile
                     publishes = self._is_worth_publishing(size)
-                    listens = self._listens or not self._entries.is_ordered
+                    listens = self._listens or not self.entries.is_ordered
                     for entry in chunks.submit(
                         way, first, calls, self._chunk_ended, publishes=publishes, listens=listens
                     ):
@@ -239,6 +239,8 @@ class BoundedMap:
 
     def _next_size(self, consumer: bool) -> tuple[int, bool]:
         """Return the number of calls of the next chunk, 0 if it is not due, and whether its end is to be told."""
+        if self._fixed_size is not None:
+            return self._next_of_fixed_size(self._fixed_size, consumer), False
         pace, held, each = self._pace, len(self._held), self._pace.seconds
         largest = self._share
         if each is not None and 2 * largest * each < WAKING:
@@ -257,10 +259,16 @@ class BoundedMap:
         listens = self._starting or (more and (grows or not consumer))
         if held >= size or not self._inputs.go_on:
             return size, listens
-        waits = not self._entries.is_first_done
+        waits = not self.entries.is_first_done
         if (waits or not consumer) and self._chunks.count_running() < self._workers:
             return size, listens
         return 0, False
+
+    def _next_of_fixed_size(self, size: int, consumer: bool) -> int:
+        """Return the number of calls of the next chunk: all that it may have, unless nothing comes before it."""
+        size, held = self._submission.at_most(size), len(self._held)
+        due = held >= size or self._closing or not self._inputs.go_on or (consumer and self.entries.are_claimed)
+        return min(held, size) if due else 0
 
     def _is_worth_publishing(self, size: int) -> bool:
         """Return whether so many calls take so long that each result may be published at once."""
@@ -271,7 +279,7 @@ class BoundedMap:
         """Have the consumer ask for a chunk. It is the caller's turn."""
         if isinstance(entry, Piece) and entry.kind is not Kind.EACH:
             entry.calls = ()  # they live as long as the task, and not until the results are taken
-        self._entries.add((entry,))
+        self.entries.add((entry,))
 
     def _chunk_ended(self, future: concurrent.futures.Future[Any]) -> None:
         """Note how long a chunk took, and submit more. Called in the pool thread, by the chunk's future."""
@@ -284,7 +292,7 @@ class BoundedMap:
         else:
             if not future.cancelled() and future.exception() is None:
                 chunks.note(piece)
-            self._entries.complete(piece)
+            self.entries.complete(piece)
         if self._held or chunks.ended:
             self._turns.wanted = True
             self._submit_held(consumer=False, wait=False)
@@ -350,23 +358,31 @@ class BoundedMap:
             TimeoutError: the deadline, in time.monotonic()'s seconds, has passed.
             BaseException: whatever has prevented further calls from being submitted, or inputs from being taken.
         """
+        return self.entries.claim(deadline) if self.prepare() else None
+
+    def prepare(self) -> bool:
+        """Take the input that is due, and return whether there is an entry to be claimed.
+
+        Raises:
+            BaseException: as `next_entry`.
+        """
         if self._inputs.go_on and not self._has_taken:
             self._take_one()
             self._has_taken = True
-        entries, chunks = self._entries, self._chunks
+        entries, chunks = self.entries, self._chunks
         if self._held or entries.are_claimed:
             # Also waits until a thread that submits has entered what it has submitted.
             self._submit_held(consumer=True)
-        if entries.are_claimed:
-            failure = chunks.failure or self._inputs.failure
-            chunks.failure = self._inputs.failure = None
-            try:
-                if failure is not None:
-                    raise failure
-            finally:
-                del failure  # its traceback holds this frame
-            return None
-        return entries.claim(deadline)
+        if not entries.are_claimed:
+            return True
+        failure = chunks.failure or self._inputs.failure
+        chunks.failure = self._inputs.failure = None
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # its traceback holds this frame
+        return False
 
     def cancel(self) -> None:
         """Submit and run no more calls. Any thread, at any point: the garbage collector may close the iterator."""

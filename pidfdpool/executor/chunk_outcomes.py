@@ -7,17 +7,19 @@ Results are rebuilt when they are taken, not before. See `worker.chunk_publishin
 from __future__ import annotations
 
 import _pickle as pickle
+import copy
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool.errors import PayloadError
-from pidfdpool.loop import outcomes
+from pidfdpool.errors import DeadlineExceeded, InheritedFutureError, PayloadError, PoolBroken
+from pidfdpool.executor.outcome import Outcome
+from pidfdpool.loop import chunk_calls, outcomes
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.serialization import payload, picklers
 from pidfdpool.worker.chunk_publishing import FailedCall, Rebuilt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
 
     from pidfdpool.transport.framing import Buffer
@@ -62,9 +64,7 @@ class ChunkOutcome:
     def results(self, begin: int, end: int) -> tuple[list[Any], BaseException | None]:
         """Return the results of these calls up to the first failure, and that failure. Runs code of the user's."""
         ends, data = self._ends, self._data
-        whole = min(end, len(ends))
-        starts = chain((ends[begin - 1] if begin else 0,), ends[begin : whole - 1]) if begin < whole else ()
-        pieces = zip(starts, ends[begin:whole], strict=True)
+        pieces = self._pieces(begin, min(end, len(ends)))
         if picklers.STACK_GLOBAL not in data:
             results = [pickle.loads(data[start:stop]) for start, stop in pieces]
         else:
@@ -76,6 +76,51 @@ class ChunkOutcome:
         if begin <= len(ends) < end:
             return results, self._load_last(results)
         return results, None
+
+    def outcomes(self, first: int, begin: int, end: int) -> tuple[list[Outcome[Any]], BaseException | None]:
+        """Return the outcomes of these calls, and the error that ends the map, if one does. Runs code of the user's.
+
+        first: the index in the map of the chunk's first call.
+        """
+        ends, data = self._ends, self._data
+        whole = min(end, len(ends))
+        pieces = self._pieces(begin, whole)
+        if picklers.STACK_GLOBAL not in data:
+            values = [pickle.loads(data[start:stop]) for start, stop in pieces]
+            made = list(map(Outcome, range(first + begin, first + whole), values))
+        else:
+            made = [
+                _outcome_of(first + at, data[start:stop])
+                for at, (start, stop) in zip(range(begin, whole), pieces, strict=True)
+            ]
+        at = max(begin, len(ends))
+        if self._last is not None and at < end:
+            values = []
+            error = self._load_last(values)
+            made.append(Outcome(first + at, None, error) if error is not None else Outcome(first + at, values[0]))
+        elif self.lost is not None and at < end:
+            if ends_map(self.lost):
+                return made, self.lost
+            chunk_calls.describe(self.lost)
+            made += [Outcome(first + each, None, self._own_error(each, first)) for each in range(at, end)]
+        return made, None
+
+    def _own_error(self, index: int, first: int) -> BaseException:
+        """Return the error of a call whose worker has told nothing of it."""
+        lost = self.lost
+        assert lost is not None
+        if index == self.lost_at or index == 0:
+            return lost
+        error = copy_of(lost)
+        if isinstance(error, DeadlineExceeded):  # it names the first of the calls, and each has waited for too long
+            error.args = (str(lost).replace(f"item {first} of map", f"item {first + index} of map", 1),)
+        return error
+
+    def _pieces(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield where the results of these calls begin in the data, and where they end. All were published."""
+        ends = self._ends
+        starts = chain((ends[begin - 1] if begin else 0,), ends[begin : end - 1]) if begin < end else ()
+        return zip(starts, ends[begin:end], strict=True)
 
     def _load_last(self, results: list[Any]) -> BaseException | None:
         """Append the last result, or return why there is none."""
@@ -92,6 +137,32 @@ class ChunkOutcome:
     def error_of(self, index: int) -> BaseException | None:
         """Return what a call raised, or why it was lost. Runs code of the user's."""
         return self.results(index, index + 1)[1]
+
+
+def ends_map(error: BaseException) -> bool:
+    """Return whether an error of the pool's own ends a map, because no further call can run."""
+    return isinstance(error, PoolBroken | InheritedFutureError)
+
+
+def copy_of(error: BaseException) -> BaseException:
+    """Return a copy of an error that several calls share, so that each can be raised; the error if it has none."""
+    try:
+        made = copy.copy(error)
+    except Exception:
+        return error
+    if type(made) is not type(error):
+        return error
+    made.__cause__ = error.__cause__
+    return made
+
+
+def _outcome_of(index: int, data: bytes) -> Outcome[Any]:
+    """Return the outcome of a call. index: in the map. data: what the worker has published of it."""
+    if picklers.STACK_GLOBAL not in data:
+        return Outcome(index, pickle.loads(data))
+    values: list[Any] = []
+    error = _load_into(values, data)
+    return Outcome(index, None, error) if error is not None else Outcome(index, values[0])
 
 
 def _load_into(results: list[Any], data: Any) -> BaseException | None:

@@ -20,6 +20,27 @@ PUBLISHED_FROM = 20e-6  # seconds for one call: to publish each result costs at 
 HEAVIEST = 1 << 20  # bytes of arguments: beyond that, sending them together saves nothing
 
 
+class FixedSize:
+    """Takes the place of `Pace` where the size of each chunk is given."""
+
+    seconds: float | None = None
+    grows = False
+    is_worth_publishing = True
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def note(self, calls: int, seconds: float, size: int) -> None:
+        """Do nothing: nothing depends on how long calls take."""
+
+    def note_rest(self, size: int) -> None:
+        """Do nothing."""
+
+    def next(self, left: int | None) -> int:
+        """Return the number of calls for the next chunk."""
+        return self.size if left is None else min(self.size, left)
+
+
 class Pace:
     """The measurements of one map's chunks. Not thread-safe."""
 

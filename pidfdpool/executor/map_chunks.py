@@ -16,15 +16,17 @@ from itertools import pairwise
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from pidfdpool.executor import chunk_outcomes
 from pidfdpool.executor.chunk_outcomes import unpack_results
 from pidfdpool.executor.map_pieces import Given, Kind, Piece, UnsentCall, attempts_left
+from pidfdpool.executor.outcome import Outcome
 from pidfdpool.loop import chunk_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
 
-    from pidfdpool.executor.chunk_sizes import Pace
+    from pidfdpool.executor.chunk_sizes import FixedSize, Pace
     from pidfdpool.executor.map_entries import Entries
     from pidfdpool.executor.map_pieces import Entry, Taken
     from pidfdpool.executor.map_submission import Submission, Submitter
@@ -46,8 +48,10 @@ class Chunks:
         failure: why no more calls are submitted, if that is an error.
     """
 
-    def __init__(self, entries: Entries) -> None:
+    def __init__(self, entries: Entries, *, outcomes: bool) -> None:
+        """outcomes: the consumer wants an `Outcome` of each call, and not results up to the first failure."""
         self._entries = entries
+        self._outcomes = outcomes
         self.running: dict[Future[Any], Piece] = {}
         self.ended: deque[Piece] = deque()
         self.is_left: bool = False
@@ -56,7 +60,7 @@ class Chunks:
         self._pool: Pool | None = None  # until nothing can follow any more
         self._holds = False  # whether the pool may be waiting for this map
 
-    def begin(self, submission: Submission, pace: Pace, pool: Pool) -> None:
+    def begin(self, submission: Submission, pace: Pace | FixedSize, pool: Pool) -> None:
         """Take note of how they are submitted and measured."""
         self._submission, self._pace, self._pool = submission, pace, pool
 
@@ -184,7 +188,7 @@ class Chunks:
         for (_, index), (begin, end) in pairwise(gaps):
             followers += self._follow(piece.first + index, calls[index : index + 1], ended, again[index])
             if ordered and begin < end:
-                followers.append(Given(outcome, begin, end))
+                followers.append(Given(outcome, begin, end, piece.first))
         if left and cancelled:
             followers.append(UnsentCall(CancelledError()))
         elif left and not self.is_left:
@@ -201,7 +205,7 @@ class Chunks:
     # ---- results -------------------------------------------------------------------------------------------
 
     def take(self, entry: Entry, submit: Callable[[], object]) -> Taken:
-        """Return the results of an entry, and the error that ended them, if one did. For the consumer.
+        """Return the results or outcomes of an entry, and the error that ended them, if one did. For the consumer.
 
         Its future is done, if it has one. What was left of it is the next entry.
 
@@ -211,17 +215,19 @@ class Chunks:
             CancelledError: it was cancelled.
         """
         if not isinstance(entry, Piece):
-            return entry.take()
+            return entry.take_outcomes() if self._outcomes else entry.take()
         error = entry.future.exception()  # raises if it was cancelled
         if entry.kind is Kind.EACH:
-            if not (entry.settled or entry.is_complete):
+            if not (entry.settled or entry.is_complete(self._submission.policy)):
                 self.ended.append(entry)
                 submit()
                 if not entry.settled:
                     raise RuntimeError("a map cannot go on in code that has interrupted its own submits")
-            results, error = entry.take()
+            results, error = entry.take_outcomes() if self._outcomes else entry.take()
             if self._entries.is_ordered:
                 self._entries.put_back(entry.followers)
+        elif self._outcomes:
+            return self._outcome_of_single(entry, error)
         elif error is None:
             result = entry.future.result()
             results, error = ([result[0]], None) if entry.kind is Kind.ALONE else unpack_results(result)
@@ -230,3 +236,13 @@ class Chunks:
         if error is not None:
             chunk_calls.describe(error)
         return results, error
+
+    def _outcome_of_single(self, piece: Piece, error: BaseException | None) -> Taken:
+        """Return the outcome of the only call of a chunk. error: of its future."""
+        if error is None:
+            return [Outcome(piece.first, piece.future.result()[0])], None
+        # A call may raise PoolBroken, too, of a pool of its own.
+        if chunk_outcomes.ends_map(error) and (self._pool is None or self._pool.machine.broken is not None):
+            return [], error
+        chunk_calls.describe(error)
+        return [Outcome(piece.first, None, error)], None

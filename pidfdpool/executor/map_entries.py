@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pidfdpool.process import interruptible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pidfdpool.executor.map_pieces import Entry
 
@@ -27,11 +27,13 @@ class Entries:
     Attributes:
         in_order: those to be claimed in the order of the calls. Empty if that order does not matter.
         is_ordered: whether it matters.
+        told: called when an entry can be claimed, if order does not matter and somebody wants to know. Any thread.
     """
 
     def __init__(self, *, ordered: bool) -> None:
         self.is_ordered: bool = ordered
         self.in_order: deque[Entry] = deque()
+        self.told: Callable[[], None] | None = None
         self._completed: queue.SimpleQueue[Entry] = queue.SimpleQueue()  # those to be claimed as they come
         self._added = self._claimed = 0
 
@@ -61,12 +63,14 @@ class Entries:
         if not self.is_ordered:
             for entry in entries:
                 if entry.future is None:
-                    self._completed.put(entry)
+                    self.complete(entry)
 
     def complete(self, entry: Entry) -> None:
         """Note that a chunk has ended, and has its followers. Any thread, once for each."""
         if not self.is_ordered:
             self._completed.put(entry)
+            if self.told is not None:
+                self.told()
 
     def claim(self, deadline: float | None) -> Entry:
         """Return the next entry, and wait until it is completed, if order does not matter. There must be one.

@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import enum
 import time
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pidfdpool.executor import chunk_outcomes
+from pidfdpool.executor.outcome import Outcome
 from pidfdpool.loop import outcomes
 from pidfdpool.loop.chunk_calls import Terms
 from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
     from pidfdpool.executor.chunk_outcomes import ChunkOutcome
     from pidfdpool.scheduler.policy import Policy
 
-    Taken: TypeAlias = tuple[list[Any], BaseException | None]  # results up to the first failure, and that failure
+    Taken: TypeAlias = tuple[list[Any], BaseException | None]  # results, and the failure that has ended them
 
 
 class Kind(enum.Enum):
@@ -36,16 +38,24 @@ class Kind(enum.Enum):
 
 
 class UnsentCall:
-    """Takes the place of a chunk for calls that were not submitted; error: why."""
+    """Takes the place of a chunk for calls that were not submitted.
+
+    error: why. index: of the only one, if that is a reason of its own; None: the pool accepts no more.
+    """
 
     future: Future[Any] | None = None
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: BaseException, index: int | None = None) -> None:
         self.error = error
+        self._index = index
 
     def take(self) -> Taken:
         """Return the error, behind no results."""
         return [], self.error
+
+    def take_outcomes(self) -> Taken:
+        """Return the outcome of the call, or the error that ends the map."""
+        return ([], self.error) if self._index is None else ([Outcome(self._index, None, self.error)], None)
 
 
 class Given:
@@ -53,12 +63,17 @@ class Given:
 
     future: Future[Any] | None = None
 
-    def __init__(self, outcome: ChunkOutcome, begin: int, end: int) -> None:
-        self._outcome, self._begin, self._end = outcome, begin, end
+    def __init__(self, outcome: ChunkOutcome, begin: int, end: int, first: int) -> None:
+        """first: the index in the map of the chunk's first call."""
+        self._outcome, self._begin, self._end, self._first = outcome, begin, end, first
 
     def take(self) -> Taken:
         """Return them."""
         return self._outcome.results(self._begin, self._end)
+
+    def take_outcomes(self) -> Taken:
+        """Return the outcomes of these calls, and the error that ends the map, if one does."""
+        return self._outcome.outcomes(self._first, self._begin, self._end)
 
 
 class Piece:
@@ -106,17 +121,23 @@ class Piece:
             self._outcome = chunk_outcomes.of_future(self.future, self.count)
         return self._outcome
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether it has a result of each call, so that nothing need be settled. It is done and not cancelled."""
+    def is_complete(self, policy: Policy) -> bool:
+        """Return whether each call has come to its end, so that nothing need be settled. It must be done."""
         outcome = self.outcome
-        return outcome.made == self.count and outcome.lost is None and not outcome.raised
+        return outcome.made == self.count and outcome.lost is None and not (outcome.raised and policy.retries_errors)
 
     def take(self) -> Taken:
         """Return its results; those before a gap, if it was settled."""
+        return self._of_each_range(self.outcome.results)
+
+    def take_outcomes(self) -> Taken:
+        """As `take`, but return outcomes, and the error that ends the map, if one does."""
+        return self._of_each_range(partial(self.outcome.outcomes, self.first))
+
+    def _of_each_range(self, of_range: Callable[[int, int], Taken]) -> Taken:
         results: list[Any] = []
         for begin, end in self.taken if self.settled else [(0, self.count)]:
-            more, error = self.outcome.results(begin, end)
+            more, error = of_range(begin, end)
             results += more
             if error is not None:
                 return results, error

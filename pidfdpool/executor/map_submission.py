@@ -7,13 +7,16 @@ one of three ways (`map_pieces.Kind`).
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import records
 from pidfdpool.executor import pool_submission
+from pidfdpool.executor.chunk_outcomes import copy_of
 from pidfdpool.executor.futures import Future
 from pidfdpool.executor.map_pieces import Kind, Piece, UnsentCall
 from pidfdpool.executor.unsendable import describe_pickling_error
+from pidfdpool.loop import held_arguments
 from pidfdpool.loop.chunk_calls import Chunk, Terms
 from pidfdpool.loop.pool import Pool
 from pidfdpool.process import describe
@@ -69,7 +72,7 @@ class Submission:
 
     Attributes:
         policy: the rules.
-        counts_calls: one of them is about each call.
+        counts_calls: each call counts for itself, because a rule is about it or outcomes are wanted.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Submission:
         shared: payload.SharedMain | None,
         *,
         starred: bool,
+        outcomes: bool = False,
         lazy: bool = False,
     ) -> None:
         """Note what there is.
@@ -88,6 +92,7 @@ class Submission:
             policy: the rules.
             shared: what host and workers share.
             starred: each call is a tuple of arguments; otherwise it is the one argument.
+            outcomes: the map goes on behind a call that fails. So each call counts for itself.
             lazy: the map takes its inputs while it is under way. So the deadline of a call counts from when it is
                 submitted, and not from now on. And a single call to which a rule applies is a task like any other.
         """
@@ -98,20 +103,28 @@ class Submission:
         self._pickled_function: Buffer = b""
         self._definitions: list[Any] = []  # definitions of the script that its calls may use
         self.policy: Policy = policy
-        self.counts_calls: bool = policy.counts_calls
+        self.counts_calls: bool = policy.counts_calls or outcomes
         self._most = min(MAX_CALLS, policy.max_tasks_per_child or MAX_CALLS)  # calls, if they count
         # A chunk as a whole is never tried again.
         self._chunk_policy = records.replace(policy, retries=0) if policy.retries else policy
+        self._outcomes = outcomes
+        self._unsendable: Exception | None = None  # why the function does not pickle, if each call is to fail of it
         self._lazy = lazy
         self._terms = Terms(time.monotonic())
 
     def pickle_function(self) -> UnsentCall | None:
-        """Pickle the function, once for all calls. Return what takes the place of the calls if it does not pickle."""
+        """Pickle the function, once for all calls. Return what takes the place of the calls if it does not pickle.
+
+        With `outcomes` each call gets that error when it is submitted.
+        """
         try:
             self._pickled_function = payload.dumps(self._function, self._shared)[0]
             self._definitions = kept_definitions.definitions_for_task()
         except Exception as error:
-            return UnsentCall(self._pickling_error(error, ()))
+            described = self._pickling_error(error, ())
+            if not self._outcomes:
+                return UnsentCall(described)
+            self._unsendable = described
         return None
 
     def _pickling_error(self, error: Exception, arguments: tuple[Any, ...]) -> Exception:
@@ -132,7 +145,7 @@ class Submission:
     ) -> Iterator[Piece | UnsentCall]:
         """Submit some calls as one task, and yield what takes their place in the map.
 
-        If one of them does not pickle, each becomes a task of its own, because the others are to run.
+        If one of them does not pickle, the others are to run: those between two of that kind are a task.
 
         Args:
             way: the executor; or the pool itself, for calls of an executor that may be shut down or gone by now.
@@ -144,18 +157,21 @@ class Submission:
         Raises:
             PoolBroken, RuntimeError: as `submit` of the executor.
         """
+        if self._unsendable is not None:
+            yield from (UnsentCall(copy_of(self._unsendable), first + index) for index in range(len(calls)))
+            return
         try:
             buffers = OutOfBandPickle(calls, self._shared).buffers()
         except Exception as error:
             if len(calls) == 1:
-                yield UnsentCall(self._pickling_error(error, calls[0] if self._starred else (calls[0],)))
+                yield UnsentCall(self._pickling_error(error, calls[0] if self._starred else (calls[0],)), first)
                 return
             buffers = None
         if buffers is None:
-            for index in range(len(calls)):
-                yield from self.submit(way, first + index, calls[index : index + 1], terms, publishes=publishes)
+            for begin, end in self._parts(calls):
+                yield from self.submit(way, first + begin, calls[begin:end], terms, publishes=publishes)
             return
-        is_single = self._lazy and self.counts_calls and len(calls) == 1
+        is_single = self._lazy and self.policy.counts_calls and len(calls) == 1 and not self._outcomes
         if terms.attempts if terms is not None else is_single:
             kind = Kind.ALONE
         elif self.counts_calls or terms is not None or (publishes and len(calls) <= MAX_CALLS):
@@ -167,6 +183,24 @@ class Submission:
         future = self._submit(way, kind, chunk, buffers, len(calls))
         since = None if terms is None else terms.since
         yield Piece(kind, future, first, calls, sum(buffer.raw().nbytes for buffer in buffers), since)
+
+    def _parts(self, calls: Sequence[Any]) -> list[tuple[int, int]]:
+        """Return the parts in which calls are submitted that do not pickle together. Runs code of the user's.
+
+        Each that does not pickle is a part, and those between two of that kind are one.
+        """
+        bounds = [0]
+        for index in range(len(calls)):
+            try:
+                OutOfBandPickle(calls[index], self._shared)
+            except Exception:
+                bounds += index, index + 1
+            finally:
+                held_arguments.let_go()
+        if len(bounds) == 1:  # only all of them together do not pickle
+            return [(index, index + 1) for index in range(len(calls))]
+        bounds.append(len(calls))
+        return [(begin, end) for begin, end in pairwise(bounds) if begin < end]
 
     def _submit(
         self, way: Submitter | Pool, kind: Kind, chunk: Chunk, buffers: Any, count: int

@@ -9,13 +9,15 @@ from __future__ import annotations
 import queue
 import time
 from collections import deque
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import checks
 from pidfdpool.executor import map_submission
 from pidfdpool.executor.adaptive_map import AdaptiveMap
+from pidfdpool.executor.chunk_outcomes import ends_map
 from pidfdpool.executor.chunk_sizes import CHUNKS_PER_WORKER
+from pidfdpool.executor.map_request import MapRequest
+from pidfdpool.executor.outcome import Outcome
 from pidfdpool.loop import chunk_calls
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.process import describe, interruptible
@@ -23,7 +25,7 @@ from pidfdpool.typed import Protocol
 from pidfdpool.worker.chunk import call_each
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
     from pidfdpool.executor.bounded_map import BoundedMap
@@ -42,20 +44,16 @@ class Submitter(map_submission.Submitter, Protocol):
 class Source:
     """The calls of one map, as tasks of a fixed number of calls, and the way to submit them."""
 
-    def __init__(
-        self,
-        submitter: Submitter,
-        function: Callable[..., Any],
-        iterables: tuple[Iterable[Any], ...],
-        chunksize: int,
-        *,
-        named: bool = False,
-    ) -> None:
-        """named: errors of single calls are to name the call, as those of calls in chunks do."""
-        calls: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
+    def __init__(self, submitter: Submitter, request: MapRequest) -> None:
+        calls, chunksize, function = request.tuples(), request.calls_per_task, request.function
         self._tasks: Iterator[Any] = _chunks(calls, chunksize) if chunksize > 1 else calls
         self.chunked: bool = chunksize > 1
-        self._named = named
+        self.take: Callable[[Callable[[], tuple[int, Future[Any]]], float | None], Any] = (
+            _outcome_of if request.outcomes else _result_of
+        )
+        # Whether errors of single calls are to name the call, as those of calls in chunks do.
+        is_small = request.chunksize is None and request.buffersize is not None and submitter._sizes_chunks()
+        self._named = is_small and not submitter._policy.counts_calls
         self._function = function
         self._name = describe.name_of(function)
         self._taken = 0  # how many calls were taken, if they are named
@@ -123,114 +121,71 @@ class Source:
         return submitter.submit(call[0], *call[1])
 
 
-def check_arguments(
-    timeout: float | None, chunksize: int | None, buffersize: int | None
-) -> tuple[float | None, int | None, int | None]:
-    """Check the arguments of a map. Return its deadline, in time.monotonic()'s seconds, and both sizes.
-
-    Raises:
-        TypeError, ValueError: an argument makes no sense; the message names it and its value.
-    """
-    chunksize = checks.integer("chunksize", chunksize, least=1, optional=True, boolean=True)
-    buffersize = checks.integer("buffersize", buffersize, optional=True, boolean=True)
-    if buffersize is not None and buffersize < 1:
-        raise ValueError(f"buffersize must be None or > 0, not {buffersize}")
-    timeout = checks.wait_time("timeout", timeout)
-    return None if timeout is None else time.monotonic() + timeout, chunksize, buffersize
-
-
-def is_adaptive(submitter: Submitter, chunksize: int | None, buffersize: int | None) -> bool:
-    """Return whether the pool sizes the chunks.
-
-    Not if there is a chunksize or a limit of pending tasks. With a buffersize also not if the buffer is so small that
-    an even share of it is a single call.
-    """
-    if chunksize is not None or not submitter._sizes_chunks():
-        return False
-    return buffersize is None or buffersize >= 2 * CHUNKS_PER_WORKER * submitter._policy.max_workers
-
-
 def in_chunks_of_the_pool(
-    submitter: Submitter,
-    function: Callable[..., Any],
-    iterables: tuple[Iterable[Any], ...],
-    chunksize: int | None,
-    buffersize: int | None,
-    *,
-    ordered: bool,
+    submitter: Submitter, request: MapRequest, *, ordered: bool
 ) -> AdaptiveMap | BoundedMap | None:
-    """Begin a map whose chunks the pool sizes. None: it does not size them, and nothing has happened."""
-    if not is_adaptive(submitter, chunksize, buffersize):
+    """Begin a map whose chunks the pool makes. None: it makes none, and nothing has happened.
+
+    It makes them if no chunksize is given, and also if one is where outcomes are wanted, because each call counts for
+    itself then. It does not with a limit of pending tasks. Nor with a buffersize that is so small that an even share
+    of it is a single call, unless outcomes are wanted.
+    """
+    if not submitter._sizes_chunks():
+        return None
+    buffersize, outcomes = request.buffersize, request.outcomes
+    if request.chunksize is not None and not outcomes:
         return None
     if buffersize is None:
-        return AdaptiveMap(submitter, function, iterables, ordered=ordered)
+        return AdaptiveMap(submitter, request, ordered=ordered)
+    if buffersize < 2 * CHUNKS_PER_WORKER * submitter._policy.max_workers and not outcomes:
+        return None
     # Loaded when it is needed, so that the first map of a process does not wait for it.
     from pidfdpool.executor.bounded_map import BoundedMap
 
-    return BoundedMap(submitter, function, iterables, buffersize, ordered=ordered)
+    return BoundedMap(submitter, request, buffersize * (request.chunksize or 1), ordered=ordered)
 
 
-def ordered(
-    submitter: Submitter,
-    function: Callable[..., Any],
-    iterables: tuple[Iterable[Any], ...],
-    *,
-    timeout: float | None,
-    chunksize: int | None,
-    buffersize: int | None,
-) -> Iterator[Any]:
+def in_order(submitter: Submitter, fn: Callable[..., Any], iterables: tuple[Any, ...], **how: Any) -> Iterator[Any]:
     """Submit all calls, or `buffersize` calls or chunks ahead, and return an iterator over the results, in order.
 
-    timeout: seconds from this call until the iterator raises TimeoutError.
+    how: the other arguments of `Maps.map`.
     """
-    deadline, chunksize, buffersize = check_arguments(timeout, chunksize, buffersize)
-    found = in_chunks_of_the_pool(submitter, function, iterables, chunksize, buffersize, ordered=True)
+    request = MapRequest(fn, iterables, **how)
+    request.refuse_async()
+    found = in_chunks_of_the_pool(submitter, request, ordered=True)
     if found is not None:
-        return found.results(deadline)
-    source, first = begin(submitter, function, iterables, chunksize, buffersize)
+        return found.results(request.deadline)
+    source, first = _begin(submitter, request)
     futures = deque(first)
-    results = _in_order(futures, deadline, source, more=buffersize is not None)
+    results = _in_order(futures, request.deadline, source, more=request.buffersize is not None)
     return _flatten(results) if source.chunked else results
 
 
-def unordered(
-    submitter: Submitter,
-    function: Callable[..., Any],
-    iterables: tuple[Iterable[Any], ...],
-    *,
-    timeout: float | None,
-    chunksize: int | None,
-    buffersize: int | None,
+def as_they_come(
+    submitter: Submitter, fn: Callable[..., Any], iterables: tuple[Any, ...], **how: Any
 ) -> Iterator[Any]:
-    """As `ordered`, but the iterator yields the results in the order in which they come."""
-    deadline, chunksize, buffersize = check_arguments(timeout, chunksize, buffersize)
-    found = in_chunks_of_the_pool(submitter, function, iterables, chunksize, buffersize, ordered=False)
+    """As `in_order`, but the iterator yields the results in the order in which they come."""
+    request = MapRequest(fn, iterables, **how)
+    request.refuse_async()
+    found = in_chunks_of_the_pool(submitter, request, ordered=False)
     if found is not None:
-        return found.results(deadline)
-    source, first = begin(submitter, function, iterables, chunksize, buffersize)
+        return found.results(request.deadline)
+    source, first = _begin(submitter, request)
     done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
-    pending = set()
+    pending: dict[Future[Any], int] = {}
     for future in first:
-        pending.add(future)
+        pending[future] = len(pending)
         future.add_done_callback(done.put)
-    results = _as_completed(pending, done, deadline, source, more=buffersize is not None)
+    results = _as_completed(pending, done, request.deadline, source, more=request.buffersize is not None)
     return _flatten(results) if source.chunked else results
 
 
-def begin(
-    submitter: Submitter,
-    function: Callable[..., Any],
-    iterables: tuple[Iterable[Any], ...],
-    chunksize: int | None,
-    buffersize: int | None,
-) -> tuple[Source, Iterator[Future[Any]]]:
+def _begin(submitter: Submitter, request: MapRequest) -> tuple[Source, Iterator[Future[Any]]]:
     """Return the tasks of a map whose chunks have a fixed size, and an iterator that submits the first of them."""
-    is_small = chunksize is None and buffersize is not None and submitter._sizes_chunks()
-    named = is_small and not submitter._policy.counts_calls
-    source = Source(submitter, function, iterables, chunksize or 1, named=named)
-    if buffersize is None:
+    source = Source(submitter, request)
+    if request.buffersize is None:
         return source, source.submit_all(submitter)
-    return source, source.submit_first(submitter, buffersize)
+    return source, source.submit_first(submitter, request.buffersize)
 
 
 def _chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[Any]:
@@ -249,6 +204,11 @@ def _chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[Any]:
 
 
 def _in_order(futures: deque[Future[Any]], deadline: float | None, source: Source, *, more: bool) -> Iterator[Any]:
+    numbers = count()
+
+    def first() -> tuple[int, Future[Any]]:
+        return next(numbers), futures.popleft()
+
     try:
         while futures:
             following = source.next() if more else None
@@ -256,7 +216,7 @@ def _in_order(futures: deque[Future[Any]], deadline: float | None, source: Sourc
                 futures.append(following)
             left = None if deadline is None else deadline - time.monotonic()
             # No name here may be bound to the future or its result while the consumer works.
-            yield _result_of(futures.popleft, left)
+            yield source.take(first, left)
         source.raise_failure()
     finally:
         for future in futures:
@@ -264,38 +224,39 @@ def _in_order(futures: deque[Future[Any]], deadline: float | None, source: Sourc
 
 
 def _as_completed(
-    pending: set[Future[Any]],
+    pending: dict[Future[Any], int],
     done: queue.SimpleQueue[Future[Any]],
     deadline: float | None,
     source: Source,
     *,
     more: bool,
 ) -> Iterator[Any]:
-    def first_done() -> Future[Any]:
+    numbers = count(len(pending))
+
+    def first_done() -> tuple[int, Future[Any]]:
         try:
             future = interruptible.get(done, None if deadline is None else deadline - time.monotonic())
         except queue.Empty:
             raise TimeoutError from None
-        pending.remove(future)
-        return future
+        return pending.pop(future), future
 
     try:
         while pending:
             following = source.next() if more else None
             if following is not None:
-                pending.add(following)
+                pending[following] = next(numbers)
                 following.add_done_callback(done.put)
             del following  # it may be the first that is done; as in `_in_order`
-            yield _result_of(first_done, None)
+            yield source.take(first_done, None)
         source.raise_failure()
     finally:
         for future in pending:
             future.cancel()
 
 
-def _result_of(get: Callable[[], Future[Any]], timeout: float | None) -> Any:
-    """Return the result of a future. If waiting fails, it is cancelled."""
-    future = get()
+def _result_of(get: Callable[[], tuple[int, Future[Any]]], timeout: float | None) -> Any:
+    """Return the result of a future. If waiting fails, it is cancelled. get: returns its number as well."""
+    _, future = get()
     try:
         return future.result(timeout)
     except Exception as error:
@@ -305,6 +266,23 @@ def _result_of(get: Callable[[], Future[Any]], timeout: float | None) -> Any:
         future.cancel()
         # The exception's traceback holds this frame; the frame must not hold the future that holds the exception.
         del future
+
+
+def _outcome_of(get: Callable[[], tuple[int, Future[Any]]], timeout: float | None) -> Outcome[Any]:
+    """As `_result_of`, but return the outcome of the call. What is raised ends the map."""
+    index, future = get()
+    try:
+        error = future.exception(timeout)
+        if error is None:
+            return Outcome(index, future.result())
+        if ends_map(error):
+            raise error
+        chunk_calls.describe(error)
+        return Outcome(index, None, error)
+    finally:
+        future.cancel()
+        error = None
+        del future  # as in `_result_of`
 
 
 def _flatten(chunks: Iterator[list[Any]]) -> Iterator[Any]:

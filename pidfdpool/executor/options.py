@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, Unpack
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar, Unpack
 
 from pidfdpool import checks
-from pidfdpool.executor import arguments, async_calls, async_map, mapping
+from pidfdpool.executor import arguments, async_calls
 from pidfdpool.executor.futures import Future
+from pidfdpool.executor.maps import Maps
 from pidfdpool.scheduler.policy import Policy, TaskOptions
 from pidfdpool.typed import Protocol
 
@@ -35,7 +36,7 @@ class Executor(async_calls.Executor, Protocol):
         """As `map_submission.Submitter` does."""
 
 
-class Options(concurrent.futures.Executor):
+class Options(Maps, concurrent.futures.Executor):
     """The same pool, with other options for the tasks that are submitted through this view. Made by `options()`.
 
     It can be used wherever an executor can: `loop.run_in_executor(pool.options(timeout=5), fn)`. Thread-safe. In a
@@ -73,44 +74,18 @@ class Options(concurrent.futures.Executor):
         result: T = await async_calls.run(self._policy, self._executor, fn, args, kwargs)
         return result
 
-    def amap(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int | None = None,
-        buffersize: int | None = None,
-    ) -> AsyncIterator[T]:
-        """As `PidfdPoolExecutor.amap`, with these options."""
-        return async_map.amap(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
-
-    def map(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int | None = None,
-        buffersize: int | None = None,
-    ) -> Iterator[T]:
-        """As `PidfdPoolExecutor.map`. An option, such as `timeout`, applies to each call.
-
-        If a chunksize is given, it applies to a whole chunk of calls.
-        """
-        return mapping.ordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
-
-    def map_unordered(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int | None = None,
-        buffersize: int | None = None,
-    ) -> Iterator[T]:
-        """As `PidfdPoolExecutor.map_unordered`. Options apply as in `map`."""
-        return mapping.unordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
-
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Do nothing: a view does not own the pool. Shut down the executor that the view was made of."""
+
+    async def aclose(self, *, cancel_futures: bool = False) -> None:
+        """Do nothing, as `shutdown`."""
+
+    async def __aenter__(self) -> Self:
+        """Return the view. Leaving `async with` does nothing."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Do nothing, as `aclose`."""
 
     def _submit_for(
         self, recipient: Recipient, policy: Policy, fn: Any, args: Any, kwargs: Any, *, wait: bool

@@ -94,6 +94,15 @@ class OwnPool:
             if wait:
                 pool.join()
 
+    async def aclose(self, *, cancel: bool) -> None:
+        """As `shutdown`, but wait in an event loop. If that wait is cancelled, the pool ends all the same."""
+        pool = self.close(cancel=cancel)
+        if pool is not None:
+            pool.shutdown(cancel=cancel)
+            from pidfdpool.executor import wakeup  # for asyncio only
+
+            await wakeup.wait_for_end(pool)
+
     def end_workers(self, number: int) -> None:
         """Accept no more tasks, cancel what waits, and send a signal to every worker."""
         pool = self.close(cancel=True)

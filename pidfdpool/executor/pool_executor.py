@@ -12,18 +12,19 @@ from __future__ import annotations
 import signal
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import process
 from functools import partial
 from multiprocessing.context import BaseContext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack
 
 import pidfdpool
 from pidfdpool import checks
 from pidfdpool.deaths import Death
 from pidfdpool.executor import arguments, lifecycle, pool_submission
 from pidfdpool.executor.futures import Future
+from pidfdpool.executor.maps import Maps
 from pidfdpool.executor.own_pool import OwnPool
 from pidfdpool.loop import death_reports, snapshots
 from pidfdpool.loop.pool import Pool
@@ -39,7 +40,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class PidfdPoolExecutor(process.ProcessPoolExecutor):
+class PidfdPoolExecutor(Maps, process.ProcessPoolExecutor):
     """Runs calls in worker processes: a drop-in for `concurrent.futures.ProcessPoolExecutor`, and a subclass of it.
 
     Args:
@@ -97,31 +98,6 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
         pool_submission.submit(self._own.open(self), future, self._policy, (fn, args, kwargs), wait=True)
         return future
 
-    def map(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int | None = None,
-        buffersize: int | None = None,
-    ) -> Iterator[T]:
-        """Return an iterator over fn(*call) for each call of zip(*iterables), in order.
-
-        Args:
-            fn: a callable that takes as many arguments as there are iterables.
-            iterables: read now; with a buffersize, as results are taken: then what one raises comes in its turn.
-            timeout: seconds from now until the iterator raises TimeoutError. Default: never.
-            chunksize: calls per task. None: the pool decides, by the times that it measures, and options (a timeout,
-                say) apply to each call; with max_pending it is 1.
-            buffersize: calls (or chunks, with a chunksize) to take ahead of the next result. Default: all.
-
-        Raises:
-            TypeError, ValueError: chunksize or buffersize is not what it should be.
-        """
-        from pidfdpool.executor import mapping
-
-        return mapping.ordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
-
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept no more tasks. When the accepted ones have finished, end every process.
 
@@ -132,6 +108,17 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
                 they are many, the pool's thread cancels them, and without `wait` this may return before.
         """
         self._own.shutdown(wait=wait, cancel=cancel_futures)
+
+    async def aclose(self, *, cancel_futures: bool = False) -> None:
+        """Shut down as `shutdown` does, and wait without blocking the event loop. For asyncio.
+
+        No thread waits along. Any number of coroutines may wait, in several event loops, and it may be called again.
+        If one that waits is cancelled, only its wait ends: the pool finishes the accepted tasks and ends.
+
+        Args:
+            cancel_futures: as for `shutdown`.
+        """
+        await self._own.aclose(cancel=cancel_futures)
 
     def terminate_workers(self) -> None:
         """Shut down without waiting, cancel what is pending, and send SIGTERM to every worker.
@@ -164,6 +151,28 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
             raise
         return False
 
+    async def __aenter__(self) -> Self:
+        """Return the executor, which `async with` closes without blocking the event loop."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> Literal[False]:
+        """Shut down and wait, as `aclose`. After Ctrl-C kill the workers, as `__exit__` does."""
+        try:
+            if lifecycle.is_caused_by_ctrl_c(exc_type):
+                self.kill_workers()
+            await self.aclose()
+        except BaseException as error:
+            if lifecycle.is_caused_by_ctrl_c(type(error)):
+                self.kill_workers()
+                await self.aclose()
+            raise
+        return False
+
     def __repr__(self) -> str:
         """Show the state, the workers and the pending tasks. Takes no lock."""
         own = self.__dict__.get("_own")  # there is none if the constructor has failed
@@ -181,22 +190,6 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
 
         return Options(self, self._policy.refined(TaskOptions(**options)))
 
-    def map_unordered(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int | None = None,
-        buffersize: int | None = None,
-    ) -> Iterator[T]:
-        """As `map`, but the iterator yields the results in the order in which they come.
-
-        The first call that fails ends the iterator with its exception. Calls that no worker has begun are cancelled.
-        """
-        from pidfdpool.executor import mapping
-
-        return mapping.unordered(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
-
     async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run fn(*args, **kwargs) in a worker and return its result. For asyncio; faster than `loop.run_in_executor`.
 
@@ -211,23 +204,6 @@ class PidfdPoolExecutor(process.ProcessPoolExecutor):
 
         result: T = await async_calls.run(self._policy, self, fn, args, kwargs)
         return result
-
-    def amap(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int | None = None,
-        buffersize: int | None = None,
-    ) -> AsyncIterator[T]:
-        """As `map`, but return an asynchronous iterator over the results, in order.
-
-        The iterables are ordinary ones. The calls are submitted now, or with `max_pending` when there is room for
-        them. Closing the iterator early (`aclose`) cancels the calls that no worker has begun.
-        """
-        from pidfdpool.executor import async_map
-
-        return async_map.amap(self, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
 
     def prestart(self, workers: int | None = None, *, wait: bool = True, timeout: float | None = None) -> int:
         """Start the template and workers now, so that the first tasks need not wait for them.

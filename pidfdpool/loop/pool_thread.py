@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import itertools
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pidfdpool.process import hygiene, interruptible, native
@@ -32,6 +33,7 @@ class PoolThread:
         self._outbox = outbox
         self._thread: threading.Thread | None = None  # None as well where it is a greenlet
         self._over = threading.Event()
+        self._to_tell: list[Callable[[], object]] = []  # of the end
         self._ident: int | None = None
         self.started: bool = False
         self.failure: BaseException | None = None  # why the pool is about to be broken by its thread
@@ -75,6 +77,23 @@ class PoolThread:
     def note_end(self) -> None:
         """Let those go on who wait for the end. In this thread, as the last thing that it does."""
         self._over.set()
+        self._tell_all()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the thread has nothing more to do."""
+        return self._over.is_set()
+
+    def tell_end(self, tell: Callable[[], object]) -> None:
+        """Call tell() when the thread is about to end, at once if it has come to that. `tell` must not raise."""
+        self._to_tell.append(tell)
+        if self._over.is_set():  # looked at after it was added, so that either this or `note_end` calls it
+            self._tell_all()
+
+    def _tell_all(self) -> None:
+        while self._to_tell:
+            with suppress(IndexError):  # another thread has taken it
+                self._to_tell.pop()()
 
     def join(self) -> None:
         """Wait until the thread has ended; at once if it was never started, or if the caller does its work."""

@@ -83,9 +83,14 @@ class TemplateStarter:
         self._first_over.clear()  # set by one that found no thread to be had
         return True
 
+    @property
+    def starts_elsewhere(self) -> bool:
+        """Whether a first start is under way in another thread."""
+        return self._by not in (None, threading.get_ident()) and not self._first_over.is_set()
+
     def wait_for_first(self) -> None:
         """Wait until a first start that is under way in another thread is over."""
-        if self._by not in (None, threading.get_ident()):
+        if self.starts_elsewhere:
             self._first_over.wait()
 
     def prestart(self, count: int, *, wait: bool, timeout: float | None) -> int:

@@ -9,6 +9,7 @@ import pytest
 from pidfdpool import Policy
 from pidfdpool.executor.bounded_map import BoundedMap
 from pidfdpool.executor.futures import Future
+from pidfdpool.executor.map_request import MapRequest
 from pidfdpool.serialization import payload
 
 TINY, LONG = 1e-6, 1e-3  # seconds
@@ -63,7 +64,7 @@ class Endless:
 
 def begin(buffersize, *, ordered=True, inputs=None):
     played, inputs = Played(), inputs or Endless()
-    bounded = BoundedMap(played, abs, (inputs,), buffersize, ordered=ordered)
+    bounded = BoundedMap(played, MapRequest(abs, (inputs,)), buffersize, ordered=ordered)
     return played, inputs, bounded, bounded.results(None)
 
 
@@ -140,7 +141,7 @@ def test_a_chunk_is_short_only_if_a_worker_is_idle_and_the_consumer_would_wait()
         bounded.step()
     bounded._submit_held(consumer=True)
     assert played.calls() == list(range(16)), "there are results for the consumer"
-    bounded._entries.in_order.clear()
+    bounded.entries.in_order.clear()
     bounded._submit_held(consumer=True)
     assert played.calls() == list(range(19))
     assert played.sizes()[-1] == 3
