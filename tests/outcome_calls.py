@@ -29,6 +29,12 @@ async def all_of(results):
     return [result async for result in results]
 
 
+async def append_to(came, results):
+    """Append the results to a list, which has those that came before an error."""
+    async for result in results:
+        came.append(result)
+
+
 def fail(path, number, at, how):
     """Note the call and its attempt; where the number is one of those, in its first attempt, fail in that way."""
     task = pidfdpool.current_task()
@@ -72,6 +78,14 @@ WAYS = {
     "unpicklable": calls.Unpicklable,
     "unloadable": calls.Unloadable,
 }
+
+
+def hang_at(path, number, at):
+    """At one number, write the worker's pid into a file, and hang."""
+    if number == at:
+        calls.note(path)
+        time.sleep(1000)
+    return number
 
 
 def half(number):

@@ -12,8 +12,7 @@ import pytest
 from pidfdpool import PidfdPoolExecutor, PoolBroken
 from tests import calls, map_calls, outcome_calls
 from tests.conditions import eventually
-from tests.event_loops import run, uvloops_pipe  # noqa: F401
-from tests.outcome_calls import all_of
+from tests.outcome_calls import all_of, append_to
 
 NAMES = ("amap", "amap_unordered")
 names = pytest.mark.parametrize("name", NAMES)
@@ -145,8 +144,7 @@ def test_a_call_that_raises_ends_it(pool, run, name):
     async def main():
         inputs, came = Inputs(), []
         with pytest.raises(ValueError, match="7"):
-            async for result in getattr(pool, name)(_fail_at_seven, inputs, buffersize=2):
-                came.append(result)  # noqa: PERF401  what came before the error counts
+            await append_to(came, getattr(pool, name)(_fail_at_seven, inputs, buffersize=2))
         assert set(came) <= set(range(9)) - {7}
         assert name != "amap" or came == list(range(7))
         assert inputs.closed == 1
@@ -266,26 +264,28 @@ def test_the_loop_has_its_turns_though_no_input_waits(pool, run):
 
 
 @names
-@pytest.mark.parametrize("error", [LookupError("no more"), asyncio.CancelledError("no more"), TimeoutError("no more")])
+@pytest.mark.parametrize(
+    "error", [LookupError("no more"), asyncio.CancelledError("no more"), TimeoutError("no more")]
+)
 def test_results_come_before_what_an_input_raises(pool, run, name, error):
     async def main():
         inputs, came = Inputs(20, error), []
         with pytest.raises(type(error), match="no more"):
-            async for result in getattr(pool, name)(calls.double, inputs, buffersize=30):
-                came.append(result)  # noqa: PERF401  what came before the error counts
+            await append_to(came, getattr(pool, name)(calls.double, inputs, buffersize=30))
         assert sorted(came) == [2 * number for number in range(20)]
         assert inputs.closed == 1
         came = []
         with pytest.raises(type(error), match="no more"):
-            async for result in getattr(pool, name)(calls.double, Inputs(20, error), chunksize=7):
-                came.append(result)  # noqa: PERF401
+            await append_to(came, getattr(pool, name)(calls.double, Inputs(20, error), chunksize=7))
         assert sorted(came) == [2 * number for number in range(20)]
 
     run(main())
 
 
 @names
-@pytest.mark.parametrize("how", ["break", "aclose", "cancel", "cancel while waiting for an input", "timeout", "raise"])
+@pytest.mark.parametrize(
+    "how", ["break", "aclose", "cancel", "cancel while waiting for an input", "timeout", "raise"]
+)
 def test_who_leaves_early_closes_the_inputs_and_cancels_what_has_not_begun(run, name, how, tmp_path):
     log, release = str(tmp_path / "log"), str(tmp_path / "go")
 

@@ -8,7 +8,7 @@ import itertools
 import pytest
 
 from pidfdpool import PidfdPoolExecutor
-from tests.outcome_calls import MAPS, all_of
+from tests.outcome_calls import MAPS, all_of, append_to
 
 SIZES = ({}, {"chunksize": 3}, {"buffersize": 2}, {"buffersize": 50}, {"buffersize": 2, "chunksize": 3})
 maps = pytest.mark.parametrize("name", MAPS)
@@ -69,22 +69,17 @@ def test_an_item_that_is_no_tuple_is_named(pool, name):
 def test_results_before_a_wrong_item_come_first_where_inputs_are_taken_later(pool, name):
     given = [*[(number, 1) for number in range(60)], None]
 
-    async def take():
-        came = []
-        with pytest.raises(TypeError, match="item 60 of the iterable is None"):
-            if name.startswith("a"):
-                async for result in getattr(pool, name)(pow, given, star=True, buffersize=3):
-                    came.append(result)  # noqa: PERF401  what came before the error counts
-            else:
-                for result in getattr(pool, name)(pow, given, star=True, buffersize=3):
-                    came.append(result)  # noqa: PERF402
-        return came
-
-    assert sorted(asyncio.run(take())) == list(range(60))
+    results = getattr(pool, name)(pow, given, star=True, buffersize=3)
+    came = []
+    with pytest.raises(TypeError, match="item 60 of the iterable is None"):
+        asyncio.run(append_to(came, results)) if name.startswith("a") else came.extend(results)
+    assert sorted(came) == list(range(60))
 
 
 @maps
 @pytest.mark.parametrize("iterables", [(), ([1], [2]), ([1], [2], [3])])
 def test_another_number_of_iterables_is_refused(pool, name, iterables):
-    with pytest.raises(TypeError, match=f"takes one iterable, of tuples of arguments, not {len(iterables)} iterables"):
+    with pytest.raises(
+        TypeError, match=f"takes one iterable, of tuples of arguments, not {len(iterables)} iterables"
+    ):
         getattr(pool, name)(pow, *iterables, star=True)

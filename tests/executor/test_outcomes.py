@@ -24,9 +24,10 @@ from pidfdpool import (
     TaskTimeout,
     WorkerCrashed,
 )
+from pidfdpool.executor import bounded_map, chunk_sizes
 from tests import calls, map_calls, outcome_calls
 from tests.conditions import eventually
-from tests.outcome_calls import MAPS, made, outcomes
+from tests.outcome_calls import MAPS, append_to, made, outcomes
 
 AT = 23
 COUNT = 60
@@ -164,14 +165,16 @@ def test_a_function_that_does_not_travel_fails_each_call(same, name):
 
 @sizes
 def test_a_worker_that_somebody_kills(same, tmp_path, size):
-    results = same.map(
-        outcome_calls.fail, *arguments(tmp_path / "made", "hang"), return_exceptions=True, **SIZES[size]
-    )
-    eventually(lambda: (AT, 1) in made(tmp_path / "made"), "it hangs")
-    (worker,) = (each for each in same.workers() if each.task is not None)
-    os.kill(worker.pid, signal.SIGKILL)
-    check(list(results), WorkerCrashed)
-    assert made(tmp_path / "made") == [(number, 1) for number in range(COUNT)]
+    given = [str(tmp_path / "pid")] * COUNT, range(COUNT), [AT] * COUNT
+
+    def kill():
+        eventually((tmp_path / "pid").exists, "it hangs")
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    check(outcomes(same, "map", outcome_calls.hang_at, *given, **SIZES[size]), WorkerCrashed)
+    killer.join()
 
 
 @maps
@@ -244,9 +247,11 @@ def test_calls_that_are_too_late_are_each_named(held, pool, size):
 
 @maps
 @pytest.mark.parametrize("keywords", [{}, {"chunksize": 7}, {"buffersize": 1000}])
-def test_calls_that_raise_go_on_sharing_tasks(same, name, keywords):
+def test_calls_that_raise_go_on_sharing_tasks(same, name, keywords, monkeypatch):
+    monkeypatch.setattr(bounded_map, "LONG", 10.0)  # also where the machine makes them take long
+    monkeypatch.setattr(chunk_sizes, "TARGET", 1.0)
     for function in (outcome_calls.half, outcome_calls.never):
-        count, before = 5000, same.stats().submitted
+        count, before = 2000, same.stats().submitted
         found = outcomes(same, name, function, range(count), **keywords)
         assert sum(outcome.ok for outcome in found) == (count // 2 if function is outcome_calls.half else 0)
         assert same.stats().submitted - before < count / 3
@@ -312,10 +317,13 @@ def test_a_shutdown_that_cancels_ends_it(size, tmp_path):
         pool.shutdown(wait=False, cancel_futures=True)
         (tmp_path / "go").touch()
         came, error = taken(results)
-    assert came
     assert all(outcome.ok for outcome in came)
     assert len(came) < 100
-    assert isinstance(error, concurrent.futures.CancelledError)
+    if "buffersize" in SIZES[size]:  # as without outcomes: no further input can be taken
+        assert isinstance(error, RuntimeError)
+    else:
+        assert came
+        assert isinstance(error, concurrent.futures.CancelledError)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -327,7 +335,6 @@ def test_a_shutdown_that_waits_finishes_it(size):
     came += more
     assert [outcome.ok for outcome in came] == [number % 2 == 0 for number in range(len(came))]
     if "buffersize" in SIZES[size]:
-        assert len(came) >= 2
         assert error is None or isinstance(error, RuntimeError)
     else:
         assert (len(came), error) == (20, None)
@@ -348,16 +355,9 @@ def test_an_iterable_that_raises_ends_it(same, name, buffersize):
             begin()
         return
 
-    async def take():
-        came = []
-        try:
-            async for outcome in begin():
-                came.append(outcome)  # noqa: PERF401  what came before the error counts
-        except LookupError as error:
-            return came, error
-
-    came, error = asyncio.run(take()) if name.startswith("a") else taken(begin())
-    assert isinstance(error, LookupError)
+    came, results = [], begin()
+    with pytest.raises(LookupError):
+        asyncio.run(append_to(came, results)) if name.startswith("a") else came.extend(results)
     assert sorted(outcome.index for outcome in came) == list(range(30))
 
 

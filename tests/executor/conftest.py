@@ -1,4 +1,4 @@
-"""Event loops of several kinds, for tests of what runs in them. The fixtures are imported by who uses them."""
+"""Event loops of several kinds, for tests of what runs in them."""
 
 from __future__ import annotations
 
