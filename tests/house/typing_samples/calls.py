@@ -13,6 +13,7 @@ from pidfdpool import (
     Death,
     Future,
     Options,
+    Outcome,
     PidfdPoolExecutor,
     PoolBroken,
     PoolOptions,
@@ -49,6 +50,14 @@ def calls(pool: PidfdPoolExecutor) -> None:
     assert_type(pool.map(length, ["a", "b"]), Iterator[int])
     assert_type(pool.map_unordered(length, ["a", "b"], chunksize=1), Iterator[int])
     assert_type(list(pool.map(length, ["a"], timeout=3)), list[int])
+    assert_type(pool.map(length, [("a",)], star=True, return_exceptions=False), Iterator[int])
+    for outcome in pool.map(length, ["a"], return_exceptions=True):
+        assert_type(outcome, Outcome[int])
+        assert_type(outcome.index, int)
+        assert_type(outcome.value, int | None)
+        assert_type(outcome.error, BaseException | None)
+        assert_type(outcome.ok, bool)
+        assert_type(outcome.result(), int)
     for done in pidfdpool.as_completed([future]):
         assert_type(done.result(), int)
     finished, waiting = pidfdpool.wait([future], return_when=pidfdpool.FIRST_COMPLETED)
@@ -66,6 +75,7 @@ def views(pool: PidfdPoolExecutor) -> None:
     assert_type(view, Options)
     assert_type(view.options(priority=1).submit(length, "text"), Future[int])
     assert_type(view.map(length, ["a"]), Iterator[int])
+    assert_type(view.map_unordered(length, ["a"], return_exceptions=True), Iterator[Outcome[int]])
     assert_type(standard(view), concurrent.futures.Future[int])
     assert_type(standard(pool), concurrent.futures.Future[int])
     pool.options(timeuot=5)  # type: ignore[call-arg]
@@ -87,6 +97,13 @@ async def asynchronous(pool: PidfdPoolExecutor) -> None:
     assert_type(results, AsyncIterator[int])
     async for result in results:
         assert_type(result, int)
+    assert_type(pool.amap_unordered(length, results, ["b"]), AsyncIterator[int])
+    assert_type(pool.amap(length, results, return_exceptions=True), AsyncIterator[Outcome[int]])
+    async with pool as same:
+        assert_type(same, PidfdPoolExecutor)
+    async with pool.options(timeout=1) as view:
+        assert_type(view, Options)
+    assert_type(await pool.aclose(cancel_futures=True), None)
     assert_type(await asyncio.wrap_future(pool.submit(length, "text")), int)
     loop = asyncio.get_running_loop()
     assert_type(await loop.run_in_executor(pool.options(timeout=1), length, "text"), int)
