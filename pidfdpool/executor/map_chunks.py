@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from pidfdpool.executor import chunk_outcomes
 from pidfdpool.executor.chunk_outcomes import unpack_results
 from pidfdpool.executor.map_pieces import Given, Kind, Piece, UnsentCall, attempts_left
-from pidfdpool.executor.outcome import Outcome
 from pidfdpool.loop import chunk_calls
 
 if TYPE_CHECKING:
@@ -239,6 +238,8 @@ class Chunks:
 
     def _outcome_of_single(self, piece: Piece, error: BaseException | None) -> Taken:
         """Return the outcome of the only call of a chunk. error: of its future."""
+        from pidfdpool.executor.outcome import Outcome
+
         if error is None:
             return [Outcome(piece.first, piece.future.result()[0])], None
         # A call may raise PoolBroken, too, of a pool of its own.

@@ -17,7 +17,6 @@ from pidfdpool.executor.adaptive_map import AdaptiveMap
 from pidfdpool.executor.chunk_outcomes import ends_map
 from pidfdpool.executor.chunk_sizes import CHUNKS_PER_WORKER
 from pidfdpool.executor.map_request import MapRequest
-from pidfdpool.executor.outcome import Outcome
 from pidfdpool.loop import chunk_calls
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.process import describe, interruptible
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from pidfdpool.executor.bounded_map import BoundedMap
+    from pidfdpool.executor.outcome import Outcome
 
 
 class Submitter(map_submission.Submitter, Protocol):
@@ -270,6 +270,8 @@ def _result_of(get: Callable[[], tuple[int, Future[Any]]], timeout: float | None
 
 def _outcome_of(get: Callable[[], tuple[int, Future[Any]]], timeout: float | None) -> Outcome[Any]:
     """As `_result_of`, but return the outcome of the call. What is raised ends the map."""
+    from pidfdpool.executor.outcome import Outcome
+
     index, future = get()
     try:
         error = future.exception(timeout)
