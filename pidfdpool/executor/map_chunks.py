@@ -204,6 +204,13 @@ class Chunks:
     # ---- results -------------------------------------------------------------------------------------------
 
     def take(self, entry: Entry, submit: Callable[[], object]) -> Taken:
+        """As `_take`. Without order, what ends a map that gives outcomes comes behind all that are there."""
+        results, error = self._take(entry, submit)
+        if error is not None and self._outcomes and not self._entries.is_ordered:
+            self.failure, error = self.failure or error, None
+        return results, error
+
+    def _take(self, entry: Entry, submit: Callable[[], object]) -> Taken:
         """Return the results or outcomes of an entry, and the error that ended them, if one did. For the consumer.
 
         Its future is done, if it has one. What was left of it is the next entry.
