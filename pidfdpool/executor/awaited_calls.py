@@ -198,7 +198,10 @@ class AwaitedCalls:
             cancelled = isinstance(error, asyncio.CancelledError) and error.__cause__ is None
             if self._outcomes and not (cancelled or ends_map(error)):
                 return [Outcome(number, None, error)]
-            raise error
+            if not self._outcomes or self._ordered or cancelled:
+                raise error
+            self.end(error)  # behind the outcomes that are there, or come now
+            return []
         finally:
             del waiter, error  # the error's traceback holds this frame
 

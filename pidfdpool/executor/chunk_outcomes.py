@@ -7,12 +7,10 @@ Results are rebuilt when they are taken, not before. See `worker.chunk_publishin
 from __future__ import annotations
 
 import _pickle as pickle
-import copy
-from itertools import chain, pairwise
+from itertools import chain, pairwise, repeat
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.errors import DeadlineExceeded, InheritedFutureError, PayloadError, PoolBroken
-from pidfdpool.executor.outcome import Outcome
 from pidfdpool.loop import chunk_calls, outcomes
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.serialization import payload, picklers
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
 
+    from pidfdpool.executor.outcome import Outcome
     from pidfdpool.transport.framing import Buffer
     from pidfdpool.worker import chunk_publishing
 
@@ -82,27 +81,31 @@ class ChunkOutcome:
 
         first: the index in the map of the chunk's first call.
         """
+        from pidfdpool.executor import outcome  # only maps that are asked for outcomes need it
+
         ends, data = self._ends, self._data
         whole = min(end, len(ends))
         pieces = self._pieces(begin, whole)
         if picklers.STACK_GLOBAL not in data:
             values = [pickle.loads(data[start:stop]) for start, stop in pieces]
-            made = list(map(Outcome, range(first + begin, first + whole), values))
+            indexes = range(first + begin, first + whole)
+            made = list(map(outcome.from_tuple, zip(indexes, values, repeat(None), strict=False)))
         else:
             made = [
-                _outcome_of(first + at, data[start:stop])
+                outcome.from_tuple((first + at, *_load(data[start:stop])))
                 for at, (start, stop) in zip(range(begin, whole), pieces, strict=True)
             ]
         at = max(begin, len(ends))
         if self._last is not None and at < end:
             values = []
             error = self._load_last(values)
-            made.append(Outcome(first + at, None, error) if error is not None else Outcome(first + at, values[0]))
+            made.append(outcome.Outcome(first + at, values[0] if values else None, error))
         elif self.lost is not None and at < end:
             if ends_map(self.lost):
                 return made, self.lost
             chunk_calls.describe(self.lost)
-            made += [Outcome(first + each, None, self._own_error(each, first)) for each in range(at, end)]
+            errors = (self._own_error(each, first) for each in range(at, end))
+            made += [outcome.Outcome(first + each, None, error) for each, error in enumerate(errors, at)]
         return made, None
 
     def _own_error(self, index: int, first: int) -> BaseException:
@@ -146,6 +149,8 @@ def ends_map(error: BaseException) -> bool:
 
 def copy_of(error: BaseException) -> BaseException:
     """Return a copy of an error that several calls share, so that each can be raised; the error if it has none."""
+    import copy  # which few maps need
+
     try:
         made = copy.copy(error)
     except Exception:
@@ -156,13 +161,13 @@ def copy_of(error: BaseException) -> BaseException:
     return made
 
 
-def _outcome_of(index: int, data: bytes) -> Outcome[Any]:
-    """Return the outcome of a call. index: in the map. data: what the worker has published of it."""
+def _load(data: bytes) -> tuple[Any, BaseException | None]:
+    """Return the result of a call, or the error that it has ended with. data: what the worker has published of it."""
     if picklers.STACK_GLOBAL not in data:
-        return Outcome(index, pickle.loads(data))
+        return pickle.loads(data), None
     values: list[Any] = []
     error = _load_into(values, data)
-    return Outcome(index, None, error) if error is not None else Outcome(index, values[0])
+    return (values[0] if values else None), error
 
 
 def _load_into(results: list[Any], data: Any) -> BaseException | None:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from pidfdpool.executor import chunk_outcomes
 from pidfdpool.executor.chunk_outcomes import unpack_results
 from pidfdpool.executor.map_pieces import Given, Kind, Piece, UnsentCall, attempts_left
-from pidfdpool.executor.outcome import Outcome
 from pidfdpool.loop import chunk_calls
 
 if TYPE_CHECKING:
@@ -205,6 +204,13 @@ class Chunks:
     # ---- results -------------------------------------------------------------------------------------------
 
     def take(self, entry: Entry, submit: Callable[[], object]) -> Taken:
+        """As `_take`. Without order, what ends a map that gives outcomes comes behind all that are there."""
+        results, error = self._take(entry, submit)
+        if error is not None and self._outcomes and not self._entries.is_ordered:
+            self.failure, error = self.failure or error, None
+        return results, error
+
+    def _take(self, entry: Entry, submit: Callable[[], object]) -> Taken:
         """Return the results or outcomes of an entry, and the error that ended them, if one did. For the consumer.
 
         Its future is done, if it has one. What was left of it is the next entry.
@@ -239,6 +245,8 @@ class Chunks:
 
     def _outcome_of_single(self, piece: Piece, error: BaseException | None) -> Taken:
         """Return the outcome of the only call of a chunk. error: of its future."""
+        from pidfdpool.executor.outcome import Outcome
+
         if error is None:
             return [Outcome(piece.first, piece.future.result()[0])], None
         # A call may raise PoolBroken, too, of a pool of its own.

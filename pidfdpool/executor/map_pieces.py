@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pidfdpool.executor import chunk_outcomes
-from pidfdpool.executor.outcome import Outcome
 from pidfdpool.loop import outcomes
 from pidfdpool.loop.chunk_calls import Terms
 from pidfdpool.typed import Protocol
@@ -55,6 +54,8 @@ class UnsentCall:
 
     def take_outcomes(self) -> Taken:
         """Return the outcome of the call, or the error that ends the map."""
+        from pidfdpool.executor.outcome import Outcome
+
         return ([], self.error) if self._index is None else ([Outcome(self._index, None, self.error)], None)
 
 

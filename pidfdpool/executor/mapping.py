@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import time
 from collections import deque
-from itertools import count, islice
+from itertools import count, islice, takewhile
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.executor import map_submission
@@ -17,7 +17,6 @@ from pidfdpool.executor.adaptive_map import AdaptiveMap
 from pidfdpool.executor.chunk_outcomes import ends_map
 from pidfdpool.executor.chunk_sizes import CHUNKS_PER_WORKER
 from pidfdpool.executor.map_request import MapRequest
-from pidfdpool.executor.outcome import Outcome
 from pidfdpool.loop import chunk_calls
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.process import describe, interruptible
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from pidfdpool.executor.bounded_map import BoundedMap
+    from pidfdpool.executor.outcome import Outcome
 
 
 class Submitter(map_submission.Submitter, Protocol):
@@ -48,6 +48,8 @@ class Source:
         calls, chunksize, function = request.tuples(), request.calls_per_task, request.function
         self._tasks: Iterator[Any] = _chunks(calls, chunksize) if chunksize > 1 else calls
         self.chunked: bool = chunksize > 1
+        self.gives_outcomes: bool = request.outcomes
+        self._has_submitted = False
         self.take: Callable[[Callable[[], tuple[int, Future[Any]]], float | None], Any] = (
             _outcome_of if request.outcomes else _result_of
         )
@@ -62,18 +64,24 @@ class Source:
         self._function = function
         self._name = describe.name_of(function)
         self._taken = 0  # how many calls were taken, if they are named
-        self._failure: Exception | None = None  # what an iterable has raised
+        self._failure: BaseException | None = None  # what an iterable has raised, or why no more is submitted
         # Weak, so that an executor which nobody holds can be collected though results are not taken yet.
         self._find_submitter = submitter._submitter_ref()
 
     def submit_all(self, submitter: Submitter) -> Iterator[Future[Any]]:
         """Submit all tasks, one for each step of the iterator."""
-        return (self._submit(submitter, self._call(task)) for task in self._tasks)
+        if not self.gives_outcomes:
+            return (self._submit(submitter, self._call(task)) for task in self._tasks)
+        futures = (self._submit_or_fail(submitter, self._call(task)) for task in self._tasks)
+        return takewhile(lambda future: future is not None, futures)  # type: ignore[arg-type]
 
     def submit_first(self, submitter: Submitter, count: int) -> Iterator[Future[Any]]:
         """Submit `count` tasks, one for each step of the iterator."""
         while count and (call := self._next_call()) is not None:
-            yield self._submit(submitter, call)
+            future = self._submit_or_fail(submitter, call)
+            if future is None:
+                return
+            yield future
             count -= 1
 
     def next(self) -> Future[Any] | None:
@@ -82,7 +90,12 @@ class Source:
         if submitter is None:
             return None
         call = self._next_call()
-        return None if call is None else submitter.submit(call[0], *call[1])
+        return None if call is None else self._submit_or_fail(submitter, call)
+
+    def fail(self, error: BaseException) -> None:
+        """Take no more calls, and note why. That is raised behind the outcomes of all that were submitted."""
+        self._tasks = iter(())
+        self._failure = self._failure or error
 
     def raise_failure(self) -> None:
         """Raise what an iterable has raised, behind the results of what it had yielded before."""
@@ -122,8 +135,24 @@ class Source:
             return chunk, task
         return self._function, task
 
-    def _submit(self, submitter: Submitter, call: tuple[Callable[..., Any], tuple[Any, ...]]) -> Future[Any]:
+    def _submit(
+        self, submitter: map_submission.Submitter, call: tuple[Callable[..., Any], tuple[Any, ...]]
+    ) -> Future[Any]:
         return submitter.submit(call[0], *call[1])
+
+    def _submit_or_fail(
+        self, submitter: map_submission.Submitter, call: tuple[Callable[..., Any], tuple[Any, ...]]
+    ) -> Future[Any] | None:
+        """Submit a call. None: it is refused, which is raised behind the outcomes of those that were submitted."""
+        try:
+            future = self._submit(submitter, call)
+        except Exception as error:
+            if not (self.gives_outcomes and self._has_submitted):
+                raise
+            self.fail(error)
+            return None
+        self._has_submitted = True
+        return future
 
 
 def in_chunks_of_the_pool(
@@ -239,11 +268,18 @@ def _as_completed(
     numbers = count(len(pending))
 
     def first_done() -> tuple[int, Future[Any]]:
-        try:
-            future = interruptible.get(done, None if deadline is None else deadline - time.monotonic())
-        except queue.Empty:
-            raise TimeoutError from None
-        return pending.pop(future), future
+        while True:
+            try:
+                future = interruptible.get(done, None if deadline is None else deadline - time.monotonic())
+            except queue.Empty:
+                raise TimeoutError from None
+            index = pending.pop(future)
+            if not source.gives_outcomes or not pending or future.cancelled():
+                return index, future
+            error = future.exception()
+            if error is None or not ends_map(error):
+                return index, future
+            source.fail(error)  # behind the outcomes that are there, or come now
 
     try:
         while pending:
@@ -275,6 +311,8 @@ def _result_of(get: Callable[[], tuple[int, Future[Any]]], timeout: float | None
 
 def _outcome_of(get: Callable[[], tuple[int, Future[Any]]], timeout: float | None) -> Outcome[Any]:
     """As `_result_of`, but return the outcome of the call. What is raised ends the map."""
+    from pidfdpool.executor.outcome import Outcome
+
     index, future = get()
     try:
         error = future.exception(timeout)

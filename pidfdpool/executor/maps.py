@@ -1,7 +1,7 @@
 """The four forms of map, and `stream`: methods that an executor and its views have in common.
 
-`mapping`, `async_map` and `stream` do the work. They are loaded when they are needed first, because an
-executor that only submits needs none of them. Thread-safe, but one iterator over results is for one consumer.
+`mapping`, `async_map` and `stream` do the work. They are loaded when they are needed first, because an executor that
+only submits needs none of them. Thread-safe, but one iterator over results is for one consumer.
 """
 
 from __future__ import annotations
@@ -175,10 +175,11 @@ class Maps:
         """As `map`, but return an asynchronous iterator over the results, in order. For asyncio.
 
         Iterables may be asynchronous, some of them or all. If all are ordinary ones, the calls are submitted now, or
-        with `max_pending` when there is room for them. Asynchronous ones are read by a task of the loop from when
-        the first result is asked for: one item at a time, and no more than `buffersize` calls ahead of the results
-        that were given. Default there: 4 calls for each worker; without a chunksize each call is a task. What one
-        raises comes behind the results of what it yielded before.
+        with `max_pending` when there is room for them. (Outside of a running loop, a map with `max_pending`, a
+        chunksize or a small buffersize begins when the first result is asked for.) Asynchronous ones are read by a
+        task of the loop from when the first result is asked for: one item at a time, and no more than `buffersize`
+        calls ahead of the results that were given. Default there: 4 calls for each worker; without a chunksize each
+        call is a task. What one raises comes behind the results of what it yielded before.
 
         Closing the iterator early (`aclose`), or cancelling the task that waits for a result, cancels the calls that
         no worker has begun, and closes asynchronous iterables.

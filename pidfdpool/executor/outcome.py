@@ -5,7 +5,11 @@ Made in the thread that takes the results of a map. Immutable, so any thread may
 
 from __future__ import annotations
 
-from typing import Generic, NamedTuple, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 T = TypeVar("T")
 
@@ -39,3 +43,7 @@ class Outcome(NamedTuple, Generic[T]):
             return self.value  # type: ignore[return-value]
         finally:
             del self  # the error's traceback holds this frame, and the outcome holds the error
+
+
+# Makes an outcome of a tuple with all fields, in half of the time that the constructor takes.
+from_tuple: Callable[[tuple[int, Any, BaseException | None]], Outcome[Any]] = partial(tuple.__new__, Outcome)

@@ -288,14 +288,21 @@ def test_a_broken_pool_ends_it_behind_the_call_that_has_broken_it(way, size):
     assert type(error) is PoolBroken
 
 
-def test_a_broken_pool_ends_it_without_order_and_with_max_pending():
-    for name, options in (("map_unordered", {}), ("map", {"max_pending": 3}), ("map_unordered", {"max_pending": 3})):
+@maps
+@pytest.mark.parametrize("options", [{}, {"max_pending": 3}])
+def test_a_broken_pool_ends_it_without_order_and_with_max_pending(name, options):
+    for keywords in ({"buffersize": 2}, {"buffersize": 50}, {}):
         with PidfdPoolExecutor(1, on_crash="break", **options) as pool:
             pool.submit(calls.double, 1).result()
-            given = itertools.count(), itertools.repeat(41)
-            came, error = taken(getattr(pool, name)(map_calls.die_at, *given, buffersize=2, return_exceptions=True))
+            numbers = itertools.count() if keywords else range(45)
+            results = getattr(pool, name)(
+                map_calls.die_at, numbers, itertools.repeat(41), return_exceptions=True, **keywords
+            )
+            came = []
+            with pytest.raises(PoolBroken):
+                asyncio.run(append_to(came, results)) if name.startswith("a") else came.extend(results)
+        assert sorted(outcome.index for outcome in came) == list(range(42))
         assert [outcome.index for outcome in came if not outcome.ok] == [41]
-        assert type(error) is PoolBroken
 
 
 def test_a_pool_that_is_broken_from_the_start():
