@@ -123,12 +123,10 @@ class SignalReceiver:
         timeout: seconds; 0 does not wait, None waits without limit.
 
         Raises:
-            PidfdMisused: it is closed (EBADF).
-            TypeError, ValueError: timeout is no number.
+            PidfdMisused: it is closed (EBADF); timeout is no number of seconds, 0 or more (EINVAL).
         """
-        seconds = checks.wait_time("timeout", timeout)
-        deadline = None if seconds is None else time.monotonic() + seconds
-        poll = select.poll()
+        deadline = None if timeout is None else time.monotonic() + _checked_timeout(timeout)
+        poll = native.poll()
         poll.register(self.fileno(), select.POLLIN)
         while True:
             found = self._read(1)
@@ -201,6 +199,14 @@ class SignalReceiver:
                 RuntimeWarning,
                 stacklevel=3,
             )
+
+
+def _checked_timeout(timeout: float) -> float:
+    number = checks.to_number(timeout)
+    if number is None or not number >= 0:
+        hint = "A timeout is a number of seconds, 0 or more, or None."
+        raise PidfdMisused(errno.EINVAL, f"receive with timeout {describe.repr_of(timeout)}", None, hint)
+    return number
 
 
 def _checked(signals: Iterable[int]) -> frozenset[int]:
