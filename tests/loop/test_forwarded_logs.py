@@ -351,16 +351,17 @@ def test_a_forked_host_forwards_to_its_own_loggers_and_leaves_the_parents_record
 
 
 class Forks(logging.Handler):
-    """Forks the host at its first record, and goes on in both processes."""
+    """Forks the host at its first record, when the others have come, and goes on in both processes."""
 
     child = 0
 
     def __init__(self, writer):
         super().__init__()
-        self.writer = writer
+        self.writer, self.go = writer, threading.Event()
 
     def handle(self, record):
         if not self.child:
+            self.go.wait(30)
             self.child = os.fork() or -1
         os.write(self.writer, f"{os.getpid()} {record.getMessage()}\n".encode())
         return True
@@ -374,6 +375,7 @@ def test_a_handler_that_forks_leaves_the_other_records_to_the_parent(way):
     try:
         with PidfdPoolExecutor(1, mp_context=way, forward_logs=True) as pool:
             pool.submit(log_many, 20).result()
+            handler.go.set()
         with Pidfd.open(handler.child) as child:
             if not child.wait(20):
                 child.send_signal(signal.SIGKILL)
