@@ -1,4 +1,4 @@
-"""Where gevent has replaced threads, a greenlet hands the records of workers over, and handlers may let others run."""
+"""Where gevent has replaced threads, a greenlet hands over the records of workers, and handlers may switch."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ def test_handlers_run_in_a_greenlet_and_the_others_go_on(way):
 
         got, ticks = [], []
         logging.basicConfig(level="INFO", handlers=[Sleeps()])
-        gevent.spawn(tick)
+        ticker = gevent.spawn(tick)
         with PidfdPoolExecutor(2, mp_context={way!r}, forward_logs=True) as pool:
             for future in [pool.submit(log, f"s{{n}}") for n in range(30)]:
                 future.result()
             gevent.joinall([gevent.spawn(lambda n=n: pool.submit(log, f"g{{n}}").result()) for n in range(10)])
             pool.submit(log_many, 100).result()
             before = len(ticks)
+        ticker.kill()
         print(len(got), len(ticks) > before)
         """
     )
