@@ -78,10 +78,6 @@ class Decisions:
         self.leases: SegmentLeases = SegmentLeases(self, policy.segment_memory)
         self.dispatcher: Dispatcher = Dispatcher(self.machine, self.resolver, self.poller, self.leases, self.workers)
         self.logs: LogRelay | None = None  # None: workers keep what they log
-        if recipe.may_forward_logs:
-            from pidfdpool.loop.log_relay import LogRelay
-
-            self.logs = LogRelay(recipe, self)
         self._carry_out: dict[type[Any], Callable[[Any], ev.Event | Resolution | None]] = {
             **self.dispatcher.handlers,
             do.StartTemplate: self._start_template,
@@ -265,6 +261,13 @@ class Decisions:
         with self.lock:
             if self.template is not None:
                 self.template.resume()
+
+    def relay_logs(self) -> None:
+        """Begin to take what workers log, if the template that is being started has them send it."""
+        if self.logs is None and self.recipe.log_levels is not None:
+            from pidfdpool.loop.log_relay import LogRelay  # most hosts have no use for it
+
+            self.logs = self.dispatcher.logs = LogRelay(self.recipe, self)
 
     def want_script(self) -> None:
         """Have this pool's templates run the script again: the present one before it forks the next worker.

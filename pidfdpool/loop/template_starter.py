@@ -190,12 +190,12 @@ class TemplateStarter:
         core = self._core
         end, event, cause = try_start(core.recipe, mask, by_interpreter=self._by_interpreter)
         try:
+            core.relay_logs()
             with core.lock:
                 core.resolver.cause = cause or core.resolver.cause
                 if end is not None:
                     template = core.dispatcher.template = TemplateLink(end, core.poller)
                     self._template_events.watch(template)
-                    core.dispatcher.logs = None if core.recipe.log_levels is None else core.logs
                     self._awaits_hello = end.awaited is not None
                     if not self._awaits_hello:
                         self._template_events.watch_exit(template)

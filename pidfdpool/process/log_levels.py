@@ -3,8 +3,8 @@
 The host takes them (`loop.log_relay`), and a worker applies them (`worker.log_forwarding`), so that what nobody wants
 is not even made a record of there. `logging` has no way to be told of changes. But each logger remembers in a private
 dictionary which levels are enabled, and every change of a level empties that dictionary of all loggers. So a name of
-ours in the root logger's dictionary tells, in one look-up, that nothing has changed. It takes a tenth of a
-microsecond. Thread-safe, as dictionaries are.
+ours in the root logger's dictionary tells, in one look-up, that nothing has changed.
+Thread-safe, as dictionaries are.
 """
 
 from __future__ import annotations

@@ -62,6 +62,15 @@ def test_each_call_has_a_context_of_its_own(submitter):
     assert submitter.submit(see).result() == SET
 
 
+def test_what_a_call_sets_is_forgotten_also_of_variables_that_do_not_travel():
+    USER.set("me")
+    with PidfdPoolExecutor(1, mp_context="spawn", context_vars=[USER]) as pool:
+        assert pool.submit(change, "x").result() == "none"
+        assert list(pool.map(change, "yz")) == ["none", "none"]
+        assert pool.submit(see).result() == ("none", "me", "none")
+    USER.set("nobody")
+
+
 def test_without_the_option_nothing_travels(way):
     with PidfdPoolExecutor(1, mp_context=way) as pool:
         expected = SET if way == "fork" else UNSET  # a fork has the context of the thread that forked

@@ -48,6 +48,10 @@ class Hostile(str):
     __str__ = __len__ = __getitem__ = __repr__
 
 
+def test_a_text_may_hold_half_of_a_surrogate_pair():
+    assert there(msg="lone \ud800")["msg"] == "lone \ud800"
+
+
 def test_what_is_not_plain_is_told_by_its_repr():
     nameless = type("Nameless", (), {"__repr__": Hostile("").__str__})()
     odd = {"object": logging, "text": Hostile("text"), "of an own class": nameless}

@@ -40,7 +40,6 @@ def log_badly():
     log.info(Unspeakable())
     log.info("with %s", Unspeakable())
     log.info("fine", extra={"odd": Unspeakable(), "lambda": lambda: 0, "deep": {"a": [Unspeakable()]}})
-    log.info("lone \ud800 surrogate")
     log.info("x" * 1_000_000)
     log.info(12345)
     return "went on"
@@ -51,7 +50,7 @@ def test_a_record_that_cannot_be_sent_is_told_and_never_raised(way, records):
         assert pool.submit(log_badly).result() == "went on"
         assert pool.stats().crashes == 0
     texts = [record.getMessage() for record in records]
-    assert len(texts) == 8
+    assert len(texts) == 7
     assert "cannot be formatted (TypeError: " in texts[0]
     assert "'%d things'" in texts[0]
     assert all("cannot be formatted" in text for text in texts[1:4])
@@ -59,9 +58,8 @@ def test_a_record_that_cannot_be_sent_is_told_and_never_raised(way, records):
     assert texts[4] == "fine"
     assert "whose repr() fails" in records[4].odd
     assert "<function" in getattr(records[4], "lambda")
-    assert texts[5] == "lone \ud800 surrogate"
-    assert texts[6].endswith("... (934464 more characters)")
-    assert texts[7] == "12345"
+    assert texts[5].endswith("... (934464 more characters)")
+    assert texts[6] == "12345"
 
 
 def log_an_error():
