@@ -90,6 +90,9 @@ class TestCalls:
             executor.submit(only_here.double, 2).result(LONG)
         assert "register_pickle_by_value" in caught.value.__notes__[0]
 
+    def test_it_tells_how_many_calls_run_at_a_time(self, executor):
+        assert executor._max_workers == executor.options(timeout=5)._max_workers == 2
+
     def test_a_burst_is_answered_call_by_call(self, executor):
         futures = [executor.submit(work.square, value) for value in range(300)]
         assert [future.result(LONG) for future in futures] == [value * value for value in range(300)]

@@ -74,12 +74,6 @@ class TestMaps:
         assert [outcome.ok for outcome in outcomes] == [True, False, True]
         assert isinstance(outcomes[1].error, pidfdpool.CallNotSendable)
 
-    def test_many_that_do_not_pickle_are_as_many_outcomes(self, executor):
-        locks = [threading.Lock()] * 3000
-        outcomes = list(executor.map(repr, locks, return_exceptions=True))
-        assert len(outcomes) == 3000
-        assert not any(outcome.ok for outcome in outcomes)
-
     def test_bad_arguments_are_named(self, executor):
         for wrong in ({"chunksize": 0}, {"buffersize": -1}, {"star": 1}, {"return_exceptions": None}):
             with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 import random
+import threading
 import time
 
 import pytest
@@ -97,6 +98,13 @@ def test_a_bounded_map_takes_no_more_than_it_may(cluster, buffersize, chunksize,
         assert next(results) == number
         assert len(taken) <= number + 1 + ahead + (chunksize or 1)
     results.close()
+
+
+def test_very_many_that_do_not_pickle_are_as_many_outcomes(silent):
+    locks = [threading.Lock()] * 3000
+    outcomes = list(begin(silent, repr, locks, return_exceptions=True).results())
+    assert [outcome.index for outcome in outcomes] == list(range(3000))
+    assert {type(outcome.error) for outcome in outcomes} == {pidfdpool.CallNotSendable}
 
 
 def test_all_calls_run_though_nobody_takes_the_results(cluster):

@@ -40,6 +40,10 @@ class Submitter(concurrent.futures.Executor):
         """Return the executor itself."""
         raise NotImplementedError
 
+    @property
+    def _max_workers(self) -> int:  # libraries read it, as they do of the standard's executors
+        return self._executor()._submission.threads
+
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> ClusterFuture[T]:
         """Run fn(*args, **kwargs) on the cluster, and return its future.
 
