@@ -106,7 +106,13 @@ EXCEPTIONS = {
 BY_PIDFD = {place for place, reason in EXCEPTIONS.items() if reason.startswith("P_PIDFD")}
 FOREIGN_LOADERS = {"ctypes", "_ctypes"}
 # the only files that may load foreign functions
-CTYPES = {"process/native.py", "pidfd/prctl.py", "pidfd/siginfo.py", "transport/segments/memory.py"}
+CTYPES = {
+    "process/native.py",
+    "pidfd/prctl.py",
+    "pidfd/receiver.py",
+    "pidfd/siginfo.py",
+    "transport/segments/memory.py",
+}
 INDIRECT = {"eval", "exec", "compile"}
 
 

@@ -55,6 +55,7 @@ NEEDS: dict[str, str] = {
     "distributed": "its executor",
     "joblib": "its backend",
     "loguru": "its messages",
+    "opentelemetry": "its spans",
     "structlog": "its events",
 }  # the name of the module: why a page uses it
 # Commands that are not run here, and why.
