@@ -12,7 +12,7 @@ from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import checks
-from pidfdpool.errors import CallNotSendable
+from pidfdpool.errors import CallNotSendable, _RemoteTraceback
 from pidfdpool.loop import held_arguments
 from pidfdpool.serialization import exception_chains, payload
 from pidfdpool.worker.task_context import InContext
@@ -102,8 +102,6 @@ def _as_chunk(function: Any) -> Chunk | None:
 
 
 def _with_text_traceback(error: Exception) -> Exception:
-    from concurrent.futures.process import _RemoteTraceback
-
     text = exception_chains.format_exception(error)
     exception_chains.drop_tracebacks(error)
     exception_chains.with_cause(error, _RemoteTraceback(f'\n"""\n{text}"""'))  # type: ignore[arg-type]

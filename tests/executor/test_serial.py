@@ -22,9 +22,11 @@ from pidfdpool import (
     PoolOptions,
     SerialExecutor,
     TaskOptions,
+    WorkerCrashed,
     current_task,
 )
 from tests import calls
+from tests.conditions import held_by_another_thread, in_forked_child
 
 
 def noted(log: list, value: object) -> object:
@@ -37,6 +39,10 @@ def fail(log: list, times: int, kind: type[BaseException] = ValueError) -> int:
     if len(log) <= times:
         raise kind(len(log))
     return len(log)
+
+
+def crash_elsewhere() -> None:
+    raise WorkerCrashed("in another pool", task="work", task_id=1, attempt=1)
 
 
 # ---- the interface -------------------------------------------------------------------------------------------------
@@ -231,6 +237,7 @@ def test_attempts_are_made_as_often_as_the_options_say():
     assert type(executor.submit(fail, [], 3).exception()) is ValueError
     assert executor.submit(fail, [], 1, KeyError).attempt == 1, "it is not in retry_on"
     assert SerialExecutor(retries=2).submit(fail, [], 1).attempt == 1, "by default only deaths are retried"
+    assert SerialExecutor(retries=2).submit(crash_elsewhere).attempt == 1, "of its own worker, not of another's"
     assert executor.options(retries=0).submit(fail, [], 1).attempt == 1
 
 
@@ -363,6 +370,13 @@ def test_it_works_in_a_forked_child_and_in_a_worker():
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
     with PidfdPoolExecutor(1) as pool:
         assert pool.submit(_in_a_worker).result() == ((2, 1), (1, 1), 4)
+
+
+def test_a_forked_child_does_not_wait_for_locks_that_a_thread_of_its_parent_held():
+    executor = SerialExecutor(initializer=abs, initargs=(1,))
+    with held_by_another_thread(executor._calls._counting, executor._calls._preparing):
+        assert in_forked_child(lambda: executor.submit(abs, -1).result()) == "ok"
+    assert executor.submit(abs, -1).result() == 1
 
 
 def _in_a_worker():
