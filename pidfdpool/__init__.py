@@ -5,18 +5,14 @@ nothing of the host's side. For the same reason, files that template and workers
 `typing`, which takes as long to load as all these files together. They define the name themselves, and type checkers
 take it for true. Here its value is `bool()` and not `False`. jedi, which completes names in editors, skips a block
 whose condition is `False`, but reads one whose condition it cannot evaluate.
+
+The package can be imported on every system. What needs Linux raises ImportError where it is imported or asked for,
+and says what there is instead.
 """
 
 from __future__ import annotations
 
 import sys
-
-if sys.platform != "linux":
-    raise ImportError(
-        f"pidfdpool works on Linux only, and this is {sys.platform}: it tracks processes by pidfd, which no other "
-        "system has. Use concurrent.futures.ProcessPoolExecutor here, or loky for a pool that outlives crashes.",
-        name=__name__,
-    )
 
 TYPE_CHECKING = bool()  # noqa: UP018
 if TYPE_CHECKING:
@@ -54,10 +50,13 @@ if TYPE_CHECKING:
         TemplateError,
         WorkerCrashed,
     )
+    from pidfdpool.executor.choosing import get_executor
     from pidfdpool.executor.futures import Future, WorkerName
     from pidfdpool.executor.options import Options
     from pidfdpool.executor.outcome import Outcome
     from pidfdpool.executor.pool_executor import PidfdPoolExecutor, ProcessPoolExecutor
+    from pidfdpool.executor.serial import SerialExecutor
+    from pidfdpool.executor.shared import get_shared_executor
     from pidfdpool.loop.snapshots import Stats, WorkerInfo
     from pidfdpool.scheduler.policy import Policy, PoolOptions, TaskOptions
     from pidfdpool.worker.context import CurrentTask, current_task, heartbeat, unhealthy
@@ -86,6 +85,7 @@ _HOME = {
     "PoolOptions": "scheduler.policy",
     "ProcessPoolExecutor": "executor.pool_executor",
     "QueueFull": "errors",
+    "SerialExecutor": "executor.serial",
     "Stats": "loop.snapshots",
     "TaskKilled": "errors",
     "TaskOptions": "scheduler.policy",
@@ -96,6 +96,8 @@ _HOME = {
     "WorkerName": "executor.futures",
     "__version__": "_version",
     "current_task": "worker.context",
+    "get_executor": "executor.choosing",
+    "get_shared_executor": "executor.shared",
     "heartbeat": "worker.context",
     "unhealthy": "worker.context",
 }
@@ -135,6 +137,7 @@ __all__ = [
     "PoolOptions",
     "ProcessPoolExecutor",
     "QueueFull",
+    "SerialExecutor",
     "Stats",
     "TaskKilled",
     "TaskOptions",
@@ -145,13 +148,29 @@ __all__ = [
     "WorkerName",
     "__version__",
     "current_task",
+    "get_executor",
+    "get_shared_executor",
     "heartbeat",
     "unhealthy",
 ]
 
+_NEEDS_LINUX = frozenset(
+    ("Future", "Options", "PidfdPoolExecutor", "ProcessPoolExecutor", "WorkerName", "get_shared_executor")
+)
+if sys.platform != "linux":
+    __all__ = [name for name in __all__ if name not in _NEEDS_LINUX]  # what `import *` and `help` are to look at
+
 
 def __getattr__(name: str) -> object:
     """Load a public name from the room that defines it."""
+    if name in _NEEDS_LINUX and sys.platform != "linux":
+        raise ImportError(
+            f"pidfdpool's pools work on Linux only, and this is {sys.platform}: they track processes by pidfd, which "
+            "no other system has. Use pidfdpool.get_executor() for the best that a system has, "
+            "pidfdpool.SerialExecutor, concurrent.futures.ProcessPoolExecutor, or loky for a pool that outlives "
+            "crashes.",
+            name=__name__,
+        )
     home = f"{__name__}.{_HOME[name]}" if name in _HOME else _STANDARD.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

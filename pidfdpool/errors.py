@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pidfdpool.deaths import Death
 from pidfdpool.pidfd import ExitStatus
 
-_CRASHES_IN_NATIVE_CODE = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
+_NATIVE_CODE_FAILED = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")
+_CRASHES_IN_NATIVE_CODE = {getattr(signal, name, None) for name in _NATIVE_CODE_FAILED} - {None}  # not all everywhere
 
 
 class PidfdPoolError(Exception):

@@ -11,6 +11,11 @@ docs/integrations.md tells what it does, and what it takes.
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform != "linux":
+    from pidfdpool import PidfdPoolExecutor  # noqa: F401  it raises ImportError, and says what there is instead
+
 try:
     from joblib import register_parallel_backend
     from joblib.parallel import AutoBatchingMixin  # noqa: F401  older versions keep it elsewhere

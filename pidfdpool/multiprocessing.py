@@ -8,6 +8,10 @@ docs/integrations.md.
 from __future__ import annotations
 
 import sys
+
+if sys.platform != "linux":
+    from pidfdpool import PidfdPoolExecutor  # noqa: F401  it raises ImportError, and says what there is instead
+
 from multiprocessing import TimeoutError  # noqa: A004
 
 from pidfdpool.integrations.process_pool.contexts import get_context

@@ -21,8 +21,12 @@ command's module is imported when that command is run, because the workers of `m
 
 from __future__ import annotations
 
-import signal
 import sys
+
+if sys.platform != "linux":
+    from pidfdpool import PidfdPoolExecutor  # noqa: F401  it raises ImportError, and says what there is instead
+
+import signal
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path

@@ -6,12 +6,12 @@ The checks are called by the user's thread that makes, starts or resizes an exec
 from __future__ import annotations
 
 import operator
-import os
 from itertools import chain
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import checks
+from pidfdpool.process import cpus
 from pidfdpool.scheduler.policy import MOST_WORKERS
 
 if TYPE_CHECKING:
@@ -21,17 +21,13 @@ _START_METHODS = {"fork": "fork", "spawn": "exec", "forkserver": "exec"}
 
 
 def checked_max_workers(value: Any) -> int:
-    """Return the number of workers. For None it is the number of CPUs that this process may use.
+    """Return the number of workers. For None it is the number of CPUs that this process may use (see `process.cpus`).
 
     Raises:
         ValueError, TypeError: it is not an integer, less than 1, or more than 65535.
     """
     if value is None:
-        # What os.process_cpu_count() returns, which Python has since 3.13.
-        try:
-            return len(os.sched_getaffinity(0)) or 1
-        except OSError:  # refused by a sandbox
-            return min(os.cpu_count() or 1, MOST_WORKERS)
+        return min(cpus.usable(), MOST_WORKERS)
     try:
         number = operator.index(value)
     except TypeError:
@@ -64,12 +60,19 @@ def checked_start(context: Any, initializer: Any, initargs: Any, preload: Any) -
     way = checked_start_method(context)
     at_start = checked_initializer(initializer, initargs)
     modules, call = checked_preload(preload)
-    if way == "fork":  # now, because at the first submit no file may be readable any more
+    return {"way": way, "preload": modules, "preload_call": call, "initializer": at_start}
+
+
+def load_for_fork(start: dict[str, Any]) -> None:
+    """Load what a fork of the host needs now: at the first submit no file may be readable any more.
+
+    start: what `checked_start` has returned.
+    """
+    if start["way"] == "fork":
         import pidfdpool.template.preimports
 
-        if modules or call is not None:
+        if start["preload"] or start["preload_call"] is not None:
             import pidfdpool.template.guard  # noqa: F401
-    return {"way": way, "preload": modules, "preload_call": call, "initializer": at_start}
 
 
 def checked_start_method(context: Any) -> str:

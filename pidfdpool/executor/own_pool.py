@@ -109,6 +109,12 @@ class OwnPool:
         if pool is not None:
             pool.kill(number)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether tasks are accepted, as far as that depends on this pool. Takes no lock; may be stale."""
+        pool = self.pool
+        return not self._shut_down and (pool is None or pool.machine.state.phase is Phase.OPEN)
+
     def resize(self, max_workers: int) -> None:
         """Change the number of workers of the pool, or of the one that will be made."""
         lifecycle.detect_fork()

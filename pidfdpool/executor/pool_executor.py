@@ -45,7 +45,7 @@ class PidfdPoolExecutor(Maps, process.ProcessPoolExecutor):
 
     Args:
         max_workers: the maximum number of workers, which are started when they are needed. Default: the number of
-            CPUs that this process may use.
+            CPUs that this process may use, or whose time its cgroups may take (a container's limit), if that is less.
         mp_context: how the template is started, from which all workers are forked. "spawn" and "forkserver" mean the
             same here: a fresh interpreter. "fork": the host is forked, once. Or a `multiprocessing` context.
             Default: a fresh interpreter, unless initargs hold `multiprocessing` objects that only a fork can share.
@@ -78,6 +78,7 @@ class PidfdPoolExecutor(Maps, process.ProcessPoolExecutor):
         start = arguments.checked_start(mp_context, initializer, initargs, preload)
         check_names(type(self).__name__, options, PoolOptions.__annotations__)
         self._policy = Policy(size, **options)
+        arguments.load_for_fork(start)
         self._own = OwnPool(self._policy, partial(Recipe, **start, **self._policy.of_workers))
 
     # ---- the standard's interface --------------------------------------------------------------------------
@@ -264,6 +265,9 @@ class PidfdPoolExecutor(Maps, process.ProcessPoolExecutor):
     @property
     def _pool(self) -> Pool | None:
         return self._own.pool
+
+    def _is_open(self) -> bool:
+        return self._own.is_open
 
     @property
     def _max_workers(self) -> int:  # libraries read it, as they do of the standard's executors

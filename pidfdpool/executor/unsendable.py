@@ -7,16 +7,18 @@ type. So the parts of the call are pickled one by one, which runs the objects' o
 from __future__ import annotations
 
 import pickle
+import sys
 from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.errors import CallNotSendable
 from pidfdpool.loop import held_arguments
-from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.serialization import exception_chains, payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from pidfdpool.loop.chunk_calls import Chunk
 
 _REDUCE: Any = object.__reduce_ex__
 _MAX_DEPTH = 6  # levels of containers and attributes
@@ -64,10 +66,11 @@ def _find_part(
     from pidfdpool.serialization.placeholder import REMEDIES
 
     parts: dict[str, Any] = {}
-    if type(function) is Chunk and function.func is not None:
-        parts, function, arguments = function.named(), function.func, ()
-    elif type(function) is Chunk:
-        function = function.call
+    chunk = _as_chunk(function)
+    if chunk is not None and chunk.func is not None:
+        parts, function, arguments = chunk.named(), chunk.func, ()
+    elif chunk is not None:
+        function = chunk.call
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     parts |= {f"argument {index} of {name}()": value for index, value in enumerate(arguments, 1)}
     parts |= {f"argument {key!r} of {name}()": value for key, value in keywords.items()}
@@ -84,6 +87,12 @@ def _find_part(
             refused.__cause__ = error
             return refused
     return None
+
+
+def _as_chunk(function: Any) -> Chunk | None:
+    """Return the function if it is a chunk of map. Who makes chunks has loaded their module."""
+    module: Any = sys.modules.get("pidfdpool.loop.chunk_calls")
+    return function if module is not None and type(function) is module.Chunk else None
 
 
 def _with_text_traceback(error: Exception) -> Exception:

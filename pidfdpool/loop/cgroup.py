@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 
+from pidfdpool.process import cgroups
+
 
 class MemoryEvents:
     """The counters as they were when they were last read. Not thread-safe: the caller holds the pool's lock."""
 
     def __init__(self, root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> None:
-        self._path = find(root, _read(membership))
+        self._path = find(root, cgroups.read(membership))
         self._last = self._counters()
 
     @property
@@ -29,17 +31,15 @@ class MemoryEvents:
         return {name: change for name, change in changes.items() if change > 0}
 
     def _counters(self) -> dict[str, int]:
-        return parse(_read(self._path)) if self._path is not None else {}
+        return parse(cgroups.read(self._path)) if self._path is not None else {}
 
 
 def find(root: str, membership: str) -> str | None:
     """Return the file with the counters of the cgroup that /proc/PID/cgroup tells, or None."""
-    for line in membership.splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if "memory" in controllers.split(","):
+    for version, controllers, path in cgroups.memberships(membership):
+        if "memory" in controllers:
             folders, name = (f"{root}/memory{path}", f"{root}/memory"), "memory.oom_control"
-        elif number == "0":
+        elif version == cgroups.V2:
             folders, name = (f"{root}{path}", root), "memory.events"
         else:
             continue
@@ -54,11 +54,3 @@ def parse(text: str) -> dict[str, int]:
     pairs = (line.split() for line in text.splitlines())
     found = {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
     return {name: count for name, count in found.items() if name not in ("oom_kill_disable", "under_oom")}
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return os.fsdecode(file.read())
-    except OSError:
-        return ""

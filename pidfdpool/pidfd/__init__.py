@@ -3,10 +3,12 @@
 It can be used alone, in any process and on any thread, and knows nothing of pools. `Pidfd` is the handle.
 `SentinelHandle` and `ChildHandle` are the fallback, with the same interface. `capabilities()` tells what this kernel
 grants. `prctl` has the calls of prctl(2) that processes with handles need. The names are loaded at their first use
-(PEP 562), as those of `pidfdpool` are.
+(PEP 562), as those of `pidfdpool` are. On other systems than Linux there is `ExitStatus` only, for deaths.
 """
 
 from __future__ import annotations
+
+import sys
 
 TYPE_CHECKING = bool()  # noqa: UP018  see the package itself
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ def __getattr__(name: str) -> object:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if sys.platform != "linux" and name != "ExitStatus":
+        from pidfdpool import PidfdPoolExecutor  # noqa: F401  it raises ImportError, and says what there is instead
     value = getattr(__import__(f"{__name__}.{home}", fromlist=(name,)), name)
     globals()[name] = value
     return value

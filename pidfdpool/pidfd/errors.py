@@ -10,7 +10,12 @@ import errno
 import os
 
 from pidfdpool.process import describe
-from pidfdpool.process.native import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # as in `native`, which cannot be loaded on other systems, where errors can
 
 
 class PidfdError(OSError):

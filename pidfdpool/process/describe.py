@@ -79,8 +79,7 @@ def name_of(function: Any) -> str:
         name = plain(name) if isinstance(name, str) and name else type(inner).__qualname__
         return f"{plain(module)}.{plain(name)}" if isinstance(module, str) and module else plain(name)
     except BaseException as error:
-        from pidfdpool.process import interruptible  # loaded in the host anyway, and of no use to others
-
-        if interruptible.is_exit_request(error):
+        interruptible = sys.modules.get("pidfdpool.process.interruptible")  # as in `_comes_from_handler`
+        if interruptible is not None and interruptible.is_exit_request(error):
             raise
         return type_name(function)

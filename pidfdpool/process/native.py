@@ -12,6 +12,11 @@ Everything is looked up when it is used, because a host may patch modules at any
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform != "linux":
+    from pidfdpool import PidfdPoolExecutor  # noqa: F401  it raises ImportError, and says what there is instead
+
 import _socket
 import _thread
 import _warnings
@@ -19,7 +24,6 @@ import fcntl  # loaded here, because when it is used no descriptor may be left t
 import os
 import posix
 import select
-import sys
 from contextlib import suppress
 
 TYPE_CHECKING = False

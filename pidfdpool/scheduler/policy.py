@@ -55,6 +55,7 @@ class PoolOptions(TaskOptions, total=False):
     idle_timeout: float | None
     max_pending: int | None
     capture_stderr: bool
+    threads_per_worker: int | None
     segment_memory: int
     young_age: float
     intensity: int | None
@@ -125,6 +126,10 @@ class Policy:
         max_pending: the number of accepted tasks at most that have not ended; see `block`. Default: None.
         capture_stderr: whether the last lines that a worker wrote to standard error are part of the record of its
             death. All of it is passed on to the host's standard error. Default: False.
+        threads_per_worker: the number of threads that numerical libraries may use in each worker. The environment
+            variables that they read are set in the template before its preload, and so in the workers; the host's
+            stay as they are. What was loaded before (in a host that is forked) is limited by threadpoolctl, if that
+            is installed. Default: None, which means that the libraries decide.
         segment_memory: the shared memory at most, for large calls and results together. What finds no room goes
             through sockets, which takes several times as long; 0: everything does. Room is needed only for what is
             under way: what was not used for 5 s is given back, and a result that somebody keeps makes room when it is
@@ -177,6 +182,7 @@ class Policy:
     idle_timeout: float | None = None
     max_pending: int | None = None
     capture_stderr: bool = False
+    threads_per_worker: int | None = None
     segment_memory: int = 512 << 20
     young_age: float = 1.0
     intensity: int | None = None
@@ -209,6 +215,7 @@ class Policy:
             self._take(name, checks.seconds)
         for name in (
             "poison_after", "max_tasks_per_child", "max_memory_per_child", "hard_memory_per_child", "max_pending",
+            "threads_per_worker",
         ):  # fmt: skip
             self._take(name, checks.integer, least=1, optional=True)
         self._take("intensity", checks.integer, least=0, optional=True)
@@ -277,6 +284,8 @@ class Policy:
             "watch_memory": self.max_memory_per_child is not None,
             "capture_stderr": self.capture_stderr,
             "spin": self.spin,
+            "threads": self.threads_per_worker,
+            "pool_size": self.max_workers,
         }
 
     @property

@@ -191,6 +191,7 @@ def _prepare(channel: Channel, boot: Boot, host_fd: int) -> bool:
     """
     collects = boot.forked or boot.has_preload  # the user's code decides whether there are garbage collections
     try:
+        boot.limit_threads()
         if boot.has_preload:
             from pidfdpool.template import guard
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pidfdpool.process import native
 from pidfdpool.serialization import inherited, payload, picklers, preparation, scripts
+from pidfdpool.worker import context
 from pidfdpool.worker.boot import Boot
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Recipe:
         watch_memory: bool = False,
         capture_stderr: bool = False,
         spin: float = 0.0,
+        threads: int | None = None,
+        pool_size: int = 1,
     ) -> None:
         self.fork: bool = way == "fork" or (way == "any" and _needs_fork(initializer))
         self.preload = preload
@@ -42,6 +45,8 @@ class Recipe:
         self.watch_memory = watch_memory
         self.capture_stderr = capture_stderr
         self.spin = spin
+        self.threads = threads
+        self.pool_size = pool_size
         self.runs_script: bool = False  # some call needs a global that only running the host's script again can make
         # A template that is forked from here has what `__main__` holds now, and its workers have it, too.
         self.shared_main: payload.SharedMain | None = (
@@ -85,6 +90,8 @@ class Recipe:
             watch_memory=self.watch_memory,
             capture_stderr=self.capture_stderr,
             spin=self.spin,
+            threads=self.threads,
+            pool_size=self.pool_size * (context.pool_size or 1),  # this host may itself be a worker
             script=None if self.fork else scripts.current().as_fields(),
             runs_script=self.runs_script and not self.fork,
             preparation=None if self.fork else preparation.capture(),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import _pickle
 
 from pidfdpool.serialization import payload, picklers, preparation, scripts
+from pidfdpool.worker import context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,11 +41,13 @@ class Boot:
         "handles",
         "host_name",
         "host_pid",
+        "pool_size",
         "preload",
         "preparation",
         "runs_script",
         "script",
         "spin",
+        "threads",
         "watch_memory",
     )
 
@@ -63,6 +66,8 @@ class Boot:
         watch_memory: bool = False,
         capture_stderr: bool = False,
         spin: float = 0.0,
+        threads: int | None = None,
+        pool_size: int = 1,
         script: tuple[Any, ...] | None = None,
         runs_script: bool = False,
         preparation: bytes | None = None,
@@ -77,6 +82,8 @@ class Boot:
         self.watch_memory: bool = watch_memory  # each answer contains the worker's memory usage
         self.capture_stderr: bool = capture_stderr  # workers' standard error goes to the host, through a pipe
         self.spin: float = spin  # seconds that a worker polls for the next task before it sleeps
+        self.threads: int | None = threads  # that numerical libraries may use in a worker; None: they decide
+        self.pool_size: int = pool_size  # the most workers that share the CPUs with this one, itself included
         # The arguments of `scripts.Script`; None: the host's own `__main__` is here.
         self.script: tuple[Any, ...] | None = script
         self.runs_script: bool = runs_script  # the template runs the script again before it forks the first worker
@@ -113,6 +120,13 @@ class Boot:
 
     # ---- the calls -----------------------------------------------------------------------------------------
 
+    def limit_threads(self) -> None:
+        """Limit the threads of numerical libraries, if that is wanted. In the template, before the preload."""
+        if self.threads is not None:
+            from pidfdpool.worker import thread_limits
+
+            thread_limits.apply(self.threads)
+
     def run_preload(self) -> None:
         """Let tools set themselves up, import modules, run the script if asked to, and call the preload callable.
 
@@ -143,6 +157,7 @@ class Boot:
 
     def run_initializer(self) -> None:
         """Call the initializer, if there is one. In a worker. Raises what it raises."""
+        context.pool_size = self.pool_size
         if self._initializer is None:
             return
         if self.forked:

@@ -28,6 +28,11 @@ _call_until: Callable[[], float] | None = None  # of a chunk: when the call unde
 _end_chunk: Callable[[], None] | None = None
 _beat: Callable[[], None] | None = None
 _report: Callable[[str], None] | None = None
+# In a worker, and in what its tasks fork: for how many workers its pool was made, times those of the pool around it.
+# None: this is no worker.
+pool_size: int | None = None
+# Where calls run in the host (`SerialExecutor`): returns the fields of the calling thread's task, if it runs one.
+task_of_thread: Callable[[], tuple[int, int, float | None] | None] | None = None
 
 
 def heartbeat() -> None:
@@ -60,8 +65,13 @@ def unhealthy(reason: str) -> None:
 
 
 def current_task() -> CurrentTask | None:
-    """Return the task that this worker runs, whatever thread asks; None outside of a task."""
+    """Return the task that this worker runs, whatever thread asks; None outside of a task.
+
+    In a call of a `SerialExecutor` it is that call, for the thread that runs it.
+    """
     task, until = _task, _call_until
+    if task_of_thread is not None and (serial := task_of_thread()) is not None:
+        task, until = serial, None
     if task is None:
         return None
     kind: type[CurrentTask] = globals().get("CurrentTask") or _current_task_class()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pidfdpool.transport.framing import Buffer
 
 _LOOP = (
+    "pidfdpool.executor.serial_calls",
     "pidfdpool.integrations.process_pool.calls",
     "pidfdpool.template.",
     "pidfdpool.worker.chunk",

@@ -17,7 +17,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "options.md").read_text()
 HEAD = ["option", "unit", "default", "range", "what happens", "example"]
 FIELDS = {field.name: field for field in dataclasses.fields(Policy)}
 NAMES = {"WorkerCrashed": WorkerCrashed}
-UNITS = {"s", "bytes", "attempts", "classes", "workers", "tasks", "deaths", ""}
+UNITS = {"s", "bytes", "attempts", "classes", "workers", "tasks", "deaths", "threads", ""}
 TINY, ROOMY = 1e-9, {"retry_backoff_limit": 1e9, "backoff_limit": 1e9, "max_workers": 65535}
 
 
