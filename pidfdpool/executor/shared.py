@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from pidfdpool import checks
 from pidfdpool.executor import arguments
@@ -43,6 +43,9 @@ class _NotOwned:
     ) -> Literal[False]:
         """Do nothing: a block does not own the executor."""
         return False
+
+    async def __aenter__(self) -> Self:
+        return self
 
     async def __aexit__(
         self,
