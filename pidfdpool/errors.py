@@ -15,7 +15,7 @@ from pidfdpool.deaths import Death
 from pidfdpool.pidfd import ExitStatus
 
 _NATIVE_CODE_FAILED = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")
-_CRASHES_IN_NATIVE_CODE = {getattr(signal, name, None) for name in _NATIVE_CODE_FAILED} - {None}  # not all everywhere
+_CRASHES_IN_NATIVE_CODE = {each for each in signal.Signals if each.name in _NATIVE_CODE_FAILED}
 
 
 class PidfdPoolError(Exception):

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
-from types import TracebackType
-from typing import Any, Literal, Self, Unpack
+from typing import Any, Unpack
 
 from pidfdpool import checks
 from pidfdpool.deaths import Death
@@ -125,23 +124,6 @@ class SerialExecutor(SerialView):
     def kill_workers(self) -> None:
         """Accept no more calls. There are no workers to kill."""
         self.shutdown()
-
-    async def aclose(self, cancel_futures: bool = False) -> None:
-        """As `shutdown`."""
-        self.shutdown(cancel_futures=cancel_futures)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> Literal[False]:
-        """As `shutdown`."""
-        self.shutdown()
-        return False
 
     def _is_open(self) -> bool:
         return not self._calls.closed and self._calls.broken is None

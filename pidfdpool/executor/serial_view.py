@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from typing import Any, NoReturn, ParamSpec, TypeVar, Unpack
+from types import TracebackType
+from typing import Any, Literal, NoReturn, ParamSpec, Self, TypeVar, Unpack
 
 from pidfdpool import checks
 from pidfdpool.executor import arguments
+from pidfdpool.executor.map_request import MapRequest
 from pidfdpool.executor.serial_calls import SerialCalls
 from pidfdpool.executor.serial_future import SerialFuture
 from pidfdpool.executor.serial_maps import SerialMap
@@ -71,7 +73,7 @@ class SerialView(concurrent.futures.Executor):
         return_exceptions: bool = False,
         star: bool = False,
     ) -> Iterator[Any]:
-        """Return an iterator over fn(*call) for each call of zip(*iterables), in order.
+        """Return an iterator over fn(*call) for each call of zip(*iterables), in order. `map_unordered` is the same.
 
         Args:
             fn: a callable that takes as many arguments as there are iterables.
@@ -85,8 +87,7 @@ class SerialView(concurrent.futures.Executor):
         Raises:
             TypeError, ValueError: an argument makes no sense; the message names it and its value.
         """
-        return SerialMap(
-            self.submit,
+        request = MapRequest(
             fn,
             iterables,
             timeout=timeout,
@@ -94,13 +95,10 @@ class SerialView(concurrent.futures.Executor):
             buffersize=buffersize,
             return_exceptions=return_exceptions,
             star=star,
-        ).results()
+        )
+        return SerialMap(self.submit, request).results()
 
-    def map_unordered(
-        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, **rest: Any
-    ) -> Iterator[Any]:
-        """As `map`, which gives the results in the order in which they come here, too."""
-        return self.map(fn, *iterables, timeout=timeout, **rest)
+    map_unordered = map  # noqa: A003  it is the method that is meant: results come in the order of the calls
 
     def amap(
         self,
@@ -114,10 +112,10 @@ class SerialView(concurrent.futures.Executor):
     ) -> AsyncIterator[Any]:
         """As `map`, but return an asynchronous iterator. The iterables may be asynchronous, too.
 
+        `amap_unordered` is the same.
         With an asynchronous one each call is made when its result is asked for.
         """
-        return SerialMap(
-            self.submit,
+        request = MapRequest(
             fn,
             iterables,
             timeout=timeout,
@@ -125,16 +123,30 @@ class SerialView(concurrent.futures.Executor):
             buffersize=buffersize,
             return_exceptions=return_exceptions,
             star=star,
-        ).async_results()
+        )
+        return SerialMap(self.submit, request).async_results()
 
-    def amap_unordered(
-        self, fn: Callable[..., T], *iterables: Iterable[Any] | AsyncIterable[Any], **rest: Any
-    ) -> AsyncIterator[Any]:
-        """As `amap`."""
-        return self.amap(fn, *iterables, **rest)
+    amap_unordered = amap
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Do nothing: a view does not own the executor."""
+
+    async def aclose(self, *, cancel_futures: bool = False) -> None:
+        """As `shutdown`."""
+        self.shutdown(cancel_futures=cancel_futures)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> Literal[False]:
+        """As `shutdown`."""
+        self.shutdown()
+        return False
 
     def __repr__(self) -> str:
         """Show the options that differ from the defaults."""

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
 else:
-    import _signal as signal  # as in `native`, which cannot be loaded on other systems, where errors can
+    import _signal as signal  # as in `process.native`, which no other system than Linux can load
 
 
 class PidfdError(OSError):

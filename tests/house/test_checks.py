@@ -19,7 +19,7 @@ TIMES = [
 ]
 SIZES = [
     *("retries", "poison_after", "priority", "max_tasks_per_child", "max_memory_per_child", "hard_memory_per_child"),
-    *("min_workers", "max_pending", "segment_memory", "intensity"),
+    *("min_workers", "max_pending", "segment_memory", "intensity", "threads_per_worker"),
 ]
 TOO_LONG = {"infinity": math.inf, "no number": math.nan, "no float": 10**400, "more digits than text has": 10**5000}
 

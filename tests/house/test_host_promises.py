@@ -73,7 +73,7 @@ EXCEPTIONS = {
     ("process/native.py", "fork", "posix.fork"): "a name for it, which is watched as well",
     ("process/native.py", "", "posix.posix_spawn"): "a name for it, which is watched as well",
     ("process/native.py", "", "_signal.signal"): "a name for it, which is watched as well",
-    ("pidfd/errors.py", "signal_name", "signal itself"): "for the names of its numbers",
+    ("pidfd/errors.py", "signal_name", "_signal itself"): "for the names of its numbers",
     (
         "pidfd/sentinel.py",
         "reap",

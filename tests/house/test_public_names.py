@@ -9,7 +9,6 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 import pidfdpool
-from tests.conditions import run_python
 
 STANDARD = [name for name in concurrent.futures.__all__ if hasattr(concurrent.futures, name)]
 OWN = {"Future", "ProcessPoolExecutor"}
@@ -37,26 +36,6 @@ def test_each_own_name_is_there(name):
 def test_another_name_is_refused():
     with pytest.raises(AttributeError, match="no attribute 'ProcessPool'"):
         pidfdpool.ProcessPool  # noqa: B018
-
-
-def test_the_import_says_at_once_that_it_is_for_linux_only():
-    ran = run_python(
-        """
-        import sys
-
-        for platform in ("darwin", "win32", "freebsd14", "android"):
-            sys.platform = platform
-            for name in ("pidfdpool", "pidfdpool.pidfd", "pidfdpool.executor.pool_executor", "pidfdpool.cli"):
-                try:
-                    __import__(name)
-                except ImportError as error:
-                    assert platform in str(error) and "concurrent.futures.ProcessPoolExecutor" in str(error), error
-                    assert error.name == "pidfdpool"
-                else:
-                    raise SystemExit(f"{name} can be imported")
-        """
-    )
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
 FORMER = {
