@@ -1,0 +1,129 @@
+"""docs/integrations.md says where to find what other pools have: our names exist, and none of theirs is missing."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import types
+from collections.abc import Iterator
+
+import pytest
+
+import pidfdpool
+from pidfdpool import PidfdPoolExecutor
+from tests.house.pages import DOCS, section_of
+
+PAGE = (DOCS / "integrations.md").read_text()
+FROM = ("loky", "Pebble", "mpire", "multiprocessing.Pool", "joblib")
+OPTIONS = set(inspect.signature(PidfdPoolExecutor).parameters)
+# What is no name of a module: variables of the environment, and arguments of theirs that are mentioned again.
+NO_NAMES = {"PYTHON_CPU_COUNT", "term_timeout", "sleep_unit", "python -m pidfdpool map"}
+
+
+def rows(library: str) -> list[list[str]]:
+    section = section_of(PAGE, f"I come from {library}")
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    assert lines[1].startswith("|---")
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def codes_of(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text)
+
+
+OURS = sorted({(library, code) for library in FROM for row in rows(library) for code in codes_of(" ".join(row[1:]))})
+
+
+def looked_up(name: str) -> object:
+    """Return what a dotted name means: of the package, one of its modules, or another module."""
+    first, *rest = name.split(".")
+    if first in pidfdpool.__all__ or hasattr(pidfdpool, first):
+        found: object = getattr(pidfdpool, first)
+    else:
+        found = importlib.import_module(first)
+    for depth, part in enumerate(rest, 1):
+        if isinstance(found, types.ModuleType) and not hasattr(found, part):
+            importlib.import_module(".".join([first, *rest[:depth]]))
+        if found is pidfdpool.Death:
+            assert part in found.__match_args__
+            return found
+        found = getattr(found, part)
+    return found
+
+
+@pytest.mark.parametrize(("library", "code"), OURS, ids=[f"{library}-{code}" for library, code in OURS])
+def test_each_name_of_ours_exists(library, code):
+    if code in NO_NAMES or code in OPTIONS:
+        return
+    if code.startswith("pidfdpool.joblib"):
+        pytest.importorskip("joblib")
+    if code.startswith("tqdm"):
+        pytest.importorskip("tqdm")
+    name, _, arguments = code.rstrip(")").partition("(")
+    found = looked_up(name)
+    parameters = inspect.signature(found).parameters if arguments else ()
+    for argument in filter(None, arguments.split(", ")):
+        assert argument in parameters, f"{name} takes no {argument}"
+
+
+def parameters_of(call: object) -> set[str]:
+    return {name for name in inspect.signature(call).parameters if name not in ("self", "args", "kwargs")}
+
+
+def public(kind: type) -> set[str]:
+    return {name for name in dir(kind) if not name.startswith("_")}
+
+
+def of_loky(loky) -> Iterator[set[str]]:
+    yield {*loky.__all__}
+    yield parameters_of(loky.get_reusable_executor) | parameters_of(loky.ProcessPoolExecutor)
+
+
+def of_pebble(pebble) -> Iterator[set[str]]:
+    yield {*pebble.__all__} - {"concurrent", "asynchronous"}
+    yield {f"{name}.{kind}" for name in ("concurrent", "asynchronous") for kind in ("process", "thread")}
+    yield public(pebble.ProcessPool)
+    yield parameters_of(pebble.ProcessPool)
+
+
+def of_mpire(mpire) -> Iterator[set[str]]:
+    yield public(mpire.WorkerPool) | {"WorkerPool", "cpu_count"}
+    yield parameters_of(mpire.WorkerPool)
+    yield parameters_of(mpire.WorkerPool.map) - {"func", "iterable_of_args"}
+    yield parameters_of(mpire.WorkerPool.apply_async) - {"func"}
+
+
+def of_multiprocessing(module) -> Iterator[set[str]]:
+    yield public(module.Pool)
+    yield parameters_of(module.Pool)
+
+
+def of_joblib(joblib) -> Iterator[set[str]]:
+    yield {*joblib.__all__}
+    yield (parameters_of(joblib.Parallel) | parameters_of(joblib.parallel_config)) - {
+        "backend_kwargs",
+        "backend_params",
+    }
+
+
+THEIRS = {
+    "loky": ("loky", of_loky),
+    "Pebble": ("pebble", of_pebble),
+    "mpire": ("mpire", of_mpire),
+    "multiprocessing.Pool": ("multiprocessing.pool", of_multiprocessing),
+    "joblib": ("joblib", of_joblib),
+}
+
+
+@pytest.mark.parametrize("library", FROM)
+def test_none_of_their_names_is_missing(library):
+    module, names = THEIRS[library]
+    told = {word for row in rows(library) for code in codes_of(row[0]) for word in re.findall(r"[\w.]+", code)}
+    theirs = set().union(*names(pytest.importorskip(module)))
+    assert theirs - told == set()
+
+
+def test_the_tables_are_read():
+    assert all(len(rows(library)) >= 7 for library in FROM)
+    assert len(OURS) > 80
