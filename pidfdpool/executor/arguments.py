@@ -11,7 +11,6 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import checks
-from pidfdpool.process import cpus
 from pidfdpool.scheduler.policy import MOST_WORKERS
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ def checked_max_workers(value: Any) -> int:
         ValueError, TypeError: it is not an integer, less than 1, or more than 65535.
     """
     if value is None:
+        from pidfdpool.process import cpus  # who names a number does not wait for it
+
         return min(cpus.usable(), MOST_WORKERS)
     try:
         number = operator.index(value)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 V1, V2 = 1, 2
+_PART = 1 << 16  # bytes that are read at a time
 
 
 class Mount:
@@ -59,7 +60,10 @@ def memberships(text: str) -> Iterator[tuple[int, frozenset[str], str]]:
 def mounts(text: str) -> Iterator[Mount]:
     """Yield the mounts of cgroups that /proc/PID/mountinfo names."""
     for line in text.splitlines():
-        before, _, after = line.partition(" - ")
+        before, found, after = line.partition(" - cgroup")
+        if not found:
+            continue  # most lines
+        after = f"cgroup{after}"
         fields, kind = before.split(" "), after.split(" ")
         if len(fields) < 5 or len(kind) < 3 or kind[0] not in ("cgroup", "cgroup2"):
             continue
@@ -86,11 +90,17 @@ def folders_of(controller: str, membership: str, mountinfo: str) -> Iterator[tup
 
 def read(path: str) -> str:
     """Return the text of a file; nothing, if it cannot be read."""
+    parts = []
     try:
-        with open(path, "rb") as file:
-            return os.fsdecode(file.read())
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while part := os.read(fd, _PART):
+                parts.append(part)
+        finally:
+            os.close(fd)
     except OSError:
         return ""
+    return os.fsdecode(b"".join(parts))
 
 
 def _unescaped(field: str) -> str:

@@ -1,4 +1,4 @@
-"""Counts the CPUs that this process may use: the default number of workers. Holds no state; any thread.
+"""Counts the CPUs that this process may use: the default number of workers. Any thread; valid after a fork, too.
 
 Called in the host by `executor`, when somebody makes a pool without a number of workers. The number is the smallest
 of two: the CPUs that the scheduler may place this process on (sched_getaffinity(2)), and the processor time that its
@@ -21,6 +21,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_NAMES = {cgroups.V1: ("cpu.cfs_quota_us", "cpu.cfs_period_us"), cgroups.V2: ("cpu.max",)}
+_known: tuple[str, str, list[tuple[str, ...]]] = ("", "", [])  # what was found last, for which root and which cgroups
+
 
 def usable(root: str = "") -> int:
     """Return how many CPUs this process may use, at least 1. root: the folder that takes the place of /."""
@@ -36,21 +39,27 @@ def usable(root: str = "") -> int:
 
 def cpu_quota(root: str = "") -> int | None:
     """Return the CPUs whose time the cgroups of this process may take, rounded up. None: there is no limit."""
+    limits = [_parsed(" ".join(map(cgroups.read, files))) for files in _limit_files(root)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _limit_files(root: str) -> list[tuple[str, ...]]:
+    """Return the files that have quota and period: one file with both (version 2), or one for each (version 1).
+
+    Where hierarchies are mounted does not change, in practice. To read that takes twice as long as all else, so it is
+    looked up again only for a process that is in other cgroups than before.
+    """
+    global _known  # noqa: PLW0603  to look twice does no harm
     membership = cgroups.read(f"{root}/proc/self/cgroup")
-    if not membership:
-        return None
-    found = []
-    for version, folders in cgroups.folders_of("cpu", membership, cgroups.read(f"{root}/proc/self/mountinfo")):
-        for folder in folders:
-            text = (
-                cgroups.read(f"{root}{folder}/cpu.max")
-                if version == cgroups.V2
-                else f"{cgroups.read(f'{root}{folder}/cpu.cfs_quota_us')} "
-                f"{cgroups.read(f'{root}{folder}/cpu.cfs_period_us')}"
-            )
-            if (limit := _parsed(text)) is not None:
-                found.append(limit)
-    return min(found, default=None)
+    if _known[:2] != (root, membership):
+        found = cgroups.folders_of("cpu", membership, cgroups.read(f"{root}/proc/self/mountinfo"))
+        files = [
+            tuple(f"{root}{folder}/{name}" for name in _NAMES[version])
+            for version, folders in found
+            for folder in folders
+        ]
+        _known = root, membership, files
+    return _known[2]
 
 
 def _parsed(text: str) -> int | None:

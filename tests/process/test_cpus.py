@@ -34,6 +34,7 @@ class Machine:
     def told(self, membership: str, *mounts: str) -> Machine:
         self.put("/proc/self/cgroup", membership)
         self.put("/proc/self/mountinfo", "".join((ROOT_DISK, *mounts)))
+        cpus._known = ("", "", [])  # another machine than before
         return self
 
     def v2(self, folder: str, text: str) -> None:
@@ -164,6 +165,17 @@ def test_controllers_that_only_begin_alike_are_others(machine):
     machine.told("5:cpuset:/a\n6:cpuacct:/a\n", TMPFS, CPU.format(root="/").replace("rw,cpu,", "rw,cpuset,"))
     machine.v1("/a", 100_000)
     assert machine.quota() is None
+
+
+def test_a_process_that_was_moved_to_another_cgroup_has_its_quota(machine):
+    machine.told("0::/a\n", UNIFIED)
+    machine.v2("/a", "300000 100000\n")
+    machine.v2("/b", "200000 100000\n")
+    assert machine.quota() == 3
+    machine.v2("/a", "400000 100000\n")
+    assert machine.quota() == 4, "a quota may be changed at any time"
+    machine.put("/proc/self/cgroup", "0::/b\n")
+    assert machine.quota() == 2
 
 
 @pytest.mark.parametrize("membership", ["", "nonsense\n", "0:\n", "::\n", "0::\n", "4:cpu:/\n"])
