@@ -140,6 +140,14 @@ def checked_initializer(call: Any, arguments: Any) -> tuple[Callable[..., object
     return None if call is None else (call, given)
 
 
+def is_same(one: object, other: object) -> bool:
+    """Return whether two values of an option are equal. What cannot be compared is not: an array, say."""
+    try:
+        return one is other or bool(one == other)
+    except Exception:  # by the code of the values, such as a metaclass of a class in retry_on
+        return False
+
+
 def _as_tuple(name: str, value: Any, wanted: str) -> tuple[Any, ...]:
     try:
         items = iter(value)

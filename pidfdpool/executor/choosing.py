@@ -143,7 +143,4 @@ def _has_no_effect(name: str, asked: Policy, plain: Policy) -> bool:
     """Return whether a pool with this option does nothing else than the standard executor."""
     if name == "on_crash":
         return asked.on_crash == "break"
-    try:
-        return bool(getattr(asked, name) == getattr(plain, name))
-    except Exception:  # by the metaclass of a class in retry_on
-        return False
+    return arguments.is_same(getattr(asked, name), getattr(plain, name))

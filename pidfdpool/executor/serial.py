@@ -64,7 +64,8 @@ class SerialExecutor(SerialView):
         SerialView.__init__(self, SerialCalls(start, round_trip), policy)  # super() would hide the list of options
         self._size = size
 
-    __setattr__ = object.__setattr__  # type: ignore[assignment]  # unlike a view, it may be changed
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)  # unlike a view, it may be changed
 
     def prestart(self, workers: int | None = None, *, wait: bool = True, timeout: float | None = None) -> int:
         """Run the preload and the initializer now. Return the number of workers that a pool would have ready.

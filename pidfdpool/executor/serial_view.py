@@ -8,7 +8,7 @@ from __future__ import annotations
 import concurrent.futures
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Literal, NoReturn, ParamSpec, Self, TypeVar, Unpack
+from typing import Any, Literal, ParamSpec, Self, TypeVar, Unpack
 
 from pidfdpool import checks
 from pidfdpool.executor import arguments
@@ -32,7 +32,7 @@ class SerialView(concurrent.futures.Executor):
         object.__setattr__(self, "_calls", calls)
         object.__setattr__(self, "_policy", policy)
 
-    def __setattr__(self, name: str, _value: object) -> NoReturn:
+    def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(
             f"cannot set {name!r}: a view of an executor does not change. Make another with options()"
         )
@@ -150,8 +150,14 @@ class SerialView(concurrent.futures.Executor):
 
     def __repr__(self) -> str:
         """Show the options that differ from the defaults."""
+        if not hasattr(self, "_policy"):
+            return f"<{type(self).__name__} not initialized>"
         ours, plain = self._policy, Policy(self._policy.max_workers)
-        changed = [name for name in TaskOptions.__annotations__ if getattr(ours, name) != getattr(plain, name)]
+        changed = [
+            name
+            for name in TaskOptions.__annotations__
+            if not arguments.is_same(getattr(ours, name), getattr(plain, name))
+        ]
         rules = ", ".join(f"{name}={checks.short_repr(getattr(ours, name))}" for name in changed)
         return f"<options({rules}) of a SerialExecutor>"
 

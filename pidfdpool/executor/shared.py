@@ -189,13 +189,10 @@ def _kept_or_new(
 
 def _check_same(name: str, before: Any, now: Any) -> None:
     """Raise ValueError if an option that is asked for is not what the executor was made with."""
-    try:
-        if name == "mp_context":
-            same = arguments.checked_start_method(before) == arguments.checked_start_method(now)
-        else:
-            same = before is now or bool(before == now)
-    except Exception:  # an array among the initargs, say
-        same = False
+    if name == "mp_context":
+        same = arguments.checked_start_method(before) == arguments.checked_start_method(now)
+    else:
+        same = arguments.is_same(before, now)
     if not same:
         one, other = map(checks.short_repr, (before, now))
         raise ValueError(

@@ -327,6 +327,15 @@ def test_stats_resize_workers_and_subscribers():
 
 
 def test_no_repr_raises():
+    class Unspeakable(type):
+        def __eq__(cls, other):
+            raise RuntimeError("no")
+
+        __hash__ = type.__hash__
+
+    view = SerialExecutor().options(retry_on=Unspeakable("Odd", (Exception,), {}))
+    assert "retry_on=" in repr(view)
+    assert repr(type(view).__new__(type(view))) == "<SerialView not initialized>"
     assert repr(SerialExecutor.__new__(SerialExecutor)) == "<SerialExecutor not initialized>"
 
 
