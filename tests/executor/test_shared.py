@@ -225,6 +225,25 @@ def test_threads_get_one_pool_between_them():
     assert found[0][0]._max_workers == 3
 
 
+def test_a_thread_that_comes_while_the_pool_is_made_gets_that_one(monkeypatch):
+    made, found = [], []
+    make = shared.SharedExecutor.__init__
+    other = threading.Thread(target=lambda: found.append(get_shared_executor(2)))
+
+    def interrupted(self, *arguments, **options):
+        made.append(self)
+        if len(made) == 1:
+            other.start()
+            other.join(0.3)  # without a lock it would be done long before
+        make(self, *arguments, **options)
+
+    monkeypatch.setattr(shared.SharedExecutor, "__init__", interrupted)
+    pool = get_shared_executor(1)
+    other.join(30)
+    assert (made, found) == ([pool], [pool])
+    assert pool._max_workers == 2
+
+
 @pytest.mark.parametrize("fork", [os.fork, unseen_fork], ids=["seen", "unseen"])
 def test_a_forked_child_has_workers_of_its_own(fork):
     pool = get_shared_executor(1)

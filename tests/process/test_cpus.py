@@ -112,6 +112,7 @@ def test_a_container_whose_mount_was_made_elsewhere_reads_what_is_mounted(machin
     machine.told("0::/\n", UNIFIED.replace(" / /sys", " /../../other /sys")).v2("", "200000 100000\n")
     assert machine.quota() == 2
     machine.told("0::/../sibling\n", UNIFIED)
+    machine.put("/sys/fs/sibling/cpu.max", "100000 100000\n")
     assert machine.quota() == 2
 
 
