@@ -55,7 +55,8 @@ class SerialCalls:
         self._cause: BaseException | None = None
         self._prepared = False
         self._owner = os.getpid()
-        self._counting, self._preparing = threading.Lock(), threading.RLock()
+        # Reentrant, because a signal handler may submit a call, too.
+        self._counting, self._preparing = threading.RLock(), threading.RLock()
 
     def check_open(self) -> None:
         """Raise PoolBroken or RuntimeError if no call is accepted."""
@@ -206,7 +207,7 @@ class SerialCalls:
 
     def _renew_locks_after_fork(self) -> None:
         if self._owner != os.getpid():  # another thread may have held them when this process was forked
-            self._counting, self._preparing = threading.Lock(), threading.RLock()
+            self._counting, self._preparing = threading.RLock(), threading.RLock()
             self._owner = os.getpid()
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar, Unpack
 
 from pidfdpool import checks
@@ -87,16 +86,8 @@ class SerialView(concurrent.futures.Executor):
         Raises:
             TypeError, ValueError: an argument makes no sense; the message names it and its value.
         """
-        request = MapRequest(
-            fn,
-            iterables,
-            timeout=timeout,
-            chunksize=chunksize,
-            buffersize=buffersize,
-            return_exceptions=return_exceptions,
-            star=star,
-        )
-        return SerialMap(self.submit, request).results()
+        how = timeout, chunksize, buffersize, return_exceptions, star
+        return self._map(fn, iterables, *how).results()
 
     map_unordered = map  # noqa: A003  it is the method that is meant: results come in the order of the calls
 
@@ -115,18 +106,24 @@ class SerialView(concurrent.futures.Executor):
         `amap_unordered` is the same.
         With an asynchronous one each call is made when its result is asked for.
         """
-        request = MapRequest(
-            fn,
-            iterables,
-            timeout=timeout,
-            chunksize=chunksize,
-            buffersize=buffersize,
-            return_exceptions=return_exceptions,
-            star=star,
-        )
-        return SerialMap(self.submit, request).async_results()
+        how = timeout, chunksize, buffersize, return_exceptions, star
+        return self._map(fn, iterables, *how).async_results()
 
     amap_unordered = amap
+
+    def _map(
+        self,
+        fn: Callable[..., Any],
+        iterables: tuple[Any, ...],
+        timeout: float | None,
+        chunksize: int | None,
+        buffersize: int | None,
+        return_exceptions: bool,
+        star: bool,
+    ) -> SerialMap:
+        sizes: dict[str, Any] = {"timeout": timeout, "chunksize": chunksize, "buffersize": buffersize}
+        request = MapRequest(fn, iterables, return_exceptions=return_exceptions, star=star, **sizes)
+        return SerialMap(self.submit, request)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Do nothing: a view does not own the executor."""
@@ -138,12 +135,7 @@ class SerialView(concurrent.futures.Executor):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> Literal[False]:
+    async def __aexit__(self, *_: object) -> Literal[False]:
         """As `shutdown`."""
         self.shutdown()
         return False

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 from pidfdpool import checks
@@ -35,24 +34,14 @@ IDLE = 300.0  # seconds after which a worker that nobody uses leaves, unless `id
 class _NotOwned:
     """An executor that others may use when a `with` block of somebody's is left."""
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> Literal[False]:
+    def __exit__(self, *_: object) -> Literal[False]:
         """Do nothing: a block does not own the executor."""
         return False
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> Literal[False]:
+    async def __aexit__(self, *_: object) -> Literal[False]:
         """Do nothing, as `__exit__`."""
         return False
 
@@ -77,14 +66,20 @@ class _OfProcess:
 
     def __init__(self) -> None:
         self.owner = os.getpid()
+        self.worker = context.worker
         self.lock = threading.RLock()  # reentrant, because a signal handler may ask for the pool, too
         self.pool: _Kept | None = None
         self.serial: _Kept | None = None
 
     def renew_after_fork(self) -> None:
-        """Have a lock of this process's own: another thread may have held the parent's when it forked."""
+        """Have a lock of this process's own: another thread may have held the parent's when it forked.
+
+        A worker that was forked from the host does not take over what the host had: that is of another size.
+        """
         if self.owner != os.getpid():
             self.lock, self.owner = threading.RLock(), os.getpid()
+            if self.worker != context.worker:
+                self.worker, self.pool, self.serial = context.worker, None, None
 
 
 _shared = _OfProcess()
@@ -125,11 +120,11 @@ def get_shared_executor(
     of_tasks = {name: value for name, value in options.items() if name in TaskOptions.__annotations__}
     _shared.renew_after_fork()
     with _shared.lock:
-        if context.pool_size is not None and nested == "serial":
+        if context.worker is not None and nested == "serial":
             kept = _shared.serial = _kept_or_new(_shared.serial, SharedSerialExecutor, size, rules, given)
         else:
-            if context.pool_size is not None and nested == "share":
-                size = max(1, cpus.usable() // context.pool_size)
+            if context.worker is not None and nested == "share":
+                size = max(1, cpus.usable() // context.worker.siblings)
             kept = _shared.pool = _kept_or_new(_shared.pool, SharedExecutor, size, rules, given)
     return kept.executor.options(**of_tasks) if of_tasks else kept.executor
 

@@ -91,7 +91,7 @@ class Recipe:
             capture_stderr=self.capture_stderr,
             spin=self.spin,
             threads=self.threads,
-            pool_size=self.pool_size * (context.pool_size or 1),  # this host may itself be a worker
+            pool_size=self.pool_size * (context.worker.siblings if context.worker is not None else 1),
             script=None if self.fork else scripts.current().as_fields(),
             runs_script=self.runs_script and not self.fork,
             preparation=None if self.fork else preparation.capture(),

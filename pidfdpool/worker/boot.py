@@ -9,6 +9,7 @@ are the host's own objects.
 from __future__ import annotations
 
 import _pickle
+import os
 
 from pidfdpool.serialization import payload, picklers, preparation, scripts
 from pidfdpool.worker import context
@@ -157,7 +158,7 @@ class Boot:
 
     def run_initializer(self) -> None:
         """Call the initializer, if there is one. In a worker. Raises what it raises."""
-        context.pool_size = self.pool_size
+        context.worker = context.WorkerPlace(os.getpid(), self.pool_size)
         if self._initializer is None:
             return
         if self.forked:

@@ -23,14 +23,26 @@ if TYPE_CHECKING:
         deadline: float | None
 
 
+class WorkerPlace:
+    """A worker among others.
+
+    pid: its own, also in what its tasks fork. siblings: how many workers share the CPUs, itself included: those for
+    which its pool was made, times those of the pool around that one.
+    """
+
+    __slots__ = ("pid", "siblings")
+
+    def __init__(self, pid: int, siblings: int) -> None:
+        self.pid: int = pid
+        self.siblings: int = siblings
+
+
 _task: tuple[int, int, float | None] | None = None  # the fields of a CurrentTask, which is made only if asked for
 _call_until: Callable[[], float] | None = None  # of a chunk: when the call under way has to be done
 _end_chunk: Callable[[], None] | None = None
 _beat: Callable[[], None] | None = None
 _report: Callable[[str], None] | None = None
-# In a worker, and in what its tasks fork: for how many workers its pool was made, times those of the pool around it.
-# None: this is no worker.
-pool_size: int | None = None
+worker: WorkerPlace | None = None  # of this process, if it is a worker, or if a task of a worker has forked it
 # Where calls run in the host (`SerialExecutor`): returns the fields of the calling thread's task, if it runs one.
 task_of_thread: Callable[[], tuple[int, int, float | None] | None] | None = None
 

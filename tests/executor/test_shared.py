@@ -309,6 +309,14 @@ def test_a_worker_may_have_its_share_of_the_cpus(way):
         assert pool.submit(_with_eight_cpus, 2).result() == [4, 4, 1], "a worker of the worker's 4: 8 / (2 * 4)"
 
 
+def test_a_worker_does_not_take_over_what_its_host_had(way):
+    get_shared_executor(7).submit(abs, 1).result()
+    with PidfdPoolExecutor(2, mp_context=way) as pool:
+        assert pool.submit(nested_kind).result() == ("SharedSerialExecutor", _cpus(), True, True)
+        assert pool.submit(_with_eight_cpus, 1).result() == [4, 4]
+    assert get_shared_executor()._max_workers == 7
+
+
 def _with_eight_cpus(levels: int) -> list[int]:
     from pidfdpool.process import cpus
 
