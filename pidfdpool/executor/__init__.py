@@ -1,5 +1,8 @@
 """What users call: `PidfdPoolExecutor`, its options, its futures, all kinds of map, and the calls for asyncio.
 
+Beside it stand an executor without processes (`serial`), the pool that a process shares (`shared`), and the choice of
+what a system has (`choosing`).
+
 It checks arguments, serializes calls and passes them to a pool (`loop`), which it starts at the first submit. It also
 acts when the interpreter ends and when the host forks (`lifecycle`).
 
