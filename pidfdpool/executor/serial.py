@@ -31,10 +31,10 @@ class SerialExecutor(SerialView):
             a call works on a copy of its arguments, its result is a copy, and what cannot be sent to a worker fails
             here, too, with the same error.
 
-    `retries`, `retry_on` and the pauses between attempts have their effect. What another process would have to watch
-    or limit has none: timeouts, deadlines, heartbeats, memory, priorities. `current_task()` tells a call its number,
-    attempt and deadline. An exception of a call is the outcome of its future, and that includes SystemExit. What a
-    signal handler raises, such as KeyboardInterrupt for Ctrl-C, is raised by `submit`.
+    `retries`, `retry_on` and the pauses between attempts have their effect. All other options have none, because they
+    concern workers, or would need another process to watch: timeouts, memory limits. `current_task()` tells a call
+    its number, attempt and deadline. An exception of a call is the outcome of its future, and that includes
+    SystemExit. What a signal handler raises, such as KeyboardInterrupt for Ctrl-C, is raised by `submit`.
 
     Raises:
         ValueError, TypeError: an argument makes no sense; the message names it and its value.

@@ -125,7 +125,8 @@ class SerialCalls:
             future.started_at = time.time()
             deadline = waited_until if policy.timeout is None else time.monotonic() + policy.timeout
             result, raised = self._attempt(call, sent, (number, future.attempt, deadline))
-            if raised is None or future.attempt > policy.retries or not outcomes.matches(raised, policy):
+            may_retry = policy.retries_errors and future.attempt <= policy.retries
+            if raised is None or not may_retry or not outcomes.matches(raised, policy):
                 return result, raised
             self._count(retries=1)
             time.sleep(policy.retry_pause(future.attempt))

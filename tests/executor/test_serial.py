@@ -15,7 +15,15 @@ import time
 import pytest
 
 import pidfdpool
-from pidfdpool import PidfdPoolExecutor, PoolBroken, PoolOptions, SerialExecutor, TaskOptions, current_task
+from pidfdpool import (
+    PidfdPoolExecutor,
+    PoolBroken,
+    PoolOptions,
+    SerialExecutor,
+    TaskOptions,
+    WorkerCrashed,
+    current_task,
+)
 from tests import calls
 
 
@@ -29,6 +37,10 @@ def fail(log: list, times: int, kind: type[BaseException] = ValueError) -> int:
     if len(log) <= times:
         raise kind(len(log))
     return len(log)
+
+
+def crash_elsewhere() -> None:
+    raise WorkerCrashed("in another pool", task="work", task_id=1, attempt=1)
 
 
 # ---- the interface -------------------------------------------------------------------------------------------------
@@ -223,6 +235,7 @@ def test_attempts_are_made_as_often_as_the_options_say():
     assert type(executor.submit(fail, [], 3).exception()) is ValueError
     assert executor.submit(fail, [], 1, KeyError).attempt == 1, "it is not in retry_on"
     assert SerialExecutor(retries=2).submit(fail, [], 1).attempt == 1, "by default only deaths are retried"
+    assert SerialExecutor(retries=2).submit(crash_elsewhere).attempt == 1, "of its own worker, not of another's"
     assert executor.options(retries=0).submit(fail, [], 1).attempt == 1
 
 
