@@ -25,6 +25,7 @@ from pidfdpool import (
     current_task,
 )
 from tests import calls
+from tests.conditions import in_forked_child
 
 
 def noted(log: list, value: object) -> object:
@@ -368,6 +369,26 @@ def test_it_works_in_a_forked_child_and_in_a_worker():
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
     with PidfdPoolExecutor(1) as pool:
         assert pool.submit(_in_a_worker).result() == ((2, 1), (1, 1), 4)
+
+
+def test_a_forked_child_does_not_wait_for_locks_that_a_thread_of_its_parent_held():
+    executor = SerialExecutor(initializer=abs, initargs=(1,))
+    taken, release = threading.Event(), threading.Event()
+
+    def hold():
+        with executor._calls._counting, executor._calls._preparing:
+            taken.set()
+            release.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait(30)
+    try:
+        assert in_forked_child(lambda: executor.submit(abs, -1).result()) == "ok"
+    finally:
+        release.set()
+        thread.join()
+    assert executor.submit(abs, -1).result() == 1
 
 
 def _in_a_worker():
