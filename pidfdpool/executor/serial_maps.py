@@ -10,14 +10,15 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from pidfdpool.errors import PoolBroken
 from pidfdpool.executor.map_request import as_arguments, is_async
 from pidfdpool.executor.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-    from concurrent.futures import Future
 
     from pidfdpool.executor.map_request import MapRequest
+    from pidfdpool.executor.serial_future import SerialFuture
 
 _END: Any = object()
 
@@ -29,7 +30,7 @@ class SerialMap:
         have no effect: each result is there when it is taken.
     """
 
-    def __init__(self, submit: Callable[..., Future[Any]], request: MapRequest) -> None:
+    def __init__(self, submit: Callable[..., SerialFuture[Any]], request: MapRequest) -> None:
         self._submit, self._request = submit, request
         self._given = 0
 
@@ -44,7 +45,7 @@ class SerialMap:
         buffersize = self._request.buffersize
         if buffersize is None:
             return self._remaining(deque(self._submit_call(call) for call in calls), iter(()))
-        futures: deque[Future[Any]] = deque()
+        futures: deque[SerialFuture[Any]] = deque()
         try:
             futures.extend(self._submit_call(call) for call in islice(calls, buffersize))
         except Exception as error:  # of an iterable; it comes in its turn
@@ -62,9 +63,12 @@ class SerialMap:
         inputs = [aiter(each) if is_async(each) else iter(each) for each in self._request.iterables]
         try:
             while True:
-                call = [await anext(each, _END) if is_async(each) else next(each, _END) for each in inputs]
-                if _END in call:
-                    return
+                call = []
+                for each in inputs:
+                    item = await anext(each, _END) if is_async(each) else next(each, _END)
+                    if item is _END:
+                        return
+                    call.append(item)
                 arguments = as_arguments(call[0], self._given) if self._request.star else tuple(call)
                 yield self._give(self._submit_call(arguments))
         finally:
@@ -72,7 +76,7 @@ class SerialMap:
                 if is_async(each) and hasattr(each, "aclose"):
                     await each.aclose()
 
-    def _remaining(self, futures: deque[Future[Any]], calls: Iterator[Any]) -> Iterator[Any]:
+    def _remaining(self, futures: deque[SerialFuture[Any]], calls: Iterator[Any]) -> Iterator[Any]:
         """Yield the results; make one further call for each."""
         failure: Exception | None = None
         while futures:
@@ -88,18 +92,21 @@ class SerialMap:
         finally:
             del failure  # its traceback holds this frame
 
-    def _submit_call(self, call: tuple[Any, ...]) -> Future[Any]:
+    def _submit_call(self, call: tuple[Any, ...]) -> SerialFuture[Any]:
         return self._submit(self._request.function, *call)
 
-    def _give(self, future: Future[Any]) -> Any:
+    def _give(self, future: SerialFuture[Any]) -> Any:
         index = self._given
         self._given += 1
         try:
             if not self._request.outcomes:
                 return future.result()
             error = future.exception()
+            if isinstance(error, PoolBroken) and not future.attempt:
+                raise error  # no call will be made any more
             return Outcome(index, None if error is not None else future.result(), error)
         finally:
+            error = None
             del future  # an exception's traceback holds this frame, and the future holds the exception
 
 

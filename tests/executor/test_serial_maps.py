@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from pidfdpool import Outcome, SerialExecutor
+from pidfdpool import Outcome, PoolBroken, SerialExecutor
 
 FORMS = ("map", "map_unordered", "amap", "amap_unordered")
 
@@ -167,6 +167,32 @@ def test_asynchronous_inputs_are_read_as_results_are_taken(executor, form):
         assert await _collected(getattr(executor, form)(abs, Ticks(3))) == [0, 1, 2]
 
     asyncio.run(main())
+
+
+def test_asynchronous_inputs_may_give_arrays_and_the_shortest_input_ends_the_map(executor):
+    numpy = pytest.importorskip("numpy")
+
+    async def arrays():
+        for number in range(5):
+            yield numpy.arange(number, number + 2)
+
+    async def main():
+        numbers = iter([1, 2, 3])
+        results = [result.tolist() async for result in executor.amap(numpy.add, arrays(), numbers)]
+        assert results == [[1, 2], [3, 4], [5, 6]]
+        ticks = Ticks()
+        assert await _collected(executor.amap(pow, [2], ticks)) == [1]
+        assert ticks.taken == 1, "the input before it was at its end"
+        assert ticks.closed
+
+    asyncio.run(main())
+
+
+def test_an_executor_that_breaks_ends_a_map_of_outcomes():
+    for more in ({}, {"buffersize": 1}):
+        executor = SerialExecutor(initializer=lambda: {}["missing"])
+        with pytest.raises(PoolBroken):
+            list(executor.map(abs, [1], return_exceptions=True, **more))
 
 
 def test_what_an_asynchronous_input_raises_comes_in_its_turn(executor):
