@@ -8,11 +8,32 @@ from __future__ import annotations
 
 import pickle
 import signal
-from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
+from concurrent.futures import BrokenExecutor
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.deaths import Death
 from pidfdpool.pidfd import ExitStatus
+
+if TYPE_CHECKING:
+    from concurrent.futures.process import BrokenProcessPool
+    from concurrent.futures.process import _RemoteTraceback as _RemoteTraceback
+else:
+    try:
+        from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
+    except ImportError:  # a system without processes, such as Emscripten
+
+        class BrokenProcessPool(BrokenExecutor):
+            """Takes the place of the standard library's class."""
+
+        class _RemoteTraceback(Exception):
+            """Takes the place of the standard library's class: the text of a traceback."""
+
+            def __init__(self, text: str) -> None:
+                self.tb = text
+
+            def __str__(self) -> str:
+                return self.tb
+
 
 _NATIVE_CODE_FAILED = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")
 _CRASHES_IN_NATIVE_CODE = {each for each in signal.Signals if each.name in _NATIVE_CODE_FAILED}

@@ -11,7 +11,7 @@ import sys
 from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool.errors import CallNotSendable
+from pidfdpool.errors import CallNotSendable, _RemoteTraceback
 from pidfdpool.loop import held_arguments
 from pidfdpool.serialization import exception_chains, payload
 
@@ -96,8 +96,6 @@ def _as_chunk(function: Any) -> Chunk | None:
 
 
 def _with_text_traceback(error: Exception) -> Exception:
-    from concurrent.futures.process import _RemoteTraceback
-
     text = exception_chains.format_exception(error)
     exception_chains.drop_tracebacks(error)
     exception_chains.with_cause(error, _RemoteTraceback(f'\n"""\n{text}"""'))  # type: ignore[arg-type]

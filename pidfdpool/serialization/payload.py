@@ -367,9 +367,7 @@ def load_error(buffers: Sequence[Buffer]) -> BaseException:
     If it cannot be rebuilt, a PayloadError takes its place, whose text has the remote traceback and the reason.
     """
     # This is the standard library's own class, so that tools and people who know it recognise what they see.
-    from concurrent.futures.process import _RemoteTraceback
-
-    from pidfdpool.errors import PayloadError
+    from pidfdpool.errors import PayloadError, _RemoteTraceback
 
     data, text = buffers[0], bytes(buffers[1]).decode("utf-8", "replace")
     cause: BaseException = _RemoteTraceback(text)  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ HIDDEN = {
     select: ["epoll"],
     socket: ["recv_fds", "send_fds", "AF_UNIX", "SCM_RIGHTS", "MSG_CMSG_CLOEXEC"],
 }
-GONE = {"darwin": [], "freebsd14": [], "emscripten": ["fcntl", "resource"],
+GONE = {"darwin": [], "freebsd14": [], "emscripten": ["fcntl", "resource", "_multiprocessing"],
         "win32": ["fcntl", "posix", "resource", "termios", "pwd", "grp"]}[platform]
 if platform == "win32":
     HIDDEN[os] += ["fork", "forkpty", "register_at_fork", "getppid", "sysconf", "set_blocking", "WIFEXITED"]
@@ -46,6 +46,11 @@ class Missing:
         if name in GONE:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
+if platform == "emscripten":  # these cannot be imported there, as they need _multiprocessing
+    GONE_WITH_IT = [name for name in sys.modules if name.startswith("multiprocessing.")]
+    for name in ["concurrent.futures.process", *GONE_WITH_IT]:
+        del sys.modules[name]
+    del concurrent.futures.process, sys.modules["multiprocessing"], multiprocessing
 for name in GONE:
     sys.modules.pop(name, None)
 sys.meta_path.insert(0, Missing())
@@ -64,7 +69,7 @@ def run_elsewhere(platform: str, code: str) -> str:
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_what_needs_linux_says_so_and_what_there_is_instead(platform):
     names = sorted(NEED_LINUX)
-    modules = ["multiprocessing", "joblib", "cli", "executor.pool_executor", "executor.shared", "template.client"]
+    modules = ["multiprocessing", "joblib", "cli", "executor.futures", "executor.options", "template.client"]
     run_elsewhere(
         platform,
         f"""
@@ -173,6 +178,22 @@ def test_a_serial_executor_works(platform, check_pickling):
         assert SerialExecutor()._max_workers >= 1
         """,
     )
+
+
+def test_where_there_are_no_processes_get_executor_is_serial():
+    printed = run_elsewhere(
+        "emscripten",
+        """
+        import pidfdpool
+        executor = pidfdpool.get_executor("auto", 2, timeout=3, mp_context="spawn", initializer=abs, initargs=(1,))
+        print(type(executor).__name__, executor.submit(abs, -1).result())
+        try:
+            pidfdpool.get_executor("standard")
+        except (ImportError, NotImplementedError):  # the former before Python 3.15
+            print("refused")
+        """,
+    )
+    assert printed.splitlines() == ["SerialExecutor 1", "refused"]
 
 
 def test_get_executor_finds_what_there_is():
