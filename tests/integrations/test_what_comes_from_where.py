@@ -38,7 +38,7 @@ OURS = sorted({(library, code) for library in FROM for row in rows(library) for 
 def looked_up(name: str) -> object:
     """Return what a dotted name means: of the package, one of its modules, or another module."""
     first, *rest = name.split(".")
-    if first in pidfdpool.__all__ or hasattr(pidfdpool, first):
+    if first in {*pidfdpool.__all__, *pidfdpool._STANDARD}:
         found: object = getattr(pidfdpool, first)
     else:
         found = importlib.import_module(first)
