@@ -9,7 +9,8 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 MARK = "PIDFDPOOL_TEST_RUN"
@@ -160,6 +161,28 @@ def _others_sleep() -> bool:
     before = _switches()
     time.sleep(0.02)
     return _switches() == before
+
+
+@contextmanager
+def held_by_another_thread(*locks: Any) -> Iterator[None]:
+    """Have another thread hold these locks meanwhile."""
+    taken, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with ExitStack() as held:
+            for lock in locks:
+                held.enter_context(lock)
+            taken.set()
+            release.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert taken.wait(30)
+        yield
+    finally:
+        release.set()
+        thread.join()
 
 
 def unseen_fork() -> int:

@@ -25,7 +25,7 @@ from pidfdpool import (
     current_task,
 )
 from tests import calls
-from tests.conditions import in_forked_child
+from tests.conditions import held_by_another_thread, in_forked_child
 
 
 def noted(log: list, value: object) -> object:
@@ -373,21 +373,8 @@ def test_it_works_in_a_forked_child_and_in_a_worker():
 
 def test_a_forked_child_does_not_wait_for_locks_that_a_thread_of_its_parent_held():
     executor = SerialExecutor(initializer=abs, initargs=(1,))
-    taken, release = threading.Event(), threading.Event()
-
-    def hold():
-        with executor._calls._counting, executor._calls._preparing:
-            taken.set()
-            release.wait(60)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    taken.wait(30)
-    try:
+    with held_by_another_thread(executor._calls._counting, executor._calls._preparing):
         assert in_forked_child(lambda: executor.submit(abs, -1).result()) == "ok"
-    finally:
-        release.set()
-        thread.join()
     assert executor.submit(abs, -1).result() == 1
 
 

@@ -12,7 +12,7 @@ import pytest
 from pidfdpool import Options, PidfdPoolExecutor, PoolBroken, SerialExecutor, TaskTimeout, get_shared_executor
 from pidfdpool.executor import shared
 from tests import calls
-from tests.conditions import eventually, in_forked_child, run_python, unseen_fork
+from tests.conditions import eventually, held_by_another_thread, in_forked_child, run_python, unseen_fork
 
 
 @pytest.fixture(autouse=True)
@@ -265,22 +265,9 @@ def test_a_forked_child_has_workers_of_its_own(fork):
     assert pool._max_workers == 1
 
 
-def test_a_child_that_another_thread_of_the_parent_would_lock_out_is_not(monkeypatch):
-    taken, release = threading.Event(), threading.Event()
-
-    def hold():
-        with shared._shared.lock:
-            taken.set()
-            release.wait(60)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    taken.wait(30)
-    try:
+def test_a_child_that_another_thread_of_the_parent_would_lock_out_is_not():
+    with held_by_another_thread(shared._shared.lock):
         assert in_forked_child(lambda: get_shared_executor(1).shutdown()) == "ok"
-    finally:
-        release.set()
-        thread.join()
 
 
 def nested_kind(**options) -> tuple[str, int, object, bool]:
