@@ -115,6 +115,10 @@ def _nobody(*_: Any) -> None:
     return None
 
 
+def _no_chunks(*_: Any, **__: Any) -> None:
+    return None
+
+
 def _always(*_: Any) -> bool:
     return True
 
@@ -142,9 +146,12 @@ def _nothing_done(*_: Any) -> list[Any]:
     return []
 
 
-def _without_rules(submitter: Any, chunksize: int | None, buffersize: int | None) -> bool:
-    may = chunksize is None and buffersize is None and submitter._sizes_chunks()
-    return may and not submitter._policy.counts_calls
+def _only_without_rules(make: Any) -> Any:
+    def made(submitter: Any, request: Any, *, ordered: bool) -> Any:
+        bounded = request.chunksize is not None or request.buffersize is not None
+        return None if bounded or submitter._policy.counts_calls else make(submitter, request, ordered=ordered)
+
+    return made
 
 
 def _all_in_one(pickled: Any) -> list[Any]:
@@ -282,7 +289,7 @@ TRICKS = tuple(
             "chunks",
             "chunks of map",
             ("map", "unequal-map"),
-            patches=(Patch("pidfdpool.executor.mapping", "is_adaptive", _never),),
+            patches=(Patch("pidfdpool.executor.mapping", "in_chunks_of_the_pool", _no_chunks),),
         ),
         Trick(
             "mailbox",
@@ -313,7 +320,7 @@ TRICKS = tuple(
             "rules-in-chunks",
             "chunks of a map with a timeout",
             ("timed",),
-            patches=(Patch("pidfdpool.executor.mapping", "is_adaptive", _without_rules),),
+            patches=(Patch("pidfdpool.executor.mapping", "in_chunks_of_the_pool", _only_without_rules, around=True),),
         ),
         Trick(
             "published",

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from pidfdpool import Policy
-from pidfdpool.executor.async_map import BoundedCalls
+from pidfdpool.executor import async_map
 from pidfdpool.executor.bounded_inputs import Inputs, Permit
 
 
@@ -33,7 +33,7 @@ class Counted:
 
 def test_what_is_taken_is_held_in_order_and_no_more_than_asked_for():
     source = Counted(5)
-    inputs = Inputs((source, "abcdefg"))
+    inputs = Inputs(zip(source, "abcdefg", strict=False))
     assert inputs.take(2) == 2
     assert (inputs.held, source.taken, inputs.go_on) == ([(0, "a"), (1, "b")], 2, True)
     assert inputs.take(0) == 0
@@ -47,7 +47,7 @@ def test_what_is_taken_is_held_in_order_and_no_more_than_asked_for():
 
 def test_an_error_ends_the_inputs_and_those_before_it_count():
     source = Counted(2, LookupError("of the iterable"))
-    inputs = Inputs((source,))
+    inputs = Inputs(zip(source, strict=True))
     assert inputs.take(5) == 2
     assert (inputs.held, inputs.go_on) == ([(0,), (1,)], False)
     assert inputs.failure.args == ("of the iterable",)
@@ -67,7 +67,7 @@ def given(inputs, results, take):
 
 def test_each_result_is_given_when_an_input_was_taken_for_it():
     source = Counted(100)
-    inputs, results = Inputs((source,)), [3, 2, 1]
+    inputs, results = Inputs(zip(source, strict=True)), [3, 2, 1]
     came, _, iterator = given(inputs, results, 2)
     assert (came, results, source.taken) == ([1, 2], [3], 2)
     assert list(iterator) == [3]
@@ -77,7 +77,7 @@ def test_each_result_is_given_when_an_input_was_taken_for_it():
 
 
 def test_at_the_end_of_the_inputs_the_other_results_are_left_to_others():
-    inputs, results = Inputs((Counted(1),)), [3, 2, 1]
+    inputs, results = Inputs(zip(Counted(1), strict=True)), [3, 2, 1]
     came, error, _ = given(inputs, results, 3)
     assert (came, error, results) == ([1], None, [3, 2])
     assert inputs.note_end(3, 2)
@@ -86,12 +86,12 @@ def test_at_the_end_of_the_inputs_the_other_results_are_left_to_others():
 
 
 def test_an_error_of_the_inputs_is_told_from_one_that_was_thrown_in():
-    inputs, results = Inputs((Counted(1, LookupError("its own")),)), [3, 2, 1]
+    inputs, results = Inputs(zip(Counted(1, LookupError("its own")), strict=True)), [3, 2, 1]
     came, error, _ = given(inputs, results, 3)
     assert (came, results) == ([1], [3, 2])
     assert inputs.note_end(3, len(results), error)
     assert inputs.failure is error
-    inputs, results = Inputs((Counted(9),)), [3, 2, 1]
+    inputs, results = Inputs(zip(Counted(9), strict=True)), [3, 2, 1]
     given(inputs, results, 1)
     assert not inputs.note_end(3, len(results), LookupError("from outside"))
     assert inputs.go_on
@@ -100,7 +100,7 @@ def test_an_error_of_the_inputs_is_told_from_one_that_was_thrown_in():
 
 def test_where_the_permit_has_ended_nothing_is_taken_any_more():
     source = Counted(9)
-    inputs, results = Inputs((source,)), [3, 2, 1]
+    inputs, results = Inputs(zip(source, strict=True)), [3, 2, 1]
     _, _, iterator = given(inputs, results, 1)
     inputs.permit.end()
     assert list(iterator) == []
@@ -127,7 +127,7 @@ def test_inputs_that_have_ended_are_let_go_of():
 
     big = Big()
     gone = weakref.ref(big)
-    inputs = Inputs(([big],))
+    inputs = Inputs(zip([big], strict=True))
     del big
     assert inputs.take(5) == 1
     inputs.held.clear()
@@ -149,6 +149,9 @@ class Submitter:
     def _submitter_ref(self, _lost=None):
         return lambda: self
 
+    def _sizes_chunks(self):
+        return self._policy.sizes_chunks
+
     def _submit_for(self, awaited, _policy, function, arguments, keywords, *, wait):
         assert (keywords, wait) == ({}, False)
         if len(self.calls) == self.refuses_at:
@@ -167,6 +170,11 @@ class Submitter:
         awaited._resolve(None if error else function(*arguments), error)
 
 
+def results_of(submitter, source, *, timeout=None, chunksize=None, buffersize=None):
+    """Begin an `amap` of abs."""
+    return async_map.in_order(submitter, abs, (source,), timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+
+
 async def turns(count=5):
     for _ in range(count):
         await asyncio.sleep(0)
@@ -176,7 +184,7 @@ async def turns(count=5):
 def test_calls_are_submitted_as_others_end_whether_or_not_anybody_takes_results(chunksize):
     async def main():
         submitter, source = Submitter(), Counted(10 * chunksize)
-        results = BoundedCalls(submitter, abs, (source,), chunksize, None).results(None)
+        results = results_of(submitter, source, chunksize=chunksize)
         assert (len(submitter.calls), source.taken) == (3, 3 * chunksize)
         for number in range(7):
             submitter.end(number)
@@ -193,7 +201,7 @@ def test_calls_are_submitted_as_others_end_whether_or_not_anybody_takes_results(
 def test_no_more_inputs_are_taken_ahead_than_the_buffer_holds():
     async def main():
         submitter, source = Submitter(max_pending=100), Counted(50)
-        results = BoundedCalls(submitter, abs, (source,), 1, 4).results(None)
+        results = results_of(submitter, source, buffersize=4)
         for number in range(10):
             assert (len(submitter.calls), source.taken) == (4 + number, 4 + number)
             for ended in range(len(submitter.calls)):
@@ -210,7 +218,7 @@ def test_without_waiting_all_are_submitted_and_a_refusal_comes_in_its_turn():
     async def main():
         submitter = Submitter(block=False, refuses_at=5)
         with pytest.raises(LookupError, match="refused"):
-            BoundedCalls(submitter, abs, (Counted(10),), 1, None)
+            results_of(submitter, Counted(10))
         assert sorted(submitter.cancelled) == list(range(5)), "nobody waits for them"
 
     asyncio.run(main())
@@ -219,7 +227,7 @@ def test_without_waiting_all_are_submitted_and_a_refusal_comes_in_its_turn():
 def test_an_error_of_the_inputs_comes_behind_the_results_before_it():
     async def main():
         submitter = Submitter()
-        results = BoundedCalls(submitter, abs, (Counted(4, LookupError("no more")),), 1, None).results(None)
+        results = results_of(submitter, Counted(4, LookupError("no more")))
         for number in range(3):
             submitter.end(number)
             await turns()
@@ -234,7 +242,7 @@ def test_an_error_of_the_inputs_comes_behind_the_results_before_it():
 def test_who_leaves_cancels_what_was_submitted_and_submits_nothing_more():
     async def main():
         submitter, source = Submitter(), Counted(50)
-        results = BoundedCalls(submitter, abs, (source,), 1, None).results(None)
+        results = results_of(submitter, source)
         submitter.end(0)
         assert await anext(results) == 0
         submitter.end(1, LookupError("which nobody looks at"))
@@ -251,11 +259,10 @@ def test_who_leaves_cancels_what_was_submitted_and_submits_nothing_more():
 
 def test_without_a_running_loop_it_begins_when_the_first_result_is_asked_for():
     submitter, source = Submitter(), Counted(2)
-    calls = BoundedCalls(submitter, abs, (source,), 1, None)
+    results = results_of(submitter, source)
     assert source.taken == 0
 
     async def main():
-        results = calls.results(None)
         first = asyncio.ensure_future(anext(results))
         await turns()
         assert len(submitter.calls) == 2
@@ -269,7 +276,7 @@ def test_without_a_running_loop_it_begins_when_the_first_result_is_asked_for():
 def test_a_call_that_takes_too_long_is_cancelled_and_so_are_the_others():
     async def main():
         submitter = Submitter()
-        results = BoundedCalls(submitter, abs, (Counted(50),), 1, None).results(0.0)
+        results = results_of(submitter, Counted(50), timeout=0.0)
         with pytest.raises(TimeoutError):
             await anext(results)
         assert sorted(set(submitter.cancelled)) == [0, 1, 2]

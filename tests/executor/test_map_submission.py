@@ -14,6 +14,7 @@ from pidfdpool import CallNotSendable, PidfdPoolExecutor, Policy
 from pidfdpool.executor import map_submission, mapping
 from pidfdpool.executor.adaptive_map import AdaptiveMap
 from pidfdpool.executor.map_pieces import Kind, UnsentCall
+from pidfdpool.executor.map_request import MapRequest
 from pidfdpool.executor.map_submission import Submission
 from pidfdpool.loop.chunk_calls import Terms
 from pidfdpool.serialization import payload
@@ -161,7 +162,7 @@ OPTIONS = {"timeout": None, "chunksize": None, "buffersize": None}
 
 @pytest.mark.parametrize("chunksize", [None, 3])
 @pytest.mark.parametrize("buffersize", [None, 2])
-@pytest.mark.parametrize("mapped", [mapping.ordered, mapping.unordered])
+@pytest.mark.parametrize("mapped", [mapping.in_order, mapping.as_they_come])
 def test_all_calls_are_made_and_no_more_at_a_time_than_the_buffer_holds(mapped, chunksize, buffersize):
     played, size = Played(), chunksize or 1
     options = {**OPTIONS, "chunksize": chunksize, "buffersize": buffersize}
@@ -177,7 +178,7 @@ def test_all_calls_are_made_and_no_more_at_a_time_than_the_buffer_holds(mapped, 
     assert next(results, "the end") == "the end"
 
 
-@pytest.mark.parametrize("mapped", [mapping.ordered, mapping.unordered])
+@pytest.mark.parametrize("mapped", [mapping.in_order, mapping.as_they_come])
 def test_an_iterable_that_raises_is_not_asked_again_and_its_error_comes_last(mapped):
     played, asked = Played(), []
 
@@ -201,7 +202,7 @@ def test_an_iterable_that_raises_is_not_asked_again_and_its_error_comes_last(map
     assert next(results, "the end") == "the end"
 
 
-@pytest.mark.parametrize("mapped", [mapping.ordered, mapping.unordered])
+@pytest.mark.parametrize("mapped", [mapping.in_order, mapping.as_they_come])
 @pytest.mark.parametrize("how", ["left", "failed", "too late"])
 def test_who_leaves_cancels_the_tasks_that_have_not_begun(mapped, how):
     played = Played()
@@ -228,7 +229,7 @@ def test_who_leaves_cancels_the_tasks_that_have_not_begun(mapped, how):
 
 def test_a_map_of_fixed_size_goes_on_with_what_it_has_when_its_executor_is_gone():
     played = Played()
-    results = mapping.ordered(played, abs, (range(9),), **{**OPTIONS, "buffersize": 2})
+    results = mapping.in_order(played, abs, (range(9),), **{**OPTIONS, "buffersize": 2})
     for at in range(2):
         played.end(at)
     del played
@@ -297,7 +298,7 @@ class Adaptive(Played):
 
 def test_an_adaptive_map_submits_the_next_chunk_when_one_has_ended_and_the_rest_when_it_has_to():
     played = Adaptive()
-    made = AdaptiveMap(played, abs, (range(100),), ordered=True)
+    made = AdaptiveMap(played, MapRequest(abs, (range(100),)), ordered=True)
     assert [played.calls(at) for at in range(len(played.tasks))] == [[0], [1], [2], [3]]
     played.end(1)
     assert len(played.tasks) == 5, "though nobody takes a result"
@@ -314,7 +315,7 @@ def test_an_adaptive_map_submits_the_next_chunk_when_one_has_ended_and_the_rest_
 @pytest.mark.parametrize("submitted", ["all", "some"])
 def test_a_shutdown_that_cancels_ends_only_a_map_that_has_calls_left(submitted):
     played = Adaptive()
-    made = AdaptiveMap(played, abs, (range(4 if submitted == "all" else 6),), ordered=True)
+    made = AdaptiveMap(played, MapRequest(abs, (range(4 if submitted == "all" else 6),)), ordered=True)
     made.stop_submitting(CancelledError())
     for at in range(4):
         played.end(at)
@@ -330,7 +331,7 @@ def test_a_shutdown_that_cancels_ends_only_a_map_that_has_calls_left(submitted):
 
 def test_why_the_rest_could_not_be_submitted_is_told_behind_what_was():
     played = Adaptive()
-    made = AdaptiveMap(played, abs, (range(6),), ordered=True)
+    made = AdaptiveMap(played, MapRequest(abs, (range(6),)), ordered=True)
     made.stop_submitting(LookupError("first"))
     made.stop_submitting(LookupError("second"))
     for at in range(4):
@@ -343,7 +344,7 @@ def test_why_the_rest_could_not_be_submitted_is_told_behind_what_was():
 
 def test_an_adaptive_map_that_is_left_submits_nothing_more():
     played = Adaptive()
-    made = AdaptiveMap(played, abs, (range(12),), ordered=True)
+    made = AdaptiveMap(played, MapRequest(abs, (range(12),)), ordered=True)
     played.tasks[0][0].set_running_or_notify_cancel()
     made.cancel()
     assert [future.cancelled() for future, _, _ in played.tasks] == [False, True, True, True]
@@ -356,7 +357,7 @@ def test_an_adaptive_map_that_is_left_submits_nothing_more():
 def test_an_adaptive_map_keeps_its_executor_alive_until_all_is_submitted_and_no_longer():
     played = Adaptive()
     gone, tasks = weakref.ref(played), played.tasks
-    made = AdaptiveMap(played, abs, (range(5),), ordered=True)
+    made = AdaptiveMap(played, MapRequest(abs, (range(5),)), ordered=True)
     played.maps.clear()
     end = played.end
     del played
