@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool.process import native
+from pidfdpool.process import log_levels, native
 from pidfdpool.serialization import inherited, payload, picklers, preparation, scripts
 from pidfdpool.worker import context
 from pidfdpool.worker.boot import Boot
@@ -124,8 +124,6 @@ class Recipe:
         choice = self.forward_logs
         if not self.may_forward_logs:
             return None
-        from pidfdpool.process import log_levels
-
         if choice is None and self.log_levels is None and not log_levels.is_configured():
             self.forward_logs = False  # decided once, at the first submit
             return None
