@@ -1,15 +1,16 @@
-"""The four forms of map, and `stream`: methods that an executor and its views have in common.
+"""The four forms of map, as methods that an executor and its views have in common.
 
-`mapping`, `async_map` and `stream` do the work. They are loaded when they are needed first, because an executor that
-only submits needs none of them. Thread-safe, but one iterator over results is for one consumer.
+`mapping` and `async_map` do the work. They are loaded by the first map of a process, because an executor that only
+submits needs neither. Thread-safe, but one iterator over results is for one consumer.
+
+This file must not import the package itself: `typing` keeps overloaded functions, and so what their file refers to,
+until the interpreter ends. Then maps that are left would be closed when half of the modules are gone.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
-
-import pidfdpool
 
 if TYPE_CHECKING:
     from pidfdpool.executor.outcome import Outcome
@@ -243,28 +244,3 @@ class Maps:
             return_exceptions=return_exceptions,
             star=star,
         )
-
-    def stream(self, fn: Callable[..., Iterable[T]], /, *args: Any, buffersize: int = 1000) -> pidfdpool.Stream[T]:
-        """Run the generator fn(*args) in a worker, and return a `Stream`: an iterator over its items as they come.
-
-        Use it in a loop, `for row in pool.stream(read_rows, path)`, or in a coroutine with `async for`. The generator
-        waits when the reader is `buffersize` items or 16 MB behind. An item is pickled when it is yielded, and is
-        there within 5 ms. Items that come quickly travel together. The stream is one task, to which the options apply
-        as to others, but it is not tried again. Time that the generator waits for its reader counts for a timeout.
-
-        `shutdown` lets it run to its end, and what the reader has not taken stays in memory. With `cancel_futures` it
-        is closed.
-
-        Args:
-            fn: a generator function, or another one that returns an iterable. For keywords use functools.partial.
-            buffersize: items that the generator may be ahead of its reader.
-
-        Raises:
-            TypeError, ValueError: fn is not callable, or buffersize is no number of items.
-            CallNotSendable: the call cannot be pickled.
-            PoolBroken, QueueFull, RuntimeError: as `submit`. In a coroutine it does not wait for room here: reading
-                does.
-        """
-        from pidfdpool.executor import stream
-
-        return stream.open_stream(self, fn, args, buffersize)  # type: ignore[arg-type]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar, Unpack
 
+import pidfdpool
 from pidfdpool import checks
 from pidfdpool.executor import arguments, async_calls, pool_submission
 from pidfdpool.executor.futures import Future
@@ -73,6 +74,12 @@ class Options(Maps, concurrent.futures.Executor):
         """As `PidfdPoolExecutor.run`, with these options."""
         result: T = await async_calls.run(self._policy, self._executor, fn, args, kwargs)
         return result
+
+    def stream(self, fn: Callable[..., Iterable[T]], /, *args: Any, buffersize: int = 1000) -> pidfdpool.Stream[T]:
+        """As `PidfdPoolExecutor.stream`, with these options."""
+        from pidfdpool.executor import stream
+
+        return stream.open_stream(self, fn, args, buffersize)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Do nothing: a view does not own the pool. Shut down the executor that the view was made of."""

@@ -209,6 +209,31 @@ class PidfdPoolExecutor(Maps, process.ProcessPoolExecutor):
         result: T = await async_calls.run(self._policy, self, fn, args, kwargs)
         return result
 
+    def stream(self, fn: Callable[..., Iterable[T]], /, *args: Any, buffersize: int = 1000) -> pidfdpool.Stream[T]:
+        """Run the generator fn(*args) in a worker, and return a `Stream`: an iterator over its items as they come.
+
+        Use it in a loop, `for row in pool.stream(read_rows, path)`, or in a coroutine with `async for`. The generator
+        waits when the reader is `buffersize` items or 16 MB behind. An item is pickled when it is yielded, and is
+        there within 5 ms. Items that come quickly travel together. The stream is one task, to which the options apply
+        as to others, but it is not tried again. Time that the generator waits for its reader counts for a timeout.
+
+        `shutdown` lets it run to its end, and what the reader has not taken stays in memory. With `cancel_futures` it
+        is closed.
+
+        Args:
+            fn: a generator function, or another one that returns an iterable. For keywords use functools.partial.
+            buffersize: items that the generator may be ahead of its reader.
+
+        Raises:
+            TypeError, ValueError: fn is not callable, or buffersize is no number of items.
+            CallNotSendable: the call cannot be pickled.
+            PoolBroken, QueueFull, RuntimeError: as `submit`. In a coroutine it does not wait for room here: reading
+                does.
+        """
+        from pidfdpool.executor import stream
+
+        return stream.open_stream(self, fn, args, buffersize)
+
     def prestart(self, workers: int | None = None, *, wait: bool = True, timeout: float | None = None) -> int:
         """Start the template and workers now, so that the first tasks need not wait for them.
 

@@ -39,6 +39,7 @@ OTHER = {  # a value of each option that is not its default
     "min_workers": 1, "idle_timeout": 60.0, "max_pending": 10, "capture_stderr": True, "threads_per_worker": 1,
     "segment_memory": 0, "young_age": 2.0, "intensity": 3, "period": 10.0, "backoff": 1.0, "backoff_limit": 60.0,
     "start_timeout": 10.0, "spawn_timeout": 10.0, "stop_grace": 1.0, "prefetch": 0.0, "spin": 0.0,
+    "forward_logs": True, "context_vars": True,
 }  # fmt: skip
 
 

@@ -153,10 +153,12 @@ def answered(values, raised=()):
 
 
 def test_a_piece_is_complete_only_if_each_call_has_a_result():
-    assert piece(answered([1, 2, 3, 4, 5])).is_complete
-    assert not piece(answered([1, 2, 3, 4])).is_complete
-    assert not piece(answered([1, 2, ValueError(), 4, 5], raised=(2,))).is_complete
-    assert not piece(lost([1, 2, 3, 4], begun=5)[0]).is_complete
+    policy, tries_again = Policy(2), Policy(2, retries=1, retry_on=ValueError)
+    assert piece(answered([1, 2, 3, 4, 5])).is_complete(policy)
+    assert not piece(answered([1, 2, 3, 4])).is_complete(policy)
+    assert piece(answered([1, 2, ValueError(), 4, 5], raised=(2,))).is_complete(policy)
+    assert not piece(answered([1, 2, ValueError(), 4, 5], raised=(2,))).is_complete(tries_again)
+    assert not piece(lost([1, 2, 3, 4], begun=5)[0]).is_complete(policy)
 
 
 def test_a_piece_gives_its_results_or_those_before_the_first_gap():

@@ -14,7 +14,7 @@ from contextlib import suppress
 import pytest
 
 from pidfdpool import Policy
-from pidfdpool.executor import async_calls, async_map, mapping
+from pidfdpool.executor import async_calls, mapping
 from pidfdpool.executor.futures import Future
 
 
@@ -34,8 +34,8 @@ def failed():
 
 ASKING = {
     "result()": lambda held: held[0].result(0),
-    "an iterator of map": lambda held: mapping._result_of(held.pop, 0),
-    "an iterator of amap": lambda held: asyncio.run(async_map._result_of(held.pop(), None)),
+    "an iterator of map": lambda held: mapping._result_of(lambda: (0, held.pop()), 0),
+    "an iterator over outcomes": lambda held: mapping._outcome_of(lambda: (0, held.pop()), 0) and None,
 }
 
 
@@ -69,7 +69,7 @@ class Submitter:
         return lambda: self
 
 
-@pytest.mark.parametrize("mapped", [mapping.ordered, mapping.unordered])
+@pytest.mark.parametrize("mapped", [mapping.in_order, mapping.as_they_come])
 def test_so_is_an_iterable_whose_error_ended_a_map(mapped):
     source = Raises()
     gone = weakref.ref(source)

@@ -52,7 +52,7 @@ class Map:
     def __init__(self, *, ordered=True, kind=Kind.EACH, **options):
         self.pool = Pool()
         self.entries = Entries(ordered=ordered)
-        self.chunks = Chunks(self.entries)
+        self.chunks = Chunks(self.entries, outcomes=False)
         self.submission = Submission(Policy(2, **options), kind)
         self.pace = Pace(2)
         self.chunks.begin(self.submission, self.pace, self.pool)
@@ -269,7 +269,7 @@ def test_what_takes_the_place_of_a_chunk_gives_what_it_has():
     future: Future = Future()
     piece = Piece(Kind.EACH, future, 0, [0, 1, 2], 10)
     answer(piece, [0, 10, 20])
-    assert Given(piece.outcome, 1, 3).take() == ([10, 20], None)
+    assert Given(piece.outcome, 1, 3, 0).take() == ([10, 20], None)
 
 
 def test_leaving_cancels_what_no_worker_has_begun():

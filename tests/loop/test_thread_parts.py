@@ -92,6 +92,7 @@ class Core:
         self.is_reentered = self.is_at_work_here = self.has_deferred = False
         self.workers, self.tasks, self.undelivered, self.awaited, self.sleeps_until = {}, {}, {}, 0, None
         self.dispatcher = SimpleNamespace(template=None)
+        self.logs = None
         self.resolver = SimpleNamespace(
             cause=None,
             deaths=SimpleNamespace(read_memory_events=lambda: self.log.append("memory events")),
@@ -130,6 +131,9 @@ class Core:
 
     def spawn_deferred(self):
         self.log.append("spawn")
+
+    def relay_logs(self):
+        """Do nothing: no logs are relayed here."""
 
     def check_open(self):
         pass

@@ -145,7 +145,8 @@ def test_a_descriptor_that_is_received_never_becomes_a_standard_stream(closed):
     done = run_python(
         f"""
         import os
-                (ours, theirs), others = channel.pair(), channel.pair()
+        from pidfdpool.transport import channel, framing
+        (ours, theirs), others = channel.pair(), channel.pair()
         handed = os.dup(others[0].fileno())
         read_end, write_end = os.pipe()
         told = os.dup(1)
