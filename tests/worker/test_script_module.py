@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pidfdpool.serialization import scripts
+from pidfdpool.serialization import namespaces, scripts
 from pidfdpool.serialization.scripts import Script
 from pidfdpool.worker import script_module
 from tests.conditions import in_forked_child
@@ -31,6 +31,7 @@ def script(tmp_path):
 
 def in_worker(script, look):
     def worker():
+        namespaces.globals_by_module.clear()  # what other tests of this process have received
         script_module.install(script)
         look(sys.modules["__main__"])
 
