@@ -100,6 +100,13 @@ def test_what_follows(part, changes, level, text):
     assert rules.is_missing_something(findings_of(part, **changes)) is (level == "missing")
 
 
+@pytest.mark.parametrize(("quota", "workers"), [(1.5, 2), (0.1, 1), (2.0, 2), (3.9, 4)])
+def test_a_default_that_follows_from_the_quota_needs_no_advice(quota, workers):
+    found = changed("container", cpu_quota=quota, default_workers=workers)
+    assert [finding.level for finding in found if "CPUs may be used" in finding.text] == ["ok"]
+    assert not [finding for finding in found if "max_workers" in finding.text]
+
+
 def test_what_is_not_known_is_not_judged():
     container = Container(8, 4)
     found = rules.findings(replace(GOOD, container=container))

@@ -6,6 +6,7 @@ Called by `doctor`, on the main thread. A finding is "ok", a "note" (a pool work
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -171,10 +172,10 @@ def _of_cpus(container: Container) -> Iterator[Finding]:
     usable = container.affinity or container.cpus
     workers = container.default_workers
     size = f"a pool has {counted(workers, 'worker')} by default"
-    if container.cpu_quota is not None and container.cpu_quota < workers:
+    if container.cpu_quota is not None and math.ceil(container.cpu_quota) < workers:  # Python was told a number
         text = (
             f"{counted(usable, 'CPU')} may be used, but the cgroup has the time of {container.cpu_quota:g} only: "
-            f"{size}; make it with max_workers={max(1, round(container.cpu_quota))}"
+            f"{size}; make it with max_workers={max(1, math.ceil(container.cpu_quota))}"
         )
         yield Finding("container", "note", text)
     elif container.cpu_quota is not None:
