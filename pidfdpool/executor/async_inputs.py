@@ -9,64 +9,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool.executor.map_request import as_arguments, is_async
+from pidfdpool.executor.async_items import Items
 from pidfdpool.executor.wakeup import Wakeup
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.process import describe
 from pidfdpool.worker.chunk import call_each
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
     from pidfdpool.executor.awaited_calls import AwaitedCalls
     from pidfdpool.executor.map_request import MapRequest
 
 AHEAD = 4  # calls for each worker, if no buffersize is given: an input may have no end
 TURN = 16  # calls that are taken from inputs which need not be waited for, until others in the loop have their turn
-_END: Any = object()
-
-
-class Inputs:
-    """The items of several iterables, side by side, as `zip` takes them. For one task."""
-
-    def __init__(self, request: MapRequest) -> None:
-        """Begin to iterate.
-
-        Raises:
-            TypeError: one of them is not iterable.
-        """
-        self._star = request.star
-        self._taken = 0
-        self._iterators: list[tuple[bool, AsyncIterator[Any] | Iterator[Any]]] = [
-            (True, aiter(each)) if is_async(each) else (False, iter(each)) for each in request.iterables
-        ]
-
-    async def next(self) -> tuple[Any, ...] | None:
-        """Return the arguments of the next call. None: one of the iterables is at its end.
-
-        Raises:
-            BaseException: what one of them raises; or TypeError, if star=True and an item is no tuple.
-        """
-        items = []
-        for is_asynchronous, iterator in self._iterators:
-            item = await anext(iterator, _END) if is_asynchronous else next(iterator, _END)  # type: ignore[arg-type]
-            if item is _END:
-                return None
-            items.append(item)
-        index, self._taken = self._taken, self._taken + 1
-        return as_arguments(items[0], index) if self._star else tuple(items)
-
-    async def close(self) -> None:
-        """Close the asynchronous ones, as far as they can be closed."""
-        try:
-            while self._iterators:
-                is_asynchronous, iterator = self._iterators.pop()
-                close = getattr(iterator, "aclose", None) if is_asynchronous else None
-                if close is not None:
-                    await close()
-        finally:
-            if self._iterators:
-                await self.close()
 
 
 class Reader:
@@ -77,7 +31,7 @@ class Reader:
         self._calls = calls
         self.is_refused: bool = False
         self._room = Wakeup()
-        self._inputs: Inputs | None = None
+        self._inputs: Items | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._is_over = False  # nothing is read any more
@@ -85,7 +39,7 @@ class Reader:
     def more(self) -> None:
         """Have the task take calls, if there is room for them."""
         if self._inputs is None:
-            self._inputs = Inputs(self._request)
+            self._inputs = Items(self._request)
             reading = self._read(self._inputs)
             # With eager tasks it runs at once, up to where it waits for the first time.
             self._task = asyncio.get_running_loop().create_task(reading, name="inputs of a map of pidfdpool")
@@ -105,7 +59,7 @@ class Reader:
         if self._inputs is not None:
             await self._inputs.close()  # the task may have been cancelled before it ran
 
-    async def _read(self, inputs: Inputs) -> None:
+    async def _read(self, inputs: Items) -> None:
         calls = self._calls
         try:
             await self._submit_all(inputs)
@@ -120,7 +74,7 @@ class Reader:
         finally:
             await inputs.close()
 
-    async def _submit_all(self, inputs: Inputs) -> None:
+    async def _submit_all(self, inputs: Items) -> None:
         """Submit the calls, as there is room for them; those that share a task when they are complete."""
         request, calls, room, taken = self._request, self._calls, self._room, 0
         size, name = request.calls_per_task, describe.name_of(request.function)

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.errors import PoolBroken
-from pidfdpool.executor.map_request import as_arguments, is_async
+from pidfdpool.executor.async_items import Items
 from pidfdpool.executor.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from pidfdpool.executor.map_request import MapRequest
     from pidfdpool.executor.serial_future import SerialFuture
-
-_END: Any = object()
 
 
 class SerialMap:
@@ -60,21 +58,12 @@ class SerialMap:
         return self._of_async_inputs() if self._request.reads else _as_async(self.results())
 
     async def _of_async_inputs(self) -> AsyncIterator[Any]:
-        inputs = [aiter(each) if is_async(each) else iter(each) for each in self._request.iterables]
+        items = Items(self._request)
         try:
-            while True:
-                call = []
-                for each in inputs:
-                    item = await anext(each, _END) if is_async(each) else next(each, _END)
-                    if item is _END:
-                        return
-                    call.append(item)
-                arguments = as_arguments(call[0], self._given) if self._request.star else tuple(call)
-                yield self._give(self._submit_call(arguments))
+            while (call := await items.next()) is not None:
+                yield self._give(self._submit_call(call))
         finally:
-            for each in inputs:
-                if is_async(each) and hasattr(each, "aclose"):
-                    await each.aclose()
+            await items.close()
 
     def _remaining(self, futures: deque[SerialFuture[Any]], calls: Iterator[Any]) -> Iterator[Any]:
         """Yield the results; make one further call for each."""

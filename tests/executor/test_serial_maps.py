@@ -195,6 +195,40 @@ def test_an_executor_that_breaks_ends_a_map_of_outcomes():
             list(executor.map(abs, [1], return_exceptions=True, **more))
 
 
+class MadeAnew:
+    """An asynchronous iterable whose iterator has `__anext__` only, as Python allows it."""
+
+    def __aiter__(self):
+        return NextOnly()
+
+
+class NextOnly:
+    def __init__(self) -> None:
+        self._left = [2, 1]
+
+    async def __anext__(self):
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+
+@pytest.mark.parametrize("form", ["amap", "amap_unordered"])
+def test_an_asynchronous_iterator_needs_no_aiter_of_its_own(executor, form):
+    assert collected(getattr(executor, form)(pow, MadeAnew(), [3, 3, 3])) == [1, 8]
+
+
+class Unclosable(Ticks):
+    async def aclose(self):
+        raise OSError("it does not close")
+
+
+def test_an_input_that_does_not_close_leaves_no_other_open(executor):
+    others = Ticks(), Ticks()
+    with pytest.raises(OSError, match="does not close"):
+        collected(executor.amap(lambda *items: items, others[0], Unclosable(1), others[1]))
+    assert [each.closed for each in others] == [True, True]
+
+
 def test_what_an_asynchronous_input_raises_comes_in_its_turn(executor):
     got, error = taken_from(executor.amap(abs, Ticks(failing=2)))
     assert (got, type(error)) == ([0, 1], LookupError)
