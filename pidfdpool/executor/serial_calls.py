@@ -139,6 +139,8 @@ class SerialCalls:
             if self._round_trip is not None:
                 sent = self._round_trip.sent(call)
         except Exception as error:  # PoolBroken, or it cannot be pickled
+            if _is_of_handler(error):
+                raise
             return None, tracebacks.cut(error)
         waited_until = None if policy.deadline is None else time.monotonic() + policy.deadline
         while True:
@@ -161,7 +163,7 @@ class SerialCalls:
             function, arguments, keywords = call if sent is None else sent.load()
             result = function(*arguments, **keywords)
         except BaseException as error:
-            if _ends_program(error):
+            if _is_of_handler(error):
                 raise
             cut = tracebacks.cut(error)
             return None, cut if self._round_trip is None else self._round_trip.error(cut)
@@ -172,7 +174,7 @@ class SerialCalls:
         try:
             return self._round_trip.result(result), None
         except BaseException as error:
-            if _ends_program(error):
+            if _is_of_handler(error):
                 raise
             return None, tracebacks.cut(error)
 
@@ -185,7 +187,7 @@ class SerialCalls:
             if self._start["preload_call"] is not None:
                 self._start["preload_call"]()
         except BaseException as error:
-            if _ends_program(error):
+            if _is_of_handler(error):
                 raise
             self._break(f"the preload failed: {describe.repr_of(error)}", error)
 
@@ -202,7 +204,7 @@ class SerialCalls:
         try:
             function(*arguments)
         except BaseException as error:
-            if _ends_program(error):
+            if _is_of_handler(error):
                 raise
             # By the same logger, and with the same message, as in workers.
             logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
@@ -233,10 +235,10 @@ class SerialCalls:
             self._owner = os.getpid()
 
 
-def _ends_program(error: BaseException) -> bool:
+def _is_of_handler(error: BaseException) -> bool:
     """Return whether a signal handler has raised this, and not the call that it has interrupted."""
     if sys.platform == "linux":
         from pidfdpool.process import interruptible
 
-        return interruptible.is_exit_request_of_handler(error)
+        return interruptible.is_of_handler(error)
     return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()

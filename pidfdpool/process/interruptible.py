@@ -60,8 +60,20 @@ def is_exit_request_of_handler(error: BaseException) -> bool:
 
     For code that may raise anything by itself, such as a `__repr__` of the user's.
     """
-    if not is_exit_request(error):
-        return False
+    return is_exit_request(error) and _has_frame_of_handler(error)
+
+
+def is_of_handler(error: BaseException) -> bool:
+    """Return whether a signal handler, and not the code that it has interrupted, raised any exception.
+
+    For code that may raise anything by itself, such as a call of the user's.
+    """
+    if not issubclass(type(error), Exception):
+        return is_exit_request_of_handler(error)
+    return in_signal_thread() and handlers_are_called() and _has_frame_of_handler(error)
+
+
+def _has_frame_of_handler(error: BaseException) -> bool:
     if issubclass(type(error), KeyboardInterrupt) and _handler_of(_SIGINT) is native.signal.default_int_handler:
         return True  # that handler is a C function and has no frame
     step = _traceback_of(error)

@@ -178,6 +178,30 @@ def test_ctrl_c_and_handlers_that_raise_interrupt_the_submit():
             executor.submit(signal.raise_signal, signal.SIGUSR1)
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_any_exception_of_a_handler_is_raised_by_the_submit_and_not_tried_again():
+    log = []
+
+    def stop(number, _frame):
+        log.append(number)
+        raise TimeoutError("of the handler")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        executor = SerialExecutor(retries=3, retry_on=(Exception,), retry_backoff=0)
+        with pytest.raises(TimeoutError, match="of the handler"):
+            executor.submit(signal.raise_signal, signal.SIGALRM)
+        with pytest.raises(TimeoutError, match="of the handler"):
+            executor.map(signal.raise_signal, [signal.SIGALRM], return_exceptions=True)
+        assert len(log) == 2
+        assert type(executor.submit(fail, [], 5, TimeoutError).exception()) is TimeoutError, "it is the call's own"
+        interrupted = SerialExecutor(initializer=signal.raise_signal, initargs=(signal.SIGALRM,))
+        with pytest.raises(TimeoutError, match="of the handler"):
+            interrupted.submit(abs, -1)
+        assert interrupted.stats().broken is None
+    finally:
+        signal.signal(signal.SIGALRM, before)
     assert executor.stats().running == 0
     assert current_task() is None
     assert executor.submit(abs, -1).result() == 1

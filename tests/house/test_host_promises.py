@@ -67,7 +67,7 @@ EXCEPTIONS = {
     ("template/launch.py", "_starting", "native.posix_spawn"): "the launcher, in the exec way",
     (
         "process/interruptible.py",
-        "is_exit_request_of_handler",
+        "_has_frame_of_handler",
         "signal.default_int_handler",
     ): "what a handler is compared with",
     ("process/native.py", "fork", "posix.fork"): "a name for it, which is watched as well",
