@@ -78,10 +78,9 @@ class BoundedMap:
         Raises:
             PoolBroken, RuntimeError: as `submit`.
         """
-        self._starred = request.starred
+        self._starred, self._gives_outcomes = request.starred, request.outcomes
         self._inputs = Inputs(request.tuples())
-        self._held = self._inputs.held
-        self._permit = self._inputs.permit
+        self._held, self._permit = self._inputs.held, self._inputs.permit
         self._find_submitter = submitter._submitter_ref(self._permit.end)
         self._turns = Turns()
         self._pool: Pool | None = None
@@ -140,10 +139,16 @@ class BoundedMap:
         elif self._inputs.take(1) and self._permit.ended:
             try:
                 submitter._register_map(self)  # raises if nothing can be submitted any more
-            except concurrent.futures.BrokenExecutor as error:
+            except RuntimeError as error:
+                if not self._comes_last(error):
+                    raise
                 self.stop_submitting(error)
             if self._stopped:
                 self._inputs.go_on = False
+
+    def _comes_last(self, error: Exception) -> bool:
+        """Return whether an error that prevents further calls comes behind the results of those before it."""
+        return self._gives_outcomes or isinstance(error, concurrent.futures.BrokenExecutor)
 
     def step(self) -> None:
         """Take the input that is due because a further result of the same chunk is asked for."""
@@ -231,7 +236,7 @@ class BoundedMap:
                         self._enter(entry)
             except Exception as error:
                 self.stop_submitting(error)
-                if consumer and not isinstance(error, concurrent.futures.BrokenExecutor):
+                if consumer and not self._comes_last(error):
                     raise
         if chunks.is_left:
             chunks.cancel()
