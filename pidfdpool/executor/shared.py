@@ -125,6 +125,9 @@ def get_shared_executor(
         else:
             if context.worker is not None and nested == "share":
                 size = max(1, cpus.usable() // context.worker.siblings)
+                least = rules.get("min_workers")
+                if type(least) is int:
+                    rules["min_workers"] = min(least, size)  # a share may be less than the whole host's pool has
             kept = _shared.pool = _kept_or_new(_shared.pool, SharedExecutor, size, rules, given)
     return kept.executor.options(**of_tasks) if of_tasks else kept.executor
 

@@ -304,6 +304,19 @@ def test_a_worker_does_not_take_over_what_its_host_had(way):
     assert get_shared_executor()._max_workers == 7
 
 
+def test_a_share_may_be_smaller_than_what_the_pool_of_the_host_is_to_keep():
+    with PidfdPoolExecutor(_cpus() + 1) as pool:
+        assert pool.submit(_least_of_share).result() == (1, 1)
+        with pytest.raises(TypeError, match="min_workers must be"):
+            pool.submit(_least_of_share, "two").result()
+
+
+def _least_of_share(least: object = 2) -> tuple[int, int]:
+    executor = get_shared_executor(4, min_workers=least, nested="share")
+    assert get_shared_executor(4, min_workers=least, nested="share") is executor
+    return executor._max_workers, executor._policy.min_workers
+
+
 def _with_eight_cpus(levels: int) -> list[int]:
     from pidfdpool.process import cpus
 
