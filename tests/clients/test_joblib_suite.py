@@ -28,6 +28,10 @@ DIFFERS = {
     "test_auto_memmap_on_arrays_from_generator": _FILES,
     "test_parallel_pickling": "expects loky's text; here the error is the one that the object's __reduce__ raised",
 }
+# It depends on where the recursion ends.
+MAY_DIFFER = {
+    "test_thread_bomb_mitigation": "the RecursionError may hold a lock and not pickle; the test excuses loky for that",
+}
 
 
 @pytest.mark.timeout(SECONDS)
@@ -48,5 +52,5 @@ def test_each_passes_or_is_listed(tmp_path):
         if wrong:
             failed.setdefault(case.attrib["name"].partition("[")[0], []).append(wrong[0].attrib["message"])
     assert passed > 300, ended.stdout[-4000:]
-    assert {name: failed[name] for name in failed.keys() - DIFFERS.keys()} == {}
-    assert failed.keys() == DIFFERS.keys(), "it is listed, but passes"
+    assert {name: failed[name] for name in failed.keys() - DIFFERS.keys() - MAY_DIFFER.keys()} == {}
+    assert DIFFERS.keys() <= failed.keys(), "it is listed, but passes"
