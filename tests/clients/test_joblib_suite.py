@@ -30,7 +30,7 @@ DIFFERS = {
 }
 # It depends on where the recursion ends.
 MAY_DIFFER = {
-    "test_thread_bomb_mitigation": "the RecursionError may hold a lock and not pickle; the test excuses loky for that",
+    "test_thread_bomb_mitigation": "the RecursionError may hold a lock and not pickle, for which loky is excused",
 }
 
 
