@@ -7,24 +7,23 @@ few, because the worker stops when the reader has not taken `buffersize` items (
 
 from __future__ import annotations
 
-import _pickle
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
 from pidfdpool.errors import PayloadError
-from pidfdpool.executor import lifecycle
+from pidfdpool.executor import lifecycle, stream_items
 from pidfdpool.executor.arguments import checked_stream
 from pidfdpool.executor.futures import Future
 from pidfdpool.executor.unsendable import describe_pickling_error
 from pidfdpool.executor.wakeup import Wakeup
-from pidfdpool.loop import held_arguments, outcomes, streams
+from pidfdpool.loop import held_arguments, streams
 from pidfdpool.loop.task import nameable
-from pidfdpool.process import describe
 from pidfdpool.transport import framing
 from pidfdpool.typed import Protocol
 from pidfdpool.worker import streaming
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MOST_BYTES = streaming.MOST_BYTES // 2  # taken, after which the worker is told
+_ONE_READER = "a stream is for one reader, and somebody else reads it at this moment"
 
 
 class Owner(Protocol):
@@ -57,13 +57,14 @@ class Feed:
     """What has come of one stream, and its end. The recipient of its task (`loop.task.Recipient`). Thread-safe.
 
     Attributes:
-        payloads: those that the reader has not taken, in order, each with whether it is a list of items.
+        payloads: those that the reader has not taken, in order, each with whether it is a list of items. In the place
+            of the first list there is a deque with the payloads of its items, while the reader takes these.
         ended: the task is over; nothing more comes.
         error: what it failed of; set before `ended`.
     """
 
     def __init__(self) -> None:
-        self.payloads: deque[tuple[Sequence[Buffer], bool]] = deque()
+        self.payloads: deque[tuple[Sequence[Buffer], bool] | deque[tuple[bytes]]] = deque()
         self.ended = False
         self.error: BaseException | None = None
         self.wakeup = Wakeup()  # for a reader in an event loop
@@ -92,9 +93,9 @@ class Feed:
         """Return whether `wait` would return at once."""
         return bool(self.payloads) or self.ended
 
-    def tell_taken(self, count: int) -> None:
-        """Tell the worker how many more items the reader has taken."""
-        self._order(framing.STREAM_ROOM, count)
+    def tell_taken(self, total: int) -> None:
+        """Tell the worker how many items the reader has taken so far. To tell it twice does no harm."""
+        self._order(framing.STREAM_ROOM, total)
 
     def close(self, error: BaseException | None = None) -> None:
         """Have the generator closed, or not begun. The reader gets nothing more, but for the error. Idempotent."""
@@ -103,8 +104,8 @@ class Feed:
             if self._closed or self.ended:
                 return
             self._closed = True
-        self.payloads.clear()
         self._end(error)
+        self.payloads.clear()  # second: a thread that reads and finds nothing looks whether it is the end
         pool = self._pool
         if pool is None or pool.cancel(self._number, self):
             return
@@ -218,20 +219,37 @@ class Stream(Iterator[T], AsyncIterator[T], Generic[T]):
         self._owner: Owner | None = owner  # kept, because without its executor a pool ends
         self._feed = feed
         self._told_at = max(1, buffersize // 2)  # items taken
-        self._items: deque[Sequence[Buffer]] = deque()  # payloads of items, taken out of a list of them
-        self._taken = self._taken_bytes = 0  # since the worker was told
+        self._taken = self._told = 0  # items, so far; and how many of them the worker was told of
+        self._taken_bytes = 0  # since then
+        self._is_read = False  # at this moment
 
     def __next__(self) -> T:
-        """Return the next item, and wait for it if necessary."""
-        if not self._prepare():
-            self._feed.wait()
-        return self._next(StopIteration)
+        """Return the next item, and wait for it if necessary.
+
+        Raises:
+            RuntimeError: somebody else reads at this moment.
+        """
+        if self._is_read:
+            raise RuntimeError(_ONE_READER)
+        try:  # no call comes before this and in `finally`, so no signal handler and no other thread does
+            self._is_read = True
+            if not self._prepare():
+                self._feed.wait()
+            return self._next(StopIteration)
+        finally:
+            self._is_read = False
 
     async def __anext__(self) -> T:
-        """Return the next item, and wait for it without blocking the event loop."""
-        if not self._prepare():
-            await self._feed.wakeup.wait(self._feed.is_ready)
-        return self._next(StopAsyncIteration)
+        """Return the next item, and wait for it without blocking the event loop. Raises as `__next__`."""
+        if self._is_read:
+            raise RuntimeError(_ONE_READER)
+        try:
+            self._is_read = True
+            if not self._prepare():
+                await self._feed.wakeup.wait(self._feed.is_ready)
+            return self._next(StopAsyncIteration)
+        finally:
+            self._is_read = False
 
     def __iter__(self) -> Self:
         return self
@@ -241,39 +259,65 @@ class Stream(Iterator[T], AsyncIterator[T], Generic[T]):
 
     def _prepare(self) -> bool:
         """Return whether there is something for `_next`. If not, tell the worker what was taken."""
-        if self._items or self._feed.is_ready():
+        if self._feed.is_ready():
             return True
         self._tell_taken()
         return self._feed.is_ready()
 
     def _next(self, end: type[Exception]) -> T:
-        feed = self._feed
-        if not self._items and feed.payloads:
-            buffers, together = feed.payloads.popleft()
-            self._items.extend(_split(buffers) if together else (buffers,))
-        if not self._items:
-            self._owner = None
-            error, feed.error = feed.error, None
-            try:
-                raise end if error is None else error
-            finally:
-                del error  # its traceback holds this frame
-        payload = self._items.popleft()
-        self._taken += 1
-        self._taken_bytes += sum(map(len, payload))
-        if self._taken >= self._told_at or self._taken_bytes >= _MOST_BYTES:
-            self._tell_taken()
-        item: T = outcomes.load_result(payload)
+        """Return the item that has come, or raise what the stream ends with.
+
+        A signal handler may raise anywhere in here, and the reader go on. So an item is taken away last, in one step,
+        and counted before. If it is counted twice, there is a little more room than the reader has asked for.
+        """
+        payloads = self._feed.payloads
+        try:
+            first = payloads[0]
+            if type(first) is tuple and first[1]:
+                first = payloads[0] = deque(stream_items.split(first[0]))
+            payload: Sequence[Buffer] | None = first[0]
+        except PayloadError:
+            payloads.popleft()
+            raise
+        except IndexError:  # there is nothing
+            payload = None
+        if payload is None:
+            self._raise_end(end)
+        try:
+            item: T = stream_items.rebuilt(payload)
+        except PayloadError:
+            self._take(first, payload)
+            raise
+        self._take(first, payload)
         return item
 
+    def _take(self, first: object, payload: Sequence[Buffer]) -> None:
+        """Take an item away. first: what is in front of all that has come, and begins with the item's payload."""
+        self._taken += 1
+        self._taken_bytes += sum(map(len, payload))
+        if self._taken - self._told >= self._told_at or self._taken_bytes >= _MOST_BYTES:
+            self._tell_taken()
+        with suppress(IndexError):  # the stream was closed meanwhile
+            (first if type(first) is deque and len(first) > 1 else self._feed.payloads).popleft()
+
+    def _raise_end(self, end: type[Exception]) -> NoReturn:
+        """Raise what the stream ends with."""
+        feed = self._feed
+        self._owner = None
+        error, feed.error = feed.error, None
+        try:
+            raise end if error is None else error
+        finally:
+            del error  # its traceback holds this frame
+
     def _tell_taken(self) -> None:
-        if self._taken and not self._feed.ended:
-            taken, self._taken, self._taken_bytes = self._taken, 0, 0
+        taken = self._taken
+        if taken != self._told and not self._feed.ended:
             self._feed.tell_taken(taken)
+            self._told, self._taken_bytes = taken, 0  # afterwards: a handler that raises has it told again
 
     def close(self) -> None:
         """End the stream: drop what has come, and have the generator closed. Does not wait for that. Idempotent."""
-        self._items.clear()
         self._owner = None
         self._feed.close()
 
@@ -309,7 +353,7 @@ class Stream(Iterator[T], AsyncIterator[T], Generic[T]):
     def __repr__(self) -> str:
         """Show whether it has ended, and how many payloads wait for the reader."""
         state = "ended" if self._feed.ended else "open"
-        return f"<{type(self).__name__} {state}, {len(self._feed.payloads) + len(self._items)} waiting>"
+        return f"<{type(self).__name__} {state}, {len(self._feed.payloads)} waiting>"
 
     def __reduce_ex__(self, _protocol: object) -> NoReturn:
         raise TypeError(
@@ -344,18 +388,6 @@ def open_stream(
     held = held_arguments.held((function, arguments, {}), buffers)
     pool.submit(feed, buffers, nameable(function), policy, held, wait=not _in_event_loop())
     return Stream(owner, feed, room)
-
-
-def _split(buffers: Sequence[Buffer]) -> list[tuple[bytes]]:
-    """Return the payloads that travelled together."""
-    try:
-        items = _pickle.loads(buffers[0])
-        if type(items) is list and set(map(type, items)) <= {bytes}:
-            return [(item,) for item in items]
-        problem = describe.type_name(items)
-    except Exception as error:
-        problem = describe.error_text(error)
-    raise PayloadError(f"the items of a stream cannot be read: {problem}")
 
 
 def _in_event_loop() -> bool:

@@ -11,12 +11,16 @@ ON_CHANNEL first, then the large frame, and only then the next into the pipe. Fr
 * When the channel is ready and no frame is expected there, the pipe is read to its end first: perhaps ON_CHANNEL is
   in it. If not, the channel is at its end, or somebody else has written into it.
 * While a frame of the channel's is expected and has not arrived, nothing may be in the pipe.
+
+A caller may know less than that: it was told that one of the two is ready, and another thread has read it meanwhile.
+So whatever breaks a rule is looked at again.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import select
 import sys
 from collections import deque
 from contextlib import suppress
@@ -127,22 +131,33 @@ class Answers:
         return self._with_large(frames) if frames and _is_place(frames[-1]) else frames
 
     def receive_when_pipe_is_ready(self) -> list[Frame | Lean]:
-        """As `receive_nowait`, for a caller that knows that there is something in the pipe, or its end."""
-        if self._awaits_channel:
-            try:
-                return self.receive_nowait()
-            except BlockingIOError:
-                raise EOFError from None  # whatever it is: the rest of the frame will not come
-        return self.receive_nowait()
+        """As `receive_nowait`, for a caller that was told that there is something in the pipe, or its end.
 
-    def receive_when_channel_is_ready(self) -> list[Frame | Lean]:
-        """As `receive_nowait`, for a caller that knows that there is something on the channel, or its end."""
+        By now another thread may have read that (the leader, or the pool thread).
+        """
+        if not self._awaits_channel:
+            return self.receive_nowait()
         try:
             return self.receive_nowait()
         except BlockingIOError:
-            if self._awaits_channel:
+            if not _is_ready(self._pipe):
                 raise
-        self._channel.receive_nowait()
+        try:
+            return self.receive_nowait()  # the worker may have ended the large frame, and gone on in the pipe
+        except BlockingIOError:
+            raise EOFError from None  # whatever it is: the rest of the frame will not come
+
+    def receive_when_channel_is_ready(self) -> list[Frame | Lean]:
+        """As `receive_nowait`, for a caller that was told that there is something on the channel, or its end."""
+        try:
+            return self.receive_nowait()
+        except BlockingIOError:
+            if self._awaits_channel or not _is_ready(self._channel.fileno()):
+                raise
+        try:
+            return self.receive_nowait()  # the place of a frame that has come meanwhile
+        except BlockingIOError:
+            self._channel.receive_nowait()
         raise ProtocolError("a frame on its channel, of which its pipe does not tell")
 
     def _with_large(self, frames: list[Frame | Lean]) -> list[Frame | Lean]:
@@ -170,3 +185,10 @@ class Answers:
 def _is_place(frame: Frame | Lean) -> bool:
     """Return whether this is not a frame but the place of one that comes on the channel."""
     return type(frame) is framing.Frame and frame.kind == framing.ON_CHANNEL
+
+
+def _is_ready(descriptor: int) -> bool:
+    """Return whether there is something to read, or the end."""
+    poll = native.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))

@@ -38,7 +38,7 @@ def take_items(core: Decisions, link: WorkerLink, frame: Frame) -> framing.Proto
 def order(core: Decisions, task: int, kind: int, taken: int = 0) -> None:
     """Tell the worker that runs a stream what its reader wants. Nothing happens if no worker runs it.
 
-    kind: framing.STREAM_ROOM and its kin. taken: items that the reader has taken since the last order.
+    kind: framing.STREAM_ROOM and its kin. taken: items that the reader has taken so far.
     """
     if core.is_reentered or core.defers:  # a signal handler must not interrupt a write, nor come in between
         core.outbox.leave([partial(_order, core, task, kind, taken)])
@@ -53,4 +53,4 @@ def _order(core: Decisions, task: int, kind: int, taken: int) -> None:
         link = None if slot is None or task not in core.tasks else core.workers.get(slot.index)
         if link is not None:
             with suppress(OSError):  # it is dying, and its pidfd tells
-                link.post(framing.encode(framing.STREAM, kind, taken, task))
+                link.post(framing.encode(framing.STREAM, kind, taken & framing.COUNT_MASK, task))

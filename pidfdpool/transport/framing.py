@@ -57,7 +57,7 @@ EXIT = 2
 MAP_SEGMENT = 3  # with a descriptor: a segment; value: its number; slot: its role; generation: its pages
 UNMAP_SEGMENT = 4  # value: the number of a segment that is no longer used
 EXPECT_DESCRIPTORS = 5  # with a descriptor that nobody needs: others will follow, see Channel.accept_descriptors
-STREAM = 7  # about a stream; value: the task's id; slot: see below; generation: the items that its reader has taken
+STREAM = 7  # about a stream; value: the task's id; slot: see below; generation: the items that its reader took
 LOG_LEVELS = 6  # buffers: the levels of the host's loggers, pickled, see `process.log_levels`
 
 # flags of TASK
@@ -78,6 +78,7 @@ CALL_SEGMENT_FREE = 4  # nobody reads the call's segment any more
 LEASE_NOT_RECEIVED = 8  # the leased segment did not reach the worker
 SEGMENT_FLAGS = 15  # the mask of these flags
 STREAM_ROOM, STREAM_END, STREAM_WITHOUT_LIMIT = range(3)  # slot of STREAM: go on; nobody reads; hold back nothing
+COUNT_MASK = 2**32 - 1  # the items of STREAM are counted from the first one on, modulo 2**32
 
 TICK = 16e-6  # seconds; the unit of the rest of slot
 _MAX_TICKS = 2**12 - 1

@@ -93,7 +93,20 @@ class Forwarding:
             take(logger, record)
 
         logging.Logger.callHandlers = call_handlers
+        self._take_over_basic_config(logging)
         self._apply_levels()
+
+    def _take_over_basic_config(self, logging: Any) -> None:
+        """Have `logging.info(...)` and its kin make no handler: they do if the root logger has none, as here."""
+        basic_config, own = logging.basicConfig, vars(logging)
+
+        def make_handler(**options: Any) -> None:
+            if sys._getframe(1).f_globals is own and self._post is not None and self._covers(logging.root.name):
+                return  # the host's handlers get the record
+            basic_config(**options)
+
+        make_handler.__doc__ = basic_config.__doc__
+        logging.basicConfig = make_handler
 
     def set_levels(self, data: Buffer) -> None:
         """Have the levels that the host has now. data: they, pickled."""

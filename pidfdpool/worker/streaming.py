@@ -90,6 +90,7 @@ class Sender:
         self._task = task
         self._clock = clock
         self._room = room  # items that may be sent before the next order
+        self._taken = 0  # items that the reader has taken, as far as it has told
         self._sizes: deque[int] = deque()  # of the items that were sent, and that the reader has not taken
         self._size = 0  # bytes of all these
         self._pid = os.getpid()
@@ -159,11 +160,19 @@ class Sender:
                 continue  # it came too late for an earlier stream
             if order.slot == framing.STREAM_END:
                 self.unwanted = True
-            for _ in range(min(order.generation, len(self._sizes))):
-                self._size -= self._sizes.popleft()
-            self._room += order.generation
+            if order.slot == framing.STREAM_ROOM:
+                self._note_taken(order.generation)
             if order.slot == framing.STREAM_WITHOUT_LIMIT:
                 self._room, self._size = 1 << 62, -(1 << 62)
+
+    def _note_taken(self, total: int) -> None:
+        """Make room for what the reader has taken. It may tell the same twice, and an earlier number late."""
+        more = (total - self._taken) & framing.COUNT_MASK
+        if more <= framing.COUNT_MASK >> 1:  # otherwise it is an earlier one
+            more = min(more, len(self._sizes))  # a reader that was interrupted may have counted an item twice
+            self._taken += more
+            self._room += more
+            self._size -= sum(self._sizes.popleft() for _ in range(more))
 
     def _send_held(self) -> None:
         """Send what is held in one frame. The caller has the lock."""

@@ -22,6 +22,10 @@ import logging, sys, warnings
 def log(text, level=logging.WARNING, name="app"):
     logging.getLogger(name).log(level, text)
 
+def log_quickly(text):
+    logging.warning(text)
+    log(text + ", and by a logger")
+
 def set_up():
     logging.basicConfig(format="in worker: %(message)s", stream=sys.stdout, level="INFO")
 
@@ -68,6 +72,21 @@ SET_UP = "logging.basicConfig(format='in host: %(message)s', stream=sys.stdout, 
 def test_where_the_host_has_set_up_logging_it_gets_what_fresh_interpreters_log(host):
     out, err = host(SET_UP + "main({}, (tasks.log, 'a'), (tasks.log, 'b', 20), (tasks.log, 'c', 10))")
     assert (out, err) == (["in host: a", "in host: b"], [])
+
+
+@pytest.mark.parametrize("options", ["{}", "{'forward_logs': True}"])
+def test_the_functions_of_the_module_set_up_nothing_in_a_worker(host, options):
+    """`logging.warning` makes a handler where there is none. From then on the worker would look after itself."""
+    out, err = host(SET_UP + f"main({options}, (tasks.log_quickly, 'a'), (tasks.log_quickly, 'b'))")
+    texts = ("a", "a, and by a logger", "b", "b, and by a logger")
+    assert (out, err) == ([f"in host: {text}" for text in texts], [])
+
+
+def test_where_nothing_is_forwarded_they_do_what_python_does(host):
+    options = "{'forward_logs': False}"
+    assert host(SET_UP + f"main({options}, (tasks.log_quickly, 'a'))") == (
+        [], ["WARNING:root:a", "WARNING:app:a, and by a logger"]
+    )  # fmt: skip
 
 
 def test_where_it_has_not_a_worker_does_what_python_does(host):

@@ -378,6 +378,51 @@ def test_what_is_no_generator_is_named(same):
         next(same.stream(streamed.no_items))
 
 
+class Interrupted(Exception):
+    """What a signal handler raises."""
+
+
+def test_a_signal_handler_that_raises_anywhere_costs_neither_the_end_nor_the_order(same):
+    """The generator has to learn what was taken, or it waits for its reader for ever, and its reader for it."""
+
+    def interrupt(_number, _frame):
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for rep in range(10):
+            stream, items, interrupts, ended = same.stream(streamed.count, 2000, buffersize=2), [], 0, False
+            while not ended:
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.0003 + rep * 0.0001)
+                    for item in stream:
+                        items.append(item)  # noqa: PERF402 - each at once, before the next interrupt
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                    ended = True
+                except Interrupted:
+                    interrupts += 1
+            assert items == sorted(set(items))
+            assert 2000 - len(items) <= interrupts
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert signal.SIGALRM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_second_reader_is_told_so(same):
+    stream = same.stream(streamed.hang_after, 0)
+    reader = threading.Thread(target=lambda: taken_until(stream, TaskKilled))
+    reader.start()
+    eventually(lambda: stream._is_read and same.stats().running, "the first one waits")
+    with pytest.raises(RuntimeError, match="for one reader"):
+        next(stream)
+    with pytest.raises(RuntimeError, match="for one reader"):
+        asyncio.run(anext(stream))
+    stream.kill()
+    reader.join()
+    assert list(stream) == []
+
+
 def test_it_counts_as_one_pending_task():
     with PidfdPoolExecutor(1, max_pending=1, block=False) as pool:
         stream = pool.stream(streamed.hang_after, 1)

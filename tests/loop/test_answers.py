@@ -150,6 +150,39 @@ def test_a_pipe_that_goes_on_in_the_middle_of_a_large_frame_is_at_its_end(ends):
         ends.host.receive_when_pipe_is_ready()
 
 
+def test_who_was_told_of_a_pipe_that_another_thread_has_read_meanwhile_waits(ends):
+    """Leader and pool thread take turns; one may be told that the pipe is ready, and the other reads it."""
+    os.write(ends.pipe, COOKIE + framing.encode(framing.ON_CHANNEL)[0])
+    assert ends.host.receive_when_pipe_is_ready() == []
+    with pytest.raises(BlockingIOError):
+        ends.host.receive_when_pipe_is_ready()
+
+
+@pytest.mark.parametrize("ready", ["pipe", "channel"])
+def test_what_comes_while_it_is_looked_whether_a_rule_is_broken_breaks_none(ends, monkeypatch, ready):
+    if ready == "pipe":
+        os.write(ends.pipe, COOKIE + framing.encode(framing.ON_CHANNEL)[0])
+        assert ends.host.receive_when_pipe_is_ready() == []
+        frame = result(1, LARGEST + 1)
+        late = [lambda: ends.theirs.sendall(COOKIE + b"".join(frame)), lambda: ends.worker.send(result(2, 5))]
+    else:
+        late = [lambda: ends.worker.send(result(1, LARGEST + 1))]
+    receive_nowait = ends.host.receive_nowait
+
+    def receive_and_go_on():
+        try:
+            return receive_nowait()
+        finally:
+            while late:
+                late.pop(0)()
+
+    monkeypatch.setattr(ends.host, "receive_nowait", receive_and_go_on)
+    receive = getattr(ends.host, f"receive_when_{ready}_is_ready")
+    frames = receive()
+    monkeypatch.undo()
+    assert [frame.value for frame in plain(frames) or ends.receive(1)] == [1]
+
+
 def test_the_end_of_either_is_an_end(ends):
     ends.worker.send(result(1, 5))
     ends.theirs.close()

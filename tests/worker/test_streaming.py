@@ -126,7 +126,7 @@ def test_it_waits_when_the_reader_has_no_room_and_sends_before_it_waits():
     loop, clock = Loop(), Clock()
     sender = streaming.Sender(loop, TASK, 3, clock)
     sender._thread = _NoThread()
-    loop.coming.extend([[order(taken=1)], [order(taken=2)]])
+    loop.coming.extend([[order(taken=1)], [order(taken=3)]])
     for item in range(3):
         sender.put(item)
     assert loop.sent == [[0], [1, 2]]
@@ -135,6 +135,20 @@ def test_it_waits_when_the_reader_has_no_room_and_sends_before_it_waits():
     assert loop.waits == 2
     sender.put(4)
     assert loop.waits == 2, "there is room for two"
+
+
+def test_what_the_reader_tells_twice_or_late_makes_no_more_room():
+    loop, clock = Loop(), Clock()
+    sender = streaming.Sender(loop, TASK, 2, clock)
+    sender._thread = _NoThread()
+    loop.coming.extend([[order(taken=2)], [order(taken=2), order(taken=1)], [order(taken=5)]])
+    for item in range(3):
+        sender.put(item)
+    assert loop.waits == 1
+    sender.put(3)
+    assert loop.waits == 3, "it waits on, and gets room though the reader has counted an item twice"
+    sender.put(4)
+    assert loop.waits == 3
 
 
 def test_it_waits_when_the_reader_has_many_bytes_to_take():
