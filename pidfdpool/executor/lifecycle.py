@@ -30,6 +30,9 @@ class OwnPool(Protocol):
     def finish_maps(self, *, cancel: bool) -> None:
         """Submit the remaining calls of every map, or cancel them: soon nothing can be submitted any more."""
 
+    def stop_reading_here(self) -> None:
+        """End the streams that the calling thread reads, which waits for the pool's end now."""
+
     def forget_pool_of_parent(self) -> None:
         """Drop the copy of the parent's pool, in a forked child."""
 
@@ -109,6 +112,7 @@ def _at_exit() -> None:
     interrupted = _is_ended_by_ctrl_c()
     for own in list(_own_pools):
         own.finish_maps(cancel=interrupted)
+        own.stop_reading_here()
     for pool in list(_pools):
         pool.submit_for_lost_owner()
     with _lock:

@@ -51,6 +51,13 @@ class OpenMaps:
             else:
                 each.submit_rest()
 
+    def stop_reading_here(self) -> None:
+        """Have everything end that waits for the calling thread to read, which will wait for the pool's end now."""
+        for each in self:
+            stop = getattr(each, "stop_reading_here", None)  # streams have it; the results of maps need no reader
+            if stop is not None:
+                stop()
+
     def submit_without_waiting(self) -> bool:
         """Have every map submit its remaining calls. False: another thread is doing that for one of them."""
         done = True

@@ -92,6 +92,7 @@ class OwnPool:
         if pool is not None:
             pool.shutdown(cancel=cancel)
             if wait:
+                self.maps.stop_reading_here()
                 pool.join()
 
     async def aclose(self, *, cancel: bool) -> None:
@@ -99,6 +100,7 @@ class OwnPool:
         pool = self.close(cancel=cancel)
         if pool is not None:
             pool.shutdown(cancel=cancel)
+            self.maps.stop_reading_here()
             from pidfdpool.executor import wakeup  # for asyncio only
 
             await wakeup.wait_for_end(pool)
@@ -126,6 +128,10 @@ class OwnPool:
     def finish_maps(self, *, cancel: bool) -> None:
         """Submit the remaining calls of every map, or drop them: soon nothing can be submitted any more."""
         self.maps.finish(cancel=cancel)
+
+    def stop_reading_here(self) -> None:
+        """End the streams that the calling thread reads, which waits for the pool's end now."""
+        self.maps.stop_reading_here()
 
     def forget_pool_of_parent(self) -> None:
         """Start again in a forked child. The lock may have been copied while another thread held it."""

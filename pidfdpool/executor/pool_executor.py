@@ -217,8 +217,8 @@ class PidfdPoolExecutor(Maps, process.ProcessPoolExecutor):
         there within 5 ms. Items that come quickly travel together. The stream is one task, to which the options apply
         as to others, but it is not tried again. Time that the generator waits for its reader counts for a timeout.
 
-        `shutdown` lets it run to its end, and what the reader has not taken stays in memory. With `cancel_futures` it
-        is closed.
+        A `shutdown` that waits closes the streams that its thread reads. They give what had come, and then raise
+        RuntimeError. With `cancel_futures` all are closed.
 
         Args:
             fn: a generator function, or another one that returns an iterable. For keywords use functools.partial.

@@ -5,14 +5,15 @@ It has what `stream.Stream` has, and works on every system.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from types import TracebackType
-from typing import Any, Generic, NoReturn, Self, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from pidfdpool.executor.stream_forms import StreamForms
 
 T = TypeVar("T")
 
 
-class SerialStream(Iterator[T], AsyncIterator[T], Generic[T]):
+class SerialStream(StreamForms[T]):
     """The items of a generator. As `pidfdpool.Stream`, but each item is made when it is asked for. For one reader."""
 
     def __init__(self, items: Iterator[Any], copy: Callable[[Any], Any] | None, over: Callable[[], object]) -> None:
@@ -41,12 +42,6 @@ class SerialStream(Iterator[T], AsyncIterator[T], Generic[T]):
             pass
         raise StopAsyncIteration
 
-    def __iter__(self) -> Self:
-        return self
-
-    def __aiter__(self) -> Self:
-        return self
-
     def close(self) -> None:
         """Close the generator. Idempotent."""
         items = self._items
@@ -56,10 +51,6 @@ class SerialStream(Iterator[T], AsyncIterator[T], Generic[T]):
             if close is not None:
                 close()
 
-    async def aclose(self) -> None:
-        """As `close`."""
-        self.close()
-
     def kill(self) -> bool:
         """Return False: there is no worker to kill."""
         return False
@@ -68,22 +59,6 @@ class SerialStream(Iterator[T], AsyncIterator[T], Generic[T]):
         self._items = None
         self._over()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __del__(self) -> None:
         if self.__dict__.get("_items") is not None:
             self.close()
@@ -91,6 +66,3 @@ class SerialStream(Iterator[T], AsyncIterator[T], Generic[T]):
     def __repr__(self) -> str:
         """Show whether it has ended."""
         return f"<{type(self).__name__} {'ended' if self._items is None else 'open'}>"
-
-    def __reduce_ex__(self, _protocol: object) -> NoReturn:
-        raise TypeError(f"cannot copy or pickle {type(self).__name__!r} object: it is read where it was made")

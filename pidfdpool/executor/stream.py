@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pidfdpool.errors import PayloadError
 from pidfdpool.executor import lifecycle, stream_items
 from pidfdpool.executor.arguments import checked_stream
 from pidfdpool.executor.futures import Future
+from pidfdpool.executor.stream_forms import StreamForms
 from pidfdpool.executor.unsendable import describe_pickling_error
 from pidfdpool.executor.wakeup import Wakeup
 from pidfdpool.loop import held_arguments, streams
@@ -61,19 +59,20 @@ class Feed:
             of the first list there is a deque with the payloads of its items, while the reader takes these.
         ended: the task is over; nothing more comes.
         error: what it failed of; set before `ended`.
+        reader: the thread that has made it, or has read last.
     """
 
     def __init__(self) -> None:
         self.payloads: deque[tuple[Sequence[Buffer], bool] | deque[tuple[bytes]]] = deque()
         self.ended = False
         self.error: BaseException | None = None
+        self.reader = threading.get_ident()
         self.wakeup = Wakeup()  # for a reader in an event loop
         self._closed = False
         self._begun = False
         self._pool: Pool | None = None
         self._number = 0
         self._cancel_kills = False
-        self._limited = True  # the generator waits for its reader
         self._arrival: Future[None] | None = None  # what a reading thread waits for
         self._closing = threading.RLock()
 
@@ -97,15 +96,19 @@ class Feed:
         """Tell the worker how many items the reader has taken so far. To tell it twice does no harm."""
         self._order(framing.STREAM_ROOM, total)
 
-    def close(self, error: BaseException | None = None) -> None:
-        """Have the generator closed, or not begun. The reader gets nothing more, but for the error. Idempotent."""
+    def close(self, error: BaseException | None = None, *, keeps: bool = False) -> None:
+        """Have the generator closed, or not begun. The reader gets nothing more, but for the error. Idempotent.
+
+        keeps: the reader gets what has come, too.
+        """
         lifecycle.detect_fork()
         with self._closing:
             if self._closed or self.ended:
                 return
             self._closed = True
         self._end(error)
-        self.payloads.clear()  # second: a thread that reads and finds nothing looks whether it is the end
+        if not keeps:
+            self.payloads.clear()  # second: a thread that reads and finds nothing looks whether it is the end
         pool = self._pool
         if pool is None or pool.cancel(self._number, self):
             return
@@ -161,10 +164,7 @@ class Feed:
         return not self._closed
 
     def _note_attempt(self, _worker: WorkerName, _attempt: int, _at: float) -> None:
-        """Have the worker that gets the task told that there is no limit, if the executor was shut down before."""
-        if self._limited or (pool := self._pool) is None:
-            return
-        pool.core.outbox.leave([partial(self._order, framing.STREAM_WITHOUT_LIMIT)])
+        """Do nothing: there is one attempt only."""
 
     def _has_callbacks(self) -> bool:
         return False
@@ -191,10 +191,15 @@ class Feed:
     # ---- for the executor's end: see `open_maps.Map` -------------------------------------------------------
 
     def submit_rest(self, *, wait: bool = True) -> bool:  # noqa: ARG002
-        """Let the generator run to its end without waiting for the reader: the pool is to end then."""
-        self._limited = False  # first: a worker that gets the task from now on is told
-        self._order(framing.STREAM_WITHOUT_LIMIT)
+        """Do nothing: the generator runs already, as fast as it is read."""
         return True
+
+    def stop_reading_here(self) -> None:
+        """Close the stream if the thread that reads it is about to wait for the pool's end, or is gone."""
+        reader = self.reader
+        if reader == threading.get_ident() or reader not in {thread.ident for thread in threading.enumerate()}:
+            error = RuntimeError("the executor was shut down before the generator of this stream had ended")
+            self.close(error, keeps=True)
 
     def stop_submitting(self, failure: BaseException | None) -> None:
         """Close the stream. The reader gets `failure`."""
@@ -204,7 +209,7 @@ class Feed:
         """Do nothing: `_fail_in_forked_child` does it."""
 
 
-class Stream(Iterator[T], AsyncIterator[T], Generic[T]):
+class Stream(StreamForms[T]):
     """The items of a generator that runs in a worker. Made by `PidfdPoolExecutor.stream`.
 
     An iterator, and for asyncio an asynchronous iterator: `for item in stream`, or `async for item in stream`. It is
@@ -251,14 +256,9 @@ class Stream(Iterator[T], AsyncIterator[T], Generic[T]):
         finally:
             self._is_read = False
 
-    def __iter__(self) -> Self:
-        return self
-
-    def __aiter__(self) -> Self:
-        return self
-
     def _prepare(self) -> bool:
         """Return whether there is something for `_next`. If not, tell the worker what was taken."""
+        self._feed.reader = threading.get_ident()
         if self._feed.is_ready():
             return True
         self._tell_taken()
@@ -321,44 +321,19 @@ class Stream(Iterator[T], AsyncIterator[T], Generic[T]):
         self._owner = None
         self._feed.close()
 
-    async def aclose(self) -> None:
-        """As `close`. It never waits."""
-        self.close()
-
     def kill(self) -> bool:
         """Kill the worker that runs the generator. The reader gets TaskKilled. False: the stream has ended before."""
         return self._feed.kill()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __del__(self) -> None:
         feed = self.__dict__.get("_feed")  # there is none if the constructor has failed
-        if feed is not None:
+        if feed is not None and not feed.ended:  # at the interpreter's end it has, and modules are gone
             feed.close()
 
     def __repr__(self) -> str:
         """Show whether it has ended, and how many payloads wait for the reader."""
         state = "ended" if self._feed.ended else "open"
         return f"<{type(self).__name__} {state}, {len(self._feed.payloads)} waiting>"
-
-    def __reduce_ex__(self, _protocol: object) -> NoReturn:
-        raise TypeError(
-            f"cannot copy or pickle {type(self).__name__!r} object: only the process that made it reads it"
-        )
 
 
 def open_stream(

@@ -76,15 +76,6 @@ def is_of_handler(error: BaseException) -> bool:
 def _has_frame_of_handler(error: BaseException) -> bool:
     if issubclass(type(error), KeyboardInterrupt) and _handler_of(_SIGINT) is native.signal.default_int_handler:
         return True  # that handler is a C function and has no frame
-    return _has_frame_of_handler(error)
-
-
-def is_of_handler(error: Exception) -> bool:
-    """Return whether a signal handler in this thread, and not the code that it has interrupted, raised this."""
-    return in_signal_thread() and _has_frame_of_handler(error)
-
-
-def _has_frame_of_handler(error: BaseException) -> bool:
     step = _traceback_of(error)
     while step is not None:
         frame = step.tb_frame

@@ -108,7 +108,7 @@ def _check_error(flags: int, number: int, _: Sequence[int]) -> str:
 
 
 def _check_stream(order: int, number: int, _: Sequence[int]) -> str:
-    return "" if order <= framing.STREAM_WITHOUT_LIMIT and number > 0 else f"task {number} and order {order}"
+    return "" if order <= framing.STREAM_END and number > 0 else f"task {number} and order {order}"
 
 
 def _check_items(together: int, number: int, lengths: Sequence[int]) -> str:

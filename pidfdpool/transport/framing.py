@@ -77,7 +77,7 @@ RESULT_IN_SEGMENT = 2  # the result is in the leased segment; its one buffer is 
 CALL_SEGMENT_FREE = 4  # nobody reads the call's segment any more
 LEASE_NOT_RECEIVED = 8  # the leased segment did not reach the worker
 SEGMENT_FLAGS = 15  # the mask of these flags
-STREAM_ROOM, STREAM_END, STREAM_WITHOUT_LIMIT = range(3)  # slot of STREAM: go on; nobody reads; hold back nothing
+STREAM_ROOM, STREAM_END = 0, 1  # slot of STREAM: the reader goes on, or nobody reads any more
 COUNT_MASK = 2**32 - 1  # the items of STREAM are counted from the first one on, modulo 2**32
 
 TICK = 16e-6  # seconds; the unit of the rest of slot

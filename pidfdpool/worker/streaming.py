@@ -160,10 +160,8 @@ class Sender:
                 continue  # it came too late for an earlier stream
             if order.slot == framing.STREAM_END:
                 self.unwanted = True
-            if order.slot == framing.STREAM_ROOM:
+            else:
                 self._note_taken(order.generation)
-            if order.slot == framing.STREAM_WITHOUT_LIMIT:
-                self._room, self._size = 1 << 62, -(1 << 62)
 
     def _note_taken(self, total: int) -> None:
         """Make room for what the reader has taken. It may tell the same twice, and an earlier number late."""

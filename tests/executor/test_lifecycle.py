@@ -25,6 +25,9 @@ class Executor:
     def finish_maps(self, *, cancel):
         self.notes.append(("maps", cancel, lifecycle._exiting))
 
+    def stop_reading_here(self):
+        pass
+
     def forget_pool_of_parent(self):
         self.notes.append("forget")
         assert lifecycle._owner != os.getpid(), "another thread would take the copies for its own"

@@ -101,6 +101,9 @@ class Map:
         self.notes.append(("rest", self.own.open(self), wait))
         return True
 
+    def stop_reading_here(self):
+        self.notes.append("stop reading")
+
     def stop_submitting(self, failure):
         self.notes.append(("stop", type(failure).__name__))
 
@@ -113,7 +116,8 @@ def test_maps_submit_the_rest_while_that_is_possible_and_then_the_pool_is_shut_d
     pool, rest = own.open(Owner()), Map(own)
     own.maps.add(rest)
     own.shutdown(wait=waits, cancel=cancel)
-    assert rest.notes == [("stop", "CancelledError") if cancel else ("rest", pool, True)]
+    end = ["stop reading"] if waits else []
+    assert rest.notes == [("stop", "CancelledError") if cancel else ("rest", pool, True), *end]
     assert pool.notes[1:] == done
 
 

@@ -26,7 +26,7 @@ from pidfdpool import (
     TaskTimeout,
     WorkerCrashed,
 )
-from tests.conditions import eventually
+from tests.conditions import eventually, run_python
 from tests.executor import streamed
 
 
@@ -317,13 +317,59 @@ def test_many_streams_side_by_side(pool):
     assert [list(stream) for stream in [*streams, *waiting]] == [[], [], *[list(range(300))] * 4]
 
 
-def test_shutdown_lets_it_run_to_its_end():
+def test_shutdown_closes_what_its_own_thread_reads_and_gives_what_had_come(tmp_path):
+    """Guards: it waited for ever for a generator that waited for this thread to read."""
+    path = tmp_path / "closed"
     with PidfdPoolExecutor(1) as pool:
-        begun = pool.stream(streamed.count, 5000, buffersize=3)
-        assert next(begun) == 0
+        begun = pool.stream(streamed.count_for_ever, str(path), buffersize=3)
         queued = pool.stream(streamed.count, 5000, buffersize=3)
-    assert list(begun) == list(range(1, 5000))
-    assert list(queued) == list(range(5000))
+        for number in begun:
+            assert number == 0
+            break
+        eventually(lambda: sum(payload_count(begun)) > 0, "more has come")
+    assert "closed" in path.read_text()
+    items, error = taken_until(begun, RuntimeError)
+    assert items == list(range(1, len(items) + 1))
+    assert items
+    assert "before the generator of this stream had ended" in str(error)
+    assert taken_until(queued, RuntimeError)[0] == []
+
+
+def test_shutdown_waits_for_what_another_thread_reads():
+    pool, begun, items = PidfdPoolExecutor(1), threading.Event(), []
+
+    def read():
+        for item in pool.stream(streamed.count, 5000, buffersize=3):
+            items.append(item)
+            begun.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert begun.wait(30)
+    pool.shutdown()
+    reader.join(30)
+    assert items == list(range(5000))
+
+
+def test_shutdown_that_does_not_wait_lets_this_thread_read_on():
+    pool = PidfdPoolExecutor(1)
+    stream = pool.stream(streamed.count, 5000, buffersize=3)
+    assert next(stream) == 0
+    pool.shutdown(wait=False)
+    assert list(stream) == list(range(1, 5000))
+
+
+def test_a_script_ends_though_it_has_left_a_stream_open():
+    done = run_python(
+        """
+        from pidfdpool import PidfdPoolExecutor
+        from tests.executor import streamed
+        pool = PidfdPoolExecutor(1)
+        stream = pool.stream(streamed.count, 10**12)
+        print(next(stream))
+        """
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
 
 
 def test_shutdown_that_cancels_closes_it(tmp_path):

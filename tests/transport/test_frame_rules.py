@@ -124,7 +124,7 @@ def test_a_wrong_number_of_buffers_is_refused_as_soon_as_it_is_known():
         ("worker", framing.ITEMS, [4], {"value": 0}),
         ("worker", framing.ITEMS, [4, 4], {"value": 1, "slot": 1}),
         ("worker", framing.ITEMS, [4], {"value": 1, "slot": 2}),
-        ("to worker", framing.STREAM, [], {"value": 1, "slot": 3}),
+        ("to worker", framing.STREAM, [], {"value": 1, "slot": 2}),
         ("to worker", framing.STREAM, [], {"value": 0}),
         ("worker", framing.LOG, [4], {"value": -1}),
         ("worker", framing.DROPPED, [], {"value": 0}),

@@ -174,17 +174,6 @@ def test_it_stops_when_nobody_reads_any_more(parts):
     assert loop.sent == [["a"]]
 
 
-def test_without_limit_it_waits_no_more():
-    loop = Loop()
-    sender = streaming.Sender(loop, TASK, 1, Clock())
-    loop.coming.append([order(framing.STREAM_WITHOUT_LIMIT)])
-    for item in range(2000):
-        sender.put(item)
-    sender.end()
-    assert loop.waits == 1
-    assert [item for batch in loop.sent for item in batch] == list(range(2000))
-
-
 def test_orders_for_an_earlier_stream_are_passed_over(parts):
     sender, loop, clock = parts
     loop.stream_orders.extend([order(framing.STREAM_END, task=TASK - 1), order(taken=5, task=TASK - 1)])
