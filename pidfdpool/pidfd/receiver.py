@@ -24,6 +24,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Self
+from weakref import WeakSet
 
 from pidfdpool import checks
 from pidfdpool.pidfd.errors import PidfdMisused, signal_name, to_pidfd_error
@@ -94,8 +95,13 @@ class SignalReceiver:
         self._fd = _signalfd(self._signals)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         self._thread = threading.get_ident()
-        self._blocked_here = frozenset(self._signals) - {int(number) for number in before}
-        self._warn_of_threads()
+        self._blocked_here = self._signals - {int(number) for number in before}
+        _open.add(self)
+        try:
+            self._warn_of_threads()
+        except Warning:  # a filter makes errors of warnings
+            self.close()
+            raise
 
     @property
     def signals(self) -> frozenset[int]:
@@ -153,14 +159,21 @@ class SignalReceiver:
     def close(self) -> None:
         """Close the descriptor, and unblock the signals that this receiver has blocked. Once is enough.
 
-        Signals that wait are then delivered as if there had been no receiver: read them before. Only the thread that
-        made the receiver can unblock them; in another one this closes the descriptor only.
+        Signals that wait are then delivered as if there had been no receiver: read them before. What another receiver
+        of this thread receives as well stays blocked until that one is closed, too. Only the thread that made the
+        receiver can unblock them; in another one this closes the descriptor only.
         """
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
         native.close(fd)
+        _open.discard(self)
         if threading.get_ident() == self._thread:
+            for other in list(_open):
+                if other._thread == self._thread:
+                    shared = self._blocked_here & other._signals
+                    other._blocked_here |= shared
+                    self._blocked_here -= shared
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self._blocked_here)
 
     def __enter__(self) -> Self:
@@ -199,6 +212,9 @@ class SignalReceiver:
                 RuntimeWarning,
                 stacklevel=3,
             )
+
+
+_open: WeakSet[SignalReceiver] = WeakSet()  # that block signals
 
 
 def _checked_timeout(timeout: float) -> float:

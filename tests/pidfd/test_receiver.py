@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 
 import pytest
 
@@ -266,6 +267,31 @@ def test_it_is_closed_once():
     for use in (receiver.fileno, receiver.receive, receiver.pending):
         with pytest.raises(PidfdMisused, match="SignalReceiver"):
             use()
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_two_receive_is_blocked_until_both_are_closed(first):
+    """Otherwise the next signal would end the process, for all that the other one is open."""
+    receivers = [SignalReceiver([signal.SIGUSR1]), SignalReceiver([signal.SIGUSR1, signal.SIGUSR2])]
+    receivers.pop(first).close()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    receivers.pop().close()
+    assert signal.SIGUSR1 in blocked
+    assert not {signal.SIGUSR1, signal.SIGUSR2} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_warning_that_is_an_error_leaves_nothing_blocked():
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    try:
+        with warnings.catch_warnings(), pytest.raises(RuntimeWarning, match="do not block"):
+            warnings.simplefilter("error")
+            SignalReceiver([signal.SIGUSR2])
+    finally:
+        over.set()
+        thread.join()
+    assert signal.SIGUSR2 not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_another_thread_closes_the_descriptor_only():
