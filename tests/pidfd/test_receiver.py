@@ -285,9 +285,10 @@ def test_a_warning_that_is_an_error_leaves_nothing_blocked():
     thread = threading.Thread(target=over.wait)
     thread.start()
     try:
-        with warnings.catch_warnings(), pytest.raises(RuntimeWarning, match="do not block"):
+        with warnings.catch_warnings():
             warnings.simplefilter("error")
-            SignalReceiver([signal.SIGUSR2])
+            with pytest.raises(RuntimeWarning, match="do not block"):
+                SignalReceiver([signal.SIGUSR2])
     finally:
         over.set()
         thread.join()
