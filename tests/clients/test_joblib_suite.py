@@ -34,23 +34,34 @@ MAY_DIFFER = {
 }
 
 
-@pytest.mark.timeout(SECONDS)
-def test_each_passes_or_is_listed(tmp_path):
-    report = tmp_path / "report.xml"
+def run(folder, selected) -> tuple[int, dict[str, list[str]]]:
+    """Run those of joblib's tests; return how many passed, and the messages of those that did not."""
+    report = folder / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.clients.joblib_plugin", "-p", "no:cacheprovider"]
-    # Their processes are started by the names of threads and loky as well; those are not about us.
-    command += ["-k", "not threading and not multiprocessing and not unpicklable_functions", "--timeout", "120"]
+    command += ["-k", selected, "--timeout", "120"]
     command += [f"--junitxml={report}", "--pyargs", "joblib.test.test_parallel"]
     environment = {**os.environ, "PYTHONPATH": ROOT}
     ended = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
     )
-    failed, passed = {}, 0
+    assert report.exists(), ended.stdout[-4000:]
+    failed: dict[str, list[str]] = {}
+    passed = 0
     for case in ElementTree.parse(report).iter("testcase"):
         wrong = [child for child in case if child.tag in ("failure", "error")]
         passed += not list(case)
         if wrong:
             failed.setdefault(case.attrib["name"].partition("[")[0], []).append(wrong[0].attrib["message"])
-    assert passed > 300, ended.stdout[-4000:]
-    assert {name: failed[name] for name in failed.keys() - DIFFERS.keys() - MAY_DIFFER.keys()} == {}
+    return passed, failed
+
+
+@pytest.mark.timeout(SECONDS)
+def test_each_passes_or_is_listed(tmp_path):
+    # Their processes are started by the names of threads and loky as well; those are not about us.
+    passed, failed = run(tmp_path, "not threading and not multiprocessing and not unpicklable_functions")
+    assert passed > 300
+    unexpected = failed.keys() - DIFFERS.keys() - MAY_DIFFER.keys()
+    if unexpected:  # once more by themselves: some depend on what else a machine does, and on tests before them
+        _, again = run(tmp_path, " or ".join(sorted(unexpected)))
+        assert {name: (failed[name], again[name]) for name in unexpected & again.keys()} == {}
     assert DIFFERS.keys() <= failed.keys(), "it is listed, but passes"
