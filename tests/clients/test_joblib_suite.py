@@ -40,7 +40,9 @@ def run(folder, selected) -> tuple[int, dict[str, list[str]]]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.clients.joblib_plugin", "-p", "no:cacheprovider"]
     command += ["-k", selected, "--timeout", "120"]
     command += [f"--junitxml={report}", "--pyargs", "joblib.test.test_parallel"]
-    environment = {**os.environ, "PYTHONPATH": ROOT}
+    # Dask's cluster of local processes leaves OPENBLAS_NUM_THREADS and its kin in the environment of who has started it.
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    environment["PYTHONPATH"] = ROOT
     ended = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
     )
