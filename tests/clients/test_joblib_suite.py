@@ -40,7 +40,7 @@ def run(folder, selected) -> tuple[int, dict[str, list[str]]]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.clients.joblib_plugin", "-p", "no:cacheprovider"]
     command += ["-k", selected, "--timeout", "120"]
     command += [f"--junitxml={report}", "--pyargs", "joblib.test.test_parallel"]
-    # Dask's cluster of local processes leaves OPENBLAS_NUM_THREADS and its kin in the environment of who has started it.
+    # Dask's cluster of local processes leaves OPENBLAS_NUM_THREADS and its kin in the environment of its starter.
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     environment["PYTHONPATH"] = ROOT
     ended = subprocess.run(
