@@ -119,7 +119,9 @@ class Options(Maps, concurrent.futures.Executor):
         try:
             ours, theirs = self._policy, self._executor._policy
             changed = [
-                name for name in TaskOptions.__annotations__ if _differs(getattr(ours, name), getattr(theirs, name))
+                name
+                for name in TaskOptions.__annotations__
+                if not arguments.is_same(getattr(ours, name), getattr(theirs, name))
             ]
             rules = ", ".join(f"{name}={checks.short_repr(getattr(ours, name))}" for name in changed)
             return f"<options({rules}) of {self._executor!r}>"
@@ -129,10 +131,3 @@ class Options(Maps, concurrent.futures.Executor):
 
 _OWN_SUBMIT = Options.submit
 arguments.list_options(Options.options, TaskOptions)
-
-
-def _differs(one: object, other: object) -> bool:
-    try:
-        return bool(one != other)
-    except Exception:  # by the metaclass of a class in retry_on
-        return True
