@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from tests.clients import suites
+from tests.clients.suites import SECONDS
 from tests.conditions import ROOT
 
 pytest.importorskip("dask")
 
-SECONDS = 900.0
 _NO_SCHEDULER = "expects that no scheduler is set, and this run sets one for all tests"
 DIFFERS_AS_PROCESSES: dict[str, str] = {}
 # What differs, and why. Each of these differs with the standard pool as the scheduler, too.
@@ -26,29 +24,11 @@ DIFFERS_AS_SCHEDULER = {
 }
 
 
-def run(tmp_path, *arguments: str, **environment: str) -> tuple[int, dict[str, list[str]]]:
-    """Run tests of dask's; return how many passed, and the messages of those that did not."""
-    report = tmp_path / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.clients.dask_plugin", "-p", "no:cacheprovider"]
-    command += ["--timeout", "120", f"--junitxml={report}", "--pyargs", *arguments]
-    ended = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": ROOT, **environment},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
+def run(tmp_path, *modules: str, **environment: str) -> tuple[int, dict[str, list[str]]]:
+    """Run tests of dask's, as `suites.run` does."""
+    return suites.run(
+        tmp_path, "tests.clients.dask_plugin", *modules, environment={**os.environ, "PYTHONPATH": ROOT, **environment}
     )
-    assert report.exists(), ended.stdout + ended.stderr
-    failed: dict[str, list[str]] = {}
-    passed = 0
-    for case in ElementTree.parse(report).iter("testcase"):
-        wrong = [child for child in case if child.tag in ("failure", "error")]
-        passed += not list(case)
-        if wrong:
-            failed.setdefault(case.attrib["name"].partition("[")[0], []).append(wrong[0].attrib["message"])
-    return passed, failed
 
 
 @pytest.mark.timeout(SECONDS)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from tests.clients import suites
+from tests.clients.suites import SECONDS
 from tests.conditions import ROOT
 
 joblib = pytest.importorskip("joblib")
 
-SECONDS = 900.0
 _LOKYS_OWN = "looks at what only loky's executor has"
 _FILES = "is about the files that joblib writes arrays to for loky; here they travel in shared memory"
 _NOT_RAISED = (
@@ -34,27 +32,13 @@ MAY_DIFFER = {
 }
 
 
-def run(folder, selected) -> tuple[int, dict[str, list[str]]]:
-    """Run those of joblib's tests; return how many passed, and the messages of those that did not."""
-    report = folder / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.clients.joblib_plugin", "-p", "no:cacheprovider"]
-    command += ["-k", selected, "--timeout", "120"]
-    command += [f"--junitxml={report}", "--pyargs", "joblib.test.test_parallel"]
+def run(folder, selected: str) -> tuple[int, dict[str, list[str]]]:
+    """Run those of joblib's tests, as `suites.run` does."""
     # Dask's cluster of local processes leaves OPENBLAS_NUM_THREADS and its kin in the environment of its starter.
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     environment["PYTHONPATH"] = ROOT
-    ended = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
-    )
-    assert report.exists(), ended.stdout[-4000:]
-    failed: dict[str, list[str]] = {}
-    passed = 0
-    for case in ElementTree.parse(report).iter("testcase"):
-        wrong = [child for child in case if child.tag in ("failure", "error")]
-        passed += not list(case)
-        if wrong:
-            failed.setdefault(case.attrib["name"].partition("[")[0], []).append(wrong[0].attrib["message"])
-    return passed, failed
+    arguments = "-k", selected, "joblib.test.test_parallel"
+    return suites.run(folder, "tests.clients.joblib_plugin", *arguments, environment=environment)
 
 
 @pytest.mark.timeout(SECONDS)
