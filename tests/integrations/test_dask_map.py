@@ -100,6 +100,28 @@ def test_a_bounded_map_takes_no_more_than_it_may(cluster, buffersize, chunksize,
     results.close()
 
 
+def test_an_answer_amid_the_taking_of_inputs_sends_no_part_of_a_chunk(silent):
+    """Such a part would count as a chunk, for which a whole one is taken: the map would run ever further ahead."""
+
+    def numbers():
+        for number in range(12):
+            yield number
+            if number == 6:
+                answered.set_result(None)  # as the client's thread may at any time
+                for recipient, function, pickled in held:
+                    recipient._take(Answer("tcp://a:1", [calls.Call(function, each, None, 0)() for each in pickled]))
+
+    answered: concurrent.futures.Future[None] = concurrent.futures.Future()
+    held: list[tuple[object, ...]] = []
+    silent.answer = lambda recipient, function, pickled, _: held.append((recipient, function, pickled))
+    results = begin(silent, abs, numbers(), buffersize=2, chunksize=3).results()
+    eventually(lambda: len(held) == 2, "both chunks are under way")
+    assert next(results) == 0
+    assert answered.done()
+    assert silent.requests == [(0, 3), (3, 3), (6, 3)]
+    results.close()
+
+
 def test_very_many_that_do_not_pickle_are_as_many_outcomes(silent):
     locks = [threading.Lock()] * 3000
     outcomes = list(begin(silent, repr, locks, return_exceptions=True).results())
