@@ -14,6 +14,7 @@ import zlib
 import pytest
 
 from pidfdpool import PidfdPoolExecutor
+from pidfdpool.worker import context
 from tests import calls
 from tests.conditions import bear_mark, describe, eventually, open_descriptors, processes, processes_of_this_run
 
@@ -131,6 +132,7 @@ def leftovers(*, shared_memory: bool = True):
             if shared_memory
             else None,
             "mapped segments": max(0, _mapped_segments() - mapped),
+            "a place as a worker": context.worker,  # with it, pools are made as they are in workers
         }
         return {what: items for what, items in found.items() if items}
 

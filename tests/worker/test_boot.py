@@ -8,7 +8,7 @@ import pytest
 
 from pidfdpool.serialization import payload, scripts
 from pidfdpool.worker import boot as boots
-from pidfdpool.worker import rebuild_guard, script_module
+from pidfdpool.worker import context, rebuild_guard, script_module
 from pidfdpool.worker.boot import PIDFD, Boot
 
 DONE: list = []
@@ -64,7 +64,8 @@ def test_whatever_runs_code_of_the_users_in_the_template_is_a_preload(option):
     assert told(**{option: {"preload": ("os",), "runs_script": True}.get(option, b"")}).has_preload
 
 
-def test_what_is_told_arrives(module):
+def test_what_is_told_arrives(module, monkeypatch):
+    monkeypatch.setattr(context, "worker", None)  # the initializer's worker is this process, for this test
     boot = told(preload=(module,), initializer=payload.dumps((note, (1, "two"))), spin=0.5, watch_memory=True)
     received = Boot.load(boot.dump(), [])
     assert (received.preload, received.spin, received.watch_memory) == ((module,), 0.5, True)
