@@ -10,6 +10,7 @@ import signal
 import threading
 import uuid
 import zlib
+from collections.abc import Iterable
 
 import pytest
 
@@ -74,14 +75,25 @@ def pytest_addoption(parser):
         default="both",
         help="run a test in both ways in which a template starts (default), or in one of them: its name says which",
     )
+    parser.addoption(
+        "--combinations",
+        choices=("all", "some"),
+        default="all",
+        help="run a test with each combination of its parameters (default), or where there are many with as many as "
+        "have each value of each parameter",
+    )
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out one way of each test, if asked; refuse names that differ between processes, for pytest-xdist."""
+    """Leave out what was asked for; refuse names that differ between processes, for pytest-xdist."""
+    left_out: set[pytest.Item] = set()
     if config.getoption("ways") == "one":
-        left_out = [item for item in items if _is_other_way(item)]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        left_out |= {item for item in items if _is_other_way(item)}
+    if config.getoption("combinations") == "some":
+        left_out |= _further_combinations(item for item in items if item not in left_out)
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
     changing = [item.nodeid for item in items if re.search("0x[0-9a-f]{6}", item.nodeid)]
     if changing:
         raise pytest.UsageError(f"an address is in the name of {changing[0]}: give its parameters other ids")
@@ -98,6 +110,32 @@ def _is_other_way(item: pytest.Item) -> bool:
         return False
     name = re.sub(rf"(?<=[\[-]){way}(?=[\]-])", "", item.nodeid, count=1)
     return way != WAYS[zlib.crc32(name.encode()) % len(WAYS)]
+
+
+FEW = 6  # so many cases of a test are all run
+
+
+def _further_combinations(items: Iterable[pytest.Item]) -> set[pytest.Item]:
+    """Return the cases of tests with many in which every value of a parameter has been in another case.
+
+    Which case comes first is decided by its name. So each value is in one case at least, and most pairs of values are
+    in some test.
+    """
+    cases: dict[str, list[pytest.Function]] = {}
+    for item in items:
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and len(item.callspec.params) > 1:
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    further: set[pytest.Item] = set()
+    for of_one in cases.values():
+        if len(of_one) <= FEW:
+            continue
+        seen: set[tuple[str, int]] = set()
+        for item in sorted(of_one, key=lambda item: zlib.crc32(item.nodeid.encode())):
+            values = {(name, id(value)) for name, value in item.callspec.params.items()}
+            if values <= seen:
+                further.add(item)
+            seen |= values
+    return further
 
 
 def pytest_collection_finish():
