@@ -160,11 +160,11 @@ class Chunks:
         if not waiting or (self._running >= AHEAD * threads and not self._at_once):
             return 0
         size = self._chunksize or self._pace.next(self._share or waiting, threads)
-        if waiting < size and not (self._is_complete or self._at_once):
-            # More calls may come, and a chunk has as many as were asked for. Where no number was given, a part of one
-            # is sent when too little is under way.
-            if self._chunksize is not None or self._running >= threads:
-                return 0
+        # More calls may come, and a chunk has as many as were asked for. Where no number was given, a part of one is
+        # sent when too little is under way.
+        may_wait = self._chunksize is not None or self._running >= threads
+        if waiting < size and may_wait and not (self._is_complete or self._at_once):
+            return 0
         return min(size, waiting)
 
     def _send(self, size: int) -> None:
