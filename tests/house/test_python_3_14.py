@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.conditions import marked
+from tests.hosts.notebook import notebook
 from tests.house.examples import is_said
 from tests.house.pages import DOCS, anchors_of, blocks_of, headings_of, section_of
 
@@ -22,7 +24,7 @@ BY_FORK_SERVER = sys.version_info >= (3, 14)
 NEVER_WORKED = ("A lambda as the task",)
 WITHOUT_AN_ERROR = ("What workers log is lost", "A module that the program has changed")
 # How a program is given to Python. The others are scripts.
-AT_THE_PROMPT = "Functions of a notebook, of the prompt, or of python -c"
+OF_A_NOTEBOOK = "Functions of a notebook, of the prompt, or of python -c"
 FROM_STANDARD_INPUT = "A program from standard input"
 
 
@@ -56,7 +58,7 @@ def run(case: Case, program: str, folder) -> tuple[int, str, str]:
     """Run a program as its section says; return its exit code, its output, and what went to the other stream."""
     path = folder / "program.py"
     path.write_text(program)
-    if case.title == AT_THE_PROMPT:
+    if case.title == OF_A_NOTEBOOK:
         arguments = ["-c", program]
     else:
         arguments = ["-"] if case.title == FROM_STANDARD_INPUT else [str(path)]
@@ -103,6 +105,18 @@ def test_the_changed_import_cures_it(case, tmp_path):
     assert worked(case, seen), seen
 
 
+@pytest.mark.parametrize("changed", [False, True], ids=["standard", "ours"])
+def test_functions_of_a_cell(changed, tmp_path):
+    (case,) = (case for case in CASES if case.title == OF_A_NOTEBOOK)
+    with notebook("ours" if changed else "standard", tmp_path, marked("notebook")) as opened:
+        shown = opened.ask("execute", case.changed() if changed else case.program, 30)
+        if changed or not BY_FORK_SERVER:
+            assert (shown["error"], shown["stdout"]) == ("", case.prints)
+        else:
+            assert case.symptom.splitlines()[1].endswith(shown["error"])
+            assert case.symptom.splitlines()[0] in shown["stderr"] + opened.log()
+
+
 def test_the_page_is_read():
     assert len(CASES) == 10
-    assert {*NEVER_WORKED, *WITHOUT_AN_ERROR, AT_THE_PROMPT, FROM_STANDARD_INPUT} <= {case.title for case in CASES}
+    assert {*NEVER_WORKED, *WITHOUT_AN_ERROR, OF_A_NOTEBOOK, FROM_STANDARD_INPUT} <= {case.title for case in CASES}
