@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +13,13 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
-    *sorted(DOCS.glob("*.md")),
+    *sorted(DOCS.rglob("*.md")),
 ]
+
+
+# Where the repository can be seen. README links there, because an index of packages shows it without the other files.
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
+_VIEWS = re.compile(rf"{re.escape(REPOSITORY)}/(?:blob|raw|tree)/main/")
 
 
 class Block(NamedTuple):
@@ -27,17 +34,24 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+def text_of(page: Path) -> str:
+    """Return a page with its links to the repository as links from file to file."""
+    folder = os.path.relpath(ROOT, page.parent)
+    return _VIEWS.sub("" if folder == "." else f"{folder}/", page.read_text())
+
+
 def blocks_of(text: str) -> list[Block]:
     """Return the blocks of code of a page, fenced and indented ones, in their order."""
-    return [piece for piece in _pieces(text) if isinstance(piece, Block)]
+    return [piece for piece in pieces_of(text) if isinstance(piece, Block)]
 
 
 def prose_of(text: str) -> str:
     """Return the page without its blocks of code."""
-    return "\n".join(piece for piece in _pieces(text) if isinstance(piece, str))
+    return "\n".join(piece for piece in pieces_of(text) if isinstance(piece, str))
 
 
-def _pieces(text: str) -> Iterator[str | Block]:
+def pieces_of(text: str) -> Iterator[str | Block]:
+    """Yield the lines of prose and the blocks of code of a page, in their order."""
     lines = text.split("\n")
     at = 0
     while at < len(lines):
@@ -57,6 +71,11 @@ def _pieces(text: str) -> Iterator[str | Block]:
         else:
             yield line
             at += 1
+
+
+def link_from(page: Path, target: Path) -> str:
+    """Return the relative link by which a page reaches a file."""
+    return os.path.relpath(target, page.parent)
 
 
 def section_of(text: str, title: str) -> str:
