@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,15 +27,16 @@ def name_of(page: Path) -> str:
 
 def blocks_of(text: str) -> list[Block]:
     """Return the blocks of code of a page, fenced and indented ones, in their order."""
-    return [piece for piece in _pieces(text) if isinstance(piece, Block)]
+    return [piece for piece in pieces_of(text) if isinstance(piece, Block)]
 
 
 def prose_of(text: str) -> str:
     """Return the page without its blocks of code."""
-    return "\n".join(piece for piece in _pieces(text) if isinstance(piece, str))
+    return "\n".join(piece for piece in pieces_of(text) if isinstance(piece, str))
 
 
-def _pieces(text: str) -> Iterator[str | Block]:
+def pieces_of(text: str) -> Iterator[str | Block]:
+    """Yield the lines of prose and the blocks of code of a page, in their order."""
     lines = text.split("\n")
     at = 0
     while at < len(lines):
@@ -54,6 +56,11 @@ def _pieces(text: str) -> Iterator[str | Block]:
         else:
             yield line
             at += 1
+
+
+def link_from(page: Path, target: Path) -> str:
+    """Return the relative link by which a page reaches a file."""
+    return os.path.relpath(target, page.parent)
 
 
 def section_of(text: str, title: str) -> str:

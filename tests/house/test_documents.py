@@ -15,6 +15,7 @@ from tests.house.pages import (
     anchors_of,
     headings_of,
     inlined,
+    link_from,
     links_of,
     name_of,
     prose_of,
@@ -70,7 +71,7 @@ def test_each_term_of_the_glossary_is_used_somewhere(term):
 def unlinked_terms(page: Path) -> list[str]:
     """Return the terms that a page uses for the first time without a link to what they mean."""
     prose = plain_prose(page)
-    glossary = "docs/glossary.md" if page.parent == ROOT else "glossary.md"
+    glossary = link_from(page, GLOSSARY)
     found = []
     for term in TERMS:
         anchor = term.replace(" ", "-")

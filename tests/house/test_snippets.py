@@ -1,180 +1,117 @@
-"""Every example of the documentation is run as it is printed, in the order of its page.
+"""Every block of code of the documentation is run as it is printed, in the order of its page.
 
-A block of Python is a program of its own: it is pasted into a file and run. If the page says what it prints, that is
-compared; "..." there stands for anything. Commands are run in a folder that holds the files which they name.
+`tests/house/examples.py` says how. A page is one test. What needs a library that is not installed is left out, and
+the test ends as skipped; `tox -e pages` has all of them, and allows no such thing.
 """
 
 from __future__ import annotations
 
-import ast
 import gzip
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from tests.house.pages import PAGES, ROOT, Block, blocks_of, name_of
+from tests.house.examples import LIBRARIES, Example, Folder, check, commands_of, examples_of, is_said
+from tests.house.pages import PAGES, ROOT, Block, name_of
 
-
-class Example(NamedTuple):
-    page: Path
-    block: Block
-    prints: str | None = None  # what the page says that it prints
-
-    @property
-    def name(self) -> str:
-        return f"{name_of(self.page)}:{self.block.line}"
-
-
-def examples() -> list[Example]:
-    found = []
-    for page in PAGES:
-        text = page.read_text()
-        lines = text.split("\n")
-        blocks = blocks_of(text)
-        for block, following in zip(blocks, [*blocks[1:], None], strict=False):
-            between = lines[block.line + block.text.count("\n") : following.line - 2] if following is not None else []
-            told = [line for line in between if line.strip()] == ["It prints"]
-            found.append(Example(page, block, following.text if told and following is not None else None))
-    return found
-
-
-EXAMPLES = examples()
-PYTHON = [example for example in EXAMPLES if example.block.language == "python"]
-COMMANDS = [example for example in EXAMPLES if example.block.language in ("", "sh")]
-OTHERS = {"text", "ini"}  # drawings and outputs; settings of coverage.py, which tests/worker/test_coverage.py uses
-
-# Libraries beyond the tests' own requirements. A program that imports one is only compiled where it is missing.
-NEEDS: dict[str, str] = {
-    "dask": "its plugin",
-    "distributed": "its executor",
-    "joblib": "its backend",
-    "loguru": "its messages",
-    "opentelemetry": "its spans",
-    "structlog": "its events",
-}  # the name of the module: why a page uses it
-# Commands that are not run here, and why.
-NOT_RUN = {
-    "python3 -m venv": "it installs from the network; the usual run begins in the same way",
-    ".venv/bin/pip install": "it installs from the network",
-    ".ci/run": "it runs all tests, this one included",
-    ".venv/bin/pytest": "it runs tests from a test",
-    ".venv/bin/ruff": "an environment of the usual run",
-    ".venv/bin/mypy": "an environment of the usual run",
-    "python -m benchmarks --quick": "it takes minutes",
-    "python -m benchmarks --scenario": "it takes minutes",
-    "python -m benchmarks --against": "it takes minutes, and another checkout",
-}
-IN_THE_PROJECT = ("python -m benchmarks",)  # commands that are run in the project's folder
-
-
-def environment() -> dict[str, str]:
-    """Return that of a user who has installed the package: `python` is the interpreter that runs the tests."""
-    folder = os.path.dirname(sys.executable)
-    return {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
-
-
-def run(command: list[str], folder: Path) -> str:
-    """Run a command that must succeed, and return what it printed."""
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def assert_printed(said: str, printed: str) -> None:
-    """Compare what a page says that is printed; "..." is anything, and white space does not matter."""
-    pieces = [re.escape(" ".join(piece.split())) for piece in said.split("...")]
-    assert re.fullmatch(".*".join(pieces).replace(r"\ .*", ".*").replace(r".*\ ", ".*"), " ".join(printed.split())), (
-        f"the page says\n{said}\nand it prints\n{printed}"
-    )
-
-
-def imported_by(code: str) -> set[str]:
-    """Return the outermost names of the modules that a program imports."""
-    nodes = list(ast.walk(ast.parse(code)))
-    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
-    return {name.partition(".")[0] for name in names}
-
-
-@pytest.mark.parametrize("example", PYTHON, ids=[example.name for example in PYTHON])
-def test_a_program_runs_as_it_is_printed(example, tmp_path):
-    compile(example.block.text, example.name, "exec")
-    for module in imported_by(example.block.text) & set(NEEDS):
-        pytest.importorskip(module)
-    path = tmp_path / "example.py"
-    path.write_text(example.block.text)
-    printed = run([sys.executable, str(path)], tmp_path)
-    if example.prints is not None:
-        assert_printed(example.prints, printed)
-
-
-def commands_of(example: Example) -> list[str]:
-    return example.block.text.replace("\\\n", " ").splitlines()
-
-
-RUN = [
-    (example, command)
-    for example in COMMANDS
-    for command in commands_of(example)
-    if command and not command.startswith(tuple(NOT_RUN))
-]
+EXAMPLES = {page: examples_of(page) for page in PAGES}
+ALL = [example for examples in EXAMPLES.values() for example in examples]
+NOT_RUN = [example for example in ALL if example.why_not is not None]
+RUN = [page for page, examples in EXAMPLES.items() if any(not one.is_output and not one.why_not for one in examples)]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Give a folder with what the commands of the pages name."""
+    """Give a folder with the files that a reader of the pages is said to have."""
     events = "".join(json.dumps({"id": number}) + "\n" for number in range(20))
     with gzip.open(tmp_path / "events.jsonl.gz", "wt") as file:
         file.write(events)
     (tmp_path / "big.jsonl").write_text(events)
     (tmp_path / "mymodule.py").write_text("def clean(event):\n    return event\n\nscore = clean\n")
-    return tmp_path
+    folder = Folder(tmp_path)
+    yield folder
+    folder.close()
 
 
-@pytest.mark.parametrize(
-    ("example", "command"), RUN, ids=[f"{example.name}-{number}" for number, (example, _) in enumerate(RUN)]
-)
-def test_a_command_runs_as_it_is_printed(example, command, folder):
-    place = ROOT if command.startswith(IN_THE_PROJECT) else folder
-    run(["bash", "-e", "-o", "pipefail", "-c", command], place)
+@pytest.mark.parametrize("page", RUN, ids=name_of)
+def test_the_blocks_of_a_page_run_as_they_are_printed(page, folder, request):
+    left_out = {}
+    for example in EXAMPLES[page]:
+        check(example)
+        if example.why_not is not None:
+            continue
+        if example.missing:
+            left_out[example.name] = example.missing
+        else:
+            folder.run(example)
+    if left_out:
+        assert not request.config.getoption("--all-libraries"), left_out
+        pytest.skip(f"left out, without their libraries: {left_out}")
 
 
-def test_no_reason_for_not_running_something_is_out_of_date():
-    commands = [command for example in COMMANDS for command in commands_of(example)]
-    for beginning in NOT_RUN:
-        assert any(command.startswith(beginning) for command in commands), beginning
-    assert set(NEEDS) <= set().union(*(imported_by(example.block.text) for example in PYTHON))
+@pytest.mark.parametrize("example", NOT_RUN, ids=[example.name for example in NOT_RUN])
+def test_a_block_that_is_not_run_is_well_formed_and_its_reason_holds(example):
+    check(example)
+    for path in re.findall(r"tests/[\w/.]+\.py", example.why_not):
+        assert (ROOT / path).exists(), path
+    pytest.skip(example.why_not)
+
+
+def test_each_mark_stands_above_a_block():
+    for page in PAGES:
+        marks = re.findall("^ *<!-- not run", page.read_text(), re.MULTILINE)
+        assert len(marks) == sum(one.why_not is not None for one in EXAMPLES[page]), name_of(page)
+
+
+def test_each_library_is_used():
+    text = "".join(example.block.text for example in ALL)
+    assert [library for library in LIBRARIES if library not in text] == []
 
 
 def test_files_that_commands_name_are_there():
-    for example in COMMANDS:
-        for command in commands_of(example):
-            for word in re.findall(r"(?:tests|docs|benchmarks)/[\w/.]+", command):
-                assert (ROOT / word).exists(), (example.name, command)
+    for example in ALL:
+        if example.block.language in ("", "sh", "console"):
+            for command in commands_of(example):
+                for word in re.findall(r"(?:^|\s)(?:tests|docs|benchmarks)/[\w/.]+", command.text):
+                    assert (ROOT / word.strip()).exists(), (example.name, command)
 
 
-def test_every_block_is_of_a_kind_that_is_known():
-    for example in EXAMPLES:
-        assert example.block.language in {"python", "sh", "", *OTHERS}, example.name
+def example(language: str, text: str) -> Example:
+    return Example(ROOT / "README.md", Block(language, text, 1))
+
+
+def test_a_program_that_fails_or_prints_something_else_is_noticed(folder):
+    with pytest.raises(AssertionError, match=r"ends with 1:\n(.*\n)*ZeroDivisionError"):
+        folder.run(example("python", "1 / 0\n"))
+    folder.run(example("python", "print(1)\n")._replace(prints="1\n"))
+    with pytest.raises(AssertionError, match="it prints\n1"):
+        folder.run(example("python", "print(1)\n")._replace(prints="2\n"))
+
+
+def test_each_command_of_a_console_is_compared_with_what_stands_below_it(folder):
+    folder.run(example("python", "# made/two.py\nprint('two')\n"))
+    folder.run(example("console", "$ cd made\n$ echo one \\\n    more\none more\n$ python two.py\ntwo\n"))
+    with pytest.raises(AssertionError, match="it prints\none"):
+        folder.run(example("console", "$ echo one\ntwo\n$ echo two\ntwo\n"))
+    with pytest.raises(AssertionError, match="ends with 1"):
+        folder.run(example("console", "$ false | cat\n$ echo two\ntwo\n"))
+
+
+def test_what_runs_in_the_background_is_there_for_the_next_block(folder):
+    folder.run(example("console", "$ sleep 1000 & echo $! > pid\n"))
+    folder.run(example("console", "$ kill -0 $(cat pid)\n"))
+
+
+@pytest.mark.parametrize(
+    "block", [("python", "1 +\n"), ("sh", "if\n"), ("json", "{"), ("yaml", "a: 1\n"), ("toml", "a\n")], ids=str
+)
+def test_a_block_that_is_not_well_formed_or_of_no_known_kind_is_refused(block):
+    with pytest.raises(Exception, match="."):
+        check(example(*block))
 
 
 def test_outputs_are_compared_loosely():
-    assert_printed("a\n...\nc\n", "a\nb\nb2\nc\n")
-    assert_printed("a ... c", "a c")
-    with pytest.raises(AssertionError):
-        assert_printed("a\n...\nc\n", "a\nb\n")
+    assert is_said("a\n...\nc\n", "a\nb\nb2\nc\n")
+    assert is_said("a ... c", "a c")
+    assert not is_said("a\n...\nc\n", "a\nb\n")
