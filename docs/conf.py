@@ -59,6 +59,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_search_scorer = str(DOCS / "_extension" / "scorer.js")
 html_show_search_summary = False  # it is fetched, which a browser refuses for pages that are opened from a disk
 html_theme_options = {"navigation_with_keys": True}
 html_domain_indices = False
@@ -66,7 +67,7 @@ html_domain_indices = False
 
 ASKING = """
 about am an any can cannot could do does doing don from get gets had has have how i its may me my on one or our
-should so some than them use using want we what when where which who whose why with would you your"""
+should so some than them under use using want we what when where which who whose why with would you your"""
 
 
 class Questions(SearchEnglish):
