@@ -17,7 +17,12 @@ from myst_parser.parsers.sphinx_ import MystParser
 
 DOCS = Path(__file__).parents[1]
 ROOT = DOCS.parent
-PAGES = {"CHANGELOG.md": "/changelog.rst", "CONTRIBUTING.md": "/contributing.rst", "README.md": "/index.rst"}
+PAGES = {
+    "CHANGELOG.md": "/changelog.rst",
+    "CONTRIBUTING.md": "/contributing.rst",
+    "README.md": "/index.rst",
+    "docs/README.md": "/index.rst",
+}
 LINK = re.compile(r"(\]\(|^\[[^]]+\]: )([^)#\s]+)", re.MULTILINE)
 
 
@@ -36,10 +41,10 @@ def target_in_site(link: str, folder: Path, source: str) -> str:
         path = (folder / link).resolve()
     if not path.exists() or not path.is_relative_to(ROOT):
         return link
-    if path.is_relative_to(DOCS):
-        return f"/{path.relative_to(DOCS)}"
     name = str(path.relative_to(ROOT))
-    return PAGES.get(name, source + name)
+    if name in PAGES:
+        return PAGES[name]
+    return f"/{path.relative_to(DOCS)}" if path.is_relative_to(DOCS) else source + name
 
 
 class Parser(MystParser):
