@@ -48,11 +48,7 @@ def memory_deaths(numbers: Analysis) -> list[Advice]:
     if not grown:
         return []
     most = max(death.memory_last or 0.0 for death in grown)
-    who = (
-        "1 worker died of SIGKILL after its"
-        if len(grown) == 1
-        else f"{len(grown)} workers died of SIGKILL after their"
-    )
+    who = f"{words.count(len(grown), 'worker')} died of SIGKILL after {'its' if len(grown) == 1 else 'their'}"
     return [
         Advice(
             f"{who} memory had risen, up to {words.size(most)}.",
@@ -79,20 +75,15 @@ def kills_from_outside(numbers: Analysis) -> list[Advice]:
 
 def crashes(numbers: Analysis) -> list[Advice]:
     """Workers died by themselves, of another signal or by an exit."""
-    kinds = Counter(
-        death.how
-        for death in numbers.deaths
-        if not death.expected and not death.asked and death.how not in {"", "SIGKILL"}
-    )
+    unasked = [death.how for death in numbers.deaths if not death.expected and not death.asked]
+    kinds = Counter(how for how in unasked if how not in {"", "SIGKILL"})
     found = []
     for how, number in kinds.most_common():
         who = words.count(number, "worker")
         if how.startswith("exit code"):
             found.append(
                 Advice(
-                    f"{who} left by themselves, with {how}."
-                    if number > 1
-                    else f"1 worker left by itself, with {how}.",
+                    f"{who} left by {'itself' if number == 1 else 'themselves'}, with {how}.",
                     "A task has called os._exit(), or something that does so. The table of deaths names the tasks.",
                 )
             )
@@ -100,8 +91,8 @@ def crashes(numbers: Analysis) -> list[Advice]:
             found.append(
                 Advice(
                     f"{who} died of {how}.",
-                    "Native code has failed. The table of deaths names the tasks; capture_stderr=True keeps the Python"
-                    " stack in the error.",
+                    "Native code has failed. The table of deaths names the tasks; capture_stderr=True keeps the"
+                    " Python stack in the error.",
                 )
             )
     return found
@@ -122,7 +113,7 @@ def timeouts(numbers: Analysis) -> list[Advice]:
 
 
 def retries(numbers: Analysis) -> list[Advice]:
-    """A good part of the attempts was for nothing."""
+    """Many attempts were for nothing."""
     if not numbers.attempts or numbers.retried / numbers.attempts < RETRIED_SHARE:
         return []
     part = words.share(numbers.retried / numbers.attempts)
@@ -144,8 +135,8 @@ def waiting(numbers: Analysis) -> list[Advice]:
         return [
             Advice(
                 f"{observed} Half of the tasks took less than {words.duration(numbers.median)}.",
-                "Larger chunks: map() without chunksize= chooses them by itself, or give it a larger one; with submit(),"
-                " do more in each call.",
+                "Larger chunks: map() without chunksize= chooses them by itself, or give it a larger one; with"
+                " submit(), do more in each call.",
             )
         ]
     return [
@@ -162,19 +153,20 @@ def starting(numbers: Analysis) -> list[Advice]:
     if part < START_SHARE or numbers.split.start < LEAST_SECONDS:
         return []
     observed = f"Start-up took {words.share(part)} of the workers' time"
-    if numbers.starts > STARTS_PER_WORKER * len(numbers.workers):
+    slots = len(numbers.workers)
+    if numbers.starts > STARTS_PER_WORKER * slots:
         return [
             Advice(
-                f"{observed}: {numbers.starts:,} workers were started for {words.count(len(numbers.workers), 'place')}.",
-                "Workers that live longer start less often: a larger max_tasks_per_child= or max_age=; or import in the"
-                " template, with preload=.",
+                f"{observed}: {numbers.starts:,} workers were started for {words.count(slots, 'slot')}.",
+                "Workers that live longer start less often: a larger max_tasks_per_child= or max_age=; or import in"
+                " the template, with preload=.",
             )
         ]
     return [
         Advice(
             f"{observed}.",
-            "Keep one pool for the whole program (get_shared_executor()), and import in the template, with preload=, so"
-            " that workers find the modules loaded.",
+            "Keep one pool for the whole program (get_shared_executor()), and import in the template, with preload=,"
+            " so that workers find the modules loaded.",
         )
     ]
 
@@ -188,10 +180,11 @@ def payloads(numbers: Analysis) -> list[Advice]:
         return []
     return [
         Advice(
-            f"Payloads of {words.size(rate)} per second went between host and workers, {words.size(numbers.payload)} in"
-            " all.",
-            "What every task needs can be given once, by initializer= or preload=. Large data travels best as arrays or"
-            " other buffers, which are shared and not copied through pickle; or send a path, and read it in the task.",
+            f"Payloads of {words.size(rate)} per second went between host and workers, {words.size(numbers.payload)}"
+            " in all.",
+            "What every task needs can be given once, by initializer= or preload=. Large data travels best as arrays"
+            " or other buffers, which are shared and not copied through pickle; or send a path, and read it in the"
+            " task.",
         )
     ]
 
@@ -207,8 +200,7 @@ def dominant(numbers: Analysis) -> list[Advice]:
     return [
         Advice(
             f"One function, {first.name}, has {words.share(first.total / total)} of the work.",
-            f"Only what makes it faster is felt; the other {words.count(len(numbers.functions) - 1, 'function')} matter"
-            " little.",
+            "Only what makes it faster is felt.",
         )
     ]
 
@@ -235,7 +227,8 @@ def idling(numbers: Analysis) -> list[Advice]:
     return [
         Advice(
             f"Workers were idle {words.share(part)} of their time: nothing was queued.",
-            "Fewer workers (max_workers=) would do as well, or more tasks at a time: submit before you wait for results.",
+            "Fewer workers (max_workers=) would do as well, or more tasks at a time: submit before you wait for"
+            " results.",
         )
     ]
 

@@ -7,6 +7,7 @@ import signal
 from array import array
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.cli.report import lives as lives_of
@@ -215,7 +216,7 @@ def _functions(trace: Trace) -> list[Function]:
                 median=quantile(ordered, 0.5) * MICROSECOND,
                 p95=quantile(ordered, 0.95) * MICROSECOND,
                 longest=ordered[-1] * MICROSECOND,
-                buckets=tuple(after - before for before, after in zip(below, below[1:], strict=False)),
+                buckets=tuple(after - before for before, after in pairwise(below)),
             )
         )
     return sorted(found, key=lambda function: function.total, reverse=True)

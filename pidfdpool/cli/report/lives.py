@@ -1,7 +1,7 @@
 """What each worker did with its time. Pure: a trace -> lives of workers, in microseconds as there.
 
-A life is that of one process: it begins at the request for it, and ends at its death, or at the trace's end. A part of
-it is one of these:
+A life is that of one process: it begins at the request for it, and ends at its death, or at the trace's end. A part
+of it is one of these:
 
     start  until it was ready
     work   a task runs
@@ -15,6 +15,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _end(lives: dict[_Key, list[Life]], trace: Trace) -> None:
             living[0].death = mark
     for group in by_track.values():
         group.sort(key=lambda life: life.begin)
-        for life, following in zip(group, group[1:], strict=False):
+        for life, following in pairwise(group):
             if life.death is None:  # the trace lost its death
                 life.end = max(life.ready, following.begin)
 

@@ -188,12 +188,12 @@ class _Reader:
         tasks = self.trace.tasks
         if told.get("error") is not None:
             tasks.errors[len(tasks)] = str(told["error"])
-        columns = (
+        columns: tuple[Any, ...] = (
             tasks.track, tasks.pid, tasks.begin, tasks.duration, tasks.queued, tasks.function, tasks.number,
             tasks.attempt, tasks.calls, tasks.request, tasks.result, tasks.outcome,
         )  # fmt: skip
         for column, value in zip(columns, row, strict=True):
-            column.append(value)  # type: ignore[arg-type]
+            column.append(value)
         self._until(begin + duration)
 
     def _idle(self, event: dict[str, Any]) -> None:

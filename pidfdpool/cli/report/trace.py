@@ -19,8 +19,8 @@ UNKNOWN = -1  # a size that the trace does not tell
 class Tasks:
     """One row for each attempt at a task that began.
 
-    function: index into `Trace.functions`. calls: how many calls the task had, 1 if it was no chunk. queued: time from
-    the submission until it began. request, result: bytes, or UNKNOWN. pid: that of the worker, 0 if unknown.
+    function: index into `Trace.functions`. calls: how many calls the task had, 1 if it was no chunk. queued: time
+    from the submission until it began. request, result: bytes, or UNKNOWN. pid: that of the worker, 0 if unknown.
     """
 
     track: array[int] = field(default_factory=lambda: array("L"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime
 
 _SIZES = ("bytes", "kB", "MB", "GB", "TB")
@@ -60,10 +59,5 @@ def _digits(number: float) -> str:
     """Return a number below 1000 with three digits, without zeros at its end that say nothing."""
     if number >= 99.5:
         return f"{number:.0f}"
-    places = 1 if number >= 9.995 else 2
-    text = (
-        f"{number:.{places}f}"
-        if number >= 0.01 or number == 0
-        else f"{number:.{2 - math.floor(math.log10(number))}g}"
-    )
+    text = f"{number:.{1 if number >= 9.995 else 2}f}" if number >= 0.01 else f"{number:.2g}"
     return text.rstrip("0").rstrip(".") if "." in text else text
