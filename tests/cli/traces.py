@@ -60,6 +60,7 @@ class TraceFile:
         number: int | None = None,
         attempt: int = 1,
         outcome: str = "done",
+        flow: bool = True,
         **told: Any,
     ) -> int:
         """Run a task; return its number."""
@@ -70,12 +71,12 @@ class TraceFile:
             "task": number, "attempt": attempt, "calls": 1, "queued_us": round(queued, 3), "request_bytes": 120,
             "result_bytes": 30, "outcome": outcome, "worker_pid": self.pids.get(slot), **told,
         }  # fmt: skip
-        if attempt == 1 and begin >= queued:
-            flow = {"cat": "flow", "name": "task", "id": number}
+        if flow and attempt == 1 and begin >= queued:
+            arrow = {"cat": "flow", "name": "task", "id": number}
             self.add("X", 0, begin - queued, dur=0, cat="submit", name=function)
-            self.add("s", 0, begin - queued, **flow)
-            self.add("t", slot + 1, begin, **flow)
-            self.add("f", 0, begin + duration + 20, bp="e", **flow)
+            self.add("s", 0, begin - queued, **arrow)
+            self.add("t", slot + 1, begin, **arrow)
+            self.add("f", 0, begin + duration + 20, bp="e", **arrow)
         self.add("X", slot + 1, begin, dur=round(duration, 3), cat="task", name=function, args=args)
         return number
 
@@ -104,10 +105,10 @@ class TraceFile:
         return path
 
 
-def simulated(tasks: int, workers: int = 4, seed: int = 1, *, tiny: bool = False) -> TraceFile:
+def simulated(tasks: int, workers: int = 4, seed: int = 1, *, tiny: bool = False, flow: bool = True) -> TraceFile:
     """Return the trace of a pool that runs that many tasks of five functions, and in which things go wrong.
 
-    tiny: tasks of some 10 microseconds; otherwise of some 10 milliseconds.
+    tiny: tasks of some 10 microseconds; otherwise of some 10 milliseconds. flow: with events of their submissions.
     """
     chance = random.Random(seed)
     trace = TraceFile(max_workers=workers)
@@ -143,7 +144,7 @@ def simulated(tasks: int, workers: int = 4, seed: int = 1, *, tiny: bool = False
         crash = not tiny and each % 150 == 149
         if crash:
             outcome, told["error"] = "crashed", "WorkerCrashed: SIGKILL"
-        number = trace.task(slot, begin, duration, name, queued=queued, outcome=outcome, **told)
+        number = trace.task(slot, begin, duration, name, queued=queued, outcome=outcome, flow=flow, **told)
         end = begin + duration
         if end - sampled > 10_000:
             sampled = end

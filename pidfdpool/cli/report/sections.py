@@ -230,7 +230,7 @@ def _code(text: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: int = 0, wide: int = -1) -> str:
-    """Return a table of cells that are HTML; the first is the row's heading. numeric: how many columns are numbers."""
+    """Return a table of cells that are HTML; the first heads its row. numeric: how many columns are numbers."""
 
     def kind(index: int) -> str:
         if index == wide:

@@ -9,7 +9,7 @@ _SIZES = ("bytes", "kB", "MB", "GB", "TB")
 
 def duration(seconds: float) -> str:
     """Return a duration, such as `12 µs`, `3.4 ms`, `1.2 s` or `3 min 20 s`."""
-    if seconds >= 99.95:
+    if seconds >= 99.5:
         whole = round(seconds)
         minutes, rest = divmod(whole, 60)
         hours, minutes = divmod(minutes, 60)

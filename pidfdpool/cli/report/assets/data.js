@@ -47,7 +47,7 @@ function digits(number) {
 // Microseconds as a duration.
 function duration(time) {
   const seconds = time / 1e6;
-  if (seconds >= 99.95) {
+  if (seconds >= 99.5) {
     const whole = Math.round(seconds), hours = Math.floor(whole / 3600), minutes = Math.floor(whole / 60) % 60;
     return hours ? `${hours.toLocaleString("en")} h ${minutes} min` : `${minutes} min ${whole % 60} s`;
   }
