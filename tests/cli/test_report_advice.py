@@ -162,3 +162,9 @@ def test_crashes_are_counted_by_how():
         "2 workers died of SIGSEGV.",
         "1 worker left by itself, with exit code 3.",
     ]
+
+
+@pytest.mark.parametrize(("how", "word"), [("SIGSEGV", "native code"), ("SIGTERM", "another process")])
+def test_what_a_signal_says(how, word):
+    [found] = advice.crashes(numbers(deaths=[death(how)]))
+    assert word in found.suggestion

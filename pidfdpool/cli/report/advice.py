@@ -26,6 +26,7 @@ DOMINANT_SHARE = 0.9  # of the work
 IDLE_SHARE = 0.5  # of the workers' time
 TAIL_SHARE = 0.2  # of the time from the first task to the last
 RETRIED_SHARE = 0.05  # of the attempts
+FAILURES = {"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS"}
 MEMORY_GROWTH = 1.5  # times
 MEMORY_GROWTH_LEAST = 64e6  # bytes
 
@@ -87,14 +88,16 @@ def crashes(numbers: Analysis) -> list[Advice]:
                     "A task has called os._exit(), or something that does so. The table of deaths names the tasks.",
                 )
             )
-        else:
+        elif how in FAILURES:
             found.append(
                 Advice(
                     f"{who} died of {how}.",
-                    "Native code has failed. The table of deaths names the tasks; capture_stderr=True keeps the"
-                    " Python stack in the error.",
+                    "Most often native code has failed then. The table of deaths names the tasks; capture_stderr=True"
+                    " keeps the Python stack in the error.",
                 )
             )
+        else:
+            found.append(Advice(f"{who} died of {how}.", "The pool has not sent it: another process did, or a task."))
     return found
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pidfdpool.cli.report.advice import Advice
-    from pidfdpool.cli.report.analysis import Analysis, Function, WorkerTime
+    from pidfdpool.cli.report.analysis import Analysis, Death, Function, WorkerTime
     from pidfdpool.cli.report.lives import Split
 
 MOST_WORKERS = 64  # rows; the others are in the row of all
@@ -201,7 +201,8 @@ def deaths(numbers: Analysis) -> str:
                 words.duration(death.time),
                 escape(death.worker) + (f" <small>pid {death.pid}</small>" if death.pid is not None else ""),
                 escape(death.how) or "?",
-                escape(death.text) + (f" <small>{escape(death.reason)}</small>" if death.reason else ""),
+                escape(death.text)
+                + (f" <small>{escape(death.reason)}</small>" if death.reason not in death.text else ""),
                 _lost(death.lost),
             ]
             for death in unexpected[:MOST_DEATHS]
@@ -212,6 +213,10 @@ def deaths(numbers: Analysis) -> str:
     if ordinary:
         text += f"<p>{words.count(ordinary, 'worker')} ended as the pool wanted.</p>"
     return _section("deaths", "Deaths", text)
+
+
+def _unless_told(death: Death) -> str:
+    return "" if death.reason in death.text else f" <small>{escape(death.reason)}</small>"
 
 
 def _lost(tasks: Sequence[str]) -> str:

@@ -161,7 +161,7 @@ class Drawing {
     const left = Math.max(from, place.left) + 4;
     const room = Math.floor((Math.min(from + wide, place.width) - left - 4) / 6.6);
     if (room < 4) return;
-    const short = name.slice(name.lastIndexOf(":") + 1);
+    const short = name.slice(Math.max(name.lastIndexOf(":"), name.lastIndexOf(".")) + 1);
     context.fillStyle = paint.back;
     context.textAlign = "left";
     context.fillText(short.length <= room ? short : `${short.slice(0, room - 1)}…`, left, y);
