@@ -12,6 +12,7 @@ import re
 
 import pytest
 
+from tests.cli.traces import simulated
 from tests.house.examples import LIBRARIES, Example, Folder, check, commands_of, examples_of, is_said
 from tests.house.pages import PAGES, ROOT, Block, name_of
 
@@ -29,6 +30,7 @@ def folder(tmp_path):
         file.write(events)
     (tmp_path / "big.jsonl").write_text(events)
     (tmp_path / "mymodule.py").write_text("def clean(event):\n    return event\n\nscore = clean\n")
+    simulated(50).write(tmp_path / "run.json")
     folder = Folder(tmp_path)
     yield folder
     folder.close()
