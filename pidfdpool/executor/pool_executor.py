@@ -35,6 +35,7 @@ from pidfdpool.template.recipe import Recipe
 if TYPE_CHECKING:
     from pidfdpool.executor.open_maps import Map
     from pidfdpool.loop.task import Recipient
+    from pidfdpool.observed import Observer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -275,6 +276,18 @@ class PidfdPoolExecutor(Maps, process.ProcessPoolExecutor):
             A function that ends the subscription. Calling it again does nothing.
         """
         return death_reports.subscribe(self._own.subscribers, callback)
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Tell an observer what happens from now on: each attempt of a task with its times, workers, template.
+
+        `pidfdpool.observed` describes what an `Observer` is and what it is told. There may be several, and they may
+        come and go at any time, also before the first submit. An observer must not keep this executor alive.
+
+        Returns:
+            A function that ends this. Before it returns, the observer has been told all that was noted. Calling it
+            again does nothing.
+        """
+        return self._own.observe(observer)
 
     def stats(self) -> Stats:
         """Return the pool's current numbers. Takes microseconds; any thread."""
