@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pidfdpool.deaths import Death
-    from pidfdpool.observed import Observer
+    from pidfdpool.loop.observed import Observer
     from pidfdpool.scheduler.policy import Policy
     from pidfdpool.template.recipe import Recipe
 

@@ -19,9 +19,9 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pidfdpool import observed
 from pidfdpool.deaths import Cause
 from pidfdpool.errors import DeadlineExceeded, HeartbeatLost, MemoryExceeded, TaskKilled, TaskTimeout, WorkerCrashed
+from pidfdpool.loop import observed
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.process import safe_logging
 from pidfdpool.scheduler import actions as do
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from pidfdpool.deaths import Death
     from pidfdpool.loop.links import WorkerLink
+    from pidfdpool.loop.observed import Attempts, Observer, Record
     from pidfdpool.loop.task import Task
-    from pidfdpool.observed import Attempts, Observer, Record
     from pidfdpool.scheduler.machine import Machine
     from pidfdpool.transport.framing import Buffer, Frame, Lean
 
@@ -201,7 +201,7 @@ class Observation:
         attempts.retried = True
         now = time.monotonic()
         self.noted.append(attempts)
-        self.noted.append(observed.Retry(now, task.number, task.name, attempt, pause, attempts.outcomes[0]))
+        self.noted.append(observed.TaskRetry(now, task.number, task.name, attempt, pause, attempts.outcomes[0]))
         task.queued_at = now
 
     def _answered(self, task: Task) -> Attempts | None:
@@ -297,7 +297,7 @@ class Observation:
         self._level_at = now + LEVEL_EVERY
         machine = self._machine
         self.noted.append(
-            observed.Level(now, len(machine.queue) + len(machine.prefetched), machine.counts[State.BUSY])
+            observed.PoolLevel(now, len(machine.queue) + len(machine.prefetched), machine.counts[State.BUSY])
         )
 
 

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from pidfdpool.deaths import Death
     from pidfdpool.loop.event_loop import Unsubmitted
     from pidfdpool.loop.leader import Leadership
+    from pidfdpool.loop.observed import Observer
     from pidfdpool.loop.resolutions import Resolution
     from pidfdpool.loop.segment_leases import SegmentLeases
     from pidfdpool.loop.task import Recipient
-    from pidfdpool.observed import Observer
     from pidfdpool.scheduler.machine import Machine
     from pidfdpool.scheduler.policy import Policy
     from pidfdpool.scheduler.states import Slot
@@ -293,6 +293,12 @@ class Pool:
                 core.resolver.observation = None
                 for link in core.workers.values():
                     observation.record_times(link, on=False)
+
+    def tell_observers(self) -> None:
+        """Tell observers what was noted, unless another thread is doing so."""
+        observation = self.core.resolver.observation
+        if observation is not None:
+            observation.tell()
 
     # ---- the pool's life -----------------------------------------------------------------------------------
 

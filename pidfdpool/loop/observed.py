@@ -9,16 +9,12 @@ worker has measured.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TypeAlias
 
+from pidfdpool.deaths import Death
 from pidfdpool.records import dataclass
 from pidfdpool.typed import Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import TypeAlias
-
-    from pidfdpool.deaths import Death
 
 # Outcomes of an attempt.
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
@@ -41,8 +37,10 @@ class Attempts:
         began_at, ended_at: when the worker began and ended it; NaN: it is not known, or it never began. If it was
             lost, what the host knows: when the worker was to begin it, and when the loss was noticed.
         request_bytes, result_bytes: sizes of the pickled call and of the pickled result or exception; -1: not known.
-        outcomes: one of the constants of this module.
-        errors: a line of text if the outcome is not `DONE`, otherwise None.
+        outcomes: "done"; "failed": an exception; "cancelled": in time; "killed": by `Future.kill`, for its memory, or
+            because the pool was shut down between two attempts; "timed out": by timeout, heartbeat or deadline;
+            "crashed": lost with its worker.
+        errors: a line of text if the outcome is not "done", otherwise None.
         taken_at: when the host took the outcome.
         retried: the task is tried again; only of single attempts.
         death: of its worker, if the attempt was lost with it and that is known.
@@ -66,7 +64,7 @@ class Attempts:
 
 
 @dataclass(slots=True, eq=False)
-class Retry:
+class TaskRetry:
     """A task is to be tried again. The `Attempts` with the attempt before comes first.
 
     Attributes:
@@ -122,7 +120,7 @@ class TemplateChange:
 
 
 @dataclass(slots=True, eq=False)
-class Level:
+class PoolLevel:
     """How much the pool had to do at one moment. Noted when that may have changed, every 10 ms at most.
 
     Attributes:
@@ -136,20 +134,23 @@ class Level:
     busy: int
 
 
-if TYPE_CHECKING:
-    Record: TypeAlias = Attempts | Retry | WorkerChange | TemplateChange | Level
+Record: TypeAlias = Attempts | TaskRetry | WorkerChange | TemplateChange | PoolLevel
 
 
 class Observer(Protocol):
-    """Who is told what happens in a pool. None of these is called while a lock of the pool's is held.
+    """Who is told what happens in a pool, by `PidfdPoolExecutor.observe`.
 
-    `take` and `work` are called in the pool thread, or in another thread that reads answers or asks for what is
-    there, but never twice at a time. What they raise is logged, and ends the observation. They should be quick:
-    results wait for them.
+    Nothing of it is called while a lock of the pool's is held. `take` and `work` are called in the pool thread, or in
+    another thread that reads answers or calls `stats`, but never twice at a time. What they raise is logged, and ends
+    the observation. They should be quick: results wait for them.
     """
 
     def take(self, records: Sequence[Record]) -> None:
-        """Take what has happened, in the order in which the host came to know of it."""
+        """Take what has happened, in the order in which the host came to know of it.
+
+        records: each is an `Attempts`, a `TaskRetry`, a `WorkerChange`, a `TemplateChange` or a `PoolLevel`. Others
+            may be added, so skip what is not known.
+        """
 
     def work(self, now: float, *, idle: bool) -> float | None:
         """Do a slice of one's own work before the pool thread sleeps; return when to be called again at the latest.
