@@ -292,8 +292,8 @@ class PidfdPoolExecutor(Maps, process.ProcessPoolExecutor):
     def trace(self, path: str | os.PathLike[str] | TextIO, *, max_events: int = 1_000_000) -> pidfdpool.Trace:
         """Write what happens in the pool to a file, in a `with` block: `with pool.trace("run.json"): ...`.
 
-        Perfetto (ui.perfetto.dev) shows such a file, and `python -m pidfdpool report` makes a page of it. It has a track
-        for each worker with every task, its queue time and sizes, starts, deaths and retries; docs/tracing.md
+        Perfetto (ui.perfetto.dev) shows such a file, and `python -m pidfdpool report` makes a page of it. It has a
+        track for each worker with every task, its queue time and sizes, starts, deaths and retries; docs/tracing.md
         describes it. It is written while the pool runs, so it can be read after a crash of this process, too. The
         block may begin before the first submit or at any other time, and there may be several traces of a pool. Tasks
         that are running when the block ends are not in the file.

@@ -53,9 +53,7 @@ class TraceEvents:
         self._began_at, self._pid = began_at, pid
         self._initializes, self._preloads = initializes, preloads
         self._tracks: dict[int, _Track] = {}  # by the worker's generation
-        self._ended: deque[int] = (
-            deque()
-        )  # generations of workers that have ended, of which something may yet be told
+        self._ended: deque[int] = deque()  # generations of ended workers, of which more may be told
         self._ended_at: dict[int, float] = {}  # by slot: when its last worker ended
         self._named: set[int] = set()  # the slots whose tracks have a name
         self._texts: dict[str, str] = {}  # as JSON

@@ -9,16 +9,16 @@ import os
 import sys
 import time
 import weakref
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from pidfdpool import _version
+import pidfdpool
 from pidfdpool.executor.tracing.events import TraceEvents
 from pidfdpool.executor.tracing.recorder import Recorder
 from pidfdpool.executor.tracing.sink import Sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from types import TracebackType
 
     from pidfdpool.executor.own_pool import OwnPool
     from pidfdpool.loop.snapshots import WorkerInfo
@@ -79,7 +79,7 @@ class Trace:
             recorder.begin(
                 events.header(
                     os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else "",
-                    version=_version.__version__,
+                    version=pidfdpool.__version__,
                     python=".".join(map(str, sys.version_info[:3])),
                     started=time.time(),
                     max_workers=own.max_workers,
