@@ -17,6 +17,8 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.deaths import Cause
@@ -57,6 +59,7 @@ _BY_CAUSE = {
     Cause.KILL: observed.KILLED,
     Cause.MEMORY: observed.KILLED,
 }
+_BUFFER = itemgetter(3)  # of a lean frame
 _log = logging.getLogger("pidfdpool")
 
 
@@ -139,7 +142,9 @@ class Observation:
         """Note outcomes that are delivered, of consecutive answers of a worker. Before they are set aside."""
         count, now = len(tasks), time.monotonic()
         began, ended = self._run_times(link).read(link.black_box, numbers)
-        requests = [len(task.buffers[0]) if len(task.buffers) == 1 else _size_of(task.buffers) for task in tasks]
+        requests = list(map(len, chain.from_iterable([task.buffers for task in tasks])))
+        if len(requests) != count:  # some call has several buffers
+            requests = [_size_of(task.buffers) for task in tasks]
         whats = [task.what for task in tasks]
         calls: Sequence[int] = (1,) * count
         if whats.count(whats[0]) == count and type(whats[0]) is not Chunk:
@@ -150,7 +155,7 @@ class Observation:
         outcomes: Sequence[str] = (observed.DONE,) * count
         errors: Sequence[str | None] = (None,) * count
         if set(map(type, frames)) == {tuple}:
-            sizes = [len(frame[3]) for frame in frames[:count]]  # type: ignore[index]
+            sizes = list(map(len, map(_BUFFER, frames[:count])))  # type: ignore[arg-type]
         else:
             made = [framing.made(frame) for frame in frames[:count]]
             sizes = [sum(map(len, frame.buffers)) for frame in made]

@@ -1,9 +1,9 @@
 """The observer behind a trace: it keeps what it is told, and has it formatted and written a slice at a time.
 
-To format the events of one task takes some 10 us, which is more than the pool needs for a tiny task. So `take` only
-keeps the records. In the pool thread `work` formats a slice of a millisecond when the pool has no task, and otherwise
-a slice of half a millisecond 20 times a second, which is 1 % of a processor. What is left then, `finish` does in the
-thread that leaves the trace. The number of events is limited, and with it the memory and the file.
+To format the events of one task takes some 6 us, which is as much as a pool needs for a tiny task. So `take` only
+keeps the records. In the pool thread `work` formats a slice of a millisecond when the pool has no task; while it has
+tasks, a slice of half a millisecond 5 times a second, which is 0.25 % of a processor. What is left then, `finish`
+does in the thread that leaves the trace. The number of events is limited, and with it the memory and the file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pidfdpool.executor.tracing.sink import Sink
     from pidfdpool.loop.observed import Record
 
-BUSY_SLICE, BUSY_PAUSE = 0.0005, 0.05  # seconds, while the pool has tasks
+BUSY_SLICE, BUSY_PAUSE = 0.0005, 0.2  # seconds, while the pool has tasks
 IDLE_SLICE, IDLE_PAUSE = 0.001, 0.001  # seconds, while it has none
 LOOK = 0.25  # seconds, while nothing is to be formatted: what a leader has read is taken then
 MEMORY_EVERY = 1.0  # seconds
