@@ -71,6 +71,7 @@ class Observation:
         self.observers: list[Observer] = []
         self.noted: deque[Record] = deque()
         self._telling = threading.Lock()  # the observers are called by one thread at a time
+        self._teller: int | None = None  # that thread; it may come here again, from an observer or a signal handler
         self._times: dict[int, RunTimesReader] = {}  # by the worker's generation
         self._answers: dict[int, tuple[int, Attempts]] = {}  # the same: what it has answered last, the long way
         self._level_at = 0.0
@@ -79,7 +80,7 @@ class Observation:
 
     def tell(self, *, wait: bool = False) -> None:
         """Give the observers what was noted. Without the lock. wait: for another thread that is doing so."""
-        if not self._telling.acquire(blocking=wait):
+        if not self._begin_to_tell(wait=wait):
             return
         try:
             records: list[Record] = []
@@ -90,7 +91,7 @@ class Observation:
                 for observer in tuple(self.observers):
                     self._call(observer, observer.take, records)
         finally:
-            self._telling.release()
+            self._end_telling()
 
     def tell_if_many(self) -> None:
         """Tell if much was noted. In a thread that has read answers, without the lock."""
@@ -104,15 +105,26 @@ class Observation:
         """
         self.tell()
         next_at: float | None = None
-        if self._telling.acquire(blocking=False):
+        if self._begin_to_tell(wait=False):
             try:
                 for observer in tuple(self.observers):
                     at = self._call(observer, observer.work, time.monotonic(), idle=idle)
                     if at is not None:
                         next_at = at if next_at is None else min(at, next_at)
             finally:
-                self._telling.release()
+                self._end_telling()
         return next_at
+
+    def _begin_to_tell(self, *, wait: bool) -> bool:
+        me = threading.get_ident()
+        if self._teller == me or not self._telling.acquire(blocking=wait):
+            return False
+        self._teller = me
+        return True
+
+    def _end_telling(self) -> None:
+        self._teller = None
+        self._telling.release()
 
     def end(self) -> None:
         """Tell the last, and that the pool has ended. In the pool thread, without the lock."""

@@ -35,7 +35,8 @@ class Attempts:
         attempt: which attempt the first one is, from 1; of all others it is the first. 0: none has begun.
         queued_at: when the task was submitted, or the attempt before this one had ended.
         began_at, ended_at: when the worker began and ended it; NaN: it is not known, or it never began. If it was
-            lost, what the host knows: when the worker was to begin it, and when the loss was noticed.
+            lost, what the host knows: when the worker was to begin it, and when the loss was noticed. Code of a task
+            can falsify the times of its worker, so they may be impossible.
         request_bytes, result_bytes: sizes of the pickled call and of the pickled result or exception; -1: not known.
         outcomes: "done"; "failed": an exception; "cancelled": in time; "killed": by `Future.kill`, for its memory, or
             because the pool was shut down between two attempts; "timed out": by timeout, heartbeat or deadline;

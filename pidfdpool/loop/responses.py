@@ -222,3 +222,5 @@ def _take_outcome(core: Decisions, link: WorkerLink, frame: Frame) -> None:
         ev.Finished(link.slot, link.generation, frame.value, failed, retryable, memory, seconds, counted),
         outcome,
     )
+    if core.resolver.observation is not None:
+        core.resolver.observation.tell_if_many()

@@ -7,8 +7,8 @@ pool's lock.
     an entry    native 64 bits, the number of the task; two native doubles, time.monotonic() when it began and ended
 
 The entries form a ring in the order of the answers. It has room for more answers than a pipe holds, so what the host
-has not read is not overwritten. A task can write there, too. So the host believes only an entry with the number of
-the task, and times that are possible.
+has not read is not overwritten. A task can write there, too. So the host compares the numbers of the first and of the
+last entry that it reads, and who uses the times has to see whether they are possible.
 """
 
 from __future__ import annotations
