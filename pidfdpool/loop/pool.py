@@ -325,4 +325,5 @@ class Pool:
 
     def abandon_in_forked_child(self) -> None:
         """Let go of everything in a process that was forked while the pool was alive; the parent goes on."""
+        self.core.resolver.observation = None
         teardown.abandon_in_forked_child(self.core)

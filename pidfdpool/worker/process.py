@@ -15,6 +15,7 @@ import time
 from _thread import _count as count_threads
 from collections import deque
 from contextlib import suppress
+from functools import partial
 
 from pidfdpool.pidfd import prctl
 from pidfdpool.process import exiting, hygiene, native
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from pidfdpool.worker.boot import Boot
     from pidfdpool.worker.log_forwarding import Forwarding
     from pidfdpool.worker.mark import Mark
-    from pidfdpool.worker.task_times import Write
 
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 _UNUSUAL = framing.HAS_DEADLINE | framing.SPARE_DESCENDANTS | framing.USES_SEGMENTS
@@ -87,7 +87,6 @@ class Worker:
         self._statm: int | None = None
         self._handover = handover.Handover()
         self._logs: Forwarding | None = None
-        self._write: Write = self._write_answer
         self._held_fds = [fd for fd in (tokens_fd, black_box_fd, sentinel) if fd is not None]  # until it exits
         # A process that a task forks must hold neither channel nor pipe: the host would not see that they are closed.
         os.register_at_fork(after_in_child=self._close_in_forked_child)
@@ -198,7 +197,8 @@ class Worker:
             elif frame.kind == framing.RECORD_TIMES:  # type: ignore[union-attr]
                 from pidfdpool.worker import task_times  # most pools are not observed
 
-                self._write = task_times.recording(self._write_answer, self._black_box, frame.slot)  # type: ignore[union-attr]
+                write, on = partial(Worker._write, self), frame.slot  # type: ignore[union-attr]
+                self.__dict__["_write"] = task_times.recording(write, self._black_box, on)  # in the method's place
             else:
                 self._segments.handle_frame(frame)  # type: ignore[arg-type]
 
@@ -278,7 +278,7 @@ class Worker:
             flags = framing.HAS_SEGMENT_FLAGS
         self._write(kind, began, flags, frame.value, buffers)
 
-    def _write_answer(self, kind: int, began: float, flags: int, number: int, buffers: list[Buffer]) -> None:
+    def _write(self, kind: int, began: float, flags: int, number: int, buffers: list[Buffer]) -> None:
         """Write the answer to a task that began at that time."""
         if kind == framing.OUTDATED:
             self._send(framing.encode(kind, value=1))

@@ -179,7 +179,6 @@ class Answering(Worker):
     def __init__(self, *outcomes):
         self.outcomes, self.sent, self.order = list(outcomes), [], []
         self._statm, self._outdated, self._unsent = None, False, deque()
-        self._write = self._write_answer
         self._send_lock = native.lock()
         self._send_answer = lambda *answer: self.sent.append(answer)
         self._segments = SimpleNamespace(
