@@ -9,6 +9,7 @@ next submit, and does not touch the parent's.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 import weakref
@@ -17,7 +18,7 @@ from concurrent.futures import process
 from functools import partial
 from multiprocessing.context import BaseContext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TextIO, TypeVar, Unpack
 
 import pidfdpool
 from pidfdpool import checks
@@ -276,10 +277,49 @@ class PidfdPoolExecutor(Maps, process.ProcessPoolExecutor):
         """
         return death_reports.subscribe(self._own.subscribers, callback)
 
+    def observe(self, observer: pidfdpool.Observer) -> Callable[[], None]:
+        """Tell an observer what happens from now on: each attempt of a task with its times, workers, template.
+
+        `pidfdpool.Observer` is what it has to be like, and says what it is told. There may be several, and they may
+        come and go at any time, also before the first submit. An observer must not keep this executor alive.
+
+        Returns:
+            A function that ends this. Before it returns, the observer has been told all that was noted. Calling it
+            again does nothing.
+        """
+        return self._own.observe(observer)
+
+    def trace(self, path: str | os.PathLike[str] | TextIO, *, max_events: int = 1_000_000) -> pidfdpool.Trace:
+        """Write what happens in the pool to a file, in a `with` block: `with pool.trace("run.json"): ...`.
+
+        Perfetto (ui.perfetto.dev) shows such a file, and `python -m pidfdpool report` makes a page of it. It has a
+        track for each worker with every task, its queue time and sizes, starts, deaths and retries; docs/tracing.md
+        describes it. It is written while the pool runs, so it can be read after a crash of this process, too. The
+        block may begin before the first submit or at any other time, and there may be several traces of a pool. Tasks
+        that are running when the block ends are not in the file.
+
+        What cannot be written later on (a full disk) is logged as a warning, and ends the trace, nothing else.
+
+        Args:
+            path: the file, which is overwritten; or a text file that is open for writing, which is written when the
+                block ends and not closed.
+            max_events: the limit of events in the file. A task has 6, of some 100 bytes each. Of tasks beyond that
+                the file has only the number.
+
+        Raises:
+            ValueError, TypeError: an argument makes no sense; the message names it and its value. Entering the block
+                raises what `Trace.__enter__` says.
+        """
+        from pidfdpool.executor.tracing.trace import Trace
+
+        return Trace(self, path, checks.integer("max_events", max_events, least=1))
+
     def stats(self) -> Stats:
-        """Return the pool's current numbers. Takes microseconds; any thread."""
+        """Return the pool's current numbers. Takes microseconds; any thread. Observers are told what is new."""
         lifecycle.detect_fork()
         pool = self._pool
+        if pool is not None:
+            pool.tell_observers()
         return Stats(size=self._max_workers) if pool is None else snapshots.stats(pool.core)
 
     def workers(self) -> tuple[WorkerInfo, ...]:

@@ -15,6 +15,7 @@ import time
 from _thread import _count as count_threads
 from collections import deque
 from contextlib import suppress
+from functools import partial
 
 from pidfdpool.pidfd import prctl
 from pidfdpool.process import exiting, hygiene, native
@@ -86,8 +87,7 @@ class Worker:
         self._statm: int | None = None
         self._handover = handover.Handover()
         self._logs: Forwarding | None = None
-        # They stay open until this process exits.
-        self._held_fds = [fd for fd in (tokens_fd, black_box_fd, sentinel) if fd is not None]
+        self._held_fds = [fd for fd in (tokens_fd, black_box_fd, sentinel) if fd is not None]  # until it exits
         # A process that a task forks must hold neither channel nor pipe: the host would not see that they are closed.
         os.register_at_fork(after_in_child=self._close_in_forked_child)
 
@@ -194,6 +194,11 @@ class Worker:
                     self._logs.set_levels(frame.buffers[0])  # type: ignore[union-attr]
             elif frame.kind == framing.STREAM:  # type: ignore[union-attr]
                 self.stream_orders.append(frame)  # type: ignore[arg-type]
+            elif frame.kind == framing.RECORD_TIMES:  # type: ignore[union-attr]
+                from pidfdpool.worker import task_times  # most pools are not observed
+
+                write, on = partial(Worker._write, self), frame.slot  # type: ignore[union-attr]
+                self.__dict__["_write"] = task_times.recording(write, self._black_box, on)  # in the method's place
             else:
                 self._segments.handle_frame(frame)  # type: ignore[arg-type]
 
@@ -314,7 +319,7 @@ class Worker:
     def _run_task(self, frame: Frame) -> tuple[int, list[Buffer]]:
         """Run a task as its flags say, and return the kind and the buffers of the answer."""
         if type(frame.buffers) is framing.MissingBuffers:
-            return self._no_memory_for(frame.buffers.size)
+            return framing.ERROR, tracebacks.dump_no_memory(frame.buffers.size, self._shared)
         deadline = framing.DEADLINE.unpack(frame.buffers.pop())[0] if frame.slot & framing.HAS_DEADLINE else None
         spare = frame.slot & framing.SPARE_DESCENDANTS
         if frame.slot & framing.USES_SEGMENTS and not self._segments.begin_task(frame):
@@ -328,11 +333,6 @@ class Worker:
             if spare:
                 self._mark.set()
             context.leave()
-
-    def _no_memory_for(self, size: int) -> tuple[int, list[Buffer]]:
-        """Return the answer to a call that did not fit into memory."""
-        text = f"this worker (pid {self._pid}) has not enough memory to receive the call, which takes {size} bytes"
-        return framing.ERROR, payload.dump_error(MemoryError(text), self._shared)
 
     def _run_call(self, call: list[Buffer]) -> tuple[int, list[Buffer]]:
         """Run the call and return the kind and the buffers of the answer. Keeps no object of the task's.

@@ -1,0 +1,105 @@
+"""When each of a worker's tasks began and ended: a part of its black box that is written while the pool is observed.
+
+This file owns the layout of that part. The worker writes an entry for each answer, before it writes the answer
+(`recorder`). The host reads it when it has taken the answer (`RunTimesReader`), in whichever thread did, under the
+pool's lock.
+
+    an entry    native 64 bits, the number of the task; two native doubles, time.monotonic() when it began and ended
+
+The entries form a ring in the order of the answers. It has room for more answers than a pipe holds, so what the host
+has not read is not overwritten. A task can write there, too. So the host compares the numbers of the first and of the
+last entry that it reads, and who uses the times has to see whether they are possible.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+import sys
+from contextlib import suppress
+
+from pidfdpool.transport.black_box import RUN_TIMES_OFFSET, RUN_TIMES_SIZE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+ENTRY = struct.Struct("@qdd")
+CAPACITY = RUN_TIMES_SIZE // ENTRY.size  # entries
+_SIZE = ENTRY.size
+_END = CAPACITY * _SIZE
+
+
+def recorder(fd: int) -> Callable[[int, float, float], None]:
+    """Return the worker's end: a function that adds an entry. It takes 0.1 us.
+
+    Raises:
+        OSError, ValueError: there is no room or memory for that part of the black box, or the file is too short.
+    """
+    from mmap import mmap
+
+    os.posix_fallocate(fd, RUN_TIMES_OFFSET, RUN_TIMES_SIZE)  # a page that cannot be had later would be a SIGBUS
+    options: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+    memory, pack_into = mmap(fd, RUN_TIMES_SIZE, offset=RUN_TIMES_OFFSET, **options), ENTRY.pack_into
+    at = 0
+
+    def add(number: int, began: float, ended: float) -> None:
+        nonlocal at
+        pack_into(memory, at, number, began, ended)
+        at += _SIZE
+        if at == _END:
+            at = 0
+
+    return add
+
+
+class RunTimesReader:
+    """The host's end, for one worker. The caller holds the pool's lock."""
+
+    __slots__ = ("_aligned", "_next")
+
+    def __init__(self) -> None:
+        self._next = 0  # the entry of the next answer
+        self._aligned = False  # an entry was found: from now on each answer has one
+
+    def read(self, fd: int | None, numbers: Sequence[int]) -> tuple[Sequence[float], Sequence[float]]:
+        """Return when these tasks began and ended, of which the worker's answers were read; NaN: it is not known.
+
+        numbers: consecutive answers, in their order.
+        fd: the worker's black box; None: there is none.
+        """
+        count = len(numbers)
+        data = b"" if fd is None or count > CAPACITY else self._read(fd, count)
+        if len(data) < count * _SIZE:
+            return (math.nan,) * count, (math.nan,) * count
+        words: Any = memoryview(data).cast("q")
+        times: Any = memoryview(data).cast("d")
+        if self._aligned and words[0] == numbers[0] and words[-3] == numbers[-1]:
+            self._next = (self._next + count) % CAPACITY
+            return times[1::3], times[2::3]  # not converted here, where every task has to wait for it
+        return self._matched(numbers, words[::3].tolist(), times[1::3].tolist(), times[2::3].tolist())
+
+    def _matched(
+        self, numbers: Sequence[int], found: list[int], began: list[float], ended: list[float]
+    ) -> tuple[list[float], list[float]]:
+        """Return the times where the numbers are right. The first answers may come from before the recording."""
+        skipped = 0
+        if not self._aligned:
+            skipped = numbers.index(found[0]) if found[0] in numbers else len(numbers)
+            self._aligned = skipped < len(numbers)
+        used = len(numbers) - skipped
+        self._next = (self._next + used) % CAPACITY
+        entries = dict(zip(found[:used], zip(began, ended, strict=True), strict=False))
+        times = [entries.get(number, (math.nan, math.nan)) for number in numbers]
+        return [began for began, _ in times], [ended for _, ended in times]
+
+    def _read(self, fd: int, count: int) -> bytes:
+        first, size = self._next * _SIZE, count * _SIZE
+        with suppress(OSError):
+            data = os.pread(fd, min(size, _END - first), RUN_TIMES_OFFSET + first)
+            if first + size > _END:
+                data += os.pread(fd, first + size - _END, RUN_TIMES_OFFSET)
+            return data
+        return b""
