@@ -58,22 +58,25 @@ if TYPE_CHECKING:
     from pidfdpool.executor.serial import SerialExecutor
     from pidfdpool.executor.shared import get_shared_executor
     from pidfdpool.executor.stream import Stream
+    from pidfdpool.loop.observed import Attempts, Observer, PoolLevel, TaskRetry, TemplateChange, WorkerChange
     from pidfdpool.loop.snapshots import Stats, WorkerInfo
     from pidfdpool.scheduler.policy import Policy, PoolOptions, TaskOptions
     from pidfdpool.worker.context import CurrentTask, current_task, heartbeat, unhealthy
 
 _HOME = {
+    "Attempts": "loop.observed",
     "CallNotSendable": "errors",
     "Cause": "deaths",
     "CurrentTask": "worker.context",
-    "Death": "deaths",
     "DeadlineExceeded": "errors",
+    "Death": "deaths",
     "Future": "executor.futures",
     "GlobalNotAvailable": "errors",
     "HeartbeatLost": "errors",
     "InheritedFutureError": "errors",
     "LargeGlobalWarning": "errors",
     "MemoryExceeded": "errors",
+    "Observer": "loop.observed",
     "Options": "executor.options",
     "Outcome": "executor.outcome",
     "PayloadError": "errors",
@@ -83,6 +86,7 @@ _HOME = {
     "PoisonTask": "errors",
     "Policy": "scheduler.policy",
     "PoolBroken": "errors",
+    "PoolLevel": "loop.observed",
     "PoolOptions": "scheduler.policy",
     "ProcessPoolExecutor": "executor.pool_executor",
     "QueueFull": "errors",
@@ -91,8 +95,11 @@ _HOME = {
     "Stream": "executor.stream",
     "TaskKilled": "errors",
     "TaskOptions": "scheduler.policy",
+    "TaskRetry": "loop.observed",
     "TaskTimeout": "errors",
+    "TemplateChange": "loop.observed",
     "TemplateError": "errors",
+    "WorkerChange": "loop.observed",
     "WorkerCrashed": "errors",
     "WorkerInfo": "loop.snapshots",
     "WorkerName": "executor.futures",
@@ -116,6 +123,7 @@ _STANDARD = {
 __path__.append(f"{__path__[0]}/former_paths")
 
 __all__ = [
+    "Attempts",
     "CallNotSendable",
     "Cause",
     "CurrentTask",
@@ -127,6 +135,7 @@ __all__ = [
     "InheritedFutureError",
     "LargeGlobalWarning",
     "MemoryExceeded",
+    "Observer",
     "Options",
     "Outcome",
     "PayloadError",
@@ -136,6 +145,7 @@ __all__ = [
     "PoisonTask",
     "Policy",
     "PoolBroken",
+    "PoolLevel",
     "PoolOptions",
     "ProcessPoolExecutor",
     "QueueFull",
@@ -144,8 +154,11 @@ __all__ = [
     "Stream",
     "TaskKilled",
     "TaskOptions",
+    "TaskRetry",
     "TaskTimeout",
+    "TemplateChange",
     "TemplateError",
+    "WorkerChange",
     "WorkerCrashed",
     "WorkerInfo",
     "WorkerName",

@@ -8,6 +8,8 @@ finishes its tasks and ends.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pidfdpool.executor import lifecycle
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pidfdpool.deaths import Death
+    from pidfdpool.loop.observed import Observer
     from pidfdpool.scheduler.policy import Policy
     from pidfdpool.template.recipe import Recipe
 
@@ -32,6 +35,7 @@ class OwnPool:
         max_workers: for this pool, or for the one that will be made.
         maps: those that may have calls to submit.
         subscribers: what the executor's users want to be told of deaths; the pool reads it.
+        observers: who is told what happens in the pool, this one or the one that will be made.
     """
 
     def __init__(self, policy: Policy, make_recipe: Callable[[], Recipe]) -> None:
@@ -39,6 +43,7 @@ class OwnPool:
         self.max_workers = policy.max_workers
         self.maps = OpenMaps()
         self.subscribers: list[Callable[[Death], object]] = []
+        self.observers: list[Observer] = []
         self._policy = policy
         self._make_recipe = make_recipe
         self._shut_down = False
@@ -71,6 +76,8 @@ class OwnPool:
                 if self._shut_down:  # by a signal handler, meanwhile
                     raise RuntimeError("cannot schedule new futures after shutdown")
                 lifecycle.add_pool(pool)
+                for observer in self.observers:
+                    pool.observe(observer)
                 self.pool = pool
                 pool.shut_down_with(owner, self.maps)
         return pool
@@ -125,6 +132,24 @@ class OwnPool:
         if pool is not None:
             pool.resize(max_workers)
 
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Have an observer told what happens; return what ends that, and has it told all before."""
+        lifecycle.detect_fork()
+        with self.lock:
+            self.observers.append(observer)
+            if self.pool is not None:
+                self.pool.observe(observer)
+        return partial(self._stop_observing, observer)
+
+    def _stop_observing(self, observer: Observer) -> None:
+        lifecycle.detect_fork()
+        with self.lock:
+            pool = self.pool
+            with suppress(ValueError):
+                self.observers.remove(observer)
+        if pool is not None:
+            pool.stop_observing(observer)
+
     def finish_maps(self, *, cancel: bool) -> None:
         """Submit the remaining calls of every map, or drop them: soon nothing can be submitted any more."""
         self.maps.finish(cancel=cancel)
@@ -137,6 +162,7 @@ class OwnPool:
         """Start again in a forked child. The lock may have been copied while another thread held it."""
         self.lock = threading.RLock()
         self.pool = None
+        self.observers = [observer for observer in self.observers if observer.follows_into_forked_child()]
         self.maps.forget_in_forked_child()
 
     def description(self) -> str:

@@ -276,10 +276,24 @@ class PidfdPoolExecutor(Maps, process.ProcessPoolExecutor):
         """
         return death_reports.subscribe(self._own.subscribers, callback)
 
+    def observe(self, observer: pidfdpool.Observer) -> Callable[[], None]:
+        """Tell an observer what happens from now on: each attempt of a task with its times, workers, template.
+
+        `pidfdpool.Observer` is what it has to be like, and says what it is told. There may be several, and they may
+        come and go at any time, also before the first submit. An observer must not keep this executor alive.
+
+        Returns:
+            A function that ends this. Before it returns, the observer has been told all that was noted. Calling it
+            again does nothing.
+        """
+        return self._own.observe(observer)
+
     def stats(self) -> Stats:
-        """Return the pool's current numbers. Takes microseconds; any thread."""
+        """Return the pool's current numbers. Takes microseconds; any thread. Observers are told what is new."""
         lifecycle.detect_fork()
         pool = self._pool
+        if pool is not None:
+            pool.tell_observers()
         return Stats(size=self._max_workers) if pool is None else snapshots.stats(pool.core)
 
     def workers(self) -> tuple[WorkerInfo, ...]:

@@ -13,6 +13,7 @@ the *gate*, which is released when the task waits no longer. So it is woken once
 from __future__ import annotations
 
 import threading
+import time
 from heapq import heappop, heappush
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -90,6 +91,7 @@ class Admission:
         """Add a task to the pool; return the event that is to be decided about."""
         pool, policy = self._pool, task.policy
         pool.submitted += 1
+        task.queued_at = time.monotonic()
         pool.tasks[task.number] = task
         task.future._attach(self.owner, task.number, policy.cancel_kills)
         own, chunk = None if policy is pool.machine.policy else policy, task.chunk

@@ -114,6 +114,11 @@ class Chunk:
         self._known = 0, 1
 
     @property
+    def size(self) -> int:
+        """How many calls it makes."""
+        return len(self._calls)
+
+    @property
     def counted(self) -> int:
         """How many calls it makes that count each for itself; 0: it is one task."""
         return len(self._calls) if self.terms is not None and not self.terms.attempts else 0

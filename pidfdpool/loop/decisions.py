@@ -190,7 +190,11 @@ class Decisions:
             events.extendleft(dispatcher.spawn_deferred())
         try:
             while events:
-                for action in self.machine.decide(events.popleft(), time.monotonic()):
+                happened = events.popleft()
+                actions = self.machine.decide(happened, time.monotonic())
+                if resolver.observation is not None:
+                    resolver.observation.note_decision(happened, actions)
+                for action in actions:
                     kind = type(action)
                     if kind in self._carry_out:
                         following = self._carry_out[kind](action)

@@ -95,9 +95,11 @@ class Dispatcher:
             if not task.future._begin():
                 del self._tasks[action.task]
                 self._resolver.cancelled += 1
+                if self._resolver.observation is not None:
+                    self._resolver.observation.note_end(task, None, cancelled=True)
                 return ev.SendSkipped(action.slot, action.generation, action.task)
             task.begun = True
-        task.attempt = action.attempt
+        task.attempt, task.worker = action.attempt, link.name
         if action.attempt > 1:
             link.progress.forget_begun()
         if action.allowed:
@@ -163,9 +165,9 @@ class Dispatcher:
 
     def _mark_begun(self, action: do.MarkBegun) -> None:
         task = self._tasks[action.task]
-        task.begun, task.attempt = True, 1
+        task.begun, task.attempt, task.worker = True, 1, self.workers[action.slot].name
         task.future._begin()
-        task.future._note_attempt(self.workers[action.slot].name, 1, time.time())
+        task.future._note_attempt(task.worker, 1, time.time())
 
     def _spawn(self, action: do.Spawn) -> ev.Event | None:
         if self.defers_spawns:
@@ -190,6 +192,8 @@ class Dispatcher:
         self.workers[action.slot] = link
         link.watch_channel(partial(self.on_channel, link))
         link.watch_pipe(partial(self.on_answers, link))
+        if self._resolver.observation is not None:
+            self._resolver.observation.record_times(link)
         self.template.request(framing.encode(framing.TOKENS, action.slot, action.generation), its_tokens)
         request = framing.encode(framing.SPAWN, action.slot, action.generation, link.cookie)
         self.template.request(request, theirs.detach())

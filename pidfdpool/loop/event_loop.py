@@ -77,6 +77,8 @@ class EventLoop:
                     teardown.close_everything(core)
                 core.outbox.finish()
                 core.catch_up()
+                if core.resolver.observation is not None:
+                    core.resolver.observation.end()
                 core.thread.note_end()
 
     def _turn(self, core: Decisions) -> None:
@@ -88,6 +90,8 @@ class EventLoop:
             self.owner_lost, self.unsubmitted = False, None
             core.handle(ev.ShutdownRequested())
         self._template.handle_early_frames()
+        observation = core.resolver.observation
+        wanted_at = None if observation is None else observation.work(idle=not core.tasks)
         now = time.monotonic()
         with core.lock:
             deadline = core.machine.deadline()
@@ -100,6 +104,8 @@ class EventLoop:
                 deadline = now  # the next of those that wait for room are to be refused
             if self.owner_lost:
                 deadline = now + RETRY if deadline is None else min(deadline, now + RETRY)
+            if wanted_at is not None:
+                deadline = wanted_at if deadline is None else min(deadline, wanted_at)
             core.sleeps_until = deadline
             if core.closed:
                 return

@@ -226,6 +226,11 @@ class WorkerLink(Link):
         self._black_box = fd
         self.progress.use_black_box(fd)
 
+    @property
+    def black_box(self) -> int | None:
+        """The descriptor of the worker's black box, if there is one."""
+        return self._black_box
+
     def set_stderr(self, fd: int) -> None:
         """Own the read end of the worker's standard error, and have it served by the pool thread."""
         self._stderr = Stderr(fd)

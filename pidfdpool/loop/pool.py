@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pidfdpool.loop import teardown
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pidfdpool.deaths import Death
     from pidfdpool.loop.event_loop import Unsubmitted
     from pidfdpool.loop.leader import Leadership
+    from pidfdpool.loop.observed import Observer
     from pidfdpool.loop.resolutions import Resolution
     from pidfdpool.loop.segment_leases import SegmentLeases
     from pidfdpool.loop.task import Recipient
@@ -119,6 +121,7 @@ class Pool:
                     if slot is None:
                         return False
                 core.submitted += 1
+                task.queued_at = now
                 core.tasks[number] = task
                 task.future._attach(self, number, task.policy.cancel_kills)
                 resolutions = [] if slot is None else self._send_first(task, slot)
@@ -198,6 +201,8 @@ class Pool:
                     return False  # it is the last one that waits; that it is marked already does no harm
                 core.resolver.cancelled += 1
                 task = core.tasks[number]
+                if core.resolver.observation is not None:
+                    core.resolver.observation.note_end(task, None, cancelled=True)
                 set_aside(undelivered, task, None)
                 del core.tasks[number]
                 following = core.admission.fill() if core.admission.waiting else None
@@ -258,6 +263,42 @@ class Pool:
     def check_open(self) -> None:
         """Raise if no task is accepted; the answer may be stale."""
         self.core.check_open()
+
+    def observe(self, observer: Observer) -> None:
+        """Tell an observer what happens from now on; see `observation`."""
+        core = self.core
+        with core.lock:
+            observation = core.resolver.observation
+            if observation is None:
+                from pidfdpool.loop.observation import Observation  # most pools are not observed
+
+                observation = Observation(core.machine, core.tasks)
+                for link in core.workers.values():
+                    observation.record_times(link)
+                core.resolver.observation = observation
+            observation.observers.append(observer)
+        core.poller.wake()
+
+    def stop_observing(self, observer: Observer) -> None:
+        """Tell an observer what was noted, and then nothing more. Does nothing if it is told nothing now."""
+        core = self.core
+        observation = core.resolver.observation
+        if observation is None or observer not in observation.observers:
+            return
+        observation.tell(wait=True)
+        with core.lock:
+            with suppress(ValueError):
+                observation.observers.remove(observer)
+            if not observation.observers:
+                core.resolver.observation = None
+                for link in core.workers.values():
+                    observation.record_times(link, on=False)
+
+    def tell_observers(self) -> None:
+        """Tell observers what was noted, unless another thread is doing so."""
+        observation = self.core.resolver.observation
+        if observation is not None:
+            observation.tell()
 
     # ---- the pool's life -----------------------------------------------------------------------------------
 

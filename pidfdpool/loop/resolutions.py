@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from pidfdpool.deaths import Death
+    from pidfdpool.loop.observation import Observation
     from pidfdpool.loop.task import Task, Verdict
     from pidfdpool.transport.framing import Buffer
 
@@ -52,6 +53,7 @@ class Resolver:
         # The last deaths that an error told of, and its cause: shared, for there may be as many errors as tasks.
         self._deaths_told: tuple[tuple[Death, ...], Exception | None] = (), None
         self.deaths = deaths
+        self.observation: Observation | None = None  # None: nobody observes the pool
         self.handlers: dict[type[Any], Callable[[Any, Any], Resolution]] = {
             do.Deliver: self._deliver,
             do.Cancel: self._cancel,
@@ -64,10 +66,14 @@ class Resolver:
 
     def _deliver(self, action: do.Deliver, outcome: Outcome) -> Resolution:
         self.finished += 1
+        if self.observation is not None:
+            self.observation.note_end(self.tasks[action.task], None)
         return self._delivery(action.task, outcome)
 
     def _cancel(self, action: do.Cancel, _context: Context) -> Resolution:
         self.cancelled += 1
+        if self.observation is not None:
+            self.observation.note_end(self.tasks[action.task], None, cancelled=True)
         self.tasks[action.task].future._mark_cancelled()  # now, so that it is seen as soon as the lock is released
         return self._delivery(action.task, None)
 
@@ -83,6 +89,8 @@ class Resolver:
     def failing(self, number: int, error: BaseException) -> Resolution:
         """Take a task out, and return what resolves its future with the error."""
         self.failed += 1
+        if self.observation is not None:
+            self.observation.note_end(self.tasks[number], error)
         return self._delivery(number, error)
 
     def _delivery(self, number: int, verdict: Verdict) -> Resolution:
@@ -93,6 +101,8 @@ class Resolver:
     def _retry(self, action: do.Retry, _context: Context) -> Resolution:
         message = "task %d (%s) is tried again, attempt %d, after %.3g s"
         name = self.tasks[action.task].label
+        if self.observation is not None:
+            self.observation.note_retry(self.tasks[action.task], action.attempt, action.pause)
         return partial(safe_logging.log, _log, logging.INFO, message, action.task, name, action.attempt, action.pause)
 
     def _report_death(self, action: do.ReportDeath, evidence: Evidence | None) -> Resolution:
@@ -104,6 +114,8 @@ class Resolver:
                 task.chunk.take(evidence.published)
         death = self.deaths.record(action, evidence, task.label if task is not None else None)
         self.crashes += death.cause.unasked
+        if self.observation is not None:
+            self.observation.note_death(death)
         if task is not None:
             task.deaths = (*task.deaths, death)
         return partial(self.deaths.publish, death)

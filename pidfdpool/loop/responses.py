@@ -98,6 +98,8 @@ def _take_answers(core: Decisions, link: WorkerLink, frames: Sequence[Frame | Le
         taken: list[Task] = list(map(tasks.__getitem__, numbers))
         undelivered.update(zip(numbers, taken, strict=True))
         deque(map(tasks.pop, numbers), maxlen=0)
+        if core.resolver.observation is not None:
+            core.resolver.observation.note_answers(link, numbers, taken, frames)
         clock = time.time()
         for task, frame, duration in zip(taken, frames, durations, strict=False):
             task.verdict = frame
@@ -126,6 +128,8 @@ def _take_answers(core: Decisions, link: WorkerLink, frames: Sequence[Frame | Le
             outbox.leave([Delivery(undelivered, task) for task in taken[delivered:]])
     if resolutions:
         outbox.run(resolutions)
+    if core.resolver.observation is not None:
+        core.resolver.observation.tell_if_many()
     return at + count
 
 
@@ -200,6 +204,9 @@ def _take_failed_start(core: Decisions, link: WorkerLink, frame: Frame) -> None:
 
 
 def _take_outcome(core: Decisions, link: WorkerLink, frame: Frame) -> None:
+    if core.resolver.observation is not None:
+        with core.lock:
+            core.resolver.observation.note_answer(link, frame)
     outcome = Outcome(frame)
     task = core.tasks.get(frame.value)
     counted = 1

@@ -67,14 +67,17 @@ class Task:
     """What the host keeps of an accepted task until its future is resolved.
 
     `verdict` is what the future is to be resolved with: set under the pool's lock, used without it.
+    `queued_at` is when it was accepted, as time.monotonic() tells it: set when it is.
+    `worker` is the one that was sent its last attempt, or began it, as far as is known; None: there was none.
     """
 
     __slots__ = (
         "attempt", "begun", "buffers", "chunk", "deaths", "definitions", "flags", "future", "held", "number",
-        "policy", "verdict", "what",
+        "policy", "queued_at", "verdict", "what", "worker",
     )  # fmt: skip
 
     verdict: Verdict
+    queued_at: float
 
     def __init__(
         self,
@@ -109,6 +112,7 @@ class Task:
         )
         self.begun: bool = False
         self.attempt: int = 0
+        self.worker: WorkerName | None = None
         self.deaths: tuple[Death, ...] = ()
 
     @property

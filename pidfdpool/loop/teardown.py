@@ -54,6 +54,7 @@ def abandon_in_forked_child(core: Decisions) -> None:
     parent's too.
     """
     core.closed = core.abandoned = True
+    core.resolver.observation = None
     # A child that was forked in a callback comes back to the pool thread's work, to find out that it is over.
     core.lock = native.reentrant_lock()
     core.readiness = threading.Condition(core.lock)

@@ -13,7 +13,7 @@ template makes a box before each fork (`create`). The worker writes (`map_words`
     bytes 40..47  the same, written by the worker: the number of the task for which it took a token
     bytes 1024..  marks: one byte of 1 for each call of a chunk of map that was begun, or for each few
     bytes 4096..  what was made of a chunk of map, see `published`
-    after that    the stacks that faulthandler wrote, one after the other
+    after that    when tasks ran, see `run_times`; then the stacks that faulthandler wrote, one after the other
 
 The host must not rely on what it reads, because a task can write there. So it ignores every impossible value.
 
@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 MAX_MARKS = 1024  # at most
 PUBLISHED_OFFSET = 1 << 12  # a mapping begins at a page
 PUBLISHED_SIZE = 1 << 20
-STACKS_OFFSET = PUBLISHED_OFFSET + PUBLISHED_SIZE
+RUN_TIMES_OFFSET = PUBLISHED_OFFSET + PUBLISHED_SIZE
+RUN_TIMES_SIZE = 3 << 15
+STACKS_OFFSET = RUN_TIMES_OFFSET + RUN_TIMES_SIZE
 # writes a stack and does nothing else; the last real-time signal is valgrind's
 STACK_SIGNAL = int(signal.SIGRTMAX) - 1
 

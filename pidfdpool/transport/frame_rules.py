@@ -117,6 +117,10 @@ def _check_items(together: int, number: int, lengths: Sequence[int]) -> str:
     return "" if number > 0 else f"task {number}"
 
 
+def _check_switch(on: int, _value: int, _lengths: Sequence[int]) -> str:
+    return "" if on <= 1 else f"slot {on}"
+
+
 def _value(least: int, most: int) -> Callable[[int, int, Sequence[int]], str]:
     return lambda _slot, value, _lengths: "" if least <= value <= most else f"value {value}"
 
@@ -140,6 +144,7 @@ TO_WORKER = Grammar(
         framing.UNMAP_SEGMENT: Rule(),
         framing.EXPECT_DESCRIPTORS: Rule(),
         framing.LOG_LEVELS: Rule(1),
+        framing.RECORD_TIMES: Rule(check=_check_switch),
         framing.STREAM: Rule(check=_check_stream),
     },
     usual=framing.TASK,

@@ -59,6 +59,7 @@ UNMAP_SEGMENT = 4  # value: the number of a segment that is no longer used
 EXPECT_DESCRIPTORS = 5  # with a descriptor that nobody needs: others will follow, see Channel.accept_descriptors
 STREAM = 7  # about a stream; value: the task's id; slot: see below; generation: the items that its reader took
 LOG_LEVELS = 6  # buffers: the levels of the host's loggers, pickled, see `process.log_levels`
+RECORD_TIMES = 8  # slot 1: record from now on when tasks run, see `run_times`; 0: no longer
 
 # flags of TASK
 HAS_DEADLINE = 1  # the last buffer is not part of the call: it is DEADLINE.pack(a time of time.monotonic())
@@ -122,7 +123,7 @@ STDERR = 38  # with a descriptor: the read end of the worker's standard error, i
 
 USAGE = struct.Struct("<qd")
 
-KINDS = frozenset({*range(1, 8), *range(10, 28), *range(30, 39)})
+KINDS = frozenset({*range(1, 9), *range(10, 28), *range(30, 39)})
 
 MAX_LENGTH = 1 << 46  # bytes; no process has room for a longer buffer
 _IS_BYTES = 1 << 63  # in a length, see above

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pidfdpool.worker.boot import Boot
     from pidfdpool.worker.log_forwarding import Forwarding
     from pidfdpool.worker.mark import Mark
+    from pidfdpool.worker.task_times import Write
 
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 _UNUSUAL = framing.HAS_DEADLINE | framing.SPARE_DESCENDANTS | framing.USES_SEGMENTS
@@ -86,8 +87,8 @@ class Worker:
         self._statm: int | None = None
         self._handover = handover.Handover()
         self._logs: Forwarding | None = None
-        # They stay open until this process exits.
-        self._held_fds = [fd for fd in (tokens_fd, black_box_fd, sentinel) if fd is not None]
+        self._write: Write = self._write_answer
+        self._held_fds = [fd for fd in (tokens_fd, black_box_fd, sentinel) if fd is not None]  # until it exits
         # A process that a task forks must hold neither channel nor pipe: the host would not see that they are closed.
         os.register_at_fork(after_in_child=self._close_in_forked_child)
 
@@ -194,6 +195,10 @@ class Worker:
                     self._logs.set_levels(frame.buffers[0])  # type: ignore[union-attr]
             elif frame.kind == framing.STREAM:  # type: ignore[union-attr]
                 self.stream_orders.append(frame)  # type: ignore[arg-type]
+            elif frame.kind == framing.RECORD_TIMES:  # type: ignore[union-attr]
+                from pidfdpool.worker import task_times  # most pools are not observed
+
+                self._write = task_times.recording(self._write_answer, self._black_box, frame.slot)  # type: ignore[union-attr]
             else:
                 self._segments.handle_frame(frame)  # type: ignore[arg-type]
 
@@ -273,7 +278,7 @@ class Worker:
             flags = framing.HAS_SEGMENT_FLAGS
         self._write(kind, began, flags, frame.value, buffers)
 
-    def _write(self, kind: int, began: float, flags: int, number: int, buffers: list[Buffer]) -> None:
+    def _write_answer(self, kind: int, began: float, flags: int, number: int, buffers: list[Buffer]) -> None:
         """Write the answer to a task that began at that time."""
         if kind == framing.OUTDATED:
             self._send(framing.encode(kind, value=1))
@@ -314,7 +319,7 @@ class Worker:
     def _run_task(self, frame: Frame) -> tuple[int, list[Buffer]]:
         """Run a task as its flags say, and return the kind and the buffers of the answer."""
         if type(frame.buffers) is framing.MissingBuffers:
-            return self._no_memory_for(frame.buffers.size)
+            return framing.ERROR, tracebacks.dump_no_memory(frame.buffers.size, self._shared)
         deadline = framing.DEADLINE.unpack(frame.buffers.pop())[0] if frame.slot & framing.HAS_DEADLINE else None
         spare = frame.slot & framing.SPARE_DESCENDANTS
         if frame.slot & framing.USES_SEGMENTS and not self._segments.begin_task(frame):
@@ -328,11 +333,6 @@ class Worker:
             if spare:
                 self._mark.set()
             context.leave()
-
-    def _no_memory_for(self, size: int) -> tuple[int, list[Buffer]]:
-        """Return the answer to a call that did not fit into memory."""
-        text = f"this worker (pid {self._pid}) has not enough memory to receive the call, which takes {size} bytes"
-        return framing.ERROR, payload.dump_error(MemoryError(text), self._shared)
 
     def _run_call(self, call: list[Buffer]) -> tuple[int, list[Buffer]]:
         """Run the call and return the kind and the buffers of the answer. Keeps no object of the task's.

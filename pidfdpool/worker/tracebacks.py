@@ -10,6 +10,7 @@ pool's pickling one frame is kept, which shows that. So is the call of an initia
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 
 from pidfdpool.serialization import exception_chains, payload
@@ -50,6 +51,12 @@ def dump_error(error: BaseException, shared: payload.SharedMain | None, result: 
     buffers = payload.dump_error(cut(error), shared)
     exception_chains.drop_tracebacks(error)
     return buffers
+
+
+def dump_no_memory(size: int, shared: payload.SharedMain | None) -> list[Buffer]:
+    """Return the payload of the answer to a call of so many bytes that did not fit into memory."""
+    text = f"this worker (pid {os.getpid()}) has not enough memory to receive the call, which takes {size} bytes"
+    return payload.dump_error(MemoryError(text), shared)
 
 
 def cut(error: BaseException) -> BaseException:
