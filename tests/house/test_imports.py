@@ -35,6 +35,7 @@ ROOT = {
     "__main__": {"cli"},
     "dask": {"integrations"},
     "joblib": {"integrations"},
+    "metrics": {"integrations"},
     "multiprocessing": {"integrations"},
     "errors": {"deaths", "pidfd"},
     "deaths": {"records", "pidfd"},
