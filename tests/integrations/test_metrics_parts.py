@@ -149,7 +149,7 @@ class TestBuckets:
         expected = [0, 0, 0, 0]
         for value in values:
             expected[next((at for at, bound in enumerate(BOUNDS) if value <= bound), 3)] += 1
-        found = Distribution(BOUNDS, (1, 1, 1, 1), 2.0).plus(values)
+        found = Distribution(BOUNDS, (1, 1, 1, 1), 2.0).plus(values, sum(values))
         assert found.counts == tuple(number + 1 for number in expected)
         assert found.total == pytest.approx(2.0 + sum(values))
 

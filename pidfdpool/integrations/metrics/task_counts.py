@@ -35,18 +35,18 @@ class Distribution(NamedTuple):
     counts: tuple[int, ...]
     total: float
 
-    def plus(self, values: list[float]) -> Distribution:
-        """Return this with further values, of which there is at least one."""
+    def plus(self, values: Sequence[float], total: float) -> Distribution:
+        """Return this with further values, of which there is at least one. total: their sum."""
         bounds, counts = self.bounds, list(self.counts)
-        values = sorted(values)
-        at, below = bisect_left(bounds, values[0]), 0
-        last = bisect_left(bounds, values[-1])
-        while at < last:  # mostly all are in one bucket
-            up_to = bisect_right(values, bounds[at])
-            counts[at] += up_to - below
-            at, below = at + 1, up_to
-        counts[at] += len(values) - below
-        return Distribution(bounds, tuple(counts), self.total + sum(values))
+        first, last, below = bisect_left(bounds, min(values)), bisect_left(bounds, max(values)), 0
+        if first < last:  # mostly all are in one bucket
+            values = sorted(values)
+            for at in range(first, last):
+                up_to = bisect_right(values, bounds[at])
+                counts[at] += up_to - below
+                below = up_to
+        counts[last] += len(values) - below
+        return Distribution(bounds, tuple(counts), self.total + total)
 
 
 class Sample(NamedTuple):
@@ -78,7 +78,7 @@ class TaskCounts:
         self._deaths: Counter[tuple[str, str]] = Counter()
         self._waits: dict[str, Distribution] = {}
         self._runs: dict[str, Distribution] = {}
-        self._samples: list[Sample] = []
+        self._samples: list[tuple[str, float, float]] = []  # as Sample, with NaN for None
         self._stride = 1  # of so many attempts one is a sample
         self._skip = 0  # attempts before the next one
 
@@ -108,7 +108,7 @@ class TaskCounts:
         with self._lock:
             samples, self._samples = self._samples, []
             self._stride, self._skip = 1, 0
-        return samples
+        return [Sample(function, _known(wait), _known(run)) for function, wait, run in samples]
 
     # ---- for the pool: `pidfdpool.Observer` -------------------------------------------------------
 
@@ -168,8 +168,9 @@ class TaskCounts:
         runs = list(map(sub, of_function(attempts.ended_at), began))
         if not attempts.retried:
             outcomes = attempts.outcomes if chosen is None else list(compress(attempts.outcomes, chosen))
-            of_signal = _signal_of(attempts.death)
-            for outcome, number in Counter(outcomes).items():
+            of_signal, same = _signal_of(attempts.death), outcomes.count(outcomes[0])
+            numbers = {outcomes[0]: same} if same == len(outcomes) else Counter(outcomes)
+            for outcome, number in numbers.items():
                 self._tasks[outcome.replace(" ", "_"), of_signal, function] += number
         self._add(self._waits, function, waits)
         self._add(self._runs, function, runs)
@@ -177,16 +178,18 @@ class TaskCounts:
             self._keep_samples(function, waits, runs)
 
     def _add(self, distributions: dict[str, Distribution], function: str, values: list[float]) -> None:
-        if math.isnan(sum(values)):
+        total = sum(values)
+        if math.isnan(total):
             values = [value for value in values if not math.isnan(value)]
+            total = sum(values)
         if values:
             known = distributions.get(function)
-            distributions[function] = (self._empty if known is None else known).plus(values)
+            distributions[function] = (self._empty if known is None else known).plus(values, total)
 
     def _keep_samples(self, function: str, waits: list[float], runs: list[float]) -> None:
         at, count = self._skip, len(waits)
         while at < count:
-            self._samples.append(Sample(function, _known(waits[at]), _known(runs[at])))
+            self._samples.append((function, waits[at], runs[at]))
             at += self._stride
             if len(self._samples) >= self._most_samples:
                 self._samples, self._stride = self._samples[::2], 2 * self._stride
