@@ -55,7 +55,8 @@ NEEDS: dict[str, str] = {
     "distributed": "its executor",
     "joblib": "its backend",
     "loguru": "its messages",
-    "opentelemetry": "its spans",
+    "opentelemetry": "its spans and metrics",
+    "prometheus_client": "its registry",
     "structlog": "its events",
 }  # the name of the module: why a page uses it
 # Commands that are not run here, and why.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import math
+import re
 import signal
 
 import pytest
@@ -16,6 +17,7 @@ from pidfdpool.integrations.metrics.watched_pool import DEFAULT_BUCKETS, Watched
 from pidfdpool.pidfd import ExitStatus
 from tests import calls
 from tests.conditions import in_forked_child, run_python
+from tests.house.pages import DOCS
 
 BOUNDS = (0.001, 0.01, 0.1)
 
@@ -305,3 +307,33 @@ class TestDoor:
         with pytest.raises(AttributeError, match="no_such_name"):
             metrics.no_such_name  # noqa: B018
         assert set(metrics.__all__) <= set(dir(metrics))
+
+
+class TestPage:
+    PAGE = (DOCS / "metrics.md").read_text()
+
+    def test_it_lists_every_metric_with_its_type_unit_and_labels(self):
+        cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in self.PAGE.split("\n")]
+        told = {row[0]: row[1:5] for row in cells if row and row[0].startswith("`pidfdpool_")}
+        assert told == {
+            f"`pidfdpool_{metric.name}`": [
+                f"`{metric.dotted}`",
+                "counter" if metric.counts else "gauge, up-down counter",
+                metric.unit,
+                ", ".join(f"`{label}`" for label in metric.labels),
+            ]
+            for metric in catalogue.METRICS
+        } | {
+            f"`pidfdpool_{histogram.name}`": [f"`{histogram.dotted}`", "histogram", "s", "`function`"]
+            for histogram in catalogue.HISTOGRAMS
+        }
+
+    def test_it_lists_every_label_and_outcome(self):
+        for name in (*catalogue.ATTRIBUTES.values(), *OUTCOMES):
+            assert f"`{name}`" in self.PAGE
+
+    def test_its_queries_use_metrics_that_there_are(self):
+        known = {f"pidfdpool_{metric.name}" for metric in catalogue.METRICS}
+        known |= {f"pidfdpool_{histogram.name}{end}" for histogram in catalogue.HISTOGRAMS for end in ("", "_bucket")}
+        used = set(re.findall(r"\bpidfdpool_[a-z_]+", self.PAGE))
+        assert used == known
