@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from pidfdpool.executor.serial import SerialExecutor
     from pidfdpool.executor.shared import get_shared_executor
     from pidfdpool.executor.stream import Stream
+    from pidfdpool.executor.tracing.trace import Trace
     from pidfdpool.loop.observed import Attempts, Observer, PoolLevel, TaskRetry, TemplateChange, WorkerChange
     from pidfdpool.loop.snapshots import Stats, WorkerInfo
     from pidfdpool.scheduler.policy import Policy, PoolOptions, TaskOptions
@@ -99,6 +100,7 @@ _HOME = {
     "TaskTimeout": "errors",
     "TemplateChange": "loop.observed",
     "TemplateError": "errors",
+    "Trace": "executor.tracing.trace",
     "WorkerChange": "loop.observed",
     "WorkerCrashed": "errors",
     "WorkerInfo": "loop.snapshots",
@@ -158,6 +160,7 @@ __all__ = [
     "TaskTimeout",
     "TemplateChange",
     "TemplateError",
+    "Trace",
     "WorkerChange",
     "WorkerCrashed",
     "WorkerInfo",

@@ -82,6 +82,20 @@ class OwnPool:
                 pool.shut_down_with(owner, self.maps)
         return pool
 
+    def check_open(self) -> None:
+        """Raise if no task is accepted: PoolBroken, or RuntimeError if it is shut down."""
+        pool = self.pool
+        if pool is not None:
+            pool.check_open()
+        if self._shut_down:
+            raise RuntimeError("the executor is shut down")
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the templates of the pool are made from, or will be."""
+        pool = self.pool
+        return self._make_recipe() if pool is None else pool.recipe
+
     def close(self, *, cancel: bool) -> Pool | None:
         """Accept no more tasks. Return the pool, which the caller has to shut down.
 

@@ -9,6 +9,7 @@ next submit, and does not touch the parent's.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 import weakref
@@ -17,7 +18,7 @@ from concurrent.futures import process
 from functools import partial
 from multiprocessing.context import BaseContext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TextIO, TypeVar, Unpack
 
 import pidfdpool
 from pidfdpool import checks
@@ -287,6 +288,31 @@ class PidfdPoolExecutor(Maps, process.ProcessPoolExecutor):
             again does nothing.
         """
         return self._own.observe(observer)
+
+    def trace(self, path: str | os.PathLike[str] | TextIO, *, max_events: int = 1_000_000) -> pidfdpool.Trace:
+        """Write what happens in the pool to a file, in a `with` block: `with pool.trace("run.json"): ...`.
+
+        Perfetto (ui.perfetto.dev) shows such a file, and `python -m pidfdpool report` makes a page of it. It has a
+        track for each worker with every task, its queue time and sizes, starts, deaths and retries; docs/tracing.md
+        describes it. It is written while the pool runs, so it can be read after a crash of this process, too. The
+        block may begin before the first submit or at any other time, and there may be several traces of a pool. Tasks
+        that are running when the block ends are not in the file.
+
+        What cannot be written later on (a full disk) is logged as a warning, and ends the trace, nothing else.
+
+        Args:
+            path: the file, which is overwritten; or a text file that is open for writing, which is written when the
+                block ends and not closed.
+            max_events: the limit of events in the file. A task has 6, of some 100 bytes each. Of tasks beyond that
+                the file has only the number.
+
+        Raises:
+            ValueError, TypeError: an argument makes no sense; the message names it and its value. Entering the block
+                raises what `Trace.__enter__` says.
+        """
+        from pidfdpool.executor.tracing.trace import Trace
+
+        return Trace(self, path, checks.integer("max_events", max_events, least=1))
 
     def stats(self) -> Stats:
         """Return the pool's current numbers. Takes microseconds; any thread. Observers are told what is new."""

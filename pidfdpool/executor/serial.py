@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
 from typing import Any, Unpack
 
+import pidfdpool
 from pidfdpool import checks
 from pidfdpool.deaths import Death
 from pidfdpool.executor import arguments
@@ -95,6 +96,17 @@ class SerialExecutor(SerialView):
         if not callable(callback):
             raise TypeError(f"callback must be a callable, not {checks.short_repr(callback)}")
         return _do_nothing
+
+    def observe(self, observer: pidfdpool.Observer) -> Callable[[], None]:  # noqa: ARG002
+        """Return a function that does nothing: there are no workers, and the observer is told nothing."""
+        return _do_nothing
+
+    def trace(self, path: object, *, max_events: int = 1_000_000) -> pidfdpool.Trace:  # noqa: ARG002
+        """Raise RuntimeError: there are no workers to trace."""
+        raise RuntimeError(
+            f"a SerialExecutor makes each call in the thread that submits it, so there is nothing to trace to "
+            f"{checks.short_repr(path)}. Use a PidfdPoolExecutor."
+        )
 
     def stats(self) -> Stats:
         """Return the present numbers. What runs is what this call is made in the middle of, or other threads run."""

@@ -138,11 +138,12 @@ class Observation:
     ) -> None:
         """Note outcomes that are delivered, of consecutive answers of a worker. Before they are set aside."""
         count, now = len(tasks), time.monotonic()
-        began, ended = self._run_times(link).read(link.black_box, list(numbers))
-        whats = {task.what for task in tasks}
+        began, ended = self._run_times(link).read(link.black_box, numbers)
+        requests = [len(task.buffers[0]) if len(task.buffers) == 1 else _size_of(task.buffers) for task in tasks]
+        whats = [task.what for task in tasks]
         calls: Sequence[int] = (1,) * count
-        if len(whats) == 1 and type(what := whats.pop()) is not Chunk:
-            functions: Sequence[str] = (what if type(what) is str else tasks[0].name,) * count
+        if whats.count(whats[0]) == count and type(whats[0]) is not Chunk:
+            functions: Sequence[str] = (tasks[0].name,) * count
         else:
             functions = [task.name for task in tasks]
             calls = [_calls_of(task) for task in tasks]
@@ -158,7 +159,7 @@ class Observation:
         self.noted.append(
             observed.Attempts(
                 link.name, numbers, functions, calls, tasks[0].attempt or 1, [task.queued_at for task in tasks],
-                began, ended, [_size_of(task.buffers) for task in tasks], sizes, outcomes, errors, now,
+                began, ended, requests, sizes, outcomes, errors, now,
             )
         )  # fmt: skip
         if now >= self._level_at:
@@ -167,7 +168,7 @@ class Observation:
     def note_answer(self, link: WorkerLink, frame: Frame) -> None:
         """Note an answer about which a decision follows. What it decides is noted by `note_end` or `note_retry`."""
         task = self._tasks.get(frame.value)
-        began, ended = self._run_times(link).read(link.black_box, [frame.value])
+        began, ended = self._run_times(link).read(link.black_box, (frame.value,))
         if task is not None:
             size = sum(map(len, frame.buffers))
             failed = frame.kind == framing.ERROR

@@ -1,7 +1,8 @@
 """When each of a worker's tasks began and ended: a part of its black box that is written while the pool is observed.
 
 This file owns the layout of that part. The worker writes an entry for each answer, before it writes the answer
-(`RunTimes`). The host reads it when it has taken the answer (`read`), in whichever thread did, under the pool's lock.
+(`recorder`). The host reads it when it has taken the answer (`RunTimesReader`), in whichever thread did, under the
+pool's lock.
 
     an entry    native 64 bits, the number of the task; two native doubles, time.monotonic() when it began and ended
 
@@ -22,6 +23,7 @@ from pidfdpool.transport.black_box import RUN_TIMES_OFFSET, RUN_TIMES_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 ENTRY = struct.Struct("@qdd")
@@ -30,28 +32,27 @@ _SIZE = ENTRY.size
 _END = CAPACITY * _SIZE
 
 
-class RunTimes:
-    """The worker's end."""
+def recorder(fd: int) -> Callable[[int, float, float], None]:
+    """Return the worker's end: a function that adds an entry. It takes 0.1 us.
 
-    def __init__(self, fd: int) -> None:
-        """Map that part of the black box.
+    Raises:
+        OSError, ValueError: there is no room or memory for that part of the black box, or the file is too short.
+    """
+    from mmap import mmap
 
-        Raises:
-            OSError, ValueError: there is no room or memory, or the file is too short.
-        """
-        from mmap import mmap
+    os.posix_fallocate(fd, RUN_TIMES_OFFSET, RUN_TIMES_SIZE)  # a page that cannot be had later would be a SIGBUS
+    options: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+    memory, pack_into = mmap(fd, RUN_TIMES_SIZE, offset=RUN_TIMES_OFFSET, **options), ENTRY.pack_into
+    at = 0
 
-        os.posix_fallocate(fd, RUN_TIMES_OFFSET, RUN_TIMES_SIZE)  # a page that cannot be had later would be a SIGBUS
-        options: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-        self._memory: mmap = mmap(fd, RUN_TIMES_SIZE, offset=RUN_TIMES_OFFSET, **options)
-        self._at = 0
-
-    def add(self, number: int, began: float, ended: float) -> None:
-        """Add an entry."""
-        at = self._at
-        ENTRY.pack_into(self._memory, at, number, began, ended)
+    def add(number: int, began: float, ended: float) -> None:
+        nonlocal at
+        pack_into(memory, at, number, began, ended)
         at += _SIZE
-        self._at = at if at < _END else 0
+        if at == _END:
+            at = 0
+
+    return add
 
 
 class RunTimesReader:
@@ -63,7 +64,7 @@ class RunTimesReader:
         self._next = 0  # the entry of the next answer
         self._aligned = False  # an entry was found: from now on each answer has one
 
-    def read(self, fd: int | None, numbers: list[int]) -> tuple[list[float], list[float]]:
+    def read(self, fd: int | None, numbers: Sequence[int]) -> tuple[Sequence[float], Sequence[float]]:
         """Return when these tasks began and ended, of which the worker's answers were read; NaN: it is not known.
 
         numbers: consecutive answers, in their order.
@@ -72,28 +73,27 @@ class RunTimesReader:
         count = len(numbers)
         data = b"" if fd is None or count > CAPACITY else self._read(fd, count)
         if len(data) < count * _SIZE:
-            return [math.nan] * count, [math.nan] * count
+            return (math.nan,) * count, (math.nan,) * count
         words: Any = memoryview(data).cast("q")
         times: Any = memoryview(data).cast("d")
-        found: list[int] = words[::3].tolist()
-        began: list[float] = times[1::3].tolist()
-        ended: list[float] = times[2::3].tolist()
+        if self._aligned and words[0] == numbers[0] and words[-3] == numbers[-1]:
+            self._next = (self._next + count) % CAPACITY
+            return times[1::3], times[2::3]  # not converted here, where every task has to wait for it
+        return self._matched(numbers, words[::3].tolist(), times[1::3].tolist(), times[2::3].tolist())
+
+    def _matched(
+        self, numbers: Sequence[int], found: list[int], began: list[float], ended: list[float]
+    ) -> tuple[list[float], list[float]]:
+        """Return the times where the numbers are right. The first answers may come from before the recording."""
         skipped = 0
         if not self._aligned:
-            if found[0] not in numbers:
-                return [math.nan] * count, [math.nan] * count
-            # The first answers were written before the worker began to record.
-            self._aligned = True
-            skipped = numbers.index(found[0])
-            unknown = [math.nan] * skipped
-            found = [0] * skipped + found[: count - skipped]
-            began, ended = unknown + began[: count - skipped], unknown + ended[: count - skipped]
-        self._next = (self._next + count - skipped) % CAPACITY
-        if found != numbers:
-            for index, number in enumerate(found):
-                if number != numbers[index]:
-                    began[index] = ended[index] = math.nan
-        return began, ended
+            skipped = numbers.index(found[0]) if found[0] in numbers else len(numbers)
+            self._aligned = skipped < len(numbers)
+        used = len(numbers) - skipped
+        self._next = (self._next + used) % CAPACITY
+        entries = dict(zip(found[:used], zip(began, ended, strict=True), strict=False))
+        times = [entries.get(number, (math.nan, math.nan)) for number in numbers]
+        return [began for began, _ in times], [ended for _, ended in times]
 
     def _read(self, fd: int, count: int) -> bytes:
         first, size = self._next * _SIZE, count * _SIZE

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from pidfdpool.transport import framing
-from pidfdpool.transport.run_times import RunTimes
+from pidfdpool.transport.run_times import recorder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def recording(write: Write, fd: int, on: int) -> Write:
     if not on:
         return write
     try:
-        add = RunTimes(fd).add
+        add = recorder(fd)
     except (OSError, ValueError):
         return write
     clock, outdated = time.monotonic, framing.OUTDATED

@@ -1,0 +1,188 @@
+"""The observer behind a trace: it keeps what it is told, and has it formatted and written a slice at a time.
+
+To format the events of one task takes some 10 us, which is more than the pool needs for a tiny task. So `take` only
+keeps the records. In the pool thread `work` formats a slice of a millisecond when the pool has no task, and otherwise
+a slice of half a millisecond 20 times a second, which is 1 % of a processor. What is left then, `finish` does in the
+thread that leaves the trace. The number of events is limited, and with it the memory and the file.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from pidfdpool.executor.tracing.events import LINES_OF_ATTEMPT
+from pidfdpool.loop.observed import Attempts, PoolLevel
+from pidfdpool.process import safe_logging
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from pidfdpool.executor.tracing.events import TraceEvents
+    from pidfdpool.executor.tracing.sink import Sink
+    from pidfdpool.loop.observed import Record
+
+BUSY_SLICE, BUSY_PAUSE = 0.0005, 0.05  # seconds, while the pool has tasks
+IDLE_SLICE, IDLE_PAUSE = 0.001, 0.001  # seconds, while it has none
+LOOK = 0.25  # seconds, while nothing is to be formatted: what a leader has read is taken then
+MEMORY_EVERY = 1.0  # seconds
+SPARE = 10_000  # events about other things than tasks, which are kept beyond the limit
+_FEW = 20  # attempts that are formatted between two looks at the clock
+_AT_ONCE = 2000  # attempts that `finish` formats between two writes
+
+_log = logging.getLogger("pidfdpool")
+
+
+class Recorder:
+    """An observer that writes a trace. Its methods are called by one thread at a time, but for `abandon`.
+
+    Attributes:
+        dropped: attempts of tasks that it does not tell of.
+        error: why the trace ends early; None: it does not.
+    """
+
+    def __init__(
+        self,
+        events: TraceEvents,
+        sink: Sink,
+        max_events: int,
+        measure: Callable[[], Iterable[tuple[int, int]]],
+    ) -> None:
+        """measure: returns slot and resident memory of each worker. Called in the pool thread."""
+        self._events, self._sink, self._measure = events, sink, measure
+        self._max_events = max_events
+        self._kept = 0  # events, ever
+        self._records: deque[Record] = deque()
+        self._at = 0  # how many attempts of the first record are formatted
+        self._lock = threading.Lock()  # held while something is formatted and written
+        self._memory_at = 0.0
+        self._over = False
+        self.dropped = 0
+        self.error: Exception | None = None
+
+    # ---- as an observer ------------------------------------------------------------------------------------
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Keep records, as many as there is room for."""
+        if self._over:
+            return
+        for record in records:
+            if type(record) is Attempts:
+                count = len(record.tasks)
+                if self._kept + LINES_OF_ATTEMPT * count > self._max_events:
+                    self.dropped += count
+                    continue
+                self._kept += LINES_OF_ATTEMPT * count
+            elif self._kept < self._max_events + SPARE:
+                self._kept += 2 if type(record) is PoolLevel else 1
+            else:
+                continue
+            self._records.append(record)
+
+    def work(self, now: float, *, idle: bool) -> float | None:
+        """Format and write a slice; return when the next one is due."""
+        if self._over or not self._sink.writes_early:
+            return None if self._over else now + LOOK
+        if not self._lock.acquire(blocking=False):
+            return now + LOOK
+        try:
+            if now >= self._memory_at:
+                self._memory_at = now + MEMORY_EVERY
+                self._write_memory(now)
+            slice_, pause = (IDLE_SLICE, IDLE_PAUSE) if idle else (BUSY_SLICE, BUSY_PAUSE)
+            self._write_until(now + slice_)
+            return now + (pause if self._records else LOOK)
+        finally:
+            self._lock.release()
+
+    def pool_ended(self) -> None:
+        """Do nothing: the trace is complete when it is left."""
+
+    def follows_into_forked_child(self) -> bool:
+        """Let go of everything in a forked child: the file is the parent's."""
+        self.abandon()
+        return False
+
+    # ---- writing -------------------------------------------------------------------------------------------
+
+    def begin(self, header: Sequence[str]) -> None:
+        """Write the first events. Raises as `Sink.write`."""
+        self._sink.write(header)
+
+    def finish(self, now: float) -> None:
+        """Write all that is left, and the end, and close. Without an error, whatever happens to the file."""
+        if self._over:
+            return  # in a forked child the lock may have been copied while it was held
+        with self._lock:
+            try:
+                while self._records and not self._over:
+                    self._write_some(_AT_ONCE)
+                if not self._over:
+                    if self.dropped:
+                        self._write([self._events.dropped(now, self.dropped)])
+                        message = "the trace %s does not tell of %d tasks: it is limited to %d events"
+                        safe_logging.log(
+                            _log, logging.WARNING, message, self._sink.name, self.dropped, self._max_events
+                        )
+                    self._end()
+            finally:
+                self.abandon()
+
+    def abandon(self) -> None:
+        """Keep and write nothing more, and close the file. In any thread of a forked child."""
+        self._over = True
+        self._records.clear()
+        self._sink.close()
+
+    def _write_until(self, deadline: float) -> None:
+        while self._records and not self._over:
+            self._write_some(_FEW)
+            if time.monotonic() >= deadline:
+                break
+
+    def _write_some(self, count: int) -> None:
+        """Write the events of so many attempts or other records."""
+        lines: list[str] = []
+        while self._records and count > 0:
+            record = self._records[0]
+            if type(record) is Attempts:
+                end = min(self._at + count, len(record.tasks))
+                lines += self._events.of_some(record, self._at, end)
+                count -= end - self._at
+                self._at = end
+                if end < len(record.tasks):
+                    break
+                self._at = 0
+            else:
+                lines += self._events.of(record)
+                count -= 1
+            self._records.popleft()
+        self._write(lines)
+
+    def _write_memory(self, now: float) -> None:
+        sizes = list(self._measure())
+        if sizes and self._kept < self._max_events + SPARE:
+            self._kept += 1
+            self._write([self._events.memory(now, sizes)])
+
+    def _write(self, lines: list[str]) -> None:
+        try:
+            self._sink.write(lines)
+        except Exception as error:
+            self._fail(error)
+
+    def _end(self) -> None:
+        try:
+            self._sink.finish()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """End the trace early. The pool goes on."""
+        self.error = error
+        message = "the trace %s ends early, because it cannot be written: %s"
+        safe_logging.log(_log, logging.WARNING, message, self._sink.name, error)
+        self.abandon()
