@@ -61,6 +61,8 @@ class Stats:
             cancelled: those that were cancelled in time; retries: attempts beyond the first.
         deaths: workers that ended, for whatever reason; crashes: of these, the ones that the pool had no part in.
         restarts: workers that took the place of another.
+        template_restarts: templates that took the place of another.
+        segments: shared memory for large payloads that the pool holds at the moment; segment_bytes: its size.
     """
 
     state: str = "IDLE"
@@ -83,6 +85,9 @@ class Stats:
     deaths: int = 0
     crashes: int = 0
     restarts: int = 0
+    template_restarts: int = 0
+    segments: int = 0
+    segment_bytes: int = 0
 
 
 def stats(core: Decisions) -> Stats:
@@ -110,6 +115,9 @@ def stats(core: Decisions) -> Stats:
             deaths=machine.deaths,
             crashes=resolver.crashes,
             restarts=machine.restarts,
+            template_restarts=machine.template_restarts,
+            segments=len(core.leases.arena),
+            segment_bytes=core.leases.arena.used,
         )
 
 

@@ -172,6 +172,11 @@ class Machine:
         """How many further attempts tasks were granted."""
         return self.state.retries
 
+    @property
+    def template_restarts(self) -> int:
+        """How many templates were started in the place of others."""
+        return max(0, self.state.template_starts - 1)
+
     # ---- decisions -----------------------------------------------------------------------------------------
 
     def decide(self, event: ev.Event, now: float) -> list[do.Action]:

@@ -132,6 +132,7 @@ class PoolRules:
             return
         if state.template is Template.DOWN:
             state.template = Template.STARTING
+            state.template_starts += 1
             state.actions.append(do.StartTemplate())
         if state.template is not Template.UP:
             return

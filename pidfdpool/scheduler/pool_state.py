@@ -33,14 +33,14 @@ class PoolState:
         killing: the pool was told to end at once: no task gets another attempt.
         holds: the maps that may still go on with what their tasks have left. A pool does not end before them, unless
             it cancels its tasks. Changed by the pool's owner.
-        deaths, restarts, retries: how many there ever were.
+        deaths, restarts, retries, template_starts: how many there ever were.
         actions: what is to be done, in the decision that is being taken.
     """
 
     __slots__ = (
         "actions", "broken", "deaths", "delayed", "forked_at", "holds", "killing", "level", "phase", "policy",
         "prefetched", "prestart", "restarts", "retries", "running", "size", "tasks", "template", "template_booted",
-        "to_cancel",
+        "template_starts", "to_cancel",
     )  # fmt: skip
 
     def __init__(self, policy: Policy, size: int | None = None) -> None:
@@ -64,4 +64,5 @@ class PoolState:
         self.deaths: int = 0
         self.restarts: int = 0
         self.retries: int = 0
+        self.template_starts: int = 0
         self.actions: list[do.Action] = []

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import threading
 
 import pytest
 
 from pidfdpool import PidfdPoolExecutor
 from pidfdpool.loop.snapshots import Stats
+from pidfdpool.pidfd import Pidfd
 from tests import calls
 from tests.conditions import eventually
 
@@ -101,6 +103,28 @@ def test_crashes_restarts_and_retries_are_counted(way, tmp_path):
         stats = pool.stats()
         assert (stats.submitted, stats.finished, stats.failed, stats.retries) == (2, 1, 1, 2)
         assert (stats.deaths, stats.crashes, stats.restarts) == (3, 3, 3)
+
+
+def test_templates_that_took_the_place_of_another_are_counted():
+    with PidfdPoolExecutor(1) as pool:
+        template = pool.submit(os.getppid).result(timeout=20)
+        assert pool.stats().template_restarts == 0
+        with Pidfd.open(template) as handle:
+            handle.send_signal(signal.SIGKILL)
+        eventually(lambda: pool.stats().deaths, "the worker has died with its template")
+        pool.submit(calls.double, 1).result(timeout=20)
+        assert pool.stats().template_restarts == 1
+
+
+def test_segments_are_counted(way):
+    size = 1 << 20
+    with PidfdPoolExecutor(1, mp_context=way) as pool:
+        pool.submit(len, b"").result()
+        assert (pool.stats().segments, pool.stats().segment_bytes) == (0, 0)
+        pool.submit(len, bytes(size)).result()
+        stats = pool.stats()
+        assert (stats.segments, stats.segment_bytes >= size) == (1, True)
+    assert (pool.stats().segments, pool.stats().segment_bytes) == (0, 0)
 
 
 def test_a_broken_pool_tells_why(way):

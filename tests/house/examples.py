@@ -42,6 +42,7 @@ LIBRARIES = (
     "mpire",
     "opentelemetry",
     "pebble",
+    "prometheus_client",
     "structlog",
     "uvicorn",
 )

@@ -25,6 +25,7 @@ def test_a_template_is_started_before_the_first_worker():
     rules = parts.pool_rules()
     rules.refill(1.0)
     assert (parts.actions(), parts.state.template) == ([do.StartTemplate()], Template.STARTING)
+    assert parts.state.template_starts == 1
     rules.on_template_up(ev.TemplateUp(), 1.0)
     rules.refill(1.0)
     assert parts.actions() == [do.Spawn(0, 1)]

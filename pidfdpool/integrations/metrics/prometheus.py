@@ -1,0 +1,198 @@
+"""The collector for prometheus-client.
+
+A metric must appear once in what is scraped, with the samples of all pools. So one object for each registry and
+namespace is registered there, an `_Exposition`, and the collectors of that registry are its parts.
+
+Any thread may scrape. A scrape takes the pool's lock for microseconds, and reads two files of proc(5) for each
+worker.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import weakref
+from contextlib import suppress
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import REGISTRY, CollectorRegistry
+from prometheus_client.utils import floatToGoString
+
+from pidfdpool import checks
+from pidfdpool.integrations.metrics.catalogue import HISTOGRAMS, METRICS
+from pidfdpool.integrations.metrics.watched_pool import DEFAULT_BUCKETS, WatchedPool, WatchedPools
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pidfdpool import PidfdPoolExecutor
+    from pidfdpool.integrations.metrics.catalogue import HistogramMetric, Metric, Reading
+    from pidfdpool.integrations.metrics.task_counts import Distribution
+
+_NAMESPACE = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+
+
+class PrometheusCollector:
+    """Metrics of a pool for Prometheus, which a registry of prometheus-client collects: `PrometheusCollector(pool)`.
+
+    Args:
+        pool: the pool. It is neither started nor kept alive by this.
+        name: the value of the label "pool". Pools of one registry have different names.
+        registry: where to register. None: nowhere; give this object to a registry's `register`. Such a registry takes
+            one collector of a namespace, so it shows one pool.
+        namespace: what the names of all metrics begin with.
+        buckets: upper bounds of the histograms' buckets in seconds, ascending. Default: from 0.1 ms to 5 minutes.
+        max_functions: 0: functions are not told apart. Otherwise so many get a label "function" of their own, and
+            what comes after these is counted under "other".
+
+    Tasks and deaths are counted from now on, so make the collector before the first submit. What is made of
+    `pool.stats()` counts from there. docs/metrics.md lists all metrics. After the pool's end the last values stay,
+    until the executor is collected. A forked child counts from zero. Thread-safe.
+
+    Raises:
+        ValueError: the registry has a pool of this name already, or other metrics with these names; or an argument
+            makes no sense. The message names it.
+        TypeError: pool is no pool, or an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        pool: PidfdPoolExecutor,
+        *,
+        name: str = "default",
+        registry: CollectorRegistry | None = REGISTRY,
+        namespace: str = "pidfdpool",
+        buckets: Iterable[float] = DEFAULT_BUCKETS,
+        max_functions: int = 0,
+    ) -> None:
+        if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
+            raise ValueError(
+                f"namespace must be letters, digits and underscores, as in 'pidfdpool', not "
+                f"{checks.short_repr(namespace)}"
+            )
+        if registry is not None and not callable(getattr(registry, "register", None)):
+            raise TypeError(f"registry must be a CollectorRegistry or None, not {checks.short_repr(registry)}")
+        self._watched = WatchedPool(pool, name, buckets=buckets, max_functions=max_functions)
+        self._registry = registry
+        try:
+            if registry is None:
+                self._exposition = _Exposition(namespace)
+                self._exposition.pools.add(self._watched)
+            else:
+                self._exposition = _join(registry, namespace, self._watched)
+        except BaseException:
+            self._watched.close()
+            raise
+
+    def collect(self) -> Iterator[Any]:
+        """Yield the metrics, of all pools that are registered together. For a registry; any thread."""
+        return self._exposition.collect()
+
+    def describe(self) -> Iterator[Any]:
+        """Yield the metrics without values, as `collect` does. For a registry, which looks for name clashes."""
+        return self._exposition.describe()
+
+    def close(self) -> None:
+        """Stop counting, and show the pool no more. It goes on without this. Calling it again does nothing."""
+        self._watched.close()
+        with _lock:
+            self._exposition.pools.remove(self._watched)
+            if self._registry is not None and not self._exposition.pools.alive():
+                _unregister(self._registry, self._exposition)
+
+    def __repr__(self) -> str:
+        return f"<PrometheusCollector of {self._watched}>"
+
+
+class _Exposition:
+    """What is registered: the metrics of all pools of one registry and one namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.pools = WatchedPools()
+
+    def describe(self) -> Iterator[Any]:
+        for metric in METRICS:
+            yield self._family(metric, ())
+        for histogram in HISTOGRAMS:
+            yield self._histogram_family(histogram, ())
+
+    def collect(self) -> Iterator[Any]:
+        readings = self.pools.read()
+        if not readings:
+            return
+        without = () if any(reading.tells_functions for reading in readings) else ("function",)
+        for metric in METRICS:
+            labels = [label for label in metric.labels if label not in without]
+            family = self._family(metric, labels)
+            for reading in readings:
+                for values, number in metric.values(reading):
+                    family.add_metric((reading.pool, *values[: len(labels)]), number)
+            yield family
+        for histogram in HISTOGRAMS:
+            yield self._filled(histogram, readings, ["function"] if not without else [])
+
+    def _family(self, metric: Metric, labels: Iterable[str]) -> Any:
+        kind = CounterMetricFamily if metric.counts else GaugeMetricFamily
+        return kind(f"{self.namespace}_{metric.name}", metric.text, labels=("pool", *labels))
+
+    def _histogram_family(self, histogram: HistogramMetric, labels: Iterable[str]) -> Any:
+        return HistogramMetricFamily(f"{self.namespace}_{histogram.name}", histogram.text, labels=("pool", *labels))
+
+    def _filled(self, histogram: HistogramMetric, readings: Iterable[Reading], labels: list[str]) -> Any:
+        family = self._histogram_family(histogram, labels)
+        for reading in readings:
+            for function, distribution in histogram.of(reading).items():
+                values = (reading.pool, function)[: 1 + len(labels)]
+                family.add_metric(values, _cumulative(distribution), distribution.total)
+        return family
+
+
+def _cumulative(distribution: Distribution) -> list[tuple[str, int]]:
+    bounds = [floatToGoString(bound) for bound in (*distribution.bounds, float("inf"))]
+    return list(zip(bounds, accumulate(distribution.counts), strict=True))
+
+
+_expositions: weakref.WeakKeyDictionary[Any, dict[str, _Exposition]] = weakref.WeakKeyDictionary()
+_lock = threading.RLock()  # guards `_expositions`, and who is in which; reentrant, for signal handlers and finalizers
+
+
+def _join(registry: Any, namespace: str, watched: WatchedPool) -> _Exposition:
+    """Have a registry show one more pool, and return by what it does.
+
+    Raises:
+        ValueError: it shows a pool of that name already, or has other metrics with these names.
+    """
+    with _lock:
+        of_registry = _expositions.setdefault(registry, {})
+        known = of_registry.get(namespace)
+        exposition = known or _Exposition(namespace)
+        try:
+            registry.register(exposition)  # also a known one: somebody may have emptied the registry
+        except ValueError as error:
+            if known is None:
+                raise ValueError(
+                    f"namespace {namespace!r} is taken: the registry has metrics with these names ({error}). Give "
+                    "another namespace, or unregister those"
+                ) from error
+        of_registry[namespace] = exposition
+        exposition.pools.add(watched)
+    return exposition
+
+
+def _unregister(registry: Any, exposition: _Exposition) -> None:
+    """Take an exposition without pools out of its registry. The caller holds the lock."""
+    if _expositions.get(registry, {}).pop(exposition.namespace, None) is not None:
+        with suppress(KeyError):  # somebody has emptied the registry
+            registry.unregister(exposition)
+
+
+def _renew_after_fork() -> None:
+    global _lock  # noqa: PLW0603  another thread may have held the parent's
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_after_fork)
