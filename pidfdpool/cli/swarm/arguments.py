@@ -74,6 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="on-failure",
         help="which nodes are started again (default: on-failure, those that are not done)",
     )
+    parser.add_argument("--no-reports", action="store_true", help="the function does not call healthy()")
     _times(parser)
     parser.add_argument(
         "--max-memory",
@@ -102,7 +103,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def _times(parser: argparse.ArgumentParser) -> None:
     for name, text in (
-        ("--report-timeout", "stop a node that has not reported for so long (default: 60)"),
+        ("--report-timeout", "replace a node that has not called healthy() for so long (default: 60)"),
         ("--stop-timeout", "kill a node that has not ended so long after it was told to stop (default: 30)"),
         ("--restart-pause", "how long after its death a node is started again (default: 5)"),
         ("--start-timeout", "stop a node that has not reported so long after its start (default: --report-timeout)"),
@@ -120,6 +121,8 @@ def check(arguments: argparse.Namespace) -> None:
     """Refuse what contradicts each other, and fill in what follows from the rest."""
     if arguments.nodes is None:
         arguments.nodes = len(os.sched_getaffinity(0))
+    if arguments.no_reports and arguments.report_timeout is not None:
+        raise UsageError("argument --no-reports: not with --report-timeout")
     if arguments.health_port is None:
         for name in ("health_host", "min_healthy"):
             if getattr(arguments, name) is not None:
@@ -139,4 +142,6 @@ def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
     names = ["report_timeout", "stop_timeout", "restart_pause", "start_timeout", "max_memory", "max_age"]
     names += ["intensity", "period"]
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.no_reports:
+        given["report_timeout"] = None
     return {**given, "restart": arguments.restart, "overlap": arguments.overlap}
