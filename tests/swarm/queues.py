@@ -1,4 +1,4 @@
-"""Queues that a swarm of consumers takes messages from: in a file, or in Redis. Each message is handled at least once.
+"""Queues of which a swarm of consumers takes messages: in a file, or in Redis. Each is handled at least once.
 
 A consumer *claims* messages under its number, and *acknowledges* them when they are handled. When the next process
 of that number begins, it gives back what its predecessor had claimed. That is safe because a swarm never starts a

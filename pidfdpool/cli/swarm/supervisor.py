@@ -1,7 +1,7 @@
 """Runs a swarm until it has ended: signals, health checks and events, in one event loop on the main thread.
 
-What takes time (a ping, the stacks of nodes) is waited for in a thread beside the loop, so that signals and checks are
-seen to meanwhile. Those threads have the signals blocked, as the main thread does.
+What takes time (a ping, the stacks of nodes) is waited for in a thread beside the loop, so that signals and checks
+are seen to meanwhile. Those threads have the signals blocked, as the main thread does.
 """
 
 from __future__ import annotations

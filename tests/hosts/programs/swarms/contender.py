@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,12 @@ def live(node: Any, folder: str) -> None:
         node.healthy()
 
 
+def linger(node: Any, folder: str) -> None:
+    """Take half a second to end."""
+    live(node, folder)
+    time.sleep(0.5)
+
+
 def spin(node: Any, folder: str) -> None:
     """Never look at what it is told."""
     say(node.id, folder)
@@ -33,12 +40,13 @@ def spin(node: Any, folder: str) -> None:
         node.healthy()
 
 
-def live_by_hand(number: int, folder: str, stopping: Any) -> None:
+def live_by_hand(number: int, folder: str) -> None:
     say(number, folder)
-    stopping.wait()
+    while True:
+        time.sleep(0.05)
 
 
-def spin_by_hand(number: int, folder: str, stopping: Any) -> None:
+def spin_by_hand(number: int, folder: str) -> None:
     say(number, folder)
     while True:
         pass
@@ -50,14 +58,13 @@ class ByHand:
     def __init__(self, nodes: int, folder: str, *, target: Any = live_by_hand) -> None:
         self._target = target
         self._folder = folder
-        self._stopping = multiprocessing.Event()
         self._processes = [self._started(number) for number in range(nodes)]
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._supervise, daemon=True)
         self._thread.start()
 
     def _started(self, number: int) -> Any:
-        process = multiprocessing.Process(target=self._target, args=(number, self._folder, self._stopping))
+        process = multiprocessing.Process(target=self._target, args=(number, self._folder), daemon=True)
         process.start()
         return process
 
@@ -71,7 +78,8 @@ class ByHand:
     def stop(self) -> None:
         self._ended.set()
         self._thread.join()
-        self._stopping.set()
+        for process in self._processes:
+            process.terminate()
         for process in self._processes:
             process.join()
 
@@ -86,6 +94,8 @@ def ours(nodes: int, folder: str, *, target: Any = live) -> Any:
 if STANDARD:
     Swarm: Any = ByHand
     SPIN: Any = spin_by_hand
+    LINGER: Any = live_by_hand
 else:
     Swarm = ours
     SPIN = spin
+    LINGER = linger

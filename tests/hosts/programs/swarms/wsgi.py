@@ -1,4 +1,4 @@
-"""A web application whose process has a swarm of its own, from the first request on; the folder is in SWARM_FOLDER."""
+"""A web application whose process has a swarm, from a request for /swarm on; its folder is in SWARM_FOLDER."""
 
 from __future__ import annotations
 
