@@ -204,7 +204,10 @@ def _children(pid):
             ["--health-port", "0", "--nodes", "2", "--min-healthy", "3"],
             "argument --min-healthy: 3 of 2 nodes cannot be healthy",
         ),
-        (["--health-port", "0", "--health-host", "192.0.2.1"], "argument --health-host: '192.0.2.1' is not an address"),
+        (
+            ["--health-port", "0", "--health-host", "192.0.2.1"],
+            "argument --health-host: '192.0.2.1' is not an address",
+        ),
         (["--no-reports", "--report-timeout", "5"], "argument --no-reports: not with --report-timeout"),
         (["--report_timeout", "5"], "unrecognized arguments: --report_timeout: did you mean --report-timeout?"),
         (["--period", "5", "--intensity", "-1"], "argument --intensity: must be at least 0, not -1"),
