@@ -11,7 +11,7 @@ from tests.swarm import queues
 
 AT_A_TIME = 10
 HANGS, LEAKS, CRASHES = 1, 2, 3  # the numbers of nodes
-LEAK = 4 << 20  # bytes that stay behind each time
+LEAK = 1 << 20  # bytes that stay behind each time
 
 
 def run(node: Any, place: str) -> None:

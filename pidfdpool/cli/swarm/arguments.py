@@ -107,6 +107,7 @@ def _times(parser: argparse.ArgumentParser) -> None:
         ("--stop-timeout", "kill a node that has not ended so long after it was told to stop (default: 30)"),
         ("--restart-pause", "how long after its death a node is started again (default: 5)"),
         ("--start-timeout", "stop a node that has not reported so long after its start (default: --report-timeout)"),
+        ("--memory-interval", "how often --max-memory is looked at (default: 1)"),
         ("--max-age", "replace a node that is older"),
         ("--period", "the time for --intensity"),
     ):
@@ -140,7 +141,7 @@ def check(arguments: argparse.Namespace) -> None:
 def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options of the swarm that were given; the others keep the defaults of `Swarm`."""
     names = ["report_timeout", "stop_timeout", "restart_pause", "start_timeout", "max_memory", "max_age"]
-    names += ["intensity", "period"]
+    names += ["intensity", "period", "memory_interval"]
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if arguments.no_reports:
         given["report_timeout"] = None
