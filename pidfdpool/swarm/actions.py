@@ -27,7 +27,7 @@ class KillTemplate:
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """Ask the template for a process; Forked or ForkFailed follows. quiet: the node is to know that from the start."""
+    """Ask the template for a process; Forked or ForkFailed follows."""
 
     node: int
     number: int

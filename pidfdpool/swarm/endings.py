@@ -25,7 +25,7 @@ class Endings:
         """Try again after a pause. The failures of the system are no deaths of the node."""
         node.processes.remove(process)
         self._fleet.tell(EventKind.START_FAILED, node, process, detail=event.reason)
-        self._settle(node, now, now + self._options.pause(1))
+        self._settle(node, now + self._options.pause(1))
 
     def on_died(self, node: Node, process: Process, event: ip.Died, now: float) -> None:
         """Report a death, and decide about the node."""
@@ -60,14 +60,14 @@ class Endings:
             node.rest = NodeState.DONE
             if self._starts_again(node):
                 self._fleet.tell(EventKind.DONE, node, process)
-            self._settle(node, now, now)
+            self._settle(node, now)
         elif self._starts_again(node) and not node.processes and (one_too_many or reason is Reason.LOADING):
             self._fleet.give_up(node, self._why(node, reason, process))
         else:
             pause = 0.0 if reason in _PLANNED else self._options.pause(node.young.streak)
-            self._settle(node, now, now + pause)
-        if not replaces and node.processes:
-            node.replacing = None  # the replacement has taken over early
+            self._settle(node, now + pause)
+        if not replaces:
+            node.replacing = None  # a replacement that is there takes over early
 
     def _starts_again(self, node: Node) -> bool:
         """Whether further processes of this node are wanted at all."""
@@ -86,7 +86,7 @@ class Endings:
         count, period = node.young.count, self._options.period
         return f"{count} of its processes died young within {period:g} s; the last ones:"
 
-    def _settle(self, node: Node, now: float, start_at: float) -> None:
+    def _settle(self, node: Node, start_at: float) -> None:
         """Have the next process started then, if there is to be one."""
         node.start_at = start_at
         if node.processes or node.rest is NodeState.DONE:

@@ -112,7 +112,9 @@ class Machine:
             if had_nodes:
                 self._templates.end_streak()
             if self._templates.add(now):
-                self._fail(f"{self._templates.count} templates were lost within {TEMPLATE_PERIOD:g} s; {event.reason}")
+                self._fail(
+                    f"{self._templates.count} templates were lost within {TEMPLATE_PERIOD:g} s; {event.reason}"
+                )
             pause = TEMPLATE_PAUSE * 2.0 ** min(self._templates.streak - 1, 20)
             self._template_at = now + min(pause, TEMPLATE_PAUSE_LIMIT)
 

@@ -14,6 +14,7 @@ from pidfdpool.process import counters, native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from pidfdpool.pidfd.receiver import SignalReceiver
@@ -71,7 +72,7 @@ class Flag:
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
         own = os.dup(self._fd)  # a loop watches a descriptor for one reader only
-        loop.add_reader(own, lambda: ready.done() or ready.set_result(None))
+        loop.add_reader(own, _set, ready)
         try:
             await asyncio.wait([ready], timeout=timeout)
         finally:
@@ -81,6 +82,11 @@ class Flag:
 
     def __repr__(self) -> str:
         return f"<Flag {'set' if self.is_set() else 'not set'}>"
+
+
+def _set(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 class Node:
@@ -100,7 +106,7 @@ class Node:
         stopping: Flag,
         quiet: Flag,
         host_fd: int,
-        report: memoryview | None,
+        report: memoryview[float] | None,
         tell: Callable[[bool, str], object],
     ) -> None:
         """Take what the swarm has made.
@@ -160,7 +166,7 @@ class Node:
         return bool(poll.poll(0))
 
     def messages(self, *signals: int) -> SignalReceiver:
-        """Return a `pidfdpool.pidfd.SignalReceiver` of the messages that `Swarm.signal` sends. Close it, or use `with`.
+        """Return a `pidfdpool.pidfd.SignalReceiver` of what `Swarm.signal` sends. Close it, or use `with`.
 
         Call it on the main thread. SIGRTMIN is blocked in a node from its birth on, so that a message which comes
         before this call waits. Call it for other signals before the node has other threads; a signal that comes

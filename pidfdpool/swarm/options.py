@@ -27,7 +27,7 @@ class Options:
     report_timeout: float | None = 60.0
     start_timeout: float | None = None
     stop_timeout: float = 30.0
-    stop_order: tuple[StopStep, ...] = ("request", "SIGTERM")
+    stop_order: StopStep | tuple[StopStep, ...] = ("request", "SIGTERM")
     restart: Restart = "on-failure"
     restart_pause: float = 5.0
     restart_pause_limit: float = 60.0

@@ -31,7 +31,7 @@ class ProcessRules:
 
     # ---- what it says --------------------------------------------------------------------------------------
 
-    def ignore(self, node: Node, process: Process, event: ip.OfProcess, now: float) -> None:
+    def ignore(self, _node: Node, _process: Process, _event: ip.OfProcess, _now: float) -> None:
         """Do nothing."""
 
     def on_forked(self, node: Node, process: Process, event: ip.Forked, now: float) -> None:
@@ -41,12 +41,12 @@ class ProcessRules:
         if self._fleet.phase is Phase.QUIET:
             self._fleet.actions.append(do.Quiet(node.id, process.number))
 
-    def on_begun(self, node: Node, process: Process, event: ip.Begun, now: float) -> None:
+    def on_begun(self, node: Node, process: Process, _event: ip.Begun, now: float) -> None:
         """Take it for healthy if nodes need not report."""
         if not self._options.reports:
             self._become_healthy(node, process, now)
 
-    def on_healthy(self, node: Node, process: Process, event: ip.ReportedHealthy, now: float) -> None:
+    def on_healthy(self, node: Node, process: Process, _event: ip.ReportedHealthy, now: float) -> None:
         """Note the first report."""
         self._become_healthy(node, process, now)
 
@@ -64,7 +64,7 @@ class ProcessRules:
         self._fleet.tell(EventKind.UNHEALTHY, node, process, detail=event.reason)
         self._fleet.stop(node, process, Reason.UNHEALTHY, now, event.reason)
 
-    def on_ending(self, node: Node, process: Process, event: ip.Ending, now: float) -> None:
+    def on_ending(self, _node: Node, process: Process, event: ip.Ending, _now: float) -> None:
         """Note what ends it."""
         process.detail = event.text
         if event.loading:
@@ -94,21 +94,21 @@ class ProcessRules:
                 if when is not None:
                     yield when, rule.handler
 
-    def _kill_overdue_at(self, node: Node, process: Process) -> float | None:
+    def _kill_overdue_at(self, _node: Node, process: Process) -> float | None:
         return process.told_at + self._options.stop_timeout
 
-    def kill_overdue(self, node: Node, process: Process, now: float) -> None:
+    def kill_overdue(self, node: Node, process: Process, _now: float) -> None:
         """Kill what has not stopped in time."""
         self._fleet.kill(node, process, Reason.SHUTDOWN)
 
-    def _next_step_at(self, node: Node, process: Process) -> float | None:
+    def _next_step_at(self, _node: Node, process: Process) -> float | None:
         return self._fleet.step_due(process)
 
-    def next_step(self, node: Node, process: Process, now: float) -> None:
+    def next_step(self, node: Node, process: Process, _now: float) -> None:
         """Tell it once more, in the next way."""
         self._fleet.next_step(node, process)
 
-    def _look_at_report_at(self, node: Node, process: Process) -> float | None:
+    def _look_at_report_at(self, _node: Node, process: Process) -> float | None:
         if process.asked_for_report:
             return None
         if process.state is NodeState.HEALTHY:
@@ -117,7 +117,7 @@ class ProcessRules:
             limit, since = self._options.start_timeout or self._options.report_timeout, process.forked_at
         return None if limit is None or since is None else since + limit
 
-    def look_at_report(self, node: Node, process: Process, now: float) -> None:
+    def look_at_report(self, node: Node, process: Process, _now: float) -> None:
         """Have it looked when its last report was: `on_last_report` goes on."""
         process.asked_for_report = True
         self._fleet.actions.append(do.LookAtReport(node.id, process.number))
@@ -175,12 +175,12 @@ class ProcessRules:
         process.detail = detail
         self._fleet.replace(node, reason, now)
 
-    def _blame_template_at(self, node: Node, process: Process) -> float | None:
+    def _blame_template_at(self, _node: Node, process: Process) -> float | None:
         if process.pid is not None or self.booted_at is None or self._fleet.template is not Template.UP:
             return None
         return max(process.requested_at, self.booted_at) + SPAWN_TIMEOUT
 
-    def blame_template(self, node: Node, process: Process, now: float) -> None:
+    def blame_template(self, _node: Node, _process: Process, _now: float) -> None:
         """Kill the template: it does not answer."""
         self._fleet.template = Template.STOPPING
         self._fleet.actions.append(do.KillTemplate())

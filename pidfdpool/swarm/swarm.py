@@ -111,7 +111,7 @@ class Swarm:
             report_timeout=report_timeout,
             start_timeout=start_timeout,
             stop_timeout=stop_timeout,
-            stop_order=stop_order,  # type: ignore[arg-type]  a single step is made a tuple there
+            stop_order=stop_order,
             restart=restart,
             restart_pause=restart_pause,
             restart_pause_limit=restart_pause_limit,
@@ -244,8 +244,8 @@ class Swarm:
 
         Raises:
             RuntimeError: the swarm is not started, or this is a forked child.
-            PidfdMisused: there is no such signal, or the value does not fit.
-            ValueError, TypeError: there is no such node.
+            ValueError, TypeError: there is no such signal, or no such node.
+            PidfdError: the value does not fit into 64 bits, or the kernel has refused.
         """
         return self._supervisor.signal(sig, value, node)
 
@@ -291,7 +291,7 @@ class Swarm:
         """
         from pidfdpool.swarm import aio
 
-        return aio.events(self._supervisor)
+        return aio.Events(self._supervisor)
 
     # ---- with ----------------------------------------------------------------------------------------------
 

@@ -107,7 +107,7 @@ def map_words(fd: int) -> memoryview:
     return words
 
 
-def map_heartbeat(fd: int) -> memoryview:
+def map_heartbeat(fd: int) -> memoryview[float]:
     """Return the heartbeat as memory: one double, that the host sees without a system call of this process.
 
     If there is no room or memory for this, only the caller sees it.

@@ -180,7 +180,10 @@ class Boot:
         from pidfdpool.worker import rebuild_guard
 
         with rebuild_guard.during(rebuild_guard.INITIALIZER):
-            return inherited.restore(self._initializer, self._descriptors)
+            call: tuple[Callable[..., object], tuple[Any, ...]] = inherited.restore(
+                self._initializer, self._descriptors
+            )
+            return call
 
 
 def _run_script() -> None:
