@@ -36,7 +36,9 @@ def run(node: Any, place: str) -> None:
 def misbehave(node: Any, turn: int, kept: list[bytearray]) -> None:
     """Do what each faulty node does, with messages claimed and not yet acknowledged."""
     if node.id == HANGS and node.attempt <= 2 and turn == 5:
-        time.sleep(3600)
+        if node.attempt == 1:
+            time.sleep(3600)
+        sum(range(1 << 60))  # in C: no Python code runs any more, not even a handler
     elif node.id == LEAKS:
         kept.append(bytearray(b"x") * LEAK)
     elif node.id == CRASHES and node.attempt <= 3 and turn == 10:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pidfdpool.cli.swarm.http import Answer
     from pidfdpool.pidfd import SignalReceiver
-    from pidfdpool.swarm import NodeEvent, NodeStatus, Swarm
+    from pidfdpool.swarm import NodeDeath, NodeEvent, NodeStatus, Swarm
 
 PING_TIMEOUT = 2.0  # seconds; a supervisor that does not answer within them stands still
 STACK_TIMEOUT = 2.0  # seconds that nodes have to write their stacks
@@ -43,7 +43,7 @@ class Journal:
         """Take notice of an event."""
         tell(str(event))
         if event.death is not None:
-            self._deaths.setdefault(event.node, []).append(str(event.death.exit_status))
+            self._deaths.setdefault(event.node, []).append(_in_short(event.death))
         if event.kind is EventKind.KILLED and event.reason is Reason.SHUTDOWN:
             self.killed_at_stop = True
 
@@ -53,6 +53,12 @@ class Journal:
             Row(node.id, node.attempt, node.state.value.lower().replace("_", " "), self._deaths.get(node.id, ()))
             for node in nodes
         ]
+
+
+def _in_short(death: NodeDeath) -> str:
+    """Return how a process ended, and in a word why, if the swarm had it end."""
+    why = "" if death.reason is Reason.UNASKED else f" ({death.reason.name.lower()})"
+    return f"{death.exit_status}{why}"
 
 
 class Program:

@@ -21,8 +21,8 @@ def test_nodes_that_are_done_end_it_with_a_table(supervise):
     assert sorted(lines[:2]) == [f"node {number} finishes with a, b c" for number in range(2)]
     assert lines[2:] == [
         "node  attempts  state  deaths",
-        "   0         1  done   exit code 0",
-        "   1         1  done   exit code 0",
+        "   0         1  done   exited with code 0",
+        "   1         1  done   exited with code 0",
     ]
 
 
@@ -58,7 +58,7 @@ def test_a_node_that_does_not_stop_in_time_is_killed_and_told(supervise):
 def test_it_gives_up_when_nodes_die_young_too_often(supervise):
     one = supervise("raise_at_once", "--nodes", "1", "--intensity", "2", noting=False)
     assert one.ends() == 1
-    assert "3 x exit code 1" in one.out()
+    assert "3 x exited with code 1" in one.out()
     assert "gave up" in one.out()
     assert "ValueError: no queue here" in one.err()
 
@@ -90,6 +90,7 @@ def test_the_stack_of_every_node_is_shown(supervise):
         stack = one.until_said(rf"Python stack of node {number} \(pid \d+\):\n((?:.+\n)+)")[1]
         assert "in sit_there_for_ever" in stack
     one.send(signal.SIGTERM)
+    one.until_said("SIGTERM: stop every node")
     one.send(signal.SIGTERM)
     assert one.ends() == 2
 
@@ -101,7 +102,9 @@ def test_a_node_that_is_killed_from_outside_is_started_again(supervise):
     assert [attempt for _, attempt, _ in one.until_noted("lives", 2)] == [1, 2]
     one.send(signal.SIGTERM)
     assert one.ends() == 0
-    assert re.search(r"^ +0 +2  stopped  killed by SIGKILL, exit code 0$", one.out(), re.MULTILINE)
+    assert re.search(
+        r"^ +0 +2  stopped  killed by SIGKILL, exited with code 0 \(shutdown\)$", one.out(), re.MULTILINE
+    )
 
 
 def test_nodes_do_not_outlive_the_supervisor(supervise):
