@@ -16,7 +16,6 @@ from pidfdpool.executor.wakeup import Wakeup
 if TYPE_CHECKING:
     from pidfdpool.swarm.records import NodeEvent, SwarmStatus
     from pidfdpool.swarm.supervisor import Supervisor
-    from pidfdpool.swarm.swarm import Swarm
 
 
 class AsyncSwarm:
@@ -25,9 +24,8 @@ class AsyncSwarm:
     Methods that wait are coroutines here. The others are those of `Swarm`, which do not wait.
     """
 
-    def __init__(self, swarm: Swarm) -> None:
-        self.swarm = swarm
-        self._supervisor = swarm._supervisor
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
 
     async def wait(self, timeout: float | None = None) -> bool:
         """As `Swarm.wait`."""
@@ -66,27 +64,27 @@ class AsyncSwarm:
 
     def quiet(self) -> None:
         """As `Swarm.quiet`."""
-        self.swarm.quiet()
+        self._supervisor.quiet()
 
     def resize(self, nodes: int) -> None:
         """As `Swarm.resize`."""
-        self.swarm.resize(nodes)
+        self._supervisor.resize(nodes)
 
     def restart(self, *, rolling: bool = True) -> None:
         """As `Swarm.restart`."""
-        self.swarm.restart(rolling=rolling)
+        self._supervisor.restart(rolling=rolling)
 
     def signal(self, sig: int, value: int | None = None, *, node: int | None = None) -> int:
         """As `Swarm.signal`."""
-        return self.swarm.signal(sig, value, node=node)
+        return self._supervisor.signal(sig, value, node)
 
     def status(self) -> SwarmStatus:
         """As `Swarm.status`."""
-        return self.swarm.status()
+        return self._supervisor.status()
 
     def events(self) -> AsyncIterator[NodeEvent]:
         """As `Swarm.events`."""
-        return self.swarm.events()
+        return Events(self._supervisor)
 
 
 def _deadline(timeout: float | None) -> float | None:

@@ -1,8 +1,8 @@
 """The main program of a node: it makes the `Node`, calls the target, and ends as the target does.
 
 Called by `template.worker_fork` in the new process, right after the fork, in the place of a worker. The target runs
-on this thread, which is the main thread. The node reads its channel only once, at its start. Whatever it is asked to do
-later comes by counters and signals, so there is no thread of ours in a node.
+on this thread, which is the main thread. The node reads its channel only once, at its start. Whatever it is asked to
+do later comes by counters and signals, so there is no thread of ours in a node.
 """
 
 from __future__ import annotations

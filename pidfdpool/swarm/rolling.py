@@ -49,7 +49,8 @@ class RollingRestart:
             elif self._current is None:
                 node = self._fleet.nodes.get(self._left.popleft())
                 if node is not None and node.wanted and node.rest is not NodeState.DONE:
-                    self._current, self._attempt = node.id, node.attempt
+                    front = node.front  # a replacement of it that is under way is as good as another
+                    self._current, self._attempt = node.id, node.attempt if front is None else front.attempt
                     self._begin(node, now)
             elif not self._is_restarted(self._fleet.nodes.get(self._current)):
                 return

@@ -190,6 +190,7 @@ class Supervisor:
 
     def restart(self, *, rolling: bool) -> None:
         """As `Swarm.restart`."""
+        checks.boolean("rolling", rolling)
         self._check_running()
         self._ask(ip.RestartAsked(rolling))
 

@@ -230,7 +230,6 @@ class Swarm:
             RuntimeError: it is not running.
             TypeError: rolling is no bool.
         """
-        checks.boolean("rolling", rolling)
         self._supervisor.restart(rolling=rolling)
 
     def signal(self, sig: int, value: int | None = None, *, node: int | None = None) -> int:
@@ -317,7 +316,7 @@ class Swarm:
 
         if not self._supervisor.started:
             self.start()
-        return aio.AsyncSwarm(self)
+        return aio.AsyncSwarm(self._supervisor)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -325,7 +324,7 @@ class Swarm:
         """Stop it, and wait without blocking the event loop."""
         from pidfdpool.swarm import aio
 
-        await aio.AsyncSwarm(self).stop()
+        await aio.AsyncSwarm(self._supervisor).stop()
 
     def __repr__(self) -> str:
         return f"<Swarm {self.name!r}, {self._supervisor.describe()}>"
