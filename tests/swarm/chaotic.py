@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import os
 import random
@@ -18,6 +19,7 @@ QUIET_DOWN = "quiet-down"  # a file: while it is there, nodes behave
 
 def run(node, folder, seed, exclusive):
     """Behave well for a while, then not; for ever, until it is told to stop."""
+    faulthandler.disable()  # it would say much
     chance = random.Random(f"{seed}-{node.id}-{node.attempt}")
     lock = open(Path(folder, f"lock-{node.id}"), "w")
     if exclusive:
