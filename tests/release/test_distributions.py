@@ -15,10 +15,10 @@ import pytest
 from pidfdpool import __version__
 from tests.house.pages import ROOT, blocks_of
 
-# What is allowed, in bytes. Of 1.7 MB of Python, deflate makes 0.6 MB; a name in the archive and in RECORD adds 200
-# bytes to each file. The limits are there to notice tests, pictures or data that have come in by mistake.
-LARGEST_WHEEL = 900_000
-LARGEST_SDIST = 2_500_000
+# What is allowed, in bytes. Deflate makes a third of the source, comments and docstrings included, and each file adds
+# 200 bytes of names. The limits are there to notice tests, pictures or data that have come in by mistake.
+LARGEST_WHEEL = 1_100_000
+LARGEST_SDIST = 3_000_000
 
 
 def run(*command: str | Path, folder: Path) -> str:
