@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,11 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *sorted(DOCS.rglob("*.md"))]
+
+
+# Where the repository can be seen. README links there, because an index of packages shows it without the other files.
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
+_VIEWS = re.compile(rf"{re.escape(REPOSITORY)}/(?:blob|raw|tree)/main/")
 
 
 class Block(NamedTuple):
@@ -23,6 +29,12 @@ class Block(NamedTuple):
 
 def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
+
+
+def text_of(page: Path) -> str:
+    """Return a page with its links to the repository as links from file to file."""
+    folder = os.path.relpath(ROOT, page.parent)
+    return _VIEWS.sub("" if folder == "." else f"{folder}/", page.read_text())
 
 
 def blocks_of(text: str) -> list[Block]:

@@ -1,4 +1,4 @@
-"""docs/integrations.md says where to find what other pools have: our names exist, and none of theirs is missing."""
+"""docs/migration says where to find what other pools have: our names exist, and none of theirs is missing."""
 
 from __future__ import annotations
 
@@ -14,15 +14,22 @@ import pidfdpool
 from pidfdpool import PidfdPoolExecutor
 from tests.house.pages import DOCS, section_of
 
-PAGE = (DOCS / "integrations.md").read_text()
-FROM = ("loky", "Pebble", "mpire", "multiprocessing.Pool", "joblib")
+PAGES = {
+    "the standard pool": "standard-pool.md",
+    "multiprocessing.Pool": "multiprocessing-pool.md",
+    "loky": "loky.md",
+    "Pebble": "pebble.md",
+    "mpire": "mpire.md",
+    "joblib": "joblib.md",
+}
+FROM = tuple(PAGES)
 OPTIONS = set(inspect.signature(PidfdPoolExecutor).parameters)
 # What is no name of a module: variables of the environment, and arguments of theirs that are mentioned again.
 NO_NAMES = {"PYTHON_CPU_COUNT", "term_timeout", "sleep_unit", "python -m pidfdpool map"}
 
 
 def rows(library: str) -> list[list[str]]:
-    section = section_of(PAGE, f"I come from {library}")
+    section = section_of((DOCS / "migration" / PAGES[library]).read_text(), "Name for name")
     lines = [line for line in section.splitlines() if line.startswith("|")]
     assert lines[1].startswith("|---")
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
@@ -75,6 +82,16 @@ def public(kind: type) -> set[str]:
     return {name for name in dir(kind) if not name.startswith("_")}
 
 
+def of_the_standard_library(futures) -> Iterator[set[str]]:
+    yield {*futures.__all__}
+    yield public(futures.ProcessPoolExecutor) | public(futures.Future)
+    yield parameters_of(futures.ProcessPoolExecutor) | parameters_of(futures.ProcessPoolExecutor.map) - {
+        "fn",
+        "iterables",
+    }
+    yield parameters_of(futures.ProcessPoolExecutor.shutdown)
+
+
 def of_loky(loky) -> Iterator[set[str]]:
     yield {*loky.__all__}
     yield parameters_of(loky.get_reusable_executor) | parameters_of(loky.ProcessPoolExecutor)
@@ -108,6 +125,7 @@ def of_joblib(joblib) -> Iterator[set[str]]:
 
 
 THEIRS = {
+    "the standard pool": ("concurrent.futures", of_the_standard_library),
     "loky": ("loky", of_loky),
     "Pebble": ("pebble", of_pebble),
     "mpire": ("mpire", of_mpire),

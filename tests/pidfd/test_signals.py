@@ -151,10 +151,10 @@ def test_a_process_that_leads_no_group_is_signalled_alone():
             handle.send_signal(signal.SIGKILL, group=True)
 
 
-def test_the_example_in_the_readme_ends_a_child_that_ignores_sigterm(capsys):
+def test_the_example_of_the_page_ends_a_child_that_ignores_sigterm(capsys):
     """It shares this process's group, as every child does that nobody has given a group of its own."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (example,) = re.findall(r"```python\n([^`]*pidfdpool\.pidfd import Pidfd\n[^`]*)```", readme)
+    page = (Path(__file__).parents[2] / "docs/pidfd.md").read_text()
+    (example,) = re.findall(r"```python\n([^`]*pidfdpool\.pidfd import Pidfd\n[^`]*)```", page)
     quick = example.replace("timeout=5", "timeout=0.05").replace('"sleep", "60"', "*STUBBORN")
     assert quick.count("STUBBORN") == 1
     stubborn = ("sh", "-c", "trap '' TERM; echo; while :; do sleep 0.02; done")
