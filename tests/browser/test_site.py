@@ -19,7 +19,7 @@ QUESTIONS = {
     "how do I log from workers": "logging.html",
     "why does my notebook function fail": "guides/notebooks.html",
     "how do I limit memory": "supervision.html",
-    "what is different from loky": "integrations.html",
+    "what is different from loky": "migration/loky.html",
     "is it safe under gunicorn --preload": "forking.html",
 }
 FIRST = 3  # results that a reader looks at
