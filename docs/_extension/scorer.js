@@ -8,7 +8,7 @@ var Scorer = {
     if (page.startsWith("reference/") || page === "glossary") {
       return score;
     }
-    return score + (/^(options|supervision)$/.test(page) ? 5 : 4);
+    return score + (/^(logging|options|supervision)$/.test(page) ? 5 : 4);
   },
   // The rest is as Sphinx has it.
   objNameMatch: 11,

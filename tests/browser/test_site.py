@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ QUESTIONS = {
     "how do I log from workers": "logging.html",
     "why does my notebook function fail": "guides/notebooks.html",
     "how do I limit memory": "supervision.html",
-    "what is different from loky": "integrations.html",
+    "what is different from loky": "migration/loky.html",
     "is it safe under gunicorn --preload": "forking.html",
 }
 FIRST = 3  # results that a reader looks at
@@ -76,6 +77,17 @@ def test_no_page_is_wider_than_its_window(open_page, site):
             if over := page.overflow():
                 wide[path.name, width] = over
     assert wide == {}
+
+
+def test_each_link_of_a_page_is_one(site):
+    """A reference without a definition stays as it was written, and no tool warns of it."""
+    left = {}
+    for path in site.rglob("*.html"):
+        article = path.read_text().partition("<article")[2].partition("</article>")[0]
+        prose = re.sub(r"<(pre|code|dt)\b.*?</\1>|<[^>]+>", "", article, flags=re.DOTALL)
+        if found := re.findall(r".{0,20}\](?:\[|\().{0,20}", prose):
+            left[path.name] = found
+    assert left == {}
 
 
 def test_a_wide_table_scrolls_by_itself(open_page, site):
