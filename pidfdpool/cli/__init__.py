@@ -21,6 +21,7 @@ command's module is imported when that command is run, because the workers of `m
       outputs        files that are written completely or not at all
       progress       the bar on standard error
     doctor           what a pool finds on this machine; the pools of a running host
+    report           the page of a trace
     demo             a demonstration for newcomers, which checks each statement that it prints
       sample         the events that it processes, and the function
       hostility      the SIGCHLD handler that reaps every child, and a search for processes that are left
@@ -56,6 +57,7 @@ COMMANDS = {
         "pidfdpool.cli.doctor",
         "tell what a pool finds on this machine, or show the pools of a running process",
     ),
+    "report": ("pidfdpool.cli.report", "make one HTML page of a trace: timeline, shares, durations, deaths, advice"),
     "demo": ("pidfdpool.cli.demo", "see the pool survive a hostile host and a killed worker"),
 }
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.cli.traces import simulated
 from tests.house.pages import PAGES, ROOT, Block, blocks_of, name_of
 
 
@@ -143,6 +144,7 @@ def folder(tmp_path):
         file.write(events)
     (tmp_path / "big.jsonl").write_text(events)
     (tmp_path / "mymodule.py").write_text("def clean(event):\n    return event\n\nscore = clean\n")
+    simulated(50).write(tmp_path / "run.json")
     return tmp_path
 
 
