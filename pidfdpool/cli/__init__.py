@@ -9,6 +9,7 @@ command's module is imported when that command is run, because the workers of `m
     streams          separates the output from what a function prints; exits by a signal
     map              the messages and exit codes of `map`
       map_arguments  its arguments, and its help
+      map_report     the report of a run
       target         MODULE:FUNCTION
       source         files and standard input -> blocks of whole lines
       compression    .gz, .bz2, .xz, .zst

@@ -7,10 +7,10 @@ run ends, its pool ends before the process. What was written to standard output 
 from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, cast
 
-from pidfdpool.cli import hints, map_arguments, outputs, pools
+from pidfdpool.cli import hints, map_arguments, map_report, outputs, pools
 from pidfdpool.cli import target as targets
 from pidfdpool.cli.attempts import Attempts
 from pidfdpool.cli.flow import DocumentError, Flow
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import argparse
 
     from pidfdpool.cli.flow import Tally
+    from pidfdpool.cli.map_report import Report
     from pidfdpool.cli.outputs import Destination
     from pidfdpool.cli.transform import Failure, OnError, Outcome
 
@@ -39,7 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     map_arguments.check(arguments)
     target = targets.parse(arguments.function)
     places = [name for name in (arguments.output, arguments.errors) if name is not None]
-    with private_stdout(needed=any(map(outputs.is_stdout, places))) as stdout, ExitStack() as stack:
+    written = [*places, arguments.report] if arguments.report is not None else places
+    with private_stdout(needed=any(map(outputs.is_stdout, written))) as stdout, ExitStack() as stack:
         source = Source(arguments.files)
         target.load()
         if arguments.cluster is not None:
@@ -48,6 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
             stack.enter_context(outputs.opened(option, name, stdout, arguments.files))
             for option, name in zip(("--output", "--errors"), places, strict=False)
         ]
+        report = None
+        if arguments.report is not None:
+            report = stack.enter_context(map_report.opened(arguments.report, stdout, arguments.files))
         progress = Progress(
             wanted=not arguments.no_progress,
             total=source.total,
@@ -62,15 +67,27 @@ def run(arguments: argparse.Namespace) -> int:
             list_errors=bool(others),
             retries=arguments.retries > 0,
         )
-        return _report(job, source, _Sink(progress, output, *others), arguments)
+        code = _tell(job, source, _Sink(progress, output, *others), arguments, report)
+        return code if report is None else _finish(report) or code
 
 
-def _report(job: Job, source: Source, sink: _Sink, arguments: argparse.Namespace) -> int:
+def _finish(report: Report) -> int:
+    """Complete the report of a run; return the exit code."""
+    try:
+        for notice in report.finish():
+            print_error(f"the report: {notice}")
+    except WriteError as error:
+        print_error(str(error))
+        return 1
+    return 0
+
+
+def _tell(job: Job, source: Source, sink: _Sink, arguments: argparse.Namespace, report: Report | None) -> int:
     """Transform everything, and tell what went wrong; return the exit code."""
     failure: Failure | None = None
     try:
         try:
-            tally = _transform(job, source, sink, arguments)
+            tally = _transform(job, source, sink, arguments, report)
             sink.finish()
         finally:
             sink.progress.close()
@@ -102,11 +119,14 @@ def _report(job: Job, source: Source, sink: _Sink, arguments: argparse.Namespace
     return 1
 
 
-def _transform(job: Job, source: Source, sink: _Sink, arguments: argparse.Namespace) -> Tally:
+def _transform(job: Job, source: Source, sink: _Sink, arguments: argparse.Namespace, report: Report | None) -> Tally:
     """Run the flow in a pool of its own. The pool is shut down when this returns or raises."""
     limits = Limits(arguments.timeout, arguments.max_memory)
     attempts = Attempts(job, arguments.retries, preloaded=arguments.cluster is None)
-    with pools.opened(job.target, limits, attempts, workers=arguments.workers, cluster=arguments.cluster) as pool:
+    with (
+        pools.opened(job.target, limits, attempts, workers=arguments.workers, cluster=arguments.cluster) as pool,
+        nullcontext() if report is None else report.tracing(pool.pool),
+    ):
         return Flow(
             pool.first,
             job,

@@ -112,6 +112,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="use the workers of a Dask cluster, such as tcp://host:8786; the function's module must be there, too",
     )
     parser.add_argument(
+        "--report",
+        metavar="FILE",
+        help="write there what the workers did: one HTML page, or the trace if FILE ends in .json",
+    )
+    parser.add_argument(
         "--no-progress", action="store_true", help="no progress bar (there is one if stderr is a terminal)"
     )
 
@@ -123,6 +128,12 @@ def check(arguments: argparse.Namespace) -> None:
             raise UsageError("argument --errors: not with --on-error fail, which ends the run at the first error")
         if outputs.are_same(arguments.output, arguments.errors):
             raise UsageError(f"argument --errors: {arguments.errors!r} is where --output writes, too")
+    if arguments.report is not None:
+        if arguments.cluster is not None:
+            raise UsageError("argument --report: not with --cluster, whose workers are not seen from here")
+        for option, name in (("--output", arguments.output), ("--errors", arguments.errors)):
+            if name is not None and outputs.are_same(name, arguments.report):
+                raise UsageError(f"argument --report: {arguments.report!r} is where {option} writes, too")
     if arguments.on_error is None:
         arguments.on_error = "fail" if arguments.errors is None else "skip"
     if arguments.cluster is not None and not arguments.cluster.strip():

@@ -59,11 +59,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A pool as `flow` uses it. first: takes blocks. again: takes lines that are tried again. workers: how many."""
+    """A pool as `flow` uses it. first: takes blocks. again: takes lines that are tried again. workers: how many.
+
+    pool: the executor behind these.
+    """
 
     first: Executor
     again: Executor
     workers: int
+    pool: Any
 
 
 @contextmanager
@@ -84,7 +88,7 @@ def opened(
         pool = _connected(cluster, limits)
         count = workers or getattr(pool, "_max_workers", None) or _UNKNOWN_SIZE  # as of the standard's executors
     try:
-        yield Opened(*_views(pool, limits, attempts), count)
+        yield Opened(*_views(pool, limits, attempts), count, pool)
     except BaseException:
         kill = getattr(pool, "kill_workers", None)
         if kill is None:

@@ -104,10 +104,19 @@ def _see_that_they_differ(trace_path: str, page_path: str) -> None:
         raise UsageError(f"argument -o/--output: {page_path!r} is the trace itself: it would be overwritten")
 
 
-def _write(trace_path: str, page_path: str, stdout: Output) -> list[str]:
+def page_of(trace_path: str) -> tuple[bytes, list[str]]:
+    """Return the page of a trace file, and what its reader has to know, in a sentence each.
+
+    Raises:
+        TraceError: the trace cannot be read, or is none of this package.
+    """
     trace = reading.read(trace_path)
-    text = page.render(trace).encode("utf-8", "replace")
+    return page.render(trace).encode("utf-8", "replace"), page.notices(trace)
+
+
+def _write(trace_path: str, page_path: str, stdout: Output) -> list[str]:
+    text, notices = page_of(trace_path)
     with outputs.opened("-o/--output", page_path, stdout, [trace_path]) as output:
         output.write(text)
         output.finish()
-    return page.notices(trace)
+    return notices

@@ -3,7 +3,8 @@
 To format the events of one task takes some 6 us, which is as much as a pool needs for a tiny task. So `take` only
 keeps the records. In the pool thread `work` formats a slice of a millisecond when the pool has no task; while it has
 tasks, a slice of half a millisecond 5 times a second, which is 0.25 % of a processor. What is left then, `finish`
-does in the thread that leaves the trace. The number of events is limited, and with it the memory and the file.
+does in the thread that leaves the trace, or at the pool's end. The number of events is limited, and with it the
+memory and the file.
 """
 
 from __future__ import annotations
@@ -99,7 +100,9 @@ class Recorder:
             self._lock.release()
 
     def pool_ended(self) -> None:
-        """Do nothing: the trace is complete when it is left."""
+        """Complete a file now, in the pool thread: at the interpreter's exit nobody may leave the trace any more."""
+        if self._sink.writes_early:
+            self.finish(time.monotonic())
 
     def follows_into_forked_child(self) -> bool:
         """Let go of everything in a forked child: the file is the parent's."""
