@@ -378,11 +378,16 @@ def test_scraping_all_the_time_disturbs_nobody(registry, tmp_path):
 def test_a_signal_handler_may_scrape(registry):
     """Wherever it interrupts the main thread, which reads answers itself when it waits for a result."""
     seen = []
-    before = signal.signal(signal.SIGALRM, lambda *_: seen.append(outcomes(values(registry))))
+
+    def on_alarm(*_):
+        seen.append(outcomes(values(registry)))
+        signal.setitimer(signal.ITIMER_REAL, 0.002)  # not before: the library's own lock is not reentrant
+
+    before = signal.signal(signal.SIGALRM, on_alarm)
     try:
         with PidfdPoolExecutor(1) as pool:
             PrometheusCollector(pool, registry=registry)
-            signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+            signal.setitimer(signal.ITIMER_REAL, 0.002)
             for _ in range(20):
                 for future in [pool.submit(calls.double, number) for number in range(50)]:
                     future.result(timeout=20)
