@@ -1,6 +1,7 @@
 """One running swarm: its thread, its lock, its machine, and what other threads ask of it.
 
-    user threads           put what they ask for into `_asked`, and wake the supervisor's thread
+    user threads           put what they ask for into `_asked`, and wake the supervisor's thread; a signal handler may
+                           interrupt them anywhere, so they decide nothing themselves
     the supervisor's       waits for nodes, the template, deadlines and `_asked`; has the machine decide; carries out
     thread                 what it returns (`processes`); calls the users' callbacks, without the lock
 
@@ -128,6 +129,8 @@ class Supervisor:
     def outlook(self, nodes: int | None) -> bool | None:
         """Return whether so many nodes are healthy (default: all); None: that may still come."""
         with self._lock:
+            if self._asked and not self.is_over:
+                return None  # the number of nodes may be about to change
             fleet = self.machine.fleet
             states = [node.state for node in fleet.nodes.values() if node.wanted]
             wanted = fleet.size if nodes is None else nodes
@@ -231,7 +234,8 @@ class Supervisor:
         with self._lock:
             template = self._processes.template if self._processes is not None else None
             pid = None if template is None else template.end.pid
-            return snapshots.status(self.machine, self._processes, pid, self._turned_at)
+            restarts = any(isinstance(asked, ip.RestartAsked) for asked in list(self._asked))
+            return snapshots.status(self.machine, self._processes, pid, self._turned_at, restarts=restarts)
 
     def describe(self) -> str:
         """Return its phase and how many nodes are healthy, for a repr. Takes no lock."""
@@ -298,11 +302,14 @@ class Supervisor:
         self._turned_at = time.monotonic()
         self._starter.go_on()
         while self._asked:
-            asked = self._asked.popleft()
+            asked = self._asked[0]
             if callable(asked):
                 asked()
             else:
                 self.decide(asked)
+            self._asked.popleft()  # not before: who looks meanwhile is to see that something was asked
+            with self._lock:
+                self._changed.notify_all()
         self._processes.handle_early_frames()
         self._publish()
         with self._lock:
