@@ -63,9 +63,9 @@ def lead_group() -> None:
             os.setsid()
 
 
-def unblock_signals() -> None:
-    """Unblock every signal, whatever the host's thread had blocked."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+def unblock_signals(but: Collection[int] = ()) -> None:
+    """Unblock every signal, whatever the host's thread had blocked. but: those that are to be blocked."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, but)
 
 
 def reset_signals() -> None:

@@ -38,6 +38,8 @@ _MAX_TEXT = 1 << 12  # bytes of what a node tells about itself
 class NodeProcess:
     """One node's process. Made and run on its only thread, right after the fork."""
 
+    blocked_signals = (MESSAGE_SIGNAL,)  # from the fork on, so that a message never ends a node
+
     def __init__(
         self,
         end: Socket,
@@ -77,7 +79,6 @@ class NodeProcess:
 
     def _work(self) -> int:
         script_module.set_signals()
-        signal.pthread_sigmask(signal.SIG_BLOCK, (MESSAGE_SIGNAL,))
         native.set_signal(signal.SIGTERM, self._on_sigterm)
         hygiene.start_faulthandler()
         with suppress(Exception):  # only stacks depend on it

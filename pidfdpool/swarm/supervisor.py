@@ -65,6 +65,7 @@ class Supervisor:
         self._asked: deque[ip.OfUser | Callable[[], object]] = deque()
         self._untold: deque[NodeEvent] = deque()
         self._turned_at: float | None = None
+        self._abandoned = False  # this is the copy of a forked child
 
     # ---- its life ------------------------------------------------------------------------------------------
 
@@ -152,6 +153,7 @@ class Supervisor:
 
     def _check_owner(self) -> None:
         if os.getpid() != self._owner:
+            lifecycle.detect_fork()
             raise RuntimeError(
                 f"this swarm belongs to process {self._owner}, from which this process (pid {os.getpid()}) was forked"
             )
@@ -263,7 +265,11 @@ class Supervisor:
         """Do nothing: a swarm has no calls to submit."""
 
     def abandon_in_forked_child(self) -> None:
-        """Let go of what belongs to the parent. No lock is taken: it may have been copied while held."""
+        """Let go of what belongs to the parent. No lock is taken: it may have been copied while held.
+
+        If this thread is a copy of the supervisor's (a greenlet, or a callback that forks), it has nothing to do here.
+        """
+        self._abandoned = True
         if self._poller is not None:
             self._poller.close_in_forked_child()
         if self._processes is not None:
@@ -274,12 +280,14 @@ class Supervisor:
     def _run(self) -> None:
         assert self._thread is not None
         try:
-            while self.machine.fleet.phase is not Phase.ENDED:
+            while not self._abandoned and self.machine.fleet.phase is not Phase.ENDED:
                 self._turn()
         except BaseException as error:
-            safe_logging.log(_log, logging.CRITICAL, "the supervisor's thread failed; the swarm ends", exc_info=error)
+            if not self._abandoned:
+                message = "the supervisor's thread failed; the swarm ends"
+                safe_logging.log(_log, logging.CRITICAL, message, exc_info=error)
         finally:
-            if os.getpid() == self._owner:
+            if not self._abandoned:
                 self._end()
 
     def _end(self) -> None:
@@ -313,7 +321,7 @@ class Supervisor:
         self._processes.handle_early_frames()
         self._publish()
         with self._lock:
-            if self._asked or self.machine.fleet.phase is Phase.ENDED or self._starter.wanted:
+            if self._abandoned or self._asked or self._starter.wanted or self.machine.fleet.phase is Phase.ENDED:
                 return
             times = (self.machine.deadline(), self._processes.overdue_at)
         deadline = min((time_ for time_ in times if time_ is not None), default=None)

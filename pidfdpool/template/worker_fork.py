@@ -261,9 +261,9 @@ class WorkerForker:
             else:
                 native.close(self._host_fd)
             native.close(self._lifeline_fd)
-            hygiene.unblock_signals()
             module, name = self._boot.program
             program = getattr(sys.modules[module], name)
+            hygiene.unblock_signals(getattr(program, "blocked_signals", ()))
             sentinel = descriptors.sentinel and descriptors.sentinel[1]
             end = native.socket_of(descriptors.end), framing.cookie_bytes(cookie)
             fds = descriptors.tokens, descriptors.black_box

@@ -35,7 +35,11 @@ def running():
         ({"nodes": -2}, ValueError, "nodes must be >= 1, not -2"),
         ({"nodes": "4"}, TypeError, "nodes must be an integer, not '4'"),
         ({"nodes": True}, TypeError, "nodes must be an integer, not True"),
-        ({"report_timeout": 0}, ValueError, "report_timeout must be a number of seconds, more than 0, or None, not 0"),
+        (
+            {"report_timeout": 0},
+            ValueError,
+            "report_timeout must be a number of seconds, more than 0, or None, not 0",
+        ),
         ({"report_timeout": "60"}, TypeError, "report_timeout must be a number of seconds, .* not '60'"),
         ({"stop_timeout": 0}, ValueError, "stop_timeout must be a number of seconds, more than 0, not 0"),
         ({"stop_timeout": None}, TypeError, "stop_timeout must be .* not None"),

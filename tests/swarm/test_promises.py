@@ -1,4 +1,4 @@
-"""What a swarm promises to its host and to the machine: nothing outlives the host, nothing is left, nobody is woken."""
+"""What a swarm promises to its host: nothing outlives the host, nothing is left, nobody is woken."""
 
 from __future__ import annotations
 

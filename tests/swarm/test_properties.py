@@ -164,5 +164,5 @@ class Drive(RuleBasedStateMachine):
 
 TestNodes = pytest.mark.timeout(300)(Drive.TestCase)
 TestNodes.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -139,7 +139,9 @@ def test_with_overlap_an_old_node_goes_on_until_its_replacement_is_healthy():
         saw(swarm, EventKind.HEALTHY, times=3)
         seen = [event for event in swarm.seen if event.attempt in (1, 2)]
     order = [(event.kind, event.attempt) for event in seen]
-    assert order.index((EventKind.HEALTHY, 2)) < order.index((EventKind.STOPPING, 1)) < order.index((EventKind.DIED, 1))
+    assert (
+        order.index((EventKind.HEALTHY, 2)) < order.index((EventKind.STOPPING, 1)) < order.index((EventKind.DIED, 1))
+    )
 
 
 def test_without_overlap_no_two_of_one_node_live_at_once():
