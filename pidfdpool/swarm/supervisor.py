@@ -267,7 +267,7 @@ class Supervisor:
     def abandon_in_forked_child(self) -> None:
         """Let go of what belongs to the parent. No lock is taken: it may have been copied while held.
 
-        If this thread is a copy of the supervisor's (a greenlet, or a callback that forks), it has nothing to do here.
+        A copy of the supervisor's thread (a greenlet; or a callback has forked) has nothing to do here.
         """
         self._abandoned = True
         if self._poller is not None:

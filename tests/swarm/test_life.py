@@ -268,8 +268,7 @@ def test_the_forms_for_asyncio():
         events = swarm.events()
 
         async def follow():
-            async for event in events:
-                seen.append(event)
+            seen.extend([event async for event in events])
 
         async with swarm as running:
             following = asyncio.create_task(follow())

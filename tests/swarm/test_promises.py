@@ -116,6 +116,30 @@ def test_a_host_that_reaps_all_children_does_not_disturb_it():
     assert (done.stdout, done.stderr) == ("[-9, 0]\n", "")
 
 
+def test_without_pidfds_it_works_as_well(way):
+    code = """
+        import os, signal, sys
+        os.environ["PIDFDPOOL_NO_PIDFD"] = "1"
+        from pidfdpool.pidfd import capabilities
+        from pidfdpool.swarm import EventKind
+        from tests.conditions import children
+        from tests.swarm import nodes
+        from tests.swarm.swarms import deaths, saw, swarm_of
+        assert not capabilities().usable
+        with swarm_of(nodes.serve, 2, mp_context=sys.argv[1]) as swarm:
+            assert swarm.wait_until_healthy(timeout=30)
+            swarm.signal(signal.SIGKILL, node=1)
+            saw(swarm, EventKind.HEALTHY, 1, times=2)
+            assert children(os.getpid()) == []
+        with swarm_of(nodes.hang_in_c, mp_context=sys.argv[1]) as hanging:
+            assert hanging.wait_until_healthy(timeout=30)
+            hanging.kill()
+        print([death.exit_status.returncode for death in [*deaths(swarm, 1), *deaths(hanging)]])
+    """
+    done = run_python(code, way, flags=("-W", "ignore:This process:DeprecationWarning"))
+    assert (done.stdout, done.stderr) == ("[-9, 0, -9]\n", "")
+
+
 def restart_often(count):
     """Have a node die so often; return what the host and the template have open before and after."""
     with swarm_of(nodes.report_once, restart_pause=0.0, intensity=None) as swarm:
