@@ -36,9 +36,13 @@ _MAX_TEXT = 1 << 12  # bytes of what a node tells about itself
 
 
 class NodeProcess:
-    """One node's process. Made and run on its only thread, right after the fork."""
+    """One node's process. Made and run on its only thread, right after the fork.
 
-    blocked_signals = (MESSAGE_SIGNAL,)  # from the fork on, so that a message never ends a node
+    Attributes:
+        HELD_SIGNALS: are blocked from the fork on, because they would end a node that cannot receive them yet.
+    """
+
+    HELD_SIGNALS = (MESSAGE_SIGNAL, black_box.STACK_SIGNAL)
 
     def __init__(
         self,
@@ -67,6 +71,7 @@ class NodeProcess:
         self._quiet_fd = quiet_fd
         self._is_unhealthy = False
         self._was_terminated = False  # by a SIGTERM before the swarm has asked it to stop
+        self._is_ending = False  # by SystemExit, because of a SIGTERM
         self._held_fds = [fd for fd in (black_box_fd, sentinel) if fd is not None]  # open until this process exits
 
     def run(self) -> int:
@@ -83,6 +88,7 @@ class NodeProcess:
         hygiene.start_faulthandler()
         with suppress(Exception):  # only stacks depend on it
             black_box.record_stacks(self._black_box, at_sigterm=False)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (black_box.STACK_SIGNAL,))
         self._mark.set()
         if self._quiet_fd is None:
             return self._fail("no descriptor number left for node.quiet", loading=True)
@@ -96,6 +102,8 @@ class NodeProcess:
         try:
             target, arguments = self._load_target()
         except BaseException as error:
+            if self._is_ending:
+                return TERMINATED
             return self._fail(_text_of(tracebacks.cut(error)), loading=True)
         self._send(framing.encode(framing.READY))
         status = self._call(target, node, arguments)
@@ -151,6 +159,7 @@ class NodeProcess:
     def _on_sigterm(self, _number: int, _frame: FrameType | None) -> None:
         """Ask the target to stop; if that was done before, raise SystemExit."""
         if self._stopping.is_set():
+            self._is_ending = True
             raise SystemExit(TERMINATED)
         self._was_terminated = True
         self._stopping.set()

@@ -202,10 +202,16 @@ class Supervisor:
     def ping(self, timeout: float | None) -> bool:
         """As `Swarm.ping`."""
         thread = self._check_may_wait()
-        answered = interruptible.Event()
-        self._ask(answered.set)
-        thread.tell_end(answered.set)
-        return answered.wait(timeout) and not thread.is_over
+        answers: list[bool] = []
+
+        def answer() -> None:
+            with self._lock:
+                answers.append(True)
+                self._changed.notify_all()
+
+        self._ask(answer)
+        interruptible.wait(lambda: bool(answers) or thread.is_over, self._changed, timeout)
+        return bool(answers) and not thread.is_over
 
     def signal(self, sig: int, value: int | None, node: int | None) -> int:
         """As `Swarm.signal`."""

@@ -345,10 +345,10 @@ def _module_of(target: Any) -> tuple[str, ...]:
     while isinstance(target, partial):
         target = target.func
     name = getattr(target, "__module__", None)
-    module = sys.modules.get(name) if isinstance(name, str) else None
-    if module is None or name in ("__main__", "__mp_main__") or not importable.is_importable(name, module):
+    if not isinstance(name, str) or name in ("__main__", "__mp_main__"):
         return ()
-    return (name,)
+    module = sys.modules.get(name)
+    return (name,) if module is not None and importable.is_importable(name, module) else ()
 
 
 def _checked_call(target: Any, args: Any) -> tuple[Callable[..., object], tuple[Any, ...]]:
