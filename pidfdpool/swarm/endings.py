@@ -66,7 +66,7 @@ class Endings:
         else:
             pause = 0.0 if reason in _PLANNED else self._options.pause(node.young.streak)
             self._settle(node, now + pause)
-        if not replaces:
+        if not replaces and node.state is not NodeState.HEALTHY:
             node.replacing = None  # a replacement that is there takes over early
 
     def _starts_again(self, node: Node) -> bool:

@@ -172,6 +172,8 @@ class Machine:
     def _on_resize_asked(self, event: ip.ResizeAsked, now: float) -> None:
         if self.fleet.phase is Phase.RUNNING:
             self.fleet.resize(event.nodes, now)
+            if self.fleet.failure:
+                self._fail(self.fleet.failure)
 
     def _on_restart_asked(self, event: ip.RestartAsked, now: float) -> None:
         if self.fleet.phase is Phase.RUNNING and not self.fleet.failure:

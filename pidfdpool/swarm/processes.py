@@ -203,7 +203,7 @@ class Processes:
                 link.report_within = ORPHAN_GRACE
                 if link.handle is None:
                     self._drop(link)
-        self.decide(event)
+            self.decide(event)
 
     def _drop(self, link: NodeLink | None) -> None:
         """Close the host's end of a process that was never started."""

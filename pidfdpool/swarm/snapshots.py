@@ -26,15 +26,21 @@ def checked_size(nodes: Any) -> int:
     return number
 
 
-def status(machine: Machine, processes: Processes | None, pid: int | None, turned_at: float | None) -> SwarmStatus:
-    """Return the status. The caller has the lock. turned_at: when the thread last went through its loop."""
+def status(
+    machine: Machine, processes: Processes | None, pid: int | None, turned_at: float | None, *, restarts: bool
+) -> SwarmStatus:
+    """Return the status. The caller has the lock.
+
+    pid: of the template. turned_at: when the thread last went through its loop. restarts: a restart was asked for
+    that has not begun.
+    """
     now = time.monotonic()
     fleet = machine.fleet
     return SwarmStatus(
         phase=fleet.phase,
         nodes=tuple(_node_status(fleet.nodes[number], processes, now) for number in sorted(fleet.nodes)),
         template_pid=pid,
-        restarting=machine.rolling.under_way,
+        restarting=restarts or machine.rolling.under_way,
         turned=None if turned_at is None else now - turned_at,
         failure=fleet.failure,
     )

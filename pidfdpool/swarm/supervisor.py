@@ -1,6 +1,7 @@
 """One running swarm: its thread, its lock, its machine, and what other threads ask of it.
 
-    user threads           put what they ask for into `_asked`, and wake the supervisor's thread
+    user threads           put what they ask for into `_asked`, and wake the supervisor's thread; a signal handler may
+                           interrupt them anywhere, so they decide nothing themselves
     the supervisor's       waits for nodes, the template, deadlines and `_asked`; has the machine decide; carries out
     thread                 what it returns (`processes`); calls the users' callbacks, without the lock
 
@@ -64,6 +65,7 @@ class Supervisor:
         self._asked: deque[ip.OfUser | Callable[[], object]] = deque()
         self._untold: deque[NodeEvent] = deque()
         self._turned_at: float | None = None
+        self._abandoned = False  # this is the copy of a forked child
 
     # ---- its life ------------------------------------------------------------------------------------------
 
@@ -128,6 +130,8 @@ class Supervisor:
     def outlook(self, nodes: int | None) -> bool | None:
         """Return whether so many nodes are healthy (default: all); None: that may still come."""
         with self._lock:
+            if self._asked and not self.is_over:
+                return None  # the number of nodes may be about to change
             fleet = self.machine.fleet
             states = [node.state for node in fleet.nodes.values() if node.wanted]
             wanted = fleet.size if nodes is None else nodes
@@ -149,6 +153,7 @@ class Supervisor:
 
     def _check_owner(self) -> None:
         if os.getpid() != self._owner:
+            lifecycle.detect_fork()
             raise RuntimeError(
                 f"this swarm belongs to process {self._owner}, from which this process (pid {os.getpid()}) was forked"
             )
@@ -237,7 +242,8 @@ class Supervisor:
         with self._lock:
             template = self._processes.template if self._processes is not None else None
             pid = None if template is None else template.end.pid
-            return snapshots.status(self.machine, self._processes, pid, self._turned_at)
+            restarts = any(isinstance(asked, ip.RestartAsked) for asked in list(self._asked))
+            return snapshots.status(self.machine, self._processes, pid, self._turned_at, restarts=restarts)
 
     def describe(self) -> str:
         """Return its phase and how many nodes are healthy, for a repr. Takes no lock."""
@@ -265,7 +271,11 @@ class Supervisor:
         """Do nothing: a swarm has no calls to submit."""
 
     def abandon_in_forked_child(self) -> None:
-        """Let go of what belongs to the parent. No lock is taken: it may have been copied while held."""
+        """Let go of what belongs to the parent. No lock is taken: it may have been copied while held.
+
+        A copy of the supervisor's thread (a greenlet; or a callback has forked) has nothing to do here.
+        """
+        self._abandoned = True
         if self._poller is not None:
             self._poller.close_in_forked_child()
         if self._processes is not None:
@@ -276,12 +286,14 @@ class Supervisor:
     def _run(self) -> None:
         assert self._thread is not None
         try:
-            while self.machine.fleet.phase is not Phase.ENDED:
+            while not self._abandoned and self.machine.fleet.phase is not Phase.ENDED:
                 self._turn()
         except BaseException as error:
-            safe_logging.log(_log, logging.CRITICAL, "the supervisor's thread failed; the swarm ends", exc_info=error)
+            if not self._abandoned:
+                message = "the supervisor's thread failed; the swarm ends"
+                safe_logging.log(_log, logging.CRITICAL, message, exc_info=error)
         finally:
-            if os.getpid() == self._owner:
+            if not self._abandoned:
                 self._end()
 
     def _end(self) -> None:
@@ -304,15 +316,18 @@ class Supervisor:
         self._turned_at = time.monotonic()
         self._starter.go_on()
         while self._asked:
-            asked = self._asked.popleft()
+            asked = self._asked[0]
             if callable(asked):
                 asked()
             else:
                 self.decide(asked)
+            self._asked.popleft()  # not before: who looks meanwhile is to see that something was asked
+            with self._lock:
+                self._changed.notify_all()
         self._processes.handle_early_frames()
         self._publish()
         with self._lock:
-            if self._asked or self.machine.fleet.phase is Phase.ENDED or self._starter.wanted:
+            if self._abandoned or self._asked or self._starter.wanted or self.machine.fleet.phase is Phase.ENDED:
                 return
             times = (self.machine.deadline(), self._processes.overdue_at)
         deadline = min((time_ for time_ in times if time_ is not None), default=None)

@@ -5,13 +5,16 @@ Any thread may call it. It belongs to the process that made it: in a forked chil
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
 from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from pidfdpool import checks
 from pidfdpool.executor import arguments, lifecycle
+from pidfdpool.serialization import importable
 from pidfdpool.swarm.options import Options, Restart, StopStep
 from pidfdpool.swarm.supervisor import Supervisor
 from pidfdpool.template.recipe import Recipe
@@ -47,6 +50,9 @@ class Swarm:
         args: further arguments of target. As the `initargs` of a pool, they may hold `multiprocessing` objects.
         preload: what the template loads before it forks the first node, so that all nodes share its memory: names of
             modules to import, and at most one callable to call after that.
+        preload_target: whether the template imports the target's module as well. So nodes start quickly, and share
+            the memory of what it imports. Set it to False if that module starts threads or opens connections when it
+            is imported, which must not be shared.
         report_timeout: a node that has not called `node.healthy()` for this many seconds is stopped and started
             again. None: nodes need not report.
         start_timeout: the same for the first report after its start. Default: None, which means report_timeout.
@@ -87,6 +93,7 @@ class Swarm:
         *,
         args: Iterable[Any] = (),
         preload: str | Callable[[], object] | Iterable[str | Callable[[], object]] = (),
+        preload_target: bool = True,
         report_timeout: float | None = 60.0,
         start_timeout: float | None = None,
         stop_timeout: float = 30.0,
@@ -130,6 +137,9 @@ class Swarm:
             raise TypeError(f"on_event must be a callable or None, not {checks.short_repr(on_event)}")
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a text or None, not {checks.short_repr(name)}")
+        checks.boolean("preload_target", preload_target)
+        if preload_target and start["way"] != "fork":
+            start["preload"] += _module_of(target)
         arguments.load_for_fork(start)
         recipe = Recipe(**start, threads=threads, pool_size=options.nodes, program=NODE_PROGRAM, forward_logs=False)
         self.name: str = name or getattr(target, "__qualname__", None) or type(target).__name__
@@ -328,6 +338,17 @@ class Swarm:
 
     def __repr__(self) -> str:
         return f"<Swarm {self.name!r}, {self._supervisor.describe()}>"
+
+
+def _module_of(target: Any) -> tuple[str, ...]:
+    """Return the name of the module that a node has to import for its target, if there is one."""
+    while isinstance(target, partial):
+        target = target.func
+    name = getattr(target, "__module__", None)
+    if not isinstance(name, str) or name in ("__main__", "__mp_main__"):
+        return ()
+    module = sys.modules.get(name)
+    return (name,) if module is not None and importable.is_importable(name, module) else ()
 
 
 def _checked_call(target: Any, args: Any) -> tuple[Callable[..., object], tuple[Any, ...]]:

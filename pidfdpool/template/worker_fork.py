@@ -263,7 +263,7 @@ class WorkerForker:
             native.close(self._lifeline_fd)
             module, name = self._boot.program
             program = getattr(sys.modules[module], name)
-            hygiene.unblock_signals(program.HELD_SIGNALS)
+            hygiene.unblock_signals(getattr(program, "HELD_SIGNALS", ()))
             sentinel = descriptors.sentinel and descriptors.sentinel[1]
             end = native.socket_of(descriptors.end), framing.cookie_bytes(cookie)
             fds = descriptors.tokens, descriptors.black_box

@@ -27,7 +27,8 @@ PIDFD = "pidfd"
 SENTINEL = "sentinel"
 # Before the number of standard error. Pidfds; and the process that gets this is no launcher, but the template itself.
 DETACHED = "detached"
-# What a forked child runs: a module and a class in it, whose object takes what a worker's does, and has a `run`.
+# What a forked child runs: a module and a class in it, whose object takes what a worker's does, and has a `run`. The
+# class may name signals that are blocked from the fork on, in its attribute `HELD_SIGNALS`.
 WORKER_PROGRAM = ("pidfdpool.worker.process", "Worker")
 
 

@@ -43,13 +43,7 @@ _LEAN = frozenset((tuple,))
 
 
 class Worker:
-    """One worker process. Made and run on its only thread, right after the fork.
-
-    Attributes:
-        HELD_SIGNALS: are blocked from the fork on. A worker has none.
-    """
-
-    HELD_SIGNALS = ()
+    """One worker process. Made and run on its only thread, right after the fork."""
 
     def __init__(
         self,

@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
 from pidfdpool.pidfd import Pidfd
 from pidfdpool.swarm import EventKind, Reason, Swarm
 from tests.conditions import eventually
-
-
-def leave(node):
-    node.healthy()
-
-
-class SlowToLoad:
-    """Takes long to be rebuilt in a node, the first time."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return _load_slowly, (self.path,)
-
-
-def _load_slowly(path):
-    if not os.path.exists(path):
-        Path(path).write_text(str(os.getpid()))
-        time.sleep(60)
-    return SlowToLoad(path)
-
-
-def live(node, _slow):
-    node.healthy()
-    node.stopping.wait()
+from tests.swarm import births
 
 
 @pytest.mark.parametrize("way", ["spawn", "fork"])
@@ -49,8 +22,8 @@ def test_what_is_sent_to_a_node_that_is_being_born_does_not_end_it(way):
         if event.death is not None:
             deaths.append(event.death)
 
-    options = {"restart": "always", "restart_pause": 0.0, "intensity": None}
-    with Swarm(leave, 3, mp_context=way, on_event=note, **options) as swarm:
+    options = {"restart": "always", "restart_pause": 0.0, "intensity": None, "preload": births.__name__}
+    with Swarm(births.leave, 3, mp_context=way, on_event=note, **options) as swarm:
         while len(deaths) < 60:
             swarm.signal(signal.SIGRTMIN, 1)
             swarm.stacks(0.0)
@@ -61,7 +34,7 @@ def test_what_is_sent_to_a_node_that_is_being_born_does_not_end_it(way):
 def test_a_node_that_is_terminated_while_its_target_is_loaded_is_started_again(tmp_path):
     path = tmp_path / "loading"
     events = []
-    with Swarm(live, args=(SlowToLoad(str(path)),), restart_pause=0.01, on_event=events.append) as swarm:
+    with Swarm(births.live, args=(births.SlowToLoad(str(path)),), restart_pause=0.01, on_event=events.append) as swarm:
         pid = int(eventually(lambda: path.exists() and path.read_text(), "it is being loaded"))
         with Pidfd.open(pid) as node:
             while node.alive():  # the first one asks, the next one insists

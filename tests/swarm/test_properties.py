@@ -1,7 +1,7 @@
-"""The promises about nodes, against every order of events that Hypothesis can think of, under every choice of options.
+"""The promises about nodes, against every order of events that Hypothesis can think of, with all kinds of options.
 
-`world` carries out the machine's actions, and checks after each input that there are never two processes of one node,
-or with overlap never more than two, of which the older one was not told to stop when the other was asked for. Besides:
+`world` carries out the machine's actions. After each input it checks that there are never two processes of one node,
+or with overlap never more than two, of which the older one was not told to stop when the other was asked for. Also:
 
   1. if the world goes well from some moment on, every node ends up healthy, done, given up or stopped;
   2. a swarm that was told to stop ends, and nothing of it is alive then;
@@ -164,5 +164,5 @@ class Drive(RuleBasedStateMachine):
 
 TestNodes = pytest.mark.timeout(300)(Drive.TestCase)
 TestNodes.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
