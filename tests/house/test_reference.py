@@ -33,7 +33,15 @@ def documented(module):
 
 @pytest.mark.parametrize(
     "module",
-    ["pidfdpool", "pidfdpool.pidfd", "pidfdpool.multiprocessing", "pidfdpool.joblib", "pidfdpool.dask"],
+    [
+        "pidfdpool",
+        "pidfdpool.pidfd",
+        "pidfdpool.multiprocessing",
+        "pidfdpool.joblib",
+        "pidfdpool.dask",
+        "pidfdpool.metrics",
+        "pidfdpool.swarm",
+    ],
 )
 def test_each_public_name_has_an_entry(module):
     if module in NEEDS:
