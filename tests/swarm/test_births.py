@@ -1,4 +1,4 @@
-"""Nodes that are signalled while they are being born: before they have handlers, and before they have their target."""
+"""Nodes that are signalled while they are being born: before they have handlers, or before they have a target."""
 
 from __future__ import annotations
 
