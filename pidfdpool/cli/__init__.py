@@ -20,6 +20,7 @@ command's module is imported when that command is run, because the workers of `m
       transform      a block of lines -> a block of output; the only part that runs in workers
       outputs        files that are written completely or not at all
       progress       the bar on standard error
+    swarm            the supervisor of a swarm, as a program
     doctor           what a pool finds on this machine; the pools of a running host
     demo             a demonstration for newcomers, which checks each statement that it prints
       sample         the events that it processes, and the function
@@ -52,6 +53,7 @@ COMMANDS = {
         "pidfdpool.cli.map",
         "transform JSON Lines: one document per line through a function, in parallel",
     ),
+    "swarm": ("pidfdpool.cli.swarm", "keep processes of a function alive: consumers, servers, pollers"),
     "doctor": (
         "pidfdpool.cli.doctor",
         "tell what a pool finds on this machine, or show the pools of a running process",

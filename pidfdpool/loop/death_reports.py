@@ -11,7 +11,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pidfdpool.deaths import Cause, Death
 from pidfdpool.loop.cgroup import MemoryEvents
@@ -100,9 +100,7 @@ class DeathReports:
                 safe_logging.log(_log, logging.ERROR, message, callback, death.slot, exc_info=True)
 
 
-def subscribe(
-    subscribers: list[Callable[[Death], object]], callback: Callable[[Death], object]
-) -> Callable[[], None]:
+def subscribe(subscribers: list[Callable[[Any], object]], callback: Callable[[Any], object]) -> Callable[[], None]:
     """Add a subscriber; return what removes it again."""
     if not callable(callback):
         raise TypeError(f"callback must be a callable, not {describe.repr_of(callback)}")

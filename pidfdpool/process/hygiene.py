@@ -21,7 +21,7 @@ from pidfdpool.process.native import signal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import io
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from typing import Any
 
 # CPython ignores the first two from its start (Python/pylifecycle.c). Workers ignore SIGINT, because the host decides
@@ -63,9 +63,9 @@ def lead_group() -> None:
             os.setsid()
 
 
-def unblock_signals() -> None:
-    """Unblock every signal, whatever the host's thread had blocked."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+def unblock_signals(held: Iterable[int] = ()) -> None:
+    """Unblock every signal but those that are held, whatever the host's thread had blocked."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def reset_signals() -> None:

@@ -208,8 +208,7 @@ def _prepare(channel: Channel, boot: Boot, host_fd: int) -> bool:
     import faulthandler  # noqa: F401  every worker needs these two, so they are loaded once for all
     import mmap  # noqa: F401
 
-    import pidfdpool.worker.process
-
+    __import__(boot.program[0])
     if boot.logs is not None:
         import pidfdpool.worker.log_forwarding  # noqa: F401
     from pidfdpool.worker import identity

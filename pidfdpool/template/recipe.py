@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pidfdpool.process import log_levels, native
 from pidfdpool.serialization import inherited, payload, picklers, preparation, scripts
 from pidfdpool.worker import context
-from pidfdpool.worker.boot import Boot
+from pidfdpool.worker.boot import WORKER_PROGRAM, Boot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +45,7 @@ class Recipe:
         forward_logs: LogChoice = None,
         threads: int | None = None,
         pool_size: int = 1,
+        program: tuple[str, str] = WORKER_PROGRAM,
     ) -> None:
         self.fork: bool = way == "fork" or (way == "any" and _needs_fork(initializer))
         self.preload = preload
@@ -57,6 +58,7 @@ class Recipe:
         self.log_levels: Levels | None = None  # what the last template was told, if logs are forwarded
         self.threads = threads
         self.pool_size = pool_size
+        self.program = program
         self.runs_script: bool = False  # some call needs a global that only running the host's script again can make
         # A template that is forked from here has what `__main__` holds now, and its workers have it, too.
         self.shared_main: payload.SharedMain | None = (
@@ -112,6 +114,7 @@ class Recipe:
             runs_script=self.runs_script and not self.fork,
             preparation=None if self.fork else preparation.capture(),
             logs=logs,
+            program=self.program,
         )
         return boot, fds
 

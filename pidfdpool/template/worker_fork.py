@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from contextlib import suppress
 
 from pidfdpool.pidfd import prctl
@@ -260,13 +261,13 @@ class WorkerForker:
             else:
                 native.close(self._host_fd)
             native.close(self._lifeline_fd)
-            hygiene.unblock_signals()
-            from pidfdpool.worker.process import Worker
-
+            module, name = self._boot.program
+            program = getattr(sys.modules[module], name)
+            hygiene.unblock_signals(getattr(program, "HELD_SIGNALS", ()))
             sentinel = descriptors.sentinel and descriptors.sentinel[1]
             end = native.socket_of(descriptors.end), framing.cookie_bytes(cookie)
             fds = descriptors.tokens, descriptors.black_box
-            status = Worker(*end, slot, self._boot, host_fd, sentinel, *fds, mark.Mark(worker_mark)).run()
+            status = program(*end, slot, self._boot, host_fd, sentinel, *fds, mark.Mark(worker_mark)).run()
         except BaseException:
             import traceback
 

@@ -107,6 +107,17 @@ def map_words(fd: int) -> memoryview:
     return words
 
 
+def map_heartbeat(fd: int) -> memoryview[float]:
+    """Return the heartbeat as memory: one double, that the host sees without a system call of this process.
+
+    If there is no room or memory for this, only the caller sees it.
+    """
+    try:
+        return memoryview(_mapped(fd)).cast("d")
+    except (OSError, ValueError):  # ValueError: the file is too short
+        return memoryview(bytearray(_MAPPED)).cast("d")
+
+
 def record_heartbeat(fd: int, now: float) -> None:
     """Record a heartbeat. Any thread; it writes at a fixed position, so it does not move where stacks are written."""
     os.pwrite(fd, _HEARTBEAT.pack(now), 0)
@@ -137,15 +148,18 @@ def clear_marks(mapping: mmap) -> None:
     mapping.seek(_MARKS_OFFSET)
 
 
-def record_stacks(fd: int) -> None:
+def record_stacks(fd: int, *, at_sigterm: bool = True) -> None:
     """Have SIGTERM and STACK_SIGNAL write the Python stack of every thread into the box.
 
     After that SIGTERM has its previous effect (chain): it ends the process, and the parent sees that it did.
+
+    at_sigterm: False: only STACK_SIGNAL does.
     """
     import faulthandler
 
     os.lseek(fd, STACKS_OFFSET, os.SEEK_SET)
-    faulthandler.register(signal.SIGTERM, file=fd, all_threads=True, chain=True)
+    if at_sigterm:
+        faulthandler.register(signal.SIGTERM, file=fd, all_threads=True, chain=True)
     faulthandler.register(STACK_SIGNAL, file=fd, all_threads=True, chain=False)
 
 

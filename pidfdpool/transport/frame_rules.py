@@ -162,6 +162,16 @@ _OF_WORKER = {
 FROM_WORKER = Grammar(_OF_WORKER, framing.RESULT, framing.RESULT_IN_SEGMENT)
 ANSWERS = Grammar({**_OF_WORKER, framing.ON_CHANNEL: Rule()}, framing.RESULT, framing.SEGMENT_FLAGS)
 
+TO_NODE = Grammar({framing.ATTEMPT: Rule(check=_value(1, _MAX_COUNT))})
+FROM_NODE = Grammar(
+    {
+        framing.READY: Rule(),
+        framing.HEALTHY: Rule(),
+        framing.UNHEALTHY: Rule(1, longest=MAX_TEXT),
+        framing.ENDING: Rule(1, longest=MAX_TEXT, check=_value(0, 1)),
+    }
+)
+
 TO_TEMPLATE = Grammar(
     {
         framing.BOOT: Rule(1, 3),

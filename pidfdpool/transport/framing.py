@@ -60,6 +60,9 @@ EXPECT_DESCRIPTORS = 5  # with a descriptor that nobody needs: others will follo
 STREAM = 7  # about a stream; value: the task's id; slot: see below; generation: the items that its reader took
 LOG_LEVELS = 6  # buffers: the levels of the host's loggers, pickled, see `process.log_levels`
 
+# host -> node, the only one, and the first that the node reads
+ATTEMPT = 8  # value: of which attempt of its node this process is
+
 # flags of TASK
 HAS_DEADLINE = 1  # the last buffer is not part of the call: it is DEADLINE.pack(a time of time.monotonic())
 SPARE_DESCENDANTS = 2  # processes that the task starts and that leave the process group outlive the worker
@@ -100,6 +103,10 @@ ON_CHANNEL = 18  # only in the pipe of a worker's answers: the next frame is the
 LOG = 19  # value: the task's id, or 0; buffers: a log record or a warning, see `serialization.log_records`
 ITEMS = 27  # of a stream; value: the task's id; buffers: the pickled item; slot 1: a pickled list of pickled items
 
+# node -> host; besides, READY: its target is called, and UNHEALTHY
+HEALTHY = 28  # the first report that it is healthy
+ENDING = 29  # buffers: the exception that ends it, as UTF-8 text; value 1: its target could not be loaded
+
 # host -> template
 BOOT = 20  # buffers: what the template must know, see `worker.boot`
 SPAWN = 21  # with a descriptor: the worker's end of its channel; value: its cookie
@@ -122,7 +129,7 @@ STDERR = 38  # with a descriptor: the read end of the worker's standard error, i
 
 USAGE = struct.Struct("<qd")
 
-KINDS = frozenset({*range(1, 8), *range(10, 28), *range(30, 39)})
+KINDS = frozenset({*range(1, 9), *range(10, 30), *range(30, 39)})
 
 MAX_LENGTH = 1 << 46  # bytes; no process has room for a longer buffer
 _IS_BYTES = 1 << 63  # in a length, see above

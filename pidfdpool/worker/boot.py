@@ -27,6 +27,9 @@ PIDFD = "pidfd"
 SENTINEL = "sentinel"
 # Before the number of standard error. Pidfds; and the process that gets this is no launcher, but the template itself.
 DETACHED = "detached"
+# What a forked child runs: a module and a class in it, whose object takes what a worker's does, and has a `run`. The
+# class may name signals that are blocked from the fork on, in its attribute `HELD_SIGNALS`.
+WORKER_PROGRAM = ("pidfdpool.worker.process", "Worker")
 
 
 class Boot:
@@ -47,6 +50,7 @@ class Boot:
         "pool_size",
         "preload",
         "preparation",
+        "program",
         "runs_script",
         "script",
         "spin",
@@ -75,6 +79,7 @@ class Boot:
         runs_script: bool = False,
         preparation: bytes | None = None,
         logs: Settings | None = None,
+        program: tuple[str, str] = WORKER_PROGRAM,
     ) -> None:
         self.handles: str = handles
         self.host_pid: int = host_pid
@@ -94,6 +99,7 @@ class Boot:
         # What tools have added to multiprocessing's data for a new process.
         self.preparation: bytes | None = preparation
         self.logs: Settings | None = logs  # None: what workers log stays with them
+        self.program: tuple[str, str] = program
         self._preload_call: Any = preload_call
         self._initializer: Any = initializer
         self._descriptors: list[int] = []
@@ -163,17 +169,22 @@ class Boot:
     def run_initializer(self) -> None:
         """Call the initializer, if there is one. In a worker. Raises what it raises."""
         context.worker = context.WorkerPlace(os.getpid(), self.pool_size)
-        if self._initializer is None:
-            return
-        if self.forked:
-            function, arguments = self._initializer
-        else:
-            from pidfdpool.serialization import inherited
-            from pidfdpool.worker import rebuild_guard
+        if self._initializer is not None:
+            function, arguments = self.load_initializer()
+            function(*arguments)
 
-            with rebuild_guard.during(rebuild_guard.INITIALIZER):
-                function, arguments = inherited.restore(self._initializer, self._descriptors)
-        function(*arguments)
+    def load_initializer(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
+        """Return the initializer and its arguments, rebuilt in this process. Raises what rebuilding them raises."""
+        if self.forked:
+            return self._initializer  # type: ignore[no-any-return]
+        from pidfdpool.serialization import inherited
+        from pidfdpool.worker import rebuild_guard
+
+        with rebuild_guard.during(rebuild_guard.INITIALIZER):
+            call: tuple[Callable[..., object], tuple[Any, ...]] = inherited.restore(
+                self._initializer, self._descriptors
+            )
+            return call
 
 
 def _run_script() -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _LOOP = (
     "pidfdpool.executor.serial_calls",
     "pidfdpool.integrations.process_pool.calls",
+    "pidfdpool.swarm.node_process",
     "pidfdpool.template.",
     "pidfdpool.worker.chunk",
     "pidfdpool.worker.identity",

@@ -23,6 +23,7 @@ class Part(NamedTuple):
     folder: str  # whose tests are its rows
     programs: tuple[str, ...]
     packages: tuple[str, ...] = ()  # Debian's, whose versions are told, too
+    standard: str = "`ProcessPoolExecutor`"  # what it is compared with
 
 
 _HEAD = """\
@@ -46,6 +47,16 @@ observed in this one run. `tox -e hosts -- --page docs/hosts.md` runs all of it 
             *("gunicorn", "uWSGI", "uvicorn", "gevent", "celery", "Twisted", "tornado", "ipykernel", "ipython"),
             *("Flask", "Django", "fastapi", "numpy"),
         ),
+    ),
+    Part(
+        "Swarms in hosts",
+        """\
+The same for a [swarm](swarm.md). What it is compared with is what a program writes by hand: processes of
+`multiprocessing`, and a thread that starts those again that are not alive
+(`tests/hosts/programs/swarms/contender.py`). The tests are in `tests/hosts/swarms/`, and are run as those above.""",
+        "tests/hosts/swarms/",
+        ("gunicorn", "gevent", "celery", "Twisted", "ipykernel"),
+        standard="`multiprocessing.Process`, by hand",
     ),
     Part(
         "At home in far hosts",
@@ -167,7 +178,7 @@ def _as_text_of(part: Part, sections: dict[str, list[tuple[str, str, str]]]) -> 
         )
     ]
     for section, rows in sections.items():
-        text.append(f"\n## {section}\n\n| case | `ProcessPoolExecutor` | pidfdpool |\n|---|---|---|\n")
+        text.append(f"\n## {section}\n\n| case | {part.standard} | pidfdpool |\n|---|---|---|\n")
         text += [f"| {' | '.join(_cell(text) for text in row)} |\n" for row in rows]
     return "".join(text)
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.hosts import page
 
-NEAR, FAR = (f"# {part.title}\n" for part in page.PARTS)
+NEAR, SWARMS, FAR = (f"# {part.title}\n" for part in page.PARTS)
 
 
 def seen(place: str, what: str) -> page.Rows:
@@ -34,3 +34,10 @@ def test_each_run_writes_its_own_part(order):
 def test_a_row_that_is_gone_is_not_kept():
     text = seen("tests/hosts/far/test_apache.py:000001", "old").as_page()
     assert "old" not in seen("tests/hosts/far/test_apache.py:000002", "new").as_page(text)
+
+
+def test_the_column_names_what_a_part_is_compared_with():
+    text = seen("tests/hosts/swarms/test_gunicorn.py:000001", "swarm").as_page()
+    assert text.startswith(SWARMS)
+    assert "| case | `multiprocessing.Process`, by hand | pidfdpool |" in text
+    assert "`multiprocessing.Process`" not in seen("tests/hosts/test_gunicorn.py:000001", "near").as_page()

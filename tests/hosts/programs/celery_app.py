@@ -109,6 +109,16 @@ def wait_for_pool(path: str, seconds: float) -> int:
 
 
 @app.task
+def keep_swarm(folder: str) -> int:
+    """Start a swarm that lives as long as this process, unless there is one; return the pid of this process."""
+    if "swarm" not in _kept:
+        from tests.hosts.programs.swarms.contender import Swarm
+
+        _kept["swarm"] = Swarm(2, folder)
+    return os.getpid()
+
+
+@app.task
 def who() -> dict[str, Any]:
     """Return what a pool's worker is to multiprocessing, and what this process is."""
     with a_pool() as pool:

@@ -106,8 +106,8 @@ class Innocents:
 class Commanded:
     """The host."""
 
-    def __init__(self, sigchld: str) -> None:
-        command = [sys.executable, "-m", "tests.hosts.programs.commanded", sigchld]
+    def __init__(self, sigchld: str, program: str = "tests.hosts.programs.commanded") -> None:
+        command = [sys.executable, "-m", program, sigchld]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.pid = self._process.pid
 

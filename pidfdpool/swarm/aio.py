@@ -1,0 +1,121 @@
+"""The asyncio forms of a swarm: nothing here blocks the event loop, but the start of the template (about 20 ms).
+
+Runs in the thread of the event loop that awaits. No thread waits along.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from pidfdpool import checks
+from pidfdpool.executor.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from pidfdpool.swarm.records import NodeEvent, SwarmStatus
+    from pidfdpool.swarm.supervisor import Supervisor
+
+
+class AsyncSwarm:
+    """A running swarm, for coroutines: what `async with Swarm(...) as swarm` gives.
+
+    Methods that wait are coroutines here. The others are those of `Swarm`, which do not wait.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """As `Swarm.wait`."""
+        wakeup = Wakeup()
+        self._supervisor.tell_end(wakeup.tell)
+        try:
+            await wakeup.wait(lambda: self._supervisor.is_over, _deadline(timeout))
+        except TimeoutError:
+            return False
+        self._supervisor.join()  # the thread has nothing more to do
+        return True
+
+    async def wait_until_healthy(self, nodes: int | None = None, timeout: float | None = None) -> bool:
+        """As `Swarm.wait_until_healthy`."""
+        wanted = checks.integer("nodes", nodes, least=1, optional=True)
+        wakeup = Wakeup()
+        self._supervisor.tell_end(wakeup.tell)
+        unsubscribe = self._supervisor.subscribe(wakeup.tell)
+        try:
+            await wakeup.wait(lambda: self._supervisor.outlook(wanted) is not None, _deadline(timeout))
+        except TimeoutError:
+            return False
+        finally:
+            unsubscribe()
+        return bool(self._supervisor.outlook(wanted))
+
+    async def stop(self) -> None:
+        """As `Swarm.stop`. If the wait is cancelled, the swarm goes on stopping."""
+        self._supervisor.stop(now=False)
+        await self.wait()
+
+    async def kill(self) -> None:
+        """As `Swarm.kill`."""
+        self._supervisor.stop(now=True)
+        await self.wait()
+
+    def quiet(self) -> None:
+        """As `Swarm.quiet`."""
+        self._supervisor.quiet()
+
+    def resize(self, nodes: int) -> None:
+        """As `Swarm.resize`."""
+        self._supervisor.resize(nodes)
+
+    def restart(self, *, rolling: bool = True) -> None:
+        """As `Swarm.restart`."""
+        self._supervisor.restart(rolling=rolling)
+
+    def signal(self, sig: int, value: int | None = None, *, node: int | None = None) -> int:
+        """As `Swarm.signal`."""
+        return self._supervisor.signal(sig, value, node)
+
+    def status(self) -> SwarmStatus:
+        """As `Swarm.status`."""
+        return self._supervisor.status()
+
+    def events(self) -> AsyncIterator[NodeEvent]:
+        """As `Swarm.events`."""
+        return Events(self._supervisor)
+
+
+def _deadline(timeout: float | None) -> float | None:
+    seconds = checks.wait_time("timeout", timeout)
+    return None if seconds is None else time.monotonic() + seconds
+
+
+class Events(AsyncIterator["NodeEvent"]):
+    """The events of a swarm from the moment on in which this is made, until the swarm has ended."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._wakeup = Wakeup()
+        self._waiting: deque[NodeEvent] = deque()
+        self._unsubscribe = supervisor.subscribe(self._take)
+        self._tells_end = False
+
+    def _take(self, event: NodeEvent) -> None:
+        self._waiting.append(event)
+        self._wakeup.tell()
+
+    async def __anext__(self) -> NodeEvent:
+        """Return the next event, when it comes."""
+        if not self._tells_end:
+            self._supervisor.tell_end(self._wakeup.tell)
+            self._tells_end = True
+        await self._wakeup.wait(lambda: self._waiting or self._supervisor.is_over)
+        if not self._waiting:
+            self._unsubscribe()
+            raise StopAsyncIteration
+        return self._waiting.popleft()
+
+    def __del__(self) -> None:
+        self._unsubscribe()

@@ -1,0 +1,88 @@
+"""What users see of a swarm at one moment: made from the machine and the links, in whichever thread asks."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from pidfdpool import checks
+from pidfdpool.loop import stacks as stack_texts
+from pidfdpool.process import native
+from pidfdpool.scheduler.policy import MOST_WORKERS
+from pidfdpool.swarm.records import NodeState, NodeStatus, SwarmStatus
+
+if TYPE_CHECKING:
+    from pidfdpool.swarm.links import NodeLink
+    from pidfdpool.swarm.machine import Machine
+    from pidfdpool.swarm.processes import Processes
+    from pidfdpool.swarm.states import Node
+
+_LOOK = 0.01  # seconds between two looks at the stacks that nodes are writing
+
+
+def checked_size(nodes: Any) -> int:
+    """Return a number of nodes. Raises ValueError, TypeError: it is none."""
+    number: int = checks.integer("nodes", nodes, least=1, most=MOST_WORKERS)
+    return number
+
+
+def status(
+    machine: Machine, processes: Processes | None, pid: int | None, turned_at: float | None, *, restarts: bool
+) -> SwarmStatus:
+    """Return the status. The caller has the lock.
+
+    pid: of the template. turned_at: when the thread last went through its loop. restarts: a restart was asked for
+    that has not begun.
+    """
+    now = time.monotonic()
+    fleet = machine.fleet
+    return SwarmStatus(
+        phase=fleet.phase,
+        nodes=tuple(_node_status(fleet.nodes[number], processes, now) for number in sorted(fleet.nodes)),
+        template_pid=pid,
+        restarting=restarts or machine.rolling.under_way,
+        turned=None if turned_at is None else now - turned_at,
+        failure=fleet.failure,
+    )
+
+
+def _node_status(node: Node, processes: Processes | None, now: float) -> NodeStatus:
+    front = node.front
+    link = processes.links.get(front.number) if front is not None and processes is not None else None
+    reported = link.last_report() if link is not None else None
+    return NodeStatus(
+        id=node.id,
+        state=node.state,
+        attempt=node.attempt if front is None else front.attempt,
+        pid=None if front is None else front.pid,
+        uptime=None if front is None or front.forked_at is None else now - front.forked_at,
+        reported=None if reported is None else now - reported,
+        deaths=node.deaths,
+        last_death=node.history[-1] if node.history else None,
+        starts_in=max(0.0, node.start_at - now) if node.state is NodeState.WAITING else None,
+        replacing=node.replacing is not None,
+        memory=None if front is None else front.memory,
+    )
+
+
+def stacks(processes: Processes | None, lock: Any, timeout: float) -> dict[int, str]:
+    """Return the stacks of all nodes that write them within the timeout."""
+    with lock:
+        links = list(processes.links.values()) if processes is not None else []
+        starts = [(link, start) for link in links if (start := link.request_stack()) is not None]
+    found: dict[int, str] = {}
+    complete: set[NodeLink] = set()
+    deadline = time.monotonic() + timeout
+    while len(complete) < len(starts):
+        over = time.monotonic() >= deadline
+        with lock:
+            for link, start in starts:
+                text = link.stack_since(start)
+                if text and text == found.get(link.node):  # it was the same at the last look
+                    complete.add(link)
+                if text:
+                    found[link.node] = text
+        if over:
+            break
+        native.sleep(_LOOK)
+    return {number: stack_texts.told(text) or text for number, text in found.items()}
