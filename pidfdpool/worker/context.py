@@ -105,10 +105,11 @@ def _current_task_class() -> type[CurrentTask]:
     made = make("CurrentTask", ("id", "attempt", "deadline"), module=__name__)
     made.__doc__ = """The task that this worker runs.
 
-    id: the number that the pool gave it, as in `WorkerCrashed.task_id`.
-    attempt: 1 for the first run, and one more for each retry.
-    deadline: the time.monotonic() at which the task has to be done: the end of its `timeout`, or without one its
-        `deadline`; None: there is neither.
+    Attributes:
+        id: the number that the pool gave it, as in `WorkerCrashed.task_id`.
+        attempt: 1 for the first run, and one more for each retry.
+        deadline: the time.monotonic() at which the task has to be done: the end of its `timeout`, or without one its
+            `deadline`; None: there is neither.
     """
     return globals().setdefault("CurrentTask", made)  # type: ignore[no-any-return]
 

@@ -32,7 +32,19 @@ from typing import NamedTuple
 from tests.house.pages import ROOT, Block, name_of, pieces_of
 
 # Libraries beyond the tests' own requirements. What uses one that is missing is left out; `tox -e pages` has them.
-LIBRARIES = ("dask", "distributed", "joblib", "loguru", "loky", "mpire", "opentelemetry", "pebble", "structlog")
+LIBRARIES = (
+    "dask",
+    "distributed",
+    "fastapi",
+    "joblib",
+    "loguru",
+    "loky",
+    "mpire",
+    "opentelemetry",
+    "pebble",
+    "structlog",
+    "uvicorn",
+)
 SHELL = ("", "sh", "console")
 SECONDS = 60.0
 _END_OF_OUTPUT = "\036"

@@ -1,0 +1,1 @@
+"""Pages that the project makes, opened in a real browser: Debian's Chromium."""
