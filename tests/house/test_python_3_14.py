@@ -117,6 +117,19 @@ def test_functions_of_a_cell(changed, tmp_path):
             assert case.symptom.splitlines()[0] in shown["stderr"] + opened.log()
 
 
+@pytest.mark.parametrize("changed", [False, True], ids=["standard", "ours"])
+def test_functions_at_the_prompt(changed, tmp_path):
+    (case,) = (case for case in CASES if case.title == OF_A_NOTEBOOK)
+    typed = re.sub(r"\n\n\n+", "\n\n", case.changed() if changed else case.program) + "\n"
+    done = subprocess.run(
+        [sys.executable, "-i"], cwd=tmp_path, input=typed, capture_output=True, text=True, timeout=60, check=False
+    )
+    if changed or not BY_FORK_SERVER:
+        assert case.prints.strip() in done.stdout
+    else:
+        assert all(line in done.stderr for line in case.symptom.splitlines())
+
+
 def test_the_page_is_read():
     assert len(CASES) == 10
     assert {*NEVER_WORKED, *WITHOUT_AN_ERROR, OF_A_NOTEBOOK, FROM_STANDARD_INPUT} <= {case.title for case in CASES}

@@ -12,6 +12,7 @@ import pytest
 
 import pidfdpool
 from pidfdpool import PidfdPoolExecutor
+from pidfdpool.swarm import Swarm
 from tests.house.pages import DOCS, section_of
 
 PAGES = {
@@ -21,18 +22,20 @@ PAGES = {
     "Pebble": "pebble.md",
     "mpire": "mpire.md",
     "joblib": "joblib.md",
+    "prefork code": "prefork.md",
 }
 FROM = tuple(PAGES)
 OPTIONS = set(inspect.signature(PidfdPoolExecutor).parameters)
+ARGUMENTS = set(inspect.signature(Swarm).parameters)  # those of docs/migration/prefork.md
 # What is no name of a module: variables of the environment, and arguments of theirs that are mentioned again.
-NO_NAMES = {"PYTHON_CPU_COUNT", "term_timeout", "sleep_unit", "python -m pidfdpool map"}
+NO_NAMES = {"PYTHON_CPU_COUNT", "term_timeout", "sleep_unit", "python -m pidfdpool map", "python -m pidfdpool swarm"}
 
 
 def rows(library: str) -> list[list[str]]:
     section = section_of((DOCS / "migration" / PAGES[library]).read_text(), "Name for name")
-    lines = [line for line in section.splitlines() if line.startswith("|")]
-    assert lines[1].startswith("|---")
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+    tables = re.findall(r"^\|.*\n\|---.*\n((?:\|.*\n)+)", section, re.MULTILINE)
+    lines = "".join(tables).splitlines()
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
 def codes_of(text: str) -> list[str]:
@@ -52,16 +55,17 @@ def looked_up(name: str) -> object:
     for depth, part in enumerate(rest, 1):
         if isinstance(found, types.ModuleType) and not hasattr(found, part):
             importlib.import_module(".".join([first, *rest[:depth]]))
-        if found is pidfdpool.Death:
-            assert part in found.__match_args__
+        if part in getattr(found, "__match_args__", ()):
             return found
+        if not hasattr(found, part) and re.search(rf"^ +{part}: ", found.__doc__ or "", re.MULTILINE):
+            return found  # an attribute of instances, which the docstring lists
         found = getattr(found, part)
     return found
 
 
 @pytest.mark.parametrize(("library", "code"), OURS, ids=[f"{library}-{code}" for library, code in OURS])
 def test_each_name_of_ours_exists(library, code):
-    if code in NO_NAMES or code in OPTIONS:
+    if code in NO_NAMES or code in (ARGUMENTS if library == "prefork code" else OPTIONS):
         return
     if code.startswith("pidfdpool.joblib"):
         pytest.importorskip("joblib")
@@ -134,7 +138,15 @@ THEIRS = {
 }
 
 
-@pytest.mark.parametrize("library", FROM)
+def test_settings_of_gunicorn_exist():
+    config = pytest.importorskip("gunicorn.config")
+    section = section_of((DOCS / "migration" / PAGES["prefork code"]).read_text(), "gunicorn and servers like it")
+    told = {code for row in re.findall(r"^\| (.*?) \|", section, re.MULTILINE) for code in codes_of(row)}
+    assert len(told) > 15
+    assert told <= {setting.name for setting in config.KNOWN_SETTINGS}
+
+
+@pytest.mark.parametrize("library", THEIRS)
 def test_none_of_their_names_is_missing(library):
     module, names = THEIRS[library]
     told = {word for row in rows(library) for code in codes_of(row[0]) for word in re.findall(r"[\w.]+", code)}
