@@ -56,4 +56,5 @@ def read_signature(
 def show_public_bases(_app: Sphinx, _name: str, _object: object, _options: object, bases: list[type]) -> None:
     """Leave out base classes that are no public names."""
     inner = [base for base in bases if base.__module__.startswith("pidfdpool") and base not in PUBLIC]
-    bases[:] = [base for base in bases if base not in inner] or [object]
+    shown = [base for base in bases if base not in inner]
+    bases[:] = shown or [above for base in inner for above in getattr(base, "__bases__", ())]
