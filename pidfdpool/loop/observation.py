@@ -15,6 +15,7 @@ import logging
 import math
 import threading
 import time
+from array import array
 from collections import deque
 from contextlib import suppress
 from itertools import chain
@@ -25,6 +26,7 @@ from pidfdpool.deaths import Cause
 from pidfdpool.errors import DeadlineExceeded, HeartbeatLost, MemoryExceeded, TaskKilled, TaskTimeout, WorkerCrashed
 from pidfdpool.loop import observed
 from pidfdpool.loop.chunk_calls import Chunk
+from pidfdpool.loop.observed import Same
 from pidfdpool.process import safe_logging
 from pidfdpool.scheduler import actions as do
 from pidfdpool.scheduler import events as ev
@@ -153,19 +155,22 @@ class Observation:
     ) -> None:
         """Note outcomes that are delivered, of consecutive answers of a worker. Before they are set aside."""
         count, now = len(tasks), time.monotonic()
-        began, ended = self._run_times(link).read(link.black_box, numbers)
+        kept = array("q", numbers)
+        began, ended = self._run_times(link).read(link.black_box, kept)
+        # What is kept is to take little memory, because each new page of it takes time.
+        queued = array("d", [task.queued_at for task in tasks])
         requests = list(map(len, chain.from_iterable([task.buffers for task in tasks])))
         if len(requests) != count:  # some call has several buffers
             requests = [_size_of(task.buffers) for task in tasks]
         whats = [task.what for task in tasks]
-        calls: Sequence[int] = (1,) * count
+        calls: Sequence[int] = Same(1, count)
         if whats.count(whats[0]) == count and type(whats[0]) is not Chunk:
-            functions: Sequence[str] = (tasks[0].name,) * count
+            functions: Sequence[str] = Same(tasks[0].name, count)
         else:
             functions = [task.name for task in tasks]
             calls = [_calls_of(task) for task in tasks]
-        outcomes: Sequence[str] = (observed.DONE,) * count
-        errors: Sequence[str | None] = (None,) * count
+        outcomes: Sequence[str] = Same(observed.DONE, count)
+        errors: Sequence[str | None] = Same(None, count)
         if set(map(type, frames)) == {tuple}:
             sizes = list(map(len, map(_BUFFER, frames[:count])))  # type: ignore[arg-type]
         else:
@@ -175,7 +180,7 @@ class Observation:
             errors = [_last_line(frame.buffers) if frame.kind == framing.ERROR else None for frame in made]
         self.noted.append(
             observed.Attempts(
-                link.name, numbers, functions, calls, tasks[0].attempt or 1, [task.queued_at for task in tasks],
+                link.name, kept, functions, calls, tasks[0].attempt or 1, queued,
                 began, ended, requests, sizes, outcomes, errors, now,
             )
         )  # fmt: skip
@@ -185,7 +190,7 @@ class Observation:
     def note_answer(self, link: WorkerLink, frame: Frame) -> None:
         """Note an answer about which a decision follows. What it decides is noted by `note_end` or `note_retry`."""
         task = self._tasks.get(frame.value)
-        began, ended = self._run_times(link).read(link.black_box, (frame.value,))
+        began, ended = self._run_times(link).read(link.black_box, array("q", (frame.value,)))
         if task is not None:
             size = sum(map(len, frame.buffers))
             failed = frame.kind == framing.ERROR

@@ -9,23 +9,60 @@ worker has measured.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from typing import TypeAlias, TypeVar, overload
 
 from pidfdpool.deaths import Death
 from pidfdpool.records import dataclass
 from pidfdpool.typed import Protocol
 
 # Outcomes of an attempt.
+T = TypeVar("T")
+
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
 KILLED, TIMED_OUT, CRASHED = "killed", "timed out", "crashed"
+
+
+class Same(Sequence[T]):
+    """A column in which every item is the same. It takes no memory for them."""
+
+    __slots__ = ("_count", "_value")
+
+    def __init__(self, value: T, count: int) -> None:
+        self._value, self._count = value, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Same[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Same[T]:
+        if isinstance(index, slice):
+            return Same(self._value, len(range(*index.indices(self._count))))
+        if not -self._count <= index < self._count:
+            raise IndexError(index)
+        return self._value
+
+    def __iter__(self) -> Iterator[T]:
+        return repeat(self._value, self._count)
+
+    def count(self, value: object) -> int:
+        """Return how many items are equal to this one."""
+        return self._count if value == self._value else 0
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._value!r}, {self._count})"
 
 
 @dataclass(slots=True, eq=False)
 class Attempts:
     """Attempts that have ended: of one worker and in the order in which it made them, or a single one.
 
-    Every sequence has one item for each attempt. Most have several, because answers are read several at a time.
+    Every sequence has one item for each attempt. Most have several, because answers are read several at a time. They
+    are sequences of several types, and some convert an item each time that it is read.
 
     Attributes:
         worker: slot, generation and pid; None: it was given to no worker.

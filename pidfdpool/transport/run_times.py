@@ -7,8 +7,8 @@ pool's lock.
     an entry    native 64 bits, the number of the task; two native doubles, time.monotonic() when it began and ended
 
 The entries form a ring in the order of the answers. It has room for more answers than a pipe holds, so what the host
-has not read is not overwritten. A task can write there, too. So the host compares the numbers of the first and of the
-last entry that it reads, and who uses the times has to see whether they are possible.
+has not read is not overwritten. A task can write there, too. So the host believes only an entry with the number of
+the task, and who uses the times has to see whether they are possible.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pidfdpool.transport.black_box import RUN_TIMES_OFFSET, RUN_TIMES_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Callable, Sequence
     from typing import Any
 
@@ -64,10 +65,10 @@ class RunTimesReader:
         self._next = 0  # the entry of the next answer
         self._aligned = False  # an entry was found: from now on each answer has one
 
-    def read(self, fd: int | None, numbers: Sequence[int]) -> tuple[Sequence[float], Sequence[float]]:
-        """Return when these tasks began and ended, of which the worker's answers were read; NaN: it is not known.
+    def read(self, fd: int | None, numbers: array[int]) -> tuple[Sequence[float], Sequence[float]]:
+        """Return when these tasks began and ended; NaN: it is not known.
 
-        numbers: consecutive answers, in their order.
+        numbers: of tasks of which the answers were read, in their order; an array of type "q".
         fd: the worker's black box; None: there is none.
         """
         count = len(numbers)
@@ -76,13 +77,13 @@ class RunTimesReader:
             return (math.nan,) * count, (math.nan,) * count
         words: Any = memoryview(data).cast("q")
         times: Any = memoryview(data).cast("d")
-        if self._aligned and words[0] == numbers[0] and words[-3] == numbers[-1]:
+        if self._aligned and words[::3] == numbers:
             self._next = (self._next + count) % CAPACITY
             return times[1::3], times[2::3]  # not converted here, where every task has to wait for it
         return self._matched(numbers, words[::3].tolist(), times[1::3].tolist(), times[2::3].tolist())
 
     def _matched(
-        self, numbers: Sequence[int], found: list[int], began: list[float], ended: list[float]
+        self, numbers: array[int], found: list[int], began: list[float], ended: list[float]
     ) -> tuple[list[float], list[float]]:
         """Return the times where the numbers are right. The first answers may come from before the recording."""
         skipped = 0

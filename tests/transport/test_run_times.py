@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from array import array
 
 import pytest
 
@@ -19,7 +20,7 @@ def box():
 
 
 def read(reader, fd, numbers):
-    began, ended = reader.read(fd, numbers)
+    began, ended = reader.read(fd, array("q", numbers))
     return list(zip(began, ended, strict=True))
 
 
@@ -56,9 +57,9 @@ def test_the_number_of_a_task_may_come_twice(box):
     assert read(reader, box, (1,)) == [(3, 4)]
 
 
-@pytest.mark.parametrize("broken", [0, 2])
+@pytest.mark.parametrize("broken", [0, 1, 2])
 def test_entries_of_other_tasks_are_not_believed(box, broken):
-    """A task can write there. The first and the last number are compared."""
+    """A task can write there."""
     add, reader = recorder(box), RunTimesReader()
     add(1, 1, 1)
     assert read(reader, box, (1,)) == [(1, 1)]
