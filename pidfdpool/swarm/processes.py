@@ -1,7 +1,7 @@
 """The supervisor's links to the template and to nodes: what they say becomes inputs, and actions are carried out.
 
-In the supervisor's thread. `Processes` decides nothing. It passes each input to `decide`, and each log record to `take_log`. The supervisor sets
-both.
+In the supervisor's thread. `Processes` decides nothing. It passes each input to `decide`, and each log record to
+`take_log`. The supervisor sets both.
 """
 
 from __future__ import annotations
