@@ -28,7 +28,7 @@ OPTIONS = {row[0].strip("`"): row[1].strip("`") for row in rows("Options")}
 
 def test_every_option_is_on_the_page():
     besides = section_of(PAGE, "Options").split("Besides:")[1]
-    assert set(OPTIONS) | set(re.findall(r"`(\w+)`", besides.split(". With")[0])) == set(DEFAULTS)
+    assert set(OPTIONS) | set(re.findall(r"`(\w+)`", re.split(r"\.\s", besides)[0])) == set(DEFAULTS)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
