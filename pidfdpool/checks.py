@@ -192,6 +192,13 @@ def context_vars(name: str, value: Any) -> bool | tuple[Any, ...]:
     return _all_of(value, ContextVar, wanted, "is none")
 
 
+def methods(name: str, value: Any, wanted: tuple[str, ...], kind: str) -> None:
+    """Raise TypeError unless the value has these methods. kind: what it is to be like."""
+    missing = [method for method in wanted if not callable(getattr(value, method, None))]
+    if missing:
+        raise TypeError(f"{name} must be like {kind}: {short_repr(value)} has no method {missing[0]}")
+
+
 def iterator(function: Any, produced: Any) -> Iterator[Any]:
     """Return an iterator over what a function has returned for a stream."""
     try:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pidfdpool import checks
 from pidfdpool.executor import lifecycle
 from pidfdpool.executor.open_maps import OpenMaps
 from pidfdpool.loop.pool import Pool
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from pidfdpool.loop.observed import Observer
     from pidfdpool.scheduler.policy import Policy
     from pidfdpool.template.recipe import Recipe
+
+_OBSERVER_METHODS = ("take", "work", "pool_ended", "follows_into_forked_child")
 
 
 class OwnPool:
@@ -148,6 +151,7 @@ class OwnPool:
 
     def observe(self, observer: Observer) -> Callable[[], None]:
         """Have an observer told what happens; return what ends that, and has it told all before."""
+        checks.methods("observer", observer, _OBSERVER_METHODS, "pidfdpool.Observer")
         lifecycle.detect_fork()
         with self.lock:
             self.observers.append(observer)

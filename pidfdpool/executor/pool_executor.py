@@ -286,6 +286,9 @@ class PidfdPoolExecutor(Maps, process.ProcessPoolExecutor):
         Returns:
             A function that ends this. Before it returns, the observer has been told all that was noted. Calling it
             again does nothing.
+
+        Raises:
+            TypeError: observer has not all the methods of `pidfdpool.Observer`.
         """
         return self._own.observe(observer)
 

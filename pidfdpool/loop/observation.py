@@ -92,7 +92,7 @@ class Observation:
                 records.append(self.noted.popleft())
         if records:
             for observer in tuple(self.observers):
-                self._call(observer, observer.take, records)
+                self._call(observer, _take_of, observer, records)
 
     def tell_if_many(self) -> None:
         """Tell if much was noted. In a thread that has read answers, without the lock."""
@@ -108,7 +108,8 @@ class Observation:
         return self._alone(partial(self._work, idle=idle), wait=False)
 
     def _work(self, *, idle: bool) -> float | None:
-        wanted = (self._call(each, each.work, time.monotonic(), idle=idle) for each in tuple(self.observers))
+        now = time.monotonic()
+        wanted = (self._call(each, _work_of, each, now, idle) for each in tuple(self.observers))
         return min((at for at in wanted if at is not None), default=None)
 
     def _alone(self, act: Callable[[], float | None], *, wait: bool) -> float | None:
@@ -128,12 +129,15 @@ class Observation:
         """Tell the last, and that the pool has ended. In the pool thread, without the lock."""
         self.tell(wait=True)
         for observer in tuple(self.observers):
-            self._call(observer, observer.pool_ended)
+            self._call(observer, _end_of, observer)
 
-    def _call(self, observer: Observer, method: Any, *args: Any, **kwargs: Any) -> Any:
+    def _call(self, observer: Observer, function: Callable[..., Any], *args: Any) -> Any:
+        """Call code of the observer's. It ends the observation if it fails, and nothing else."""
         try:
-            return method(*args, **kwargs)
-        except Exception:
+            return function(*args)
+        except BaseException as error:
+            if not isinstance(error, Exception) and native.in_main_thread():
+                raise  # it may come from a handler of a signal
             with suppress(ValueError):
                 self.observers.remove(observer)
             message = "the observer %r failed, and is told nothing more"
@@ -333,6 +337,19 @@ _TEMPLATE_EVENTS: dict[type[Any], str] = {
     ev.TemplateLost: "lost",
     ev.TemplateUnusable: "unusable",
 }
+
+
+def _take_of(observer: Observer, records: Sequence[Record]) -> None:
+    observer.take(records)
+
+
+def _work_of(observer: Observer, now: float, idle: bool) -> float | None:
+    at = observer.work(now, idle=idle)
+    return None if at is None or not math.isfinite(at) else at
+
+
+def _end_of(observer: Observer) -> None:
+    observer.pool_ended()
 
 
 def _calls_of(task: Task) -> int:

@@ -1,4 +1,4 @@
-"""Observers that come and go while tasks end: the pool must not notice, and their times must stay right."""
+"""Observers that come and go while tasks end, or that are broken: the pool must not notice."""
 
 from __future__ import annotations
 
@@ -131,3 +131,48 @@ def test_a_signal_handler_that_raises_leaves_no_lock_behind():
         stopping.join(10)
         assert not stopping.is_alive()
     assert interruptions > 100
+
+
+@pytest.mark.parametrize("observer", [None, object()])
+def test_what_is_no_observer_is_refused(observer):
+    with PidfdPoolExecutor(1) as pool:
+        with pytest.raises(TypeError, match="observer must be like pidfdpool.Observer: .* has no method take"):
+            pool.observe(observer)
+        assert pool.submit(abs, -1).result() == 1
+
+
+class Broken(Kept):
+    """An observer of which one method is wrong."""
+
+    def __init__(self, wrong, work=None) -> None:
+        super().__init__()
+        self.wrong, self.wanted = wrong, work
+
+    def __getattribute__(self, name):
+        if name == object.__getattribute__(self, "__dict__").get("wrong") and self.began:
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+    began = False
+
+    def work(self, now, *, idle):
+        if isinstance(self.wanted, BaseException):
+            raise self.wanted
+        return self.wanted
+
+
+@pytest.mark.parametrize(
+    ("wrong", "work"),
+    [("take", None), ("work", None), ("", "soon"), ("", math.nan), ("", math.inf), ("", SystemExit(3))],
+)
+def test_a_broken_observer_breaks_no_pool(wrong, work):
+    """Whatever it is that fails, the pool is not told."""
+    with PidfdPoolExecutor(1) as pool:
+        observer = Broken(wrong, work)
+        stop = pool.observe(observer)
+        observer.began = True
+        for number in range(5):
+            assert pool.submit(abs, -number).result() == number
+            pool.stats()
+        stop()
+        assert pool.submit(abs, -7).result() == 7
