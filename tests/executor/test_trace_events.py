@@ -196,6 +196,20 @@ def test_a_death_is_told_and_its_successors_start_comes_after_it():
     assert (lost["outcome"], lost["error"], lost["estimated"]) == ("crashed", "gone", True)
 
 
+def test_what_a_worker_has_lost_overlaps_neither_its_start_nor_that_of_its_successor():
+    """The host knows less exactly than the worker when it began, and notices the loss a little after the death."""
+    events = events_of(
+        change("requested", 0.001, pid=None),
+        change("ready", 0.0031),
+        change("requested", 0.0095, generation=8, pid=None),
+        change("ended", 0.01, death=death()),
+        attempts((0.0, 0.003, 0.0105), outcomes=("crashed",), errors=("gone",), death=death()),
+        change("ready", 0.03, generation=8, pid=9),
+    )
+    assert spans(events, "start") == [("start", 1000.0, 3100.0), ("start", 10500.0, 30000.0)]
+    assert spans(events, "task") == [("module.function", 3100.0, 10500.0)]
+
+
 def test_an_end_with_an_exit_code_has_that():
     (told,) = [
         event

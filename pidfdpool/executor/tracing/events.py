@@ -220,8 +220,7 @@ class TraceEvents:
         death = record.death
         if death is None:
             return []
-        lines, track = self._track(record.slot, record.generation)
-        track.free_since = None
+        lines, _ = self._track(record.slot, record.generation)  # what it has lost is told later, and overlaps nothing
         self._ended_at[record.slot] = record.at
         self._ended.append(record.generation)
         if len(self._ended) > _ENDED_KEPT:
