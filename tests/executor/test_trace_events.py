@@ -120,6 +120,13 @@ def test_what_began_before_the_trace_begins_with_it():
     assert task["args"]["queued_us"] == 1e6
 
 
+def test_what_ended_before_the_trace_takes_no_time_in_it():
+    """Its answer was taken when the trace had begun. The gap that follows begins with the trace, too."""
+    events = events_of(attempts((-0.3, -0.2, -0.1), (-0.05, 0.02, 0.03), taken_at=0.04))
+    assert spans(events, "task") == [("module.function", 0, 0), ("module.function", 20000.0, 30000.0)]
+    assert spans(events, "idle") == [("idle", 0, 20000.0)]
+
+
 @pytest.mark.parametrize(
     ("queued", "gaps"),
     [

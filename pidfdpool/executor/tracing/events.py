@@ -130,7 +130,7 @@ class TraceEvents:
                 f'{{"ph":"X","cat":"submit","name":{name},"pid":{pid},"tid":0,"ts":{queued},"dur":0}}',
                 f'{{"ph":"s","cat":"flow","name":"task","id":{number},"pid":{pid},"tid":0,"ts":{queued}}}',
                 f'{{"ph":"X","cat":"task","name":{name},"pid":{pid},"tid":{slot + 1},"ts":{began},'
-                f'"dur":{(ended_at - max(began_at, trace_began_at)) * 1e6:.3f},'
+                f'"dur":{max(0.0, ended_at - max(began_at, trace_began_at)) * 1e6:.3f},'
                 f'"args":{{"task":{number},"attempt":{attempt},"calls":{record.calls[index]},'
                 f'"queued_us":{(began_at - queued_at) * 1e6:.3f},'
                 f'"request_bytes":{sent if sent >= 0 else "null"},"result_bytes":{size if size >= 0 else "null"},'
@@ -163,6 +163,7 @@ class TraceEvents:
 
     def _idle(self, slot: int, since: float, queued_at: float, until: float) -> list[str]:
         """Tell a gap before a task: idle until the task was submitted, after that the worker waited for it."""
+        since = max(since, self._began_at)
         lines, waits_since = [], max(since, min(queued_at, until))
         for begin, end, queued in ((since, waits_since, 0), (waits_since, until, max(1, self._queued))):
             if end - begin > SHORTEST_GAP:
