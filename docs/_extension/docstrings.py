@@ -53,7 +53,7 @@ def read_signature(
     def plain(text: str | None) -> str | None:
         return text and re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", re.sub(r"~(?:\w+\.)+", "", text))
 
-    return ("", None) if what == "exception" else (plain(signature), plain(returns))
+    return ("", None) if what == "exception" and signature else (plain(signature), plain(returns))
 
 
 def show_public_bases(_app: Sphinx, _name: str, _object: object, _options: object, bases: list[type]) -> None:
