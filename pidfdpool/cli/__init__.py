@@ -54,11 +54,11 @@ COMMANDS = {
         "pidfdpool.cli.map",
         "transform JSON Lines: one document per line through a function, in parallel",
     ),
+    "report": ("pidfdpool.cli.report", "make one HTML page of a trace: timeline, shares, durations, deaths, advice"),
     "doctor": (
         "pidfdpool.cli.doctor",
         "tell what a pool finds on this machine, or show the pools of a running process",
     ),
-    "report": ("pidfdpool.cli.report", "make one HTML page of a trace: timeline, shares, durations, deaths, advice"),
     "demo": ("pidfdpool.cli.demo", "see the pool survive a hostile host and a killed worker"),
 }
 

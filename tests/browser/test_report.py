@@ -301,6 +301,17 @@ def test_texts_of_a_trace_are_texts(opened):
     assert report.page.evaluate("document.title") == "Report of pidfdpool sample"
 
 
+def test_a_browser_that_cannot_unpack_says_so(browser, tmp_path):
+    write_page(small().write(tmp_path / "run.json"), tmp_path / "run.html")
+    page = browser.open("about:blank#")
+    page.call("Page.addScriptToEvaluateOnNewDocument", {"source": "delete window.DecompressionStream"})
+    page.go((tmp_path / "run.html").as_uri())
+    page.wait("document.querySelector('.notice') !== null")
+    assert "This browser cannot draw the timeline: DecompressionStream is not defined." in page.text(".notice")
+    assert len(page.rows("#functions")) == 2
+    page.close()
+
+
 def test_a_trace_with_nothing_in_it(opened):
     report = opened(TraceFile())
     assert report.page.text(".notice") == "No task has ended in this trace."

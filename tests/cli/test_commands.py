@@ -42,7 +42,7 @@ def test_version(command):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["nonsense"], "there is no command 'nonsense': use one of map, doctor, demo"),
+        (["nonsense"], "there is no command 'nonsense': use one of map, report, doctor, demo"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["map"], "the following arguments are required: MODULE:FUNCTION"),
         (["map", "json:loads", "--workers", "0"], "argument --workers: must be at least 1, not 0"),

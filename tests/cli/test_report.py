@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -165,3 +166,21 @@ def test_a_pool_of_a_thousand_workers(tmp_path):
         trace.task(slot, 100, 50)
     write_page(str(trace.write(tmp_path / "run.json")), str(tmp_path / "page.html"))
     assert "936 more workers are in the first row only." in (tmp_path / "page.html").read_text()
+
+
+def test_of_too_many_marks_those_that_tell_of_a_loss_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("pidfdpool.cli.report.encoding.MOST_MARKS", 30)
+    trace = TraceFile()
+    for each in range(100):
+        trace.start(0, each * 100, 10)
+        trace.death(0, each * 100 + 50, f"wanted {each}", expected=True, exit_code=0)
+        if each % 5 == 0:
+            trace.mark("kill", each * 100 + 40, 1, f"kill {each}")
+    write_page(trace.write(tmp_path / "run.json"), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    described = json.loads(re.search(r'id="described">(.*?)</script>', page)[1])
+    assert described["allMarks"] == 120
+    kills = [mark[3] for mark in described["marks"] if mark[2] == "kill"]
+    assert kills == [f"kill {each}" for each in range(0, 100, 5)]
+    wanted = [mark for mark in described["marks"] if mark[2] == "death"]
+    assert [mark[1] for mark in wanted] == [each * 1000 + 50 for each in range(10)]

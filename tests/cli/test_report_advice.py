@@ -11,9 +11,10 @@ from pidfdpool.cli.report.lives import Split
 
 def numbers(**given):
     told = {
-        "duration": 10.0, "tasks": 100, "calls": 100, "outcomes": {"done": 100}, "retried": 0, "attempts": 100,
-        "split": Split(0.5, 0.5, 9.0, 1.0), "workers": [WorkerTime(f"worker {slot}", Split()) for slot in (0, 1)],
-        "functions": [], "slowest": [], "deaths": [], "starts": 2, "recycled": 0, "payload": 0, "median": 0.05,
+        "duration": 10.0, "tasks": 100, "calls": 100, "outcomes": {"done": 100}, "retried": 0, "unrun": {},
+        "attempts": 100, "split": Split(0.5, 0.5, 9.0, 1.0), "functions": [], "slowest": [], "deaths": [],
+        "starts": 2, "workers": [WorkerTime(f"worker {slot}", Split()) for slot in (0, 1)], "recycled": 0,
+        "payload": 0, "median": 0.05,
     }  # fmt: skip
     return Analysis(**{**told, **given})
 

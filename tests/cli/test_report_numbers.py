@@ -174,6 +174,16 @@ def test_the_parts_of_a_simulated_run_add_up(numbers_of):
     assert len(told.deaths) == told.retried == 13
 
 
+def test_tasks_that_ended_without_having_run(numbers_of):
+    trace = TraceFile()
+    trace.start(0, 0, 0)
+    trace.task(0, 100, 10)
+    for number, outcome in enumerate(("cancelled", "timed out", "cancelled"), 2):
+        trace.mark("task", 200, task=number, attempt=0, outcome=outcome, worker_pid=None)
+    told = numbers_of(trace)
+    assert (told.tasks, told.outcomes, told.unrun) == (1, {"done": 1}, {"cancelled": 2, "timed out": 1})
+
+
 def test_a_trace_without_tasks(numbers_of):
     trace = TraceFile()
     trace.start(0, 0, 100)

@@ -73,8 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def write_page(trace_path: str, page_path: str) -> list[str]:
+def write_page(trace_path: str | os.PathLike[str], page_path: str | os.PathLike[str]) -> list[str]:
     """Write the page of a trace file. It is written completely or not at all.
+
+    page_path: `-` is standard output.
 
     Returns what a reader has to know of the trace itself, in a sentence each: that it ends early, for instance.
 
@@ -83,8 +85,9 @@ def write_page(trace_path: str, page_path: str) -> list[str]:
         TraceError: the trace cannot be read, or is none of this package.
         WriteError: the page could not be written completely.
     """
-    _see_that_they_differ(trace_path, page_path)
-    return _write(trace_path, page_path, Output(1))
+    trace, target = os.fspath(trace_path), os.fspath(page_path)
+    _see_that_they_differ(trace, target)
+    return _write(trace, target, Output(1))
 
 
 def default_page(trace_path: str) -> str:

@@ -105,6 +105,7 @@ class Analysis:
     """All numbers of a report.
 
     tasks: that began. calls: in them. outcomes: of their last attempts. retried: attempts that were not the last.
+    unrun: tasks that ended without having run, by outcome.
     """
 
     duration: float
@@ -112,6 +113,7 @@ class Analysis:
     calls: int
     outcomes: dict[str, int]
     retried: int
+    unrun: dict[str, int]
     attempts: int
     split: Split
     workers: list[WorkerTime]
@@ -159,6 +161,7 @@ def analyse(trace: Trace) -> Analysis:
         calls=calls,
         outcomes={name: count for name, count in outcomes.items() if count},
         retried=len(tasks) - final,
+        unrun=trace.unrun,
         attempts=len(tasks),
         split=whole,
         workers=workers,

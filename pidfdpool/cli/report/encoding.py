@@ -55,6 +55,7 @@ def pack(trace: Trace, numbers: Analysis) -> tuple[str, str]:
         "byTotal": [places_of_functions[function.name] for function in numbers.functions[:COLOURS]],
         "outcomes": OUTCOMES,
         "errors": _errors(trace, order),
+        "allMarks": len(trace.marks),
         "marks": [_mark(mark, places) for mark in _chosen(trace.marks)],
         "parts": [
             [places[start.track], start.begin, start.duration, _cut(start.name)]
@@ -144,15 +145,18 @@ def _errors(trace: Trace, order: array[int]) -> dict[int, str]:
 
 
 def _chosen(marks: list[Mark]) -> list[Mark]:
-    """Return the marks to show: if there are too many, those that tell of a loss first."""
+    """Return the marks to show. If there are too many: those that tell of a loss first, from everywhere alike."""
     if len(marks) <= MOST_MARKS:
         return marks
     urgent = [mark for mark in marks if mark.kind in {"death", "kill", "retry"} and not mark.args.get("expected")]
-    chosen = urgent[:MOST_MARKS]
-    rest = MOST_MARKS - len(chosen)
-    known = {id(mark) for mark in urgent}
-    chosen += [mark for mark in marks if id(mark) not in known][:rest]
+    known = set(map(id, urgent))
+    chosen = _thinned(urgent, MOST_MARKS)
+    chosen += _thinned([mark for mark in marks if id(mark) not in known], MOST_MARKS - len(chosen))
     return sorted(chosen, key=lambda mark: mark.time)
+
+
+def _thinned(marks: list[Mark], most: int) -> list[Mark]:
+    return [marks[place * len(marks) // most] for place in range(most)] if len(marks) > most else marks
 
 
 def _mark(mark: Mark, places: dict[int, int]) -> list[object]:

@@ -68,6 +68,7 @@ def _summary(trace: Trace, numbers: Analysis) -> str:
     if numbers.calls != numbers.tasks:
         shown.append(("calls", f"{numbers.calls:,}"))
     shown += [(name, f"{count:,}") for name, count in numbers.outcomes.items()]
+    shown += [(f"{name} before they ran", f"{count:,}") for name, count in numbers.unrun.items()]
     if numbers.retried:
         shown.append(("retried", f"{numbers.retried:,}"))
     if numbers.deaths:

@@ -118,7 +118,7 @@ class _Reader:
             ("X", "task"): self._task,
             ("X", "idle"): self._idle,
             ("X", "start"): self._start,
-            ("X", "submit"): self._submit,
+            ("i", "task"): self._unrun,
             **{("i", kind): self._mark for kind in _MARKS},
             ("i", "dropped"): self._dropped,
         }
@@ -213,8 +213,9 @@ class _Reader:
         self.trace.starts.append(start)
         self._until(start.begin + start.duration)
 
-    def _submit(self, event: dict[str, Any]) -> None:
-        self.trace.submitted += 1
+    def _unrun(self, event: dict[str, Any]) -> None:
+        outcome = OUTCOMES[OUTCOMES.index(event["args"]["outcome"])]
+        self.trace.unrun[outcome] = self.trace.unrun.get(outcome, 0) + 1
         self._until(_time(event, "ts"))
 
     def _mark(self, event: dict[str, Any]) -> None:

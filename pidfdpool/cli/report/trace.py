@@ -91,8 +91,9 @@ class Trace:
     """All that a trace file tells.
 
     complete: whether the file has its end. dropped: events that were not kept, because there were too many.
-    started: unix seconds. end: the time of the last event's end. counters: by their names; the memory of workers is
-    under "memory", and there by the names of the series, such as "worker 3".
+    started: unix seconds. end: the time of the last event's end. unrun: how many tasks ended without having run, by
+    outcome. counters: by their names; the memory of workers is under "memory", and there by the names of the series,
+    such as "worker 3".
     """
 
     pool: str = "pidfdpool"
@@ -103,8 +104,8 @@ class Trace:
     start_method: str = "?"
     complete: bool = False
     dropped: int = 0
-    submitted: int = 0
     end: float = 0.0
+    unrun: dict[str, int] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)  # track -> name
     functions: list[str] = field(default_factory=list)
     tasks: Tasks = field(default_factory=Tasks)

@@ -18,6 +18,8 @@ async function unpack() {
   data.rank = new Int32Array(data.functions.length).fill(-1); // of a function, by its time in all: its colour
   data.byTotal.forEach((each, rank) => { data.rank[each] = rank; });
   data.counters = ["queue", "busy", "memory"].filter((name) => `${name}.time` in columns);
+  data.highest = {};
+  for (const name of data.counters) data.highest[name] = columns[`${name}.value`].reduce((high, each) => Math.max(high, each), 0);
   return data;
 }
 

@@ -73,7 +73,7 @@ class Drawing {
   counter(name, top) {
     const { context, place, paint, view } = this;
     const times = this.data.columns[`${name}.time`], values = this.data.columns[`${name}.value`];
-    const most = values.reduce((highest, each) => Math.max(highest, each), 0) || 1;
+    const most = this.data.highest[name] || 1;
     const high = STRIP - 8, bottom = top + STRIP - 2;
     let at = Math.max(0, firstAfter(times, view.begin, 0, times.length) - 1);
     context.fillStyle = paint.ranks[{ queue: 0, busy: 1, memory: 3 }[name]];
@@ -99,20 +99,35 @@ class Drawing {
   }
 
   track(track) {
+    const inner = this.place.height > 4 ? this.place.height - 2 : this.place.height;
+    const y = this.y(track) + (this.place.height > 4 ? 1 : 0);
+    this.lives(track, y, inner);
+    this.tasks(track, y, inner);
+  }
+
+  lives(track, y, height) {
     const { context, place, paint, view, data } = this;
-    const inner = place.height > 4 ? place.height - 2 : place.height;
-    const y = this.y(track) + (place.height > 4 ? 1 : 0);
     const { "life.begin": begins, "life.ready": readies, "life.end": ends } = data.columns;
-    for (let life = data.firstLife[track]; life < data.firstLife[track + 1]; life += 1) {
-      if (ends[life] < view.begin || begins[life] > view.end) continue;
+    const fill = (begin, ready, end) => {
       context.fillStyle = paint.alive;
-      this.box(readies[life], ends[life], y, inner);
+      this.box(ready, end, y, height);
       context.fillStyle = paint.start;
       context.globalAlpha = 0.65;
-      this.box(begins[life], readies[life], y, inner);
+      this.box(begin, ready, y, height);
       context.globalAlpha = 1;
+    };
+    // Lives that are narrower than a pixel are drawn as one for each column, the starts of all of them first.
+    const pixel = 1 / this.scale;
+    let column = -1, begin = 0, starts = 0;
+    const flush = () => { if (column >= 0) fill(begin, begin + Math.min(starts, pixel), begin + pixel); column = -1; };
+    for (let life = data.firstLife[track]; life < data.firstLife[track + 1]; life += 1) {
+      if (ends[life] < view.begin || begins[life] > view.end) continue;
+      if (ends[life] - begins[life] >= pixel) { flush(); fill(begins[life], readies[life], ends[life]); continue; }
+      const here = Math.max(place.left, Math.floor(this.x(begins[life])));
+      if (here !== column) { flush(); column = here; begin = view.begin + (here - place.left) * pixel; starts = 0; }
+      starts += readies[life] - begins[life];
     }
-    this.tasks(track, y, inner);
+    flush();
   }
 
   tasks(track, y, height) {
@@ -200,7 +215,7 @@ class Drawing {
     };
     write("pool", AXIS + POOL / 2);
     data.counters.forEach((name, strip) => {
-      const highest = data.columns[`${name}.value`].reduce((most, each) => Math.max(most, each), 0);
+      const highest = data.highest[name];
       write(name, place.strips + strip * STRIP + 11);
       write(`≤ ${name === "memory" ? size(highest) : highest.toLocaleString("en")}`, place.strips + strip * STRIP + 26, true);
     });

@@ -306,6 +306,8 @@ class Timeline {
     add("task not done", "", "bad");
     const kinds = new Set(this.data.marks.map((mark) => mark[2]));
     for (const [kind, sign] of Object.entries(MARKS)) if (kinds.has(kind)) add(kind, sign);
+    const { marks, allMarks } = this.data;
+    if (marks.length < allMarks) add(`${marks.length.toLocaleString("en")} of ${allMarks.toLocaleString("en")} marks are shown`, " ");
   }
 }
 
@@ -321,4 +323,12 @@ function list(pairs) {
   return made;
 }
 
-unpack().then((data) => { new Timeline(data); document.documentElement.dataset.ready = "yes"; });
+unpack().then(
+  (data) => { new Timeline(data); document.documentElement.dataset.ready = "yes"; },
+  (error) => {
+    const notice = document.createElement("p");
+    notice.className = "notice";
+    notice.textContent = `This browser cannot draw the timeline: ${error.message}. The rest of the page is complete.`;
+    document.getElementById("stage").replaceWith(notice);
+  },
+);
