@@ -155,9 +155,13 @@ def test_the_status_says_what_is_there(running):
 
 def test_the_stacks_of_all_nodes_can_be_seen(running):
     for _ in range(2):
-        stacks = running.stacks(20)
-        assert sorted(stacks) == [0, 1]
-        assert all("in serve" in stack and "node_process" not in stack for stack in stacks.values())
+
+        def seen():
+            stacks = running.stacks(20)
+            return sorted(stacks) == [0, 1] and all("in serve" in stack for stack in stacks.values()) and stacks
+
+        # On a machine that is held up, a node may stand still in the middle of what it writes.
+        assert "node_process" not in "".join(eventually(seen, "the stacks of both").values())
 
 
 def test_callbacks_hear_everything_and_what_they_raise_is_logged(caplog):
