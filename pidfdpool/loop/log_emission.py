@@ -26,17 +26,25 @@ _shown: set[Any] = set()
 _START = getattr(logging, "_startTime", 0)  # in nanoseconds from Python 3.13 on, in seconds before
 
 
-def emit(data: bytes, slot: int, pid: int | None, task: int | None, function: str | None) -> None:
-    """Hand it over. Arguments as in `log_emitter`."""
+def emit(
+    data: bytes,
+    slot: int,
+    pid: int | None,
+    task: int | None,
+    function: str | None,
+    kind: str = "worker",
+    process: str = "PidfdPoolWorker",
+) -> None:
+    """Hand it over. Arguments as in `log_emitter`. kind: what has logged; process: the name of such processes."""
     try:
         form, fields = log_records.loads(data)
     except ValueError as error:
-        safe_logging.log(_log, logging.WARNING, "a log record of worker %d cannot be read: %s", slot, error)
+        safe_logging.log(_log, logging.WARNING, "a log record of %s %d cannot be read: %s", kind, slot, error)
         return
     origin = {
         "process": fields["process"] if pid is None else pid,
-        "processName": f"PidfdPoolWorker-{slot}",
-        "worker": slot,
+        "processName": f"{process}-{slot}",
+        kind: slot,
         "task": task,
         "function": function,
     }

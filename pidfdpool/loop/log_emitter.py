@@ -24,6 +24,7 @@ from pidfdpool.loop import log_emission
 from pidfdpool.process import hygiene, native, safe_logging
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TypeAlias
 
     # what travelled; the worker's slot and pid; the number of its task, and the name of that task's function
@@ -42,9 +43,10 @@ _numbers = itertools.count(1)
 class Emitter:
     """The records of one pool that the host's loggers have not got yet. Thread-safe."""
 
-    def __init__(self, pool: object) -> None:
-        """pool: is kept alive while there are records."""
+    def __init__(self, pool: object, emit: Callable[..., object] = log_emission.emit) -> None:
+        """pool: is kept alive while there are records. emit: hands one over; an item is its arguments."""
         self._pool: object = pool
+        self._emit = emit
         self._items: deque[Item] = deque()
         self._bytes = 0
         self._lost = 0  # records that did not fit, and were not told of yet
@@ -123,7 +125,7 @@ class Emitter:
                 self._bytes -= len(item[0]) + OVERHEAD
             emitted = True
             with suppress(BaseException):  # handlers and filters are the host's, and may raise anything
-                log_emission.emit(*item)
+                self._emit(*item)
             with self._lock:
                 self._done += 1
                 lost, self._lost = (self._lost, 0) if self._bytes <= MOST_BYTES // 2 else (0, self._lost)

@@ -41,7 +41,7 @@ def _as_written(path: str) -> str:
 
 
 _PACKAGE = _as_written(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + "/"
-_LOOP = (f"{_PACKAGE}worker/", f"{_PACKAGE}template/process.py")
+_LOOP = (f"{_PACKAGE}worker/", f"{_PACKAGE}template/process.py", f"{_PACKAGE}swarm/node_process.py")
 
 
 def told(text: str) -> str:

@@ -93,6 +93,8 @@ class Fleet:
     def next_step(self, node: Node, process: Process) -> None:
         """Take the next step of stop_order."""
         step = self.options.stop_order[process.steps_taken]
+        if process.steps_taken:  # it does not do as it was told: its stack tells why
+            self.actions.append(do.DumpStack(node.id, process.number))
         process.steps_taken += 1
         action = do.Request if step == "request" else do.Terminate
         self.actions.append(action(node.id, process.number))

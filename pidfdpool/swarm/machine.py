@@ -155,6 +155,10 @@ class Machine:
             if self._killing:
                 for process in node.processes:
                     self.fleet.kill(node, process, Reason.SHUTDOWN)
+        if self.fleet.template is Template.UP and self._rules.booted_at is None:
+            # It has forked none of the nodes, and nobody knows how long its preload takes.
+            self.fleet.template, self._kill_template_at = Template.STOPPING, now + STOP_TIMEOUT
+            self.fleet.actions.append(do.KillTemplate())
 
     def _on_quiet_asked(self, _event: ip.QuietAsked, _now: float) -> None:
         if self.fleet.phase is not Phase.RUNNING:

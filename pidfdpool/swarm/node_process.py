@@ -20,6 +20,7 @@ from pidfdpool.transport import black_box, frame_rules, framing
 from pidfdpool.transport import channel as channels
 from pidfdpool.transport.channel import Channel
 from pidfdpool.worker import context, identity, script_module, tracebacks
+from pidfdpool.worker.answers import AnswerWriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,11 +29,21 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pidfdpool.process.native import Socket
+    from pidfdpool.transport.framing import Buffer
     from pidfdpool.worker.boot import Boot
+    from pidfdpool.worker.log_forwarding import Forwarding
     from pidfdpool.worker.mark import Mark
 
 TERMINATED = 128 + int(signal.SIGTERM)  # the exit code after a SIGTERM, as shells show it
 _MAX_TEXT = 1 << 12  # bytes of what a node tells about itself
+
+
+class _Writer(AnswerWriter):
+    """Writes the frames of a node, from any thread: all into its channel, because a node has no pipe."""
+
+    def send(self, pieces: list[Buffer]) -> None:
+        """Send one frame, and wait as long as that takes. Raises OSError: the host is gone."""
+        self._channel.send(pieces)
 
 
 class NodeProcess:
@@ -62,6 +73,8 @@ class NodeProcess:
         """
         quiet_fd = channels.take_over(end)
         self._channel = Channel(end, frame_rules.TO_NODE, waits=True, send_cookie=cookie)
+        self._writer = _Writer(-1, self._channel, cookie)
+        self._logs: Forwarding | None = None
         self._boot = boot
         self._host_fd = host_fd
         self._black_box = black_box_fd
@@ -90,6 +103,10 @@ class NodeProcess:
             black_box.record_stacks(self._black_box, at_sigterm=False)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (black_box.STACK_SIGNAL,))
         self._mark.set()
+        if self._boot.logs is not None:
+            from pidfdpool.worker import log_forwarding
+
+            self._logs = log_forwarding.install(self._boot.logs, self._writer.post)
         if self._quiet_fd is None:
             return self._fail("no descriptor number left for node.quiet", loading=True)
         try:
@@ -169,7 +186,7 @@ class NodeProcess:
     def _tell(self, healthy: bool, reason: str) -> None:
         """Send the host the first report, or the first reason why this node is unhealthy. Any thread.
 
-        These are a few small frames in the life of a node, so the socket has room for them, and each is one write.
+        These are a few small frames in the life of a node.
         """
         if healthy:
             self._send(framing.encode(framing.HEALTHY))
@@ -178,12 +195,13 @@ class NodeProcess:
             self._send(framing.encode(framing.UNHEALTHY, buffers=[_encoded(reason)]))
 
     def _send(self, pieces: list[Any]) -> None:
-        with suppress(OSError):  # the host is gone, or the target has closed a descriptor that is not its own
-            self._channel.send(pieces)
+        self._writer.post(pieces)
 
     def _close_in_forked_child(self, node: Node) -> None:
         """Have a process that the node forks hold nothing that belongs to the node, but for the two flags."""
         node._leave_to_parent()
+        if self._logs is not None:
+            self._logs.stop()
         self._channel.close()
         with suppress(Exception):
             black_box.stop_recording_stacks()

@@ -1,6 +1,7 @@
 """The supervisor's links to the template and to nodes: what they say becomes inputs, and actions are carried out.
 
-In the supervisor's thread. `Processes` decides nothing. It passes each input to `decide`, which the supervisor sets.
+In the supervisor's thread. `Processes` decides nothing. It passes each input to `decide`, and each log record to
+`take_log`. The supervisor sets both.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Processes:
         self.fork_way = fork_way
         self.is_stopping = False  # the template was told to end
         self.decide: Callable[[ip.Input], None]
+        self.take_log: Callable[[NodeLink, Frame], None]
         self._poller = poller
         self._lock = lock
         self._unreported: list[NodeLink] = []  # ended, but the template has not reported how
@@ -151,7 +153,7 @@ class Processes:
                 self._remove(link, link.status)
             elif frame.kind == framing.PRELOAD_FAILED:
                 cause = load_error(frame.buffers)
-                self.lose(ip.TemplateUnusable(f"the preload failed: {describe.repr_of(cause)}"))
+                self.lose(ip.TemplateUnusable(f"the preload failed: {describe.error_text(cause)}"))
 
     def _on_black_box(self, template: TemplateLink, link: NodeLink | None) -> None:
         fd = template.channel.next_descriptor()
@@ -228,7 +230,10 @@ class Processes:
         except framing.ProtocolError as error:
             frames, fault = [], error
         for frame in frames:
-            self._hear(link, _input_of(link, frame))  # type: ignore[arg-type]
+            if frame.kind == framing.LOG:  # type: ignore[union-attr]
+                self.take_log(link, frame)  # type: ignore[arg-type]
+            else:
+                self._hear(link, _input_of(link, frame))  # type: ignore[arg-type]
         if fault is not None and link.reading:
             link.stop_reading()
             text = f"something wrote {fault} into its channel"

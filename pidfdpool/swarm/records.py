@@ -96,7 +96,8 @@ class NodeDeath:
         detail: what it said itself: why it is unhealthy, or the exception that ended it.
         peak_rss: its largest resident memory, in bytes (wait4(2)).
         cpu_time: seconds of processor time that it used, including children that it waited for.
-        stack: the Python stack of each thread, which it wrote when it was found to be silent.
+        stack: the Python stack of each thread, which it wrote when it was found to be silent, or when it had not
+            stopped by the last step of stop_order.
         ended_at: when the death was noticed, in time.time()'s seconds.
     """
 

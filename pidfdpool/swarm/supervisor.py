@@ -25,11 +25,12 @@ from pidfdpool.loop.poller import Poller
 from pidfdpool.loop.pool_thread import PoolThread
 from pidfdpool.process import interruptible, native, safe_logging
 from pidfdpool.swarm import actions as do
-from pidfdpool.swarm import event_feed, snapshots, starting
+from pidfdpool.swarm import event_feed, node_logs, snapshots, starting
 from pidfdpool.swarm import inputs as ip
 from pidfdpool.swarm.machine import Machine
 from pidfdpool.swarm.processes import Processes
 from pidfdpool.swarm.records import NodeState, Phase
+from pidfdpool.worker import rebuild_guard
 
 if TYPE_CHECKING:
     from pidfdpool.swarm.options import Options
@@ -53,6 +54,7 @@ class Supervisor:
         self._options = options
         self._recipe = recipe
         self._feed = event_feed.EventFeed(name)
+        self._logs = node_logs.NodeLogs(name, self)
         self._lock = native.reentrant_lock()
         self._changed = interruptible.Condition(self._lock)
         self._owner = os.getpid()
@@ -72,6 +74,7 @@ class Supervisor:
     def start(self) -> None:
         """Start the template and the thread. As `Swarm.start`."""
         self._check_owner()
+        rebuild_guard.check("swarm", "node")
         with self._lock:
             if self.started:
                 raise RuntimeError("this swarm was started already; a swarm is started once")
@@ -83,6 +86,7 @@ class Supervisor:
             thread.run = self._run
             processes = self._processes = Processes(poller, self._lock, fork_way=self._recipe.fork)
             processes.decide = self.decide
+            processes.take_log = self._logs.take
             self._starter = starting.Starter(self._recipe, processes, self._lock, self.decide)
             self._starter.start_first(thread, self._begin)
         except BaseException:
@@ -112,12 +116,14 @@ class Supervisor:
         """Wait until nothing is left; at once in a callback of the swarm's."""
         if self._thread is not None:
             self._thread.join()
+            if not self._thread.is_current:
+                self._logs.join()
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until it has ended. As `Swarm.wait`."""
         thread = self._check_may_wait()
         if interruptible.wait(lambda: thread.is_over, self._changed, timeout):
-            thread.join()
+            self.join()
             return True
         return False
 
@@ -276,6 +282,7 @@ class Supervisor:
         A copy of the supervisor's thread (a greenlet; or a callback has forked) has nothing to do here.
         """
         self._abandoned = True
+        self._logs.abandon_in_forked_child()
         if self._poller is not None:
             self._poller.close_in_forked_child()
         if self._processes is not None:

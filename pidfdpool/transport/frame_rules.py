@@ -169,6 +169,7 @@ FROM_NODE = Grammar(
         framing.HEALTHY: Rule(),
         framing.UNHEALTHY: Rule(1, longest=MAX_TEXT),
         framing.ENDING: Rule(1, longest=MAX_TEXT, check=_value(0, 1)),
+        framing.LOG: Rule(1, longest=MAX_LOG_RECORD, check=_value(0, 0)),
     }
 )
 

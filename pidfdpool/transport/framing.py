@@ -103,7 +103,7 @@ ON_CHANNEL = 18  # only in the pipe of a worker's answers: the next frame is the
 LOG = 19  # value: the task's id, or 0; buffers: a log record or a warning, see `serialization.log_records`
 ITEMS = 27  # of a stream; value: the task's id; buffers: the pickled item; slot 1: a pickled list of pickled items
 
-# node -> host; besides, READY: its target is called, and UNHEALTHY
+# node -> host; besides, READY: its target is called; UNHEALTHY; LOG
 HEALTHY = 28  # the first report that it is healthy
 ENDING = 29  # buffers: the exception that ends it, as UTF-8 text; value 1: its target could not be loaded
 

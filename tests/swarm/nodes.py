@@ -224,6 +224,20 @@ def _fail_to_load(pid):
     return Unloadable()
 
 
+def log(node):
+    """Log at each turn, from a thread as well."""
+    import logging
+
+    logger = logging.getLogger("of.nodes")
+    logger.info("node %d begins", node.id)
+    thread = threading.Thread(target=logger.warning, args=("from a thread of node %d", node.id))
+    thread.start()
+    thread.join()
+    logger.debug("not wanted")
+    serve(node)
+    logger.info("node %d ends", node.id)
+
+
 def exit_with(node, code):
     node.healthy()
     sys.exit(code)

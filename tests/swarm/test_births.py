@@ -1,4 +1,4 @@
-"""Nodes that are signalled while they are being born: before they have handlers, and before they have their target."""
+"""Nodes that are signalled while they are being born: before they have handlers, or before they have a target."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def test_what_is_sent_to_a_node_that_is_being_born_does_not_end_it(way):
 def test_a_node_that_is_terminated_while_its_target_is_loaded_is_started_again(tmp_path):
     path = tmp_path / "loading"
     events = []
-    with Swarm(births.live, args=(births.SlowToLoad(str(path)),), restart_pause=0.01, on_event=events.append) as swarm:
+    with Swarm(
+        births.live, args=(births.SlowToLoad(str(path)),), restart_pause=0.01, on_event=events.append
+    ) as swarm:
         pid = int(eventually(lambda: path.exists() and path.read_text(), "it is being loaded"))
         with Pidfd.open(pid) as node:
             while node.alive():  # the first one asks, the next one insists

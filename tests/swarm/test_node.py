@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -137,3 +138,27 @@ def test_a_quiet_swarm_asks_its_nodes_and_starts_none_again(tmp_path):
         saw(swarm, EventKind.DIED)
         assert [node.state for node in swarm.status().nodes] == [NodeState.STOPPED, NodeState.HEALTHY]
     assert swarm.status().nodes[0].attempt == 1
+
+
+def test_what_nodes_log_reaches_the_loggers_of_the_host(caplog):
+    caplog.set_level(logging.INFO, "of.nodes")
+    with swarm_of(nodes.log, 2, forward_logs=True) as swarm:
+        pids = [node.pid for node in swarm.status().nodes] if pid_of(swarm) else []
+    records = [record for record in caplog.records if record.name == "of.nodes"]
+    said = sorted(record.getMessage() for record in records)
+    assert said == sorted(
+        text.format(node)
+        for node in (0, 1)
+        for text in ("node {} begins", "from a thread of node {}", "node {} ends")
+    )
+    for record in records:
+        assert record.processName == f"PidfdSwarmNode-{record.node}"
+        assert record.process == pids[record.node]
+        assert record.function == "log"
+
+
+def test_nodes_keep_what_they_log_if_they_are_to(caplog):
+    caplog.set_level(logging.INFO, "of.nodes")
+    with swarm_of(nodes.log, forward_logs=False) as swarm:
+        pid_of(swarm)
+    assert [record for record in caplog.records if record.name == "of.nodes"] == []

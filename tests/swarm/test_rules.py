@@ -42,11 +42,11 @@ def test_a_node_is_asked_first_then_gets_sigterm_then_its_group_is_killed():
     world.wait(4.9)
     assert node.told == ["Request"]
     world.wait(0.1)
-    assert node.told == ["Request", "Terminate"]
+    assert node.told == ["Request", "DumpStack", "Terminate"]
     world.wait(4.9)
     assert world.state() is NodeState.STOPPING
     world.wait(0.1)
-    assert node.told == ["Request", "Terminate", "Kill"]
+    assert node.told == ["Request", "DumpStack", "Terminate", "Kill"]
     assert world.state() is NodeState.KILLING
     world.dies(node, KILLED)
     assert world.state() is NodeState.STOPPED
@@ -58,7 +58,7 @@ def test_a_node_is_asked_first_then_gets_sigterm_then_its_group_is_killed():
     [
         ("request", ["Request", "Kill"]),
         ("SIGTERM", ["Terminate", "Kill"]),
-        (("SIGTERM", "request"), ["Terminate", "Request", "Kill"]),
+        (("SIGTERM", "request"), ["Terminate", "DumpStack", "Request", "Kill"]),
     ],
 )
 def test_the_order_in_which_a_node_is_told_to_stop_can_be_chosen(order, told):
@@ -89,6 +89,16 @@ def test_a_template_that_does_not_end_is_killed():
     assert world.template_ends_by == "StopTemplate"
     world.wait(5.0)
     assert world.template_ends_by == "KillTemplate"
+
+
+def test_a_template_that_is_at_its_preload_is_killed_when_the_swarm_stops():
+    world = World(2, booted=False)
+    world.wait(1000.0)  # a preload may take long
+    assert world.template_ends_by == ""
+    world.give(ip.StopAsked(False))
+    assert world.template_ends_by == "KillTemplate"
+    world.template_dies()
+    assert world.machine.fleet.phase is Phase.ENDED
 
 
 def test_a_process_that_is_not_forked_yet_is_told_all_the_same():

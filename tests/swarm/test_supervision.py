@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
-from pidfdpool.swarm import EventKind, NodeState, Reason
+from pidfdpool.swarm import EventKind, NodeState, Phase, Reason, Swarm
 from tests.conditions import children, eventually, is_alive
 from tests.swarm import nodes
-from tests.swarm.swarms import deaths, kinds, pid_of, saw, swarm_of
+from tests.swarm.swarms import QUICK, deaths, kinds, pid_of, saw, swarm_of
 
 
 def test_a_node_that_is_killed_is_started_again_with_its_number():
@@ -99,6 +100,7 @@ def test_a_node_that_is_stuck_in_c_and_ignores_sigterm_is_killed_with_its_group(
     eventually(lambda: not is_alive(child), "its child is killed")
     [death] = deaths(swarm)
     assert (death.exit_status.signal, death.reason) == (signal.SIGKILL, Reason.SHUTDOWN)
+    assert "in ignore_everything" in death.stack
     assert kinds(swarm)[-2:] == [EventKind.KILLED, EventKind.DIED]
 
 
@@ -190,6 +192,17 @@ def test_a_target_that_cannot_be_loaded_in_a_node_is_given_up_at_once():
         assert swarm.wait(30)
         assert "ImportError: there is no such thing in a node" in saw(swarm, EventKind.GAVE_UP).detail
         assert len(deaths(swarm)) == 1
+
+
+def test_a_stop_does_not_wait_for_a_preload_that_takes_long():
+    swarm = Swarm(nodes.serve, preload=time_out, **QUICK).start()
+    eventually(lambda: swarm.status().template_pid, "there is a template")
+    swarm.stop()
+    assert swarm.status().phase is Phase.ENDED
+
+
+def time_out():
+    time.sleep(1000)
 
 
 def test_a_preload_that_fails_ends_the_swarm():

@@ -38,7 +38,7 @@ class Sim:
 class World:
     """Drives one machine. Every input is given at `now`."""
 
-    def __init__(self, nodes: int = 1, **options) -> None:
+    def __init__(self, nodes: int = 1, *, booted: bool = True, **options) -> None:
         self.options = Options(nodes, **options)
         self.machine = Machine(self.options)
         self.now = 100.0
@@ -49,7 +49,8 @@ class World:
         self.done: list[str] = []  # the names of all actions
         self.take(self.machine.start(self.now))
         self.give(ip.TemplateUp())
-        self.give(ip.TemplateBooted())
+        if booted:
+            self.give(ip.TemplateBooted())
 
     # ---- carrying out --------------------------------------------------------------------------------------
 
