@@ -153,7 +153,7 @@ class Processes:
                 self._remove(link, link.status)
             elif frame.kind == framing.PRELOAD_FAILED:
                 cause = load_error(frame.buffers)
-                self.lose(ip.TemplateUnusable(f"the preload failed: {describe.repr_of(cause)}"))
+                self.lose(ip.TemplateUnusable(f"the preload failed: {describe.error_text(cause)}"))
 
     def _on_black_box(self, template: TemplateLink, link: NodeLink | None) -> None:
         fd = template.channel.next_descriptor()

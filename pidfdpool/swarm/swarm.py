@@ -148,7 +148,7 @@ class Swarm:
             import pidfdpool.worker.log_forwarding  # noqa: F401
         checks.boolean("preload_target", preload_target)
         if preload_target and start["way"] != "fork":
-            start["preload"] += _module_of(target)
+            start["preload"] += (_module_of(target),)
         arguments.load_for_fork(start)
         recipe = Recipe(**start, threads=threads, pool_size=options.nodes, program=NODE_PROGRAM, forward_logs=logs)
         self.name: str = name or getattr(target, "__qualname__", None) or type(target).__name__
@@ -349,15 +349,16 @@ class Swarm:
         return f"<Swarm {self.name!r}, {self._supervisor.describe()}>"
 
 
-def _module_of(target: Any) -> tuple[str, ...]:
-    """Return the name of the module that a node has to import for its target, if there is one."""
+def _module_of(target: Any) -> str:
+    """Return the name of the module that a node has to import for its target."""
     while isinstance(target, partial):
         target = target.func
     name = getattr(target, "__module__", None)
-    if not isinstance(name, str) or name in ("__main__", "__mp_main__"):
-        return ()
-    module = sys.modules.get(name)
-    return (name,) if module is not None and importable.is_importable(name, module) else ()
+    if isinstance(name, str) and name not in ("__main__", "__mp_main__"):
+        module = sys.modules.get(name)
+        if module is not None and importable.is_importable(name, module):
+            return name
+    return "cloudpickle"  # the target is sent by value; to import this takes longer than all else at a node's start
 
 
 def _checked_call(target: Any, args: Any) -> tuple[Callable[..., object], tuple[Any, ...]]:
