@@ -51,6 +51,8 @@ class Endings:
             peak_rss=event.peak_rss,
             cpu_time=event.cpu_time,
             stack=event.stack,
+            stderr=event.stderr,
+            oom_kills=event.oom_kills,
             ended_at=event.ended_at,
         )
         node.history.append(death)

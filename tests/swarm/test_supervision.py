@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import time
 
@@ -46,6 +47,23 @@ def test_a_node_that_raises_at_once_is_given_up_with_its_history(capfd):
     printed = capfd.readouterr().err
     assert "ValueError: attempt 1 fails" in printed
     assert "node_process" not in printed
+
+
+def test_the_last_words_of_a_node_are_in_the_record_of_its_death_and_are_passed_on(capfd):
+    with swarm_of(nodes.fail_at_once, capture_stderr=True, intensity=0) as swarm:
+        assert swarm.wait(30)
+        [death] = deaths(swarm)
+        assert death.stderr[-1] == "ValueError: attempt 1 fails"
+        assert "ValueError: attempt 1 fails" in str(death)
+    assert "ValueError: attempt 1 fails" in capfd.readouterr().err
+
+
+def test_the_records_can_be_pickled():
+    with swarm_of(nodes.fail_at_once, intensity=0) as swarm:
+        assert swarm.wait(30)
+    for record in (*swarm.seen, swarm.status()):
+        assert pickle.loads(pickle.dumps(record)) == record
+        assert str(record)
 
 
 def test_a_node_that_fails_and_then_works_goes_on():
