@@ -66,12 +66,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _made(target: targets.Target, journal: Journal, arguments: argparse.Namespace) -> Swarm:
+    function = target.load()
+    journal.take_over_logging()
     try:
         return Swarm(
-            target.load(),
+            function,
             arguments.nodes,
             args=arguments.arguments,
-            preload=[*arguments.preload, target.module],
+            preload=arguments.preload,
             on_event=journal.note,
             **declared.options_of(arguments),
         )

@@ -7,6 +7,7 @@ are seen to meanwhile. Those threads have the signals blocked, as the main threa
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -38,10 +39,19 @@ class Journal:
     def __init__(self) -> None:
         self._deaths: dict[int, list[str]] = {}
         self.killed_at_stop: bool = False
+        self._tells = True
+
+    def take_over_logging(self) -> None:
+        """Leave it to logging to write events, if the function's module has set that up."""
+        log: logging.Logger | None = logging.getLogger("pidfdpool.swarm")
+        while log is not None and self._tells:
+            self._tells = all(isinstance(handler, logging.NullHandler) for handler in log.handlers)
+            log = log.parent if log.propagate else None
 
     def note(self, event: NodeEvent) -> None:
         """Take notice of an event."""
-        tell(str(event))
+        if self._tells:
+            tell(str(event))
         if event.death is not None:
             self._deaths.setdefault(event.node, []).append(_in_short(event.death))
         if event.kind is EventKind.KILLED and event.reason is Reason.SHUTDOWN:

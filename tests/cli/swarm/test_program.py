@@ -115,6 +115,23 @@ def test_nodes_do_not_outlive_the_supervisor(supervise):
     eventually(lambda: not any(is_alive(pid) for *_, pid in lives), "no node is left", seconds=5)
 
 
+def test_each_event_is_told_once(supervise):
+    one = supervise("raise_at_once", "--nodes", "1", "--intensity", "0", noting=False)
+    assert one.ends() == 1
+    assert len(re.findall("ended: exited with code 1", one.err())) == 2  # when it died, and in the history
+    assert len(re.findall("gave up", one.err())) == 1
+
+
+def test_a_module_that_sets_up_logging_has_events_told_its_way(command, tmp_path):
+    setup = "logging.basicConfig(level='INFO', format='own way: %(message)s')"
+    (tmp_path / "logs_itself.py").write_text(f"import logging\n{setup}\ndef run(node): node.healthy()\n")
+    done = command.run("swarm", "logs_itself:run", "--nodes", "1", path=(str(tmp_path),))
+    lines = done.stderr.decode().splitlines()
+    assert done.returncode == 0
+    assert all(line.startswith("own way: ") for line in lines)
+    assert sum("ended: exited with code 0" in line for line in lines) == 1
+
+
 # ---- health checks --------------------------------------------------------------------------------------------
 
 
