@@ -29,7 +29,8 @@ def folder(tmp_path):
     with gzip.open(tmp_path / "events.jsonl.gz", "wt") as file:
         file.write(events)
     (tmp_path / "big.jsonl").write_text(events)
-    (tmp_path / "mymodule.py").write_text("def clean(event):\n    return event\n\nscore = clean\n")
+    consume = "def consume(node, *queues):\n    node.healthy()\n"  # nothing is in them
+    (tmp_path / "mymodule.py").write_text(f"def clean(event):\n    return event\n\nscore = clean\n\n{consume}")
     simulated(50).write(tmp_path / "run.json")
     folder = Folder(tmp_path)
     yield folder
