@@ -149,6 +149,9 @@ class Processes:
                 self._drop(link)
                 reason = str(OSError(frame.value, "the template could not fork"))
                 self.decide(ip.ForkFailed(frame.slot, frame.generation, reason))
+            elif frame.kind == framing.DIED and link is not None and link.handle is None:
+                self._drop(link)
+                self.decide(ip.ForkFailed(link.node, link.number, "no descriptor number left for its pidfd"))
             elif frame.kind == framing.DIED and link is not None:
                 link.status = ExitStatus.from_wait_status(frame.value)
                 link.usage = framing.USAGE.unpack(frame.buffers[0])
@@ -173,9 +176,12 @@ class Processes:
     def _on_spawned(self, template: TemplateLink, frame: Frame, link: NodeLink | None) -> None:
         fd = template.channel.next_descriptor()
         if fd is None or link is None:
-            # Nobody can watch this process. It ends when its channel closes, or with the template.
-            self._drop(link)
-            self.decide(ip.ForkFailed(frame.slot, frame.generation, "no descriptor number left"))
+            # Nobody here can watch this process. The template kills it, and tells when it is dead: not before that
+            # another one may be started in its place.
+            if fd is not None:
+                native.close(fd)
+            with self._lock:
+                template.request(framing.encode(framing.SIGNAL, frame.slot, frame.generation, signal.SIGKILL))
             return
         handle = template.end.worker_handle(fd, frame.value, frame.slot, frame.generation)
         with self._lock:

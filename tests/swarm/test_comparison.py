@@ -10,7 +10,9 @@ FOLDERS = ("tests/swarm", "tests/cli/swarm")
 
 
 def test_each_test_that_is_named_is_there():
-    rows = [line for line in section_of((DOCS / "swarm.md").read_text(), "Beside others").split("\n") if "| `" in line]
+    rows = [
+        line for line in section_of((DOCS / "swarm.md").read_text(), "Beside others").split("\n") if "| `" in line
+    ]
     defined = {
         name
         for folder in FOLDERS

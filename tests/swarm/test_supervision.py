@@ -196,6 +196,29 @@ def test_a_template_that_is_killed_is_replaced_and_its_nodes_come_back():
         assert swarm.status().template_pid != template
 
 
+def test_a_process_that_the_host_cannot_watch_is_killed_before_another_one_is_started(tmp_path):
+    with swarm_of(nodes.write_and_serve, args=(str(tmp_path),)) as swarm:
+        pid_of(swarm)
+        channel = swarm._supervisor._processes.template.channel
+        take, taken = channel.next_descriptor, []
+
+        def lose_second():
+            """Have no number left for the pidfd, which comes behind the black box."""
+            taken.append(take())
+            if len(taken) == 2:
+                os.close(taken[1])
+                return None
+            return taken[-1]
+
+        channel.next_descriptor = lose_second
+        swarm.signal(signal.SIGKILL)
+        assert saw(swarm, EventKind.START_FAILED).detail == "no descriptor number left for its pidfd"
+        unwatched = [int(path.read_text().strip("(").split(",")[0]) for path in tmp_path.glob("0-2")]
+        assert not any(map(is_alive, unwatched))
+        saw(swarm, EventKind.HEALTHY, times=2)
+        assert swarm.status().nodes[0].attempt == 3
+
+
 def test_in_the_fork_way_there_is_no_other_template():
     with swarm_of(nodes.serve, mp_context="fork") as swarm:
         pid_of(swarm)
