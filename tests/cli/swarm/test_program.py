@@ -258,7 +258,7 @@ def _children(pid):
             "argument --health-host: '192.0.2.1' is not an address",
         ),
         (["--no-reports", "--report-timeout", "5"], "argument --no-reports: not with --report-timeout"),
-        (["--report_timeout", "5"], "unrecognized arguments: --report_timeout: did you mean --report-timeout?"),
+        (["--report_timeout", "5"], "did you mean --report-timeout?"),
         (["--period", "5", "--intensity", "-1"], "argument --intensity: must be at least 0, not -1"),
     ],
 )
