@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from tests.cli.swarm.conftest import TARGETS
-from tests.conditions import eventually, is_alive
+from tests.conditions import eventually, is_alive, open_descriptors
 from tests.hosts.serving import free_port
 
 
@@ -177,6 +177,22 @@ def test_clients_that_hang_stop_nothing(supervise):
     finally:
         for client in clients:
             client.close()
+
+
+def test_checks_leave_no_descriptor_and_no_thread_behind(supervise):
+    one = supervise("live", "--nodes", "1", "--health-port", "0")
+    one.until(lambda: one.get("/readyz")[0] == 200, "it is ready")
+    pid = one.process.pid
+
+    def counts():
+        return len(open_descriptors(pid)), len(os.listdir(f"/proc/{pid}/task"))
+
+    for _ in range(20):
+        one.get("/livez")
+    before = counts()
+    for _ in range(100):
+        one.get("/livez")
+    one.until(lambda: all(map(int.__le__, counts(), before)), f"no more than {before}")
 
 
 def test_a_port_in_use_is_told_before_anything_starts(command):
