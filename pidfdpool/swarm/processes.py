@@ -6,6 +6,7 @@ In the supervisor's thread. `Processes` decides nothing. It passes each input to
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from functools import partial
@@ -147,7 +148,7 @@ class Processes:
                 self.decide(ip.TemplateBooted())
             elif frame.kind == framing.SPAWN_FAILED:
                 self._drop(link)
-                reason = str(OSError(frame.value, "the template could not fork"))
+                reason = f"the template could not fork: {os.strerror(frame.value)}"
                 self.decide(ip.ForkFailed(frame.slot, frame.generation, reason))
             elif frame.kind == framing.DIED and link is not None and link.handle is None:
                 self._drop(link)
