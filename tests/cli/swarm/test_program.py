@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from tests.cli.swarm.conftest import TARGETS
-from tests.conditions import eventually, is_alive
+from tests.conditions import eventually, is_alive, open_descriptors
 from tests.hosts.serving import free_port
 
 
@@ -177,6 +177,16 @@ def test_clients_that_hang_stop_nothing(supervise):
     finally:
         for client in clients:
             client.close()
+
+
+def test_checks_leave_no_descriptor_behind(supervise):
+    one = supervise("live", "--nodes", "1", "--health-port", "0")
+    one.until(lambda: one.get("/readyz")[0] == 200, "it is ready")
+    before = len(open_descriptors(one.process.pid))
+    for _ in range(100):
+        one.get("/livez")
+    one.until(lambda: len(open_descriptors(one.process.pid)) <= before, f"no more than {before}")
+    assert len(os.listdir(f"/proc/{one.process.pid}/task")) < 50  # a thread pool of asyncio's, which is bounded
 
 
 def test_a_port_in_use_is_told_before_anything_starts(command):
