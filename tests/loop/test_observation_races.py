@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import sys
 import threading
 import time
@@ -93,3 +94,40 @@ def test_an_observer_that_follows_another_at_once_gets_the_times_of_workers(tmp_
     begins = [began for record in kept.attempts for began in record.began_at]
     assert len(begins) == 21
     assert not any(map(math.isnan, begins))
+
+
+class Interrupted(Exception):
+    """Raised by a signal handler."""
+
+
+def test_a_signal_handler_that_raises_leaves_no_lock_behind():
+    """Nobody may wait for ever for a thread that was interrupted as soon as it was about to tell the observers."""
+    with PidfdPoolExecutor(1) as pool:
+        assert pool.submit(abs, -1).result() == 1
+        stop = pool.observe(Kept())
+        allowed, interruptions = False, 0
+
+        def interrupt(_number, _frame):
+            if allowed:
+                raise Interrupted
+
+        before = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            until = time.monotonic() + 1
+            while time.monotonic() < until:
+                try:
+                    allowed = True
+                    signal.setitimer(signal.ITIMER_REAL, 0.0001 + 0.0001 * (interruptions % 5))
+                    while True:
+                        pool.stats()
+                except Interrupted:
+                    interruptions += 1
+                allowed = False
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        stopping = threading.Thread(target=stop, daemon=True)
+        stopping.start()
+        stopping.join(10)
+        assert not stopping.is_alive()
+    assert interruptions > 100
