@@ -34,7 +34,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docst
 exclude_patterns = ["README.md"]  # the front page includes it
 default_role = "code"  # docstrings write `name`, as the pages do
 highlight_language = "text"  # blocks whose fence names no language are commands with what they print
-suppress_warnings = ["misc.highlighting_failure", "toc.not_readable"]  # outputs that end in "..."; pages to come
+suppress_warnings = ["misc.highlighting_failure"]  # outputs that end in "..."
 
 # ---- pages -----------------------------------------------------------------------------------------------------
 

@@ -38,19 +38,22 @@ def read_as_plain_text(
 
 def read_signature(
     _app: Sphinx,
-    _what: str,
+    what: str,
     _name: str,
     _object: object,
     _options: object,
     signature: str | None,
     returns: str | None,
 ) -> tuple[str | None, str | None]:
-    """Name the types of a signature by their last names, and write a class that is a default as its name."""
+    """Name the types of a signature by their last names, and write a class that is a default as its name.
+
+    Errors have none: nobody but the pool makes them.
+    """
 
     def plain(text: str | None) -> str | None:
         return text and re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", re.sub(r"~(?:\w+\.)+", "", text))
 
-    return plain(signature), plain(returns)
+    return ("", None) if what == "exception" and signature else (plain(signature), plain(returns))
 
 
 def show_public_bases(_app: Sphinx, _name: str, _object: object, _options: object, bases: list[type]) -> None:

@@ -77,8 +77,7 @@ class EventLoop:
                     teardown.close_everything(core)
                 core.outbox.finish()
                 core.catch_up()
-                observation = core.resolver.observation  # once: another thread may take it away
-                if observation is not None:
+                if (observation := core.resolver.observation) is not None:
                     observation.end()
                 core.thread.note_end()
 

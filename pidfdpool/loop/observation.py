@@ -2,7 +2,7 @@
 
 There is one `Observation` per pool, and it exists only while there are observers: `Resolver.observation` is None
 otherwise. So a pool that nobody observes pays one test for each read of answers and for each decision. While there is
-one, workers record when their tasks run (`worker.task_times`).
+one, workers record when their tasks run (`transport.run_times`).
 
 The `note_` methods are called under the pool's lock, in whichever thread has decided or has read answers. They only
 append records. `tell` gives these to the observers, without the lock: in the pool thread before it sleeps (`work`),
@@ -171,7 +171,7 @@ class Observation:
             calls = [_calls_of(task) for task in tasks]
         outcomes: Sequence[str] = Same(observed.DONE, count)
         errors: Sequence[str | None] = Same(None, count)
-        if set(map(type, frames)) == {tuple}:
+        if type(numbers) is tuple:  # all are lean: see `_plain_outcomes`
             sizes = list(map(len, map(_BUFFER, frames[:count])))  # type: ignore[arg-type]
         else:
             made = [framing.made(frame) for frame in frames[:count]]

@@ -209,8 +209,7 @@ class Pool:
         except BaseException as error:
             core.fail(error)  # as in `decide_guarded`
             raise
-        observation = core.resolver.observation  # once: another thread may take it away
-        if observation is not None:
+        if (observation := core.resolver.observation) is not None:
             observation.tell_if_many()
         if following is not None or outbox.leader is not None:
             outbox.run([Delivery(undelivered, task), *(following or ())])

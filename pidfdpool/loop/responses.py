@@ -128,8 +128,7 @@ def _take_answers(core: Decisions, link: WorkerLink, frames: Sequence[Frame | Le
             outbox.leave([Delivery(undelivered, task) for task in taken[delivered:]])
     if resolutions:
         outbox.run(resolutions)
-    observation = core.resolver.observation  # once: another thread may take it away
-    if observation is not None:
+    if (observation := core.resolver.observation) is not None:
         observation.tell_if_many()
     return at + count
 
@@ -205,8 +204,7 @@ def _take_failed_start(core: Decisions, link: WorkerLink, frame: Frame) -> None:
 
 
 def _take_outcome(core: Decisions, link: WorkerLink, frame: Frame) -> None:
-    observation = core.resolver.observation  # once: another thread may take it away
-    if observation is not None:
+    if (observation := core.resolver.observation) is not None:
         with core.lock:
             observation.note_answer(link, frame)
     outcome = Outcome(frame)
@@ -224,6 +222,5 @@ def _take_outcome(core: Decisions, link: WorkerLink, frame: Frame) -> None:
         ev.Finished(link.slot, link.generation, frame.value, failed, retryable, memory, seconds, counted),
         outcome,
     )
-    observation = core.resolver.observation  # once: another thread may take it away
     if observation is not None:
         observation.tell_if_many()

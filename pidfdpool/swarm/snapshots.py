@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from pidfdpool.swarm.processes import Processes
     from pidfdpool.swarm.states import Node
 
-_LOOK = 0.01  # seconds between two looks at the stacks that nodes are writing
+# Seconds between two looks at the stacks that nodes are writing, line by line; and how many looks in a row have to
+# find nothing new: nothing marks the end.
+_LOOK, _LOOKS = 0.01, 5
 
 
 def checked_size(nodes: Any) -> int:
@@ -71,15 +73,14 @@ def stacks(processes: Processes | None, lock: Any, timeout: float) -> dict[int, 
         links = list(processes.links.values()) if processes is not None else []
         starts = [(link, start) for link in links if (start := link.request_stack()) is not None]
     found: dict[int, str] = {}
-    complete: set[NodeLink] = set()
+    unchanged: dict[NodeLink, int] = dict.fromkeys((link for link, _ in starts), 0)  # since so many looks
     deadline = time.monotonic() + timeout
-    while len(complete) < len(starts):
+    while any(count < _LOOKS for count in unchanged.values()):
         over = time.monotonic() >= deadline
         with lock:
             for link, start in starts:
                 text = link.stack_since(start)
-                if text and text == found.get(link.node):  # it was the same at the last look
-                    complete.add(link)
+                unchanged[link] = unchanged[link] + 1 if text and text == found.get(link.node) else 0
                 if text:
                     found[link.node] = text
         if over:

@@ -210,7 +210,7 @@ TIME_RULES = (
     TimeRule("memory_interval has passed", (_S.HEALTHY,), "same", "measure", "measure its memory"),
     TimeRule(
         "the template was asked for it 30 s ago",
-        (_S.STARTING,),
+        (_S.STARTING, _S.STOPPING, _S.KILLING),
         "same",
         "blame_template",
         "kill the template, which does not answer",

@@ -30,6 +30,7 @@ from pidfdpool.swarm import inputs as ip
 from pidfdpool.swarm.machine import Machine
 from pidfdpool.swarm.processes import Processes
 from pidfdpool.swarm.records import NodeState, Phase
+from pidfdpool.worker import rebuild_guard
 
 if TYPE_CHECKING:
     from pidfdpool.swarm.options import Options
@@ -73,6 +74,7 @@ class Supervisor:
     def start(self) -> None:
         """Start the template and the thread. As `Swarm.start`."""
         self._check_owner()
+        rebuild_guard.check("swarm", "node")
         with self._lock:
             if self.started:
                 raise RuntimeError("this swarm was started already; a swarm is started once")

@@ -81,6 +81,8 @@ class Swarm:
         mp_context: how the template is started, as for `PidfdPoolExecutor`: a fresh interpreter by default; "fork":
             a fork of the host, once. Then there is no other template when this one is lost, and no node any more.
         threads_per_node: how many threads numerical libraries may use in each node. None: they decide.
+        capture_stderr: whether the last lines that a node wrote to standard error are part of the record of its
+            death. All of it is passed on to the host's standard error.
         forward_logs: whether the host's loggers get what nodes log, as the option of the pool. The levels are those
             that the host's loggers have when the template starts. Default: None, which means what no handler of a
             node gets, where the host has set up logging; with mp_context="fork": False.
@@ -115,6 +117,7 @@ class Swarm:
         on_event: Callable[[NodeEvent], object] | None = None,
         mp_context: BaseContext | str | None = None,
         threads_per_node: int | None = None,
+        capture_stderr: bool = False,
         forward_logs: ForwardLogs = None,
         name: str | None = None,
     ) -> None:
@@ -142,15 +145,23 @@ class Swarm:
             raise TypeError(f"on_event must be a callable or None, not {checks.short_repr(on_event)}")
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a text or None, not {checks.short_repr(name)}")
+        checks.boolean("capture_stderr", capture_stderr)
         logs = checks.log_choice("forward_logs", forward_logs)
         if logs:  # now, because at the start no file may be readable any more
             import pidfdpool.loop.log_emitter
             import pidfdpool.worker.log_forwarding  # noqa: F401
         checks.boolean("preload_target", preload_target)
         if preload_target and start["way"] != "fork":
-            start["preload"] += _module_of(target)
+            start["preload"] += (_module_of(target),)
         arguments.load_for_fork(start)
-        recipe = Recipe(**start, threads=threads, pool_size=options.nodes, program=NODE_PROGRAM, forward_logs=logs)
+        recipe = Recipe(
+            **start,
+            threads=threads,
+            pool_size=options.nodes,
+            program=NODE_PROGRAM,
+            capture_stderr=capture_stderr,
+            forward_logs=logs,
+        )
         self.name: str = name or getattr(target, "__qualname__", None) or type(target).__name__
         self._supervisor = Supervisor(options, recipe, self.name)
         if on_event is not None:
@@ -349,15 +360,16 @@ class Swarm:
         return f"<Swarm {self.name!r}, {self._supervisor.describe()}>"
 
 
-def _module_of(target: Any) -> tuple[str, ...]:
-    """Return the name of the module that a node has to import for its target, if there is one."""
+def _module_of(target: Any) -> str:
+    """Return the name of the module that a node has to import for its target."""
     while isinstance(target, partial):
         target = target.func
     name = getattr(target, "__module__", None)
-    if not isinstance(name, str) or name in ("__main__", "__mp_main__"):
-        return ()
-    module = sys.modules.get(name)
-    return (name,) if module is not None and importable.is_importable(name, module) else ()
+    if isinstance(name, str) and name not in ("__main__", "__mp_main__"):
+        module = sys.modules.get(name)
+        if module is not None and importable.is_importable(name, module):
+            return name
+    return "cloudpickle"  # the target is sent by value; to import this takes longer than all else at a node's start
 
 
 def _checked_call(target: Any, args: Any) -> tuple[Callable[..., object], tuple[Any, ...]]:

@@ -1,7 +1,7 @@
 """When each of a worker's tasks began and ended: a part of its black box that is written while the pool is observed.
 
 This file owns the layout of that part. The worker writes an entry for each answer, before it writes the answer
-(`recorder`). The host reads it when it has taken the answer (`RunTimesReader`), in whichever thread did, under the
+(`recording`). The host reads it when it has taken the answer (`RunTimesReader`), in whichever thread did, under the
 pool's lock.
 
     an entry    native 64 bits, the number of the task; two native doubles, time.monotonic() when it began and ended
@@ -17,15 +17,21 @@ import math
 import os
 import struct
 import sys
+import time
 from contextlib import suppress
 
+from pidfdpool.transport import framing
 from pidfdpool.transport.black_box import RUN_TIMES_OFFSET, RUN_TIMES_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from array import array
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, TypeAlias
+
+    from pidfdpool.transport.framing import Buffer
+
+    Write: TypeAlias = Callable[[int, float, int, int, list[Buffer]], None]
 
 ENTRY = struct.Struct("@qdd")
 CAPACITY = RUN_TIMES_SIZE // ENTRY.size  # entries
@@ -33,27 +39,35 @@ _SIZE = ENTRY.size
 _END = CAPACITY * _SIZE
 
 
-def recorder(fd: int) -> Callable[[int, float, float], None]:
-    """Return the worker's end: a function that adds an entry. It takes 0.1 us.
+def recording(write: Write, fd: int, on: int = 1) -> Write:
+    """Return what writes an answer, and adds an entry before that: the worker's end.
 
-    Raises:
-        OSError, ValueError: there is no room or memory for that part of the black box, or the file is too short.
+    If on is 0, or there is no room or memory for that part of the black box, it is `write` itself.
+
+    write: writes an answer: its kind, when the task began, flags, the task's number, and buffers.
     """
+    if not on:
+        return write
     from mmap import mmap
 
-    os.posix_fallocate(fd, RUN_TIMES_OFFSET, RUN_TIMES_SIZE)  # a page that cannot be had later would be a SIGBUS
     options: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-    memory, pack_into = mmap(fd, RUN_TIMES_SIZE, offset=RUN_TIMES_OFFSET, **options), ENTRY.pack_into
-    at = 0
+    try:
+        os.posix_fallocate(fd, RUN_TIMES_OFFSET, RUN_TIMES_SIZE)  # a page that cannot be had later would be a SIGBUS
+        memory, pack_into = mmap(fd, RUN_TIMES_SIZE, offset=RUN_TIMES_OFFSET, **options), ENTRY.pack_into
+    except (OSError, ValueError):
+        return write
+    clock, outdated, at = time.monotonic, framing.OUTDATED, 0
 
-    def add(number: int, began: float, ended: float) -> None:
+    def record_and_write(kind: int, began: float, flags: int, number: int, buffers: list[Buffer]) -> None:
         nonlocal at
-        pack_into(memory, at, number, began, ended)
-        at += _SIZE
-        if at == _END:
-            at = 0
+        if kind != outdated:  # which is no answer: the task has not begun
+            pack_into(memory, at, number, began, clock())
+            at += _SIZE
+            if at == _END:
+                at = 0
+        write(kind, began, flags, number, buffers)
 
-    return add
+    return record_and_write
 
 
 class RunTimesReader:

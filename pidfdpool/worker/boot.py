@@ -145,8 +145,13 @@ class Boot:
         """
         if self.preparation is not None:
             preparation.restore(self.preparation)
-        for name in self.preload:
-            __import__(name)
+        if self.program == WORKER_PROGRAM:
+            self._import_preload()
+        else:  # among the modules is that of the target, which may start the swarm that this template belongs to
+            from pidfdpool.worker import rebuild_guard
+
+            with rebuild_guard.during(rebuild_guard.TARGET):
+                self._import_preload()
         if self.runs_script:
             _run_script()
         if self._preload_call is not None:
@@ -158,6 +163,10 @@ class Boot:
                     process.current_process().authkey = self.authkey  # with which shared descriptors are fetched
                 call = self._load_call(call)
             call()
+
+    def _import_preload(self) -> None:
+        for name in self.preload:
+            __import__(name)
 
     def _load_call(self, call: Sequence[Buffer]) -> Any:
         try:

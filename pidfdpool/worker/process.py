@@ -195,10 +195,10 @@ class Worker:
             elif frame.kind == framing.STREAM:  # type: ignore[union-attr]
                 self.stream_orders.append(frame)  # type: ignore[arg-type]
             elif frame.kind == framing.RECORD_TIMES:  # type: ignore[union-attr]
-                from pidfdpool.worker import task_times  # most pools are not observed
+                from pidfdpool.transport import run_times  # most pools are not observed
 
                 write, on = partial(Worker._write, self), frame.slot  # type: ignore[union-attr]
-                self.__dict__["_write"] = task_times.recording(write, self._black_box, on)  # in the method's place
+                self.__dict__["_write"] = run_times.recording(write, self._black_box, on)  # in the method's place
             else:
                 self._segments.handle_frame(frame)  # type: ignore[arg-type]
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CALL = "a worker was rebuilding a task"
 INITIALIZER = "a worker was rebuilding its initializer"
+TARGET = "a template was importing what its nodes need"
 
 
 class State:
@@ -71,21 +72,23 @@ def forget_in_forked_child() -> None:
         state.activity = None
 
 
-def check() -> None:
+def check(kind: str = "pool", of: str = "worker") -> None:
     """Raise if no pool may be started now. The caller is about to start one.
+
+    kind, of: what it starts, and the processes of that: a swarm has nodes.
 
     Raises:
         RuntimeError: this process is unpickling something. The message names the module that is being imported, the
             line that uses the pool, and what to do about it.
     """
     if state.activity is not None and get_ident() not in state.unrelated_threads:
-        raise RuntimeError(_message(state.activity, sys._getframe(1)))
+        raise RuntimeError(_message(state.activity, sys._getframe(1), kind, of))
 
 
 # ---- the error's message ---------------------------------------------------------------------------------------
 
 
-def _message(activity: str, frame: FrameType) -> str:
+def _message(activity: str, frame: FrameType, kind: str, of: str) -> str:
     import os
 
     from pidfdpool.worker import context
@@ -93,9 +96,9 @@ def _message(activity: str, frame: FrameType) -> str:
     task = context.current_task()
     which = f"pid {os.getpid()}" if task is None else f"task {task.id}, pid {os.getpid()}"
     return (
-        f"a pool was used {_place(frame)} while {activity} ({which}). It is not started: each worker would start "
-        "such a pool, and so would the workers of that pool. Use the pool in a function that is not called when the "
-        'module is imported, or below `if __name__ == "__main__":`. The pool may be made anywhere.'
+        f"a {kind} was used {_place(frame)} while {activity} ({which}). It is not started: each {of} would start "
+        f"such a {kind}, and so would the {of}s of that {kind}. Use the {kind} in a function that is not called when "
+        f'the module is imported, or below `if __name__ == "__main__":`. The {kind} may be made anywhere.'
     )
 
 

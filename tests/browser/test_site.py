@@ -22,6 +22,15 @@ QUESTIONS = {
     "how do I limit memory": "supervision.html",
     "what is different from loky": "migration/loky.html",
     "is it safe under gunicorn --preload": "forking.html",
+    "supervise a kafka consumer": "swarm.html",
+    "worker killed by oom": "questions.html",
+    "pickle error lambda": "python-3.14.html",
+    "timeout for a task": "supervision.html",
+    "prometheus": "metrics.html",
+    "progress bar": "guides/notebooks.html",
+    "fork deadlock threads": "forking.html",
+    "initializer database connection": "questions.html",
+    "stack trace of a hanging task": "questions.html",
 }
 FIRST = 3  # results that a reader looks at
 

@@ -12,6 +12,8 @@ GRAMMARS = {
     "the template to the host": frame_rules.FROM_TEMPLATE,
     "the host to a worker": frame_rules.TO_WORKER,
     "the host to the template": frame_rules.TO_TEMPLATE,
+    "a node to the host": frame_rules.FROM_NODE,
+    "the host to a node": frame_rules.TO_NODE,
 }
 LENGTHS = (0, 1, 7, 8, 16, 24, 100, 5000, 70_000, 1 << 20, 3 << 30, 1 << 46, 1 << 63, (1 << 64) - 1)
 NUMBERS = (0, 1, 2, 7, -1, 1 << 31, 1 << 40, (1 << 63) - 1, -(1 << 63))

@@ -16,7 +16,7 @@ WORKS = "works"
 
 
 class Part(NamedTuple):
-    """What one run writes of the page; it begins with its title, and leaves the other parts as they are."""
+    """What one run writes of the page, under this heading; it leaves the other parts as they are."""
 
     title: str
     about: str
@@ -26,8 +26,15 @@ class Part(NamedTuple):
     standard: str = "`ProcessPoolExecutor`"  # what it is compared with
 
 
+BEGINNING = """\
+# Hosts
+
+What happens to a pool, and to a swarm, in real servers, event loops and other programs. Each row of the tables is a
+test. It was run beside what these programs would use otherwise.
+"""
+
 _HEAD = """\
-# {part.title}
+## {part.title}
 
 {part.about}
 
@@ -80,10 +87,10 @@ docs/hosts.md` does both, and writes this part of the page.""",
 
 def replaced(page: str, part: str) -> str:
     """Return the page with this part in the place of the one that has the same title, or that is to stand there."""
-    texts = [*re.split("^(?=# )", page, flags=re.MULTILINE), part]
+    texts = [*re.split("^(?=## )", page, flags=re.MULTILINE), part]
     parts = {text.partition("\n")[0]: text.rstrip("\n") for text in texts}
-    titles = [f"# {known.title}" for known in PARTS]
-    return "\n\n".join(parts[title] for title in titles if title in parts) + "\n"
+    titles = [f"## {known.title}" for known in PARTS]
+    return "\n\n".join([BEGINNING.rstrip("\n"), *(parts[title] for title in titles if title in parts)]) + "\n"
 
 
 def first_line(error: BaseException) -> str:
@@ -178,7 +185,7 @@ def _as_text_of(part: Part, sections: dict[str, list[tuple[str, str, str]]]) -> 
         )
     ]
     for section, rows in sections.items():
-        text.append(f"\n## {section}\n\n| case | {part.standard} | pidfdpool |\n|---|---|---|\n")
+        text.append(f"\n### {section}\n\n| case | {part.standard} | pidfdpool |\n|---|---|---|\n")
         text += [f"| {' | '.join(_cell(text) for text in row)} |\n" for row in rows]
     return "".join(text)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.hosts import page
 
-NEAR, SWARMS, FAR = (f"# {part.title}\n" for part in page.PARTS)
+NEAR, SWARMS, FAR = (f"\n## {part.title}\n" for part in page.PARTS)
 
 
 def seen(place: str, what: str) -> page.Rows:
@@ -23,7 +25,8 @@ def test_each_run_writes_its_own_part(order):
     text = ""
     for rows in [near, far, near][::order]:
         text = rows.as_page(text)
-    assert text.startswith(NEAR)
+    assert text.startswith(page.BEGINNING + NEAR)
+    assert len(re.findall("^# ", text, re.MULTILINE)) == 1
     assert (text.count(NEAR), text.count("| near | works | works |")) == (1, 1)
     before, after = text.split(FAR)
     assert "| near |" in before
@@ -38,6 +41,6 @@ def test_a_row_that_is_gone_is_not_kept():
 
 def test_the_column_names_what_a_part_is_compared_with():
     text = seen("tests/hosts/swarms/test_gunicorn.py:000001", "swarm").as_page()
-    assert text.startswith(SWARMS)
+    assert text.startswith(page.BEGINNING + SWARMS)
     assert "| case | `multiprocessing.Process`, by hand | pidfdpool |" in text
     assert "`multiprocessing.Process`" not in seen("tests/hosts/test_gunicorn.py:000001", "near").as_page()

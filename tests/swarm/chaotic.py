@@ -17,8 +17,13 @@ from pidfdpool import PidfdPoolExecutor
 QUIET_DOWN = "quiet-down"  # a file: while it is there, nodes behave
 
 
-def run(node, folder, seed, exclusive):
+OWN_SESSIONS = [False]  # of processes that are left behind: a template that is killed cannot end them
+
+
+def run(node, folder, seed, exclusive, keeps_template):
     """Behave well for a while, then not; for ever, until it is told to stop."""
+    if keeps_template:
+        OWN_SESSIONS.append(True)
     faulthandler.disable()  # it would say much
     chance = random.Random(f"{seed}-{node.id}-{node.attempt}")
     lock = open(Path(folder, f"lock-{node.id}"), "w")
@@ -78,9 +83,10 @@ def leak(node, kept):
 
 
 def fork_away(node, kept):
-    """Leave a process behind that has its own session, and one that has not."""
-    subprocess.Popen(["sleep", "3600"], start_new_session=True)
-    subprocess.Popen(["sleep", "3600"])
+    """Leave processes behind."""
+    nothing = subprocess.DEVNULL
+    for own_session in OWN_SESSIONS:
+        subprocess.Popen(["sleep", "3600"], start_new_session=own_session, stdout=nothing, stderr=nothing)
     if node.attempt % 2:
         os._exit(7)
 

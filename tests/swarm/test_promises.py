@@ -268,6 +268,32 @@ def test_a_child_that_the_host_forks_does_not_keep_nodes_alive():
         stream.close()
 
 
+def test_a_host_that_was_stopped_for_long_finds_no_node_silent():
+    code = """
+        import time
+        from tests.swarm import nodes
+        from tests.swarm.swarms import kinds, swarm_of
+        with swarm_of(nodes.serve, 2, report_timeout=1.0, start_timeout=60.0) as swarm:
+            assert swarm.wait_until_healthy(timeout=30)
+            print("ready", flush=True)
+            input()
+            assert swarm.ping(30)
+            assert [node.attempt for node in swarm.status().nodes] == [1, 1]
+            print(sorted({kind.name for kind in [*kinds(swarm, 0), *kinds(swarm, 1)]}), flush=True)
+    """
+    host = start_python(code, stdin=subprocess.PIPE, stderr=None)
+    assert host.stdout.readline() == "ready\n"
+    with Pidfd.open(host.pid) as process:
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(2.0)  # twice the time in which it has to look
+        process.send_signal(signal.SIGCONT)
+    host.stdin.write("\n")
+    host.stdin.close()
+    assert host.stdout.readline() == "['HEALTHY', 'STARTED']\n"
+    host.wait()
+    host.stdout.close()
+
+
 def test_a_swarm_that_was_never_started_leaves_nothing():
     swarm = Swarm(nodes.serve, **QUICK)
     assert swarm.status().nodes == ()

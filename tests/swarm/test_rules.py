@@ -398,6 +398,29 @@ def test_a_template_that_forks_nothing_is_killed():
     assert world.template_asked
 
 
+@pytest.mark.parametrize("now", [False, True])
+def test_a_template_that_forks_nothing_does_not_hold_up_the_end(now):
+    """The node that it was asked for is killed before there is a process of it."""
+    world = World()
+    world.wait(1.0)
+    world.give(ip.StopAsked(now))
+    world.wait(31.0)
+    assert world.template_ends_by == "KillTemplate"
+    world.template_dies()
+    assert world.machine.fleet.phase is Phase.ENDED
+
+
+def test_a_template_that_forks_nothing_does_not_hold_up_a_node_that_is_restarted():
+    world = World(stop_timeout=1.0)
+    world.wait(1.0)
+    world.give(ip.RestartAsked(False))
+    world.wait(31.0)
+    assert world.template_ends_by == "KillTemplate"
+    world.template_dies()
+    world.wait(1.0)
+    assert world.template_asked
+
+
 # ---- what users ask for ----------------------------------------------------------------------------------------
 
 

@@ -50,6 +50,8 @@ class Told:
                 self.wrong.append(f"an attempt that was before: {event}")
             self._attempts[event.node] = event.attempt
             alive.add(event.attempt)
+        elif event.kind is EventKind.START_FAILED:
+            self._attempts[event.node] = 0  # it may be a new one, whose first attempt this was
         elif event.kind is EventKind.DIED:
             if event.death.uptime > 0.0 and event.attempt not in alive:
                 self.wrong.append(f"died without being alive: {event}")
@@ -104,7 +106,14 @@ def test_chaos_ends_with_every_node_healthy(way, overlap, tmp_path):
     options = {"report_timeout": 0.5, "start_timeout": 5.0, "stop_timeout": 0.3, "restart_pause": 0.01}
     options |= {"restart_pause_limit": 0.1, "intensity": None, "restart": "always", "overlap": overlap}
     options |= {"max_memory": 120 << 20, "memory_interval": 0.1, "max_age": 5.0}
-    swarm = Swarm(chaotic.run, 3, args=(str(tmp_path), seed, not overlap), mp_context=way, on_event=told, **options)
+    swarm = Swarm(
+        chaotic.run,
+        3,
+        args=(str(tmp_path), seed, not overlap, way == "fork"),
+        mp_context=way,
+        on_event=told,
+        **options,
+    )
     with swarm:
         assert swarm.wait_until_healthy(1, timeout=30)
         end, before = time.monotonic() + SECONDS / 3, None

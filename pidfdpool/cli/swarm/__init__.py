@@ -66,12 +66,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _made(target: targets.Target, journal: Journal, arguments: argparse.Namespace) -> Swarm:
+    function = target.load()
+    journal.take_over_logging()
     try:
         return Swarm(
-            target.load(),
+            function,
             arguments.nodes,
             args=arguments.arguments,
-            preload=[*arguments.preload, target.module],
+            preload=arguments.preload,
             on_event=journal.note,
             **declared.options_of(arguments),
         )
@@ -84,4 +86,5 @@ def _exit_code(status: SwarmStatus, *, forced: bool) -> int:
         return FORCED
     if status.failure:
         tell(status.failure)
-    return int(bool(status.failure or status.given_up))
+    complete = all(node.state.over for node in status.nodes)  # or the supervisor's thread has failed
+    return int(bool(status.failure or status.given_up or not complete))

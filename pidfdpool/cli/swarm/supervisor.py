@@ -7,8 +7,10 @@ are seen to meanwhile. Those threads have the signals blocked, as the main threa
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.cli.streams import print_error
@@ -36,21 +38,30 @@ class Journal:
     """
 
     def __init__(self) -> None:
-        self._deaths: dict[int, list[str]] = {}
+        self._deaths: dict[int, Counter[str]] = {}
         self.killed_at_stop: bool = False
+        self._tells = True
+
+    def take_over_logging(self) -> None:
+        """Leave it to logging to write events, if the function's module has set that up."""
+        log: logging.Logger | None = logging.getLogger("pidfdpool.swarm")
+        while log is not None and self._tells:
+            self._tells = all(isinstance(handler, logging.NullHandler) for handler in log.handlers)
+            log = log.parent if log.propagate else None
 
     def note(self, event: NodeEvent) -> None:
         """Take notice of an event."""
-        tell(str(event))
+        if self._tells:
+            tell(str(event))
         if event.death is not None:
-            self._deaths.setdefault(event.node, []).append(_in_short(event.death))
+            self._deaths.setdefault(event.node, Counter())[_in_short(event.death)] += 1
         if event.kind is EventKind.KILLED and event.reason is Reason.SHUTDOWN:
             self.killed_at_stop = True
 
     def rows(self, nodes: tuple[NodeStatus, ...]) -> list[Row]:
         """Return the table's rows."""
         return [
-            Row(node.id, node.attempt, node.state.value.lower().replace("_", " "), self._deaths.get(node.id, ()))
+            Row(node.id, node.attempt, node.state.value.lower().replace("_", " "), self._deaths.get(node.id, {}))
             for node in nodes
         ]
 

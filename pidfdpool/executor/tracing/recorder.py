@@ -1,8 +1,8 @@
 """The observer behind a trace: it keeps what it is told, and has it formatted and written a slice at a time.
 
 To format the events of one task takes some 6 us, which is as much as a pool needs for a tiny task. So `take` only
-keeps the records. In the pool thread `work` formats a slice of a millisecond when the pool has no task; while it has
-tasks, a slice of half a millisecond 5 times a second, which is 0.25 % of a processor. What is left then, `finish`
+keeps the records. In the pool thread `work` formats, slice by slice, when the pool has had no task for a while;
+otherwise a slice of half a millisecond 5 times a second, which is 0.25 % of a processor. What is left then, `finish`
 does in the thread that leaves the trace, or at the pool's end. The number of events is limited, and with it the
 memory and the file.
 """
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from pidfdpool.executor.tracing.sink import Sink
     from pidfdpool.loop.observed import Record
 
-BUSY_SLICE, BUSY_PAUSE = 0.0005, 0.2  # seconds, while the pool has tasks
+BUSY_SLICE = 0.0005  # seconds, while the pool has tasks
 IDLE_SLICE, IDLE_PAUSE = 0.001, 0.001  # seconds, while it has none
-LOOK = 0.25  # seconds, while nothing is to be formatted: what a leader has read is taken then
+IDLE_AFTER = 0.1  # seconds without a task; before that its user may be busy with the results
+LOOK = 0.2  # seconds, while it has tasks or nothing is to be formatted: what a leader has read is taken then
 MEMORY_EVERY = 1.0  # seconds
 SPARE = 10_000  # events about other things than tasks, which are kept beyond the limit
 _FEW = 20  # attempts that are formatted between two looks at the clock
@@ -59,7 +60,9 @@ class Recorder:
         self._records: deque[Record] = deque()
         self._at = 0  # how many attempts of the first record are formatted
         self._lock = threading.Lock()  # held while something is formatted and written
-        self._memory_at = 0.0
+        self._memory_at = 0.0  # these three in time.monotonic()'s seconds
+        self._due_at = 0.0
+        self._busy_at = 0.0
         self._over = False
         self.dropped = 0
         self.error: Exception | None = None
@@ -84,20 +87,28 @@ class Recorder:
             self._records.append(record)
 
     def work(self, now: float, *, idle: bool) -> float | None:
-        """Format and write a slice; return when the next one is due."""
-        if self._over or not self._sink.writes_early:
-            return None if self._over else now + LOOK
-        if not self._lock.acquire(blocking=False):
-            return now + LOOK
-        try:
-            if now >= self._memory_at:
-                self._memory_at = now + MEMORY_EVERY
-                self._write_memory(now)
-            slice_, pause = (IDLE_SLICE, IDLE_PAUSE) if idle else (BUSY_SLICE, BUSY_PAUSE)
-            self._write_until(now + slice_)
-            return now + (pause if self._records else LOOK)
-        finally:
-            self._lock.release()
+        """Format and write a slice, if one is due; return when the next one is."""
+        if self._over:
+            return None
+        if not idle:
+            self._busy_at = now
+        if now >= self._due_at and self._lock.acquire(blocking=False):
+            try:
+                is_idle = now - self._busy_at >= IDLE_AFTER
+                self._due_at = now + self._write_slice(now, IDLE_SLICE if is_idle else BUSY_SLICE)
+            finally:
+                self._lock.release()
+        return max(self._due_at, now + IDLE_PAUSE)
+
+    def _write_slice(self, now: float, seconds: float) -> float:
+        """Write for so many seconds; return in how many the next slice is due."""
+        if not self._sink.writes_early:
+            return LOOK
+        if now >= self._memory_at:
+            self._memory_at = now + MEMORY_EVERY
+            self._write_memory(now)
+        self._write_until(now + seconds)
+        return IDLE_PAUSE if self._records and seconds == IDLE_SLICE else LOOK
 
     def pool_ended(self) -> None:
         """Complete a file now, in the pool thread: at the interpreter's exit nobody may leave the trace any more."""

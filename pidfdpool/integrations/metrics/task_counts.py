@@ -38,10 +38,10 @@ class Distribution(NamedTuple):
     def plus(self, values: Sequence[float], total: float) -> Distribution:
         """Return this with further values, of which there is at least one. total: their sum."""
         bounds, counts = self.bounds, list(self.counts)
-        first, last, below = bisect_left(bounds, min(values)), bisect_left(bounds, max(values)), 0
-        if first < last:  # mostly all are in one bucket
+        last, below = bisect_left(bounds, max(values)), 0
+        if last and min(values) <= bounds[last - 1]:  # mostly all are in one bucket
             values = sorted(values)
-            for at in range(first, last):
+            for at in range(last):
                 up_to = bisect_right(values, bounds[at])
                 counts[at] += up_to - below
                 below = up_to
@@ -163,9 +163,8 @@ class TaskCounts:
         def of_function(values: Sequence[float]) -> Iterable[float]:
             return values if chosen is None else compress(values, chosen)
 
-        began = list(of_function(attempts.began_at))
-        waits = list(map(sub, began, of_function(attempts.queued_at)))
-        runs = list(map(sub, of_function(attempts.ended_at), began))
+        waits = list(map(sub, of_function(attempts.began_at), of_function(attempts.queued_at)))
+        runs = list(map(sub, of_function(attempts.ended_at), of_function(attempts.began_at)))
         if not attempts.retried:
             outcomes = attempts.outcomes if chosen is None else list(compress(attempts.outcomes, chosen))
             of_signal, same = _signal_of(attempts.death), outcomes.count(outcomes[0])
