@@ -153,9 +153,10 @@ class OwnPool:
             self.observers.append(observer)
             if self.pool is not None:
                 self.pool.observe(observer)
-        return partial(self._stop_observing, observer)
+        return partial(self.stop_observing, observer)
 
-    def _stop_observing(self, observer: Observer) -> None:
+    def stop_observing(self, observer: Observer) -> None:
+        """Tell an observer all before, and then nothing more. Does nothing if it is told nothing now."""
         lifecycle.detect_fork()
         with self.lock:
             pool = self.pool

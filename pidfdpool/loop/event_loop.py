@@ -77,8 +77,8 @@ class EventLoop:
                     teardown.close_everything(core)
                 core.outbox.finish()
                 core.catch_up()
-                if core.resolver.observation is not None:
-                    core.resolver.observation.end()
+                if (observation := core.resolver.observation) is not None:
+                    observation.end()
                 core.thread.note_end()
 
     def _turn(self, core: Decisions) -> None:

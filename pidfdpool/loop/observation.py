@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from array import array
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from pidfdpool.errors import DeadlineExceeded, HeartbeatLost, MemoryExceeded, Ta
 from pidfdpool.loop import observed
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.loop.observed import Same
-from pidfdpool.process import safe_logging
+from pidfdpool.process import native, safe_logging
 from pidfdpool.scheduler import actions as do
 from pidfdpool.scheduler import events as ev
 from pidfdpool.scheduler.states import State
@@ -35,7 +35,7 @@ from pidfdpool.transport import framing
 from pidfdpool.transport.run_times import RunTimesReader
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pidfdpool.deaths import Death
     from pidfdpool.loop.links import WorkerLink
@@ -60,6 +60,7 @@ _BY_CAUSE = {
     Cause.HEARTBEAT: observed.TIMED_OUT,
     Cause.KILL: observed.KILLED,
     Cause.MEMORY: observed.KILLED,
+    Cause.SHUTDOWN: observed.KILLED,
 }
 _BUFFER = itemgetter(3)  # of a lean frame
 _log = logging.getLogger("pidfdpool")
@@ -72,8 +73,8 @@ class Observation:
         self._machine, self._tasks = machine, tasks
         self.observers: list[Observer] = []
         self.noted: deque[Record] = deque()
-        self._telling = threading.Lock()  # the observers are called by one thread at a time
-        self._teller: int | None = None  # that thread; it may come here again, from an observer or a signal handler
+        # Held by the thread that calls the observers. It may come here again, from one of them or a signal handler.
+        self._telling = native.reentrant_lock()
         self._times: dict[int, RunTimesReader] = {}  # by the worker's generation
         self._answers: dict[int, tuple[int, Attempts]] = {}  # the same: what it has answered last, the long way
         self._level_at = 0.0
@@ -82,18 +83,16 @@ class Observation:
 
     def tell(self, *, wait: bool = False) -> None:
         """Give the observers what was noted. Without the lock. wait: for another thread that is doing so."""
-        if not self._begin_to_tell(wait=wait):
-            return
-        try:
-            records: list[Record] = []
-            with suppress(IndexError):
-                while True:
-                    records.append(self.noted.popleft())
-            if records:
-                for observer in tuple(self.observers):
-                    self._call(observer, observer.take, records)
-        finally:
-            self._end_telling()
+        self._alone(self._tell, wait=wait)
+
+    def _tell(self) -> None:
+        records: list[Record] = []
+        with suppress(IndexError):
+            while True:
+                records.append(self.noted.popleft())
+        if records:
+            for observer in tuple(self.observers):
+                self._call(observer, observer.take, records)
 
     def tell_if_many(self) -> None:
         """Tell if much was noted. In a thread that has read answers, without the lock."""
@@ -106,27 +105,24 @@ class Observation:
         Returns when to call it again at the latest, as time.monotonic() tells it.
         """
         self.tell()
-        next_at: float | None = None
-        if self._begin_to_tell(wait=False):
-            try:
-                for observer in tuple(self.observers):
-                    at = self._call(observer, observer.work, time.monotonic(), idle=idle)
-                    if at is not None:
-                        next_at = at if next_at is None else min(at, next_at)
-            finally:
-                self._end_telling()
-        return next_at
+        return self._alone(partial(self._work, idle=idle), wait=False)
 
-    def _begin_to_tell(self, *, wait: bool) -> bool:
-        me = threading.get_ident()
-        if self._teller == me or not self._telling.acquire(blocking=wait):
-            return False
-        self._teller = me
-        return True
+    def _work(self, *, idle: bool) -> float | None:
+        wanted = (self._call(each, each.work, time.monotonic(), idle=idle) for each in tuple(self.observers))
+        return min((at for at in wanted if at is not None), default=None)
 
-    def _end_telling(self) -> None:
-        self._teller = None
-        self._telling.release()
+    def _alone(self, act: Callable[[], float | None], *, wait: bool) -> float | None:
+        """Do what calls the observers, unless a thread is at it; `wait` for it if it is not this one."""
+        if self._telling._is_owned():
+            return None
+        try:
+            return act() if self._telling.acquire(blocking=wait) else None
+        finally:
+            # At once, and in any case: a handler of a signal may raise as soon as the lock is acquired.
+            try:  # noqa: SIM105  it would call something first
+                self._telling.release()
+            except RuntimeError:
+                pass  # it is another thread's
 
     def end(self) -> None:
         """Tell the last, and that the pool has ended. In the pool thread, without the lock."""
@@ -208,6 +204,8 @@ class Observation:
             self.noted.append(answered or self._single(task, task.worker, observed.DONE, None))
             return
         outcome = next((kind for cls, kind in _KINDS if isinstance(error, cls)), observed.FAILED)
+        if outcome == observed.CRASHED and task.deaths:
+            outcome = _BY_CAUSE.get(task.deaths[-1].cause, outcome)
         attempts = self._lost(task, outcome, _shortened(str(error)))
         if answered is not None:  # it had raised because it was told to end
             attempts.began_at, attempts.ended_at = answered.began_at, answered.ended_at

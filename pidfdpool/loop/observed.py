@@ -76,8 +76,8 @@ class Attempts:
             can falsify the times of its worker, so they may be impossible.
         request_bytes, result_bytes: sizes of the pickled call and of the pickled result or exception; -1: not known.
         outcomes: "done"; "failed": an exception; "cancelled": in time; "killed": by `Future.kill`, for its memory, or
-            because the pool was shut down between two attempts; "timed out": by timeout, heartbeat or deadline;
-            "crashed": lost with its worker.
+            with all workers, or because the pool was shut down between two attempts; "timed out": by timeout,
+            heartbeat or deadline; "crashed": lost with its worker.
         errors: a line of text if the outcome is not "done", otherwise None.
         taken_at: when the host took the outcome.
         retried: the task is tried again; only of single attempts.

@@ -209,8 +209,8 @@ class Pool:
         except BaseException as error:
             core.fail(error)  # as in `decide_guarded`
             raise
-        if core.resolver.observation is not None:
-            core.resolver.observation.tell_if_many()
+        if (observation := core.resolver.observation) is not None:
+            observation.tell_if_many()
         if following is not None or outbox.leader is not None:
             outbox.run([Delivery(undelivered, task), *(following or ())])
             return True

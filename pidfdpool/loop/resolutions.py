@@ -53,7 +53,8 @@ class Resolver:
         # The last deaths that an error told of, and its cause: shared, for there may be as many errors as tasks.
         self._deaths_told: tuple[tuple[Death, ...], Exception | None] = (), None
         self.deaths = deaths
-        self.observation: Observation | None = None  # None: nobody observes the pool
+        # None: nobody observes the pool. It is read and set with the lock; who reads it without may use what it was.
+        self.observation: Observation | None = None
         self.handlers: dict[type[Any], Callable[[Any, Any], Resolution]] = {
             do.Deliver: self._deliver,
             do.Cancel: self._cancel,

@@ -128,8 +128,8 @@ def _take_answers(core: Decisions, link: WorkerLink, frames: Sequence[Frame | Le
             outbox.leave([Delivery(undelivered, task) for task in taken[delivered:]])
     if resolutions:
         outbox.run(resolutions)
-    if core.resolver.observation is not None:
-        core.resolver.observation.tell_if_many()
+    if (observation := core.resolver.observation) is not None:
+        observation.tell_if_many()
     return at + count
 
 
@@ -204,9 +204,9 @@ def _take_failed_start(core: Decisions, link: WorkerLink, frame: Frame) -> None:
 
 
 def _take_outcome(core: Decisions, link: WorkerLink, frame: Frame) -> None:
-    if core.resolver.observation is not None:
+    if (observation := core.resolver.observation) is not None:
         with core.lock:
-            core.resolver.observation.note_answer(link, frame)
+            observation.note_answer(link, frame)
     outcome = Outcome(frame)
     task = core.tasks.get(frame.value)
     counted = 1
@@ -222,5 +222,5 @@ def _take_outcome(core: Decisions, link: WorkerLink, frame: Frame) -> None:
         ev.Finished(link.slot, link.generation, frame.value, failed, retryable, memory, seconds, counted),
         outcome,
     )
-    if core.resolver.observation is not None:
-        core.resolver.observation.tell_if_many()
+    if observation is not None:
+        observation.tell_if_many()

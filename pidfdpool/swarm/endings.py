@@ -22,8 +22,9 @@ class Endings:
         self._options = fleet.options
 
     def on_fork_failed(self, node: Node, process: Process, event: ip.ForkFailed, now: float) -> None:
-        """Try again after a pause. The failures of the system are no deaths of the node."""
+        """Try again after a pause. The failures of the system are no deaths of the node, and no attempts."""
         node.processes.remove(process)
+        node.attempt -= process.attempt == node.attempt
         self._fleet.tell(EventKind.START_FAILED, node, process, detail=event.reason)
         self._settle(node, now + self._options.pause(1))
 
@@ -51,6 +52,8 @@ class Endings:
             peak_rss=event.peak_rss,
             cpu_time=event.cpu_time,
             stack=event.stack,
+            stderr=event.stderr,
+            oom_kills=event.oom_kills,
             ended_at=event.ended_at,
         )
         node.history.append(death)

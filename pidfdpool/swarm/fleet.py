@@ -27,6 +27,7 @@ class Fleet:
         template: what is known of it.
         failure: why no process can be started any more; empty: they can.
         actions: what is to be done, in this order.
+        asked: how many processes were asked for, ever: the number of the last one.
     """
 
     def __init__(self, options: Options) -> None:
@@ -37,7 +38,7 @@ class Fleet:
         self.template = Template.DOWN
         self.failure = ""
         self.actions: list[do.Action] = []
-        self._processes = 0  # ever asked for
+        self.asked = 0
 
     def resize(self, size: int, now: float) -> None:
         """Have so many nodes. Those with the highest numbers are stopped."""
@@ -72,9 +73,9 @@ class Fleet:
 
     def fork(self, node: Node, now: float) -> None:
         """Ask for a process of the node."""
-        self._processes += 1
+        self.asked += 1
         node.attempt += 1
-        process = Process(self._processes, node.attempt, now)
+        process = Process(self.asked, node.attempt, now)
         node.processes.append(process)
         self.actions.append(do.Fork(node.id, process.number, process.attempt))
 

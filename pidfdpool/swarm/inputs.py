@@ -87,7 +87,7 @@ class MemoryMeasured:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """The process has ended, and is reaped. ended_at: in time.time()'s seconds. The rest is for the record."""
+    """The process has ended, and is reaped. All but the status is only for the record (`NodeDeath`)."""
 
     node: int
     number: int
@@ -96,6 +96,8 @@ class Died:
     peak_rss: int | None = None
     cpu_time: float | None = None
     stack: str | None = None
+    stderr: tuple[str, ...] = ()
+    oom_kills: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

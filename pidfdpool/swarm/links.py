@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pidfdpool.loop import process_usage, stacks
 from pidfdpool.loop.links import REPORT_GRACE, Link
+from pidfdpool.loop.worker_stderr import Stderr
 from pidfdpool.process import counters, native
 from pidfdpool.transport import black_box, frame_rules, framing
 from pidfdpool.transport import channel as channels
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pidfdpool.loop.links import TemplateLink
-    from pidfdpool.loop.poller import Poller
+    from pidfdpool.loop.poller import Poller, Watch
     from pidfdpool.pidfd import ExitStatus, ProcessHandle
     from pidfdpool.swarm.inputs import OfProcess
 
@@ -70,6 +71,8 @@ class NodeLink(Link):
         self.ended_at: float | None = None
         self.report_within = REPORT_GRACE
         self._box: int | None = None
+        self._stderr: Stderr | None = None
+        self._stderr_watch: Watch | None = None
         self._signal: int | None = None  # asked for before there was a handle
         self._stack_from: int | None = None  # where the stack begins that the machine has asked for
 
@@ -134,6 +137,22 @@ class NodeLink(Link):
         """Own the descriptor of its black box."""
         self._box = fd
 
+    def set_stderr(self, fd: int) -> None:
+        """Own the read end of its standard error, and have it served by the supervisor's thread."""
+        self._stderr = Stderr(fd)
+        self._stderr_watch = self._poller.watch(fd, self._read_stderr)
+
+    def _read_stderr(self, _mask: int) -> None:
+        if self._stderr is not None and not self._stderr.read():
+            self._poller.forget(self._stderr_watch)
+
+    def last_lines(self) -> tuple[str, ...]:
+        """Return the last lines that it wrote to standard error, if that is captured. For the record of its death."""
+        if self._stderr is None:
+            return ()
+        self._stderr.read()
+        return self._stderr.last_lines()
+
     def last_report(self) -> float | None:
         """Return when its last report was, as time.monotonic() tells it; None: there was none."""
         return None if self._box is None else black_box.last_heartbeat(self._box)
@@ -162,6 +181,7 @@ class NodeLink(Link):
 
     def close(self) -> None:
         """Forget and close everything. In the supervisor's thread, under the lock."""
+        self._poller.forget(self._stderr_watch)
         super().close()
         self._close_own()
 
@@ -176,6 +196,8 @@ class NodeLink(Link):
             box, self._box = self._box, None
             if box is not None:
                 native.close(box)
+            if self._stderr is not None:
+                self._stderr.close()
         for fd in (self._stopping, self._quiet):
             if fd >= 0:
                 native.close(fd)

@@ -6,11 +6,13 @@ In the supervisor's thread. `Processes` decides nothing. It passes each input to
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pidfdpool.loop.cgroup import MemoryEvents
 from pidfdpool.loop.links import ORPHAN_GRACE, TemplateLink
 from pidfdpool.loop.outcomes import load_error
 from pidfdpool.loop.poller import WRITE
@@ -49,6 +51,7 @@ class Processes:
         self._poller = poller
         self._lock = lock
         self._unreported: list[NodeLink] = []  # ended, but the template has not reported how
+        self._memory = MemoryEvents()
         self._handlers: dict[type[Any], Callable[[Any], ip.Input | None]] = {
             do.Fork: self._fork,
             do.Request: lambda action: self._with(action, NodeLink.ask_to_stop),
@@ -137,16 +140,19 @@ class Processes:
     def _handle_frames(self, template: TemplateLink, frames: Sequence[Frame]) -> None:
         for frame in frames:
             link = self.links.get(frame.generation)
-            if frame.kind == framing.BLACK_BOX:
-                self._on_black_box(template, link)
+            if frame.kind in (framing.BLACK_BOX, framing.STDERR):
+                self._on_evidence(template, frame, link)
             elif frame.kind == framing.SPAWNED:
                 self._on_spawned(template, frame, link)
             elif frame.kind == framing.BOOTED:
                 self.decide(ip.TemplateBooted())
             elif frame.kind == framing.SPAWN_FAILED:
                 self._drop(link)
-                reason = str(OSError(frame.value, "the template could not fork"))
+                reason = f"the template could not fork: {os.strerror(frame.value)}"
                 self.decide(ip.ForkFailed(frame.slot, frame.generation, reason))
+            elif frame.kind == framing.DIED and link is not None and link.handle is None:
+                self._drop(link)
+                self.decide(ip.ForkFailed(link.node, link.number, "no descriptor number left for its pidfd"))
             elif frame.kind == framing.DIED and link is not None:
                 link.status = ExitStatus.from_wait_status(frame.value)
                 link.usage = framing.USAGE.unpack(frame.buffers[0])
@@ -155,22 +161,28 @@ class Processes:
                 cause = load_error(frame.buffers)
                 self.lose(ip.TemplateUnusable(f"the preload failed: {describe.error_text(cause)}"))
 
-    def _on_black_box(self, template: TemplateLink, link: NodeLink | None) -> None:
+    def _on_evidence(self, template: TemplateLink, frame: Frame, link: NodeLink | None) -> None:
         fd = template.channel.next_descriptor()
         if fd is None:
-            return  # no descriptor number was left: the node will look silent
+            return  # no descriptor number was left: without its black box a node looks silent
         if link is None:
             native.close(fd)
-        else:
-            with self._lock:
+            return
+        with self._lock:
+            if frame.kind == framing.BLACK_BOX:
                 link.set_black_box(fd)
+            else:
+                link.set_stderr(fd)
 
     def _on_spawned(self, template: TemplateLink, frame: Frame, link: NodeLink | None) -> None:
         fd = template.channel.next_descriptor()
         if fd is None or link is None:
-            # Nobody can watch this process. It ends when its channel closes, or with the template.
-            self._drop(link)
-            self.decide(ip.ForkFailed(frame.slot, frame.generation, "no descriptor number left"))
+            # Nobody here can watch this process. The template kills it, and tells when it is dead: not before that
+            # another one may be started in its place.
+            if fd is not None:
+                native.close(fd)
+            with self._lock:
+                template.request(framing.encode(framing.SIGNAL, frame.slot, frame.generation, signal.SIGKILL))
             return
         handle = template.end.worker_handle(fd, frame.value, frame.slot, frame.generation)
         with self._lock:
@@ -276,7 +288,10 @@ class Processes:
         if link in self._unreported:
             self._unreported.remove(link)
         peak, cpu_time = link.usage or (None, None)
-        event = ip.Died(link.node, link.number, status, time.time(), peak, cpu_time, link.stack())
+        risen = self._memory.risen()
+        oom_kills = risen.get("oom_kill", 0) if self._memory.readable else None
+        record = time.time(), peak, cpu_time, link.stack(), link.last_lines(), oom_kills
+        event = ip.Died(link.node, link.number, status, *record)
         with self._lock:
             self.links.pop(link.number, None)
             link.close()

@@ -98,6 +98,9 @@ class NodeDeath:
         cpu_time: seconds of processor time that it used, including children that it waited for.
         stack: the Python stack of each thread, which it wrote when it was found to be silent, or when it had not
             stopped by the last step of stop_order.
+        stderr: the last lines that it wrote to standard error, if the swarm captures that.
+        oom_kills: the increase of the counter oom_kill of the host's cgroup since the swarm's start or the previous
+            death, whichever was later.
         ended_at: when the death was noticed, in time.time()'s seconds.
     """
 
@@ -113,6 +116,8 @@ class NodeDeath:
     peak_rss: int | None = None
     cpu_time: float | None = None
     stack: str | None = None
+    stderr: tuple[str, ...] = ()
+    oom_kills: int | None = None
     ended_at: float = 0.0
 
     @property
@@ -131,6 +136,8 @@ class NodeDeath:
             told.append(f"ended by the swarm: {self.reason.value}")
         if self.detail:
             told.append(self.detail)
+        if self.oom_kills:
+            told.append(f"the cgroup's oom_kill counter rose by {self.oom_kills}")
         return ", ".join(told)
 
 

@@ -19,7 +19,7 @@ class RollingRestart:
         self._fleet = fleet
         self._left: deque[int] = deque()
         self._current: int | None = None
-        self._attempt = 0  # the last one of the current node before it was restarted
+        self._before = 0  # the number of the last process that does not count as restarted
 
     @property
     def under_way(self) -> bool:
@@ -50,7 +50,7 @@ class RollingRestart:
                 node = self._fleet.nodes.get(self._left.popleft())
                 if node is not None and node.wanted and node.rest is not NodeState.DONE:
                     front = node.front  # a replacement of it that is under way is as good as another
-                    self._current, self._attempt = node.id, node.attempt if front is None else front.attempt
+                    self._current, self._before = node.id, self._fleet.asked if front is None else front.number
                     self._begin(node, now)
             elif not self._is_restarted(self._fleet.nodes.get(self._current)):
                 return
@@ -62,7 +62,7 @@ class RollingRestart:
             self.end()
         elif node.state is NodeState.HEALTHY and node.replacing is None:
             front = node.front
-            if front is None or front.attempt <= self._attempt:
+            if front is None or front.number <= self._before:
                 return False
             self._current = None
         else:

@@ -81,6 +81,8 @@ class Swarm:
         mp_context: how the template is started, as for `PidfdPoolExecutor`: a fresh interpreter by default; "fork":
             a fork of the host, once. Then there is no other template when this one is lost, and no node any more.
         threads_per_node: how many threads numerical libraries may use in each node. None: they decide.
+        capture_stderr: whether the last lines that a node wrote to standard error are part of the record of its
+            death. All of it is passed on to the host's standard error.
         forward_logs: whether the host's loggers get what nodes log, as the option of the pool. The levels are those
             that the host's loggers have when the template starts. Default: None, which means what no handler of a
             node gets, where the host has set up logging; with mp_context="fork": False.
@@ -115,6 +117,7 @@ class Swarm:
         on_event: Callable[[NodeEvent], object] | None = None,
         mp_context: BaseContext | str | None = None,
         threads_per_node: int | None = None,
+        capture_stderr: bool = False,
         forward_logs: ForwardLogs = None,
         name: str | None = None,
     ) -> None:
@@ -142,6 +145,7 @@ class Swarm:
             raise TypeError(f"on_event must be a callable or None, not {checks.short_repr(on_event)}")
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a text or None, not {checks.short_repr(name)}")
+        checks.boolean("capture_stderr", capture_stderr)
         logs = checks.log_choice("forward_logs", forward_logs)
         if logs:  # now, because at the start no file may be readable any more
             import pidfdpool.loop.log_emitter
@@ -150,7 +154,14 @@ class Swarm:
         if preload_target and start["way"] != "fork":
             start["preload"] += (_module_of(target),)
         arguments.load_for_fork(start)
-        recipe = Recipe(**start, threads=threads, pool_size=options.nodes, program=NODE_PROGRAM, forward_logs=logs)
+        recipe = Recipe(
+            **start,
+            threads=threads,
+            pool_size=options.nodes,
+            program=NODE_PROGRAM,
+            capture_stderr=capture_stderr,
+            forward_logs=logs,
+        )
         self.name: str = name or getattr(target, "__qualname__", None) or type(target).__name__
         self._supervisor = Supervisor(options, recipe, self.name)
         if on_event is not None:

@@ -263,6 +263,26 @@ def test_ctrl_c_in_a_callback_reaches_the_program_and_the_future_is_done(pool, e
     assert future.done()
 
 
+def test_a_resolution_that_was_interrupted_is_completed_when_it_is_tried_again(pool, monkeypatch):
+    future, seen = attached(pool), []
+    future.add_done_callback(seen.append)
+    thread = threading.Thread(target=lambda: seen.append(future.result(20)))
+    thread.start()
+    eventually(lambda: future._own_condition is not None and future._own_condition._waiters, "the thread waits")
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(future._condition, "notify_all", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            future._resolve("value", None)
+    assert seen == []
+    future._resolve("value", None)
+    thread.join(10)
+    assert sorted(seen, key=str) == [future, "value"]
+
+
 # ---- callbacks and forks -------------------------------------------------------------------------------------
 
 

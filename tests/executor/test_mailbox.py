@@ -63,6 +63,19 @@ def test_outcomes_that_come_while_the_loop_is_busy_share_one_wake_up(loop):
     assert [waiter.told for waiter in waiters] == [["first"], [error], ["third"]]
 
 
+class Exhausted(StopIteration):
+    """What a library may derive."""
+
+
+@pytest.mark.parametrize("error", [StopIteration(3), Exhausted(3)])
+def test_stop_iteration_of_whatever_kind_does_not_look_like_a_return(loop, error):
+    mailbox, waiter = Mailbox(), Waiter(loop)
+    mailbox.post(waiter, None, error)
+    loop.turn()
+    assert type(waiter.told[0]) is RuntimeError
+    assert waiter.told[0].__cause__ is error
+
+
 def test_what_comes_while_the_loop_looks_wakes_it_again_or_is_seen(loop):
     mailbox, late = Mailbox(), Waiter(loop)
     first = Waiter(loop, then=lambda: mailbox.post(late, "late", None))

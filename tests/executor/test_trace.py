@@ -451,8 +451,10 @@ def test_nothing_is_held_that_the_pool_would_let_go(pool, tmp_path):
         result = future.result()
         references = [weakref.ref(each) for each in (argument, result, future)]
         del argument, result, future
-        gc.collect()
-        assert [reference() for reference in references] == [None] * 3
+        eventually(
+            lambda: gc.collect() is not None and not any(reference() for reference in references),
+            "all is let go when the thread that has read the answer is done with it",
+        )
 
 
 def test_no_thread_is_added(pool, tmp_path):

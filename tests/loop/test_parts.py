@@ -260,6 +260,16 @@ def test_a_task_that_is_withdrawn_never_runs_and_all_are_refused_at_the_end(pool
 # ---- the thread, the leadership, the dispatcher ----------------------------------------------------------------
 
 
+def test_whoever_asks_to_be_told_of_the_threads_end_is_told_once_before_and_after_it(outbox):
+    thread, told = PoolThread(Poller(), outbox), []
+    thread.tell_end(lambda: told.append("before"))
+    assert told == []
+    thread.note_end()
+    assert (told, thread.is_over) == (["before"], True)
+    thread.tell_end(lambda: told.append("after"))
+    assert told == ["before", "after"]
+
+
 def test_the_thread_runs_what_it_was_given_and_knows_itself(outbox):
     thread = PoolThread(Poller(), outbox)
     seen = []

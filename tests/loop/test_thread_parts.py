@@ -95,6 +95,7 @@ class Core:
         self.logs = None
         self.resolver = SimpleNamespace(
             cause=None,
+            observation=None,
             deaths=SimpleNamespace(read_memory_events=lambda: self.log.append("memory events")),
             broken_error=RuntimeError,
             failing=lambda number, error: lambda: self.log.append(f"task {number} fails"),
@@ -233,6 +234,16 @@ def test_a_report_that_is_overdue_is_waited_for_no_longer_and_the_rest_of_the_gr
     events.remove_overdue(100.0)
     assert core.events == [ev.Died(0, 7, ExitStatus.UNKNOWN, [])]
     assert core.log.index("signal 9 0") < core.log.index(core.events[0])
+    assert events.unreported == []
+
+
+def test_all_reports_that_are_overdue_are_waited_for_no_longer(core):
+    core.dispatcher.template = object()
+    events = WorkerEvents(core)
+    for slot in range(3):
+        events.on_exit(Worker(core, slot), 0)
+    events.remove_overdue(100.0)
+    assert core.events == [ev.Died(slot, 7, ExitStatus.UNKNOWN, []) for slot in range(3)]
     assert events.unreported == []
 
 

@@ -134,3 +134,12 @@ def test_many_functions_do_not_pile_up(module):
 def test_what_was_known_of_another_function_with_the_same_id_does_not_count(module):
     named_calls._endings[id(module.work)] = module.__name__, "gone", b"named_calls_sample:gone\x17\x02"
     assert payload.loads([named_calls.dumps(module.work, (1,))]) == (module.work, (1,), {})
+
+
+@pytest.mark.parametrize(("length", "by_name"), [(255, True), (256, False), (257, False)])
+def test_a_name_whose_length_takes_more_than_a_byte_is_left_to_others(module, length, by_name):
+    name = "f" * (length - len(f"{module.__name__}:"))
+    exec(f"def {name}(): pass", vars(module))
+    data = named_calls.dumps(vars(module)[name], ())
+    assert (data is not None) == by_name
+    assert data is None or payload.loads([data])[0] is vars(module)[name]

@@ -50,6 +50,8 @@ class Told:
                 self.wrong.append(f"an attempt that was before: {event}")
             self._attempts[event.node] = event.attempt
             alive.add(event.attempt)
+        elif event.kind is EventKind.START_FAILED:
+            self._attempts[event.node] = 0  # it may be a new one, whose first attempt this was
         elif event.kind is EventKind.DIED:
             if event.death.uptime > 0.0 and event.attempt not in alive:
                 self.wrong.append(f"died without being alive: {event}")

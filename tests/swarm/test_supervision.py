@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import time
 
@@ -46,6 +47,23 @@ def test_a_node_that_raises_at_once_is_given_up_with_its_history(capfd):
     printed = capfd.readouterr().err
     assert "ValueError: attempt 1 fails" in printed
     assert "node_process" not in printed
+
+
+def test_the_last_words_of_a_node_are_in_the_record_of_its_death_and_are_passed_on(capfd):
+    with swarm_of(nodes.fail_at_once, capture_stderr=True, intensity=0) as swarm:
+        assert swarm.wait(30)
+        [death] = deaths(swarm)
+        assert death.stderr[-1] == "ValueError: attempt 1 fails"
+        assert "ValueError: attempt 1 fails" in str(death)
+    assert "ValueError: attempt 1 fails" in capfd.readouterr().err
+
+
+def test_the_records_can_be_pickled():
+    with swarm_of(nodes.fail_at_once, intensity=0) as swarm:
+        assert swarm.wait(30)
+    for record in (*swarm.seen, swarm.status()):
+        assert pickle.loads(pickle.dumps(record)) == record
+        assert str(record)
 
 
 def test_a_node_that_fails_and_then_works_goes_on():
@@ -176,6 +194,29 @@ def test_a_template_that_is_killed_is_replaced_and_its_nodes_come_back():
             saw(swarm, EventKind.HEALTHY, node, times=2)
             assert [death.reason for death in deaths(swarm, node)] == [Reason.TEMPLATE]
         assert swarm.status().template_pid != template
+
+
+def test_a_process_that_the_host_cannot_watch_is_killed_before_another_one_is_started(tmp_path):
+    with swarm_of(nodes.write_and_serve, args=(str(tmp_path),)) as swarm:
+        pid_of(swarm)
+        channel = swarm._supervisor._processes.template.channel
+        take, taken = channel.next_descriptor, []
+
+        def lose_second():
+            """Have no number left for the pidfd, which comes behind the black box."""
+            taken.append(take())
+            if len(taken) == 2:
+                os.close(taken[1])
+                return None
+            return taken[-1]
+
+        channel.next_descriptor = lose_second
+        swarm.signal(signal.SIGKILL)
+        assert saw(swarm, EventKind.START_FAILED).detail == "no descriptor number left for its pidfd"
+        unwatched = [int(path.read_text().strip("(").split(",")[0]) for path in tmp_path.glob("0-2")]
+        assert not any(map(is_alive, unwatched))
+        saw(swarm, EventKind.HEALTHY, times=2)
+        assert swarm.status().nodes[0].attempt == 2
 
 
 def test_in_the_fork_way_there_is_no_other_template():

@@ -104,6 +104,15 @@ def test_a_worker_that_a_tracer_has_is_kept_until_it_can_be_waited_for(world):
     assert list(world.workers) == [1006]
 
 
+def test_a_dead_worker_that_cannot_be_waited_for_yet_is_not_looked_at_again_and_again(world, monkeypatch):
+    looks = [1005]
+    monkeypatch.setattr(reaper.os, "waitid", lambda *_: SimpleNamespace(si_pid=looks.pop()))  # one look, and no more
+    world.workers[1005].handle.lives = False
+    world.reaper.on_sigchld()
+    assert world.notes[:3] == DEATH_OF_5[:3]
+    assert list(world.workers) == [1005, 1006], "the next SIGCHLD tells of it"
+
+
 def test_a_worker_that_the_preload_has_reaped_is_forgotten_without_a_report(world, monkeypatch):
     def gone(*_):
         raise ChildProcessError

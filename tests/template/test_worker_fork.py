@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import operator
 import os
 import random
@@ -25,7 +26,7 @@ from tests.conditions import children
 
 @pytest.fixture
 def boot():
-    return Boot(
+    made = Boot(
         handles=PIDFD,
         host_pid=os.getppid(),
         host_name="MainProcess",
@@ -36,6 +37,8 @@ def boot():
         preload_call=None,
         initializer=None,
     )
+    importlib.import_module(made.program[0])  # as a template does before it forks
+    return made
 
 
 def open_numbers():

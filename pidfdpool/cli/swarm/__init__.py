@@ -86,4 +86,5 @@ def _exit_code(status: SwarmStatus, *, forced: bool) -> int:
         return FORCED
     if status.failure:
         tell(status.failure)
-    return int(bool(status.failure or status.given_up))
+    complete = all(node.state.over for node in status.nodes)  # or the supervisor's thread has failed
+    return int(bool(status.failure or status.given_up or not complete))

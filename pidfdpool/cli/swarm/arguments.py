@@ -105,7 +105,11 @@ def _times(parser: argparse.ArgumentParser) -> None:
     for name, text in (
         ("--report-timeout", "replace a node that has not called healthy() for so long (default: 60)"),
         ("--stop-timeout", "kill a node that has not ended so long after it was told to stop (default: 30)"),
-        ("--restart-pause", "how long after its death a node is started again (default: 5)"),
+        (
+            "--restart-pause",
+            "how long after its death a node is started again (default: 5); doubles if it died young",
+        ),
+        ("--restart-pause-limit", "the longest such pause (default: 60)"),
         ("--start-timeout", "stop a node that has not reported so long after its start (default: --report-timeout)"),
         ("--memory-interval", "how often --max-memory is looked at (default: 1)"),
         ("--max-age", "replace a node that is older"),
@@ -141,7 +145,7 @@ def check(arguments: argparse.Namespace) -> None:
 def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options of the swarm that were given; the others keep the defaults of `Swarm`."""
     names = ["report_timeout", "stop_timeout", "restart_pause", "start_timeout", "max_memory", "max_age"]
-    names += ["intensity", "period", "memory_interval"]
+    names += ["intensity", "period", "memory_interval", "restart_pause_limit"]
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if arguments.no_reports:
         given["report_timeout"] = None

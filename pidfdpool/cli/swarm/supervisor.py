@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.cli.streams import print_error
@@ -37,7 +38,7 @@ class Journal:
     """
 
     def __init__(self) -> None:
-        self._deaths: dict[int, list[str]] = {}
+        self._deaths: dict[int, Counter[str]] = {}
         self.killed_at_stop: bool = False
         self._tells = True
 
@@ -53,14 +54,14 @@ class Journal:
         if self._tells:
             tell(str(event))
         if event.death is not None:
-            self._deaths.setdefault(event.node, []).append(_in_short(event.death))
+            self._deaths.setdefault(event.node, Counter())[_in_short(event.death)] += 1
         if event.kind is EventKind.KILLED and event.reason is Reason.SHUTDOWN:
             self.killed_at_stop = True
 
     def rows(self, nodes: tuple[NodeStatus, ...]) -> list[Row]:
         """Return the table's rows."""
         return [
-            Row(node.id, node.attempt, node.state.value.lower().replace("_", " "), self._deaths.get(node.id, ()))
+            Row(node.id, node.attempt, node.state.value.lower().replace("_", " "), self._deaths.get(node.id, {}))
             for node in nodes
         ]
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class Row(NamedTuple):
-    """One node. attempts: how often it was started. deaths: how each attempt ended, the oldest first."""
+    """One node. attempts: how often it was started. deaths: in what ways these ended, and how often each."""
 
     node: int
     attempts: int
     state: str
-    deaths: Sequence[str]
+    deaths: Mapping[str, int]
 
 
 _HEADS = ("node", "attempts", "state", "deaths")
 
 
 def render(rows: Sequence[Row]) -> str:
-    """Return the table, a line for each node. Deaths that are alike are counted; there is no line end at the end."""
+    """Return the table, a line for each node; there is no line end at the end."""
     cells = [_HEADS, *((str(row.node), str(row.attempts), row.state, _counted(row.deaths)) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(_HEADS) - 1)]
     return "\n".join(
@@ -30,8 +30,5 @@ def render(rows: Sequence[Row]) -> str:
     )
 
 
-def _counted(deaths: Sequence[str]) -> str:
-    counts: dict[str, int] = {}
-    for death in deaths:
-        counts[death] = counts.get(death, 0) + 1
-    return ", ".join(f"{count} x {death}" if count > 1 else death for death, count in counts.items()) or "none"
+def _counted(deaths: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} x {death}" if count > 1 else death for death, count in deaths.items()) or "none"

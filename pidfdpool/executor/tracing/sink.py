@@ -26,6 +26,7 @@ class Sink:
 
     Attributes:
         name: what to call it in messages.
+        path: where it is, if it was given by its path.
         writes_early: it may be written while the pool runs, in the pool thread.
     """
 
@@ -38,6 +39,7 @@ class Sink:
             ValueError: another trace of this process is writing this file, or target is a closed file.
         """
         self._process = os.getpid()
+        self.path: str | bytes | None = None
         self._fd: int | None = None
         self._file: Any = None
         self._key: tuple[int, int] | None = None
@@ -48,26 +50,25 @@ class Sink:
             self._file = checked_file(target)
         else:
             path = checked_path(target)
-            self.name = checks.short_repr(path)
+            self.name, self.path = checks.short_repr(path), path
             self._open(path)
 
     def _open(self, path: str | bytes) -> None:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
+            self._fd = fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             found = os.fstat(fd)
             if stat.S_ISREG(found.st_mode):
                 key = found.st_dev, found.st_ino
                 with _lock:
                     if key in _open_files:
                         raise ValueError(f"path {self.name} is written by another trace of this process")
+                    self._key = key  # first, so that `close` finds it whenever this is interrupted
                     _open_files.add(key)
-                self._key, self.writes_early = key, True
+                self.writes_early = True
                 os.ftruncate(fd, 0)
         except BaseException:
-            self._fd = fd
             self.close()
             raise
-        self._fd = fd
 
     def write(self, events: Sequence[str]) -> None:
         """Append events.

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 import weakref
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -70,29 +71,46 @@ class Trace:
             raise RuntimeError("a trace is used once: call trace() again for another one")
         own.check_open()
         sink = Sink(self._path)
+        try:
+            self._begin(sink)
+        except BaseException as error:  # also of a signal handler's, after which the file is to be free
+            self._give_up(sink)
+            if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+                raise OSError(error.errno, error.strerror, sink.path) from error
+            raise
+        return self
+
+    def _begin(self, sink: Sink) -> None:
+        own = self._executor._own
         recipe = own.recipe
         preloads = bool(recipe.preload) or recipe.preload_call is not None
-        now = time.monotonic()
-        events = TraceEvents(now, os.getpid(), initializes=recipe.initializer is not None, preloads=preloads)
+        events = TraceEvents(
+            time.monotonic(), os.getpid(), initializes=recipe.initializer is not None, preloads=preloads
+        )
         recorder = Recorder(events, sink, self._max_events, _memory_of(self._executor))
-        try:
-            recorder.begin(
-                events.header(
-                    os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else "",
-                    version=pidfdpool.__version__,
-                    python=".".join(map(str, sys.version_info[:3])),
-                    started=time.time(),
-                    max_workers=own.max_workers,
-                    start_method="fork" if recipe.fork else "exec",
-                )
+        recorder.begin(
+            events.header(
+                os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else "",
+                version=pidfdpool.__version__,
+                python=".".join(map(str, sys.version_info[:3])),
+                started=time.time(),
+                max_workers=own.max_workers,
+                start_method="fork" if recipe.fork else "exec",
             )
-        except BaseException as error:
-            recorder.abandon()
-            if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-                raise OSError(error.errno, error.strerror, sink.name) from error
-            raise
-        self._recorder, self._stop = recorder, own.observe(recorder)
-        return self
+        )
+        self._recorder, self._stop = recorder, partial(own.stop_observing, recorder)
+        own.observe(recorder)
+
+    def _give_up(self, sink: Sink) -> None:
+        """Undo what was begun of entering."""
+        stop, self._stop = self._stop, None
+        try:
+            if stop is not None:
+                stop()
+        finally:
+            if self._recorder is not None:
+                self._recorder.abandon()
+            sink.close()
 
     def __exit__(
         self,

@@ -18,14 +18,14 @@ QUICK = ("--restart-pause", "0.05")
 class Supervisor:
     """A process that runs `python -m pidfdpool swarm`."""
 
-    def __init__(self, command, folder, function, *arguments, prefix=()):
+    def __init__(self, command, folder, function, *arguments, prefix=(), stderr=None):
         self._pids_are_ours = not prefix  # else they may be those of a pid namespace
         self.folder = folder / "notes"
         self.folder.mkdir()
         self._out, self._err = folder / "out", folder / "err"
         line = [*prefix, *command.line("swarm", f"{TARGETS}:{function}", *arguments)]
         with open(self._out, "wb") as out, open(self._err, "wb") as err:
-            options = command.options({"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err})
+            options = command.options({"stdin": subprocess.DEVNULL, "stdout": out, "stderr": stderr or err})
             self.process = subprocess.Popen(line, **options)
 
     def out(self):
@@ -54,8 +54,8 @@ class Supervisor:
     def port(self):
         return int(self.until_said(r"health checks are answered at http://[^ ]*:(\d+)/")[1])
 
-    def get(self, path):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port(), timeout=20)
+    def get(self, path, port=None):
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.port(), timeout=20)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -80,9 +80,9 @@ def supervise(command, tmp_path):
     """Return a function that starts a supervisor whose nodes run a function of `targets`, given the folder."""
     started = []
 
-    def start(function, *arguments, prefix=(), noting=True):
+    def start(function, *arguments, noting=True, **options):
         places = [str(tmp_path / "notes")] if noting else []
-        started.append(Supervisor(command, tmp_path, function, *places, *QUICK, *arguments, prefix=prefix))
+        started.append(Supervisor(command, tmp_path, function, *places, *QUICK, *arguments, **options))
         return started[-1]
 
     yield start

@@ -80,10 +80,10 @@ def test_other_pages_do_not_exist(path):
     assert answer(path, reading()) is None
 
 
-def test_the_table_has_a_line_for_each_node_and_counts_deaths_that_are_alike():
+def test_the_table_has_a_line_for_each_node_and_counts_its_deaths():
     rows = [
-        Row(0, 1, "done", []),
-        Row(10, 4, "stopped", ["killed by SIGKILL", "exit code 3", "killed by SIGKILL"]),
+        Row(0, 1, "done", {}),
+        Row(10, 4, "stopped", {"killed by SIGKILL": 2, "exit code 3": 1}),
     ]
     assert render(rows).split("\n") == [
         "node  attempts  state    deaths",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import signal
 import socket
+import threading
 
 import pytest
 
 from tests.cli.swarm.conftest import TARGETS
-from tests.conditions import eventually, is_alive
+from tests.conditions import eventually, is_alive, open_descriptors
+from tests.hosts.serving import free_port
 
 
 def test_nodes_that_are_done_end_it_with_a_table(supervise):
@@ -61,6 +64,12 @@ def test_it_gives_up_when_nodes_die_young_too_often(supervise):
     assert "3 x exited with code 1" in one.out()
     assert "gave up" in one.out()
     assert "ValueError: no queue here" in one.err()
+
+
+def test_a_module_that_cannot_be_preloaded_is_told(supervise):
+    one = supervise("live", "--preload", "no_such_module_here")
+    assert one.ends() == 1
+    assert "no_such_module_here" in one.err()
 
 
 def test_what_takes_no_new_work_is_told_so(supervise):
@@ -170,6 +179,16 @@ def test_clients_that_hang_stop_nothing(supervise):
             client.close()
 
 
+def test_checks_leave_no_descriptor_behind(supervise):
+    one = supervise("live", "--nodes", "1", "--health-port", "0")
+    one.until(lambda: one.get("/readyz")[0] == 200, "it is ready")
+    before = len(open_descriptors(one.process.pid))
+    for _ in range(100):
+        one.get("/livez")
+    one.until(lambda: len(open_descriptors(one.process.pid)) <= before, f"no more than {before}")
+    assert len(os.listdir(f"/proc/{one.process.pid}/task")) < 50  # a thread pool of asyncio's, which is bounded
+
+
 def test_a_port_in_use_is_told_before_anything_starts(command):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -178,6 +197,26 @@ def test_a_port_in_use_is_told_before_anything_starts(command):
     complaint = f"swarm: argument --health-port: cannot listen on port {port} of 127.0.0.1: it is in use\n"
     assert done.stderr.decode().endswith(complaint)
     assert done.stderr.count(b"\n") == 1
+
+
+def test_a_supervisor_that_stands_still_is_not_alive(supervise):
+    """Nobody reads its standard error, so it stops at the event for which that has no room."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    port = free_port()
+    with open(reader, "rb") as errors, open(writer, "wb") as end:
+        often = ("--intensity", "1000", "--restart-pause-limit", "0.05")
+        one = supervise("die_at_once", "--nodes", "1", "--health-port", str(port), *often, stderr=end)
+        end.close()
+        one.until_noted("lives", 1)
+        one.until(lambda: one.get("/livez", port)[0] == 503, "it stands still")
+        assert one.get("/readyz", port)[1]["why"] == "the supervisor does not answer"
+        drain = threading.Thread(target=errors.read)
+        drain.start()
+        one.until(lambda: one.get("/livez", port)[0] == 200, "it goes on")
+        one.send(signal.SIGTERM)
+        assert one.ends() == 0
+        drain.join(30)
 
 
 # ---- pid 1 ----------------------------------------------------------------------------------------------------
@@ -229,7 +268,7 @@ def _children(pid):
             "argument --health-host: '192.0.2.1' is not an address",
         ),
         (["--no-reports", "--report-timeout", "5"], "argument --no-reports: not with --report-timeout"),
-        (["--report_timeout", "5"], "unrecognized arguments: --report_timeout: did you mean --report-timeout?"),
+        (["--report_timeout", "5"], "did you mean --report-timeout?"),
         (["--period", "5", "--intensity", "-1"], "argument --intensity: must be at least 0, not -1"),
     ],
 )
