@@ -10,6 +10,8 @@ import threading
 import pytest
 
 from pidfdpool import PidfdPoolExecutor, PoolBroken
+from pidfdpool.executor.async_items import Items
+from pidfdpool.executor.map_request import MapRequest
 from tests import calls, map_calls, outcome_calls
 from tests.conditions import eventually
 from tests.outcome_calls import all_of, append_to
@@ -413,6 +415,18 @@ def test_what_closing_an_input_raises_is_told(pool, run):
 
 
 # ---- bad input -------------------------------------------------------------------------------------------------
+
+
+def test_an_input_whose_closing_raises_keeps_no_other_open():
+    class Stubborn(Inputs):
+        async def aclose(self):
+            self.closed += 1
+            raise LookupError
+
+    inputs = [Stubborn() for _ in range(3)]
+    with pytest.raises(LookupError):
+        asyncio.run(Items(MapRequest(calls.double, tuple(inputs))).close())
+    assert [each.closed for each in inputs] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("name", ["map", "map_unordered"])

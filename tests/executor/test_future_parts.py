@@ -283,6 +283,14 @@ def test_a_resolution_that_was_interrupted_is_completed_when_it_is_tried_again(p
     assert sorted(seen, key=str) == [future, "value"]
 
 
+def test_it_tells_of_the_last_attempt_not_of_the_first(pool):
+    future = attached(pool)
+    assert (future.worker, future.attempt, future.started_at) == (None, 0, None)
+    future._note_attempt((0, 1, 4711), 1, 100.0)
+    future._note_attempt((2, 5, 4712), 2, 200.0)
+    assert (future.worker, future.attempt, future.started_at) == ((2, 5, 4712), 2, 200.0)
+
+
 # ---- callbacks and forks -------------------------------------------------------------------------------------
 
 
@@ -323,7 +331,8 @@ def test_in_a_forked_child_it_fails_without_its_callbacks_and_without_waiting_fo
     future, called = attached(pool), []
     future.add_done_callback(called.append)
     condition = future._condition
-    future._waiters.append(object())
+    told = []
+    future._waiters.append(SimpleNamespace(add_exception=told.append))  # of another thread of the parent's
     go, done = threading.Event(), threading.Event()
 
     def hold():
@@ -345,4 +354,4 @@ def test_in_a_forked_child_it_fails_without_its_callbacks_and_without_waiting_fo
         if held:
             thread.join()
     assert isinstance(future.exception(0), LookupError)
-    assert called == []
+    assert (called, told) == ([], [])

@@ -221,6 +221,16 @@ def test_answers_lie_when_the_pool_thread_has_met_a_leader_twice(watchdog, clock
     assert not poller.watches
 
 
+def test_leaders_who_read_keep_the_channels_however_many_tasks_there_are(watchdog, clock, poller, pool):
+    meet(watchdog, clock, poller)
+    assert watchdog.stands_back()
+    pool.tasks.update(dict.fromkeys(range(FEW_AWAITED + 1)))
+    for _ in range(2 * LOOKS):
+        poller.reads += 1
+        look(watchdog, clock)
+    assert (poller.guarded, poller.watches) == (True, False)
+
+
 def test_meetings_far_apart_do_not_count(watchdog, clock, poller):
     for _ in range(3):
         clock.now += 2 * AGAIN

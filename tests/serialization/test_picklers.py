@@ -9,6 +9,7 @@ import gc
 import pickle
 import threading
 import weakref
+from multiprocessing import Pipe, resource_sharer
 from multiprocessing.reduction import ForkingPickler
 
 import pytest
@@ -193,3 +194,16 @@ def test_what_shares_a_resource_is_let_go_of_when_it_is_pickled(monkeypatch, dum
     finally:
         gc.enable()
         picklers.pop_shared_resources()
+
+
+def test_what_was_reduced_once_is_kept_so_that_nothing_else_gets_its_place():
+    """A payload is pickled in several ways one after the other; what a reduction makes is gone after the first."""
+    ours, theirs = Pipe()
+    with theirs, picklers.ResourceReducers() as resources:
+        resources.dumps(ours)
+        noted = weakref.ref(ours)
+        ours.close()
+        del ours
+        assert noted() is not None
+    picklers.close_unfetched(picklers.pop_shared_resources())
+    resource_sharer.stop()

@@ -249,3 +249,16 @@ def test_a_function_that_is_named_in_text_is_looked_for_in_the_script(main, run,
     assert not payload.needs_script([dumped(len, "__main__")])
     script.can_run_again = False
     assert not payload.needs_script([dumped(len, "__main__:work")])
+
+
+def test_names_that_share_an_object_may_be_looked_up_before_their_turn(main, run, worker):
+    run(
+        "shared = []\n"
+        "def first(value=shared):\n    return value\n"
+        "def second(value=shared):\n    Holder, first\n    return value\n"
+        "class Holder:\n    handler = staticmethod(second)\n"
+        "def look():\n    return second, Holder, first"
+    )
+    second, holder, first = worker(dumped(main.look))
+    assert holder.handler is second
+    assert first() is second()

@@ -156,6 +156,19 @@ def test_a_silent_template_is_killed_and_named(ends, monkeypatch):
     assert killed == [connection.cookie]
 
 
+@needs_pidfds
+@pytest.mark.parametrize("looks", [[True, True], [True, False], [False]], ids=["it is", "number used again", "other"])
+def test_only_the_silent_template_itself_is_killed(monkeypatch, looks):
+    """Its number may be used again between the search and the opening of its pidfd."""
+    sent, left = [], list(looks)
+    monkeypatch.setattr(handshake.os, "listdir", lambda _: ["self", str(os.getpid())])
+    monkeypatch.setattr(handshake, "is_detached_template", lambda _pid, _cookie: left.pop(0))
+    monkeypatch.setattr(Pidfd, "send_signal", lambda self, number: sent.append((self.pid, number)))
+    handshake._kill_detached(77)
+    assert sent == [(os.getpid(), signal.SIGKILL)] * all(looks)
+    assert left == []
+
+
 # ---- an interpreter as the launcher ----------------------------------------------------------------------------
 
 
