@@ -16,6 +16,7 @@ from pidfdpool.loop.worker_events import WorkerEvents
 from pidfdpool.pidfd import ExitStatus
 from pidfdpool.scheduler import events as ev
 from pidfdpool.scheduler.states import State, Template
+from pidfdpool.serialization import payload
 from pidfdpool.transport import framing
 
 
@@ -339,6 +340,13 @@ def test_a_template_that_was_forked_from_the_host_cannot_be_replaced(fork, asked
     TemplateLink(core)
     TemplateEvents(core, WorkerEvents(core)).on_exit(0)
     assert [type(each) for each in core.events] == [event]
+
+
+def test_a_template_that_has_said_why_it_ends_is_lost_once(core, template_events):
+    failed = frame(framing.PRELOAD_FAILED, buffers=payload.dump_error(LookupError("no"), None))
+    TemplateLink(core, [failed])
+    template_events.on_exit(0)
+    assert [type(each) for each in core.events] == [ev.TemplateUnusable]
 
 
 def test_what_a_template_said_before_it_was_watched_is_taken_once(core, template_events):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -53,6 +54,17 @@ def test_a_worker_that_writes_without_end_holds_nobody_up(monkeypatch, ends):
     monkeypatch.setattr(worker_stderr.os, "read", lambda _fd, size: b"y\n" * (size // 2))
     assert stderr.read()
     monkeypatch.undo()
+    os.close(writer)
+
+
+def test_what_cannot_be_read_any_more_is_watched_no_longer(monkeypatch, ends):
+    def fail(_fd, _size):
+        raise OSError(errno.EIO, "no")
+
+    stderr, writer, _ = ends
+    with monkeypatch.context() as failing:
+        failing.setattr(worker_stderr.os, "read", fail)
+        assert not stderr.read()
     os.close(writer)
 
 

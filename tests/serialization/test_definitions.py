@@ -94,6 +94,10 @@ def test_the_class_that_defines_a_method_is_found_by_its_own_name_only(module, s
         assert definitions.defining_class(kind.static, home) is None
 
 
+def test_a_class_of_a_module_that_workers_import_defines_nothing_that_travels():
+    assert definitions.defining_class(pickle._Pickler.dump, "pickle") is None
+
+
 def test_a_script_that_is_run_again_is_still_the_script(script, monkeypatch):
     assert definitions.canonical_name("__mp_main__") == "__mp_main__"
     monkeypatch.setitem(sys.modules, "__mp_main__", types.ModuleType("__mp_main__"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing.spawn
 import os
 import shutil
@@ -423,3 +424,26 @@ def test_each_program_is_tried_once_and_again_in_another_folder(tmp_path, monkey
     assert interpreter._other_candidates(str(real)) == [str(names[2])]
     assert interpreter._other_candidates("another") == [str(real), str(names[2])]
     assert interpreter._other_candidates("certain") == []
+
+
+@pytest.mark.parametrize(
+    ("number", "others", "told"),
+    [
+        (errno.ENOENT, [], OSError),
+        (errno.EAGAIN, ["other"], OSError),
+        (errno.ENOENT, ["other"], TemplateError),
+    ],
+)
+def test_what_the_system_says_of_the_only_program_or_of_any_is_its_own_error(monkeypatch, number, others, told):
+    """A pool advises otherwise where the kernel refuses than where a program is none."""
+    monkeypatch.setattr(interpreter, "find", lambda: "first")
+    monkeypatch.setattr(interpreter, "_other_candidates", lambda _first: others)
+    tried = []
+
+    def start(program, is_last):
+        tried.append((program, is_last))
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(told, match=os.strerror(number)):
+        interpreter.start_first_usable(start)
+    assert tried == ([("first", False), ("other", True)] if told is TemplateError else [("first", not others)])

@@ -99,6 +99,12 @@ def test_a_heartbeat_is_read_back_through_another_descriptor(box):
         os.close(other)
 
 
+def test_a_heartbeat_of_the_future_is_not_believed(box):
+    """A task may write into the box, and would be alive for ever."""
+    black_box.record_heartbeat(box, time.monotonic() + 1000)
+    assert black_box.last_heartbeat(box) is None
+
+
 def test_an_unreadable_box_counts_as_empty():
     read, write = os.pipe()
     os.close(write)

@@ -232,3 +232,14 @@ def test_a_closed_ledger_refuses_whoever_goes_on_writing(ledger):
         ledger.words[BEGUN] = 1
     with pytest.raises(ValueError, match="closed"):
         ledger.memory[DATA : DATA + 1] = b"x"
+
+
+def test_what_a_full_ledger_has_allocated_ends_with_it(box, ledger):
+    """Behind it are the stacks, whose end is the end of the file."""
+    size = os.fstat(box).st_size
+    assert ledger.begin(7, 1)
+    for end in (DATA + published.CAPACITY // 3, DATA + published.CAPACITY * 5 // 6, DATA + published.CAPACITY):
+        assert ledger.has_room(end)
+    assert not ledger.has_room(DATA + published.CAPACITY + 1)
+    assert os.fstat(box).st_size == size
+    assert black_box.read_stack(box) is None
