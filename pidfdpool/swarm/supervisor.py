@@ -90,7 +90,12 @@ class Supervisor:
             self._starter = starting.Starter(self._recipe, processes, self._lock, self.decide)
             self._starter.start_first(thread, self._begin)
         except BaseException:
-            self._undo_start()
+            if self._thread is not None and self._thread.started:
+                # A signal handler has raised, after all was done. The thread owns the descriptors by now.
+                self.stop(now=True)
+                self.join()
+            else:
+                self._undo_start()
             raise
 
     def _begin(self) -> None:

@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from pidfdpool import CallNotSendable, TemplateError
+from pidfdpool.loop.pool_thread import PoolThread
 from pidfdpool.swarm import EventKind, NodeState, Phase, Swarm
 from tests.conditions import eventually, in_forked_child, run_python
 from tests.swarm import nodes
@@ -85,6 +86,30 @@ def test_a_program_that_is_no_python_is_named(monkeypatch):
     monkeypatch.setattr(multiprocessing.spawn, "_python_exe", b"/no/such/python")
     with pytest.raises(TemplateError, match="/no/such/python"):
         Swarm(nodes.serve).start()
+
+
+def test_a_signal_handler_that_raises_within_the_start_leaves_nothing(monkeypatch):
+    class Alarm(Exception):
+        pass
+
+    def alarm(_number, _frame):
+        raise Alarm
+
+    def start(thread):
+        start_thread(thread)
+        signal.raise_signal(signal.SIGALRM)  # it is blocked, and comes when the swarm unblocks it
+
+    start_thread = PoolThread.start
+    monkeypatch.setattr(PoolThread, "start", start)
+    before = signal.signal(signal.SIGALRM, alarm)
+    try:
+        swarm = Swarm(nodes.serve, **QUICK)
+        with pytest.raises(Alarm):
+            swarm.start()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert swarm.wait(30)
+    assert swarm.status().phase is Phase.ENDED
 
 
 def test_start_twice_and_use_before_the_start_and_after_the_end():
