@@ -1,25 +1,34 @@
-"""Metrics of pools: for Prometheus with prometheus-client, and for OpenTelemetry.
+"""Metrics of pools and swarms: for Prometheus with prometheus-client, and for OpenTelemetry.
 
     from pidfdpool.metrics import PrometheusCollector
 
     PrometheusCollector(pool)
 
-Each of the two names loads the library that it is for. docs/metrics.md lists what is measured.
+Each name loads the library that it is for. docs/metrics.md lists what is measured.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = bool()  # noqa: UP018  as in the package itself
 if TYPE_CHECKING:
-    from pidfdpool.integrations.metrics.opentelemetry import OpenTelemetryInstruments
-    from pidfdpool.integrations.metrics.prometheus import PrometheusCollector
+    from pidfdpool.integrations.metrics.opentelemetry import OpenTelemetryInstruments, OpenTelemetrySwarmInstruments
+    from pidfdpool.integrations.metrics.prometheus import PrometheusCollector, PrometheusSwarmCollector
 
-__all__ = ["OpenTelemetryInstruments", "PrometheusCollector"]
+__all__ = [
+    "OpenTelemetryInstruments",
+    "OpenTelemetrySwarmInstruments",
+    "PrometheusCollector",
+    "PrometheusSwarmCollector",
+]
 
 # The room's file, which is named as the extra; the library's module; and what to install.
+_OPENTELEMETRY = ("opentelemetry", "opentelemetry.metrics", "opentelemetry-api 1.30")
+_PROMETHEUS = ("prometheus", "prometheus_client", "prometheus-client 0.20")
 _HOME = {
-    "OpenTelemetryInstruments": ("opentelemetry", "opentelemetry.metrics", "opentelemetry-api 1.30"),
-    "PrometheusCollector": ("prometheus", "prometheus_client", "prometheus-client 0.20"),
+    "OpenTelemetryInstruments": _OPENTELEMETRY,
+    "OpenTelemetrySwarmInstruments": _OPENTELEMETRY,
+    "PrometheusCollector": _PROMETHEUS,
+    "PrometheusSwarmCollector": _PROMETHEUS,
 }
 
 

@@ -192,7 +192,7 @@ class NodeStatus:
         last_death: the last of these, a `NodeDeath`.
         starts_in: seconds until the next process is to be started, if it is WAITING; None: it waits for the template.
         replacing: whether another process of this node is starting beside this one (the option `overlap`).
-        memory: its resident memory in bytes, if max_memory is set and it was measured.
+        memory: its resident memory in bytes, when it was last measured: for max_memory, or for this status.
     """
 
     id: int

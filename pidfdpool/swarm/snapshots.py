@@ -29,18 +29,27 @@ def checked_size(nodes: Any) -> int:
 
 
 def status(
-    machine: Machine, processes: Processes | None, pid: int | None, turned_at: float | None, *, restarts: bool
+    machine: Machine,
+    processes: Processes | None,
+    pid: int | None,
+    turned_at: float | None,
+    *,
+    restarts: bool,
+    measure_memory: bool,
 ) -> SwarmStatus:
     """Return the status. The caller has the lock.
 
     pid: of the template. turned_at: when the thread last went through its loop. restarts: a restart was asked for
-    that has not begun.
+    that has not begun. measure_memory: as for `Swarm.status`.
     """
     now = time.monotonic()
     fleet = machine.fleet
     return SwarmStatus(
         phase=fleet.phase,
-        nodes=tuple(_node_status(fleet.nodes[number], processes, now) for number in sorted(fleet.nodes)),
+        nodes=tuple(
+            _node_status(fleet.nodes[number], processes, now, measure_memory=measure_memory)
+            for number in sorted(fleet.nodes)
+        ),
         template_pid=pid,
         restarting=restarts or machine.rolling.under_way,
         turned=None if turned_at is None else now - turned_at,
@@ -48,10 +57,13 @@ def status(
     )
 
 
-def _node_status(node: Node, processes: Processes | None, now: float) -> NodeStatus:
+def _node_status(node: Node, processes: Processes | None, now: float, *, measure_memory: bool) -> NodeStatus:
     front = node.front
     link = processes.links.get(front.number) if front is not None and processes is not None else None
     reported = link.last_report() if link is not None else None
+    memory = None if front is None else front.memory
+    if measure_memory and link is not None:
+        memory = link.memory() or memory
     return NodeStatus(
         id=node.id,
         state=node.state,
@@ -63,7 +75,7 @@ def _node_status(node: Node, processes: Processes | None, now: float) -> NodeSta
         last_death=node.history[-1] if node.history else None,
         starts_in=max(0.0, node.start_at - now) if node.state is NodeState.WAITING else None,
         replacing=node.replacing is not None,
-        memory=None if front is None else front.memory,
+        memory=memory,
     )
 
 

@@ -247,14 +247,21 @@ class Supervisor:
         self.check_started()
         return snapshots.stacks(self._processes, self._lock, timeout)
 
-    def status(self) -> SwarmStatus:
+    def status(self, *, measure_memory: bool = False) -> SwarmStatus:
         """As `Swarm.status`."""
         self._check_owner()
         with self._lock:
             template = self._processes.template if self._processes is not None else None
             pid = None if template is None else template.end.pid
             restarts = any(isinstance(asked, ip.RestartAsked) for asked in list(self._asked))
-            return snapshots.status(self.machine, self._processes, pid, self._turned_at, restarts=restarts)
+            return snapshots.status(
+                self.machine,
+                self._processes,
+                pid,
+                self._turned_at,
+                restarts=restarts,
+                measure_memory=measure_memory,
+            )
 
     def describe(self) -> str:
         """Return its phase and how many nodes are healthy, for a repr. Takes no lock."""

@@ -5,9 +5,7 @@ Any thread may call it. It belongs to the process that made it: in a forked chil
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Callable, Iterable
-from functools import partial
 from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pidfdpool import checks
 from pidfdpool.executor import arguments, lifecycle
 from pidfdpool.scheduler.policy import ForwardLogs
-from pidfdpool.serialization import importable
+from pidfdpool.swarm import targets
 from pidfdpool.swarm.options import Options, Restart, StopStep
 from pidfdpool.swarm.supervisor import Supervisor
 from pidfdpool.template.recipe import Recipe
@@ -138,7 +136,7 @@ class Swarm:
             max_age=max_age,
             overlap=overlap,
         )
-        call = _checked_call(target, args)
+        call = targets.checked_call(target, args)
         start = arguments.checked_start(mp_context, *call, preload)
         threads = checks.integer("threads_per_node", threads_per_node, least=1, optional=True)
         if on_event is not None and not callable(on_event):
@@ -152,7 +150,7 @@ class Swarm:
             import pidfdpool.worker.log_forwarding  # noqa: F401
         checks.boolean("preload_target", preload_target)
         if preload_target and start["way"] != "fork":
-            start["preload"] += (_module_of(target),)
+            start["preload"] += (targets.module_of(target),)
         arguments.load_for_fork(start)
         recipe = Recipe(
             **start,
@@ -289,13 +287,16 @@ class Swarm:
         """
         return self._supervisor.stacks(checks.seconds("timeout", timeout))
 
-    def status(self) -> SwarmStatus:
+    def status(self, *, measure_memory: bool = False) -> SwarmStatus:
         """Return what is known at the moment. Takes microseconds; any thread, a callback of the swarm's as well.
+
+        measure_memory: whether to read now from proc(5) what each node takes. Otherwise it is what was measured last
+            for max_memory.
 
         Raises:
             RuntimeError: this is a forked child.
         """
-        return self._supervisor.status()
+        return self._supervisor.status(measure_memory=measure_memory)
 
     def ping(self, timeout: float | None = 1.0) -> bool:
         """Return whether the supervisor's thread goes through its loop within the timeout. For a check of liveness.
@@ -358,24 +359,3 @@ class Swarm:
 
     def __repr__(self) -> str:
         return f"<Swarm {self.name!r}, {self._supervisor.describe()}>"
-
-
-def _module_of(target: Any) -> str:
-    """Return the name of the module that a node has to import for its target."""
-    while isinstance(target, partial):
-        target = target.func
-    name = getattr(target, "__module__", None)
-    if isinstance(name, str) and name not in ("__main__", "__mp_main__"):
-        module = sys.modules.get(name)
-        if module is not None and importable.is_importable(name, module):
-            return name
-    return "cloudpickle"  # the target is sent by value; to import this takes longer than all else at a node's start
-
-
-def _checked_call(target: Any, args: Any) -> tuple[Callable[..., object], tuple[Any, ...]]:
-    if not callable(target):
-        raise TypeError(f"target must be a callable, not {checks.short_repr(target)}")
-    try:
-        return target, tuple(iter(args))
-    except TypeError:
-        raise TypeError(f"args must be an iterable of arguments, not {checks.short_repr(args)}") from None

@@ -55,7 +55,7 @@ ROOT = {
     "_version": set(),
 }
 KNOWN_TO_ALL = {"errors", "deaths", "checks", "records", "typed"}
-PUBLIC = {"cli": {"pidfd", "swarm"}, "integrations": {"pidfd"}}  # the package itself, and pidfdpool.pidfd
+PUBLIC = {"cli": {"pidfd", "swarm"}, "integrations": {"pidfd", "swarm"}}  # the package itself, and these
 
 
 FILES = {

@@ -12,8 +12,10 @@ import pytest
 
 from pidfdpool import Attempts, Cause, Death, PidfdPoolExecutor, WorkerChange, metrics
 from pidfdpool.integrations.metrics import catalogue
+from pidfdpool.integrations.metrics.swarm_catalogue import SWARMS
 from pidfdpool.integrations.metrics.task_counts import OUTCOMES, Distribution, TaskCounts
-from pidfdpool.integrations.metrics.watched_pool import DEFAULT_BUCKETS, WatchedPool, WatchedPools, checked_buckets
+from pidfdpool.integrations.metrics.watched_pool import DEFAULT_BUCKETS, WatchedPool, checked_buckets
+from pidfdpool.integrations.metrics.watched_set import WatchedSet
 from pidfdpool.pidfd import ExitStatus
 from tests import calls
 from tests.conditions import in_forked_child, run_python
@@ -223,9 +225,9 @@ class TestNames:
             assert len({catalogue.attribute(metric, label) for label in metric.labels}) == len(metric.labels)
 
 
-class TestWatchedPools:
+class TestWatchedSet:
     def test_a_name_is_taken_while_its_pool_accepts_tasks(self):
-        shown = WatchedPools()
+        shown = WatchedSet("pool")
         with PidfdPoolExecutor(1) as first, PidfdPoolExecutor(1) as second:
             shown.add(WatchedPool(first, "a"))
             with pytest.raises(ValueError, match=r"name 'a' is taken by another pool.*0 of 1 workers busy"):
@@ -237,10 +239,10 @@ class TestWatchedPools:
             assert sorted(shown.alive()) == ["a", "b"]
 
     def test_a_pool_is_not_kept_alive(self):
-        shown = WatchedPools()
+        shown = WatchedSet("pool")
         pool = PidfdPoolExecutor(1)
         shown.add(WatchedPool(pool, "a"))
-        assert [reading.pool for reading in shown.read()] == ["a"]
+        assert [reading.name for reading in shown.read()] == ["a"]
         assert pool.stats().state == "IDLE"
         del pool
         gc.collect()
@@ -248,7 +250,7 @@ class TestWatchedPools:
         assert shown.alive() == {}
 
     def test_what_is_closed_is_not_shown(self):
-        shown = WatchedPools()
+        shown = WatchedSet("pool")
         with PidfdPoolExecutor(1) as pool:
             watched = WatchedPool(pool, "a")
             shown.add(watched)
@@ -318,11 +320,11 @@ class TestPage:
         assert told == {
             f"`pidfdpool_{metric.name}`": [
                 f"`{metric.dotted}`",
-                "counter" if metric.counts else "gauge, up-down counter",
+                "counter" if metric.counts else "gauge, up-down counter" if metric.adds_up else "gauge",
                 metric.unit,
                 ", ".join(f"`{label}`" for label in metric.labels),
             ]
-            for metric in catalogue.METRICS
+            for metric in (*catalogue.METRICS, *SWARMS.metrics)
         } | {
             f"`pidfdpool_{histogram.name}`": [f"`{histogram.dotted}`", "histogram", "s", "`function`"]
             for histogram in catalogue.HISTOGRAMS
@@ -333,7 +335,7 @@ class TestPage:
             assert f"`{name}`" in self.PAGE
 
     def test_its_queries_use_metrics_that_there_are(self):
-        known = {f"pidfdpool_{metric.name}" for metric in catalogue.METRICS}
+        known = {f"pidfdpool_{metric.name}" for metric in (*catalogue.METRICS, *SWARMS.metrics)}
         known |= {f"pidfdpool_{histogram.name}{end}" for histogram in catalogue.HISTOGRAMS for end in ("", "_bucket")}
         used = set(re.findall(r"\bpidfdpool_[a-z_]+", self.PAGE))
         assert used == known

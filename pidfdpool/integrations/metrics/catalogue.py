@@ -1,12 +1,14 @@
 """Every metric of a pool: its names, what it means, and where its values are. Pure data, for both clients.
 
+`swarm_catalogue` has those of a swarm.
+
 Names follow the conventions of each client. In Prometheus a counter ends in `_total` and a unit is part of the name.
 In OpenTelemetry names have dots, and the unit is told apart (UCUM).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +23,7 @@ class Reading(NamedTuple):
     """A pool at one moment.
 
     Attributes:
-        pool: its name.
+        name: its name.
         stats: its numbers.
         memory: resident memory of its workers in bytes, shared pages once for each worker.
         tasks: by outcome, signal ("": none) and function ("": not told apart).
@@ -30,7 +32,7 @@ class Reading(NamedTuple):
         tells_functions: whether functions are told apart.
     """
 
-    pool: str
+    name: str
     stats: Stats
     memory: int
     tasks: Mapping[tuple[str, str, str], int]
@@ -49,8 +51,9 @@ class Metric(NamedTuple):
         unit: in OpenTelemetry.
         counts: whether it is a counter. Otherwise it goes up and down.
         text: what it means.
-        labels: those beside "pool", in Prometheus; their names in OpenTelemetry are in ATTRIBUTES.
+        labels: those beside that of the name, in Prometheus; their names in OpenTelemetry are in ATTRIBUTES.
         values: takes a reading, and yields the values of the labels, and the number.
+        adds_up: whether a sum of it over pools means anything. Otherwise it is a gauge in OpenTelemetry as well.
     """
 
     name: str
@@ -59,7 +62,8 @@ class Metric(NamedTuple):
     counts: bool
     text: str
     labels: tuple[str, ...]
-    values: Callable[[Reading], Iterable[tuple[tuple[str, ...], float]]]
+    values: Callable[[Any], Iterable[tuple[tuple[str, ...], float]]]
+    adds_up: bool = True
 
 
 class HistogramMetric(NamedTuple):
@@ -71,16 +75,28 @@ class HistogramMetric(NamedTuple):
     of: Callable[[Reading], Mapping[str, Distribution]]
 
 
+class Catalogue(NamedTuple):
+    """All metrics of one kind of thing. kind: "pool" or "swarm", which is the label with its name as well."""
+
+    kind: str
+    metrics: tuple[Metric, ...]
+    histograms: tuple[HistogramMetric, ...] = ()
+
+
 POOL = "pidfdpool.pool.name"
 FUNCTION = "code.function.name"
 ATTRIBUTES = {  # by metric and label; for all metrics if there is no metric
     "pool": POOL,
+    "swarm": "pidfdpool.swarm.name",
     "function": FUNCTION,
     "outcome": "pidfdpool.task.outcome",
     "reason": "pidfdpool.worker.death.reason",
     "signal": "pidfdpool.worker.death.signal",
     "tasks_pending.state": "pidfdpool.task.state",
     "workers.state": "pidfdpool.worker.state",
+    "nodes.state": "pidfdpool.node.state",
+    "node_deaths_total.reason": "pidfdpool.node.death.reason",
+    "node_deaths_total.signal": "pidfdpool.node.death.signal",
 }
 
 
@@ -230,3 +246,4 @@ RUNS = HistogramMetric(
     lambda reading: reading.runs,
 )
 HISTOGRAMS = (WAITS, RUNS)
+POOLS = Catalogue("pool", METRICS, HISTOGRAMS)

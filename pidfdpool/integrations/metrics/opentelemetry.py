@@ -1,9 +1,9 @@
 """The instruments for OpenTelemetry. Needs its API only; without an SDK nothing is ever read.
 
 A meter knows an instrument by its name, and takes the callbacks of the first one only. So there is one object for
-each meter, `_Instruments`, which observes all pools of that meter. The SDK calls it when it exports, on a thread of
-its own. Histograms have no callbacks. Durations are recorded in the first callback of an export, not when tasks end:
-the SDK takes several microseconds for each, and runs the user's code.
+each meter, `_Instruments`, which observes all pools of that meter, and one for its swarms. The SDK calls it when it
+exports, on a thread of its own. Histograms have no callbacks. Durations are recorded in the first callback of an
+export, not when tasks end: the SDK takes several microseconds for each, and runs the user's code.
 """
 
 from __future__ import annotations
@@ -19,19 +19,48 @@ from opentelemetry.metrics import Observation
 
 import pidfdpool
 from pidfdpool import checks
-from pidfdpool.integrations.metrics.catalogue import FUNCTION, METRICS, POOL, RUNS, WAITS, attribute
-from pidfdpool.integrations.metrics.watched_pool import DEFAULT_BUCKETS, WatchedPool, WatchedPools
+from pidfdpool.integrations.metrics.catalogue import ATTRIBUTES, FUNCTION, POOL, POOLS, RUNS, WAITS, attribute
+from pidfdpool.integrations.metrics.swarm_catalogue import SWARMS
+from pidfdpool.integrations.metrics.watched_pool import DEFAULT_BUCKETS, WatchedPool
+from pidfdpool.integrations.metrics.watched_set import WatchedSet
+from pidfdpool.integrations.metrics.watched_swarm import WatchedSwarm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pidfdpool import PidfdPoolExecutor
-    from pidfdpool.integrations.metrics.catalogue import Metric
+    from pidfdpool.integrations.metrics.catalogue import Catalogue, Metric
+    from pidfdpool.integrations.metrics.watched_set import Watched
+    from pidfdpool.swarm import Swarm
 
 MOST_SAMPLES = 4096  # durations that are recorded in an export
 
 
-class OpenTelemetryInstruments:
+class _Shown:
+    """One pool, or swarm, that a meter shows."""
+
+    def __init__(self, watch: Callable[[], Watched], catalogue: Catalogue, meter: Any) -> None:
+        """Begin to show what `watch` returns. Raises as the public classes."""
+        if meter is not None and not isinstance(meter, metrics.Meter):
+            raise TypeError(f"meter must be a Meter or None, not {checks.short_repr(meter)}")
+        self._watched = watch()
+        try:
+            self._instruments = _join(meter, catalogue, self._watched)
+        except BaseException:
+            self._watched.close()
+            raise
+
+    def close(self) -> None:
+        """Stop counting, and show it no more. It goes on without this. Calling it again does nothing."""
+        self._watched.close()
+        with _lock:
+            self._instruments.watched.remove(self._watched)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._watched}>"
+
+
+class OpenTelemetryInstruments(_Shown):
     """Metrics of a pool as OpenTelemetry's instruments: `OpenTelemetryInstruments(pool)`.
 
     Args:
@@ -63,91 +92,113 @@ class OpenTelemetryInstruments:
         buckets: Iterable[float] = DEFAULT_BUCKETS,
         max_functions: int = 0,
     ) -> None:
-        if meter is not None and not isinstance(meter, metrics.Meter):
-            raise TypeError(f"meter must be a Meter or None, not {checks.short_repr(meter)}")
-        self._watched = WatchedPool(pool, name, buckets=buckets, max_functions=max_functions, samples=MOST_SAMPLES)
-        try:
-            self._instruments = _join(meter, self._watched)
-        except BaseException:
-            self._watched.close()
-            raise
+        super().__init__(
+            lambda: WatchedPool(pool, name, buckets=buckets, max_functions=max_functions, samples=MOST_SAMPLES),
+            POOLS,
+            meter,
+        )
 
-    def close(self) -> None:
-        """Stop counting, and show the pool no more. It goes on without this. Calling it again does nothing."""
-        self._watched.close()
-        with _lock:
-            self._instruments.pools.remove(self._watched)
 
-    def __repr__(self) -> str:
-        return f"<OpenTelemetryInstruments of {self._watched}>"
+class OpenTelemetrySwarmInstruments(_Shown):
+    """Metrics of a swarm as OpenTelemetry's instruments: `OpenTelemetrySwarmInstruments(swarm)`.
+
+    Args:
+        swarm: the swarm. It is not started by this.
+        name: the value of the attribute "pidfdpool.swarm.name". Swarms of one meter have different names. Default:
+            the swarm's name.
+        meter: as for `OpenTelemetryInstruments`.
+
+    Events are counted from now on, so make this before `start()`. docs/metrics.md lists all metrics. After the
+    swarm's end the last values stay, until the `Swarm` is collected. A forked child does not show the swarms of its
+    parent. Thread-safe.
+
+    Raises:
+        ValueError: the meter has a swarm of this name already, or an argument makes no sense. The message names it.
+        TypeError: swarm is no swarm, or an argument makes no sense.
+        RuntimeError: the swarm belongs to the process from which this one was forked.
+    """
+
+    def __init__(self, swarm: Swarm, *, name: str | None = None, meter: metrics.Meter | None = None) -> None:
+        super().__init__(lambda: WatchedSwarm(swarm, name), SWARMS, meter)
 
 
 class _Instruments:
-    """The instruments of one meter, for all pools that it shows."""
+    """The instruments of one meter, for all pools, or all swarms, that it shows."""
 
-    def __init__(self, meter: Any, buckets: tuple[float, ...]) -> None:
-        self.pools = WatchedPools()
-        self._waits, self._runs = (
-            meter.create_histogram(
+    def __init__(self, meter: Any, catalogue: Catalogue, buckets: tuple[float, ...]) -> None:
+        self._catalogue = catalogue
+        self.watched = WatchedSet(catalogue.kind)
+        self._histograms = {
+            histogram: meter.create_histogram(
                 histogram.dotted,
                 unit="s",
                 description=histogram.text,
                 explicit_bucket_boundaries_advisory=list(buckets),
             )
-            for histogram in (WAITS, RUNS)
-        )
-        for place, metric in enumerate(METRICS):
-            create = meter.create_observable_counter if metric.counts else meter.create_observable_up_down_counter
+            for histogram in catalogue.histograms
+        }
+        for place, metric in enumerate(catalogue.metrics):
+            create = _creator_of(metric, meter)
             callback = partial(self._observe, metric, place == 0)
             create(metric.dotted, [callback], unit=metric.unit, description=metric.text)
 
     def _observe(self, metric: Metric, first: bool, _options: object) -> list[Observation]:
-        if first:
+        if first and self._histograms:
             self._record_durations()
         return [
-            Observation(number, _attributes(metric, reading.pool, values))
-            for reading in self.pools.read()
+            Observation(number, self._attributes(metric, reading.name, values))
+            for reading in self.watched.read()
             for values, number in metric.values(reading)
         ]
 
     def _record_durations(self) -> None:
-        for watched in self.pools:
+        waits, runs = self._histograms[WAITS], self._histograms[RUNS]
+        for watched in self.watched:
             for function, wait, run in watched.take_samples():
                 attributes = {POOL: watched.name, FUNCTION: function} if function else {POOL: watched.name}
                 if wait is not None:
-                    self._waits.record(wait, attributes)
+                    waits.record(wait, attributes)
                 if run is not None:
-                    self._runs.record(run, attributes)
+                    runs.record(run, attributes)
+
+    def _attributes(self, metric: Metric, name: str, values: tuple[str, ...]) -> dict[str, str]:
+        told = {attribute(metric, label): value for label, value in zip(metric.labels, values, strict=True) if value}
+        return {ATTRIBUTES[self._catalogue.kind]: name, **told}
 
 
-def _attributes(metric: Metric, pool: str, values: tuple[str, ...]) -> dict[str, str]:
-    told = {attribute(metric, label): value for label, value in zip(metric.labels, values, strict=True) if value}
-    return {POOL: pool, **told}
+def _creator_of(metric: Metric, meter: Any) -> Callable[..., object]:
+    """Return what creates an instrument for a metric."""
+    if metric.counts:
+        create = meter.create_observable_counter
+    elif metric.adds_up:
+        create = meter.create_observable_up_down_counter
+    else:
+        create = meter.create_observable_gauge
+    return create  # type: ignore[no-any-return]
 
 
-_of_meters: weakref.WeakKeyDictionary[Any, _Instruments] = weakref.WeakKeyDictionary()
-_of_provider: list[_Instruments] = []  # those of the global meter provider, once there are any
+# By meter, and in that by the kind of what they show.
+_of_meters: weakref.WeakKeyDictionary[Any, dict[str, _Instruments]] = weakref.WeakKeyDictionary()
+_of_provider: dict[str, _Instruments] = {}  # those of the global meter provider
 _lock = threading.RLock()  # guards these, and who is in which; reentrant, for signal handlers and finalizers
 
 
-def _join(meter: Any, watched: WatchedPool) -> _Instruments:
-    """Have a meter show one more pool, and return by what it does.
+def _join(meter: Any, catalogue: Catalogue, watched: Watched) -> _Instruments:
+    """Have a meter show one more pool or swarm, and return by what it does.
 
     Raises:
-        ValueError: it shows a pool of that name already.
+        ValueError: it shows one of that name already.
     """
     with _lock:
-        known = _of_meters.get(meter) if meter is not None else _of_provider[0] if _of_provider else None
+        of_meter = _of_provider if meter is None else _of_meters.setdefault(meter, {})
+        known = of_meter.get(catalogue.kind)
         if known is None:
-            known = _Instruments(
+            known = of_meter[catalogue.kind] = _Instruments(
                 metrics.get_meter("pidfdpool", pidfdpool.__version__) if meter is None else meter,
-                watched.counts.bounds,
+                catalogue,
+                watched.bounds,
             )
-            if meter is None:
-                _of_provider.append(known)
-            else:
-                _of_meters[meter] = known
-        known.pools.add(watched)
+        known.watched.add(watched)
     return known
 
 

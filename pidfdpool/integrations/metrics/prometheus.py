@@ -1,7 +1,8 @@
 """The collector for prometheus-client.
 
 A metric must appear once in what is scraped, with the samples of all pools. So one object for each registry and
-namespace is registered there, an `_Exposition`, and the collectors of that registry are its parts.
+namespace is registered there, an `_Exposition`, and the collectors of that registry are its parts. Those of swarms
+have an exposition of their own.
 
 Any thread may scrape. A scrape takes the pool's lock for microseconds, and reads two files of proc(5) for each
 worker.
@@ -22,20 +23,71 @@ from prometheus_client.registry import REGISTRY, CollectorRegistry
 from prometheus_client.utils import floatToGoString
 
 from pidfdpool import checks
-from pidfdpool.integrations.metrics.catalogue import HISTOGRAMS, METRICS
-from pidfdpool.integrations.metrics.watched_pool import DEFAULT_BUCKETS, WatchedPool, WatchedPools
+from pidfdpool.integrations.metrics.catalogue import POOLS
+from pidfdpool.integrations.metrics.swarm_catalogue import SWARMS
+from pidfdpool.integrations.metrics.watched_pool import DEFAULT_BUCKETS, WatchedPool
+from pidfdpool.integrations.metrics.watched_set import WatchedSet
+from pidfdpool.integrations.metrics.watched_swarm import WatchedSwarm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pidfdpool import PidfdPoolExecutor
-    from pidfdpool.integrations.metrics.catalogue import HistogramMetric, Metric, Reading
+    from pidfdpool.integrations.metrics.catalogue import Catalogue, HistogramMetric, Metric
     from pidfdpool.integrations.metrics.task_counts import Distribution
+    from pidfdpool.integrations.metrics.watched_set import Watched
+    from pidfdpool.swarm import Swarm
 
 _NAMESPACE = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
-class PrometheusCollector:
+class _Collector:
+    """One pool, or swarm, in a registry."""
+
+    def __init__(
+        self, watch: Callable[[], Watched], catalogue: Catalogue, registry: CollectorRegistry | None, namespace: str
+    ) -> None:
+        """Begin to show what `watch` returns. Raises as the public classes."""
+        if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
+            raise ValueError(
+                f"namespace must be letters, digits and underscores, as in 'pidfdpool', not "
+                f"{checks.short_repr(namespace)}"
+            )
+        if registry is not None and not callable(getattr(registry, "register", None)):
+            raise TypeError(f"registry must be a CollectorRegistry or None, not {checks.short_repr(registry)}")
+        self._watched = watch()
+        self._registry = registry
+        try:
+            if registry is None:
+                self._exposition = _Exposition(namespace, catalogue)
+                self._exposition.watched.add(self._watched)
+            else:
+                self._exposition = _join(registry, namespace, catalogue, self._watched)
+        except BaseException:
+            self._watched.close()
+            raise
+
+    def collect(self) -> Iterator[Any]:
+        """Yield the metrics, of all that are registered together. For a registry; any thread."""
+        return self._exposition.collect()
+
+    def describe(self) -> Iterator[Any]:
+        """Yield the metrics without values, as `collect` does. For a registry, which looks for name clashes."""
+        return self._exposition.describe()
+
+    def close(self) -> None:
+        """Stop counting, and show it no more. It goes on without this. Calling it again does nothing."""
+        self._watched.close()
+        with _lock:
+            self._exposition.watched.remove(self._watched)
+            if self._registry is not None and not self._exposition.watched.alive():
+                _unregister(self._registry, self._exposition)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._watched}>"
+
+
+class PrometheusCollector(_Collector):
     """Metrics of a pool for Prometheus, which a registry of prometheus-client collects: `PrometheusCollector(pool)`.
 
     Args:
@@ -68,85 +120,85 @@ class PrometheusCollector:
         buckets: Iterable[float] = DEFAULT_BUCKETS,
         max_functions: int = 0,
     ) -> None:
-        if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
-            raise ValueError(
-                f"namespace must be letters, digits and underscores, as in 'pidfdpool', not "
-                f"{checks.short_repr(namespace)}"
-            )
-        if registry is not None and not callable(getattr(registry, "register", None)):
-            raise TypeError(f"registry must be a CollectorRegistry or None, not {checks.short_repr(registry)}")
-        self._watched = WatchedPool(pool, name, buckets=buckets, max_functions=max_functions)
-        self._registry = registry
-        try:
-            if registry is None:
-                self._exposition = _Exposition(namespace)
-                self._exposition.pools.add(self._watched)
-            else:
-                self._exposition = _join(registry, namespace, self._watched)
-        except BaseException:
-            self._watched.close()
-            raise
+        super().__init__(
+            lambda: WatchedPool(pool, name, buckets=buckets, max_functions=max_functions), POOLS, registry, namespace
+        )
 
-    def collect(self) -> Iterator[Any]:
-        """Yield the metrics, of all pools that are registered together. For a registry; any thread."""
-        return self._exposition.collect()
 
-    def describe(self) -> Iterator[Any]:
-        """Yield the metrics without values, as `collect` does. For a registry, which looks for name clashes."""
-        return self._exposition.describe()
+class PrometheusSwarmCollector(_Collector):
+    """Metrics of a swarm for Prometheus: `PrometheusSwarmCollector(swarm)`. Otherwise as `PrometheusCollector`.
 
-    def close(self) -> None:
-        """Stop counting, and show the pool no more. It goes on without this. Calling it again does nothing."""
-        self._watched.close()
-        with _lock:
-            self._exposition.pools.remove(self._watched)
-            if self._registry is not None and not self._exposition.pools.alive():
-                _unregister(self._registry, self._exposition)
+    Args:
+        swarm: the swarm. It is not started by this.
+        name: the value of the label "swarm". Swarms of one registry have different names. Default: the swarm's name.
+        registry: where to register. None: nowhere; give this object to a registry's `register`. Such a registry takes
+            one collector of a namespace, so it shows one swarm.
+        namespace: what the names of all metrics begin with.
 
-    def __repr__(self) -> str:
-        return f"<PrometheusCollector of {self._watched}>"
+    Events are counted from now on, so make the collector before `start()`. docs/metrics.md lists all metrics. After
+    the swarm's end the last values stay, until the `Swarm` is collected. A forked child does not show the swarms of
+    its parent. Thread-safe.
+
+    Raises:
+        ValueError: the registry has a swarm of this name already, or other metrics with these names; or an argument
+            makes no sense. The message names it.
+        TypeError: swarm is no swarm, or an argument makes no sense.
+        RuntimeError: the swarm belongs to the process from which this one was forked.
+    """
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        *,
+        name: str | None = None,
+        registry: CollectorRegistry | None = REGISTRY,
+        namespace: str = "pidfdpool",
+    ) -> None:
+        super().__init__(lambda: WatchedSwarm(swarm, name), SWARMS, registry, namespace)
 
 
 class _Exposition:
-    """What is registered: the metrics of all pools of one registry and one namespace."""
+    """What is registered: the metrics of all pools, or of all swarms, of one registry and one namespace."""
 
-    def __init__(self, namespace: str) -> None:
-        self.namespace = namespace
-        self.pools = WatchedPools()
+    def __init__(self, namespace: str, catalogue: Catalogue) -> None:
+        self.namespace, self.catalogue = namespace, catalogue
+        self.watched = WatchedSet(catalogue.kind)
 
     def describe(self) -> Iterator[Any]:
-        for metric in METRICS:
+        for metric in self.catalogue.metrics:
             yield self._family(metric, ())
-        for histogram in HISTOGRAMS:
+        for histogram in self.catalogue.histograms:
             yield self._histogram_family(histogram, ())
 
     def collect(self) -> Iterator[Any]:
-        readings = self.pools.read()
+        readings = self.watched.read()
         if not readings:
             return
         without = () if any(reading.tells_functions for reading in readings) else ("function",)
-        for metric in METRICS:
+        for metric in self.catalogue.metrics:
             labels = [label for label in metric.labels if label not in without]
             family = self._family(metric, labels)
             for reading in readings:
                 for values, number in metric.values(reading):
-                    family.add_metric((reading.pool, *values[: len(labels)]), number)
+                    family.add_metric((reading.name, *values[: len(labels)]), number)
             yield family
-        for histogram in HISTOGRAMS:
+        for histogram in self.catalogue.histograms:
             yield self._filled(histogram, readings, ["function"] if not without else [])
 
     def _family(self, metric: Metric, labels: Iterable[str]) -> Any:
         kind = CounterMetricFamily if metric.counts else GaugeMetricFamily
-        return kind(f"{self.namespace}_{metric.name}", metric.text, labels=("pool", *labels))
+        return kind(f"{self.namespace}_{metric.name}", metric.text, labels=(self.catalogue.kind, *labels))
 
     def _histogram_family(self, histogram: HistogramMetric, labels: Iterable[str]) -> Any:
-        return HistogramMetricFamily(f"{self.namespace}_{histogram.name}", histogram.text, labels=("pool", *labels))
+        return HistogramMetricFamily(
+            f"{self.namespace}_{histogram.name}", histogram.text, labels=(self.catalogue.kind, *labels)
+        )
 
-    def _filled(self, histogram: HistogramMetric, readings: Iterable[Reading], labels: list[str]) -> Any:
+    def _filled(self, histogram: HistogramMetric, readings: Iterable[Any], labels: list[str]) -> Any:
         family = self._histogram_family(histogram, labels)
         for reading in readings:
             for function, distribution in histogram.of(reading).items():
-                values = (reading.pool, function)[: 1 + len(labels)]
+                values = (reading.name, function)[: 1 + len(labels)]
                 family.add_metric(values, _cumulative(distribution), distribution.total)
         return family
 
@@ -156,20 +208,21 @@ def _cumulative(distribution: Distribution) -> list[tuple[str, int]]:
     return list(zip(bounds, accumulate(distribution.counts), strict=True))
 
 
-_expositions: weakref.WeakKeyDictionary[Any, dict[str, _Exposition]] = weakref.WeakKeyDictionary()
+_expositions: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], _Exposition]] = weakref.WeakKeyDictionary()
 _lock = threading.RLock()  # guards `_expositions`, and who is in which; reentrant, for signal handlers and finalizers
 
 
-def _join(registry: Any, namespace: str, watched: WatchedPool) -> _Exposition:
-    """Have a registry show one more pool, and return by what it does.
+def _join(registry: Any, namespace: str, catalogue: Catalogue, watched: Watched) -> _Exposition:
+    """Have a registry show one more pool or swarm, and return by what it does.
 
     Raises:
-        ValueError: it shows a pool of that name already, or has other metrics with these names.
+        ValueError: it shows one of that name already, or has other metrics with these names.
     """
     with _lock:
         of_registry = _expositions.setdefault(registry, {})
-        known = of_registry.get(namespace)
-        exposition = known or _Exposition(namespace)
+        key = namespace, catalogue.kind
+        known = of_registry.get(key)
+        exposition = known or _Exposition(namespace, catalogue)
         try:
             registry.register(exposition)  # also a known one: somebody may have emptied the registry
         except ValueError as error:
@@ -178,14 +231,14 @@ def _join(registry: Any, namespace: str, watched: WatchedPool) -> _Exposition:
                     f"namespace {namespace!r} is taken: the registry has metrics with these names ({error}). Give "
                     "another namespace, or unregister those"
                 ) from error
-        of_registry[namespace] = exposition
-        exposition.pools.add(watched)
+        of_registry[key] = exposition
+        exposition.watched.add(watched)
     return exposition
 
 
 def _unregister(registry: Any, exposition: _Exposition) -> None:
-    """Take an exposition without pools out of its registry. The caller holds the lock."""
-    if _expositions.get(registry, {}).pop(exposition.namespace, None) is not None:
+    """Take an exposition of nothing out of its registry. The caller holds the lock."""
+    if _expositions.get(registry, {}).pop((exposition.namespace, exposition.catalogue.kind), None) is not None:
         with suppress(KeyError):  # somebody has emptied the registry
             registry.unregister(exposition)
 

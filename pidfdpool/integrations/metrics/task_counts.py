@@ -167,7 +167,7 @@ class TaskCounts:
         runs = list(map(sub, of_function(attempts.ended_at), of_function(attempts.began_at)))
         if not attempts.retried:
             outcomes = attempts.outcomes if chosen is None else list(compress(attempts.outcomes, chosen))
-            of_signal, same = _signal_of(attempts.death), outcomes.count(outcomes[0])
+            of_signal, same = _signal_in(attempts.death), outcomes.count(outcomes[0])
             numbers = {outcomes[0]: same} if same == len(outcomes) else Counter(outcomes)
             for outcome, number in numbers.items():
                 self._tasks[outcome.replace(" ", "_"), of_signal, function] += number
@@ -195,16 +195,19 @@ class TaskCounts:
         self._skip = at - count
 
     def _count_death(self, death: Death) -> None:
-        self._deaths[death.cause.name.lower(), _signal_of(death)] += 1
+        self._deaths[death.cause.name.lower(), _signal_in(death)] += 1
 
 
 def _known(seconds: float) -> float | None:
     return None if math.isnan(seconds) else max(0.0, seconds)
 
 
-def _signal_of(death: Death | None) -> str:
-    """Return the name of the signal that ended a worker; "": none did, or it is not known."""
-    number = None if death is None else death.exit_status.signal
+def _signal_in(death: Death | None) -> str:
+    return signal_of(None if death is None else death.exit_status.signal)
+
+
+def signal_of(number: int | None) -> str:
+    """Return the name of the signal that ended a process; "": none did, or it is not known."""
     if number is None:
         return _NONE
     try:

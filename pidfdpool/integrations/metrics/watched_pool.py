@@ -1,4 +1,4 @@
-"""One pool under a name, and the pools that are shown together.
+"""One pool under a name.
 
 A pool is referred to weakly. What counts for it hangs on the pool, and refers to nothing else.
 """
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from pidfdpool import checks
 from pidfdpool.integrations.metrics.catalogue import Reading
 from pidfdpool.integrations.metrics.task_counts import TaskCounts
+from pidfdpool.integrations.metrics.watched_set import checked_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from pidfdpool import PidfdPoolExecutor
     from pidfdpool.integrations.metrics.task_counts import Sample
@@ -44,10 +45,7 @@ class WatchedPool:
         Raises:
             TypeError, ValueError: an argument makes no sense.
         """
-        if not isinstance(name, str):
-            raise TypeError(f"name must be a string, not {checks.short_repr(name)}")
-        if not name:
-            raise ValueError("name must not be empty")
+        checked_name(name)
         checks.integer("max_functions", max_functions, least=0)
         if not all(callable(getattr(pool, method, None)) for method in _NEEDED):
             raise TypeError(
@@ -55,7 +53,8 @@ class WatchedPool:
                 "pool that it was made of"
             )
         self.name = name
-        self.counts = TaskCounts(checked_buckets(buckets), max_functions, samples)
+        self.bounds = checked_buckets(buckets)
+        self.counts = TaskCounts(self.bounds, max_functions, samples)
         self._pool = weakref.ref(pool)
         self._end: Callable[[], None] | None = pool.observe(self.counts)
 
@@ -96,41 +95,6 @@ class WatchedPool:
 
     def __repr__(self) -> str:
         return f"pool {self.name!r}: {self._pool()!r}"
-
-
-class WatchedPools:
-    """Pools with different names that one registry or meter shows. The caller guards changes; any thread reads."""
-
-    def __init__(self) -> None:
-        self._by_name: dict[str, WatchedPool] = {}
-
-    def add(self, watched: WatchedPool) -> None:
-        """Add a pool. One that has the same name and is shut down or broken is shown no more.
-
-        Raises:
-            ValueError: there is one with that name, and it accepts tasks.
-        """
-        known = self._by_name.get(watched.name)
-        if known is not None and known.is_in_use:
-            raise ValueError(
-                f"name {watched.name!r} is taken by another pool here ({known}): give each pool its own name"
-            )
-        self._by_name = {**self.alive(), watched.name: watched}
-
-    def remove(self, watched: WatchedPool) -> None:
-        """Remove a pool, if it is there."""
-        self._by_name = {name: known for name, known in self.alive().items() if known is not watched}
-
-    def alive(self) -> dict[str, WatchedPool]:
-        """Return those that have something to show, by name."""
-        return {name: known for name, known in self._by_name.items() if known.is_alive}
-
-    def __iter__(self) -> Iterator[WatchedPool]:
-        return iter(self._by_name.values())
-
-    def read(self) -> list[Reading]:
-        """Return what there is to show."""
-        return [reading for watched in self if (reading := watched.read()) is not None]
 
 
 def checked_buckets(buckets: Iterable[float]) -> tuple[float, ...]:
