@@ -307,6 +307,7 @@ def test_news_of_a_worker_that_was_replaced_concern_nobody_and_leave_no_descript
     reader, writer = os.pipe()
     news = [frame(framing.BLACK_BOX), frame(framing.DIED, value=9, buffers=[bytes(framing.USAGE.size)])]
     template_events.handle_frames(TemplateLink(core, descriptors=[writer]), news)
+    os.set_blocking(reader, False)
     assert os.read(reader, 1) == b"", "the other end was closed"
     os.close(reader)
     assert (core.log, core.workers) == ([], {0: link})
