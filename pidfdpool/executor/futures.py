@@ -207,8 +207,10 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         """Wake the threads that wait for this future, which is done, and call its callbacks."""
         condition = self._own_condition
         if condition is not None and condition is not _NO_WAITERS:
+            how = "add_result" if self._exception is None else "add_exception"
             with condition:
                 condition.notify_all()
+                self._waiters.tell(self, how, again=True)
         if self._leader is not None or self._had_callbacks:
             self._invoke_callbacks()
 
@@ -294,11 +296,11 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             self._state = _FINISHED
         else:
             with condition:
+                self._waiters.told = []
                 self._result, self._exception = result, error
                 self._state = _FINISHED
                 condition.notify_all()
-                for waiter in self._waiters:
-                    waiter.add_result(self) if error is None else waiter.add_exception(self)
+                self._waiters.tell(self, "add_result" if error is None else "add_exception")
         if self._leader is not None or self._had_callbacks:
             self._invoke_callbacks()
 

@@ -179,11 +179,31 @@ _HAS_CONDITION = hasattr(threading.Event(), "_cond")
 class Waiters(list[Any]):
     """The waiters that `concurrent.futures.wait` and `as_completed` add to each future that they wait for."""
 
+    told: list[Any] | None = None  # those that know that the future is done
+
     def append(self, waiter: Any) -> None:
         """Add the waiter, and give it our `Event`. Called with the locks of all its futures, before it waits."""
         if _HAS_CONDITION and type(getattr(waiter, "event", None)) is Event.__base__:
             waiter.event = Event()
         super().append(waiter)
+
+    def tell(self, future: Any, how: str, *, again: bool = False) -> None:
+        """Tell the waiters that their future is done. The caller holds the future's condition, and has set `told`.
+
+        how: the method of waiters that tells them: "add_result" or "add_exception".
+        again: a signal handler may have interrupted it before; those are told that do not know yet. If `told` was not
+            set, somebody else has told them.
+        """
+        told = self.told
+        if told is None:
+            return
+        for waiter in self:
+            if not again or not any(waiter is one for one in told):
+                if again and any(future is one for one in waiter.finished_futures):
+                    waiter.event.set()  # it was interrupted before that
+                else:
+                    getattr(waiter, how)(future)
+                told.append(waiter)
 
 
 def acquire(lock: threading.Lock | threading.RLock) -> bool:

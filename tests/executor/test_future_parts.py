@@ -326,6 +326,51 @@ def test_a_callback_that_is_added_while_the_future_is_resolved_is_called(pool):
     assert len(called) == 1
 
 
+@pytest.mark.parametrize("at", ["before", "between", "within"])
+@pytest.mark.parametrize("failed", [False, True])
+def test_who_waits_among_others_is_told_though_a_signal_handler_has_interrupted_it(pool, monkeypatch, at, failed):
+    """Guards: `wait` and `as_completed` would wait for ever for a future that is done."""
+    future, other = attached(pool), attached(pool)
+    ready, found = [], []
+
+    def wait(number):
+        ready.append(number)
+        if number == 0:
+            found.append(concurrent.futures.wait([future], timeout=30).done == {future})
+        else:
+            iterator = concurrent.futures.as_completed([future, other], timeout=30)
+            found.append([next(iterator), next(iterator)] == [future, other])
+
+    threads = [threading.Thread(target=wait, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: len(future._waiters) == 2, "both wait")
+    with monkeypatch.context() as patched:
+        if at == "before":
+            patched.setattr(future._condition, "notify_all", interrupt)
+        else:
+            waiter = future._waiters[1]
+            patched.setattr(
+                waiter.event if at == "within" else waiter, "set" if at == "within" else told(failed), interrupt
+            )
+        with pytest.raises(KeyboardInterrupt):
+            future._resolve(None if failed else 1, LookupError() if failed else None)
+    future._resolve(None if failed else 1, LookupError() if failed else None)
+    other._resolve(2, None)
+    for thread in threads:
+        thread.join(30)
+    assert found == [True, True]
+    assert not future._waiters
+
+
+def told(failed):
+    return "add_exception" if failed else "add_result"
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("held", [False, True])
 def test_in_a_forked_child_it_fails_without_its_callbacks_and_without_waiting_for_a_copied_lock(pool, held):
     future, called = attached(pool), []
