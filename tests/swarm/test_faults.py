@@ -12,6 +12,7 @@ import pytest
 from pidfdpool.loop import template_starter
 from pidfdpool.scheduler import events as ev
 from pidfdpool.swarm import EventKind, Reason, links
+from tests.conditions import eventually
 from tests.swarm import nodes
 from tests.swarm.swarms import deaths, kinds, pid_of, saw, swarm_of
 
@@ -76,3 +77,14 @@ def test_a_template_that_cannot_be_started_again_is_tried_again_unless_that_is_o
         else:
             assert swarm.wait(30)
             assert swarm.status().failure == "the system has refused"
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_template_that_is_stopped_while_it_is_to_fork_a_node_does_not_hold_up_the_end(end):
+    with swarm_of(nodes.serve) as swarm:
+        pid_of(swarm)
+        os.kill(swarm.status().template_pid, signal.SIGSTOP)
+        swarm.signal(signal.SIGKILL)
+        eventually(lambda: swarm.status().nodes[0].attempt == 2, "the template is asked for another process")
+        getattr(swarm, end)(wait=False)
+        assert swarm.wait(20)  # without the host's help the template would be killed after 30 s
