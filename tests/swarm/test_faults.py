@@ -24,6 +24,30 @@ def test_a_node_that_writes_into_its_channel_is_taken_for_unhealthy():
         assert deaths(swarm)[0].reason is Reason.UNHEALTHY
 
 
+def test_a_node_that_closes_all_descriptors_is_not_taken_for_done():
+    with swarm_of(nodes.close_all_descriptors, report_timeout=None, intensity=0) as swarm:
+        assert saw(swarm, EventKind.GAVE_UP).history[0].exit_status.code == 1
+
+
+def test_a_node_that_has_closed_all_descriptors_still_ends_by_sigterm():
+    with swarm_of(nodes.close_all_descriptors_and_sleep, report_timeout=None, stop_order="SIGTERM") as swarm:
+        pid = pid_of(swarm)
+        eventually(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= 3, "it has closed them")
+    assert deaths(swarm)[0].exit_status.code == 143
+
+
+def test_a_node_that_executes_another_program_is_not_ended_by_the_signal_for_stacks():
+    with swarm_of(nodes.execute_sleep, report_timeout=None, stop_timeout=0.2) as swarm:
+        pid = pid_of(swarm)
+        eventually(
+            lambda: os.readlink(f"/proc/{pid}/exe").endswith(("sleep", "coreutils")),
+            "it has executed the other program",
+        )
+        swarm.stacks(0.05)
+        assert swarm.status().nodes[0].pid == pid
+    assert deaths(swarm)[0].exit_status.signal == signal.SIGTERM
+
+
 def test_a_template_that_has_no_descriptor_left_says_so_and_is_asked_again():
     with swarm_of(nodes.serve, 2) as swarm:
         pid_of(swarm)
