@@ -33,3 +33,13 @@ def processor_time(pid: int) -> float | None:
     except OSError:
         return None
     return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def signal_masks(pid: int) -> tuple[int, ...] | None:
+    """Return which signals a process blocks, ignores and catches, as bit masks (proc(5), status)."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            lines = dict(line.split(b":", 1) for line in file.read().splitlines())
+            return tuple(int(lines[name], 16) for name in (b"SigBlk", b"SigIgn", b"SigCgt"))
+    except (OSError, ValueError, KeyError):
+        return None

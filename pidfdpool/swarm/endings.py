@@ -25,7 +25,8 @@ class Endings:
         """Try again after a pause. The failures of the system are no deaths of the node, and no attempts."""
         node.processes.remove(process)
         node.attempt -= process.attempt == node.attempt
-        self._fleet.tell(EventKind.START_FAILED, node, process, detail=event.reason)
+        if self._starts_again(node):  # otherwise nobody wants it any more
+            self._fleet.tell(EventKind.START_FAILED, node, process, detail=event.reason)
         self._settle(node, now + self._options.pause(1))
 
     def on_died(self, node: Node, process: Process, event: ip.Died, now: float) -> None:

@@ -121,11 +121,17 @@ class NodeLink(Link):
     def request_stack(self) -> int | None:
         """Have it write its Python stack; return where that will begin in its black box. None: it cannot."""
         with suppress(OSError):
-            if self.handle is not None and self._box is not None:
+            if self.handle is not None and self._box is not None and self._catches_stack_signal():
                 size = max(os.fstat(self._box).st_size, black_box.STACKS_OFFSET)
                 self.handle.send_signal(black_box.STACK_SIGNAL)
                 return size
         return None
+
+    def _catches_stack_signal(self) -> bool:
+        """Return False if that signal would end the process: what has executed another program cannot handle it."""
+        assert self.handle is not None
+        masks = process_usage.signal_masks(self.handle.pid)
+        return masks is None or any(mask >> (black_box.STACK_SIGNAL - 1) & 1 for mask in masks)
 
     def keep_stack(self) -> None:
         """Have it write its Python stack, for the record of its death."""

@@ -6,6 +6,7 @@ that the node forks has no part in it: there `healthy` and `unhealthy` raise Run
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import time
@@ -45,7 +46,11 @@ class Flag:
         counters.add(self._fd)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set, at most timeout seconds; None: without limit. Return whether it is."""
+        """Wait until it is set, at most timeout seconds; None: without limit. Return whether it is.
+
+        Raises:
+            OSError: something in this process has closed the flag's descriptor.
+        """
         if self._is_set:
             return True
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -53,7 +58,7 @@ class Flag:
         poll.register(self._fd, select.POLLIN)
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if poll.poll(None if left is None else min(left, native.LONGEST_WAIT) * 1000):
+            if _is_readable(poll, None if left is None else min(left, native.LONGEST_WAIT) * 1000):
                 self._is_set = True
                 return True
             if left is not None and left <= 0:
@@ -82,6 +87,15 @@ class Flag:
 
     def __repr__(self) -> str:
         return f"<Flag {'set' if self.is_set() else 'not set'}>"
+
+
+def _is_readable(poll: select.poll, timeout: float | None) -> bool:
+    """Wait for the one descriptor of `poll`, at most that many milliseconds; return whether it is readable."""
+    ready = poll.poll(timeout)
+    if ready and ready[0][1] & select.POLLNVAL:  # otherwise a node would take itself for done
+        fd = ready[0][0]
+        raise OSError(errno.EBADF, f"something in this process has closed descriptor {fd}, which belongs to the node")
+    return bool(ready)
 
 
 def _set(ready: asyncio.Future[None]) -> None:
@@ -160,10 +174,14 @@ class Node:
         self._tell(False, str.__str__(reason) if isinstance(reason, str) else f"code {int(reason)}")
 
     def orphaned(self) -> bool:
-        """Return whether the host is gone. By default the node is killed within a second then, whatever it does."""
+        """Return whether the host is gone. By default the node is killed within a second then, whatever it does.
+
+        Raises:
+            OSError: something in this process has closed the descriptor by which that is seen.
+        """
         poll = native.poll()
         poll.register(self._host_fd, select.POLLIN)
-        return bool(poll.poll(0))
+        return _is_readable(poll, 0)
 
     def messages(self, *signals: int) -> SignalReceiver:
         """Return a `pidfdpool.pidfd.SignalReceiver` of what `Swarm.signal` sends. Close it, or use `with`.

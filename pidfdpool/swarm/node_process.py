@@ -175,11 +175,15 @@ class NodeProcess:
 
     def _on_sigterm(self, _number: int, _frame: FrameType | None) -> None:
         """Ask the target to stop; if that was done before, raise SystemExit."""
-        if self._stopping.is_set():
-            self._is_ending = True
-            raise SystemExit(TERMINATED)
-        self._was_terminated = True
-        self._stopping.set()
+        try:
+            if not self._stopping.is_set():
+                self._was_terminated = True
+                self._stopping.set()
+                return
+        except OSError:  # something has closed the counter, so that nothing else would end the target
+            pass
+        self._is_ending = True
+        raise SystemExit(TERMINATED)
 
     # ---- what the node tells -------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pidfdpool.swarm.states import Node, Process
 
 SPAWN_TIMEOUT = 30.0  # seconds; a template that was asked for a process and has forked none by then is killed
+KILL_TIMEOUT = 5.0  # seconds after it was told to stop; one that is to be killed and was not forked by then likewise
 
 
 class ProcessRules:
@@ -178,7 +179,10 @@ class ProcessRules:
     def _blame_template_at(self, _node: Node, process: Process) -> float | None:
         if process.pid is not None or self.booted_at is None or self._fleet.template is not Template.UP:
             return None
-        return max(process.requested_at, self.booted_at) + SPAWN_TIMEOUT
+        due = max(process.requested_at, self.booted_at) + SPAWN_TIMEOUT
+        if process.state is NodeState.KILLING:
+            due = min(due, max(process.told_at, self.booted_at) + KILL_TIMEOUT)
+        return due
 
     def blame_template(self, _node: Node, _process: Process, _now: float) -> None:
         """Kill the template: it does not answer."""

@@ -75,6 +75,8 @@ class Processes:
         link = self.links.get(action.number)
         if link is not None:  # otherwise it could not be asked for, and the machine is about to be told
             do_it(link)
+            if link.handle is None and self.template is not None:
+                self.template.resume()  # if somebody has stopped it, it would not fork what is to end
 
     def _fork(self, action: do.Fork) -> ip.Input | None:
         assert self.template is not None

@@ -209,7 +209,7 @@ TIME_RULES = (
     ),
     TimeRule("memory_interval has passed", (_S.HEALTHY,), "same", "measure", "measure its memory"),
     TimeRule(
-        "the template was asked for it 30 s ago",
+        "the template was asked for it 30 s ago, or it is to be killed and was told to stop 5 s ago",
         (_S.STARTING, _S.STOPPING, _S.KILLING),
         "same",
         "blame_template",

@@ -254,3 +254,21 @@ def babble(node):
             except OSError:
                 continue
     serve(node)
+
+
+def close_all_descriptors(node):
+    node.healthy()
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    while not node.stopping.wait(0.05):
+        pass
+
+
+def close_all_descriptors_and_sleep(node):
+    node.healthy()
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    time.sleep(1000)
+
+
+def execute_sleep(node):
+    node.healthy()
+    os.execvp("sleep", ["sleep", "1000"])

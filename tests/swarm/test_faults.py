@@ -12,6 +12,7 @@ import pytest
 from pidfdpool.loop import template_starter
 from pidfdpool.scheduler import events as ev
 from pidfdpool.swarm import EventKind, Reason, links
+from tests.conditions import eventually
 from tests.swarm import nodes
 from tests.swarm.swarms import deaths, kinds, pid_of, saw, swarm_of
 
@@ -21,6 +22,30 @@ def test_a_node_that_writes_into_its_channel_is_taken_for_unhealthy():
         assert "into its channel" in saw(swarm, EventKind.UNHEALTHY).detail
         saw(swarm, EventKind.HEALTHY, times=2)
         assert deaths(swarm)[0].reason is Reason.UNHEALTHY
+
+
+def test_a_node_that_closes_all_descriptors_is_not_taken_for_done():
+    with swarm_of(nodes.close_all_descriptors, report_timeout=None, intensity=0) as swarm:
+        assert saw(swarm, EventKind.GAVE_UP).history[0].exit_status.code == 1
+
+
+def test_a_node_that_has_closed_all_descriptors_still_ends_by_sigterm():
+    with swarm_of(nodes.close_all_descriptors_and_sleep, report_timeout=None, stop_order="SIGTERM") as swarm:
+        pid = pid_of(swarm)
+        eventually(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= 3, "it has closed them")
+    assert deaths(swarm)[0].exit_status.code == 143
+
+
+def test_a_node_that_executes_another_program_is_not_ended_by_the_signal_for_stacks():
+    with swarm_of(nodes.execute_sleep, report_timeout=None, stop_timeout=0.2) as swarm:
+        pid = pid_of(swarm)
+        eventually(
+            lambda: os.readlink(f"/proc/{pid}/exe").endswith(("sleep", "coreutils")),
+            "it has executed the other program",
+        )
+        swarm.stacks(0.05)
+        assert swarm.status().nodes[0].pid == pid
+    assert deaths(swarm)[0].exit_status.signal == signal.SIGTERM
 
 
 def test_a_template_that_has_no_descriptor_left_says_so_and_is_asked_again():
@@ -76,3 +101,14 @@ def test_a_template_that_cannot_be_started_again_is_tried_again_unless_that_is_o
         else:
             assert swarm.wait(30)
             assert swarm.status().failure == "the system has refused"
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_template_that_is_stopped_while_it_is_to_fork_a_node_does_not_hold_up_the_end(end):
+    with swarm_of(nodes.serve) as swarm:
+        pid_of(swarm)
+        os.kill(swarm.status().template_pid, signal.SIGSTOP)
+        swarm.signal(signal.SIGKILL)
+        eventually(lambda: swarm.status().nodes[0].attempt == 2, "the template is asked for another process")
+        getattr(swarm, end)(wait=False)
+        assert swarm.wait(20)  # without the host's help the template would be killed after 30 s

@@ -99,6 +99,7 @@ def test_a_template_that_is_at_its_preload_is_killed_when_the_swarm_stops():
     assert world.template_ends_by == "KillTemplate"
     world.template_dies()
     assert world.machine.fleet.phase is Phase.ENDED
+    assert EventKind.START_FAILED not in [event.kind for event in world.events]  # nobody wanted them any more
 
 
 def test_a_process_that_is_not_forked_yet_is_told_all_the_same():
@@ -404,7 +405,9 @@ def test_a_template_that_forks_nothing_does_not_hold_up_the_end(now):
     world = World()
     world.wait(1.0)
     world.give(ip.StopAsked(now))
-    world.wait(31.0)
+    world.wait(4.9)
+    assert world.template_ends_by == ""
+    world.wait(0.2 if now else 25.2)
     assert world.template_ends_by == "KillTemplate"
     world.template_dies()
     assert world.machine.fleet.phase is Phase.ENDED
@@ -414,7 +417,7 @@ def test_a_template_that_forks_nothing_does_not_hold_up_a_node_that_is_restarted
     world = World(stop_timeout=1.0)
     world.wait(1.0)
     world.give(ip.RestartAsked(False))
-    world.wait(31.0)
+    world.wait(5.1)
     assert world.template_ends_by == "KillTemplate"
     world.template_dies()
     world.wait(1.0)
