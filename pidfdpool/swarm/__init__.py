@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         SwarmStatus,
     )
     from pidfdpool.swarm.swarm import Swarm
+    from pidfdpool.swarm.trace import SwarmTrace
 
 _HOME = {
     "AsyncSwarm": "aio",
@@ -41,6 +42,7 @@ _HOME = {
     "Reason": "records",
     "Swarm": "swarm",
     "SwarmStatus": "records",
+    "SwarmTrace": "trace",
 }
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "Reason",
     "Swarm",
     "SwarmStatus",
+    "SwarmTrace",
 ]
 
 

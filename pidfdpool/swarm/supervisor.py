@@ -263,11 +263,21 @@ class Supervisor:
                 measure_memory=measure_memory,
             )
 
+    @property
+    def size(self) -> int:
+        """How many nodes there are to be."""
+        return self.machine.fleet.size or self._options.nodes
+
+    @property
+    def start_method(self) -> str:
+        """How the template is started: "fork" or "exec"."""
+        return "fork" if self._recipe.fork else "exec"
+
     def describe(self) -> str:
         """Return its phase and how many nodes are healthy, for a repr. Takes no lock."""
         fleet = self.machine.fleet
         healthy = sum(node.state is NodeState.HEALTHY for node in list(fleet.nodes.values()))
-        return f"{fleet.phase.value}, {healthy} of {fleet.size or self._options.nodes} nodes healthy"
+        return f"{fleet.phase.value}, {healthy} of {self.size} nodes healthy"
 
     def subscribe(self, callback: Callable[[NodeEvent], object]) -> Callable[[], None]:
         """As `Swarm.subscribe`."""

@@ -5,10 +5,11 @@ Any thread may call it. It belongs to the process that made it: in a forked chil
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from multiprocessing.context import BaseContext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from pidfdpool import checks
 from pidfdpool.executor import arguments, lifecycle
@@ -21,6 +22,7 @@ from pidfdpool.template.recipe import Recipe
 if TYPE_CHECKING:
     from pidfdpool.swarm.aio import AsyncSwarm
     from pidfdpool.swarm.records import NodeEvent, SwarmStatus
+    from pidfdpool.swarm.trace import SwarmTrace
 
 NODE_PROGRAM = ("pidfdpool.swarm.node_process", "NodeProcess")
 
@@ -322,6 +324,26 @@ class Swarm:
         from pidfdpool.swarm import aio
 
         return aio.Events(self._supervisor)
+
+    def trace(self, path: str | os.PathLike[str] | TextIO, *, max_events: int = 1_000_000) -> SwarmTrace:
+        """Write what happens to nodes to a file, in a `with` block: `with swarm.trace("run.json"): ...`.
+
+        Perfetto (ui.perfetto.dev) shows such a file, and `python -m pidfdpool report` makes a page of it. It has a
+        track for each node with its processes and events; docs/tracing.md describes it. It is written when something
+        happens. The block may begin before the start or at any other time.
+
+        Args:
+            path: the file, which is overwritten; or a text file that is open for writing, which is written when the
+                block ends and not closed.
+            max_events: the limit of events in the file. What comes after these is only counted.
+
+        Raises:
+            ValueError, TypeError: an argument makes no sense; the message names it and its value. Entering the block
+                raises what `SwarmTrace.__enter__` says.
+        """
+        from pidfdpool.swarm.trace import SwarmTrace
+
+        return SwarmTrace(self._supervisor, self.name, path, checks.integer("max_events", max_events, least=1))
 
     # ---- with ----------------------------------------------------------------------------------------------
 

@@ -173,6 +173,8 @@ def test_the_status_says_what_is_there(running):
         assert (node.id, node.state, node.attempt, node.deaths) == (number, NodeState.HEALTHY, 1, 0)
         assert node.uptime > 0
         assert 0 <= node.reported < 30
+    assert all(node.memory is None for node in status.nodes)
+    assert all(1_000_000 < node.memory < 10**10 for node in running.status(measure_memory=True).nodes)
     assert repr(running) == "<Swarm 'serve', RUNNING, 2 of 2 nodes healthy>"
     assert not running.wait(0)
     assert running.ping(30)

@@ -35,7 +35,7 @@ def render(trace: Trace) -> str:
         style=texts["style.css"],
         notices="".join(f'<p class="notice" role="note">{escape(text)}</p>' for text in notices(trace)),
         summary=_summary(trace, numbers),
-        advice=sections.advice(advise(numbers)),
+        advice=sections.advice([] if trace.is_of_swarm else advise(numbers)),
         workers=sections.workers(numbers),
         functions=sections.functions(numbers),
         slowest=sections.slowest(numbers),
@@ -54,7 +54,9 @@ def notices(trace: Trace) -> list[str]:
         found.append(f"{EARLY_END[0].upper()}{EARLY_END[1:]}.")
     if trace.dropped:
         found.append(f"{words.count(trace.dropped, 'event')} had no room in the trace, so the numbers lack them.")
-    if not len(trace.tasks):
+    if trace.is_of_swarm:
+        found.append("It is of a swarm: a worker is a node, a task is the time in which a process of it was healthy.")
+    elif not len(trace.tasks):
         found.append("No task has ended in this trace.")
     return found
 

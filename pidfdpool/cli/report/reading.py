@@ -116,6 +116,7 @@ class _Reader:
         self._functions: dict[str, int] = {}
         self._handlers: dict[tuple[str, str], Callable[[dict[str, Any]], None]] = {
             ("X", "task"): self._task,
+            ("X", "node"): self._task,
             ("X", "idle"): self._idle,
             ("X", "start"): self._start,
             ("i", "task"): self._unrun,
@@ -130,6 +131,7 @@ class _Reader:
             return False
         trace = self.trace
         self.format = told.get("format")
+        trace.is_of_swarm = told.get("kind") == "swarm"
         trace.version = str(told.get("version", "?"))
         trace.python = str(told.get("python", "?"))
         trace.start_method = str(told.get("start_method", "?"))

@@ -90,13 +90,15 @@ class Series:
 class Trace:
     """All that a trace file tells.
 
-    complete: whether the file has its end. dropped: events that were not kept, because there were too many.
+    is_of_swarm: its workers are nodes, and its tasks their processes while they were healthy. complete: whether the
+    file has its end. dropped: events that were not kept, because there were too many.
     started: unix seconds. end: the time of the last event's end. unrun: how many tasks ended without having run, by
     outcome. counters: by their names; the memory of workers is under "memory", and there by the names of the series,
     such as "worker 3".
     """
 
     pool: str = "pidfdpool"
+    is_of_swarm: bool = False
     version: str = "?"
     python: str = "?"
     started: float | None = None

@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.deaths import Cause
+from pidfdpool.executor.tracing.lines import EventLines
 from pidfdpool.loop.observed import Attempts, PoolLevel, TaskRetry, TemplateChange, WorkerChange
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from pidfdpool.loop.observed import Record
 
-FORMAT = 1
 LINES_OF_ATTEMPT = 6  # at most, without what is said of the time before it
 SHORTEST_GAP = 100e-6  # seconds between two tasks that are told as idle time
 _ENDED_KEPT = 64
@@ -51,6 +51,8 @@ class TraceEvents:
         initializes, preloads: the pool has an initializer, or something to preload.
         """
         self._began_at, self._pid = began_at, pid
+        self._lines = EventLines(began_at, pid)
+        self._event = self._lines.event
         self._initializes, self._preloads = initializes, preloads
         self._tracks: dict[int, _Track] = {}  # by the worker's generation
         self._ended: deque[int] = deque()  # generations of ended workers, of which more may be told
@@ -70,12 +72,7 @@ class TraceEvents:
 
     def header(self, name: str, **args: object) -> list[str]:
         """Return the first events: what the trace is of. args: as docs/tracing.md says."""
-        return [
-            self._meta("pidfdpool", {"format": FORMAT, **args}),
-            self._meta("process_name", {"name": f"pidfdpool {name}" if name else "pidfdpool"}),
-            self._meta("thread_name", {"name": "pool"}),
-            self._meta("thread_sort_index", {"sort_index": 0}),
-        ]
+        return [*self._lines.header(name, **args), *self._lines.track(0, "pool")]
 
     def of(self, record: Record) -> list[str]:
         """Return the events of a record."""
@@ -265,30 +262,8 @@ class TraceEvents:
             track = self._tracks[generation] = _Track(generation)
         if slot not in self._named:
             self._named.add(slot)
-            lines.append(self._meta("thread_name", {"name": f"worker {slot}"}, slot + 1))
-            lines.append(self._meta("thread_sort_index", {"sort_index": slot + 1}, slot + 1))
+            lines += self._lines.track(slot + 1, f"worker {slot}")
         return lines, track
-
-    def _meta(self, name: str, args: dict[str, object], tid: int = 0) -> str:
-        return json.dumps({"ph": "M", "name": name, "pid": self._pid, "tid": tid, "args": args})
-
-    def _event(
-        self,
-        ph: str,
-        name: str,
-        tid: int,
-        at: float,
-        *,
-        cat: str | None = None,
-        dur: float | None = None,
-        s: str | None = None,
-        args: dict[str, Any] | None = None,
-    ) -> str:
-        event: dict[str, object] = {"ph": ph, "name": name, "pid": self._pid, "tid": tid}
-        event["ts"] = max(0.0, round((at - self._began_at) * 1e6, 3))
-        more = {"cat": cat, "dur": dur, "s": s, "args": args}
-        event.update({key: value for key, value in more.items() if value is not None})
-        return json.dumps(event)
 
     def _micros(self, at: float) -> str:
         micros = (at - self._began_at) * 1e6
