@@ -53,6 +53,7 @@ class Supervisor:
     def __init__(self, options: Options, recipe: Recipe, name: str) -> None:
         self._options = options
         self._recipe = recipe
+        self.start_method = "fork" if recipe.fork else "exec"
         self._feed = event_feed.EventFeed(name)
         self._logs = node_logs.NodeLogs(name, self)
         self._lock = native.reentrant_lock()
@@ -211,11 +212,12 @@ class Supervisor:
         self._ask(ip.RestartAsked(rolling))
 
     def ping(self, timeout: float | None) -> bool:
-        """As `Swarm.ping`."""
+        """As `Swarm.ping`. If it answers, subscribers have been told what had happened before."""
         thread = self._check_may_wait()
         answers: list[bool] = []
 
         def answer() -> None:
+            self._publish()
             with self._lock:
                 answers.append(True)
                 self._changed.notify_all()
@@ -267,11 +269,6 @@ class Supervisor:
     def size(self) -> int:
         """How many nodes there are to be."""
         return self.machine.fleet.size or self._options.nodes
-
-    @property
-    def start_method(self) -> str:
-        """How the template is started: "fork" or "exec"."""
-        return "fork" if self._recipe.fork else "exec"
 
     def describe(self) -> str:
         """Return its phase and how many nodes are healthy, for a repr. Takes no lock."""

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from pidfdpool.swarm.records import NodeEvent
     from pidfdpool.swarm.supervisor import Supervisor
+
+LAST_EVENTS = 1.0  # seconds; for so long the end waits to be told what has happened in the block
 
 _log = logging.getLogger("pidfdpool.swarm")
 
@@ -142,6 +145,13 @@ class SwarmTrace:
         if os.getpid() != self._process:  # the lock may have been copied while it was held
             self._sink.close()
             return
+        try:
+            with suppress(RuntimeError):  # it was not started, or this is its own thread
+                self._supervisor.ping(LAST_EVENTS)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         assert self._unsubscribe is not None
         self._unsubscribe()
         with self._lock:

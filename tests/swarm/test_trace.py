@@ -157,7 +157,7 @@ def test_the_file_tells_what_has_happened_and_the_report_opens_it(tmp_path):
     assert all(worker.split.work > 0 for worker in numbers.workers)
     notices = report.write_page(path, page)
     assert notices == [
-        "It is of a swarm: a worker is a node, a task is the time in which a process of it was healthy."
+        "It is of a swarm: workers are nodes, and tasks the times in which their processes were healthy."
     ]
     assert "mail" in page.read_text()
 

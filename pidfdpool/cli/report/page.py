@@ -55,7 +55,9 @@ def notices(trace: Trace) -> list[str]:
     if trace.dropped:
         found.append(f"{words.count(trace.dropped, 'event')} had no room in the trace, so the numbers lack them.")
     if trace.is_of_swarm:
-        found.append("It is of a swarm: a worker is a node, a task is the time in which a process of it was healthy.")
+        found.append(
+            "It is of a swarm: workers are nodes, and tasks the times in which their processes were healthy."
+        )
     elif not len(trace.tasks):
         found.append("No task has ended in this trace.")
     return found
