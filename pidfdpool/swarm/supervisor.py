@@ -162,8 +162,13 @@ class Supervisor:
 
     # ---- what is asked of it -------------------------------------------------------------------------------
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it belongs to this process, which is not a child that was forked from its process."""
+        return os.getpid() == self._owner
+
     def _check_owner(self) -> None:
-        if os.getpid() != self._owner:
+        if not self.is_own:
             lifecycle.detect_fork()
             raise RuntimeError(
                 f"this swarm belongs to process {self._owner}, from which this process (pid {os.getpid()}) was forked"
