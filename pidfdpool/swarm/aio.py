@@ -14,6 +14,8 @@ from pidfdpool import checks
 from pidfdpool.executor.wakeup import Wakeup
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pidfdpool.swarm.records import NodeEvent, SwarmStatus
     from pidfdpool.swarm.supervisor import Supervisor
 
@@ -30,11 +32,13 @@ class AsyncSwarm:
     async def wait(self, timeout: float | None = None) -> bool:
         """As `Swarm.wait`."""
         wakeup = Wakeup()
-        self._supervisor.tell_end(wakeup.tell)
+        unwatch = self._supervisor.watch(wakeup.tell)
         try:
             await wakeup.wait(lambda: self._supervisor.is_over, _deadline(timeout))
         except TimeoutError:
             return False
+        finally:
+            unwatch()
         self._supervisor.join()  # the thread has nothing more to do
         return True
 
@@ -42,14 +46,13 @@ class AsyncSwarm:
         """As `Swarm.wait_until_healthy`."""
         wanted = checks.integer("nodes", nodes, least=1, optional=True)
         wakeup = Wakeup()
-        self._supervisor.tell_end(wakeup.tell)
-        unsubscribe = self._supervisor.subscribe(wakeup.tell)
+        unwatch = self._supervisor.watch(wakeup.tell)
         try:
             await wakeup.wait(lambda: self._supervisor.outlook(wanted) is not None, _deadline(timeout))
         except TimeoutError:
             return False
         finally:
-            unsubscribe()
+            unwatch()
         return bool(self._supervisor.outlook(wanted))
 
     async def stop(self) -> None:
@@ -97,25 +100,31 @@ class Events(AsyncIterator["NodeEvent"]):
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._wakeup = Wakeup()
-        self._waiting: deque[NodeEvent] = deque()
-        self._unsubscribe = supervisor.subscribe(self._take)
-        self._tells_end = False
+        wakeup = self._wakeup = Wakeup()
+        waiting: deque[NodeEvent] = deque()
+        self._waiting = waiting
 
-    def _take(self, event: NodeEvent) -> None:
-        self._waiting.append(event)
-        self._wakeup.tell()
+        def take(event: NodeEvent) -> None:  # it does not refer to this object, which is let go when nobody iterates
+            waiting.append(event)
+            wakeup.tell()
+
+        self._unsubscribe = supervisor.subscribe(take)
+        self._unwatch: Callable[[], None] | None = None
 
     async def __anext__(self) -> NodeEvent:
         """Return the next event, when it comes."""
-        if not self._tells_end:
-            self._supervisor.tell_end(self._wakeup.tell)
-            self._tells_end = True
+        if self._unwatch is None:
+            self._unwatch = self._supervisor.watch(self._wakeup.tell)
         await self._wakeup.wait(lambda: self._waiting or self._supervisor.is_over)
         if not self._waiting:
-            self._unsubscribe()
+            self._close()
             raise StopAsyncIteration
         return self._waiting.popleft()
 
-    def __del__(self) -> None:
+    def _close(self) -> None:
         self._unsubscribe()
+        if self._unwatch is not None:
+            self._unwatch()
+
+    def __del__(self) -> None:
+        self._close()

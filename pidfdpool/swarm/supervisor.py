@@ -17,10 +17,11 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pidfdpool import checks
 from pidfdpool.executor import lifecycle
+from pidfdpool.loop import death_reports
 from pidfdpool.loop.poller import Poller
 from pidfdpool.loop.pool_thread import PoolThread
 from pidfdpool.process import interruptible, native, safe_logging
@@ -67,6 +68,7 @@ class Supervisor:
         self._starter: starting.Starter | None = None
         self._asked: deque[ip.OfUser | Callable[[], object]] = deque()
         self._untold: deque[NodeEvent] = deque()
+        self._watchers: list[Callable[[Any], object]] = []  # who wait without a thread
         self._turned_at: float | None = None
         self._abandoned = False  # this is the copy of a forked child
 
@@ -157,14 +159,20 @@ class Supervisor:
         """Whether it has ended."""
         return self._thread is not None and self._thread.is_over
 
-    def tell_end(self, tell: Callable[[], object]) -> None:
-        """Call tell() when it ends, in its thread; at once if it has ended. `tell` must not raise."""
-        self._check_may_wait().tell_end(tell)
+    def watch(self, tell: Callable[[Any], object]) -> Callable[[], None]:
+        """Call tell(None) in its thread after whatever it does, also after its end. Return what ends that."""
+        self._check_may_wait()
+        return death_reports.subscribe(self._watchers, tell)
 
     # ---- what is asked of it -------------------------------------------------------------------------------
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it belongs to this process, which is not a child that was forked from its process."""
+        return os.getpid() == self._owner
+
     def _check_owner(self) -> None:
-        if os.getpid() != self._owner:
+        if not self.is_own:
             lifecycle.detect_fork()
             raise RuntimeError(
                 f"this swarm belongs to process {self._owner}, from which this process (pid {os.getpid()}) was forked"
@@ -334,6 +342,7 @@ class Supervisor:
         self._thread.note_end()
         with self._lock:
             self._changed.notify_all()
+        self._publish()  # now there is the end to tell
 
     def _turn(self) -> None:
         assert self._processes is not None
@@ -397,6 +406,8 @@ class Supervisor:
                     waiting.extend(self.machine.decide(follows, time.monotonic()))
 
     def _publish(self) -> None:
-        """Call the users' callbacks, without the lock."""
+        """Call the users' callbacks, without the lock, and tell who waits for a change."""
         while self._untold:
             self._feed.publish(self._untold.popleft())
+        for tell in list(self._watchers):
+            tell(None)

@@ -356,7 +356,12 @@ class Swarm:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop it and wait. After Ctrl-C, which nodes do not see, they are told to stop as well."""
+        """Stop it and wait. After Ctrl-C, which nodes do not see, they are told to stop as well.
+
+        In a forked child that leaves the block it does nothing: the swarm is the parent's.
+        """
+        if not self._supervisor.is_own:
+            return
         try:
             self.stop()
         except KeyboardInterrupt:
@@ -377,7 +382,8 @@ class Swarm:
         """Stop it, and wait without blocking the event loop."""
         from pidfdpool.swarm import aio
 
-        await aio.AsyncSwarm(self._supervisor).stop()
+        if self._supervisor.is_own:
+            await aio.AsyncSwarm(self._supervisor).stop()
 
     def __repr__(self) -> str:
         return f"<Swarm {self.name!r}, {self._supervisor.describe()}>"

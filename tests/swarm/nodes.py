@@ -272,3 +272,9 @@ def close_all_descriptors_and_sleep(node):
 def execute_sleep(node):
     node.healthy()
     os.execvp("sleep", ["sleep", "1000"])
+
+
+def fail_as_the_third(node):
+    if node.id == 2:
+        sys.exit(3)
+    serve(node)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 import threading
+import weakref
 
 import pytest
 
@@ -141,6 +143,7 @@ def test_a_forked_child_can_do_nothing_with_its_copy(running):
                 use()
 
     assert in_forked_child(try_all) == "ok"
+    assert in_forked_child(lambda: running.__exit__(None, None, None)) == "ok"  # it leaves the block, as by sys.exit
     assert running.status().healthy == 2
     assert running.ping(30)
 
@@ -290,6 +293,46 @@ def test_a_stop_right_after_the_start():
 
 
 # ---- asyncio -------------------------------------------------------------------------------------------------------
+
+
+def test_who_waits_in_a_coroutine_hears_of_changes_that_are_no_events():
+    async def use():
+        # The third node will not become healthy. When it is gone there is no event, because it has no process.
+        async with Swarm(nodes.fail_as_the_third, 3, restart_pause=60.0) as swarm:
+            assert await swarm.wait_until_healthy(2, timeout=30)
+            eventually(lambda: swarm.status().nodes[2].deaths, "the third one has died")
+            waits = asyncio.ensure_future(swarm.wait_until_healthy())
+            await asyncio.sleep(0)
+            swarm.resize(2)
+            return await asyncio.wait_for(waits, 30)
+
+    assert asyncio.run(use())
+
+
+def test_waits_and_events_leave_nothing_behind_while_the_swarm_goes_on():
+    async def use():
+        async with Swarm(nodes.serve, **QUICK) as swarm:
+            assert await swarm.wait_until_healthy(timeout=30)
+            gc.collect()
+            before = len(gc.get_objects())
+            for _ in range(300):
+                assert not await swarm.wait(0)
+                assert not await swarm.wait_until_healthy(2, timeout=0)
+            gc.collect()
+            return len(gc.get_objects()) - before
+
+    assert asyncio.run(use()) < 300
+
+    async def follow():
+        async with Swarm(nodes.serve, **QUICK) as swarm:
+            events = swarm.events()
+            await anext(events)
+            is_there = weakref.ref(events)
+            del events
+            gc.collect()
+            return is_there() is not None
+
+    assert not asyncio.run(follow())
 
 
 def test_the_forms_for_asyncio():
