@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -300,6 +301,16 @@ class Processes:
         self.decide(event)
 
     # ---- the end -------------------------------------------------------------------------------------------
+
+    def signal(self, number: int, value: int | None, node: int | None) -> int:
+        """Send a signal to the processes of a node, or of all (None); return to how many. The caller has the lock."""
+        sent = 0
+        for link in self.links.values():
+            if link.handle is not None and node in (None, link.node):
+                with suppress(ProcessLookupError):
+                    link.handle.send_signal(number, value)
+                    sent += 1
+        return sent
 
     def close(self) -> None:
         """Close everything. The template sees its channel close, and kills what is left. The caller has the lock."""

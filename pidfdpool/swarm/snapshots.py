@@ -9,9 +9,10 @@ from pidfdpool import checks
 from pidfdpool.loop import stacks as stack_texts
 from pidfdpool.process import native
 from pidfdpool.scheduler.policy import MOST_WORKERS
-from pidfdpool.swarm.records import NodeState, NodeStatus, SwarmStatus
+from pidfdpool.swarm.records import NodeState, NodeStatus, Phase, SwarmStatus
 
 if TYPE_CHECKING:
+    from pidfdpool.swarm.fleet import Fleet
     from pidfdpool.swarm.links import NodeLink
     from pidfdpool.swarm.machine import Machine
     from pidfdpool.swarm.processes import Processes
@@ -99,3 +100,19 @@ def stacks(processes: Processes | None, lock: Any, timeout: float) -> dict[int, 
             break
         native.sleep(_LOOK)
     return {number: stack_texts.told(text) or text for number, text in found.items()}
+
+
+def outlook(fleet: Fleet, nodes: int | None) -> bool | None:
+    """Return whether so many nodes are healthy (default: all); None: that may still come."""
+    states = [node.state for node in fleet.nodes.values() if node.wanted]
+    wanted = fleet.size if nodes is None else nodes
+    if states.count(NodeState.HEALTHY) >= wanted:
+        return True
+    hopeless = fleet.phase in (Phase.STOPPING, Phase.ENDED)
+    return False if hopeless or sum(not state.over for state in states) < wanted else None
+
+
+def described(fleet: Fleet, size: int) -> str:
+    """Return the phase and how many nodes are healthy, for a repr. Takes no lock."""
+    healthy = sum(node.state is NodeState.HEALTHY for node in list(fleet.nodes.values()))
+    return f"{fleet.phase.value}, {healthy} of {size} nodes healthy"

@@ -30,7 +30,7 @@ from pidfdpool.swarm import event_feed, node_logs, snapshots, starting
 from pidfdpool.swarm import inputs as ip
 from pidfdpool.swarm.machine import Machine
 from pidfdpool.swarm.processes import Processes
-from pidfdpool.swarm.records import NodeState, Phase
+from pidfdpool.swarm.records import Phase
 from pidfdpool.worker import rebuild_guard
 
 if TYPE_CHECKING:
@@ -146,13 +146,7 @@ class Supervisor:
         with self._lock:
             if self._asked and not self.is_over:
                 return None  # the number of nodes may be about to change
-            fleet = self.machine.fleet
-            states = [node.state for node in fleet.nodes.values() if node.wanted]
-            wanted = fleet.size if nodes is None else nodes
-            if states.count(NodeState.HEALTHY) >= wanted:
-                return True
-            hopeless = fleet.phase in (Phase.STOPPING, Phase.ENDED)
-            return False if hopeless or sum(not state.over for state in states) < wanted else None
+            return snapshots.outlook(self.machine.fleet, nodes)
 
     @property
     def is_over(self) -> bool:
@@ -239,18 +233,10 @@ class Supervisor:
         self.check_started()
         number = checks.integer("sig", sig, least=0, most=signal.NSIG - 1)
         wanted = checks.integer("node", node, least=0, optional=True)
-        sent = 0
         with self._lock:
             if wanted is not None and wanted not in self.machine.fleet.nodes:
                 raise ValueError(f"there is no node {wanted} in this swarm of {self.machine.fleet.size}")
-            for link in self._processes.links.values() if self._processes is not None else ():
-                if link.handle is not None and wanted in (None, link.node):
-                    try:
-                        link.handle.send_signal(number, value)
-                        sent += 1
-                    except ProcessLookupError:
-                        pass
-        return sent
+            return 0 if self._processes is None else self._processes.signal(number, value, wanted)
 
     def stacks(self, timeout: float) -> dict[int, str]:
         """As `Swarm.stacks`."""
@@ -280,9 +266,7 @@ class Supervisor:
 
     def describe(self) -> str:
         """Return its phase and how many nodes are healthy, for a repr. Takes no lock."""
-        fleet = self.machine.fleet
-        healthy = sum(node.state is NodeState.HEALTHY for node in list(fleet.nodes.values()))
-        return f"{fleet.phase.value}, {healthy} of {self.size} nodes healthy"
+        return snapshots.described(self.machine.fleet, self.size)
 
     def subscribe(self, callback: Callable[[NodeEvent], object]) -> Callable[[], None]:
         """As `Swarm.subscribe`."""
