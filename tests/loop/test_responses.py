@@ -43,7 +43,7 @@ class Core:
         self.futures = {number: task.future for number, task in self.tasks.items()}
         self.undelivered, self.events, self.contexts, self.left, self.ran = {}, [], [], [], []
         self.closed, self.takes, self.taken, self.wanted_script = False, None, [], 0
-        self.resolver = SimpleNamespace(finished=0, cause=None)
+        self.resolver = SimpleNamespace(finished=0, cause=None, observation=None)
         self.machine = SimpleNamespace(slots=[SimpleNamespace(state=State.IDLE)], take_answers=self._take_answers)
         self.admission = SimpleNamespace(waiting={}, fill=lambda: [lambda: self.ran.append("accepted")])
         self.outbox = SimpleNamespace(

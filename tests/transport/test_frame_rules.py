@@ -20,6 +20,8 @@ SIDES = {
     "template": frame_rules.FROM_TEMPLATE,
     "to worker": frame_rules.TO_WORKER,
     "to template": frame_rules.TO_TEMPLATE,
+    "node": frame_rules.FROM_NODE,
+    "to node": frame_rules.TO_NODE,
 }
 # The one valid form of each kind. With one buffer more or less, or another number, it is invalid.
 RIGHT = [
@@ -59,6 +61,7 @@ RIGHT = [
     ("to worker", framing.UNMAP_SEGMENT, [], {"value": 1}),
     ("to worker", framing.EXPECT_DESCRIPTORS, [], {}),
     ("to worker", framing.LOG_LEVELS, [4], {}),
+    ("to worker", framing.RECORD_TIMES, [], {"slot": 1}),
     ("to worker", framing.STREAM, [], {"value": 1, "slot": framing.STREAM_END}),
     ("to template", framing.BOOT, [4, 4, 4], {}),
     ("to template", framing.SPAWN, [], {"value": 1}),
@@ -67,6 +70,12 @@ RIGHT = [
     ("to template", framing.INHERITED, [], {}),
     ("to template", framing.TOKENS, [], {}),
     ("to template", framing.RUN_SCRIPT, [], {}),
+    ("node", framing.READY, [], {}),
+    ("node", framing.HEALTHY, [], {}),
+    ("node", framing.UNHEALTHY, [4], {}),
+    ("node", framing.ENDING, [4], {"value": 1}),
+    ("node", framing.LOG, [4], {}),
+    ("to node", framing.ATTEMPT, [], {"value": 1}),
 ]
 
 
