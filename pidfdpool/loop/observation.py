@@ -40,12 +40,13 @@ if TYPE_CHECKING:
     from pidfdpool.deaths import Death
     from pidfdpool.loop.links import WorkerLink
     from pidfdpool.loop.observed import Attempts, Observer, Record
-    from pidfdpool.loop.task import Task
+    from pidfdpool.loop.task import Task, WorkerName
     from pidfdpool.scheduler.machine import Machine
     from pidfdpool.transport.framing import Buffer, Frame, Lean
 
 MANY = 64  # records, each perhaps of many attempts, after which a thread that reads answers tells the observers
 LEVEL_EVERY = 0.01  # seconds
+TELL_EVERY = 0.02  # seconds; to tell in each round of the pool thread would cost more than to take one answer does
 _LONGEST_ERROR = 200  # characters of the text of an error
 _KINDS = (
     (DeadlineExceeded, observed.TIMED_OUT),
@@ -78,8 +79,14 @@ class Observation:
         self._times: dict[int, RunTimesReader] = {}  # by the worker's generation
         self._answers: dict[int, tuple[int, Attempts]] = {}  # the same: what it has answered last, the long way
         self._level_at = 0.0
+        self._worked_at = self._wanted_at = -math.inf  # when the observers have worked, and want to work again
 
     # ---- telling -------------------------------------------------------------------------------------------
+
+    def add(self, observer: Observer) -> None:
+        """Tell one more observer, from now on. The caller holds the pool's lock."""
+        self.observers.append(observer)
+        self._wanted_at = -math.inf  # it is asked at once
 
     def tell(self, *, wait: bool = False) -> None:
         """Give the observers what was noted. Without the lock. wait: for another thread that is doing so."""
@@ -100,24 +107,29 @@ class Observation:
             self.tell()
 
     def work(self, *, idle: bool) -> float | None:
-        """Tell, and let the observers do their own work. In the pool thread, before it sleeps.
+        """Tell, and let the observers do their own work, if either is due. In the pool thread, before it sleeps.
 
         Returns when to call it again at the latest, as time.monotonic() tells it.
         """
-        self.tell()
-        return self._alone(partial(self._work, idle=idle), wait=False)
-
-    def _work(self, *, idle: bool) -> float | None:
         now = time.monotonic()
-        wanted = (self._call(each, _work_of, each, now, idle) for each in tuple(self.observers))
-        return min((at for at in wanted if at is not None), default=None)
+        if now >= self._wanted_at or (self.noted and now >= self._worked_at + TELL_EVERY):
+            self.tell()
+            self._alone(partial(self._work, now, idle=idle), wait=False)
+        at = min(self._wanted_at, self._worked_at + TELL_EVERY) if self.noted else self._wanted_at
+        return at if at < math.inf else None
 
-    def _alone(self, act: Callable[[], float | None], *, wait: bool) -> float | None:
+    def _work(self, now: float, *, idle: bool) -> None:
+        self._worked_at = now
+        wanted = (self._call(each, _work_of, each, now, idle) for each in tuple(self.observers))
+        self._wanted_at = min((at for at in wanted if at is not None), default=math.inf)
+
+    def _alone(self, act: Callable[[], None], *, wait: bool) -> None:
         """Do what calls the observers, unless a thread is at it; `wait` for it if it is not this one."""
         if self._telling._is_owned():
-            return None
+            return
         try:
-            return act() if self._telling.acquire(blocking=wait) else None
+            if self._telling.acquire(blocking=wait):
+                act()
         finally:
             # At once, and in any case: a handler of a signal may raise as soon as the lock is acquired.
             try:  # noqa: SIM105  it would call something first
@@ -205,7 +217,7 @@ class Observation:
             return
         answered = self._answered(task)
         if error is None:
-            self.noted.append(answered or self._single(task, task.worker, observed.DONE, None))
+            self.noted.append(answered or self._single(task, _worker_of(task), observed.DONE, None))
             return
         outcome = next((kind for cls, kind in _KINDS if isinstance(error, cls)), observed.FAILED)
         if outcome == observed.CRASHED and task.deaths:
@@ -230,15 +242,16 @@ class Observation:
         task.queued_at = now
 
     def _answered(self, task: Task) -> Attempts | None:
-        if task.worker is None:
+        worker = _worker_of(task)
+        if worker is None:
             return None
-        number, attempts = self._answers.pop(task.worker[1], (0, None))
+        number, attempts = self._answers.pop(worker[1], (0, None))
         return attempts if number == task.number else None
 
     def _lost(self, task: Task, outcome: str, error: str) -> Attempts:
         """Return an attempt that was lost, or a task that never ran."""
         now = time.monotonic()
-        began, worker = math.nan, task.worker if task.begun else None
+        began, worker = math.nan, _worker_of(task) if task.begun else None
         if worker is not None:
             # The slot may have its next worker, but that has begun no task.
             began = max(self._machine.slots[worker[0]].busy_since, task.queued_at)
@@ -248,7 +261,8 @@ class Observation:
         return attempts
 
     def _cause_of(self, task: Task) -> Cause | None:
-        return None if task.worker is None else self._machine.slots[task.worker[0]].cause
+        worker = _worker_of(task)
+        return None if worker is None else self._machine.slots[worker[0]].cause
 
     def _single(
         self,
@@ -350,6 +364,11 @@ def _work_of(observer: Observer, now: float, idle: bool) -> float | None:
 
 def _end_of(observer: Observer) -> None:
     observer.pool_ended()
+
+
+def _worker_of(task: Task) -> WorkerName | None:
+    """Return the worker of the task's last attempt; None: there was none, as far as is known."""
+    return getattr(task, "worker", None)
 
 
 def _calls_of(task: Task) -> int:

@@ -278,7 +278,7 @@ class Pool:
                 for link in core.workers.values():
                     observation.record_times(link)
                 core.resolver.observation = observation
-            observation.observers.append(observer)
+            observation.add(observer)
         core.poller.wake()
 
     def stop_observing(self, observer: Observer) -> None:

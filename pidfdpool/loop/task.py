@@ -68,7 +68,7 @@ class Task:
 
     `verdict` is what the future is to be resolved with: set under the pool's lock, used without it.
     `queued_at` is when it was accepted, as time.monotonic() tells it: set when it is.
-    `worker` is the one that was sent its last attempt, or began it, as far as is known; None: there was none.
+    `worker` is the one that was sent its last attempt, or began it, as far as is known. It is not set before that.
     """
 
     __slots__ = (
@@ -78,6 +78,7 @@ class Task:
 
     verdict: Verdict
     queued_at: float
+    worker: WorkerName
 
     def __init__(
         self,
@@ -112,7 +113,6 @@ class Task:
         )
         self.begun: bool = False
         self.attempt: int = 0
-        self.worker: WorkerName | None = None
         self.deaths: tuple[Death, ...] = ()
 
     @property
