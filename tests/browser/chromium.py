@@ -17,6 +17,7 @@ import select
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ _KEYS = {
     "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40,
 }  # fmt: skip
 _READ_SIZE = 1 << 20
+
+
+class Refused(AssertionError):
+    """Chromium has not done what it was asked for."""
 
 
 class Browser:
@@ -98,7 +103,8 @@ class Browser:
         while True:
             answer = self._receive(deadline, method)
             if answer.get("id") == number:
-                assert "error" not in answer, f"{method}: {answer['error']}"
+                if "error" in answer:
+                    raise Refused(f"{method}: {answer['error']}")
                 return answer["result"]
 
     def _receive(self, deadline: float, method: str) -> dict[str, Any]:
@@ -179,12 +185,14 @@ class Page:
         return told["result"].get("value")
 
     def wait(self, expression: str) -> Any:
-        """Wait until an expression is true; return its value."""
+        """Wait until an expression is true, perhaps in the page that comes next; return its value."""
         deadline = time.monotonic() + SECONDS
-        while not (value := self.evaluate(expression)):
+        while True:
+            with suppress(Refused):  # Chromium evaluates nothing while it goes from one page to another
+                if value := self.evaluate(expression):
+                    return value
             assert time.monotonic() < deadline, f"not true after {SECONDS} s: {expression}"
             time.sleep(0.01)
-        return value
 
     def text(self, selector: str = "body") -> str:
         """Return the text that is shown of the first element that the selector finds."""
