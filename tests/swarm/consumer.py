@@ -35,7 +35,7 @@ def run(node: Any, place: str) -> None:
 
 def misbehave(node: Any, turn: int, kept: list[bytearray]) -> None:
     """Do what each faulty node does, with messages claimed and not yet acknowledged."""
-    if node.id == HANGS and node.attempt <= 2 and turn == 5:
+    if node.id == HANGS and node.attempt <= 2 and turn >= 5:
         if node.attempt == 1:
             time.sleep(3600)
         sum(range(1 << 60))  # in C: no Python code runs any more, not even a handler
@@ -43,4 +43,4 @@ def misbehave(node: Any, turn: int, kept: list[bytearray]) -> None:
         kept.append(bytearray(b"x") * LEAK)
     elif node.id == CRASHES and node.attempt <= 3 and turn == 10:
         signal.raise_signal(signal.SIGSEGV)
-    time.sleep(0.002)  # the work
+    time.sleep(0.01)  # the work: messages are to be left when a node has hung, and its next process hangs, too
