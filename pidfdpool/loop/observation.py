@@ -116,6 +116,8 @@ class Observation:
             self.tell()
             self._alone(partial(self._work, now, idle=idle), wait=False)
         at = min(self._wanted_at, self._worked_at + TELL_EVERY) if self.noted else self._wanted_at
+        if at <= now:  # another thread is telling, perhaps for long: who looks again at once would take a processor
+            at = now + TELL_EVERY
         return at if at < math.inf else None
 
     def _work(self, now: float, *, idle: bool) -> None:

@@ -11,11 +11,13 @@ import signal
 import threading
 import time
 import weakref
+from types import SimpleNamespace
 
 import pytest
 
 import pidfdpool
 from pidfdpool import Attempts, PidfdPoolExecutor, PoolLevel, TaskRetry, TemplateChange, WorkerChange
+from pidfdpool.loop import observation
 from tests import calls, observed_calls
 from tests.conditions import eventually
 
@@ -353,3 +355,28 @@ def test_a_task_that_the_end_of_the_pool_took_along_did_not_crash():
         assert isinstance(lost.exception(), pidfdpool.WorkerCrashed)
         pool.shutdown()
     assert list(kept.outcomes().values()) == ["killed"]
+
+
+def test_who_finds_another_thread_telling_looks_again_later_and_not_at_once():
+    """Guards: the pool thread would go round and round while an observer is slow in a thread that reads answers."""
+    observing = observation.Observation(SimpleNamespace(), {})
+    telling, go = threading.Event(), threading.Event()
+
+    def take(_records):
+        telling.set()
+        go.wait(20)
+
+    nothing = {name: lambda *_, **__: None for name in ("work", "pool_ended", "follows_into_forked_child")}
+    observing.add(SimpleNamespace(take=take, **nothing))
+    observing.noted.append("a record")
+    thread = threading.Thread(target=observing.tell)
+    thread.start()
+    try:
+        assert telling.wait(20)
+        before = time.monotonic()
+        for noted in (["another"], []):
+            observing.noted.extend(noted)
+            assert observing.work(idle=False) > before
+    finally:
+        go.set()
+        thread.join()
