@@ -5,9 +5,7 @@ The first argument says what it does about SIGCHLD.
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -15,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from tests.hosts.programs import tasks
 from tests.hosts.programs.contender import ProcessPoolExecutor
+from tests.hosts.programs.obeying import obey
 
 
 class Host:
@@ -83,14 +82,5 @@ class Host:
         self._pool.shutdown()
 
 
-def main(sigchld: str) -> None:
-    if sigchld == "ignores SIGCHLD":
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    host = Host()
-    for line in sys.stdin:
-        name, *arguments = json.loads(line)
-        print(json.dumps(getattr(host, name)(*arguments)), flush=True)
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    obey(Host, *sys.argv[1:])

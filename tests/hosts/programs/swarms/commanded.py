@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -10,6 +9,7 @@ import time
 from typing import Any
 
 from pidfdpool.swarm import Swarm
+from tests.hosts.programs.obeying import obey
 
 
 def live(node: Any) -> None:
@@ -45,14 +45,5 @@ class Host:
         self._swarm.kill()
 
 
-def main(sigchld: str) -> None:
-    if sigchld == "ignores SIGCHLD":
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    host = Host()
-    for line in sys.stdin:
-        name, *arguments = json.loads(line)
-        print(json.dumps(getattr(host, name)(*arguments)), flush=True)
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    obey(Host, *sys.argv[1:])
