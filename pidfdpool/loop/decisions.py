@@ -214,9 +214,8 @@ class Decisions:
             self.outbox.leave(resolutions)  # their tasks are not in `tasks` any more
             raise
         deadline = self.machine.deadline()
-        if deadline is not None and (self.sleeps_until is None or deadline < self.sleeps_until):
-            self.sleeps_until = deadline
-            self.poller.wake()
+        if deadline is not None:
+            self.wake_by(deadline)
         if self.awaited:
             self.readiness.notify_all()
         return resolutions
@@ -282,6 +281,12 @@ class Decisions:
             self.recipe.runs_script = True
             if self.template is not None:
                 self.template.want_script()
+
+    def wake_by(self, at: float) -> None:
+        """Have the pool thread look for something to do at this time at the latest. The caller has the lock."""
+        if self.sleeps_until is None or at < self.sleeps_until:
+            self.sleeps_until = at
+            self.poller.wake()
 
     def wake_pool_thread(self) -> None:
         """Have the pool thread look for something to do. Any thread, at any point; needs no lock."""

@@ -7,6 +7,7 @@ The loop ends when the machine says that nothing is left. If the pool's own code
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -74,6 +75,8 @@ class EventLoop:
                 core.watchdog.end()
                 with core.lock:
                     core.outbox.left.extend(core.admission.refuse())
+                    if core.resolver.observation is not None:
+                        core.resolver.observation.gather()
                     teardown.close_everything(core)
                 core.outbox.finish()
                 core.catch_up()
@@ -91,7 +94,8 @@ class EventLoop:
             core.handle(ev.ShutdownRequested())
         self._template.handle_early_frames()
         observation = core.resolver.observation
-        wanted_at = None if observation is None else observation.work(idle=not core.tasks)
+        if observation is not None:
+            observation.work(idle=not core.tasks)
         now = time.monotonic()
         with core.lock:
             deadline = core.machine.deadline()
@@ -104,8 +108,8 @@ class EventLoop:
                 deadline = now  # the next of those that wait for room are to be refused
             if self.owner_lost:
                 deadline = now + RETRY if deadline is None else min(deadline, now + RETRY)
-            if wanted_at is not None:
-                deadline = wanted_at if deadline is None else min(deadline, wanted_at)
+            if observation is not None and (due_at := observation.due_at(now)) < math.inf:
+                deadline = due_at if deadline is None else min(deadline, due_at)
             core.sleeps_until = deadline
             if core.closed:
                 return

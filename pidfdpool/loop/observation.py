@@ -5,8 +5,9 @@ otherwise. So a pool that nobody observes pays one test for each read of answers
 one, workers record when their tasks run (`transport.run_times`).
 
 The `note_` methods are called under the pool's lock, in whichever thread has decided or has read answers. They only
-append records. `tell` gives these to the observers, without the lock: in the pool thread before it sleeps (`work`),
-in a thread that reads answers when many records are there, and in a thread that asks for it.
+append records, and answers not even that: these are set aside (`attempts`). `tell` gives the records to the
+observers, without the lock: in the pool thread before it sleeps (`work`), in a thread that reads answers when many
+records are there, and in a thread that asks for it.
 """
 
 from __future__ import annotations
@@ -14,40 +15,37 @@ from __future__ import annotations
 import logging
 import math
 import time
-from array import array
 from collections import deque
 from contextlib import suppress
 from functools import partial
-from itertools import chain
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.deaths import Cause
 from pidfdpool.errors import DeadlineExceeded, HeartbeatLost, MemoryExceeded, TaskKilled, TaskTimeout, WorkerCrashed
+from pidfdpool.loop import attempts as attempts_of
 from pidfdpool.loop import observed
-from pidfdpool.loop.chunk_calls import Chunk
-from pidfdpool.loop.observed import Same
+from pidfdpool.loop.attempts import AttemptRecords
 from pidfdpool.process import native, safe_logging
 from pidfdpool.scheduler import actions as do
 from pidfdpool.scheduler import events as ev
 from pidfdpool.scheduler.states import State
 from pidfdpool.transport import framing
-from pidfdpool.transport.run_times import RunTimesReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from pidfdpool.deaths import Death
     from pidfdpool.loop.links import WorkerLink
     from pidfdpool.loop.observed import Attempts, Observer, Record
     from pidfdpool.loop.task import Task, WorkerName
     from pidfdpool.scheduler.machine import Machine
-    from pidfdpool.transport.framing import Buffer, Frame, Lean
+    from pidfdpool.transport.framing import Frame, Lean
 
 MANY = 64  # records, each perhaps of many attempts, after which a thread that reads answers tells the observers
+MANY_ANSWERS = 256  # that are set aside at most; the worker's times of so many are not overwritten meanwhile
 LEVEL_EVERY = 0.01  # seconds
 TELL_EVERY = 0.02  # seconds; to tell in each round of the pool thread would cost more than to take one answer does
-_LONGEST_ERROR = 200  # characters of the text of an error
 _KINDS = (
     (DeadlineExceeded, observed.TIMED_OUT),
     (TaskTimeout, observed.TIMED_OUT),
@@ -63,21 +61,33 @@ _BY_CAUSE = {
     Cause.MEMORY: observed.KILLED,
     Cause.SHUTDOWN: observed.KILLED,
 }
-_BUFFER = itemgetter(3)  # of a lean frame
 _log = logging.getLogger("pidfdpool")
 
 
 class Observation:
     """The observers of one pool, and what they have not been told yet."""
 
-    def __init__(self, machine: Machine, tasks: dict[int, Task]) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        tasks: dict[int, Task],
+        lock: AbstractContextManager[object],
+        wake_by: Callable[[float], None],
+    ) -> None:
+        """Have no observer yet.
+
+        lock: the pool's.
+        wake_by: has the pool thread come by (`work`) at this time of time.monotonic() at the latest; with the lock.
+        """
         self._machine, self._tasks = machine, tasks
+        self._lock, self._wake_by = lock, wake_by
         self.observers: list[Observer] = []
         self.noted: deque[Record] = deque()
         # Held by the thread that calls the observers. It may come here again, from one of them or a signal handler.
         self._telling = native.reentrant_lock()
-        self._times: dict[int, RunTimesReader] = {}  # by the worker's generation
-        self._answers: dict[int, tuple[int, Attempts]] = {}  # the same: what it has answered last, the long way
+        self._records = AttemptRecords()
+        # By the worker's generation, what it has answered last, if that needed a decision.
+        self._answers: dict[int, tuple[int, Attempts]] = {}
         self._level_at = 0.0
         self._worked_at = self._wanted_at = -math.inf  # when the observers have worked, and want to work again
 
@@ -90,6 +100,9 @@ class Observation:
 
     def tell(self, *, wait: bool = False) -> None:
         """Give the observers what was noted. Without the lock. wait: for another thread that is doing so."""
+        if self._records.pending:
+            with self._lock:  # not within the other: a signal handler that tells may have interrupted who holds this
+                self.gather()
         self._alone(self._tell, wait=wait)
 
     def _tell(self) -> None:
@@ -106,19 +119,25 @@ class Observation:
         if len(self.noted) >= MANY:
             self.tell()
 
-    def work(self, *, idle: bool) -> float | None:
-        """Tell, and let the observers do their own work, if either is due. In the pool thread, before it sleeps.
-
-        Returns when to call it again at the latest, as time.monotonic() tells it.
-        """
+    def work(self, *, idle: bool) -> None:
+        """Tell, and let the observers do their own work, if either is due. In the pool thread, before it sleeps."""
         now = time.monotonic()
-        if now >= self._wanted_at or (self.noted and now >= self._worked_at + TELL_EVERY):
+        if now >= self._wanted_at or (self._has_news and now >= self._worked_at + TELL_EVERY):
             self.tell()
             self._alone(partial(self._work, now, idle=idle), wait=False)
-        at = min(self._wanted_at, self._worked_at + TELL_EVERY) if self.noted else self._wanted_at
-        if at <= now:  # another thread is telling, perhaps for long: who looks again at once would take a processor
-            at = now + TELL_EVERY
-        return at if at < math.inf else None
+
+    def due_at(self, now: float) -> float:
+        """Return when to call `work` at the latest, after it was called. The caller holds the pool's lock.
+
+        Both times are time.monotonic()'s; infinity: not before there is news.
+        """
+        at = min(self._wanted_at, self._worked_at + TELL_EVERY) if self._has_news else self._wanted_at
+        # Another thread is telling, perhaps for long: who looks again at once would take a processor.
+        return at if at > now else now + TELL_EVERY
+
+    @property
+    def _has_news(self) -> bool:
+        return bool(self.noted) or bool(self._records.pending)
 
     def _work(self, now: float, *, idle: bool) -> None:
         self._worked_at = now
@@ -165,69 +184,57 @@ class Observation:
             link.post(framing.encode(framing.RECORD_TIMES, int(on)))
 
     def note_answers(
-        self, link: WorkerLink, numbers: Sequence[int], tasks: Sequence[Task], frames: Sequence[Frame | Lean]
+        self,
+        link: WorkerLink,
+        numbers: Sequence[int],
+        tasks: Sequence[Task],
+        frames: Sequence[Frame | Lean],
+        now: float,
     ) -> None:
-        """Note outcomes that are delivered, of consecutive answers of a worker. Before they are set aside."""
-        count, now = len(tasks), time.monotonic()
-        kept = array("q", numbers)
-        began, ended = self._run_times(link).read(link.black_box, kept)
-        # What is kept is to take little memory, because each new page of it takes time.
-        queued = array("d", [task.queued_at for task in tasks])
-        requests = list(map(len, chain.from_iterable([task.buffers for task in tasks])))
-        if len(requests) != count:  # some call has several buffers
-            requests = [_size_of(task.buffers) for task in tasks]
-        whats = [task.what for task in tasks]
-        calls: Sequence[int] = Same(1, count)
-        if whats.count(whats[0]) == count and type(whats[0]) is not Chunk:
-            functions: Sequence[str] = Same(tasks[0].name, count)
-        else:
-            functions = [task.name for task in tasks]
-            calls = [_calls_of(task) for task in tasks]
-        outcomes: Sequence[str] = Same(observed.DONE, count)
-        errors: Sequence[str | None] = Same(None, count)
-        if type(numbers) is tuple:  # all are lean: see `_plain_outcomes`
-            sizes = list(map(len, map(_BUFFER, frames[:count])))  # type: ignore[arg-type]
-        else:
-            made = [framing.made(frame) for frame in frames[:count]]
-            sizes = [sum(map(len, frame.buffers)) for frame in made]
-            outcomes = [observed.FAILED if frame.kind == framing.ERROR else observed.DONE for frame in made]
-            errors = [_last_line(frame.buffers) if frame.kind == framing.ERROR else None for frame in made]
-        self.noted.append(
-            observed.Attempts(
-                link.name, kept, functions, calls, tasks[0].attempt or 1, queued,
-                began, ended, requests, sizes, outcomes, errors, now,
-            )
-        )  # fmt: skip
+        """Note outcomes that are delivered, of consecutive answers of a worker; see `AttemptRecords.set_aside`."""
+        records = self._records
+        if not records.pending:
+            self._wake_by(now + TELL_EVERY)  # who gathers them: they must not lie until the pool is used again
+        if not records.set_aside(link, numbers, tasks, frames, now) or records.pending >= MANY_ANSWERS:
+            self.gather()
         if now >= self._level_at:
             self._note_level(now)
 
+    def gather(self) -> None:
+        """Make records of the answers that are set aside. Their workers may be forgotten then."""
+        self.noted += self._records.gather()
+
+    def _note(self, record: Record) -> None:
+        """Note something, after the answers that came before it."""
+        if self._records.pending:
+            self.gather()
+        self.noted.append(record)
+
     def note_answer(self, link: WorkerLink, frame: Frame) -> None:
         """Note an answer about which a decision follows. What it decides is noted by `note_end` or `note_retry`."""
+        self.gather()
         task = self._tasks.get(frame.value)
-        began, ended = self._run_times(link).read(link.black_box, array("q", (frame.value,)))
-        if task is not None:
-            size = sum(map(len, frame.buffers))
-            failed = frame.kind == framing.ERROR
-            outcome, error = (observed.FAILED, _last_line(frame.buffers)) if failed else (observed.DONE, None)
-            attempts = self._single(task, link.name, outcome, error, began[0], ended[0], size)
-            self._answers[link.generation] = frame.value, attempts
+        if task is None:
+            self._records.skip(link, frame.value)
+        else:
+            self._answers[link.generation] = frame.value, self._records.answered(link, task, frame)
 
     def note_end(self, task: Task, error: BaseException | None, *, cancelled: bool = False) -> None:
         """Note that a task is over: by the answer that was noted last, by an error of the pool's, or cancelled."""
         if cancelled:
-            self.noted.append(self._single(task, None, observed.CANCELLED, "it was cancelled"))
+            self._note(attempts_of.single(task, None, observed.CANCELLED, "it was cancelled"))
             return
         answered = self._answered(task)
         if error is None:
-            self.noted.append(answered or self._single(task, _worker_of(task), observed.DONE, None))
+            self._note(answered or attempts_of.single(task, _worker_of(task), observed.DONE, None))
             return
         outcome = next((kind for cls, kind in _KINDS if isinstance(error, cls)), observed.FAILED)
         if outcome == observed.CRASHED and task.deaths:
             outcome = _BY_CAUSE.get(task.deaths[-1].cause, outcome)
-        attempts = self._lost(task, outcome, _shortened(str(error)))
+        attempts = self._lost(task, outcome, attempts_of.shortened(str(error)))
         if answered is not None:  # it had raised because it was told to end
             attempts.began_at, attempts.ended_at = answered.began_at, answered.ended_at
-        self.noted.append(attempts)
+        self._note(attempts)
 
     def note_retry(self, task: Task, attempt: int, pause: float) -> None:
         """Note that a task is tried again, and the attempt that has ended."""
@@ -239,8 +246,8 @@ class Observation:
             attempts = self._lost(task, _BY_CAUSE.get(cause or Cause.CRASH, observed.CRASHED), text)
         attempts.retried = True
         now = time.monotonic()
-        self.noted.append(attempts)
-        self.noted.append(observed.TaskRetry(now, task.number, task.name, attempt, pause, attempts.outcomes[0]))
+        self._note(attempts)
+        self._note(observed.TaskRetry(now, task.number, task.name, attempt, pause, attempts.outcomes[0]))
         task.queued_at = now
 
     def _answered(self, task: Task) -> Attempts | None:
@@ -256,8 +263,8 @@ class Observation:
         began, worker = math.nan, _worker_of(task) if task.begun else None
         if worker is not None:
             # The slot may have its next worker, but that has begun no task.
-            began = max(self._machine.slots[worker[0]].busy_since, task.queued_at)
-        attempts = self._single(task, worker, outcome, error, began, now if worker is not None else math.nan)
+            began = max(self._machine.slots[worker[0]].busy_since, attempts_of.queued_at(task))  # which may be NaN
+        attempts = attempts_of.single(task, worker, outcome, error, began, now if worker is not None else math.nan)
         if task.deaths and task.deaths[-1].attempt == task.attempt:
             attempts.death = task.deaths[-1]
         return attempts
@@ -266,38 +273,19 @@ class Observation:
         worker = _worker_of(task)
         return None if worker is None else self._machine.slots[worker[0]].cause
 
-    def _single(
-        self,
-        task: Task,
-        worker: tuple[int, int, int | None] | None,
-        outcome: str,
-        error: str | None,
-        began: float = math.nan,
-        ended: float = math.nan,
-        size: int = -1,
-    ) -> Attempts:
-        return observed.Attempts(
-            worker, (task.number,), (task.name,), (_calls_of(task),), task.attempt, (task.queued_at,),
-            (began,), (ended,), (_size_of(task.buffers),), (size,), (outcome,), (error,), time.monotonic(),
-        )  # fmt: skip
-
-    def _run_times(self, link: WorkerLink) -> RunTimesReader:
-        reader = self._times.get(link.generation)
-        if reader is None:
-            reader = self._times[link.generation] = RunTimesReader()
-        return reader
-
     # ---- workers and template ------------------------------------------------------------------------------
 
     def note_decision(self, event: ev.Event, actions: Sequence[do.Action]) -> None:
         """Note what an event, and the actions that are about to be carried out, say of workers and template."""
-        now = time.monotonic()
         kind: type[Any] = type(event)
+        if kind is ev.Answered and _TOLD_ACTIONS.isdisjoint(map(type, actions)):
+            return  # by far the most
+        now = time.monotonic()
         if kind in _WORKER_EVENTS:
             told, field = _WORKER_EVENTS[kind]
             self._note_worker(event, told, str(getattr(event, field)) if field else "")
         elif kind in _TEMPLATE_EVENTS:
-            self.noted.append(observed.TemplateChange(now, _TEMPLATE_EVENTS[kind], getattr(event, "reason", "")))
+            self._note(observed.TemplateChange(now, _TEMPLATE_EVENTS[kind], getattr(event, "reason", "")))
         for action in actions:
             kind = type(action)
             if kind is do.Spawn:
@@ -307,17 +295,18 @@ class Observation:
             elif kind is do.Stop:
                 self._note_worker(action, "told to leave", self._why(action))
             elif kind is do.StartTemplate:
-                self.noted.append(observed.TemplateChange(now, "wanted"))
+                self._note(observed.TemplateChange(now, "wanted"))
             elif kind is do.KillTemplate:
-                self.noted.append(observed.TemplateChange(now, "killed", "it does not answer"))
+                self._note(observed.TemplateChange(now, "killed", "it does not answer"))
         if now >= self._level_at:
             self._note_level(now)
 
     def note_death(self, death: Death) -> None:
         """Note the end of a worker."""
-        self._times.pop(death.generation, None)
+        self.gather()
+        self._records.forget(death.generation)
         self._answers.pop(death.generation, None)
-        self.noted.append(
+        self._note(
             observed.WorkerChange(
                 time.monotonic(), death.slot, death.generation, death.pid, "ended", death.cause.value, death
             )
@@ -327,7 +316,7 @@ class Observation:
         slot = self._machine.slots[source.slot]
         pid = slot.pid if slot.generation == source.generation else None
         change = observed.WorkerChange(time.monotonic(), source.slot, source.generation, pid, kind, detail)
-        self.noted.append(change)
+        self._note(change)
 
     def _why(self, action: Any, what: str = "") -> str:
         slot = self._machine.slots[action.slot]
@@ -337,11 +326,10 @@ class Observation:
     def _note_level(self, now: float) -> None:
         self._level_at = now + LEVEL_EVERY
         machine = self._machine
-        self.noted.append(
-            observed.PoolLevel(now, len(machine.queue) + len(machine.prefetched), machine.counts[State.BUSY])
-        )
+        self._note(observed.PoolLevel(now, len(machine.queue) + len(machine.prefetched), machine.counts[State.BUSY]))
 
 
+_TOLD_ACTIONS = frozenset((do.Spawn, do.Signal, do.Stop, do.StartTemplate, do.KillTemplate))
 _WORKER_EVENTS: dict[type[Any], tuple[str, str]] = {
     ev.Spawned: ("forked", ""),
     ev.Ready: ("ready", ""),
@@ -371,26 +359,3 @@ def _end_of(observer: Observer) -> None:
 def _worker_of(task: Task) -> WorkerName | None:
     """Return the worker of the task's last attempt; None: there was none, as far as is known."""
     return getattr(task, "worker", None)
-
-
-def _calls_of(task: Task) -> int:
-    return 1 if task.chunk is None else task.chunk.size
-
-
-def _size_of(buffers: Sequence[Buffer]) -> int:
-    if type(buffers) is list and len(buffers) == 1:
-        return len(buffers[0])
-    return sum(map(len, buffers)) if buffers else -1
-
-
-def _last_line(buffers: Sequence[Buffer]) -> str:
-    """Return the last line of the traceback in the payload of an exception."""
-    if len(buffers) < 2:
-        return "an exception that was too large to receive"
-    lines = bytes(buffers[1][-4 * _LONGEST_ERROR :]).decode("utf-8", "replace").rstrip().rsplit("\n", 1)
-    return _shortened(lines[-1])
-
-
-def _shortened(text: str) -> str:
-    line = text.split("\n", 1)[0]
-    return line if len(line) <= _LONGEST_ERROR else line[: _LONGEST_ERROR - 3] + "..."

@@ -70,7 +70,8 @@ class Attempts:
         functions: their functions, as "module.qualname".
         calls: how many calls of a map the task makes; 1: it is one call.
         attempt: which attempt the first one is, from 1; of all others it is the first. 0: none has begun.
-        queued_at: when the task was submitted, or the attempt before this one had ended.
+        queued_at: when the task was submitted, or the attempt before this one had ended. NaN: it was submitted before
+            the pool was observed.
         began_at, ended_at: when the worker began and ended it; NaN: it is not known, or it never began. If it was
             lost, what the host knows: when the worker was to begin it, and when the loss was noticed. Code of a task
             can falsify the times of its worker, so they may be impossible.
@@ -79,7 +80,7 @@ class Attempts:
             with all workers, or because the pool was shut down between two attempts; "timed out": by timeout,
             heartbeat or deadline; "crashed": lost with its worker.
         errors: a line of text if the outcome is not "done", otherwise None.
-        taken_at: when the host took the outcome.
+        taken_at: when the host took the outcomes, to a millisecond: the last of them.
         retried: the task is tried again; only of single attempts.
         death: of its worker, if the attempt was lost with it and that is known.
     """

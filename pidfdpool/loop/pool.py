@@ -121,7 +121,8 @@ class Pool:
                     if slot is None:
                         return False
                 core.submitted += 1
-                task.queued_at = now
+                if core.resolver.observation is not None:
+                    task.queued_at = now  # not otherwise: the time would take memory, and so 3 % of a submit
                 core.tasks[number] = task
                 task.future._attach(self, number, task.policy.cancel_kills)
                 resolutions = [] if slot is None else self._send_first(task, slot)
@@ -274,7 +275,7 @@ class Pool:
             if observation is None:
                 from pidfdpool.loop.observation import Observation  # most pools are not observed
 
-                observation = Observation(core.machine, core.tasks)
+                observation = Observation(core.machine, core.tasks, core.lock, core.wake_by)
                 for link in core.workers.values():
                     observation.record_times(link)
                 core.resolver.observation = observation

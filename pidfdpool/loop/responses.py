@@ -88,8 +88,8 @@ def _take_answers(core: Decisions, link: WorkerLink, frames: Sequence[Frame | Le
         frames, numbers, durations = _plain_outcomes(tasks, frames[at:] if at else frames)
         if not numbers:
             return at
-        seconds = (sum(durations) >> 4) * framing.TICK  # as `decode_duration`
-        count = core.machine.take_answers(slot, generation, numbers, seconds, time.monotonic())
+        seconds, now = (sum(durations) >> 4) * framing.TICK, time.monotonic()  # as `decode_duration`
+        count = core.machine.take_answers(slot, generation, numbers, seconds, now)
         if not count:
             return at
         if count < len(numbers):
@@ -99,7 +99,7 @@ def _take_answers(core: Decisions, link: WorkerLink, frames: Sequence[Frame | Le
         undelivered.update(zip(numbers, taken, strict=True))
         deque(map(tasks.pop, numbers), maxlen=0)
         if core.resolver.observation is not None:
-            core.resolver.observation.note_answers(link, numbers, taken, frames)
+            core.resolver.observation.note_answers(link, numbers, taken, frames, now)
         clock = time.time()
         for task, frame, duration in zip(taken, frames, durations, strict=False):
             task.verdict = frame

@@ -67,7 +67,7 @@ class Task:
     """What the host keeps of an accepted task until its future is resolved.
 
     `verdict` is what the future is to be resolved with: set under the pool's lock, used without it.
-    `queued_at` is when it was accepted, as time.monotonic() tells it: set when it is.
+    `queued_at` is when it was accepted, as time.monotonic() tells it; perhaps not set while nobody observes the pool.
     `worker` is the one that was sent its last attempt, or began it, as far as is known. It is not set before that.
     """
 

@@ -45,7 +45,7 @@ MAX_MARKS = 1024  # at most
 PUBLISHED_OFFSET = 1 << 12  # a mapping begins at a page
 PUBLISHED_SIZE = 1 << 20
 RUN_TIMES_OFFSET = PUBLISHED_OFFSET + PUBLISHED_SIZE
-RUN_TIMES_SIZE = 3 << 15
+RUN_TIMES_SIZE = 28 << 12
 STACKS_OFFSET = RUN_TIMES_OFFSET + RUN_TIMES_SIZE
 # writes a stack and does nothing else; the last real-time signal is valgrind's
 STACK_SIGNAL = int(signal.SIGRTMAX) - 1

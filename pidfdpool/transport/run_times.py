@@ -6,9 +6,10 @@ pool's lock.
 
     an entry    native 64 bits, the number of the task; two native doubles, time.monotonic() when it began and ended
 
-The entries form a ring in the order of the answers. It has room for more answers than a pipe holds, so what the host
-has not read is not overwritten. A task can write there, too. So the host believes only an entry with the number of
-the task, and who uses the times has to see whether they are possible.
+The entries form a ring in the order of the answers. It has room for what two full pipes hold, and for the answers
+that the host has taken and set aside. So what the host has not read is not overwritten. A task can write there, too.
+So the host believes only an entry with the number of the task, and who uses the times has to see whether they are
+possible.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import math
 import os
 import struct
 import sys
-import time
 from contextlib import suppress
 
 from pidfdpool.transport import framing
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from pidfdpool.transport.framing import Buffer
 
-    Write: TypeAlias = Callable[[int, float, int, int, list[Buffer]], None]
+    Write: TypeAlias = Callable[[int, float, float, int, int, list[Buffer]], None]
 
 ENTRY = struct.Struct("@qdd")
 CAPACITY = RUN_TIMES_SIZE // ENTRY.size  # entries
@@ -44,7 +44,7 @@ def recording(write: Write, fd: int, on: int = 1) -> Write:
 
     If on is 0, or there is no room or memory for that part of the black box, it is `write` itself.
 
-    write: writes an answer: its kind, when the task began, flags, the task's number, and buffers.
+    write: writes an answer: its kind, when the task began and ended, flags, the task's number, and buffers.
     """
     if not on:
         return write
@@ -56,16 +56,18 @@ def recording(write: Write, fd: int, on: int = 1) -> Write:
         memory, pack_into = mmap(fd, RUN_TIMES_SIZE, offset=RUN_TIMES_OFFSET, **options), ENTRY.pack_into
     except (OSError, ValueError):
         return write
-    clock, outdated, at = time.monotonic, framing.OUTDATED, 0
+    outdated, at = framing.OUTDATED, 0
 
-    def record_and_write(kind: int, began: float, flags: int, number: int, buffers: list[Buffer]) -> None:
+    def record_and_write(
+        kind: int, began: float, ended: float, flags: int, number: int, buffers: list[Buffer]
+    ) -> None:
         nonlocal at
         if kind != outdated:  # which is no answer: the task has not begun
-            pack_into(memory, at, number, began, clock())
+            pack_into(memory, at, number, began, ended)
             at += _SIZE
             if at == _END:
                 at = 0
-        write(kind, began, flags, number, buffers)
+        write(kind, began, ended, flags, number, buffers)
 
     return record_and_write
 

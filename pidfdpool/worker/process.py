@@ -15,7 +15,6 @@ import time
 from _thread import _count as count_threads
 from collections import deque
 from contextlib import suppress
-from functools import partial
 
 from pidfdpool.pidfd import prctl
 from pidfdpool.process import exiting, hygiene, native
@@ -197,7 +196,7 @@ class Worker:
             elif frame.kind == framing.RECORD_TIMES:  # type: ignore[union-attr]
                 from pidfdpool.transport import run_times  # most pools are not observed
 
-                write, on = partial(Worker._write, self), frame.slot  # type: ignore[union-attr]
+                write, on = Worker._write.__get__(self), frame.slot  # type: ignore[union-attr]
                 self.__dict__["_write"] = run_times.recording(write, self._black_box, on)  # in the method's place
             else:
                 self._segments.handle_frame(frame)  # type: ignore[arg-type]
@@ -261,7 +260,7 @@ class Worker:
             kind, buffers = self._run_call(buffers)
         finally:
             context.leave()
-        self._write(kind, began, 0, number, buffers)
+        self._write(kind, began, time.monotonic(), 0, number, buffers)
 
     def _answer(self, frame: Frame) -> None:
         """Run a task and write the answer."""
@@ -276,15 +275,15 @@ class Worker:
             flags = self._segments.end_task()
         elif frame.slot & framing.USES_SEGMENTS:
             flags = framing.HAS_SEGMENT_FLAGS
-        self._write(kind, began, flags, frame.value, buffers)
+        self._write(kind, began, time.monotonic(), flags, frame.value, buffers)
 
-    def _write(self, kind: int, began: float, flags: int, number: int, buffers: list[Buffer]) -> None:
-        """Write the answer to a task that began at that time."""
+    def _write(self, kind: int, began: float, ended: float, flags: int, number: int, buffers: list[Buffer]) -> None:
+        """Write the answer to a task that began and ended at these times."""
         if kind == framing.OUTDATED:
             self._send(framing.encode(kind, value=1))
             self._outdated = True
             return
-        slot = framing.encode_duration(time.monotonic() - began) | flags
+        slot = framing.encode_duration(ended - began) | flags
         memory = 0 if self._statm is None else self._memory()
         if len(buffers) != 1:
             self._send(framing.encode(kind, slot, memory, number, buffers))

@@ -120,6 +120,20 @@ def test_what_began_before_the_trace_begins_with_it():
     assert task["args"]["queued_us"] == 1e6
 
 
+def test_what_waited_already_when_the_trace_began_has_waited_since_then():
+    """Guards: nobody keeps when a task was submitted before the pool was observed, and NaN is no number in JSON."""
+    events = events_of(attempts((math.nan, 0.002, 0.003), (math.nan, 0.003, 0.004)))
+    assert spans(events, "submit") == [("module.function", 0, 0)] * 2
+    assert [event["args"]["queued_us"] for event in events if event.get("cat") == "task"] == [2000.0, 3000.0]
+    assert [event["ts"] for event in events if event.get("cat") == "task" and event["ph"] == "X"] == [2000.0, 3000.0]
+    early = events_of(attempts((math.nan, -0.001, 0.002)))
+    assert [(event["ts"], event["dur"]) for event in early if event.get("cat") == "task"] == [(0, 2000.0)]
+    cancelled = events_of(
+        attempts((math.nan, math.nan, math.nan), worker=None, outcomes=("cancelled",), taken_at=0.005)
+    )
+    assert [event["args"]["queued_us"] for event in cancelled if event["cat"] == "task"] == [5000.0]
+
+
 def test_what_ended_before_the_trace_takes_no_time_in_it():
     """Its answer was taken when the trace had begun. The gap that follows begins with the trace, too."""
     events = events_of(attempts((-0.3, -0.2, -0.1), (-0.05, 0.02, 0.03), taken_at=0.04))

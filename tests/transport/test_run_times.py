@@ -19,22 +19,14 @@ def box():
     os.close(fd)
 
 
-def recorder(fd, clock):
-    """Return what adds an entry by the worker's end, with times that are told. clock: a list for `time.monotonic`."""
+def recorder(fd):
+    """Return what adds an entry by the worker's end."""
     write = recording(lambda *_: None, fd)
 
     def add(number, began, ended):
-        clock.append(ended)
-        write(framing.RESULT, began, 0, number, [])
+        write(framing.RESULT, began, ended, 0, number, [])
 
     return add
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    times = []
-    monkeypatch.setattr("time.monotonic", lambda: times.pop())
-    return times
 
 
 def read(reader, fd, numbers):
@@ -42,8 +34,8 @@ def read(reader, fd, numbers):
     return list(zip(began, ended, strict=True))
 
 
-def test_what_is_recorded_is_read_in_order_also_around_the_end_of_the_ring(box, clock):
-    add, reader = recorder(box, clock), RunTimesReader()
+def test_what_is_recorded_is_read_in_order_also_around_the_end_of_the_ring(box):
+    add, reader = recorder(box), RunTimesReader()
     number = 0
     while number < 3 * CAPACITY:
         numbers = tuple(range(number + 1, number + 1 + 1000))
@@ -53,10 +45,10 @@ def test_what_is_recorded_is_read_in_order_also_around_the_end_of_the_ring(box, 
         number = numbers[-1]
 
 
-def test_answers_from_before_the_recording_have_no_times(box, clock):
+def test_answers_from_before_the_recording_have_no_times(box):
     reader = RunTimesReader()
     assert all(math.isnan(began) for began, _ in read(reader, box, (1, 2)))
-    add = recorder(box, clock)
+    add = recorder(box)
     for number in (4, 5):
         add(number, number, number)
     found = read(reader, box, (3, 4, 5))
@@ -66,9 +58,9 @@ def test_answers_from_before_the_recording_have_no_times(box, clock):
     assert read(reader, box, (6,)) == [(6, 6)]
 
 
-def test_the_number_of_a_task_may_come_twice(box, clock):
+def test_the_number_of_a_task_may_come_twice(box):
     """As that of a task which is tried again in the same worker."""
-    add, reader = recorder(box, clock), RunTimesReader()
+    add, reader = recorder(box), RunTimesReader()
     add(1, 1, 2)
     assert read(reader, box, (1,)) == [(1, 2)]
     add(1, 3, 4)
@@ -76,9 +68,9 @@ def test_the_number_of_a_task_may_come_twice(box, clock):
 
 
 @pytest.mark.parametrize("broken", [0, 1, 2])
-def test_entries_of_other_tasks_are_not_believed(box, clock, broken):
+def test_entries_of_other_tasks_are_not_believed(box, broken):
     """A task can write there."""
-    add, reader = recorder(box, clock), RunTimesReader()
+    add, reader = recorder(box), RunTimesReader()
     add(1, 1, 1)
     assert read(reader, box, (1,)) == [(1, 1)]
     for number in (2, 3, 4):
@@ -93,20 +85,20 @@ def test_entries_of_other_tasks_are_not_believed(box, clock, broken):
     assert read(reader, box, (5,)) == [(5, 5)], "it goes on behind that"
 
 
-def test_without_a_box_and_with_more_answers_than_there_is_room_for_nothing_is_known(box, clock):
+def test_without_a_box_and_with_more_answers_than_there_is_room_for_nothing_is_known(box):
     reader = RunTimesReader()
     assert all(math.isnan(began) for began, _ in read(reader, None, (1, 2)))
     assert all(math.isnan(began) for began, _ in read(reader, box, tuple(range(1, CAPACITY + 2))))
 
 
-def test_a_box_that_is_cut_off_says_nothing(box, clock):
-    recorder(box, clock)(1, 1, 1)
+def test_a_box_that_is_cut_off_says_nothing(box):
+    recorder(box)(1, 1, 1)
     os.ftruncate(box, black_box.RUN_TIMES_OFFSET)
     assert all(math.isnan(began) for began, _ in read(RunTimesReader(), box, (1,)))
 
 
-def test_stacks_come_behind_it(box, clock):
-    add = recorder(box, clock)
+def test_stacks_come_behind_it(box):
+    add = recorder(box)
     for number in range(1, CAPACITY + 1):
         add(number, 1.0, 2.0)
     assert black_box.read_stack(box) is None
@@ -122,9 +114,9 @@ def test_what_cannot_be_recorded_is_written_all_the_same(box):
     written = []
     for fd, on in ((box, 0), (-1, 1)):
         write = recording(lambda *answer: written.append(answer), fd, on)
-        write(framing.RESULT, 1.0, 0, 7, [])
-    assert written == [(framing.RESULT, 1.0, 0, 7, [])] * 2
+        write(framing.RESULT, 1.0, 2.0, 0, 7, [])
+    assert written == [(framing.RESULT, 1.0, 2.0, 0, 7, [])] * 2
     write = recording(lambda *answer: written.append(answer), box)
-    write(framing.OUTDATED, 1.0, 0, 7, [])
+    write(framing.OUTDATED, 1.0, 2.0, 0, 7, [])
     assert len(written) == 3
     assert not any(os.pread(box, black_box.RUN_TIMES_SIZE, black_box.RUN_TIMES_OFFSET)), "it is no answer"

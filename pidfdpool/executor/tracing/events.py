@@ -8,6 +8,7 @@ docs/tracing.md describes the events.
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -103,8 +104,10 @@ class TraceEvents:
         taken, trace_began_at = micros(taken_at), self._began_at
         columns = record.tasks, record.functions, record.queued_at, record.began_at, record.ended_at
         some = zip(*(column[first:end] for column in columns), strict=True)
-        for index, (number, function, queued_at, told_begin, told_end) in enumerate(some, first):
+        for index, (number, function, told_queued, told_begin, told_end) in enumerate(some, first):
             free_since = track.free_since
+            # NaN: it waited already when the trace began.
+            queued_at = told_queued if told_queued == told_queued else min(trace_began_at, told_begin)
             began_at, ended_at, estimated = told_begin, told_end, record.death is not None
             # A worker's task can write where its times are, so they must be possible to be believed.
             if not (queued_at <= began_at <= ended_at <= taken_at and (free_since is None or free_since <= began_at)):
@@ -142,6 +145,8 @@ class TraceEvents:
 
     def _never_begun(self, record: Attempts) -> list[str]:
         name, queued_at, size = record.functions[0], record.queued_at[0], record.request_bytes[0]
+        if math.isnan(queued_at):
+            queued_at = self._began_at
         args = {
             "task": record.tasks[0],
             "attempt": record.attempt,
