@@ -48,7 +48,7 @@ def opened(name: str, stdout: Output, inputs: Sequence[str]) -> Iterator[Report]
     """
     if any(outputs.are_same(name, other) for other in inputs):
         raise UsageError(f"argument {OPTION}: {name!r} is an input, too")
-    if name.endswith(".json"):
+    if name.lower().endswith(".json"):
         yield _TraceFile(name)
         return
     with outputs.opened(OPTION, name, stdout, inputs) as output, tempfile.TemporaryFile() as trace:

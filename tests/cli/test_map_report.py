@@ -9,11 +9,12 @@ import pytest
 DOCUMENTS = b"".join(b'{"n": %d}\n' % number for number in range(100))
 
 
-def test_the_trace_of_a_run(command, tmp_path):
-    done = command.map("increment", "--report", str(tmp_path / "run.json"), input=DOCUMENTS)
+@pytest.mark.parametrize("name", ["run.json", "RUN.JSON"])
+def test_the_trace_of_a_run(command, tmp_path, name):
+    done = command.map("increment", "--report", str(tmp_path / name), input=DOCUMENTS)
     assert (done.returncode, done.stderr) == (0, b"")
     assert len(done.stdout.splitlines()) == 100
-    events = json.loads((tmp_path / "run.json").read_bytes())
+    events = json.loads((tmp_path / name).read_bytes())
     assert events[0]["args"]["max_workers"] == 2
     assert {event["args"]["outcome"] for event in events if event.get("cat") == "task"} == {"done"}
 

@@ -7,7 +7,6 @@ names the line. Kinds of events that are not known are passed over, as a later v
 from __future__ import annotations
 
 import json
-import math
 from typing import IO, TYPE_CHECKING, Any
 
 from pidfdpool.cli.report.trace import OUTCOMES, POOL_TRACK, UNKNOWN, Mark, Series, Start, Trace
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 _FIRST_LINE = 64  # bytes that are read to see whether it is "["
 _LONGEST_LINE = 1 << 24
+_MOST = 1e17  # microseconds, which are 3,000 years; or bytes
 _MARKS = {"death", "kill", "retry", "recycle", "template"}
 _PROBLEMS = (KeyError, TypeError, ValueError, OverflowError)
 
@@ -136,7 +136,7 @@ class _Reader:
         trace.python = str(told.get("python", "?"))
         trace.start_method = str(told.get("start_method", "?"))
         started, most = told.get("started"), told.get("max_workers")
-        trace.started = started if isinstance(started, int | float) and math.isfinite(started) else None
+        trace.started = started if isinstance(started, int | float) and abs(started) <= _MOST else None
         trace.max_workers = most if isinstance(most, int) else None
         return True
 
@@ -254,8 +254,10 @@ def _time(values: dict[str, Any], name: str, default: float | None = None) -> fl
     value = values.get(name, default) if default is not None else values[name]
     if value is None and default is not None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise ValueError(f"{name!r} is {value!r:.50}, and not a number")
+    if not -_MOST <= value <= _MOST:
+        raise ValueError(f"{name!r} is {value!r:.50}, which is more than any trace has")
     return float(value)
 
 
