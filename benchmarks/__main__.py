@@ -3,6 +3,7 @@
     python -m benchmarks --quick                        a first impression, in under two minutes
     python -m benchmarks --budget 20 --json run.json    as much of all and as often as 20 minutes allow
     python -m benchmarks --from run.json --page docs/performance.md --plots docs/plots    the page; measures nothing
+    python -m benchmarks --from other.json --page docs/performance-newest.md --of docs/performance.md   another Python
     python -m benchmarks --scenario latency --contender ours --contender standard --rounds 9
     python -m benchmarks --against ../before --scenario submit --scenario latency    this checkout and another build
     python -m benchmarks --list
@@ -133,7 +134,8 @@ def main() -> None:
             print(f"drawn: {path}", file=sys.stderr)
     if plan.page:
         plan.page.parent.mkdir(parents=True, exist_ok=True)
-        plan.page.write_text(comparison.page(run) if "against" in run else page.written(run, plan.page, plan.plots))
+        text = comparison.page(run) if "against" in run else page.written(run, plan.page, plan.plots, plan.of)
+        plan.page.write_text(text)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ class Plan:
     read: Path | None
     json: Path | None
     page: Path | None
+    of: Path | None
     plots: Path | None
     against: Path | None  # the other build
 
@@ -59,6 +60,9 @@ def planned(arguments: Sequence[str] | None, description: str) -> Plan:
     parser.add_argument("--from", dest="read", type=Path, metavar="FILE", help="measure nothing; read this --json")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results of every round")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write everything as a page of Markdown")
+    parser.add_argument(
+        "--of", type=Path, metavar="PAGE", help="--page has figures only; the remarks are on this one"
+    )
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the plots as SVG; needs matplotlib")
     parser.add_argument(
         "--against", type=Path, metavar="PATH", help="compare with another build: a checkout's directory or a wheel"
@@ -96,6 +100,7 @@ def planned(arguments: Sequence[str] | None, description: str) -> Plan:
         read=given.read,
         json=given.json,
         page=given.page,
+        of=given.of,
         plots=given.plots,
         against=against,
     )

@@ -47,7 +47,16 @@ def results(run: Mapping[str, Any], page: Path | None, plots: Path | None) -> li
     return parts
 
 
-def written(run: Mapping[str, Any], page: Path, plots: Path | None) -> str:
-    """Return the page as Markdown. Plots are linked relative to where the page will be."""
-    parts = ["# Performance", "Written by `python -m benchmarks --page`.", head(run), REMARKS.read_text().strip()]
+def written(run: Mapping[str, Any], page: Path, plots: Path | None, of: Path | None = None) -> str:
+    """Return the page as Markdown. Plots are linked relative to where the page will be.
+
+    of: the page whose remarks hold for this one, too: this one has only the figures, of another Python for instance.
+    """
+    how = "Written by `python -m benchmarks --page`."
+    if of is None:
+        parts = ["# Performance", how, head(run), REMARKS.read_text().strip(), *results(run, page, plots)]
+        return "\n\n".join(parts) + "\n"
+    python = ".".join(run["machine"]["python"].split(".")[:2])
+    link = f"[{of.name}]({os.path.relpath(of, page.parent)})"
+    parts = [f"# Performance on Python {python}", f"{how} {link} says how to read the figures.", head(run)]
     return "\n\n".join([*parts, *results(run, page, plots)]) + "\n"

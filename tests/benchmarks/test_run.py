@@ -38,6 +38,11 @@ def test_ours_and_the_standard_pool_are_measured_and_written(tmp_path):
     assert text.startswith("# Performance\n")
     assert "## Start\n" in text
     assert "| ProcessPoolExecutor (fork) |" in text
+    runner("--from", file, "--page", tmp_path / "other.md", "--of", page)
+    other = (tmp_path / "other.md").read_text()
+    assert other.startswith(f"# Performance on Python {sys.version_info[0]}.{sys.version_info[1]}\n")
+    assert "[page.md](page.md) says how to read the figures." in other
+    assert text[text.index("## Start\n") :].strip() in other
 
 
 def test_scenarios_and_contenders_are_listed():
