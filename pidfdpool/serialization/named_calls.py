@@ -1,5 +1,7 @@
 """Payloads of calls whose function workers import by its name: the pickle of the arguments, and the name behind it.
 
+A class is such a function, too, and so is a function that a module in C defines.
+
 Most calls are of this kind. A pickle of the whole call would look the function up twice, once when it is made and
 once when it is loaded, and each of the two takes as long as everything else of a small pickle. Here both sides look
 the name up in the module's dictionary, at each use: so a name that is bound to another function is noticed.
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import _pickle as pickle
 import sys
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from pidfdpool.serialization import exception_chains, importable, picklers, plain_data
 
@@ -41,7 +43,13 @@ def dumps(function: Any, arguments: tuple[Any, ...]) -> bytes | None:
     Raises:
         MemoryError: there is no memory for the pickle.
     """
-    if type(function) is not FunctionType:
+    kind = type(function)
+    # A method of an object that is kept in a module, such as random.random, is of the third type, too.
+    if (
+        kind is not FunctionType
+        and kind is not type
+        and (kind is not BuiltinFunctionType or type(function.__self__) is not ModuleType)
+    ):
         return None
     end: bytes | None = None
     known = _endings.get(id(function))
@@ -83,7 +91,7 @@ def _names_nothing_special(data: bytes, arguments: tuple[Any, ...]) -> bool:
     return picklers.STACK_GLOBAL not in data or not importable.mentions_unimportable(data)
 
 
-def _ending_of(function: FunctionType) -> bytes | None:
+def _ending_of(function: FunctionType | BuiltinFunctionType | type) -> bytes | None:
     """Return what ends a function's calls; None: workers do not find it by its name."""
     module_name, name = function.__module__, function.__qualname__
     if type(module_name) is not str or type(name) is not str:
