@@ -116,7 +116,7 @@ class Pool:
             with core.lock:
                 machine, now = self.machine, time.monotonic()
                 slot = None
-                if not machine.enqueue(number, now, heavy):
+                if not machine.enqueue(number, heavy):
                     slot = machine.hand_over(number, now, heavy)
                     if slot is None:
                         return False

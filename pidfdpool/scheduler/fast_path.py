@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pidfdpool.scheduler.states import Phase, State, Task
+from pidfdpool.scheduler.states import NewTask, Phase, State, Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,13 +45,13 @@ class FastPath:
         self._state, self._queue, self._workforce, self._limiter = state, queue, workforce, limiter
         self._prefetcher, self._tasks = prefetcher, tasks
         self.queue_limit: int | None = None
+        self._light, self._heavy = (NewTask(state.policy, 0.0, heavy) for heavy in (False, True))
 
-    def enqueue(self, number: int, now: float, heavy: bool = False) -> bool:
+    def enqueue(self, number: int, heavy: bool = False) -> bool:
         """Accept a task that only has to wait, and return True; False: nothing has happened yet.
 
         Args:
             number: the task.
-            now: the time.
             heavy: its call is large.
         """
         limit = self.queue_limit
@@ -60,9 +60,8 @@ class FastPath:
         queue, state = self._queue, self._state
         if len(queue.priority_of) >= limit:
             return False
-        policy = state.policy
-        state.tasks[number] = Task(policy, now, heavy)
-        priority = policy.priority
+        state.tasks[number] = self._heavy if heavy else self._light  # there is no deadline, or nothing may wait
+        priority = state.policy.priority
         line = queue.lines.get(priority)
         if line is None:
             queue.add(number, priority)
@@ -74,16 +73,16 @@ class FastPath:
     def hand_over(self, number: int, now: float, heavy: bool = False) -> Slot | None:
         """Accept a task for an idle worker, and return its slot: the worker is to be sent the task.
 
-        None: nothing has happened yet. The arguments are those of `enqueue`.
+        None: nothing has happened yet. The arguments are those of `enqueue`, and the time.
         """
         state, workforce = self._state, self._workforce
         idle = workforce.idle
         if not idle or not self._is_quiet() or workforce.counts[State.BUSY] >= state.size:
             return None
         slot = workforce.slots[idle[-1]]
-        task = state.tasks[number] = Task(state.policy, now, heavy)
+        state.tasks[number] = Task(state.policy, now, heavy)
         workforce.move(slot, State.BUSY)
-        self._tasks.start(number, task, slot, now)
+        self._tasks.start(number, slot, now)
         self.queue_limit = None
         return slot
 
@@ -152,7 +151,7 @@ class FastPath:
                 workforce.move(slot, State.IDLE)  # there is no idle_timeout, or the pool would not be quiet
                 self.queue_limit = None
             else:
-                self._tasks.start(number, tasks[number], slot, now)
+                self._tasks.start(number, slot, now)
         return taken
 
     def _is_quiet(self) -> bool:

@@ -134,7 +134,7 @@ class TaskLimits:
     def request_kill(self, number: int, slot: Slot, now: float) -> None:
         """Have a worker killed for a task that it has, as soon as that certainly hits no other task."""
         slot.kill_requested_for = number
-        self._state.tasks[number].kill_requested = True
+        self._tasks.own(number).kill_requested = True
         if slot.ahead:
             self._commands.recall(slot)
         else:

@@ -137,6 +137,16 @@ class Task:
         self.start_by: float | None = None if policy.deadline is None else now + policy.deadline
 
 
+class NewTask(Task):
+    """What the machine knows of all tasks under the pool's own policy that no worker has begun: they share it.
+
+    So it is never changed. What changes something of a task takes `TaskRules.own`. Where many tasks wait, an object
+    for each would take memory, and the time that new memory takes.
+    """
+
+    __slots__ = ()
+
+
 class Rule(NamedTuple):
     """One row of the table: what an event means in these states, and what follows.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pidfdpool.deaths import Cause
 from pidfdpool.scheduler import actions as do
-from pidfdpool.scheduler.states import Phase, Task
+from pidfdpool.scheduler.states import NewTask, Phase, Task
 from pidfdpool.scheduler.timers import Timer
 
 if TYPE_CHECKING:
@@ -105,20 +105,28 @@ class TaskRules:
 
     # ---- attempts begin ------------------------------------------------------------------------------------
 
-    def start(self, number: int, task: Task, slot: Slot, now: float) -> None:
-        """Note that a worker begins an attempt, as far as is known."""
+    def own(self, number: int) -> Task:
+        """Return what is known of a task, to be changed."""
+        task = self._state.tasks[number]
+        if type(task) is NewTask:
+            task = self._state.tasks[number] = Task(task.policy, 0.0, task.heavy)
+        return task
+
+    def start(self, number: int, slot: Slot, now: float) -> Task:
+        """Note that a worker begins an attempt, as far as is known. Return the task."""
+        task = self.own(number)
         task.attempt += 1
         task.begun = True
         slot.task = number
         slot.busy_since = now
         slot.rebalanced = 0
         self._state.running[number] = slot.index
+        return task
 
     def start_and_send(self, number: int, slot: Slot, now: float) -> None:
         """Send a task that was taken from the queue to a worker."""
-        task = self._state.tasks[number]
+        task = self.start(number, slot, now)
         policy = task.policy
-        self.start(number, task, slot, now)
         deadline = task.start_by
         if policy.timeout is not None:
             deadline = now + policy.timeout
@@ -133,7 +141,7 @@ class TaskRules:
         """Note that a worker has begun the first of the tasks ahead, since it has answered the one before."""
         number = slot.ahead.popleft()
         del self._state.prefetched[number]
-        self.start(number, self._state.tasks[number], slot, now)
+        self.start(number, slot, now)
 
     # ---- attempts that never were --------------------------------------------------------------------------
 

@@ -321,7 +321,7 @@ class WorkerRules:
             tasks.attempt_lost(lost, cause_for_task(cause), now)
         for number in unknown:
             del state.prefetched[number]
-            state.tasks[number].attempt += 1
+            tasks.own(number).attempt += 1
             tasks.attempt_lost(number, Cause.CRASH, now)
         if state.phase is Phase.CLOSING:
             return

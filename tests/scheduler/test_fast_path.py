@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pidfdpool.deaths import Cause
+from pidfdpool.scheduler import events as ev
 from pidfdpool.scheduler.states import Phase, State
 from pidfdpool.scheduler.timers import Timer
 from tests.scheduler.parts import Parts
@@ -14,7 +15,7 @@ def test_a_task_only_waits_while_all_workers_are_busy():
     parts = Parts(1)
     parts.worker(State.BUSY, 0)
     fast = parts.fast_path()
-    assert fast.enqueue(1, 1.0, True)
+    assert fast.enqueue(1, True)
     assert (list(parts.queue), parts.state.tasks[1].heavy, parts.actions()) == ([1], True, [])
 
 
@@ -22,19 +23,48 @@ def test_a_task_does_not_wait_behind_a_full_batch():
     parts = Parts(1)
     parts.worker(State.BUSY, 0)
     fast = parts.fast_path(pace=0.00025)
-    assert [fast.enqueue(number, 1.0) for number in (1, 2, 3)] == [True, True, False]
+    assert [fast.enqueue(number) for number in (1, 2, 3)] == [True, True, False]
     assert (list(parts.queue), list(parts.state.tasks)) == ([1, 2], [0, 1, 2])
+
+
+def test_tasks_that_wait_share_what_is_known_of_them_until_it_changes():
+    """Guards: what befalls one task that waits would befall all that were accepted in the same way."""
+    parts = Parts(1)
+    slot = parts.worker(State.BUSY, 0)
+    fast, rules, tasks = parts.fast_path(), parts.tasks(), parts.state.tasks
+    assert all(fast.enqueue(number, heavy) for number, heavy in ((1, False), (2, False), (3, True), (4, True)))
+    assert tasks[1] is tasks[2]
+    assert tasks[3] is tasks[4]
+    assert rules.start(1, slot, 5.0) is tasks[1]
+    assert rules.own(3) is tasks[3] is rules.own(3)
+    tasks[3].deaths = 7
+    assert [(tasks[number].attempt, tasks[number].begun, tasks[number].deaths) for number in (1, 2, 3, 4)] == [
+        (1, True, 0), (0, False, 0), (0, False, 7), (0, False, 0),
+    ]  # fmt: skip
+    assert [tasks[number].heavy for number in (1, 2, 3, 4)] == [False, False, True, True]
+    assert {task.policy for task in tasks.values()} == {parts.policy}
+
+
+def test_a_task_that_is_to_be_killed_does_not_take_along_those_that_wait():
+    parts = Parts(1)
+    parts.worker(State.BUSY, 0, ahead=(1,))
+    fast = parts.fast_path()
+    assert fast.enqueue(2)
+    parts.state.tasks[1] = parts.state.tasks[2]  # as those that wait are when they are sent ahead
+    assert fast.enqueue(3)
+    parts.limits().on_task_kill_requested(ev.TaskKillRequested(1), 5.0)
+    assert [parts.state.tasks[number].kill_requested for number in (1, 2, 3)] == [True, False, False]
 
 
 def test_how_many_may_wait_is_found_out_once_after_each_decision():
     parts = Parts(1)
     parts.worker(State.BUSY, 0)
     fast = parts.fast_path()
-    fast.enqueue(1, 1.0)
+    fast.enqueue(1)
     parts.state.phase = Phase.DRAINING
-    assert fast.enqueue(2, 1.0)
+    assert fast.enqueue(2)
     fast.queue_limit = None
-    assert not fast.enqueue(3, 1.0)
+    assert not fast.enqueue(3)
 
 
 def test_a_task_for_an_idle_worker_begins_at_once():

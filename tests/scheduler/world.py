@@ -120,7 +120,7 @@ class World:
             self.at_once(ev.Submitted(task, policy, calls=calls))
 
     def submit_the_short_way(self, task: int) -> bool:
-        if self.machine.enqueue(task, self.now):
+        if self.machine.enqueue(task):
             self.seen["enqueued"] += 1
         else:
             slot = self.machine.hand_over(task, self.now)
