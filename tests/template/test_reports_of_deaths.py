@@ -233,7 +233,7 @@ def test_at_the_end_the_wait_is_for_what_is_left_of_the_time(template, monkeypat
 
     def poll(milliseconds):
         waits.append(milliseconds)
-        now[0] += 0.2
+        now[0] += 0.125
 
     poller = SimpleNamespace(register=lambda *_: None, poll=poll)
     monkeypatch.setattr(reaper, "native", SimpleNamespace(poll=lambda: poller))
@@ -243,4 +243,4 @@ def test_at_the_end_the_wait_is_for_what_is_left_of_the_time(template, monkeypat
             template.workers.remove(worker)
         monkeypatch.setattr(descendants, "kill_orphans", lambda *_: True)
     template.reaper.kill_remaining()
-    assert waits == pytest.approx([500, 300, 100])
+    assert waits == [500, 375, 250, 125]
