@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -341,5 +342,18 @@ def test_threads_are_limited_before_the_preload_and_what_workers_run_is_loaded_f
         boot._preload_call = None
         assert process._prepare(Channel(), boot, -1)
         assert forwarding in sys.modules
+
+    assert in_forked_child(child) == "ok"
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_fork_of_the_host_collects_garbage_as_the_host_does_and_a_fresh_interpreter_from_here_on(enabled):
+    def child():
+        (gc.enable if enabled else gc.disable)()
+        assert process._prepare(Channel(), boot_of(), -1)
+        assert gc.isenabled() is enabled
+        assert process._prepare(Channel(), boot_of(forked=False), -1)
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
 
     assert in_forked_child(child) == "ok"
