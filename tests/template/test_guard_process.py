@@ -42,7 +42,7 @@ def start_template(host, before=lambda: None):
     """Fork a process that stays in the block for ever; return its pid, and that of its guard when that watches."""
     pid = os.fork()
     if not pid:
-        signal.alarm(60)
+        signal.alarm(10)
         os.close(host[1])
         before()
         try:
@@ -79,10 +79,14 @@ def test_a_guard_is_deaf_to_all_signals_and_watches_on(host):
 
 def test_a_guard_that_was_stopped_dies_with_its_template_all_the_same(host):
     template, watcher = start_template(host)
-    send(watcher, signal.SIGSTOP)
-    send(template, signal.SIGKILL)
-    os.waitpid(template, 0)
-    eventually(lambda: not is_alive(watcher), "the guard is gone", seconds=10)
+    with Pidfd.open(watcher) as handle:
+        handle.send_signal(signal.SIGSTOP)
+        send(template, signal.SIGKILL)
+        os.waitpid(template, 0)
+        try:
+            assert handle.wait(5), "the guard is gone"
+        finally:
+            handle.send_signal(signal.SIGKILL) if handle.alive() else None
 
 
 def test_a_guard_watches_where_a_sandbox_refuses_to_tie_it_to_the_template(host):
@@ -99,15 +103,25 @@ def test_a_guard_watches_where_a_sandbox_refuses_to_tie_it_to_the_template(host)
     eventually(lambda: not is_alive(watcher), "the guard is gone")
 
 
-def test_a_host_that_was_gone_before_takes_the_template_along(host):
+def test_a_host_that_was_gone_before_takes_the_template_along_and_the_guard_runs_nothing_of_the_templates(host):
     go_away(host)
+    reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
-        signal.alarm(60)
-        with guard.guarded(host[0]):
-            while True:
-                signal.pause()
+        os.close(reader)
+        signal.alarm(10)
+        try:
+            with guard.guarded(host[0]):
+                while True:
+                    signal.pause()
+        except BaseException as error:
+            os.write(writer, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    with open(reader) as file:
+        assert file.read() == "", "until the guard is gone, too"
 
 
 def test_in_the_block_signals_reach_the_template_as_before(host):

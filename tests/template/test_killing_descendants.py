@@ -173,7 +173,7 @@ def test_the_template_waits_a_moment_at_most_for_one_that_was_killed(monkeypatch
     monkeypatch.setattr(descendants, "_group_of", lambda _pid: 5)
     descendants.kill_adopted(5)
     [timeout] = kernel.waits
-    assert 0 < timeout <= 5
+    assert 0 < timeout <= 1.5
 
 
 def test_the_group_of_who_is_gone_is_nobodys():

@@ -164,6 +164,16 @@ def test_of_a_launcher_that_somebody_else_has_reaped_nothing_is_known(ends, monk
 
 
 @needs_pidfds
+def test_a_launcher_that_ends_without_reading_what_it_was_sent_has_ended_too(ends):
+    connection, channel = ends
+    connection.channel.send_nowait(framing.encode(framing.STOP))
+    launcher = launcher_of(exiting(3))
+    channel.close()
+    with hygiene.signals_blocked() as mask, pytest.raises(UnusableInterpreter, match="exited with code 3"):
+        handshake.wait_for_template(connection, launcher, mask)
+
+
+@needs_pidfds
 def test_a_program_that_speaks_something_else_is_named_with_what_it_did(ends):
     connection, channel = ends
     launcher = launcher_of(exiting())
