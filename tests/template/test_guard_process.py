@@ -103,7 +103,11 @@ def test_a_guard_watches_where_a_sandbox_refuses_to_tie_it_to_the_template(host)
     eventually(lambda: not is_alive(watcher), "the guard is gone")
 
 
-def test_a_host_that_was_gone_before_takes_the_template_along_and_the_guard_runs_nothing_of_the_templates(host):
+def test_a_host_that_was_gone_before_takes_the_template_along_and_the_guard_runs_nothing_of_the_templates(
+    host, monkeypatch
+):
+    """Also where the guard is not tied to the template, which otherwise takes it along."""
+    monkeypatch.setattr(guard.prctl, "set_parent_death_signal", lambda _number: None)
     go_away(host)
     reader, writer = os.pipe()
     pid = os.fork()
