@@ -307,21 +307,21 @@ def test_where_one_did_not_arrive_the_other_is_closed_and_the_error_is_a_lack_of
 
 
 @pytest.mark.parametrize("pidfds", [True, False])
-def test_whatever_cannot_be_made_nothing_stays_open(monkeypatch, pidfds):
+@pytest.mark.parametrize("error", [OSError, MemoryError])
+def test_whatever_cannot_be_made_nothing_stays_open(monkeypatch, pidfds, error):
     def refuse(*_):
-        raise OSError(errno.EMFILE, "no more")
+        raise error("no more")
 
     before = open_descriptors()
-    for module, name in ((worker_fork.black_box, "create"), (os, "dup"), (os, "pipe2")):
+    needed = [(worker_fork.black_box, "create"), (os, "pipe2"), *([(os, "dup")] if pidfds else [])]
+    for module, name in needed:
+        ours, theirs = channels.pair()
+        in_host, in_worker = tokens.pair()
+        end = theirs.detach()
         with monkeypatch.context() as patch:
-            ours, theirs = channels.pair()
-            in_host, in_worker = tokens.pair()
             patch.setattr(module, name, refuse)
-            if (name, pidfds) != ("dup", False):
-                with pytest.raises(OSError, match="no more"):
-                    WorkerDescriptors(theirs.detach(), in_worker, pidfds=pidfds, capture_stderr=True)
-            else:
-                WorkerDescriptors(theirs.detach(), in_worker, pidfds=pidfds, capture_stderr=True).close()
+            with pytest.raises(error, match="no more"):
+                WorkerDescriptors(end, in_worker, pidfds=pidfds, capture_stderr=True)
         ours.close()
         os.close(in_host)
     assert open_descriptors() == before
