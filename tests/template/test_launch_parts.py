@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+import threading
 import warnings
 from types import SimpleNamespace
 
@@ -245,14 +246,20 @@ def test_modules_that_a_new_process_imports_are_loaded_in_the_host(monkeypatch):
 @pytest.mark.parametrize("handles", [PIDFD, SENTINEL])
 def test_the_forked_launcher_gets_the_hosts_objects_and_closes_its_copies(monkeypatch, handles):
     def child():
-        called, closed = [], []
+        called, closed, traced = [], [], []
         connection = SimpleNamespace(cookie=0x01020304, close=lambda: closed.append("channel"))
         monkeypatch.setattr(launch.native, "fork", lambda _withheld: 0)
         monkeypatch.setattr(hygiene, "close_connections", lambda keep: closed.append(keep))
-        monkeypatch.setattr(process, "launch", lambda *asked, **options: called.append((asked, options)))
+
+        def launched(*asked, **options):
+            called.append((asked, options))
+            traced.extend([sys.getprofile(), threading.getprofile()])
+
+        monkeypatch.setattr(process, "launch", launched)
         boot = boot_of(handles=handles)
         gc.unfreeze()
         sys.setprofile(lambda *_: None)
+        threading.setprofile(lambda *_: None)
         with monkeypatch.context() as patch:
             patch.setattr(launch.os, "_exit", left := Left())
             with pytest.raises(SystemExit):
@@ -263,7 +270,7 @@ def test_the_forked_launcher_gets_the_hosts_objects_and_closes_its_copies(monkey
         assert asked[:-1] == (4, 5, 6, handles, cookie, boot)
         assert options == {"is_awaited": handles == SENTINEL}
         assert gc.get_freeze_count() > 0
-        assert sys.getprofile() is not None, "restored where there is no fork"
+        assert traced == [None, None], "nobody watches a new process, nor its threads"
         asked[-1]()
         assert closed == ["channel", {7}]
 
