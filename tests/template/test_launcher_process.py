@@ -245,7 +245,7 @@ def test_a_template_is_made_ready_in_the_way_that_it_came_into_being(monkeypatch
     def child():
         told = boot_of(forked=False)
         monkeypatch.setattr(process, "_receive_boot", lambda _channel: (told, requests))
-        boot = boot_of() if way == "fork" else None
+        boot, argv = boot_of() if way == "fork" else None, sys.argv
         order, served, _, channel, pipe = born(monkeypatch, boot=boot)
         names = [each[0] for each in order]
         of_fork = ["renew_streams", "discard_inherited"]
@@ -259,7 +259,8 @@ def test_a_template_is_made_ready_in_the_way_that_it_came_into_being(monkeypatch
         assert order[-1] == ("prepare", used, pipe[0])
         assert served[:4] == [channel, used, pipe[0], pipe[1]]
         assert served[5] == ([] if way == "fork" else requests)
-        assert sys.argv != ["host"] or way == "exec"
+        assert sys.argv is argv, "other modules may hold it"
+        assert (argv == ["host"]) is (way == "exec")
 
     assert in_forked_child(child) == "ok"
 
@@ -270,6 +271,19 @@ def test_with_pidfds_only_the_lifeline_wakes_a_template(monkeypatch):
         order, served, _, _, pipe = born(monkeypatch, handles=PIDFD, boot=boot_of())
         assert [each[1:] for each in order if each[0] == "signal_me_at_end"] == [(pipe[1], signal.SIGCONT)]
         assert served[4] == [], "a pidfd needs no other end"
+
+    assert in_forked_child(child) == "ok"
+
+
+@pytest.mark.parametrize("handles", KINDS)
+def test_of_its_own_handle_a_template_keeps_what_others_watch_by_it_and_no_more(monkeypatch, handles):
+    def child():
+        before = open_descriptors()
+        _, served, _, _, pipe = born(monkeypatch, handles=handles, boot=boot_of())
+        new = {fd: name for fd, name in open_descriptors().items() if before.get(fd) != name and fd > 2}
+        assert not any("pidfd" in name for name in new.values())
+        pipes = {fd for fd, name in new.items() if name.startswith("pipe:")}
+        assert pipes == {*pipe, *served[4]}
 
     assert in_forked_child(child) == "ok"
 
@@ -357,3 +371,16 @@ def test_a_fork_of_the_host_collects_garbage_as_the_host_does_and_a_fresh_interp
         assert gc.get_freeze_count() > 0
 
     assert in_forked_child(child) == "ok"
+
+
+def test_the_error_of_a_preload_shows_the_users_frames_and_none_of_the_templates():
+    def preload():
+        raise LookupError("nothing there")
+
+    channel = Channel()
+    assert not process._prepare(channel, boot_of(handles=SENTINEL, preload_call=preload), -1)
+    [(pieces,)] = channel.sent
+    told = b"".join(bytes(piece) for piece in pieces)
+    assert b"nothing there" in told
+    assert b"in preload" in told
+    assert b"_prepare" not in told
