@@ -181,13 +181,11 @@ def test_signals_that_come_by_the_thousand_neither_block_the_template_nor_are_co
         for fd in world.server._closed_in_worker[1:]:
             assert not os.get_inheritable(fd)
             assert not os.get_blocking(fd)
-        printed = os.pipe()
-        os.dup2(printed[1], 2)
+        complaints = []
+        sys.unraisablehook = complaints.append
         for _ in range(70_000):
             signal.raise_signal(signal.SIGCHLD)
-        os.set_blocking(printed[0], False)
-        with pytest.raises(BlockingIOError):
-            os.read(printed[0], 100)
+        assert complaints == []
 
     assert in_forked_child(child) == "ok"
 
