@@ -133,6 +133,21 @@ def test_a_handler_whose_stream_is_closed_keeps_no_other_from_being_flushed(own,
     assert in_forked_child(child) == "ok"
 
 
+def test_copies_of_handlers_are_flushed_once_however_many_processes_they_have_come_through(own):
+    handler = own()
+
+    def child():
+        exiting.leave_inherited()
+        assert in_forked_child(grandchild) == "ok"
+
+    def grandchild():
+        exiting.leave_inherited()
+        atexit._run_exitfuncs()
+        assert handler.done == ["flushed"]
+
+    assert in_forked_child(child) == "ok"
+
+
 # ---- what is the template's --------------------------------------------------------------------------------------
 
 

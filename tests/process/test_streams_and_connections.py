@@ -121,6 +121,20 @@ def test_a_host_that_has_a_default_timeout_keeps_blocking_sockets_and_the_defaul
         end.close()
 
 
+def test_in_the_place_of_a_connection_is_what_allows_no_operation():
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def child():
+        hygiene.close_connections(set())
+        fd = listening.fileno()
+        for use in (os.listdir, lambda fd: os.read(fd, 1), lambda fd: os.fchmod(fd, 0o700)):
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                use(fd)
+
+    assert in_forked_child(child) == "ok"
+    listening.close()
+
+
 # ---- descriptors -------------------------------------------------------------------------------------------------
 
 
