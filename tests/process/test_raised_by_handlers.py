@@ -153,3 +153,23 @@ def test_variables_of_a_class_body_are_not_looked_at(on_alarm):
 
 def test_an_exception_that_was_never_raised_is_nobodys():
     assert not is_exit_request_of_handler(SystemExit())
+
+
+def test_objects_of_the_users_are_not_compared(on_alarm):
+    """To compare them may run any code."""
+
+    class Hostile:
+        __hash__ = None
+
+        def __eq__(self, _other):
+            raise AssertionError("it was compared")
+
+    def fail():
+        one = Hostile()
+        several = (one, one)
+        raise Ended(several and "by itself")
+
+    on_alarm(raising(Ended()))
+    with pytest.raises(Ended) as caught:
+        fail()
+    assert not is_of_handler(caught.value)

@@ -213,6 +213,19 @@ def test_the_waits_of_one_wait_sum_up_to_its_time(monkeypatch):
     assert condition._waiters == []
 
 
+def test_who_is_notified_while_it_looks_and_finds_it_done_has_waited():
+    """The notification has taken it off the list already."""
+    condition = interruptible.Condition()
+
+    def look():
+        with condition:
+            condition.notify_all()
+        return True
+
+    assert interruptible.wait(look, condition) is True
+    assert not condition._waiters
+
+
 def test_a_very_long_wait_consists_of_waits_that_a_lock_can_count():
     steps = interruptible.WaitSteps(1e12, False)
     assert steps.next() == interruptible.native.LONGEST_WAIT
