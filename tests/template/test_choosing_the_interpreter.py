@@ -61,6 +61,14 @@ def test_a_host_that_is_a_python_needs_no_search():
     assert interpreter.certain() == OWN
 
 
+@pytest.mark.usefixtures("default")
+def test_where_it_is_certain_no_other_program_is_tried(monkeypatch, tmp_path):
+    other = make_program(tmp_path / "python3")
+    monkeypatch.setattr(interpreter, "_candidates", lambda: iter([other]))
+    assert interpreter._other_candidates(OWN) == []
+    assert interpreter._other_candidates("another") == [other]
+
+
 @pytest.mark.parametrize("why", ["named by the user", "frozen", "relative", "empty", "unknown", "another program"])
 def test_where_anything_is_unusual_it_has_to_be_found_out(why, default, monkeypatch, tmp_path):
     if why == "named by the user":

@@ -315,6 +315,20 @@ def test_without_pidfds_the_handles_are_the_ends_of_pipes(ends):
     connection.launcher.close()
 
 
+@pytest.mark.parametrize("ends", [SENTINEL], indirect=True)
+def test_what_comes_before_the_first_word_is_kept_and_brings_no_descriptor(ends):
+    connection, channel = ends
+    reader, writer = sentinel_pipe()
+    connection.awaited = Launcher("some program", 20.0)
+    channel.send(framing.encode(framing.BOOTED))
+    channel.send(framing.encode(framing.HELLO, value=12), reader)
+    handshake.wait_for_hello(connection)
+    assert connection.pid == 12
+    assert [frame.kind for frame in connection.early_frames] == [framing.BOOTED]
+    os.close(reader)
+    os.close(writer)
+
+
 def test_a_template_that_ends_without_reading_what_it_was_sent_has_ended(ends):
     """The kernel reports a reset then, and no end of file."""
     connection, channel = ends
