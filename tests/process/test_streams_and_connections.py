@@ -300,6 +300,7 @@ def test_standard_input_is_always_a_new_object_at_its_end():
         hygiene.renew_streams()
         assert sys.stdin is not before
         assert before in hygiene._abandoned
+        assert sys.stdin.fileno() == 0
         assert sys.stdin.read() == ""
         sys.stdin.close()
         assert hygiene.is_open(0), "it does not own the descriptor"
