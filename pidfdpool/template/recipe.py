@@ -132,7 +132,6 @@ class Recipe:
             return None
         least = choice if type(choice) is int else 0
         names = choice if type(choice) is tuple else None
-        log_levels.version()  # before the levels are read: a change from here on is noticed
         self.log_levels = log_levels.current()
         return choice is not None, least, names, self.log_levels
 

@@ -186,6 +186,14 @@ def test_long_waits_are_no_reason_to_look(clock):
     assert answers.found_by_looking(5 * TRIAL_INTERVAL, 1e-6, 2 * LEADER_LIMIT) == 0
 
 
+def test_long_waits_do_not_make_looking_seem_quicker(clock):
+    answers = Answers(clock)
+    answers.found_by_looking(2 * TRIAL_INTERVAL, 39e-6, 40e-6)
+    for _ in range(5):
+        answers.wait(1.0, 10 * LEADER_LIMIT)
+    assert answers.found_by_looking(TRIAL_INTERVAL, 39e-6, 40e-6) <= 2
+
+
 def test_it_looks_in_vain_for_a_tenth_of_a_millisecond_at_most(clock):
     answers = Answers(clock)
     answers.found_by_looking(2 * TRIAL_INTERVAL + 3, 20e-6, 40e-6)
