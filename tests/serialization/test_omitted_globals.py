@@ -118,3 +118,21 @@ def test_a_large_global_is_warned_of_once_and_each_by_itself(monkeypatch):
     for part in ("'TABLE'", "used by 'work'", "2.5 MB", REMEDIES):
         assert part in str(seen[0].message)
     assert "'OTHER'" in str(seen[1].message)
+
+
+def test_a_large_global_of_the_call_itself_has_no_user(monkeypatch):
+    monkeypatch.setattr(omitted_globals, "_warned", set())
+    with pytest.warns(LargeGlobalWarning) as seen:
+        omitted_globals.warn_about_large(("__main__", "TABLE"), 1 << 20, None)
+    assert str(seen[0].message) == f"the script's global 'TABLE' is sent again with each call: 1.0 MB. {REMEDIES}"
+
+
+def test_a_type_of_the_script_itself_is_named_without_its_module():
+    kind = type("Own", (), {"__module__": "__main__"})
+    assert omitted_globals.describe_type(kind()) == "Own"
+    assert omitted_globals.describe_type(threading.Lock()) == "_thread.lock"
+
+
+def test_a_reason_without_a_text_is_the_type():
+    assert omitted_globals.reason_of(ValueError()) == "ValueError"
+    assert omitted_globals.reason_of(TypeError("")) == "TypeError"
