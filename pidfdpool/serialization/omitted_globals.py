@@ -67,7 +67,10 @@ def describe_type(value: Any) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return an error's text without its last full stop, and with its type unless that is TypeError; or only its type."""
+    """Return an error's text without its last full stop, and with its type unless that is TypeError.
+
+    Of an error without a text, return the type.
+    """
     text, name = describe.text_of(error).rstrip(". "), describe.type_name(error)
     if not text:
         return name
