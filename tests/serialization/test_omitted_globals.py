@@ -12,7 +12,7 @@ import warnings
 import pytest
 
 from pidfdpool import GlobalNotAvailable, LargeGlobalWarning
-from pidfdpool.serialization import namespaces, omitted_globals, scripts
+from pidfdpool.serialization import namespaces, omitted_globals, payload, scripts
 from pidfdpool.serialization.placeholder import REMEDIES
 
 LOCK = ("__main__", "LOCK")
@@ -136,3 +136,25 @@ def test_a_type_of_the_script_itself_is_named_without_its_module():
 def test_a_reason_without_a_text_is_the_type():
     assert omitted_globals.reason_of(ValueError()) == "ValueError"
     assert omitted_globals.reason_of(TypeError("")) == "TypeError"
+
+
+SHAPES = {
+    "bytes": bytes,
+    "a list of one": lambda size: ["x" * size],
+    "a dictionary of few": lambda size: {at: b"x" * (size // 10) + bytes([at]) for at in range(10)},
+    "a list of many": lambda size: [b"x" * (size // 80) + bytes([at]) for at in range(80)],
+    "a list with a class": lambda size: [object, "x" * size],
+}
+
+
+@pytest.mark.parametrize("make", SHAPES.values(), ids=SHAPES)
+def test_a_global_is_large_from_one_megabyte_on(main, run, monkeypatch, make):
+    monkeypatch.setattr(omitted_globals, "_warned", set())
+    run("def look():\n    return table")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        main.table = make(1_000_000)
+        payload.dumps((main.look, (), {}))
+    main.table = make(1_100_000)
+    with pytest.warns(LargeGlobalWarning, match=r"'table', used by 'look', is sent again with each call: 1\.1 MB"):
+        payload.dumps((main.look, (), {}))
