@@ -8,6 +8,8 @@ import types
 
 import pytest
 
+from tests.serialization.far_side import FarSide
+
 
 @pytest.fixture
 def main(monkeypatch):
@@ -21,3 +23,9 @@ def main(monkeypatch):
 def run(main):
     """Return a function that runs statements as the script's."""
     return lambda code: exec(textwrap.dedent(code), vars(main))
+
+
+@pytest.fixture
+def far():
+    """Return the worker's side; it has received nothing yet."""
+    return FarSide()
