@@ -161,7 +161,6 @@ def _guarded_call(load: Callable[[Any], None]) -> Callable[[Any], None]:
 
     def step(self: Any) -> None:
         sets_state = self.stack[-1] is self.pair
-        self.pair = None
         guarded(self)
         failed = self.stack[-1]
         if sets_state and type(failed) is FailedItem:

@@ -143,6 +143,16 @@ def test_a_tuple_is_lost_with_any_of_its_members(size):
         assert made[0] == made[2] == whole
 
 
+def test_what_a_failed_item_shares_with_others_is_not_lost():
+    shared = Stateful(1)
+    bad_ones = (shared, Refuses()), (shared, 1, Refuses()), (shared, 1, 2, Refuses()), {"a": shared, "b": Refuses()}
+    for bad in bad_ones:
+        made = rebuilt([1, bad, shared, (shared,)])
+        assert set(lost(made)) == {1}
+        assert made[2] == shared
+        assert made[3][0] is made[2]
+
+
 def test_what_failed_for_one_item_is_tried_for_the_next():
     """Guards: a function that had failed once was taken for failed itself wherever it was met again."""
     made = rebuilt([Sometimes(True), Sometimes(False), (Sometimes(True),), [Sometimes(False)]])
@@ -209,7 +219,7 @@ def test_each_item_comes_from_the_first_form_if_it_can_and_from_the_second_if_no
     made = rebuilt(None, either(["first", Refuses(), Refuses()], ["unused", "second", Refuses()]))
     assert made[:2] == ["first", "second"]
     assert lost(made) == {2: ValueError}
-    assert rebuilt(None, either(["first", 1], [Refuses(), Refuses()])) == ["first", 1]
+    assert rebuilt(None, either(["first", 1], Refuses())) == ["first", 1], "the second is not looked at"
     assert rebuilt(None, either([], ["second"])) == []
 
 
