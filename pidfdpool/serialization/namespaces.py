@@ -128,7 +128,6 @@ def _assign_holders(entries: Sequence[Entry], replaced: set[Key]) -> None:
         for keys, data, alone in holders:
             last: dict[Key, object] = dict(zip(keys, map(_fingerprint, alone), strict=True))
             _pending.update(dict.fromkeys(keys, (data, last)))
-            outdated.update(keys)
         again = outdated - came | {key for keys, _, _ in holders for key in keys}
         _last_received.update(dict.fromkeys(again & _last_received.keys()))
         replaced = _assign_all([keys for keys, _, _ in holders])
@@ -271,13 +270,17 @@ def _copy_plain_changes(made: Any, received: Any) -> None:
     elif isinstance(made, type) and made is not received:
         _substitute(made, received)
         for name, value in vars(received).items():
-            if not name.startswith("__") and _is_changed_data(vars(made).get(name), value):
+            own = vars(made).get(name)
+            is_class = isinstance(own, type) and _is_class_in(received, name, value)
+            if is_class or type(value) is type(own) is FunctionType:
+                _copy_plain_changes(own, value)
+            elif not name.startswith("__") and _is_changed_data(own, value):
                 with suppress(Exception):  # it refuses to be changed
                     setattr(made, name, value)
 
 
 def _substitute(made: type, received: type) -> None:
-    """Put a class of the script in the place of the one received from the host; the same for classes in it.
+    """Put a class of the script in the place of the one received from the host.
 
     If the host's class changes later, the new state is put into the script's class.
     """
@@ -287,14 +290,11 @@ def _substitute(made: type, received: type) -> None:
     if tracker is not None:
         internals._DYNAMIC_CLASS_TRACKER_BY_ID[tracker] = made
         internals._DYNAMIC_CLASS_TRACKER_BY_CLASS[made] = tracker
-    for name, value in vars(received).items():
-        inner = vars(made).get(name)
-        if (
-            isinstance(value, type)
-            and isinstance(inner, type)
-            and value.__qualname__ == f"{received.__qualname__}.{name}"
-        ):
-            _substitute(inner, value)
+
+
+def _is_class_in(kind: type, name: str, value: Any) -> bool:
+    """Return whether a class's attribute is a class that was defined in its body."""
+    return isinstance(value, type) and value.__qualname__ == f"{kind.__qualname__}.{name}"
 
 
 def _is_changed_data(made: Any, received: Any) -> bool:
@@ -314,7 +314,7 @@ def _is_plain(value: Any) -> bool:
 def _codes_in(kind: type) -> dict[str, Any]:
     found = {}
     for name, value in vars(kind).items():
-        code = _code_in(value)
+        code = _codes_in(value) if _is_class_in(kind, name, value) else _code_in(value)
         # What the class inherits unchanged from a base does not travel with it.
         if code is not None and not any(vars(base).get(name) is value for base in kind.__mro__[1:]):
             found[name] = code

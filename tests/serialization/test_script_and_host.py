@@ -82,6 +82,8 @@ CHANGES = {
     "a cache by a function": ("def cached():\n    return 2", 1, 2),
     "a method": ("C.method = lambda self: 2", 2, 2),
     "a property": ("C.prop = property(lambda self: 2)", 3, 2),
+    "a number in a class in it": ("C.Inner.number = 2", 5, 2),
+    "a class in it by something else": ("C.Inner = type('Other', (), {'number': 2})", 5, 2),
     "a class's method": ("C.of_class = classmethod(lambda cls: 2)", 4, 2),
     "a class by another": (
         "class C:\n    items, prop, number = [2], 2, 2\n    class Inner:\n        number = 2\n"
@@ -113,6 +115,39 @@ def test_what_the_host_has_changed_is_the_hosts(main, run, script, change, at, e
     for _ in range(2):
         found = far.ask(main.all_of_it)[at]
         assert (found, repr(found)) == (expected, repr(expected))
+
+
+def test_a_class_in_a_class_and_its_methods_are_compared_like_the_class(main, run, script):
+    """Guards: the worker's class was the script's, with the methods that the host had replaced."""
+    text = """
+    import threading
+    LOCK = threading.Lock()
+    class C:
+        def method(self, a=1, *, k=1): return a, k
+        class Inner:
+            def method(self, a=1): return a
+            class Deep:
+                def method(self): return 1
+    def look():
+        with LOCK:
+            return C().method(), C.Inner().method(), C.Inner.Deep().method()
+    """
+    changes = {
+        "C.Inner.Deep.method = lambda self: 2": ((1, 1), 1, 2),
+        "C.Inner.method = lambda self: 2": ((1, 1), 2, 1),
+        "C.method.__defaults__ = (2,)": ((2, 1), 1, 1),
+        "C.method.__kwdefaults__ = {'k': 2}": ((1, 2), 1, 1),
+        "C.Inner.method.__defaults__ = (2,)": ((1, 1), 2, 1),
+        "C.Inner.New = C.Inner": ((1, 1), 1, 1),
+    }
+    for change, expected in changes.items():
+        far = script(text)
+        run(change)
+        assert far.ask(main.look) == expected, change
+        far = script(text)
+        assert far.ask(main.look) == ((1, 1), 1, 1)
+        run(change)
+        assert far.ask(main.look) == expected, change
 
 
 def test_what_is_no_plain_data_stays_the_scripts(main, run, script):
@@ -154,6 +189,13 @@ def test_a_value_that_the_script_made_in_its_own_way_is_replaced_by_the_hosts(ma
                  "        return where")  # fmt: skip
     assert far.names["where"] == "__mp_main__"
     assert far.ask(main.look) == "__main__"
+
+
+def test_a_value_that_only_the_host_can_pickle_is_the_hosts(main, script):
+    far = script("import threading\nLOCK, handle = threading.Lock(), threading.Lock()\ndef look():\n    with LOCK:\n"
+                 "        return handle")  # fmt: skip
+    main.handle = 5
+    assert far.ask(main.look) == 5
 
 
 def test_what_a_worker_sets_after_the_script_has_run_stays(main, script):
@@ -313,6 +355,8 @@ def test_running_the_script_forgets_what_came_for_it_and_for_no_other_module(far
         ("def f(): return 1", "def f(): return 1", True),
         ("def f(): return 1", "def f(): return 2", False),
         ("def f(): pass", "class f: pass", False),
+        ("class f: pass", "def f(): pass", False),
+        ("class f: pass", "f = 1", False),
         ("class f: pass", "class f(metaclass=__import__('abc').ABCMeta): pass", True),
         ("class f:\n    def a(self): return 1", "class f:\n    def a(self): return 1\n    b = 1", True),
         ("class f:\n    def a(self): return 1", "class f:\n    def b(self): return 1", False),
