@@ -33,6 +33,7 @@ class FarSide:
         self._kept: dict[tuple[Any, str], Any] = {
             **{(namespaces, name): {} for name in _DICTIONARIES},
             (namespaces, "_looking_up"): [],
+            (namespaces, "_undecided"): set(),
             (namespaces, "_definition_ids"): weakref.WeakKeyDictionary(),
             (namespaces, "_pickle_value"): namespaces._pickle_value,
             (definitions, "_ids"): weakref.WeakKeyDictionary(),

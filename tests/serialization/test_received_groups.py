@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pickle
-import textwrap
 
 import pytest
 
-from pidfdpool.serialization import namespaces, scripts
+from pidfdpool.serialization import namespaces
 from pidfdpool.serialization.placeholder import Placeholder
-from tests.serialization.far_side import FarSide, dumped
+from tests.serialization.far_side import dumped
 
 CYCLES = {
     "classes": """
@@ -163,23 +162,6 @@ def test_of_a_long_value_little_is_remembered(main, run, far):
 
 
 # ---- where the script was run again --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def script(main, tmp_path):
-    """Return a function that runs a script here, and then again in a worker; it returns the worker."""
-
-    def start(text):
-        path = tmp_path / "script.py"
-        text = textwrap.dedent(text) + '\nif __name__ == "__main__":\n    pass\n'
-        path.write_text(text)
-        main.__file__ = str(path)
-        exec(compile(text, str(path), "exec", dont_inherit=True), vars(main))
-        far = FarSide(scripts.Script(str(path), None))
-        far.run_script(text)
-        return far
-
-    return start
 
 
 def test_a_change_of_one_of_several_that_share_an_object_takes_the_others_with_it(main, script):
