@@ -92,7 +92,22 @@ def test_all_code_of_one_cell_has_one_source_until_the_cell_is_run_again(cell):
     first = source_with(cell("def f():\n    pass\n", "<one cell>"))
     assert source_with(code_of("def g():\n    pass\n", "<one cell>")) is first
     assert source_with(cell("def f():\n    return 1\n", "<one cell>")) == "def f():\n    return 1\n"
+    latest = source_with(code_of("a = 1\n", "<one cell>"))
     assert source_with(cell("a = 1\n", "<another cell>")) == "a = 1\n"
+    assert source_with(code_of("a = 1\n", "<one cell>")) is latest
+
+
+@pytest.mark.skipif(not hasattr(linecache, "_register_code"), reason="new in 3.13")
+def test_code_of_a_prompt_has_the_source_that_is_known_of_this_code():
+    first, second = code_of("a = 1\n", "<typed in 1>"), code_of("bb = 2\n", "<typed in 2>")
+    known = dict(linecache._interactive_cache)
+    try:
+        linecache._register_code(first, "a = 1\n", "<typed in 1>")
+        linecache._register_code(second, "bb = 2\n", "<typed in 2>")
+        assert [source_with(each) for each in (first, second, first)] == ["a = 1\n", "bb = 2\n", "a = 1\n"]
+    finally:
+        linecache._interactive_cache.clear()
+        linecache._interactive_cache.update(known)
 
 
 def test_a_loader_that_fails_costs_the_source_only():
@@ -121,6 +136,19 @@ def test_what_is_known_of_many_cells_is_bounded(cell):
     assert 0 < len(reducers._files) <= 1_000
     assert 0 < len(reducers._sources) <= 1_000
     assert source_with(code.replace(co_filename=names[0])) == "'cell 0'\n"
+
+
+def test_a_source_that_comes_is_found_line_by_line(cell):
+    code = cell("def f():\n    return 1\n", "<a cell that comes>")
+    make, arguments = reducers.reduce_code(code)
+    del linecache.cache["<a cell that comes>"]
+    assert make(*arguments).co_filename == "<a cell that comes>"
+    assert linecache.getlines("<a cell that comes>") == ["def f():\n", "    return 1\n"]
+    make("another = 1\n", *arguments[1:])
+    assert linecache.getlines("<a cell that comes>") == ["another = 1\n"]
+    linecache.cache["<a cell that comes>"] = 1, None, ["host's\n"], "<a cell that comes>"
+    make(*arguments)
+    assert linecache.getlines("<a cell that comes>") == ["host's\n"], "this process knows better"
 
 
 # ---- what code may look up by name -------------------------------------------------------------------------------
