@@ -170,6 +170,7 @@ def test_a_cache_of_a_module_that_workers_import_is_the_one_of_that_module(main,
         made = far.load(payload.dumps_by_value([lambda: cached(1), cached], None))
         assert made[1] is not cached
         assert made[0]() is made[1](1)
+        assert far.load(by_value.dumps_self_contained([cached], None))[0] is not cached
     finally:
         cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
