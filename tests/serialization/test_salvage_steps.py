@@ -208,6 +208,60 @@ def test_read_only_buffers_beside_the_pickle_stay_whole():
     assert [bytes(made[at][:1]) for at in (1, 3)] == [b"a", b"b"]
 
 
+class Node:
+    """A part of a tree that knows what it is in."""
+
+    def __init__(self, *below):
+        self.above, self.below = None, list(below)
+        for each in below:
+            if type(each) is type(self):
+                each.above = self
+
+
+def test_what_refers_to_a_failed_object_that_was_not_complete_is_lost_with_it():
+    """Guards: such an item seemed to be whole, and what it was in had no attributes."""
+    first, second, alone = Node(), Node("a leaf"), Node(Node())
+    tree = Node(first, Node(second), Refuses())
+    whole = Node(Node(), Node())
+    items = [alone, first, whole.below[0], second, tree, whole.below[1], "other", alone]
+    made = rebuilt(items)
+    assert set(lost(made)) == {1, 3, 4}
+    assert made[0].below[0].above is made[0] is made[7]
+    assert made[2].above is made[5].above
+    assert made[2].above.below == [made[2], made[5]]
+    assert made[6] == "other"
+
+
+class Around:
+    """It is made of a list that holds it."""
+
+    def __init__(self, parts):
+        self.parts = parts
+
+    def __reduce__(self):
+        return Around, (self.parts,)
+
+
+def test_an_object_that_is_made_of_what_holds_it_is_lost_with_that():
+    bad, good = Around([]), Around([])
+    bad.parts += [bad, Refuses()]
+    good.parts.append(good)
+    made = rebuilt(["first", bad, ["neighbour"], good, bad, good.parts])
+    assert set(lost(made)) == {1, 4}
+    assert made[2] == ["neighbour"]
+    assert type(made[3]) is Around
+    assert (made[0], made[3].parts[0].parts) == ("first", made[5])
+
+
+def test_a_list_that_holds_itself_among_its_items_loses_only_the_failed_one():
+    items: list = ["first", Refuses(), "third"]
+    items.append(items)
+    items.append([items, Refuses()])
+    made = rebuilt(items)
+    assert set(lost(made)) == {1, 4}
+    assert made[3] is made
+
+
 # ---- two forms of one list -------------------------------------------------------------------------------------
 
 
