@@ -224,11 +224,11 @@ class _ReachableGlobals:
                 return self._pickle_object(key, value, used, hints)
             self._checked_size(key, plain.data)
             return plain
-        if kind is ModuleType and not internals._PICKLE_BY_VALUE_MODULES and value.__name__ in sys.modules:
+        if kind is ModuleType:
             self.needs_script = self.needs_script or (value.__name__ == "__main__" and self.can_run_again)
-            return _PickledValues(
-                (key,), (value,), pickle.dumps([_ModuleReference(value.__name__)], picklers.PROTOCOL)
-            )
+            if not internals._PICKLE_BY_VALUE_MODULES and value.__name__ in sys.modules:
+                reference = _ModuleReference(value.__name__)
+                return _PickledValues((key,), (value,), pickle.dumps([reference], picklers.PROTOCOL))
         if kind is not FunctionType:
             return self._pickle_object(key, value, used, hints)
         known = function_cache.get(value)
