@@ -213,6 +213,29 @@ def test_the_script_as_a_module_needs_the_script(main, run, tmp_path, monkeypatc
         cloudpickle.unregister_pickle_by_value(module)
 
 
+@pytest.mark.parametrize(
+    ("code", "looks_up"),
+    [
+        ("def inner(): return globals()", True),
+        ("class inner:\n    def method(self): return eval('number')", True),
+        ("def inner(*, default=[1]): return exec('number')", True),
+        ("def make():\n    return lambda: globals()\ninner = make()", True),
+        ("inner = [(lambda: globals())]", True),
+        ("def inner(): return 5", False),
+        ("class inner:\n    def method(self): return 5", False),
+    ],
+)
+def test_what_looks_names_up_anywhere_needs_the_script_each_time(main, run, tmp_path, code, looks_up):
+    use = "def look(): return inner\ndef look_too(): return inner, look"
+    run(f"{code}\n{use}")
+    assert not payload.needs_script([dumped(main.look)]), "it cannot be run again"
+    (tmp_path / "a.py").write_text('if __name__ == "__main__":\n    pass\n')
+    main.__file__ = str(tmp_path / "a.py")
+    run(f"{code}\n{use}")
+    for function in (main.look, main.look, main.look_too, main.look):
+        assert payload.needs_script([dumped(function)]) is looks_up
+
+
 # ---- the same again ------------------------------------------------------------------------------------------------
 
 
