@@ -127,6 +127,13 @@ def test_a_large_global_of_the_call_itself_has_no_user(monkeypatch):
     assert str(seen[0].message) == f"the script's global 'TABLE' is sent again with each call: 1.0 MB. {REMEDIES}"
 
 
+def test_a_function_is_not_called_its_own_user(main, run, monkeypatch):
+    monkeypatch.setattr(omitted_globals, "_warned", set())
+    run("def again(data=bytes(1 << 21)):\n    return again")
+    with pytest.warns(LargeGlobalWarning, match="global 'again' is sent again with each call"):
+        payload.dumps((main.again, (), {}))
+
+
 def test_a_type_of_the_script_itself_is_named_without_its_module():
     kind = type("Own", (), {"__module__": "__main__"})
     assert omitted_globals.describe_type(kind()) == "Own"
