@@ -69,6 +69,8 @@ class ByValuePickler(_CloudPickler):
 
     def reducer_override(self, value: Any) -> Any:
         """Reduce functions and classes as cloudpickle does, and leave everything else to the table."""
+        if type(value) is _LRU_CACHE:
+            return NotImplemented if _is_importable_cache(value) else _reduce_lru_cache(value)
         if type(value).__module__ == "_ctypes" and isinstance(value, type) and not _is_importable(value):
             raise _pickle.PicklingError(f"{value.__qualname__} is a ctypes type, which cannot be pickled by value")
         return fixed_reduction(super().reducer_override(value), value)
@@ -155,7 +157,7 @@ class CallPickler(ByValuePickler):
         origin = None if module == "builtins" else definitions.defining_globals(value, module)
         if origin is None:
             if kind is _LRU_CACHE:
-                return _reduce_lru_cache(value)
+                return super().reducer_override(value)
             if not self.defining:  # while a class is rebuilt, another one may not be complete
                 owner = definitions.defining_class(value, module)
                 if owner is not None:
@@ -197,21 +199,17 @@ class CallPickler(ByValuePickler):
         root, _, path = name.partition(".")
         if names is None or root not in names:
             return name  # pickle finds it, or raises the right error
-        if path:
-            owner = names[root]
-            return (
-                (reconstructors.get_attribute, (owner, path))
-                if reconstructors.get_attribute(owner, path) is value
-                else name
-            )
-        if names[root] is not value:
+        owner = names[root]
+        if (reconstructors.get_attribute(owner, path) if path else owner) is not value:
             return name
-        key = definitions.canonical_name(module), name
-        if key not in self.defining:
-            self.used[key] = names
-            self.in_pickle.add(key)
-            return namespaces.lookup, key
-        return self._reduce_value_of_name(value, key)
+        key = definitions.canonical_name(module), root
+        if key in self.defining:
+            return self._reduce_value_of_name(value, (key[0], name))
+        if path:
+            return reconstructors.get_attribute, (owner, path)
+        self.used[key] = names
+        self.in_pickle.add(key)
+        return namespaces.lookup, key
 
     def _reduce_value_of_name(self, value: Any, key: Key) -> tuple[Any, ...]:
         """Reduce an object that would reduce to its name, because it is to become the value of that name."""
@@ -284,6 +282,11 @@ class ResultPickler(ByValuePickler):
 
 def _is_importable(kind: type) -> bool:
     return internals._should_pickle_by_reference(kind)  # type: ignore[no-any-return]
+
+
+def _is_importable_cache(value: Any) -> bool:
+    found = internals._lookup_module_and_qualname(value)
+    return found is not None and not internals._is_registered_pickle_by_value(found[0])
 
 
 def globals_used_by(function: Any) -> list[str]:

@@ -43,6 +43,8 @@ def fixed_reduction(reduced: Any, kind: Any) -> Any:
     # Slots have to be there when the class is made. typing.NamedTuple, which is not a class, treats empty slots in
     # its own way.
     bases = arguments[2] if make is internals._make_skeleton_class else ()
+    if bases and vars(kind).get("__slots__") == ():
+        names["__slots__"] = ()  # left out if a base has the same empty tuple, as all attributes that are inherited
     if bases and (names.get("__slots__") or all(isinstance(base, type) for base in bases)) and "__slots__" in names:
         arguments[3]["__slots__"] = names.pop("__slots__")
     if sys.version_info >= (3, 14):

@@ -49,6 +49,7 @@ _last_received: dict[Key, object] = {}  # fingerprint of what came last under a 
 _pending: dict[Key, tuple[bytes, dict[Key, object]]] = {}  # what came and is not loaded yet, with fingerprints
 _loading: dict[Key, bytes] = {}  # pickles that are being loaded, by the names that they will define
 _held: dict[Key, set[Key]] = {}  # the names that the pickle of a name's value has looked up
+_undecided: set[Key] = set()  # names of which it is not known yet whether they keep what the script has made
 _looking_up: list[set[Key]] = []  # the same of the pickles that are being loaded, the innermost last
 _definition_ids: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 _made_by_script: dict[Key, Any] = {}  # what running the script again has made, by name
@@ -128,7 +129,6 @@ def _assign_holders(entries: Sequence[Entry], replaced: set[Key]) -> None:
         for keys, data, alone in holders:
             last: dict[Key, object] = dict(zip(keys, map(_fingerprint, alone), strict=True))
             _pending.update(dict.fromkeys(keys, (data, last)))
-            outdated.update(keys)
         again = outdated - came | {key for keys, _, _ in holders for key in keys}
         _last_received.update(dict.fromkeys(again & _last_received.keys()))
         replaced = _assign_all([keys for keys, _, _ in holders])
@@ -199,24 +199,26 @@ def _must_be_assigned(key: Key, fingerprint: object) -> bool:
 def _load(data: bytes, keys: Sequence[Key], fresh: Sequence[Key]) -> None:
     made = {key: _made_by_script[key] for key in keys if _is_still_of_script(key)}
     _loading.update(dict.fromkeys(keys, data))
+    around = _undecided - set(keys)
+    _undecided.update(keys)
     held: set[Key] = set()
     _looking_up.append(held)
     try:
         received = dict(zip(keys, pickle.loads(data), strict=True))
         # Values that came together refer to each other, and so do those that the script has made. So all of the
-        # script's are kept, or none.
-        keep = all(
-            key in made and _is_same_definition(made[key], received[key]) and _has_script_bases(made[key], keys)
-            for key in fresh
+        # script's are kept, or none; and only with what of the script's they hold.
+        keep = all(key in made and _is_same_definition(made[key], received[key]) for key in fresh) and all(
+            key in _undecided or key not in _made_by_script or _is_still_of_script(key) for key in held
         )
         for key, value in received.items():
             if keep and key in made:
-                _copy_plain_changes(made[key], value)
+                _copy_plain_changes(made[key], value, substitute=held.isdisjoint(around))
                 globals_by_module[key[0]][key[1]] = made[key]
             elif key in fresh or key in made:
                 globals_by_module[key[0]][key[1]] = value
     finally:
         _looking_up.pop()
+        _undecided.difference_update(keys)
         for key in keys:
             _loading.pop(key, None)
             _held[key] = held
@@ -242,12 +244,6 @@ def _is_still_of_script(key: Key) -> bool:
     return key in _made_by_script and globals_by_module[key[0]].get(key[1], key) is _made_by_script[key]
 
 
-def _has_script_bases(made: Any, keys: Sequence[Key]) -> bool:
-    """Return whether a class of the script's still has the script's base classes. keys: names not decided yet."""
-    names = [("__main__", base.__qualname__) for base in made.__bases__] if isinstance(made, type) else []
-    return all(key in keys or key not in _made_by_script or _is_still_of_script(key) for key in names)
-
-
 def _is_same_definition(made: Any, received: Any) -> bool:
     """Return whether two functions or classes are made by the same source lines."""
     if type(made) is not type(received) and not (isinstance(made, type) and isinstance(received, type)):
@@ -259,8 +255,11 @@ def _is_same_definition(made: Any, received: Any) -> bool:
     return _code_in(made) is not None and _code_in(made) == _code_in(received)
 
 
-def _copy_plain_changes(made: Any, received: Any) -> None:
-    """Copy plain data from the host's function or class to the script's: the host may have changed it."""
+def _copy_plain_changes(made: Any, received: Any, *, substitute: bool) -> None:
+    """Copy plain data from the host's function or class to the script's: the host may have changed it.
+
+    substitute: later changes of the host's class are made in the script's class, too.
+    """
     if isinstance(made, FunctionType):
         for name in ("__defaults__", "__kwdefaults__"):
             if _is_changed_data(getattr(made, name), getattr(received, name)):
@@ -269,32 +268,31 @@ def _copy_plain_changes(made: Any, received: Any) -> None:
             {name: value for name, value in vars(received).items() if _is_changed_data(vars(made).get(name), value)}
         )
     elif isinstance(made, type) and made is not received:
-        _substitute(made, received)
+        if substitute:
+            _substitute(made, received)
         for name, value in vars(received).items():
-            if not name.startswith("__") and _is_changed_data(vars(made).get(name), value):
+            own = vars(made).get(name)
+            is_class = isinstance(own, type) and _is_class_in(received, name, value)
+            if is_class or type(value) is type(own) is FunctionType:
+                _copy_plain_changes(own, value, substitute=substitute)
+            elif not name.startswith("__") and _is_changed_data(own, value):
                 with suppress(Exception):  # it refuses to be changed
                     setattr(made, name, value)
 
 
 def _substitute(made: type, received: type) -> None:
-    """Put a class of the script in the place of the one received from the host; the same for classes in it.
-
-    If the host's class changes later, the new state is put into the script's class.
-    """
+    """Have what comes later for a class that was received from the host be put into the script's class."""
     from cloudpickle import cloudpickle as internals
 
     tracker = internals._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(received)
     if tracker is not None:
         internals._DYNAMIC_CLASS_TRACKER_BY_ID[tracker] = made
         internals._DYNAMIC_CLASS_TRACKER_BY_CLASS[made] = tracker
-    for name, value in vars(received).items():
-        inner = vars(made).get(name)
-        if (
-            isinstance(value, type)
-            and isinstance(inner, type)
-            and value.__qualname__ == f"{received.__qualname__}.{name}"
-        ):
-            _substitute(inner, value)
+
+
+def _is_class_in(kind: type, name: str, value: Any) -> bool:
+    """Return whether a class's attribute is a class that was defined in its body."""
+    return isinstance(value, type) and value.__qualname__ == f"{kind.__qualname__}.{name}"
 
 
 def _is_changed_data(made: Any, received: Any) -> bool:
@@ -314,7 +312,7 @@ def _is_plain(value: Any) -> bool:
 def _codes_in(kind: type) -> dict[str, Any]:
     found = {}
     for name, value in vars(kind).items():
-        code = _code_in(value)
+        code = _codes_in(value) if _is_class_in(kind, name, value) else _code_in(value)
         # What the class inherits unchanged from a base does not travel with it.
         if code is not None and not any(vars(base).get(name) is value for base in kind.__mro__[1:]):
             found[name] = code

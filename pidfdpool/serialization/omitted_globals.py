@@ -67,9 +67,14 @@ def describe_type(value: Any) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return an error's text without its last full stop, and with its type unless that is TypeError."""
-    text = describe.text_of(error).rstrip(". ")
-    return text if type(error) is TypeError else f"{describe.type_name(error)}: {text}"
+    """Return an error's text without its last full stop, and with its type unless that is TypeError.
+
+    Of an error without a text, return the type.
+    """
+    text, name = describe.text_of(error).rstrip(". "), describe.type_name(error)
+    if not text:
+        return name
+    return text if type(error) is TypeError else f"{name}: {text}"
 
 
 def warn_about_large(key: Key, size: int, user: str | None) -> None:

@@ -319,9 +319,13 @@ def dumps_by_value(
         with suppress(ValueError):  # it is no longer loaded
             cloudpickle.register_pickle_by_value(module)
     # In a process that multiprocessing spawned, the user's script is called __mp_main__. cloudpickle takes that for a
-    # module which any process could import.
+    # module which any process could import. Everywhere else that is a second name of __main__, which it knows.
     script = sys.modules.get("__mp_main__")
-    if script is None or script.__name__ in cloudpickle.list_registry_pickle_by_value():
+    if (
+        script is None
+        or script.__name__ == "__main__"
+        or script.__name__ in cloudpickle.list_registry_pickle_by_value()
+    ):
         return _dump_by_value(value, shared, resources, sink)
     cloudpickle.register_pickle_by_value(script)
     try:

@@ -176,10 +176,18 @@ def _reduce_lazy_import(lazy: Any) -> tuple[Any, ...]:
 
 def _lazy_name(lazy: Any) -> str:
     """Return the dotted name of the module or attribute that would be imported."""
-    parts = gc.get_referents(lazy)
-    name = next(part for part in parts if type(part) is str)
-    around = next((part for part in parts if type(part) is type(lazy)), None)
-    return name if around is None else f"{_lazy_name(around)}.{name}"
+    attributes: list[str] = []
+    while True:
+        parts = gc.get_referents(lazy)
+        name: str = next(part for part in parts if type(part) is str)
+        around = next((part for part in parts if type(part) is type(lazy)), None)
+        if around is None:
+            break
+        attributes.insert(0, name)
+        lazy = around
+    # `import a.b as c` has no list of names: it imports `a.b`, and takes `b` from that.
+    has_names = any(type(part) is tuple for part in parts)
+    return ".".join([name, *attributes]) if has_names else name
 
 
 def _is_importable(value: Any) -> bool:

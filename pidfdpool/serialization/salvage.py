@@ -10,9 +10,11 @@ that unpickles. Runs the objects' own code.
 
 from __future__ import annotations
 
+import gc
 import io
 import pickle
 from functools import partial
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.serialization import payload, scripts
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pidfdpool.transport.framing import Buffer
+
+
+_HELD_BY_ALL = type, ModuleType, FunctionType, BuiltinFunctionType  # to look into these would lead to everything
 
 
 class FailedItem:
@@ -80,6 +85,8 @@ class _Unpickler(pickle._Unpickler):
         super().__init__(stream, buffers=buffers)
         self._in_host = in_host
         self._guard = payload.ClassGuard()
+        self.taken: set[int] = set()  # ids of what was taken from the memo, which keeps it alive
+        self.pair: Any = None  # a tuple of two that was made last and is not in the memo
 
     def find_class(self, module: str, name: str) -> Any:
         found = super().find_class(module, name)
@@ -92,9 +99,34 @@ class _Unpickler(pickle._Unpickler):
         del self.stack[base:]
         self.append(failed)
         if target is not None:
+            # What was taken from the memo before it was complete may be held by objects that seem to be complete.
+            lost = self._holders_of(target) if id(target) in self.taken else {id(target)}
             for number, value in self.memo.items():
-                if value is target:
+                if id(value) in lost:
                     self.memo[number] = failed
+
+    def _holders_of(self, target: Any) -> set[int]:
+        """Return the ids of an object and of all that holds it, directly or through others."""
+        bottom = self.metastack[0] if self.metastack else self.stack
+        whole = bottom[0] if bottom else None  # the list of all items is lost with none
+        holders: dict[int, list[int]] = {}
+        seen: set[int] = {id(whole)}
+        waiting = list(self.memo.values())
+        while waiting:
+            each = waiting.pop()
+            if id(each) not in seen and not isinstance(each, _HELD_BY_ALL):
+                seen.add(id(each))
+                for part in gc.get_referents(each):
+                    holders.setdefault(id(part), []).append(id(each))
+                    waiting.append(part)
+        found: set[int] = set()
+        left = [id(target)]
+        while left:
+            number = left.pop()
+            if number not in found:
+                found.add(number)
+                left += holders.get(number, ())
+        return found
 
 
 def _guarded(load: Callable[[Any], None], count: int, *, changes: bool) -> Callable[[Any], None]:
@@ -140,16 +172,48 @@ def _guarded_since_mark(load: Callable[[Any], None], *, changes: bool) -> Callab
     return step
 
 
-def _guarded_pop(load: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Guard the opcode that drops the top object. If that failed, it was to set the state of the next one."""
+def _guarded_pair(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Guard the opcode that makes a tuple of two, and note the tuple until it is in the memo."""
+    guarded = _guarded(load, 2, changes=False)
 
     def step(self: Any) -> None:
-        failed = _first_failed(self.stack[-1:])
-        load(self)
-        if failed is not None and self.stack:
-            self.fail(len(self.stack) - 1, failed, self.stack[-1])
+        guarded(self)
+        self.pair = self.stack[-1]
 
     return step
+
+
+def _guarded_call(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Guard the opcode that calls a function. If the function was to set an object's state, that has failed as well.
+
+    Such an object lies below, and is the first of two arguments, which alone of all arguments never are in the memo.
+    """
+    guarded = _guarded(load, 2, changes=False)
+
+    def step(self: Any) -> None:
+        sets_state = self.stack[-1] is self.pair
+        guarded(self)
+        failed = self.stack[-1]
+        if sets_state and type(failed) is FailedItem:
+            self.fail(len(self.stack) - 2, failed, self.stack[-2])
+            self.append(failed)  # in the place of the function's result, which is dropped next
+
+    return step
+
+
+def _noting_what_is_taken(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Note what an opcode takes from the memo."""
+
+    def step(self: Any) -> None:
+        load(self)
+        self.taken.add(id(self.stack[-1]))
+
+    return step
+
+
+def _memoize(self: Any) -> None:
+    pickle._Unpickler.load_memoize(self)  # type: ignore[attr-defined]
+    self.pair = None
 
 
 def _first_failed(operands: Iterable[Any]) -> FailedItem | None:
@@ -157,8 +221,8 @@ def _first_failed(operands: Iterable[Any]) -> FailedItem | None:
 
 
 _OPERANDS = {
-    pickle.REDUCE: 2, pickle.NEWOBJ: 2, pickle.NEWOBJ_EX: 3, pickle.STACK_GLOBAL: 2,
-    pickle.TUPLE1: 1, pickle.TUPLE2: 2, pickle.TUPLE3: 3, pickle.READONLY_BUFFER: 1,
+    pickle.NEWOBJ: 2, pickle.NEWOBJ_EX: 3, pickle.STACK_GLOBAL: 2, pickle.TUPLE1: 1, pickle.TUPLE3: 3,
+    pickle.READONLY_BUFFER: 1,
     pickle.EXT1: 0, pickle.EXT2: 0, pickle.EXT4: 0,
 }  # fmt: skip
 _CHANGING_OPERANDS = {pickle.BUILD: 2, pickle.APPEND: 2, pickle.SETITEM: 3}
@@ -170,5 +234,9 @@ for _code in (pickle.APPENDS, pickle.SETITEMS, pickle.ADDITEMS):
     _dispatch[_code[0]] = _guarded_since_mark(_dispatch[_code[0]], changes=True)
 for _code in (pickle.TUPLE, pickle.FROZENSET):
     _dispatch[_code[0]] = _guarded_since_mark(_dispatch[_code[0]], changes=False)
-_dispatch[pickle.POP[0]] = _guarded_pop(_dispatch[pickle.POP[0]])
+_dispatch[pickle.TUPLE2[0]] = _guarded_pair(_dispatch[pickle.TUPLE2[0]])
+_dispatch[pickle.REDUCE[0]] = _guarded_call(_dispatch[pickle.REDUCE[0]])
+_dispatch[pickle.MEMOIZE[0]] = _memoize
+for _code in (pickle.BINGET, pickle.LONG_BINGET):
+    _dispatch[_code[0]] = _noting_what_is_taken(_dispatch[_code[0]])
 _Unpickler.dispatch = _dispatch

@@ -219,12 +219,16 @@ class _ReachableGlobals:
                 raise class_reducers.DeferToScript("its value is valid in the host's process only")
             return _PickledValues((key,), (value,), self._checked_size(key, pickle.dumps([value], picklers.PROTOCOL)))
         if kind in _CONTAINERS and len(value) <= _MAX_PLAIN_ITEMS:
-            return _pickle_plain_container(key, value) or self._pickle_object(key, value, used, hints)
-        if kind is ModuleType and not internals._PICKLE_BY_VALUE_MODULES and value.__name__ in sys.modules:
+            plain = _pickle_plain_container(key, value)
+            if plain is None:
+                return self._pickle_object(key, value, used, hints)
+            self._checked_size(key, plain.data)
+            return plain
+        if kind is ModuleType:
             self.needs_script = self.needs_script or (value.__name__ == "__main__" and self.can_run_again)
-            return _PickledValues(
-                (key,), (value,), pickle.dumps([_ModuleReference(value.__name__)], picklers.PROTOCOL)
-            )
+            if not internals._PICKLE_BY_VALUE_MODULES and value.__name__ in sys.modules:
+                reference = _ModuleReference(value.__name__)
+                return _PickledValues((key,), (value,), pickle.dumps([reference], picklers.PROTOCOL))
         if kind is not FunctionType:
             return self._pickle_object(key, value, used, hints)
         known = function_cache.get(value)

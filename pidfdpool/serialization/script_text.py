@@ -193,7 +193,7 @@ def _process_local_names(tree: ast.Module) -> Iterator[str]:
     import ast
 
     for statement in _unguarded_statements(tree.body):
-        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call):
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(statement.value, ast.Call):
             function = statement.value.func
             if getattr(function, "attr", getattr(function, "id", "")) in _PROCESS_LOCAL_CALLS:
                 yield from _assigned_names(statement)

@@ -170,6 +170,13 @@ def test_a_text_that_names_the_script_is_left_to_others(module, text):
     assert named_calls.dumps(module.work, (text,)) is None
 
 
+def test_the_ends_of_calls_of_several_functions_are_known_side_by_side(module):
+    named_calls._endings.clear()
+    for function in (module.work, module.rest, module.work):
+        assert named_calls.dumps(function, ()) is not None
+    assert named_calls._endings.keys() == {id(module.work), id(module.rest)}
+
+
 def test_many_functions_do_not_pile_up(module):
     for number in range(named_calls._MOST_NAMES + 10):
         exec(f"def f{number}(): pass", vars(module))

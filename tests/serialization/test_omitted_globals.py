@@ -12,7 +12,7 @@ import warnings
 import pytest
 
 from pidfdpool import GlobalNotAvailable, LargeGlobalWarning
-from pidfdpool.serialization import namespaces, omitted_globals, scripts
+from pidfdpool.serialization import namespaces, omitted_globals, payload, scripts
 from pidfdpool.serialization.placeholder import REMEDIES
 
 LOCK = ("__main__", "LOCK")
@@ -118,3 +118,50 @@ def test_a_large_global_is_warned_of_once_and_each_by_itself(monkeypatch):
     for part in ("'TABLE'", "used by 'work'", "2.5 MB", REMEDIES):
         assert part in str(seen[0].message)
     assert "'OTHER'" in str(seen[1].message)
+
+
+def test_a_large_global_of_the_call_itself_has_no_user(monkeypatch):
+    monkeypatch.setattr(omitted_globals, "_warned", set())
+    with pytest.warns(LargeGlobalWarning) as seen:
+        omitted_globals.warn_about_large(("__main__", "TABLE"), 1 << 20, None)
+    assert str(seen[0].message) == f"the script's global 'TABLE' is sent again with each call: 1.0 MB. {REMEDIES}"
+
+
+def test_a_function_is_not_called_its_own_user(main, run, monkeypatch):
+    monkeypatch.setattr(omitted_globals, "_warned", set())
+    run("def again(data=bytes(1 << 21)):\n    return again")
+    with pytest.warns(LargeGlobalWarning, match="global 'again' is sent again with each call"):
+        payload.dumps((main.again, (), {}))
+
+
+def test_a_type_of_the_script_itself_is_named_without_its_module():
+    kind = type("Own", (), {"__module__": "__main__"})
+    assert omitted_globals.describe_type(kind()) == "Own"
+    assert omitted_globals.describe_type(threading.Lock()) == "_thread.lock"
+
+
+def test_a_reason_without_a_text_is_the_type():
+    assert omitted_globals.reason_of(ValueError()) == "ValueError"
+    assert omitted_globals.reason_of(TypeError("")) == "TypeError"
+
+
+SHAPES = {
+    "bytes": bytes,
+    "a list of one": lambda size: ["x" * size],
+    "a dictionary of few": lambda size: {at: b"x" * (size // 10) + bytes([at]) for at in range(10)},
+    "a list of many": lambda size: [b"x" * (size // 80) + bytes([at]) for at in range(80)],
+    "a list with a class": lambda size: [object, "x" * size],
+}
+
+
+@pytest.mark.parametrize("make", SHAPES.values(), ids=SHAPES)
+def test_a_global_is_large_from_one_megabyte_on(main, run, monkeypatch, make):
+    monkeypatch.setattr(omitted_globals, "_warned", set())
+    run("def look():\n    return table")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        main.table = make(1_000_000)
+        payload.dumps((main.look, (), {}))
+    main.table = make(1_100_000)
+    with pytest.warns(LargeGlobalWarning, match=r"'table', used by 'look', is sent again with each call: 1\.1 MB"):
+        payload.dumps((main.look, (), {}))

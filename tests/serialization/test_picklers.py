@@ -16,6 +16,7 @@ import pytest
 
 from pidfdpool.serialization import payload, picklers
 from pidfdpool.serialization.out_of_band import OutOfBandPickle
+from tests.conditions import open_descriptors
 
 
 class Thing:
@@ -206,4 +207,28 @@ def test_what_was_reduced_once_is_kept_so_that_nothing_else_gets_its_place():
         del ours
         assert noted() is not None
     picklers.close_unfetched(picklers.pop_shared_resources())
+    resource_sharer.stop()
+
+
+def test_what_was_shared_for_a_payload_that_is_not_sent_after_all_is_closed():
+    """Nobody would fetch the duplicates, and they would stay open as long as this process runs."""
+    ours, theirs = Pipe()
+    with ours, theirs:
+        waiting = resource_sharer._resource_sharer._cache
+        with picklers.ResourceReducers() as resources:
+            resources.dumps([ours, theirs])
+        assert len(waiting) == 2
+        shared = picklers.pop_shared_resources()
+        assert not picklers.are_fetched(shared)
+        picklers.close_unfetched(shared)
+        assert picklers.are_fetched(shared)
+        before = open_descriptors()
+        resources = picklers.ResourceReducers()
+        resources.dumps([ours, theirs])
+        assert len(open_descriptors()) == len(before) + 2
+        with pytest.raises(ZeroDivisionError), resources:
+            resources.dumps([ours, theirs, Fails()])
+        assert waiting == {}
+        assert open_descriptors() == before
+        assert picklers.pop_shared_resources() == []
     resource_sharer.stop()
