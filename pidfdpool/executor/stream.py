@@ -318,8 +318,10 @@ class Stream(StreamForms[T]):
 
     def close(self) -> None:
         """End the stream: drop what has come, and have the generator closed. Does not wait for that. Idempotent."""
-        self._owner = None
-        self._feed.close()
+        feed, self._owner = self._feed, None
+        feed.close()
+        feed.payloads.clear()  # the generator may have ended before
+        feed.error = None
 
     def kill(self) -> bool:
         """Kill the worker that runs the generator. The reader gets TaskKilled. False: the stream has ended before."""

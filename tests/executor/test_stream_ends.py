@@ -8,6 +8,7 @@ import gc
 import pickle
 import threading
 import weakref
+from types import SimpleNamespace
 
 import pytest
 
@@ -128,6 +129,35 @@ def test_closing_drops_what_has_come_and_keeps_no_executor(close):
     assert list(stream) == []
     close(stream)
     assert pool.asked == ["cancel", ("end", 0)], "once"
+
+
+@pytest.mark.parametrize("error", [None, LookupError("of the generator")])
+@pytest.mark.parametrize("close", CLOSINGS.values(), ids=CLOSINGS)
+def test_closing_drops_what_is_left_of_a_generator_that_had_ended_before(close, error):
+    """Guards: whether a closed stream gave more items depended on how fast the worker had been."""
+    stream, feed = opened()
+    bring(feed, 1, 2)
+    feed._resolve(None, error)
+    close(stream)
+    assert not feed.payloads
+    assert list(stream) == []
+
+
+def test_what_a_generator_has_given_before_its_end_survives_the_end_of_its_executor():
+    stream, feed = opened()
+    bring(feed, 1, 2)
+    feed._resolve(None, None)
+    feed.stop_submitting(LookupError())
+    feed.stop_reading_here()
+    assert list(stream) == [1, 2]
+
+
+@read_in_each_form
+def test_who_finds_an_item_does_not_wait(read):
+    stream, feed = opened()
+    bring(feed, 1)
+    feed.wait, feed.wakeup = pytest.fail, SimpleNamespace(wait=pytest.fail, tell=lambda: None)
+    assert read(stream) == 1
 
 
 def test_leaving_a_block_passes_on_what_was_raised_in_it():
