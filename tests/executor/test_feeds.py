@@ -19,12 +19,12 @@ def waiting_thread(feed):
     """Return a thread that waits for what comes of the feed."""
     reader = threading.Thread(target=feed.wait, daemon=True)
     reader.start()
-    eventually(lambda: feed._arrival is not None, "it waits")
+    eventually(lambda: feed._arrival is not None, "it waits", seconds=8)
     return reader
 
 
 def ends(reader):
-    reader.join(20)
+    reader.join(8)
     return not reader.is_alive()
 
 
@@ -88,7 +88,7 @@ def test_a_thread_that_reads_waits_by_reading_the_channels_of_the_pool_for_its_o
     feed = Feed()
     feed._attach(pool, 7, True)
     reader = waiting_thread(feed)
-    eventually(lambda: pool.led, "it leads")
+    eventually(lambda: pool.led, "it leads", seconds=8)
     assert feed._arrival._cancel_kills is False, "what it waits for is no task that could be killed"
     bring(feed, 1)
     assert ends(reader)
