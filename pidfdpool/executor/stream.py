@@ -356,10 +356,16 @@ def open_stream(
 
         run = in_context(run, owner._policy.context_vars)
     call: Call = (run, (function, arguments, room), {})
+    refused: Exception | None = None
     try:
         buffers = pool.leases.pickled(call, pool.recipe.shared_main)
     except Exception as error:  # not BaseException: Ctrl-C does not concern the call
-        raise describe_pickling_error(error, function, arguments, {}, pool.recipe.shared_main) from None
+        refused = describe_pickling_error(error, function, arguments, {}, pool.recipe.shared_main)
+    if refused is not None:
+        try:
+            raise refused  # here, where it keeps the cause that tells what was wrong
+        finally:
+            del refused  # its traceback holds this frame
     # What the reader has is gone, so a stream is not tried again.
     policy = owner._policy.refined({"retries": 0})
     held = held_arguments.held((function, arguments, {}), buffers)
