@@ -1,4 +1,4 @@
-"""The inputs of an `amap` that a task reads: how far ahead, in which tasks, and how they are closed. Without a pool."""
+"""The inputs of an `amap` that a task reads: how far ahead, and how they are closed. Without a pool."""
 
 from __future__ import annotations
 
