@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import gc
 import threading
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -247,6 +250,20 @@ def test_a_stream_that_cannot_be_sent_is_refused_with_what_was_wrong():
         stream.open_stream(owner, numbers, (1, Refuses()), 1)
     assert "in __reduce__" in str(raised.value.__cause__)
     assert owner.pool.taken == []
+
+
+def test_a_stream_that_was_refused_is_gone_when_its_error_is():
+    """Nobody has to wait for the collector: the error's traceback holds frames, and these the arguments."""
+    argument = Argument()
+    gone = weakref.ref(argument)
+    gc.disable()
+    try:
+        with contextlib.suppress(CallNotSendable):
+            stream.open_stream(Owner(), numbers, (argument, threading.Lock()), 1)
+        del argument
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_what_makes_no_sense_is_refused_before_the_executor_hears_of_it():
