@@ -14,6 +14,7 @@ import pytest
 
 from pidfdpool.executor.stream import Feed, Stream
 from pidfdpool.executor.stream_forms import StreamForms
+from tests.conditions import eventually
 from tests.executor.stream_pool import END, StreamPool, bring, opened, read_in_each_form
 
 # ---- one reader -----------------------------------------------------------------------------------------------
@@ -76,6 +77,22 @@ def test_a_coroutine_that_is_cancelled_while_it_waits_leaves_a_stream_that_can_b
         assert await anext(stream) == 1
 
     asyncio.run(main())
+
+
+def test_a_thread_that_finds_nothing_waits_for_the_next_item_and_for_the_end():
+    stream, feed = opened()
+    feed._pool = None  # nobody reads channels here
+    got = []
+    reader = threading.Thread(target=lambda: got.extend(stream), daemon=True)
+    reader.start()
+    for number in range(3):
+        eventually(lambda: feed._arrival is not None, "it waits", seconds=8)
+        assert reader.is_alive()
+        bring(feed, number)
+        eventually(lambda number=number: len(got) == number + 1, "it has come", seconds=8)
+    feed._resolve(None, None)
+    reader.join(8)
+    assert got == [0, 1, 2]
 
 
 # ---- its end --------------------------------------------------------------------------------------------------
@@ -179,11 +196,11 @@ def test_one_that_is_forgotten_is_closed_and_one_that_has_ended_asks_for_nothing
     del stream
     assert pool.asked == ["cancel", ("end", 0)]
     assert feed.ended
-    pool = StreamPool()
-    stream, feed = opened(pool)
-    feed.ended, feed.close = True, pytest.fail
+    closed = []
+    stream, feed = opened()
+    feed.ended, feed.close = True, lambda: closed.append(1)
     del stream
-    assert pool.asked == []
+    assert closed == []
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import pickle
+import signal
 import weakref
 
 import pytest
 
 from pidfdpool import PayloadError
 from pidfdpool.executor import stream as streams
+from pidfdpool.worker import streaming
 from tests.executor.stream_pool import END, StreamPool, bring, opened, read_in_each_form
 
 
@@ -244,3 +246,62 @@ def test_a_handler_that_raises_while_the_worker_is_told_has_it_told_again():
     assert next(stream) == 1, "it was not taken away"
     assert pool.told() == [3], "the item was counted before, and perhaps twice"
     assert next(stream) == 2
+
+
+def test_the_worker_is_told_when_half_of_the_bytes_that_it_may_be_ahead_were_taken():
+    pool = StreamPool()
+    stream, feed = opened(pool)
+    for taken in (1, 2):
+        bring(feed, bytes(streaming.MOST_BYTES * 2 // 5))
+        next(stream)
+        assert pool.told() == [taken] * (taken - 1)
+
+
+# ---- signal handlers ------------------------------------------------------------------------------------------
+
+
+class Interrupted(Exception):
+    """What a signal handler raises."""
+
+
+class Interrupts:
+    """Is interrupted by a signal when it is rebuilt for the first time. Is a list of pickled items then."""
+
+    def __reduce__(self):
+        return interrupt_once, ()
+
+
+def interrupt_once():
+    if signals:
+        signals.pop()
+        signal.raise_signal(signal.SIGUSR1)
+    return [pickle.dumps("rebuilt")]
+
+
+signals: list[int] = []
+
+
+@pytest.fixture
+def handler():
+    """Have the next signal be handled by a function that raises."""
+
+    def interrupt(_number, _frame):
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    signals.append(1)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+    signals.clear()
+
+
+@pytest.mark.usefixtures("handler")
+@pytest.mark.parametrize("together", [False, True])
+def test_what_a_signal_handler_raises_while_an_item_is_rebuilt_is_no_error_of_the_item(together):
+    stream, feed = opened()
+    feed.take_payload([pickle.dumps(Interrupts())], together=together)
+    bring(feed, "after")
+    with pytest.raises(Interrupted):
+        next(stream)
+    assert next(stream) == ("rebuilt" if together else [pickle.dumps("rebuilt")]), "it was not taken away"
+    assert next(stream) == "after"
