@@ -85,11 +85,16 @@ def begun(results):
     return asyncio.ensure_future(anext(results))
 
 
-def run(coroutine):
-    """Run it in an event loop, not for ever, and fail if something is left or complained of."""
+def run(coroutine, *, eager=False):
+    """Run it in an event loop, not for ever, and fail if something is left or complained of.
+
+    eager: tasks run at once, up to where they wait for the first time.
+    """
     complaints = []
 
     async def main():
+        if eager:
+            asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
         try:
             return await asyncio.wait_for(coroutine, 20)

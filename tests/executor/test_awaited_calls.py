@@ -404,6 +404,27 @@ def test_who_is_cancelled_while_waiting_takes_back_the_rest(submitter):
     run(main())
 
 
+@pytest.mark.parametrize("begin", [async_map.in_order, async_map.as_they_come])
+def test_after_the_end_nothing_more_is_taken_from_the_inputs(submitter, begin):
+    async def main():
+        taken = []
+        results = begin(submitter, function, (map(taken.append, itertools.count()),), buffersize=2)
+        waiting = begun(results)
+        await turns()
+        submitter.taken[0].end("result")
+        assert await waiting == "result"
+        before = len(taken)
+        await results.aclose()
+        await turns()
+        for call in submitter.taken[1:]:
+            if not submitter.by_submit:
+                call.end("too late")
+        await turns()
+        assert len(taken) == before
+
+    run(main())
+
+
 def test_the_time_of_the_map_ends_it(submitter):
     async def main():
         results = async_map.in_order(submitter, function, (range(2),), timeout=0.01)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import copy
+import gc
 import logging
 import pickle
 import re
 import threading
+import weakref
 from concurrent.futures import CancelledError
 from types import SimpleNamespace
 
@@ -366,6 +369,20 @@ def test_all_callbacks_are_called_before_what_one_of_them_asks_for():
 
 def raise_interrupt_at(_future):
     raise KeyboardInterrupt
+
+
+def test_a_future_whose_callback_was_interrupted_is_gone_when_it_is_dropped():
+    gc.disable()
+    try:
+        future = attached()
+        future.add_done_callback(raise_interrupt_at)
+        with contextlib.suppress(KeyboardInterrupt):
+            future._resolve(1, None)
+        gone = weakref.ref(future)
+        del future
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_it_is_observed_by_a_callback_and_by_who_waits_among_others():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import sys
 
 import pytest
 
@@ -16,6 +17,7 @@ from pidfdpool.executor.map_request import MapRequest
 from pidfdpool.loop.chunk_calls import Chunk
 from tests.executor.amap_calls import Submitter, begun, run, turns
 
+needs_eager_tasks = pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
 both = pytest.mark.parametrize("begin", [async_map.in_order, async_map.as_they_come])
 
 
@@ -228,7 +230,8 @@ def test_a_number_of_calls_that_is_a_multiple_of_the_size_leaves_no_empty_task()
 
 @both
 @pytest.mark.parametrize("error", [LookupError("no more"), asyncio.CancelledError("no more")])
-def test_what_an_input_raises_comes_behind_the_results(begin, error):
+@pytest.mark.parametrize("eager", [False, pytest.param(True, marks=needs_eager_tasks)])
+def test_what_an_input_raises_comes_behind_the_results(begin, error, eager):
     async def main():
         submitter, inputs, other = Submitter(), Inputs(2, error), Inputs()
         results = begin(submitter, function, (inputs, other), return_exceptions=True)
@@ -242,7 +245,7 @@ def test_what_an_input_raises_comes_behind_the_results(begin, error):
             await anext(results)
         assert (inputs.closed, other.closed) == (1, 1)
 
-    run(main())
+    run(main(), eager=eager)
 
 
 def test_a_call_that_the_pool_refuses_comes_behind_the_results_and_ends_the_reading():
