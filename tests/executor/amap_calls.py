@@ -105,3 +105,15 @@ def run(coroutine, *, eager=False):
     result = asyncio.run(main())
     assert complaints == []
     return result
+
+
+def function(*_):
+    """Be what a map calls."""
+    raise AssertionError("it is run by workers only")
+
+
+def submitter_of(by_submit):
+    """Return a submitter with a `submit` of its own, or one whose pool takes the calls."""
+    made = Submitter() if by_submit else Submitter(max_pending=50)
+    made.by_submit = by_submit
+    return made
