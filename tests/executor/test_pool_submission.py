@@ -24,6 +24,7 @@ from pidfdpool.worker.chunk import call_each
 from pidfdpool.worker.task_context import InContext
 from tests import calls
 from tests.executor.context_variables import REQUEST, see
+from tests.executor.stream_pool import bring
 from tests.executor.taking_pool import Recipient, TakingPool
 
 POLICY = Policy(2)
@@ -274,6 +275,26 @@ def test_what_makes_no_sense_is_refused_before_the_executor_hears_of_it():
     assert owner.feeds == []
     stream.open_stream(owner, numbers, (1,), 2**31)
     assert owner.pool.taken[0].call[1][2] == 2**31
+
+
+class Twenty:
+    """What is like an integer."""
+
+    def __index__(self):
+        return 20
+
+
+def test_the_room_of_a_stream_is_a_plain_number_and_its_reader_tells_of_each_half_of_it():
+    """The worker cannot count with whatever a caller has as a number, and a frame for each item costs time."""
+    owner, told = Owner(), []
+    opened = stream.open_stream(owner, numbers, (1,), Twenty())
+    room = owner.pool.taken[0].call[1][2]
+    assert (type(room), room) == (int, 20)
+    opened._feed.tell_taken = told.append
+    bring(opened._feed, *range(25))
+    for _ in range(25):
+        next(opened)
+    assert told == [10, 20]
 
 
 def test_ctrl_c_while_a_stream_is_pickled_is_passed_on_as_it_is():
