@@ -275,6 +275,19 @@ def test_in_an_event_loop_it_ends_as_otherwise(own, cancel):
     assert not own.is_open
 
 
+@pytest.mark.parametrize("end", ["shutdown", "aclose"])
+def test_streams_of_a_thread_that_is_about_to_wait_end_before_it_waits(own, end):
+    """Guards: it waited for a generator that waited for this thread to read."""
+    pool, rest = opened(own), Map()
+    rest.stop_reading_here = lambda: pool.notes.append("stop reading")
+    own.maps.add(rest)
+    if end == "shutdown":
+        own.shutdown(wait=True, cancel=False)
+    else:
+        asyncio.run(own.aclose(cancel=False))
+    assert pool.notes == [("shutdown", False), "stop reading", ("join",)]
+
+
 def test_what_was_never_used_ends_at_once(own):
     asyncio.run(own.aclose(cancel=False))
     own.shutdown(wait=True, cancel=True)

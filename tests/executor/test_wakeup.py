@@ -183,6 +183,22 @@ def test_who_was_told_in_vain_waits_for_what_is_left_of_its_time(monkeypatch):
     assert timeouts == [10.0, 6.0, 2.0]
 
 
+def test_when_its_time_is_over_it_does_not_wait(monkeypatch):
+    timeouts, original = [], asyncio.wait
+
+    async def main():
+        async def wait(waiters, *, timeout):
+            timeouts.append(timeout)
+            return await original(waiters, timeout=0)
+
+        monkeypatch.setattr(asyncio, "wait", wait)
+        with pytest.raises(TimeoutError):
+            await Wakeup().wait(lambda: False, time.monotonic() - 5)
+
+    asyncio.run(main())
+    assert timeouts == [0]
+
+
 # ---- the end of a pool ----------------------------------------------------------------------------------------
 
 
