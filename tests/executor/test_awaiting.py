@@ -188,6 +188,11 @@ def test_a_loop_that_cannot_watch_descriptors_is_asked_when_it_was_woken_often_a
         mailbox.make_reader(loop)
     assert mailbox.reader is None
     assert len(loop.added) == (1 if woken == OFTEN else 0), "asked again only after as many wake-ups"
+    for _ in range(OFTEN - 1):
+        mailbox.post(Waiter(loop), 1, None)
+        loop.calls.pop()()
+    mailbox.make_reader(loop)
+    assert len(loop.added) == 1
     waiter = Waiter(loop)
     mailbox.post(waiter, "a result", None)
     loop.calls.pop()()
@@ -201,6 +206,19 @@ def test_an_error_that_is_no_stop_iteration_is_told_as_it_is():
         mailbox.post(waiter, None, error)
         loop.calls.pop()()
         assert waiter.told == [error]
+
+
+def test_a_call_that_fails_before_a_pool_has_it_is_told_of_in_a_loop_that_reads_too():
+    """One that does not pickle, say."""
+
+    async def main():
+        awaited = AwaitedTask(asyncio.get_running_loop())
+        awaited._mailbox.reader = SimpleNamespace(reads_here=False, closed=False)
+        awaited._resolve(None, LookupError("not sent"))
+        with pytest.raises(LookupError, match="not sent"):
+            await awaited.waiter
+
+    run(main())
 
 
 # ---- chunks of the pool -------------------------------------------------------------------------------------------

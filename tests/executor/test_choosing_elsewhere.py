@@ -160,6 +160,12 @@ def test_what_it_cannot_do_is_refused_and_the_one_that_was_made_is_ended(
     assert [made.ended for made in standard.made] == [1]
 
 
+def test_what_it_does_anyway_is_not_refused(standard):
+    executor = get_executor("standard", 2, retries=0, timeout=None, on_crash="break", cancel_kills=False, spin=0.5)
+    assert type(executor) is standard
+    assert executor.ended == 0
+
+
 def test_where_it_cannot_be_made_it_does_not_matter_what_it_cannot_do(elsewhere, standard, monkeypatch):
     elsewhere("emscripten")
     monkeypatch.setattr(standard, "error", NotImplementedError())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import signal
 import weakref
 from types import SimpleNamespace
@@ -231,6 +232,68 @@ def test_before_there_is_a_pool_there_is_nothing_to_be_seen():
     assert (stats.size, stats.submitted, stats.broken) == (7, 0, None)
     assert executor.workers() == ()
     assert own.notes == [], "and nothing is made for a look"
+
+
+class Told(Exception):
+    """Raised by a pool that is to tell its observers."""
+
+
+class Asked(Exception):
+    """Raised by a pool whose state is asked for."""
+
+
+def test_a_look_is_at_the_pool_that_there_is_and_has_observers_told_what_is_new():
+    def tell_observers():
+        raise Told
+
+    class Pool:
+        def tell_observers(self):
+            """There is nothing new."""
+
+        @property
+        def core(self):
+            raise Asked
+
+    executor, own = made()
+    own.pool = Pool()
+    for look in (executor.stats, executor.workers):
+        with pytest.raises(Asked):
+            look()
+    own.pool.tell_observers = tell_observers
+    with pytest.raises(Told):
+        executor.stats()
+
+
+def test_a_call_that_is_awaited_returns_its_result():
+    async def main():
+        executor, own = made()
+        calling = asyncio.ensure_future(executor.run(calls.double, 1, key=2))
+        await asyncio.sleep(0)
+        (taken,) = own.opened.taken
+        assert (taken.call, taken.policy, taken.wait) == ((calls.double, (1,), {"key": 2}), executor._policy, False)
+        taken.recipient._resolve("a result", None)
+        assert await calling == "a result"
+
+    asyncio.run(main())
+
+
+def test_a_block_hides_no_error():
+    executor, _ = made()
+    assert executor.__exit__(None, None, None) is False
+    assert asyncio.run(executor.__aexit__(None, None, None)) is False
+
+
+@pytest.mark.parametrize("name", ["submit", "run", "stream", "shutdown", "aclose", "map", "map_unordered", "amap"])
+def test_a_view_can_be_called_as_the_executor_can(name):
+    theirs, ours = (inspect.signature(getattr(kind, name)).parameters for kind in (PidfdPoolExecutor, Options))
+    assert [str(each) for each in theirs.values()] == [str(each) for each in ours.values()]
+
+
+def test_what_is_not_said_is_as_the_documents_have_it():
+    assert inspect.signature(PidfdPoolExecutor.stream).parameters["buffersize"].default == 1000
+    assert inspect.signature(PidfdPoolExecutor.trace).parameters["max_events"].default == 1_000_000
+    shutdown = inspect.signature(PidfdPoolExecutor.shutdown).parameters
+    assert (shutdown["wait"].default, shutdown["cancel_futures"].default) == (True, False)
 
 
 @pytest.mark.parametrize("look", ["stats", "workers"])

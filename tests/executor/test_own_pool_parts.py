@@ -103,7 +103,9 @@ def test_it_is_open_until_it_is_shut_down_or_its_pool_is_not(own):
 
 def test_a_pool_that_was_never_used_is_open_until_it_is_shut_down(own):
     own.check_open()
+    assert own.description().startswith("not started, ")
     assert own.close(cancel=False) is None
+    assert own.description().startswith("shut down, ")
     assert not own.is_open
     with pytest.raises(RuntimeError, match="^the executor is shut down$"):
         own.check_open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import pickle
@@ -179,12 +180,16 @@ def test_the_value_of_a_context_variable_is_named_first():
 # ---- what the error is --------------------------------------------------------------------------------------------
 
 
+def raised(error):
+    """Return the error with a traceback, as it is when it was raised and caught."""
+    with contextlib.suppress(type(error)):
+        raise error
+    return error
+
+
 def test_the_error_of_pickle_is_its_cause_and_holds_no_frames():
-    original = TypeError("cannot pickle '_thread.lock' object")
-    try:
-        raise original
-    except TypeError:
-        error = described(calls.double, LOCK, error=original)
+    original = raised(TypeError("cannot pickle '_thread.lock' object"))
+    error = described(calls.double, LOCK, error=original)
     assert error.__cause__ is original
     assert original.__traceback__ is None
     assert isinstance(error, TypeError)
@@ -212,9 +217,10 @@ class OwnTypeError(TypeError):
 
 def test_what_is_derived_from_picklings_error_counts_and_what_is_derived_from_others_is_the_objects_own():
     assert type(described(calls.double, LOCK, error=Derived("no"))) is CallNotSendable
-    for own in (OwnTypeError("mine"), LookupError("mine"), RuntimeError("mine")):
+    for own in map(raised, (OwnTypeError("mine"), LookupError("mine"), RuntimeError("mine"))):
         assert described(calls.double, LOCK, error=own) is own
         assert "mine" in str(own.__cause__)
+        assert "in raised" in str(own.__cause__)
         assert own.__traceback__ is None
 
 
