@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import sys
 import threading
@@ -59,6 +60,14 @@ def test_what_cannot_be_sent_is_refused_with_the_part_that_it_is(forked, call, k
     with pytest.raises(kind, match=told) as raised:
         RoundTrip(forked=forked).sent(call)
     assert raised.value.__cause__ is not None
+
+
+@forked
+def test_what_a_function_holds_is_copied_with_it(forked):
+    items = [1]
+    function, *_ = RoundTrip(forked=forked).sent((functools.partial(calls.double, items), (), {})).load()
+    assert function.args == ([1],)
+    assert function.args[0] is not items
 
 
 @pytest.fixture
@@ -165,15 +174,38 @@ def pipe():
     resource_sharer.stop(20)
 
 
+def shared_now():
+    """Return how many descriptors wait to be fetched, and whether some thread has to look after such."""
+    from multiprocessing import resource_sharer
+
+    return len(resource_sharer._resource_sharer._cache), bool(picklers.shared_resources)
+
+
 @forked
-def test_what_multiprocessing_shares_on_the_way_is_shared_no_more_afterwards(forked, pipe):
+def test_what_multiprocessing_shares_on_the_way_waits_once_and_is_shared_no_more_afterwards(forked, pipe):
     way = RoundTrip(forked=forked)
-    _, (arrived,), _ = way.sent((calls.double, (pipe[0],), {})).load()
+    sent = way.sent((calls.double, (pipe[0],), {}))
+    assert shared_now() == (1, True), "what was made to see whether it can be sent is gone"
+    _, (arrived,), _ = sent.load()
+    assert shared_now() == (0, False)
     arrived.close()
     way.result(pipe[0]).close()
+    assert shared_now() == (0, False)
     with pytest.raises(CallNotSendable):
         way.sent((calls.double, (pipe[0], threading.Lock()), {}))
-    assert picklers.shared_resources == {}
+    assert shared_now() == (0, False)
+
+
+@forked
+def test_what_was_shared_with_what_breaks_waits_no_longer(forked, pipe):
+    way = RoundTrip(forked=forked)
+    sent = way.sent((calls.double, (Breaks(), pipe[0]), {}))
+    with pytest.raises(ValueError, match="no number"):
+        sent.load()
+    assert shared_now() == (0, False)
+    with pytest.raises(PayloadError):
+        way.result([Breaks(), pipe[0]])
+    assert shared_now() == (0, False)
 
 
 # ---- the start ----------------------------------------------------------------------------------------------------
