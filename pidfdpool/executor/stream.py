@@ -318,8 +318,10 @@ class Stream(StreamForms[T]):
 
     def close(self) -> None:
         """End the stream: drop what has come, and have the generator closed. Does not wait for that. Idempotent."""
-        self._owner = None
-        self._feed.close()
+        feed, self._owner = self._feed, None
+        feed.close()
+        feed.payloads.clear()  # the generator may have ended before
+        feed.error = None
 
     def kill(self) -> bool:
         """Kill the worker that runs the generator. The reader gets TaskKilled. False: the stream has ended before."""
@@ -354,10 +356,16 @@ def open_stream(
 
         run = in_context(run, owner._policy.context_vars)
     call: Call = (run, (function, arguments, room), {})
+    refused: Exception | None = None
     try:
         buffers = pool.leases.pickled(call, pool.recipe.shared_main)
     except Exception as error:  # not BaseException: Ctrl-C does not concern the call
-        raise describe_pickling_error(error, function, arguments, {}, pool.recipe.shared_main) from None
+        refused = describe_pickling_error(error, function, arguments, {}, pool.recipe.shared_main)
+    if refused is not None:
+        try:
+            raise refused  # here, where it keeps the cause that tells what was wrong
+        finally:
+            del refused  # its traceback holds this frame
     # What the reader has is gone, so a stream is not tried again.
     policy = owner._policy.refined({"retries": 0})
     held = held_arguments.held((function, arguments, {}), buffers)

@@ -26,7 +26,7 @@ class Executor:
         self.notes.append(("maps", cancel, lifecycle._exiting))
 
     def stop_reading_here(self):
-        pass
+        self.notes.append(("streams", lifecycle._exiting))
 
     def forget_pool_of_parent(self):
         self.notes.append("forget")
@@ -81,7 +81,9 @@ def registered(notes):
 @pytest.mark.usefixtures("registered")
 def test_at_the_end_everything_is_submitted_while_that_is_possible_and_then_finished(notes):
     lifecycle._at_exit()
-    assert notes == [("maps", False, False), ("lost", False), ("shutdown", False, True), "join"]
+    assert notes == [
+        ("maps", False, False), ("streams", False), ("lost", False), ("shutdown", False, True), "join"
+    ]  # fmt: skip
     assert not lifecycle.is_usable()
     with pytest.raises(RuntimeError, match="after interpreter shutdown"):
         lifecycle.add_pool(Pool(notes))
@@ -93,7 +95,9 @@ def test_after_ctrl_c_has_ended_the_program_nothing_is_waited_for_but_the_end(no
     monkeypatch.setattr(sys, "last_type", KeyboardInterrupt, raising=False)
     monkeypatch.setattr(lifecycle.native, "is_interactive", lambda: False)
     lifecycle._at_exit()
-    assert notes == [("maps", True, False), ("lost", False), ("kill", signal.SIGKILL), "join"]
+    assert notes == [
+        ("maps", True, False), ("streams", False), ("lost", False), ("kill", signal.SIGKILL), "join"
+    ]  # fmt: skip
 
 
 def test_ctrl_c_at_the_end_means_all_pools_and_each_is_waited_for(notes, registered):
@@ -119,7 +123,7 @@ def test_a_forked_child_lets_go_of_its_copies_executors_first_and_then_the_pools
         assert notes == ["forget", "abandon"], "once"
         notes.clear()
         lifecycle._at_exit()
-        assert notes == [("maps", False, False)], "what was the parent's is not waited for"
+        assert notes == [("maps", False, False), ("streams", False)], "what was the parent's is not waited for"
 
     assert in_forked_child(child) == "ok"
     assert notes == []
@@ -144,6 +148,119 @@ def test_a_fork_that_python_has_not_noticed_is_noticed_at_the_next_call(notes, m
     assert lifecycle.is_usable()
     assert notes == ["forget", "abandon"]
     assert lifecycle._owner == os.getpid()
+
+
+def test_all_pools_are_shut_down_before_one_of_them_is_waited_for(notes, registered):
+    """Guards: a pool whose tasks wait for another pool's would be waited for in vain."""
+    other = Pool(notes)
+    lifecycle.add_pool(other)
+    lifecycle._at_exit()
+    assert notes[-4:] == [("shutdown", False, True)] * 2 + ["join"] * 2
+    assert [note for note in notes if note[0] == "lost"] == [("lost", False)] * 2
+    assert registered
+
+
+@pytest.mark.usefixtures("notes")
+def test_a_pool_that_a_map_makes_at_the_end_is_finished_too(notes):
+    late = []
+
+    class Submits(Executor):
+        def finish_maps(self, *, cancel):
+            late.append(Pool(self.notes))
+            lifecycle.add_pool(late[0])
+
+    executor = Submits(notes)
+    lifecycle.add_own_pool(executor)
+    lifecycle._at_exit()
+    assert notes == [("streams", False), ("lost", False), ("shutdown", False, True), "join"]
+
+
+@pytest.mark.usefixtures("registered")
+def test_at_the_end_of_a_process_that_was_forked_unseen_the_parents_pools_are_left_alone(notes, monkeypatch):
+    monkeypatch.setattr(lifecycle, "_owner", os.getpid() + 1)
+    lifecycle._at_exit()
+    assert notes == ["forget", "abandon", ("maps", False, False), ("streams", False)]
+
+
+@pytest.mark.usefixtures("notes")
+def test_no_pool_is_added_while_the_end_looks_which_there_are(notes):
+    """Guards: a pool that a thread makes at that moment was neither refused nor waited for."""
+    with Held(lifecycle._lock):
+        added, ended = (
+            threading.Thread(target=each, daemon=True)
+            for each in (lambda: lifecycle.add_pool(pool), lifecycle._at_exit)
+        )
+        pool = Pool(notes)
+        added.start()
+        ended.start()
+        added.join(0.02)
+        ended.join(0.02)
+        assert added.is_alive()
+        assert ended.is_alive()
+        assert not lifecycle._exiting
+        assert not lifecycle._pools
+    added.join(10)
+    ended.join(10)
+    assert lifecycle._exiting
+
+
+def test_in_the_process_that_has_made_the_pools_there_is_no_fork_to_detect(notes, registered):
+    before = lifecycle._lock
+    lifecycle.detect_fork()
+    assert lifecycle.is_usable()
+    assert (notes, lifecycle._lock, list(lifecycle._pools)) == ([], before, [registered[1]])
+
+
+@pytest.mark.usefixtures("registered")
+def test_threads_of_a_child_that_detect_the_fork_together_drop_the_copies_once(notes, monkeypatch):
+    monkeypatch.setattr(lifecycle, "_owner", os.getpid() + 1)
+    here = threading.RLock()
+    lifecycle._fork_locks.update({os.getpid(): here, os.getpid() + 1: None})
+    threads = [threading.Thread(target=each) for each in (lifecycle.detect_fork, lifecycle.is_usable) * 2]
+    with Held(here):
+        for thread in threads:
+            thread.start()
+        threads[0].join(0.02)
+        assert all(thread.is_alive() for thread in threads), "they wait for the one that drops them"
+        assert notes == []
+    for thread in threads:
+        thread.join(10)
+    assert notes == ["forget", "abandon"]
+
+
+@pytest.mark.parametrize("exiting", [False, True])
+def test_until_the_end_tasks_may_be_submitted(notes, monkeypatch, exiting):
+    monkeypatch.setattr(lifecycle, "_exiting", exiting)
+    assert lifecycle.is_usable() is not exiting
+    if exiting:
+        with pytest.raises(RuntimeError, match="^cannot schedule new futures after interpreter shutdown$"):
+            lifecycle.check_not_exiting()
+    else:
+        lifecycle.check_not_exiting()
+    assert notes == []
+
+
+class Interrupted(KeyboardInterrupt):
+    """What a program may derive."""
+
+
+@pytest.mark.parametrize(
+    ("last", "interactive", "expected"),
+    [
+        (KeyboardInterrupt, False, True),
+        (Interrupted, False, True),
+        (KeyboardInterrupt, True, False),
+        (ValueError, False, False),
+        ("KeyboardInterrupt", False, False),
+        (None, False, False),
+    ],
+)
+def test_only_a_program_that_ctrl_c_has_ended_kills_at_its_end(notes, monkeypatch, last, interactive, expected):
+    if last is not None:
+        monkeypatch.setattr(sys, "last_type", last, raising=False)
+    monkeypatch.setattr(lifecycle.native, "is_interactive", lambda: interactive)
+    assert lifecycle._is_ended_by_ctrl_c() is expected
+    assert notes == []
 
 
 @pytest.mark.parametrize(
@@ -182,6 +299,7 @@ def test_a_block_that_ctrl_c_ends_or_whose_end_it_interrupts_does_not_wait_for_t
         (ValueError, False),
         (SystemExit, False),
         (KeyboardInterrupt, True),
+        (Interrupted, True),
         (asyncio.CancelledError, False),
     ],
 )

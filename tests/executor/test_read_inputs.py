@@ -1,0 +1,392 @@
+"""The inputs of an `amap` that a task reads: how far ahead, and how they are closed. Without a pool."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import sys
+
+import pytest
+
+from pidfdpool import Outcome
+from pidfdpool.executor import async_map
+from pidfdpool.executor.async_inputs import AHEAD, TURN
+from pidfdpool.executor.async_items import Items
+from pidfdpool.executor.map_request import MapRequest
+from pidfdpool.loop.chunk_calls import Chunk
+from tests.executor.amap_calls import Submitter, begun, run, turns
+
+needs_eager_tasks = pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+both = pytest.mark.parametrize("begin", [async_map.in_order, async_map.as_they_come])
+
+
+def function(*_):
+    raise AssertionError("it is run by workers only")
+
+
+class Inputs:
+    """An asynchronous iterable of 0, 1, 2 and so on that waits at `gate`, if that is some number."""
+
+    def __init__(self, end=None, error=None, gate=None, close_error=None):
+        self.taken, self.closed, self.gate = 0, 0, gate
+        self.opened = asyncio.Event()
+        self._end, self._error, self._close_error = end, error, close_error
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        if self.taken == self.gate:
+            await self.opened.wait()
+        if self.taken == self._end:
+            raise self._error or StopAsyncIteration
+        self.taken += 1
+        return self.taken - 1
+
+    async def aclose(self):
+        await asyncio.sleep(0)
+        self.closed += 1
+        if self._close_error is not None:
+            raise self._close_error
+
+
+# ---- how far ahead ------------------------------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize(("how", "ahead"), [({}, 2 * AHEAD), ({"buffersize": 1}, 1), ({"buffersize": 3}, 3)])
+def test_nothing_is_read_before_a_result_is_asked_for_and_then_so_many(begin, how, ahead):
+    async def main():
+        submitter, inputs = Submitter(), Inputs()
+        results = begin(submitter, function, (inputs,), **how)
+        await turns()
+        assert inputs.taken == 0
+        for given in range(4):
+            waiting = begun(results)
+            await turns(30)
+            assert (inputs.taken, len(submitter.taken)) == (ahead + given, ahead + given)
+            submitter.taken[given].end(given)
+            assert await waiting == given
+            await turns(30)
+            assert inputs.taken == ahead + given + 1, "what was given is ahead no more"
+        await results.aclose()
+        assert inputs.closed == 1
+        assert submitter.cancelled == list(range(4, ahead + 4))
+
+    run(main())
+
+
+def test_max_pending_is_kept():
+    async def main():
+        submitter, inputs = Submitter(max_pending=2), Inputs()
+        results = async_map.in_order(submitter, function, (inputs,))
+        waiting = begun(results)
+        await turns(30)
+        assert inputs.taken == len(submitter.taken) == 2
+        submitter.taken[1].end(1)
+        await turns(30)
+        assert inputs.taken == len(submitter.taken) == 3
+        submitter.taken[0].end(0)
+        assert [await waiting, await anext(results)] == [0, 1]
+        await results.aclose()
+
+    run(main())
+
+
+def test_while_an_input_is_awaited_results_are_given():
+    async def main():
+        submitter, inputs = Submitter(), Inputs(5, gate=2)
+        results = async_map.in_order(submitter, function, (inputs,))
+        waiting = begun(results)
+        await turns(30)
+        assert len(submitter.taken) == 2
+        for number in range(2):
+            submitter.taken[number].end(number)
+        assert [await waiting, await anext(results)] == [0, 1]
+        waiting = begun(results)
+        await turns()
+        assert not waiting.done()
+        inputs.opened.set()
+        await turns(30)
+        for number in range(2, 5):
+            submitter.taken[number].end(number)
+        assert [await waiting, *[each async for each in results]] == [2, 3, 4]
+        assert inputs.closed == 1
+
+    run(main())
+
+
+def test_others_in_the_loop_have_their_turns_though_no_input_waits():
+    async def main():
+        submitter, inputs, seen = Submitter(), Inputs(4 * TURN + 1), []
+
+        async def watch():
+            while True:
+                seen.append(len(submitter.taken))
+                await asyncio.sleep(0)
+
+        watching = asyncio.ensure_future(watch())
+        results = async_map.in_order(submitter, function, (inputs,), buffersize=1000)
+        waiting = begun(results)
+        await turns(30)
+        assert [after - before for before, after in itertools.pairwise(seen) if after != before] == [TURN] * 4 + [1]
+        watching.cancel()
+        waiting.cancel()
+        await turns()
+        await results.aclose()
+
+    run(main())
+
+
+# ---- what is submitted --------------------------------------------------------------------------------------------
+
+
+@both
+def test_calls_have_an_item_of_each_input_and_end_with_the_shortest(begin):
+    async def main():
+        submitter, inputs = Submitter(), (Inputs(), Inputs(9))
+        results = begin(submitter, function, (inputs[0], "abc", inputs[1]))
+        waiting = begun(results)
+        await turns(30)
+        assert [call.args for call in submitter.taken] == [(0, "a", 0), (1, "b", 1), (2, "c", 2)]
+        assert {call.fn for call in submitter.taken} == {function}
+        for number, call in enumerate(submitter.taken):
+            call.end(number)
+        assert [await waiting, *[each async for each in results]] == [0, 1, 2]
+        assert [each.closed for each in inputs] == [1, 1]
+
+    run(main())
+
+
+async def of(*items):
+    for item in items:
+        yield item
+
+
+def test_tuples_are_the_arguments_with_a_star_and_what_is_none_is_named():
+    async def main():
+        submitter = Submitter()
+        results = async_map.in_order(submitter, function, (of((1, 2), [3, 4], 5),), star=True)
+        waiting = begun(results)
+        await turns(30)
+        assert [call.args for call in submitter.taken] == [(1, 2), (3, 4)]
+        submitter.taken[0].end("first")
+        submitter.taken[1].end("second")
+        assert [await waiting, await anext(results)] == ["first", "second"]
+        with pytest.raises(TypeError, match="item 2 of the iterable is 5"):
+            await anext(results)
+
+    run(main())
+
+
+@both
+@pytest.mark.parametrize("error", [None, LookupError("no more"), asyncio.CancelledError("no more")])
+def test_calls_that_share_a_task_are_submitted_when_they_are_complete_and_at_the_end(begin, error):
+    async def main():
+        submitter, inputs = Submitter(), Inputs(5, error, gate=3)
+        results = begin(submitter, function, (inputs,), chunksize=2)
+        waiting = begun(results)
+        await turns(30)
+        assert len(submitter.taken) == 1, "the second is not complete"
+        inputs.opened.set()
+        await turns(30)
+        assert [type(call.fn) for call in submitter.taken] == [Chunk] * 3
+        assert [call.fn.label for call in submitter.taken] == [
+            f"{NAME}, items 0 to 1 of map", f"{NAME}, items 2 to 3 of map", f"{NAME}, item 4 of map",
+        ]  # fmt: skip
+        assert [call.args for call in submitter.taken] == [([(0,), (1,)],), ([(2,), (3,)],), ([(4,)],)]
+        assert {call.fn.func for call in submitter.taken} == {function}
+        for call in submitter.taken:
+            call.end([number for (number,) in call.args[0]])
+        came = [await waiting]
+        with pytest.raises(type(error)) if error is not None else contextlib.nullcontext():
+            async for each in results:
+                came.append(each)  # noqa: PERF401
+        assert came == [0, 1, 2, 3, 4]
+
+    run(main())
+
+
+NAME = f"{__name__}.function"
+
+
+def test_a_number_of_calls_that_is_a_multiple_of_the_size_leaves_no_empty_task():
+    async def main():
+        submitter = Submitter()
+        results = async_map.in_order(submitter, function, (Inputs(4),), chunksize=2)
+        waiting = begun(results)
+        await turns(30)
+        assert len(submitter.taken) == 2
+        for call in submitter.taken:
+            call.end([number for (number,) in call.args[0]])
+        assert [await waiting, *[each async for each in results]] == [0, 1, 2, 3]
+
+    run(main())
+
+
+# ---- failures and the end -----------------------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("error", [LookupError("no more"), asyncio.CancelledError("no more")])
+@pytest.mark.parametrize("eager", [False, pytest.param(True, marks=needs_eager_tasks)])
+def test_what_an_input_raises_comes_behind_the_results(begin, error, eager):
+    async def main():
+        submitter, inputs, other = Submitter(), Inputs(2, error), Inputs()
+        results = begin(submitter, function, (inputs, other), return_exceptions=True)
+        waiting = begun(results)
+        await turns(30)
+        for number in range(2):
+            submitter.taken[number].end(number)
+            await turns()
+        assert [await waiting, await anext(results)] == [Outcome(0, 0), Outcome(1, 1)]
+        with pytest.raises(type(error), match="no more"):
+            await anext(results)
+        assert (inputs.closed, other.closed) == (1, 1)
+
+    run(main(), eager=eager)
+
+
+def test_a_call_that_the_pool_refuses_comes_behind_the_results_and_ends_the_reading():
+    async def main():
+        submitter, inputs = Submitter(), Inputs()
+        submitter.refusals[1] = LookupError("full")
+        results = async_map.in_order(submitter, function, (inputs,))
+        waiting = begun(results)
+        await turns(30)
+        submitter.taken[0].end(0)
+        assert await waiting == 0
+        with pytest.raises(LookupError, match="full"):
+            await anext(results)
+        assert (inputs.taken, inputs.closed) == (2, 1)
+
+    run(main())
+
+
+@pytest.mark.parametrize("reading", [False, True])
+def test_who_leaves_ends_the_reading_and_waits_until_inputs_are_closed(reading):
+    async def main():
+        submitter, inputs = Submitter(), Inputs(gate=1 if reading else None)
+        results = async_map.in_order(submitter, function, (inputs,), buffersize=1)
+        waiting = begun(results)
+        await turns(30)
+        submitter.taken[0].end(0)
+        assert await waiting == 0
+        await turns(30)
+        await results.aclose()
+        assert inputs.closed == 1
+        taken = inputs.taken
+        await turns(30)
+        assert (inputs.taken, inputs.closed) == (taken, 1)
+
+    run(main())
+
+
+def test_chunks_that_are_not_complete_when_somebody_leaves_are_not_submitted():
+    async def main():
+        submitter, inputs = Submitter(), Inputs(gate=3)
+        results = async_map.in_order(submitter, function, (inputs,), chunksize=2)
+        waiting = begun(results)
+        await turns(30)
+        submitter.taken[0].end([0, 1])
+        assert await waiting == 0
+        await results.aclose()
+        assert len(submitter.taken) == 1
+
+    run(main())
+
+
+def test_who_leaves_in_the_same_turn_in_which_it_began_has_the_inputs_closed():
+    async def main():
+        submitter, inputs = Submitter(), Inputs()
+        results = async_map.in_order(submitter, function, (inputs,))
+        waiting = begun(results)
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await turns()
+        assert waiting.cancelled()
+        assert inputs.closed == 1
+
+    run(main())
+
+
+def test_what_closing_an_input_raises_is_raised_by_the_end_and_closes_the_others():
+    async def main():
+        for end in (None, 1):
+            submitter, stubborn, other = Submitter(), Inputs(end, close_error=LookupError("not closed")), Inputs()
+            results = async_map.in_order(submitter, function, (other, stubborn))
+            waiting = begun(results)
+            await turns(30)
+            submitter.taken[0].end(0)
+            assert await waiting == 0
+            with pytest.raises(LookupError, match="not closed"):
+                await (anext(results) if end else results.aclose())
+            assert (stubborn.closed, other.closed) == (1, 1)
+
+    run(main())
+
+
+def test_an_input_that_is_not_iterable_is_refused_when_the_reading_begins():
+    async def main():
+        for inputs in ((Inputs(), 5), (5, Inputs())):
+            results = async_map.in_order(Submitter(), function, inputs)
+            with pytest.raises(TypeError):
+                await anext(results)
+
+    run(main())
+
+
+# ---- items by themselves ------------------------------------------------------------------------------------------
+
+
+def items_of(*iterables, **how):
+    return Items(MapRequest(function, iterables, **how))
+
+
+def test_items_are_read_one_by_one_until_one_of_them_ends():
+    async def main():
+        items = items_of(of(1, 2), iter([3, 4, 5]))
+        assert [await items.next() for _ in range(3)] == [(1, 3), (2, 4), None]
+        items = items_of([1], of(2, 3))
+        assert [await items.next() for _ in range(2)] == [(1, 2), None]
+        items = items_of(of(None))
+        assert [await items.next(), await items.next()] == [(None,), None]
+
+    run(main())
+
+
+def test_ordinary_iterators_and_those_that_cannot_be_closed_are_left_alone():
+    closed = []
+
+    def ordinary():
+        try:
+            yield 1
+        finally:
+            closed.append(1)
+
+    class NoClose:
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            return 5
+
+    class Both(NoClose):
+        """Has a method of that name, and is read as an ordinary one."""
+
+        def aclose(self):
+            raise AssertionError
+
+        __aiter__ = None
+
+    async def main():
+        plain, inputs = ordinary(), Inputs()
+        items = items_of(plain, NoClose(), inputs)
+        assert await items.next() == (1, 5, 0)
+        await items.close()
+        await items.close()
+        assert (closed, inputs.closed) == ([], 1)
+        assert list(plain) == []
+
+    run(main())
