@@ -101,6 +101,28 @@ class BoundedMap:
             raise
 
     def _start(self, submitter: Submitter, request: MapRequest, buffersize: int) -> None:
+        # In a turn: from when it is registered, an executor that shuts down has it submit what is held.
+        begin = partial(self._begin, submitter, request, buffersize)
+        self._turns.take(begin, self._turn_failed, wait=True)
+        left, batch = buffersize - 1, 1
+        while left and self._inputs.go_on:
+            began = time.monotonic()
+            left -= self._inputs.take(min(batch, left))
+            # Calls are to run while inputs that are slow to come are waited for.
+            batch = batch * 2 if time.monotonic() - began < QUICK else 1
+            self._submit_held(consumer=False)
+        self._starting = False
+        failure = self._chunks.failure
+        if self._stopped and failure is not None and not self.entries.were_added:
+            raise failure
+
+    def _begin(self, submitter: Submitter, request: MapRequest, buffersize: int) -> None:
+        """Make ready to submit, if that was not done, and submit what is due. It is the caller's turn."""
+        if self._pool is None and not self._stopped:
+            self._make_ready(submitter, request, buffersize)
+        self._submit_due(submitter, consumer=False)
+
+    def _make_ready(self, submitter: Submitter, request: MapRequest, buffersize: int) -> None:
         self._workers, self._pool = submitter._register_map(self)
         self._max_running = CHUNKS_PER_WORKER * self._workers  # while too little was measured
         self._share = max(1, buffersize // self._max_running)  # the largest chunk, but where calls are very short
@@ -114,19 +136,6 @@ class BoundedMap:
             self.entries.add([unsent])
             self.stop_submitting(None)
             self._inputs.go_on = False
-            return
-        left, batch = buffersize - 1, 1
-        self._submit_held(consumer=False)
-        while left and self._inputs.go_on:
-            began = time.monotonic()
-            left -= self._inputs.take(min(batch, left))
-            # Calls are to run while inputs that are slow to come are waited for.
-            batch = batch * 2 if time.monotonic() - began < QUICK else 1
-            self._submit_held(consumer=False)
-        self._starting = False
-        failure = self._chunks.failure
-        if self._stopped and failure is not None and not self.entries.were_added:
-            raise failure
 
     # ---- inputs --------------------------------------------------------------------------------------------
 
