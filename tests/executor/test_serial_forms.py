@@ -1,4 +1,4 @@
-"""The executor without processes has the methods of a pool with their arguments; and what its streams and futures do."""
+"""The executor without processes has the methods of a pool with their arguments; and its streams and futures."""
 
 from __future__ import annotations
 
