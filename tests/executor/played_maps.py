@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import struct
 import types
+import weakref
 
 from pidfdpool import Policy, WorkerCrashed
 from pidfdpool.executor.adaptive_map import AdaptiveMap
@@ -151,6 +152,39 @@ class Played:
         while (left := self.unanswered()) and count != 0:
             left[0].answer(seconds=seconds)
             count = None if count is None else count - 1
+
+
+class OneByOne:
+    """Takes the tasks of maps that submit as the standard library does, and makes a call when the test says so.
+
+    refused_at: how many it takes before it refuses one with `refusal`.
+    """
+
+    def __init__(self, *, sizes_chunks=False, refused_at=None, refusal=None, **options):
+        self._policy, self._sizes = Policy(2, **options), sizes_chunks
+        self.tasks, self.refused_at, self.refusal = [], refused_at, refusal or LookupError("refused")
+
+    def submit(self, function, *arguments):
+        if len(self.tasks) == self.refused_at:
+            raise self.refusal
+        self.tasks.append((Future(), function, arguments))
+        return self.tasks[-1][0]
+
+    def _sizes_chunks(self):
+        return self._sizes
+
+    def _submitter_ref(self, lost=None):
+        return weakref.ref(self, lost)
+
+    def end(self, at, error=None):
+        future, function, arguments = self.tasks[at]
+        result = None
+        if error is None:
+            try:
+                result = function(*arguments)
+            except Exception as raised:
+                error = raised
+        future._resolve(result, error)
 
 
 class Numbers:
