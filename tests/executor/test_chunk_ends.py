@@ -172,9 +172,11 @@ def test_results_are_published_where_that_costs_little_unless_it_is_said():
 )
 def test_the_end_of_a_chunk_is_told_once_it_was_entered(kind, listens, told):
     seen, chunks = [], chunks_of(Publishing(kind))
-    for _ in chunks.submit("way", 0, [1], lambda _: seen.append("told"), listens=listens):
-        seen.append("entered")
-    assert seen == ["entered", "told"] if told else ["entered"]
+    entries = chunks.submit("way", 0, [1], lambda _: seen.append("told"), listens=listens)
+    assert next(entries).kind is kind
+    seen.append("entered")
+    assert next(entries, None) is None
+    assert seen == (["entered", "told"] if told else ["entered"])
 
 
 # ---- the pace --------------------------------------------------------------------------------------------------
