@@ -188,7 +188,7 @@ class OneByOne:
 
 
 class Numbers:
-    """Yields numbers from 0, and then raises. taken: how often it was asked."""
+    """Yields numbers from 0, and then raises. taken: how often it was asked. Who asks without end fails."""
 
     def __init__(self, end=None, error=None):
         self.end, self.error, self.taken = end, error, 0
@@ -198,6 +198,7 @@ class Numbers:
 
     def __next__(self):
         self.taken += 1
+        assert self.taken < 100_000
         if self.end is not None and self.taken > self.end:
             raise self.error or StopIteration
         return self.taken - 1
