@@ -299,7 +299,9 @@ def test_the_entries_are_counted_as_they_are_added_and_claimed():
         assert (found.were_added, found.are_claimed, found.is_first_done) == (False, True, False)
         found.add([])
         assert (found.were_added, found.are_claimed) == (False, True)
-        found.add([UnsentCall(LookupError()), UnsentCall(LookupError())])
+        found.add([UnsentCall(LookupError())])
+        assert found.were_added
+        found.add([UnsentCall(LookupError())])
         assert (found.were_added, found.are_claimed, found.is_first_done) == (True, False, True)
         found.claim(None)
         assert not found.are_claimed
