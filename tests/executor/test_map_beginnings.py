@@ -69,6 +69,33 @@ def test_what_shuts_down_in_the_midst_of_the_beginning_does_not_wait_for_it(kind
     assert list(made.results(None)) == list(range(50))
 
 
+class ShutDownAtOnce(Played):
+    def _register_map(self, registered):
+        assert registered.submit_rest() is False, "it has not begun"
+        return super()._register_map(registered)
+
+
+@pytest.mark.parametrize("kind", [adaptive, bounded])
+def test_a_shutdown_before_a_map_is_ready_has_it_submit_all_as_soon_as_it_is(kind):
+    played = ShutDownAtOnce()
+    made = begin(kind, played, calls.double, 50)
+    assert played.calls() == list(range(50))
+    played.answer()
+    assert list(made.results(None)) == list(range(50))
+
+
+@pytest.mark.parametrize("kind", [adaptive, bounded])
+def test_a_shutdown_is_not_told_what_a_map_could_not_submit_but_its_consumer_is(kind):
+    played = Played()
+    made = begin(kind, played, calls.double, 50)
+    played.refusal = refusal = RuntimeError("refused")
+    assert made.submit_rest() is True
+    played.refusal = None
+    played.answer()
+    assert taken(made.results(None)) == ([0, 1, 2, 3], refusal)
+    assert len(played.tasks) == 4
+
+
 @pytest.mark.parametrize("kind", [adaptive, bounded])
 def test_a_map_that_is_cancelled_while_it_begins_is_refused_with_that(kind):
     played = Played()
