@@ -240,9 +240,13 @@ class AdaptiveMap:
             self._submit_more(wait=True)  # waits until a thread that submits has entered what it has submitted
         if not entries.are_claimed:
             return True
-        # A shutdown that cancels concerns a map only if there were calls to cancel.
-        if chunks.failure is not None and not (chunks.is_cancelled and self._submitted >= self._count):
-            raise chunks.failure
+        failure, chunks.failure = chunks.failure, None
+        try:
+            # A shutdown that cancels concerns a map only if there were calls to cancel.
+            if failure is not None and not (chunks.is_cancelled and self._submitted >= self._count):
+                raise failure
+        finally:
+            del failure  # its traceback holds this frame, which holds the map
         return False
 
     def cancel(self) -> None:
