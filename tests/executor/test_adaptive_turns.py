@@ -183,6 +183,7 @@ def test_whoever_must_not_wait_for_another_threads_turn_does_not(kind, what):
         thread.start()
         thread.join(20)
         waits = thread.is_alive()
+        assert [task.future.cancelled() for task in played.tasks] == [what == "it is left"] * 4
     thread.join()
     assert not waits
     assert len(played.tasks) == 4, "the thread that has the turn finds a note"
