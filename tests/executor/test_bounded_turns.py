@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 from concurrent.futures import CancelledError
 
@@ -177,6 +178,20 @@ def test_a_chunk_of_one_call_publishes_nothing():
     made = bounded(played, 4, Numbers())
     run(played, made.results(None), 50, 0.05)
     assert {task.kind for task in played.tasks} == {Kind.TOGETHER}
+
+
+@pytest.mark.parametrize("buffersize", [1, 2, 3])
+@pytest.mark.parametrize("seconds", [TINY, LONG])
+def test_a_buffer_of_fewer_calls_than_may_run_holds_none_back(buffersize, seconds):
+    played, source = Played(), Numbers()
+    note = played.note
+    played.note = lambda task: note(task) or task.answer(seconds=seconds)
+    made = bounded(played, buffersize, source, return_exceptions=True)
+    results = made.results(time.monotonic() + 20)
+    assert [next(results).value for _ in range(20)] == list(range(20))
+    assert max(played.sizes()) <= 2
+    assert made.submit_rest()
+    assert played.calls() == list(range(source.taken))
 
 
 # ---- chunks of a given size, where outcomes are wanted ---------------------------------------------------------
