@@ -10,6 +10,7 @@ import pytest
 
 from pidfdpool import PoolBroken
 from pidfdpool.executor.map_pieces import Kind
+from tests.conditions import held_by_another_thread
 from tests.executor.played_maps import LONG, TINY, Numbers, Played, adaptive, bounded
 from tests.map_calls import taken
 
@@ -140,3 +141,20 @@ def test_the_length_of_what_is_mapped_is_not_asked_for(kind):
     made = adaptive(played, Hints()) if kind is adaptive else bounded(played, 20, Hints())
     played.answer()
     assert list(made.results(None)) == list(range(9))
+
+
+@kinds
+def test_a_turn_that_fails_when_nothing_else_runs_lets_the_pool_go(kind):
+    """Nobody has another turn, in which it would be let go of."""
+    played = Played(timeout=5.0)
+    made = begin(kind, played, 500)
+    played.answer(TINY, 4)
+    running = played.unanswered()
+    assert played.pool.holds
+    with held_by_another_thread(made._turns._lock):
+        for task in running[:-1]:
+            task.answer()
+    played.refusal = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        running[-1].answer()
+    assert played.pool.holds == []
