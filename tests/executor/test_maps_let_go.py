@@ -9,9 +9,10 @@ import weakref
 import pytest
 
 from pidfdpool import PoolBroken
+from pidfdpool.executor import mapping
 from pidfdpool.executor.map_pieces import Kind
 from tests.conditions import held_by_another_thread
-from tests.executor.played_maps import LONG, TINY, Numbers, Played, adaptive, bounded
+from tests.executor.played_maps import LONG, TINY, Numbers, OneByOne, Played, adaptive, bounded
 from tests.map_calls import taken
 
 kinds = pytest.mark.parametrize("kind", [adaptive, bounded])
@@ -158,3 +159,28 @@ def test_a_turn_that_fails_when_nothing_else_runs_lets_the_pool_go(kind):
     with pytest.raises(KeyboardInterrupt):
         running[-1].answer()
     assert played.pool.holds == []
+
+
+class Thing:
+    pass
+
+
+def test_a_result_that_comes_first_is_let_go_of_though_its_call_was_submitted_last():
+    submitter = OneByOne()
+    results = mapping.as_they_come(submitter, lambda _: Thing(), (range(6),), buffersize=2)
+    submit = submitter.submit
+
+    def submit_and_end(function, *arguments):
+        future = submit(function, *arguments)
+        submitter.end(2)
+        submitter.tasks.clear()
+        return future
+
+    submitter.submit = submit_and_end
+    gc.disable()
+    try:
+        thing = weakref.ref(next(results))
+        assert thing() is None
+    finally:
+        gc.enable()
+    results.close()

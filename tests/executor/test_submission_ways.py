@@ -118,6 +118,15 @@ def test_chosen_context_variables_are_those_of_who_maps():
     assert submission(abs)._function is abs
 
 
+def test_a_task_is_for_workers_that_have_run_the_script_if_its_function_or_its_calls_need_that():
+    made = submission()
+    _, (task,) = sent(made, [1])
+    assert task.chunk.of_script is False
+    made._pickled_function = bytes([*made._pickled_function, payload.NEEDS_SCRIPT])
+    _, (task,) = sent(made, [1])
+    assert task.chunk.of_script is True
+
+
 # ---- what does not pickle --------------------------------------------------------------------------------------
 
 
