@@ -312,14 +312,17 @@ def test_an_iterable_that_raises_has_what_it_yielded_before_submitted(form, chun
 
 
 @forms
-def test_the_time_of_the_map_counts_from_its_beginning(form):
+@pytest.mark.parametrize("outcomes", [False, True])
+def test_the_time_of_the_map_counts_from_its_beginning(form, outcomes, monkeypatch):
     submitter = OneByOne()
-    results = form(submitter, abs, (range(3),), timeout=0.05)
+    results = form(submitter, abs, (range(3),), timeout=50, return_exceptions=outcomes)
     submitter.end(0)
-    assert next(results) == 0
-    time.sleep(0.06)
+    assert next(results) == (Outcome(0, 0) if outcomes else 0)
+    later = time.monotonic() + 50
+    monkeypatch.setattr("pidfdpool.executor.mapping.time.monotonic", lambda: later)
     with pytest.raises(TimeoutError):
         next(results)
+    monkeypatch.undo()
     assert [task[0].cancelled() for task in submitter.tasks] == [False, True, True]
     endless = OneByOne()
     results = form(endless, abs, (range(3),), timeout=100)
