@@ -74,8 +74,21 @@ class AdaptiveMap:
                 raise
 
     def _start(self, submitter: Submitter, request: MapRequest) -> None:
+        # In a turn: from when it is registered, an executor that shuts down has it submit all.
+        self._turns.take(partial(self._begin, submitter, request), self._turn_failed, wait=True)
+        failure = self._chunks.failure
+        if failure is not None and not self.entries.were_added:
+            raise failure
+
+    def _begin(self, submitter: Submitter, request: MapRequest) -> None:
+        """Make ready to submit, if that was not done, and submit the first chunks. It is the caller's turn."""
+        if self._submitter is None and not self._stopped:
+            self._make_ready(submitter, request)
+        self._submit_chunks()
+
+    def _make_ready(self, submitter: Submitter, request: MapRequest) -> None:
         workers, pool = submitter._register_map(self)
-        self._max_running = CHUNKS_PER_WORKER * workers
+        self._max_running = max(self._max_running, CHUNKS_PER_WORKER * workers)  # all, if it is to submit the rest
         self._pace: Pace | FixedSize = Pace(workers) if request.chunksize is None else FixedSize(request.chunksize)
         shared = pool.recipe.shared_main
         self._submission = Submission(
@@ -89,10 +102,6 @@ class AdaptiveMap:
         if unsent is not None:
             self.entries.add([unsent])
             self.stop_submitting(None)
-        self._submit_more(wait=True)
-        failure = self._chunks.failure
-        if failure is not None and not self.entries.were_added:
-            raise failure
 
     # ---- for the executor ----------------------------------------------------------------------------------
 
@@ -231,9 +240,13 @@ class AdaptiveMap:
             self._submit_more(wait=True)  # waits until a thread that submits has entered what it has submitted
         if not entries.are_claimed:
             return True
-        # A shutdown that cancels concerns a map only if there were calls to cancel.
-        if chunks.failure is not None and not (chunks.is_cancelled and self._submitted >= self._count):
-            raise chunks.failure
+        failure, chunks.failure = chunks.failure, None
+        try:
+            # A shutdown that cancels concerns a map only if there were calls to cancel.
+            if failure is not None and not (chunks.is_cancelled and self._submitted >= self._count):
+                raise failure
+        finally:
+            del failure  # its traceback holds this frame, which holds the map
         return False
 
     def cancel(self) -> None:

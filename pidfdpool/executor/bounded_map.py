@@ -88,7 +88,6 @@ class BoundedMap:
         self._stopped = False  # no more calls are to be submitted
         self._starting = True  # the constructor is at work
         self._closing = False  # soon nothing can be submitted any more
-        self._listens = True  # whether the end of the chunk that is submitted is to be told
         self._has_taken = False  # the input that is due because the next result is asked for
         self.entries = Entries(ordered=ordered)
         self._chunks = Chunks(self.entries, outcomes=request.outcomes)
@@ -101,22 +100,9 @@ class BoundedMap:
             raise
 
     def _start(self, submitter: Submitter, request: MapRequest, buffersize: int) -> None:
-        self._workers, self._pool = submitter._register_map(self)
-        self._max_running = CHUNKS_PER_WORKER * self._workers  # while too little was measured
-        self._share = max(1, buffersize // self._max_running)  # the largest chunk, but where calls are very short
-        self._pace = Pace(self._workers)
-        shared = self._pool.recipe.shared_main
-        rules, starred, outcomes = submitter._policy, self._starred, request.outcomes
-        self._submission = Submission(request.function, rules, shared, starred=starred, outcomes=outcomes, lazy=True)
-        self._chunks.begin(self._submission, self._pace, self._pool)
-        unsent = self._submission.pickle_function()
-        if unsent is not None:
-            self.entries.add([unsent])
-            self.stop_submitting(None)
-            self._inputs.go_on = False
-            return
+        # In a turn: from when it is registered, an executor that shuts down has it submit what is held.
+        self._turns.take(partial(self._begin, submitter, request, buffersize), self._turn_failed, wait=True)
         left, batch = buffersize - 1, 1
-        self._submit_held(consumer=False)
         while left and self._inputs.go_on:
             began = time.monotonic()
             left -= self._inputs.take(min(batch, left))
@@ -127,6 +113,27 @@ class BoundedMap:
         failure = self._chunks.failure
         if self._stopped and failure is not None and not self.entries.were_added:
             raise failure
+
+    def _begin(self, submitter: Submitter, request: MapRequest, buffersize: int) -> None:
+        """Make ready to submit, if that was not done, and submit what is due. It is the caller's turn."""
+        if self._pool is None and not self._stopped:
+            self._make_ready(submitter, request, buffersize)
+        self._submit_due(submitter, consumer=False)
+
+    def _make_ready(self, submitter: Submitter, request: MapRequest, buffersize: int) -> None:
+        self._workers, self._pool = submitter._register_map(self)
+        self._max_running = CHUNKS_PER_WORKER * self._workers  # while too little was measured
+        self._share = max(1, buffersize // self._max_running)  # the largest chunk, but where calls are very short
+        self._pace = Pace(self._workers)
+        function, rules, shared = request.function, submitter._policy, self._pool.recipe.shared_main
+        outcomes = self._gives_outcomes
+        self._submission = Submission(function, rules, shared, starred=self._starred, outcomes=outcomes, lazy=True)
+        self._chunks.begin(self._submission, self._pace, self._pool)
+        unsent = self._submission.pickle_function()
+        if unsent is not None:
+            self.entries.add([unsent])
+            self.stop_submitting(None)
+            self._inputs.go_on = False
 
     # ---- inputs --------------------------------------------------------------------------------------------
 
@@ -191,9 +198,8 @@ class BoundedMap:
         self._turns.forget_in_forked_child()
         self._chunks.forget_pool()
         self._inputs.go_on = False
-        self.stop_submitting(
-            InheritedFutureError("this map was under way when its process was forked: the parent goes on")
-        )
+        failure = InheritedFutureError("this map was under way when its process was forked: the parent goes on")
+        self.stop_submitting(failure)
 
     # ---- submitting ----------------------------------------------------------------------------------------
 
@@ -215,7 +221,7 @@ class BoundedMap:
         if chunks.ended:
             chunks.settle_ended(self._chunk_ended)
         while held and most and not self._stopped:
-            size, self._listens = self._next_size(consumer)
+            size, listens = self._next_size(consumer)
             if not size:
                 break
             calls: Sequence[Any] = held[:size]
@@ -229,10 +235,8 @@ class BoundedMap:
                 way = submitter or self._pool  # the pool, if the executor was collected in the meantime
                 if way is not None:  # otherwise the consumer has left meanwhile
                     publishes = self._is_worth_publishing(size)
-                    listens = self._listens or not self.entries.is_ordered
-                    for entry in chunks.submit(
-                        way, first, calls, self._chunk_ended, publishes=publishes, listens=listens
-                    ):
+                    how: dict[str, Any] = {"publishes": publishes, "listens": listens or not self.entries.is_ordered}
+                    for entry in chunks.submit(way, first, calls, self._chunk_ended, **how):
                         self._enter(entry)
             except Exception as error:
                 self.stop_submitting(error)
@@ -246,8 +250,7 @@ class BoundedMap:
         """Return the number of calls of the next chunk, 0 if it is not due, and whether its end is to be told."""
         if self._fixed_size is not None:
             return self._next_of_fixed_size(self._fixed_size, consumer), False
-        pace, held, each = self._pace, len(self._held), self._pace.seconds
-        largest = self._share
+        pace, held, each, largest = self._pace, len(self._held), self._pace.seconds, self._share
         if each is not None and 2 * largest * each < WAKING:
             largest *= 2  # a worker that waits for its next chunk costs less than to wake it twice as often
         size = self._submission.at_most(min(pace.next(None), largest))
@@ -290,11 +293,9 @@ class BoundedMap:
         """Note how long a chunk took, and submit more. Called in the pool thread, by the chunk's future."""
         chunks = self._chunks
         piece = chunks.running.get(future)
-        if piece is None:
-            pass  # the consumer has noted it meanwhile
-        elif piece.kind is Kind.EACH:
+        if piece is not None and piece.kind is Kind.EACH:
             chunks.ended.append(piece)
-        else:
+        elif piece is not None:  # otherwise the consumer has noted it meanwhile
             if not future.cancelled() and future.exception() is None:
                 chunks.note(piece)
             self.entries.complete(piece)

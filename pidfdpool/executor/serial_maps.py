@@ -100,7 +100,10 @@ class SerialMap:
 
 
 def _raising(error: Exception) -> Iterator[Any]:
-    raise error
+    try:
+        raise error
+    finally:
+        del error  # its traceback holds this frame
     yield
 
 

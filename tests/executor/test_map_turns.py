@@ -13,6 +13,15 @@ from tests.conditions import eventually
 NAME = contextvars.ContextVar("NAME", default="nobody")
 
 
+def test_nobody_has_a_turn_before_somebody_wants_something():
+    turns, seen = Turns(), []
+    assert not turns.take(lambda: seen.append("a turn"), never, wait=False)
+    turns.wanted = True
+    assert turns.take(lambda: seen.append("a turn"), never, wait=False)
+    assert not turns.take(lambda: seen.append("a turn"), never, wait=False)
+    assert seen == ["a turn"]
+
+
 def never(_error):
     raise AssertionError("nothing was raised")
 
