@@ -78,9 +78,11 @@ def turn(core, loop, clock):
 def test_the_thread_sleeps_until_the_next_deadline_and_never_for_less_than_epoll_can_count(
     core, turn, deadline, slept
 ):
-    core.machine.deadline = lambda: deadline
+    held = []
+    core.machine.deadline = lambda: held.append(core.lock._is_owned()) or deadline
     assert turn() == pytest.approx(slept)
     assert core.sleeps_until == deadline
+    assert held == [True], "whoever decides meanwhile sees what this thread sleeps until"
 
 
 @pytest.mark.parametrize("later", [None, NOW + 9, NOW + 1])
@@ -253,6 +255,22 @@ def test_of_a_failure_of_the_pools_own_it_is_complained_and_not_of_an_exit(core,
     assert [(record.levelno, record.exc_info[1]) for record in caplog.records] == [(level, error)]
     assert core.resolver.cause is error
     assert core.closed
+
+
+def test_the_pool_is_closed_under_the_lock_before_anything_is_let_go_of(loop, core):
+    """A thread that submits has found it open, and is done with that; or finds it closed."""
+
+    class Closing(type(core)):
+        def __setattr__(self, name, value):
+            if name == "closed":
+                held.append((value, self.lock._is_owned()))
+            super().__setattr__(name, value)
+
+    held = []
+    core.__class__ = Closing
+    core.poller.wait = lambda _seconds: vars(core).update(closed=True)
+    loop.run()
+    assert held == [(True, True)]
 
 
 def test_a_failure_in_another_thread_breaks_the_pool_before_anything_else_is_done(core, loop):
