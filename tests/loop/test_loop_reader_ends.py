@@ -130,22 +130,52 @@ def test_a_closed_hub_keeps_no_pool_alive(loop, reader, poller):
     assert reader._pollers == {}
 
 
-def test_no_signal_handler_interrupts_whoever_holds_the_lock_of_a_hub(loop, reader):
+class Lock:
+    """Notes which signals were blocked when it was taken, and whether it is held."""
+
+    def __init__(self):
+        self.held, self.blocked = False, []
+
+    def __enter__(self):
+        self.blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        self.held = True
+
+    def __exit__(self, *_):
+        self.held = False
+
+
+def test_no_signal_handler_interrupts_whoever_holds_the_lock_while_the_hub_is_closed(loop, reader):
     """A handler may submit or shut down, and wait for the pool thread, which waits for that lock."""
-    blocked, lock = [], reader._lock
-
-    class Lock:
-        def __enter__(self):
-            blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
-            return lock.__enter__()
-
-        def __exit__(self, *error):
-            return lock.__exit__(*error)
-
-    reader._lock = Lock()
+    reader._lock = lock = Lock()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     reader._close()
-    reader._lock = lock
-    assert {signal.SIGINT, signal.SIGALRM} <= blocked[0]
+    assert {signal.SIGINT, signal.SIGALRM} <= lock.blocked[0]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_the_pool_thread_changes_a_hub_while_nobody_closes_it(loop, reader, poller):
+    reader._lock = lock = Lock()
+    hub, held = reader._hub, []
+
+    class Hub:
+        closed = False
+
+        def __getattr__(self, name):
+            held.append((name, lock.held))
+            return getattr(hub, name)
+
+    reader._hub = Hub()
+    reader.watch(poller)
+    reader.detach(poller)
+    reader._hub.close()
+    reader._hub = hub
+    reader._close()
+    assert held == [("register", True), ("unregister", True), ("close", False)]
+    assert len(lock.blocked) == 3
+
+
+def test_before_it_ever_reads_nobody_is_in_the_middle_of_that(loop, reader):
+    assert not reader.reads_here
 
 
 def test_a_hub_is_known_to_be_the_calling_threads_own(loop, reader):
