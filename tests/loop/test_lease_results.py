@@ -276,6 +276,26 @@ def test_a_task_that_was_never_begun_counts_as_its_first_attempt_when_it_is_sent
     assert written == [1]
 
 
+def test_books_are_kept_under_the_pools_lock(pool):
+    held = []
+
+    class Leased(dict):
+        def pop(self, *of):
+            held.append(pool.lock._is_owned())
+            return super().pop(*of)
+
+        def get(self, *of):
+            held.append(pool.lock._is_owned())
+            return super().get(*of)
+
+    task = staged(pool)
+    pool.link.account.leased = Leased()
+    pool.leases.post(pool.link, task, 1, None)
+    pool.leases.settle(pool.link, outcome(1, framing.HAS_SEGMENT_FLAGS))
+    pool.leases.resend_without_segment(pool.link, 1)
+    assert held == [True, True]
+
+
 # ---- the pool's life, and forks ----------------------------------------------------------------------------------
 
 
