@@ -109,7 +109,7 @@ def test_long_lines_are_cut_and_what_is_no_text_is_shown_all_the_same(ends, quie
 
 
 def test_a_crash_is_told_whole_with_all_its_frames(ends, quiet):
-    """faulthandler writes up to 100 frames, and 32 of C: more lines than are told of anything else."""
+    """It has up to 100 frames, and 32 of C: more lines than are told of anything else."""
     stderr, writer = ends
     deep = [f'  File "/no/such/file.py", line {number} in f' for number in range(100)]
     c_frames = [f'  Binary file "/usr/bin/python3", at f{number}+0x7 [0x5ab3f7]' for number in range(32)]
