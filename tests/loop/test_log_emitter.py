@@ -74,7 +74,8 @@ def held_up(host, emitter):
 # ---- the thread --------------------------------------------------------------------------------------------------
 
 
-def test_records_are_handed_over_whole_and_in_order_by_one_thread_which_then_ends(host, emitter):
+def test_records_are_handed_over_whole_and_in_order_by_one_thread_which_then_ends(host, emitter, monkeypatch):
+    monkeypatch.setattr(log_emitter, "LINGER", 20.0)
     for number in range(50):
         emitter.put(item(number))
     emitter.join()
