@@ -109,6 +109,8 @@ class TemplateEvents:
         fd = template.channel.next_descriptor()
         if fd is None or link is None:
             # Without its descriptor the worker cannot be watched; it leaves when its channel closes.
+            if fd is not None:
+                native.close(fd)
             with self._core.lock:
                 self._drop(link)
             self._core.handle(ev.SpawnFailed(frame.slot, frame.generation, "no descriptor number left"))
