@@ -30,7 +30,7 @@ def bare():
 
 
 def test_while_it_is_decided_the_worker_knows_that_it_is(worker, monkeypatch):
-    """Otherwise a task that has added tokens might begin one that is about to be taken back, and it would run twice."""
+    """Otherwise one that adds tokens might begin what is about to be taken back, and that would run twice."""
     seen, take_many = [], tokens.take_many
     monkeypatch.setattr(
         tokens, "take_many", lambda *given: seen.append(worker.words[TAKEN_BACK_FROM]) or take_many(*given)
