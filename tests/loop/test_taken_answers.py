@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -296,3 +297,22 @@ def test_where_nothing_is_left_the_pool_thread_is_not_woken(core, link):
     core.outbox.leave = core.left.append
     responses.handle_frames(core, link, [lean(1), lean(2)])
     assert core.left == []
+
+
+def test_while_a_decision_is_carried_out_nobody_keeps_a_task_that_is_over(core, link):
+    """Guards: the segment of its call was wanted for the task that is sent now."""
+
+    class Held:
+        pass
+
+    held, gone = Held(), []
+    core.tasks[1].held, reference = held, weakref.ref(held)
+    del held
+
+    def handle(event, _context):
+        core.tasks.pop(event.task)
+        gone.append(reference() is None)
+
+    core.takes, core.handle = 0, handle
+    responses.handle_frames(core, link, [lean(1)])
+    assert gone == [True]
