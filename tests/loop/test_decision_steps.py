@@ -170,11 +170,11 @@ def waiting(core, count):
 def test_who_waits_for_room_is_accepted_when_all_that_follows_is_decided(core):
     waiting(core, 2)
     core.machine.plan.extend([[SPAWN], [do.Stop(0, 1)], ()])
-    failed = ev.SpawnFailed(0, 1, "no more")
-    handler(core, do.Spawn, failed)
-    core._carry_out[do.Stop] = lambda _action: core.tasks.clear()
+    failed, second = ev.SpawnFailed(0, 1, "no more"), ev.SpawnFailed(1, 1, "no more")
+    core._carry_out[do.Spawn] = lambda _action: core.tasks.clear() or failed
+    handler(core, do.Stop, second)
     core.handle(EVENT)
-    assert core.machine.events == [EVENT, failed, ev.Submitted(2, None, False)]
+    assert core.machine.events == [EVENT, failed, second, ev.Submitted(2, None, False)]
     assert set(core.admission.waiting) == {3}
     assert set(core.tasks) == {2}
 
@@ -354,3 +354,18 @@ def test_a_pool_thread_of_its_own_looks_before_it_sleeps_and_is_not_woken_by_its
     ran.start()
     ran.join(20)
     assert core.woken == [1]
+
+
+def test_the_pool_thread_is_woken_when_there_is_something_for_it_and_not_before(core):
+    seen = []
+    core.poller.wake = lambda: seen.append(core.has_deferred)
+    core.defer(EVENT)
+    assert seen == [True]
+
+
+def test_the_pool_is_closed_before_its_thread_is_woken_for_that(core):
+    seen = []
+    core.poller.wake = lambda: seen.append((core.closed, core.template_wanted))
+    core.machine.plan.append([do.StartTemplate(), do.Close()])
+    core.handle(EVENT)
+    assert seen == [(False, True), (True, True)]

@@ -148,3 +148,20 @@ def test_a_cancellation_in_a_handler_that_has_interrupted_a_decision_only_asks(p
     assert futures[0].told == []
     assert deferred(pool) == [ev.Cancelled] * waits
     assert set(pool.core.tasks) == {1, 2}
+
+
+def test_what_follows_from_the_room_that_a_cancellation_makes_is_run_behind_it(limited):
+    first, second, ran = submit(limited), submit(limited, wait=False), []
+    limited.machine.cancel = lambda number: True
+    limited.core.decide = lambda event, context=None: [lambda: ran.append((event.task, list(first.told)))]
+    assert limited.cancel(first.number, first)
+    assert ran == [(second.number, ["cancelled"])]
+
+
+def test_a_lost_owner_is_known_when_the_thread_is_woken_for_it(pool):
+    seen, wake, owner = [], pool.core.poller.wake, Future()
+    pool.core.poller.wake = lambda: seen.append(pool._loop.owner_lost)
+    pool.shut_down_with(owner, None)
+    del owner
+    pool.core.poller.wake = wake
+    assert seen == [True]
