@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import pidfdpool
 from pidfdpool.loop import answers
 from pidfdpool.loop.links import Link, WorkerLink
 from pidfdpool.loop.poller import READ, WRITE, Poller
@@ -343,11 +344,14 @@ def test_a_dead_worker_that_wrote_no_stack_and_published_nothing_has_no_evidence
 def test_the_stack_that_a_worker_wrote_is_told_as_a_user_wants_to_read_it(link):
     box = black_box.create()
     link.set_black_box(box)
-    os.pwrite(box, b'Stack (most recent call first):\n  File "work.py", line 5 in work\n', black_box.STACKS_OFFSET)
+    own = f'  File "{os.path.dirname(pidfdpool.__file__)}/worker/process.py", line 9 in run\n'
+    text = 'Stack (most recent call first):\n  File "work.py", line 5 in work\n' + own
+    os.pwrite(box, text.encode(), black_box.STACKS_OFFSET)
     ledger = published.Ledger(box)
     ledger.words[published.TASK], ledger.words[published.BEGUN] = 9, 1
     evidence = link.evidence()
     assert 'File "work.py", line 5 in work' in evidence.stack
+    assert "worker/process.py" not in evidence.stack
     assert evidence.published.task == 9
     for view in (ledger.words, ledger.ends):
         view.release()
