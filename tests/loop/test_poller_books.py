@@ -78,6 +78,10 @@ def test_among_greenlets_the_wait_is_one_that_lets_the_others_run(poller, pipes,
     poller.wait(60)
     assert waits == [(poller._epoll, 60)]
     assert served == [READ]
+    own, poller._epoll = poller._epoll, Epoll()
+    poller.wait(60)
+    assert poller._epoll.waits == [0], "that one lets nobody run"
+    poller._epoll = own
     waits.clear()
     poller.among_greenlets = False
     poller.wait(60)
