@@ -70,8 +70,9 @@ def test_a_call_is_sent_as_it_is_and_what_is_added_is_behind_it():
     assert pieces == framing.encode(
         framing.TASK, framing.HAS_LEASE | framing.HAS_DEADLINE, 3, 7, [b"instead", framing.DEADLINE.pack(2.5)]
     )
+    for deadline in (0.0, 1.0):
+        assert header(made.frame(1, deadline)) == (3, framing.HAS_DEADLINE, 1), "0.0 is a deadline, too"
     assert made.buffers == [b"the call", b"a buffer of it"], "the next attempt has a deadline of its own"
-    assert header(made.frame(1, 0.0)) == (3, framing.HAS_DEADLINE, 1), "0.0 is a deadline, too"
 
 
 def test_a_deadline_comes_beside_what_the_task_needs():
