@@ -8,7 +8,7 @@ import pytest
 
 from pidfdpool.loop.progress import Progress
 from pidfdpool.transport import black_box, tokens
-from pidfdpool.transport.black_box import LAST_BEGUN, TAKEN_BACK_FROM
+from pidfdpool.transport.black_box import CLAIMED, LAST_BEGUN, TAKEN_BACK_FROM
 from tests.loop.test_progress import Worker
 
 
@@ -104,3 +104,14 @@ def test_what_is_closed_gives_and_takes_nothing_and_leaves_the_black_box_to_its_
     assert not tokens.take(worker.tokens)
     assert worker.words[LAST_BEGUN] == 1
     os.fstat(worker.box)
+
+
+def test_one_for_which_the_worker_has_a_token_already_is_not_taken_back(worker):
+    """It is about to begin that one. Somebody has added tokens, so that the host finds some for all."""
+    worker.progress.put_tokens(3)
+    assert worker.begin(1)
+    assert tokens.take(worker.tokens)
+    worker.words[CLAIMED] = 2
+    tokens.put(worker.tokens, 2)
+    assert worker.progress.take_back([1, 2, 3]) == 1
+    assert worker.words[TAKEN_BACK_FROM] == 3
