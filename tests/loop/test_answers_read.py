@@ -232,3 +232,24 @@ def test_who_was_told_of_a_pipe_in_which_is_what_is_not_awaited_on_the_channel_r
     assert numbers(ends.host.receive_when_pipe_is_ready()) == [1]
     with pytest.raises(BlockingIOError):
         ends.host.receive_when_pipe_is_ready()
+
+
+def test_to_look_whether_something_is_there_is_no_wait(ends, monkeypatch):
+    """The thread that serves one worker would hold up all others."""
+    waits, poll = [], native.poll
+
+    class Poll:
+        def __init__(self):
+            self._own = poll()
+            self.register = self._own.register
+
+        def poll(self, timeout):
+            waits.append(timeout)
+            return self._own.poll(0)
+
+    monkeypatch.setattr(answers.native, "poll", Poll)
+    os.write(ends.pipe, PLACE)
+    assert ends.host.receive_nowait() == []
+    with pytest.raises(BlockingIOError):
+        ends.host.receive_when_pipe_is_ready()
+    assert waits == [0]
