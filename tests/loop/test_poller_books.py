@@ -273,16 +273,16 @@ def test_where_no_descriptor_is_left_for_a_poller_nothing_stays_open(made_before
     assert open_descriptors() == before
 
 
-def test_where_the_host_has_closed_a_standard_stream_no_epoll_becomes_one():
-    kept = native.duplicate(0)
-    os.close(0)
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_where_the_host_has_closed_a_standard_stream_no_epoll_becomes_one(closed):
+    kept = native.duplicate(closed)
+    os.close(closed)
     try:
         made = new_epoll()
     finally:
-        os.dup2(kept, 0)
+        os.dup2(kept, closed)
         os.close(kept)
     assert made.fileno() > 2
-    assert not made.closed
     assert not os.get_inheritable(made.fileno())
     with made:
         assert made.poll(0) == []
