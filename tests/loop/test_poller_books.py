@@ -46,7 +46,7 @@ class Epoll:
     def __init__(self):
         self.waits = []
 
-    def poll(self, timeout):
+    def poll(self, timeout, _most=-1):
         self.waits.append(timeout)
         return []
 
@@ -86,6 +86,17 @@ def test_among_greenlets_the_wait_is_one_that_lets_the_others_run(poller, pipes,
     poller.among_greenlets = False
     poller.wait(60)
     assert waits == []
+
+
+def test_what_has_been_read_meanwhile_is_not_waited_for(poller):
+    """The leader may have read what the pool thread was woken for, which has other things to do."""
+    own, inner = poller._epoll, poller._inner
+    poller._epoll, poller._inner = first, second = Epoll(), Epoll()
+    poller.serve([(poller.inner_fd, READ)])
+    assert second.waits == [0]
+    poller.serve_all()
+    assert (first.waits, second.waits) == ([0], [0, 0])
+    poller._epoll, poller._inner = own, inner
 
 
 # ---- what is served ----------------------------------------------------------------------------------------------
