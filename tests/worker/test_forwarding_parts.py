@@ -91,6 +91,23 @@ def test_what_is_unusual_of_a_record_is_sent_as_it_is():
     in_worker(look)
 
 
+class Text(str):
+    """A text of a class of the user's, which travels as what it is."""
+
+
+def test_texts_of_a_record_are_texts_whatever_the_program_has_set():
+    names = "levelname", "stack_info", "pathname", "funcName", "threadName"
+
+    def look(sent, _):
+        record = logging.LogRecord(NAME, 30, "p", 5, "m", None, None)
+        for number, name in enumerate(names):
+            setattr(record, name, number or Text("own"))
+        logging.getLogger(NAME).handle(record)
+        assert [sent[0][name] for name in names] == ["own", "1", "2", "3", "4"]
+
+    in_worker(look)
+
+
 def test_the_text_of_an_error_is_made_once_and_nothing_else_is():
     def look(sent, _):
         log = logging.getLogger(NAME)
@@ -332,8 +349,12 @@ def test_all_that_the_host_needs_of_a_warning_is_sent():
         }  # fmt: skip
         warnings.showwarning(Own("told"), Own, "elsewhere.py", 3, None, "its line")
         assert (sent[1]["text"], sent[1]["module"], sent[1]["line"]) == ("told", None, "its line")
+        line = inspect.currentframe().f_lineno + 1
+        warnings.showwarning(Own("here"), Own, __file__, line)
+        warnings.showwarning(Own("not here"), Own, __file__, 1)
+        assert [fields["module"] for fields in sent[2:]] == [__name__, None]
         warnings.showwarning(Own("told"), Own, "elsewhere.py", 3, sys.stderr)
-        assert sent[2][2:5] == ("elsewhere.py", 3, sys.stderr), "who names a file has it shown there"
+        assert sent[4][2:5] == ("elsewhere.py", 3, sys.stderr), "who names a file has it shown there"
 
     in_worker(look)
 
