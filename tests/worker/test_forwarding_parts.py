@@ -123,6 +123,9 @@ def test_the_text_of_an_error_is_made_once_and_nothing_else_is():
         record.exc_text = "made before"
         log.handle(record)
         assert sent[2]["exc_text"] == "made before"
+        record.exc_text, record.exc_info = "", None
+        log.handle(record)
+        assert sent[3]["exc_text"] is None
 
     in_worker(look)
 
@@ -167,6 +170,24 @@ def test_only_loggers_that_were_named_and_those_below_are_covered(name, covered)
         assert len(sent) == (2 if covered else 0)
 
     in_worker(look, names=("a", "c.d"))
+
+
+def test_whether_a_logger_is_covered_is_looked_up_once():
+    looks = []
+
+    class Names(tuple):
+        def __iter__(self):
+            looks.append(1)
+            return super().__iter__()
+
+    def look(sent, _):
+        looks.clear()
+        for _ in range(3):
+            logging.getLogger("a.b").warning("m")
+            logging.getLogger("b").warning("m")
+        assert (len(sent), len(looks)) == (3, 2)
+
+    in_worker(look, names=Names(["a"]))
 
 
 def test_handlers_that_were_there_before_get_nothing_and_those_of_the_task_what_they_want():
