@@ -30,6 +30,7 @@ class OwnWorker:
         self.tokens, tokens_fd = tokens.pair()
         ours, theirs = channels.pair()
         pipe = answers.attach(ours)
+        self.sentinel, sentinel = os.pipe2(os.O_CLOEXEC)  # at its end when the worker has ended
         fields = {
             "preload": (),
             "forked": True,
@@ -43,24 +44,26 @@ class OwnWorker:
         with hygiene.signals_blocked():
             pid = os.fork()
             if not pid:
-                self._be_worker(pipe, ours, theirs, tokens_fd, told)
+                self._be_worker(pipe, ours, theirs, tokens_fd, sentinel, told)
         self.process = Pidfd.open(pid)
         theirs.close()
         native.close(tokens_fd)
+        native.close(sentinel)
         self.channel = Channel(ours, frame_rules.FROM_WORKER, receive_cookie=COOKIE)
         self.answers = answers.Answers(pipe, self.channel, COOKIE)
 
-    def _be_worker(self, pipe, ours, theirs, tokens_fd, told):
+    def _be_worker(self, pipe, ours, theirs, tokens_fd, sentinel, told):
         status = 1
         try:
             atexit._clear()  # what the tests have registered
             native.close(pipe)
             ours.close()
             native.close(self.tokens)
+            native.close(self.sentinel)
             hygiene.reset_signals()
             hygiene.unblock_signals()
             host_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-            made = Worker(theirs, COOKIE, 3, told, host_fd, None, tokens_fd, self.box, mark.Mark(MARK))
+            made = Worker(theirs, COOKIE, 3, told, host_fd, sentinel, tokens_fd, self.box, mark.Mark(MARK))
             status = made.run()
         except BaseException:
             traceback.print_exc()
@@ -79,7 +82,7 @@ class OwnWorker:
         self.process.close()
         self.answers.close()
         self.channel.close()
-        for fd in (self.box, self.tokens):
+        for fd in (self.box, self.tokens, self.sentinel):
             native.close(fd)
 
     # ---- what the host says ------------------------------------------------------------------------------------

@@ -76,8 +76,8 @@ def test_a_copy_holds_no_descriptor_of_the_workers(worker):
         assert any(name in target for target in before.values()), name
         assert not any(name in target for target in after.values()), name
     pipes = {fd for fd, target in before.items() - open_descriptors().items() if target.startswith("pipe:")}
-    assert len(pipes) == 1
-    assert not pipes & set(after), "the one for answers"
+    assert len(pipes) == 2
+    assert not pipes & set(after), "the one for answers, and the one that tells of the worker's life"
     assert set(after.items()) <= set(before.items())
 
 
