@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 
 import pytest
@@ -365,6 +366,16 @@ def test_the_thread_calls_again_and_again_as_long_as_it_is_needed_and_then_sleep
         thread.wake()
         eventually(lambda: thread.sleeps and len(calls) == 3 * rounds, "it sleeps")
     thread.end()
+
+
+def test_no_thread_is_left_of_a_stream_that_held_items(loop):
+    before = sys._current_frames().keys()
+    sending = streaming.Sender(loop, TASK, 10)
+    sending.put("a")
+    sending.put("held")
+    made = eventually(lambda: sys._current_frames().keys() - before, "it runs")
+    sending.end()
+    eventually(lambda: not made & sys._current_frames().keys(), "it has ended")
 
 
 def test_a_copy_of_the_generator_that_yields_ends_without_a_word(loop):
