@@ -315,6 +315,37 @@ def test_one_thread_is_made_however_much_is_held_and_it_is_woken_each_time(loop)
     assert not thread.sleeps
 
 
+def test_every_frame_is_sent_under_the_lock_so_that_the_thread_sends_none_meanwhile(loop, monkeypatch):
+    sending, clock = sender_and_clock(loop, 4)
+    held, waits = [], []
+
+    def read_orders(*, wait):
+        assert not sending._lock.locked(), "the thread may send while this waits"
+        if wait:
+            waits.append(len(held))
+            sending._note_taken(sending._taken + 3)
+
+    monkeypatch.setattr(loop, "send_items", lambda _pieces: held.append(sending._lock.locked()))
+    monkeypatch.setattr(loop, "read_orders", read_orders)
+    sending.put("sent")
+    sending.put("held")
+    sending.put(bytes(LARGE))
+    assert len(held) == 3
+    sending.put("held")
+    assert (len(held), waits) == (4, [4]), "it was sent before the wait"
+    clock.now += 1
+    sending.put("after a pause")
+    sending.put("held")
+    clock.now += 1
+    sending._flush()
+    sending.put("at once")
+    sending._room = 100
+    sending.put("held")
+    sending.end()
+    assert held == [True] * len(held)
+    assert len(held) == 8
+
+
 def test_a_host_that_is_gone_is_for_the_workers_thread_to_notice(loop, monkeypatch):
     def gone(_pieces):
         raise BrokenPipeError
