@@ -13,6 +13,7 @@ from pidfdpool.serialization import payload, picklers, scripts
 from pidfdpool.transport import framing
 from pidfdpool.worker import process, rebuild_guard
 from pidfdpool.worker.process import Worker
+from tests.conditions import in_forked_child
 
 EXIT = framing.Frame(framing.EXIT, 0, 0, 0, [])
 
@@ -58,6 +59,20 @@ def header_of(pieces):
     """Return the kind, slot, generation and value of a frame, and the number of its buffers."""
     kind, count, slot, generation, value = framing.HEADER.unpack_from(pieces[0])
     return kind, slot, generation, value, count
+
+
+def test_a_worker_goes_on_after_each_call_and_a_copy_of_it_does_not(worker):
+    def run():
+        worker._pid = os.getpid()
+        for function, kind in ((nothing, framing.RESULT), (fail, framing.ERROR)):
+            assert worker._run_call(call_of(function))[0] == kind
+            pid = os.fork()
+            if not pid:
+                worker._run_call(call_of(function))
+                os._exit(5)
+            assert os.waitpid(pid, 0)[1] == 0
+
+    assert in_forked_child(run) == "ok"
 
 
 # ---- what is read ------------------------------------------------------------------------------------------------

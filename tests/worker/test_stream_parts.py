@@ -48,6 +48,28 @@ def sender(loop, room=1000):
     return sender_and_clock(loop, room)[0]
 
 
+def test_the_process_that_began_a_stream_goes_on_after_each_item(loop):
+    def stream():
+        sending = sender(loop)
+        sending.put("a")
+        sending.put("held")
+        sending.end()
+        assert loop.sent == [["a"], ["held"]]
+
+    assert in_forked_child(stream) == "ok"
+
+
+def test_what_nobody_wants_any_more_is_not_sent_by_the_thread_either(loop):
+    sending, clock = sender_and_clock(loop)
+    sending.put("a")
+    sending.put("held")
+    sending.unwanted = True
+    sending.end()
+    clock.now += 1
+    assert not sending._flush()
+    assert loop.sent == [["a"]]
+
+
 # ---- run -----------------------------------------------------------------------------------------------------------
 
 
