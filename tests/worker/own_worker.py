@@ -22,9 +22,12 @@ MARK = mark.make(5, 1)
 
 
 class OwnWorker:
-    """A worker in slot 3, and the host's ends of what belongs to it. boot: as for `Boot`."""
+    """A worker in slot 3, and the host's ends of what belongs to it.
 
-    def __init__(self, **boot):
+    prepare: called in the process before it is a worker. boot: as for `Boot`.
+    """
+
+    def __init__(self, prepare=lambda: None, **boot):
         self.frames = []
         self.box = black_box.create()
         self.tokens, tokens_fd = tokens.pair()
@@ -44,7 +47,7 @@ class OwnWorker:
         with hygiene.signals_blocked():
             pid = os.fork()
             if not pid:
-                self._be_worker(pipe, ours, theirs, tokens_fd, sentinel, told)
+                self._be_worker(prepare, pipe, ours, theirs, tokens_fd, sentinel, told)
         self.process = Pidfd.open(pid)
         theirs.close()
         native.close(tokens_fd)
@@ -52,7 +55,7 @@ class OwnWorker:
         self.channel = Channel(ours, frame_rules.FROM_WORKER, receive_cookie=COOKIE)
         self.answers = answers.Answers(pipe, self.channel, COOKIE)
 
-    def _be_worker(self, pipe, ours, theirs, tokens_fd, sentinel, told):
+    def _be_worker(self, prepare, pipe, ours, theirs, tokens_fd, sentinel, told):
         status = 1
         try:
             atexit._clear()  # what the tests have registered
@@ -62,6 +65,7 @@ class OwnWorker:
             native.close(self.sentinel)
             hygiene.reset_signals()
             hygiene.unblock_signals()
+            prepare()
             host_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
             made = Worker(theirs, COOKIE, 3, told, host_fd, sentinel, tokens_fd, self.box, mark.Mark(MARK))
             status = made.run()
