@@ -1,4 +1,4 @@
-"""What a whole worker has set up before its first task, what it does at its exit, and what it says without being asked."""
+"""What a whole worker sets up before its first task, does at its exit, and says without being asked."""
 
 from __future__ import annotations
 
