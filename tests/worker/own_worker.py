@@ -107,7 +107,11 @@ class OwnWorker:
     # ---- what the worker says ----------------------------------------------------------------------------------
 
     def receive(self):
-        """Return the next frame of the worker's, from wherever it comes."""
+        """Return the next frame of the worker's, from wherever it comes.
+
+        Raises:
+            EOFError: it says nothing any more.
+        """
         while not self.frames:
             poll = native.poll()
             ways = {
@@ -119,7 +123,11 @@ class OwnWorker:
             ready = poll.poll(30_000)
             assert ready, "the worker says something"
             for fd, _ in ready:
-                self.frames += [framing.made(frame) for frame in ways[fd]()]
+                try:
+                    self.frames += [framing.made(frame) for frame in ways[fd]()]
+                except EOFError:  # of one of the two, while the other may have had the last frames
+                    if not self.frames:
+                        raise
         return self.frames.pop(0)
 
     def result(self):
