@@ -125,6 +125,8 @@ class OwnWorker:
             for fd, _ in ready:
                 try:
                     self.frames += [framing.made(frame) for frame in ways[fd]()]
+                except BlockingIOError:
+                    pass  # it was read by the other way
                 except EOFError:  # of one of the two, while the other may have had the last frames
                     if not self.frames:
                         raise
