@@ -299,7 +299,6 @@ def test_an_initializer_that_needs_the_script_is_told_so():
 
 def test_a_call_that_needs_the_script_is_told_and_ends_the_worker(worker):
     worker.send_task(1, seen, NeedsScriptWhenRebuilt())
-    worker.send_task(2, double, 1)
     frame = worker.receive()
     assert (frame.kind, frame.value) == (framing.OUTDATED, 1)
     assert worker.status() == 0
