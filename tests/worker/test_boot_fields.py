@@ -100,6 +100,13 @@ def test_a_forked_template_has_the_hosts_own_calls(done):
     assert context.worker.siblings == 1, "it is a worker without an initializer, too"
 
 
+def test_an_initializer_finds_itself_in_a_worker(done):
+    """Pools that it makes are made as in tasks."""
+    told(forked=True, initializer=(lambda: done.append(context.worker), ()), pool_size=4).run_initializer()
+    assert done == [context.worker]
+    assert done[0].siblings == 4
+
+
 @pytest.mark.parametrize("authkey", [None, b"of the host"])
 def test_a_preload_call_has_the_hosts_authkey(done, monkeypatch, authkey):
     monkeypatch.setattr(process, "_current_process", process.BaseProcess(name="a template"))
