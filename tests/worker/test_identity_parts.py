@@ -47,8 +47,17 @@ def check(process):
     assert child.name == "BaseProcess-4:1", "its own processes are counted from the first on"
 
 
+class OfTheHost:
+    """A process that the host has started, and that the fork has copied."""
+
+    class _popen:  # noqa: N801
+        poll = staticmethod(lambda: None)
+
+
 def test_where_it_is_loaded_it_is_told_at_once():
     def look():
+        multiprocessing.process._children.add(OfTheHost())
+        assert len(multiprocessing.active_children()) == 1
         identity.become_process("AWorker", (4,), BOOT, HOST_FD)
         assert waiting() == []
         check(multiprocessing.process)
