@@ -137,3 +137,16 @@ def test_numba_which_refuses_another_number_later_is_not_told_one(monkeypatch):
 def test_it_is_a_positive_integer_or_none(value, error):
     with pytest.raises(error, match=f"threads_per_worker must be .*, not {value}"):
         PidfdPoolExecutor(1, threads_per_worker=value)
+
+
+@pytest.mark.parametrize("loaded", [[], ["numpy"], ["xgboost"]])
+def test_loaded_libraries_are_limited_if_there_are_any(monkeypatch, loaded):
+    found = []
+    monkeypatch.setattr(os, "environ", {})
+    for name in thread_limits._WITH_THREADS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in loaded:
+        monkeypatch.setitem(sys.modules, name, os)
+    monkeypatch.setattr("threadpoolctl.threadpool_limits", lambda *, limits: found.append(limits))
+    thread_limits.apply(3)
+    assert found == [3] * len(loaded)
