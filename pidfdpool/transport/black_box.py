@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAX_MARKS = 1024  # at most
-PUBLISHED_OFFSET = 1 << 12  # a mapping begins at a page
+PUBLISHED_OFFSET = 1 << 12
 PUBLISHED_SIZE = 1 << 20
 RUN_TIMES_OFFSET = PUBLISHED_OFFSET + PUBLISHED_SIZE
 RUN_TIMES_SIZE = 3 << 15
