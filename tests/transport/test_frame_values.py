@@ -255,8 +255,7 @@ def test_a_buffer_that_comes_later_is_received_in_its_place(buffer):
             memory[:count] = stream[at : at + count]
         frames += decoder.buffer_updated(count)
         at += count
-    assert stream[at:] == b"end"
-    frames += decoder.feed_data(stream[at:])
+    assert at == len(stream)
     assert [bytes(part) for part in frames[0].buffers] == [b"a", buffer, b"end"]
     assert type(frames[0].buffers[1]) is (bytes if type(buffer) is bytes else memoryview)
 
