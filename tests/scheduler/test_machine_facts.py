@@ -107,7 +107,7 @@ def test_a_machine_is_asked_again_at_the_first_of_timers_and_the_end_of_a_pause(
     assert machine.deadline() == 5.0
     machine.decide(ev.SpawnFailed(0, 1, "no"), 1.0)
     assert machine.deadline() == 3.0
-    machine = Machine(Policy(max_workers=1, backoff=9.0))
+    machine = Machine(Policy(max_workers=1, backoff=9.0, backoff_limit=9.0))
     machine.decide(ev.TemplateUp(), 0.0)
     machine.decide(ev.Submitted(1), 0.0)
     machine.decide(ev.SpawnFailed(0, 1, "no"), 1.0)
