@@ -59,6 +59,7 @@ def test_no_more_tasks_are_handed_over_than_the_pool_is_large():
     parts.worker()
     fast = parts.fast_path()
     assert fast.hand_over(7, 1.0) is not None
+    assert not parts.state.tasks[7].heavy
     assert fast.hand_over(8, 1.0) is None
     assert 8 not in parts.state.tasks
 

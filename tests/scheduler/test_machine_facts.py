@@ -159,7 +159,15 @@ def test_a_slot_begins_anew_with_each_worker():
         assert getattr(slot, name) == getattr(fresh, name), name
     assert (slot.state, slot.generation, slot.requested_at, slot.counted) == (State.STARTING, 8, 2.0, True)
     assert Slot(3).state is State.DEAD
+    assert not any((Slot(3).counted, Slot(3).leaving, Slot(3).end_expected, Slot(3).recall_pending))
     assert (Slot(3).tasks_done, Slot(3).to_drop, Slot(3).rebalanced, Slot(3).generation) == (0, 0, 0, 0)
+
+
+def test_a_slot_is_the_same_as_itself_only():
+    """However much two of them look alike: lists of slots are searched."""
+    one, other = Slot(3), Slot(3)
+    assert one != other
+    assert len({one, other}) == 2
 
 
 def test_a_slot_that_is_vacated_is_nobodys_and_the_first_to_be_used_again():

@@ -134,6 +134,19 @@ def test_the_lowest_priority_that_is_ahead_of_any_worker_decides_what_is_more_ur
     assert parts.actions() == [do.TakeBack(0, 1, 3)]
 
 
+def test_a_lower_priority_that_comes_later_counts_and_a_higher_one_changes_nothing():
+    parts = busy(0)
+    prefetcher = parts.prefetcher(MILLISECOND)
+    for number, priority in ((1, 5), (2, 3), (3, 4)):
+        parts.add_task(number, queued=True, priority=priority)
+        prefetcher.send_ahead()
+    parts.actions()
+    prefetcher.make_way(3)
+    assert parts.actions() == []
+    prefetcher.make_way(4)
+    assert parts.actions() == [do.TakeBack(0, 1, 3)]
+
+
 def test_what_was_ahead_once_decides_no_more():
     parts = busy(0)
     prefetcher = parts.prefetcher(MILLISECOND)

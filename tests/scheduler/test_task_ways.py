@@ -157,6 +157,7 @@ def test_tasks_that_come_back_while_all_is_cancelled_wait_for_that_and_not_for_a
     assert parts.actions() == [do.Cancel(3)]
     assert (list(parts.queue), list(parts.state.to_cancel), list(slot.ahead)) == ([], [4], [2])
     assert (list(parts.state.prefetched), tasks.cancelled_ahead) == ([2], set())
+    assert list(parts.state.tasks) == [1, 2, 4], "the pool would not close before all of them are gone"
     tasks.requeue_ahead(slot, 99)
     assert list(parts.state.to_cancel) == [2, 4]
     assert not parts.state.prefetched

@@ -97,6 +97,15 @@ def test_a_worker_that_was_unhealthy_before_it_was_ready_leaves_and_died_young()
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("why", [None, Cause.TASKS])
+def test_a_worker_that_is_to_leave_when_it_is_ready_leaves_for_that_reason(why):
+    parts = Parts()
+    slot = parts.worker(State.STARTING)
+    slot.leaving, slot.retire_cause = True, why
+    parts.worker_rules().on_ready(slot, ev.Ready(0, 1), 1.0)
+    assert slot.cause is (why or Cause.UNHEALTHY)
+
+
 def test_a_worker_that_is_ready_is_no_longer_expected_to_be_and_no_moment_is_waited_for_without_a_limit():
     parts = Parts()
     slot = parts.worker(State.STARTING)
