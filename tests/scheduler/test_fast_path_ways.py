@@ -26,6 +26,7 @@ def test_a_task_that_waits_has_the_pools_policy_and_its_priority():
     assert parts.queue.priority_of == {7: 3, 8: 3}
     task = parts.state.tasks[7]
     assert (task.policy, task.heavy, task.start_by, task.attempt) == (parts.policy, False, None, 0)
+    assert (task.calls, task.deaths, task.begun, task.kill_requested) == (0, 0, False, False)
     assert list(parts.queue.lines) == [3]
 
 

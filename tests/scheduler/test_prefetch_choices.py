@@ -231,6 +231,14 @@ def test_nothing_is_taken_back_where_nothing_is_to_be_had(why):
     assert (parts.actions(), parts.timers.next()) == ([], None)
 
 
+def test_the_rest_stays_while_the_running_task_has_not_taken_long():
+    parts = busy(9)
+    slot = parts.workforce.slots[0]
+    slot.rebalanced, slot.busy_since = 1, 5.0
+    assert rebalanced(parts, 5.0015) == []
+    assert rebalanced(parts, 5.0025) == [do.TakeBack(0, 1, 9)]
+
+
 # ---- the queue -------------------------------------------------------------------------------------------------
 
 
