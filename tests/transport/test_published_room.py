@@ -140,6 +140,8 @@ def test_the_moment_at_which_a_call_began_is_told_in_seconds(box, ledger):
     at = time.monotonic_ns()
     ledger.words[STARTED] = at
     assert published.call_started(box) == pytest.approx(at / 1e9)
+    ledger.words[STARTED] = 1
+    assert published.call_started(box) == 1e-9
 
 
 @pytest.mark.parametrize(("begun", "known"), [(-1, None), (0, 0), (MAX_CALLS, MAX_CALLS), (MAX_CALLS + 1, None)])
