@@ -221,7 +221,6 @@ class WorkerRules:
         self._tasks.requeue(slot, now)
         self._timers.cancel_task_limits(slot.generation)
         slot.cause = slot.cause or (Cause.TEMPLATE if slot.end_expected else Cause.SCRIPT)
-        self._workforce.uncount(slot)
         self._commands.expect_exit(slot, now)
 
     # ---- tasks that were ahead -----------------------------------------------------------------------------

@@ -65,6 +65,15 @@ def test_a_call_or_a_heartbeat_has_its_whole_time_from_its_beginning_or_that_of_
         assert parts.timers.pop_due(99.0) == (timer, 1)
 
 
+def test_a_call_or_a_heartbeat_of_the_task_before_is_none_of_this_one():
+    parts, slot, limits = busy(calls=9, timeout=3.0, heartbeat_timeout=4.0)
+    slot.busy_since = 8.0
+    limits.on_call_started(slot, ev.CallStarted(0, 1, 1.0), 10.0)
+    limits.on_last_heartbeat(slot, ev.LastHeartbeat(0, 1, 1.0), 10.0)
+    assert (parts.actions(), slot.cause) == ([], None)
+    assert [parts.timers.pop_due(11.0), parts.timers.pop_due(12.0)] == [(Timer.TIMEOUT, 1), (Timer.HEARTBEAT, 1)]
+
+
 @pytest.mark.parametrize("why", ["no task", "gone", "no limit"])
 def test_an_answer_about_a_task_that_is_not_limited_any_more_changes_nothing(why):
     parts, slot, limits = busy(**({} if why == "no limit" else {"timeout": 3.0, "heartbeat_timeout": 3.0}))

@@ -186,6 +186,16 @@ def test_without_a_limit_an_attempt_is_told_until_when_it_should_have_begun_and_
     assert parts.timers.next() is None
 
 
+@pytest.mark.parametrize("deadline", [2.5, 90.0])
+def test_an_attempt_with_a_timeout_is_told_the_end_of_that_whenever_it_should_have_begun(deadline):
+    parts = Parts()
+    slot = parts.worker(State.BUSY)
+    parts.add_task(1, deadline=deadline, timeout=9.0)
+    parts.tasks().start_and_send(1, slot, 2.0)
+    assert parts.actions() == [do.Send(0, 1, 1, attempt=1, deadline=11.0)]
+    assert parts.timers.pop_due(11.0) == (Timer.TIMEOUT, 1)
+
+
 @pytest.mark.parametrize(("calls", "allowed"), [(0, 0), (50, 7)])
 def test_of_a_chunk_no_more_calls_are_allowed_than_the_worker_has_left(calls, allowed):
     parts = Parts(max_tasks_per_child=10)

@@ -50,6 +50,26 @@ def test_what_did_not_come_back_has_begun_and_is_not_cancelled_any_more():
     assert rules._tasks.cancelled_ahead == set()
 
 
+def test_what_was_taken_back_is_added_to_what_is_still_to_be_dropped():
+    parts = Parts()
+    slot = parts.worker(State.BUSY, 1, ahead=(2,))
+    slot.to_drop = 2
+    parts.worker_rules().on_taken_back(slot, ev.TakenBack(0, 1, 1), 1.0)
+    assert slot.to_drop == 3
+
+
+def test_what_begins_in_one_worker_leaves_what_is_to_be_cancelled_in_another():
+    parts = Parts()
+    slot, other = parts.worker(State.BUSY, 1, ahead=(2,)), parts.worker(State.BUSY, 5, ahead=(6,))
+    rules = parts.worker_rules()
+    for number in (2, 6):
+        rules._tasks.on_cancelled(ev.Cancelled(number), 1.0)
+    rules.on_taken_back(slot, ev.TakenBack(0, 1, 0), 1.0)
+    assert rules._tasks.cancelled_ahead == {6}
+    rules.on_taken_back(other, ev.TakenBack(1, 2, 1), 1.0)
+    assert do.Cancel(6) in parts.actions()
+
+
 def test_a_kill_that_waited_for_what_was_ahead_follows_then():
     parts = Parts()
     slot = parts.worker(State.BUSY, 1, ahead=(2,))
@@ -248,8 +268,9 @@ def test_a_pool_that_breaks_at_every_crash_breaks_at_those_and_no_others(task, e
         assert parts.state.broken is None
 
 
-def test_in_a_pool_that_closes_a_death_is_told_and_nothing_else_follows():
-    parts = Parts(on_crash="break", intensity=0)
+@pytest.mark.parametrize("on_crash", ["isolate", "break"])
+def test_in_a_pool_that_closes_a_death_is_told_and_nothing_else_follows(on_crash):
+    parts = Parts(on_crash=on_crash, intensity=0)
     slot = parts.worker()
     parts.state.phase = Phase.CLOSING
     [report] = died(parts, slot, now=0.1)

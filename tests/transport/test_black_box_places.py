@@ -24,9 +24,11 @@ def opened(monkeypatch):
     tried: list[str] = []
     real, memory_file, answers = os.open, os.memfd_create, {}
 
-    def open_there(path, *rest):
+    def open_there(path, flags, *rest):
         if path not in ("/dev/shm", "/tmp", "/var/tmp"):
-            return real(path, *rest)
+            return real(path, flags, *rest)
+        assert flags == os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+        assert rest == (0o600,), "a stack is nobody else's business"
         tried.append(path)
         if path in answers:
             raise OSError(answers[path], os.strerror(answers[path]))
