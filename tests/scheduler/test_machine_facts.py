@@ -193,7 +193,7 @@ def test_a_slot_that_is_vacated_is_nobodys_and_the_first_to_be_used_again():
 def test_a_heap_of_timers_is_made_anew_only_when_most_of_it_is_over():
     timers = Timers()
     for generation in range(200):
-        timers.set((Timer.AGE, generation), 1000.0 - generation)
+        timers.set((Timer.AGE, generation), 1000.0 + 37 * generation % 200)
     heap = timers._heap
     for moment in range(64 + 2 * 200 - 200):
         timers.set((Timer.AGE, 0), 2000.0 + moment)
@@ -202,7 +202,7 @@ def test_a_heap_of_timers_is_made_anew_only_when_most_of_it_is_over():
     assert timers._heap is not heap
     assert len(timers._heap) == 200
     come = [timers.pop_due(2000.0) for _ in range(200)]
-    assert come == [(Timer.AGE, 0), *((Timer.AGE, generation) for generation in range(199, 0, -1))]
+    assert come == [(Timer.AGE, 0), *((Timer.AGE, at * 173 % 200) for at in range(1, 200))], "37 * 173 is 1 modulo 200"
     assert timers.next() is None
 
 
