@@ -202,7 +202,7 @@ def test_a_heap_of_timers_is_made_anew_only_when_most_of_it_is_over():
     assert timers._heap is not heap
     assert len(timers._heap) == 200
     come = [timers.pop_due(2000.0) for _ in range(200)]
-    assert come == [(Timer.AGE, 0), *((Timer.AGE, at * 173 % 200) for at in range(1, 200))], "37 * 173 is 1 modulo 200"
+    assert come == [(Timer.AGE, 0), *((Timer.AGE, at * 173 % 200) for at in range(1, 200))]  # 37 * 173 % 200 is 1
     assert timers.next() is None
 
 

@@ -226,6 +226,37 @@ def test_a_ledger_that_nobody_sees_has_no_room_for_data_though_calls_are_counted
     alone.close()
 
 
+class Watched:
+    """Memory that has somebody look after each time that it was written to."""
+
+    def __init__(self, memory, look):
+        self.memory, self.look = memory, look
+
+    def __setitem__(self, where, value):
+        self.memory[where] = value
+        self.look()
+
+
+def test_a_worker_that_dies_while_it_begins_a_chunk_has_published_nothing_of_it(box, ledger):
+    """What the chunk before has left there is never taken for results of the new one."""
+    assert ledger.begin(7, 3)
+    assert ledger.has_room(DATA + 3)
+    ledger.memory[DATA : DATA + 3] = b"abc"
+    ledger.ends[0], ledger.ends[1], ledger.words[BEGUN] = 1, 2, 3
+    seen, words, memory = [], ledger.words, ledger.memory
+
+    def look():
+        seen.append(published.read(box))
+
+    ledger.words, ledger.memory = Watched(words, look), Watched(memory, look)
+    try:
+        assert ledger.begin(8, 3)
+    finally:
+        ledger.words, ledger.memory = words, memory
+    assert len(seen) >= 5
+    assert [(found.task, found.begun, found.ends) for found in seen if found is not None] == [(8, 0, [])]
+
+
 def test_the_results_of_the_first_calls_are_copied_out(ledger):
     assert ledger.begin(7, 3)
     assert ledger.has_room(DATA + 6)
