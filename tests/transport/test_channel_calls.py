@@ -197,6 +197,7 @@ def test_who_does_not_wait_takes_a_part_of_a_large_buffer_at_a_time():
     stream = b"".join(framing.encode(framing.TASK, value=1, buffers=[b"", bytes(9 * MB)]))
     for waits, receive, asked in (
         (False, Channel.receive_nowait, [(4 * MB, True, False), (4 * MB, True, False)]),
+        (True, Channel.receive_nowait, [(4 * MB, True, False), (4 * MB, True, False)]),
         (True, Channel.receive, [(0, False, True)]),
         (False, Channel.receive, [(0, False, False)]),
     ):
@@ -259,6 +260,23 @@ def test_several_descriptors_with_one_frame_are_all_owned_by_the_channel(ends):
     for read_end, _ in pipes:
         assert os.read(read_end, 1) == b"", "nobody has the other end"
         os.close(read_end)
+
+
+def test_descriptors_for_which_there_was_no_room_leave_no_place_if_others_came_with_them(ends):
+    receiver = Channel(ends[1], descriptors=True)
+    pipes = [os.pipe() for _ in range(4)]
+    three = b"".join(read_end.to_bytes(4, "little") for read_end, _ in pipes[:3])
+    ends[0].sendmsg([*framing.encode(framing.STOP)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, three)])
+    Channel(ends[0]).send(framing.encode(framing.STOP), pipes[3][0])
+    while receiver.received < 2 * framing.HEADER.size:
+        receiver.receive()
+    got = []
+    while (fd := receiver.next_descriptor()) is not None:
+        got.append(fd)
+    assert len(got) < 4
+    assert os.fstat(got[-1]).st_ino == os.fstat(pipes[3][0]).st_ino
+    for fd in (*got, *(end for pipe in pipes for end in pipe)):
+        os.close(fd)
 
 
 def test_only_descriptors_are_taken_from_what_comes_beside_the_bytes(ends):
