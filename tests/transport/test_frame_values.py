@@ -260,6 +260,14 @@ def test_a_buffer_that_comes_later_is_received_in_its_place(buffer):
     assert type(frames[0].buffers[1]) is (bytes if type(buffer) is bytes else memoryview)
 
 
+def test_what_is_missing_of_a_frame_is_its_own_size_and_not_that_of_those_before():
+    decoder = Decoder(frame_rules.FROM_WORKER)
+    assert len(decoder.feed_data(header(framing.ERROR, [3, 3], value=1) + b"onetwo")) == 1
+    assert decoder.feed_data(header(framing.RESULT, [framing.MAX_LENGTH], value=1) + b"x") == []
+    assert decoder._frame.buffers.size == framing.MAX_LENGTH
+    assert decoder._frame.buffers == []
+
+
 # ---- durations -------------------------------------------------------------------------------------------------
 
 
