@@ -78,6 +78,15 @@ def test_the_size_of_a_new_segment_is_rounded_and_counts_as_a_whole(made):
     assert len(made) == 1
 
 
+def test_sizes_are_in_steps_of_an_eighth_so_that_payloads_of_about_a_size_share_segments():
+    eighth = MB // 8
+    sizes = (MB, MB + 1, MB + eighth, MB + eighth + 1, 2 * MB - 1, 2 * MB + 1)
+    assert [arena.rounded_size(size) - MB for size in sizes] == [
+        0, eighth, eighth, 2 * eighth, MB, MB + 2 * eighth,
+    ]  # fmt: skip
+    assert arena.rounded_size(1) == arena.rounded_size(PAGE) == PAGE
+
+
 # ---- making room -----------------------------------------------------------------------------------------------
 
 
