@@ -89,6 +89,16 @@ def test_the_end_of_the_ring_is_not_read_on_into_the_stacks(box):
     assert os.pread(box, 4, black_box.STACKS_OFFSET) == b"\1\2\3\4"
 
 
+def test_times_are_handed_on_as_they_were_read_once_the_entries_are_found(box):
+    """Whoever reads them holds the pool's lock, so that every task would wait for numbers to be made of them."""
+    reader, write = RunTimesReader(), recording(lambda *_: None, box)
+    answer(write, 1, 2, 3)
+    read(reader, box, 1)
+    times = reader.read(box, array("q", [2, 3]))
+    assert [type(part) for part in times] == [memoryview, memoryview]
+    assert times[0].tolist() == [2.0, 3.0]
+
+
 def test_a_recording_begins_at_the_first_entry_though_an_earlier_one_seemed_to_be_there(box):
     """The answer of a task that began before it has no entry, but finds the one that the last recording left."""
     write_entry(box, 0, 5, 0.5, 0.75)
