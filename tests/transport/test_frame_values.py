@@ -82,6 +82,27 @@ def test_flags_that_say_something_of_the_buffers_need_a_look_and_others_do_not()
         assert (GRAMMARS[side].usual, GRAMMARS[side].special) == (None, 0)
 
 
+def test_the_number_that_stands_for_no_segment_is_that_of_none():
+    assert not is_valid("to worker", header(framing.MAP_SEGMENT, value=framing.NO_SEGMENT))
+
+
+@pytest.mark.parametrize("most", [framing.MAX_ATTEMPTS, framing.COUNT_MASK])
+def test_attempts_and_items_are_counted_as_far_as_a_frame_can_hold(most):
+    [head] = framing.encode(framing.STREAM, generation=most)
+    assert head[4:8] == b"\xff" * 4
+    with pytest.raises(struct.error):
+        framing.encode(framing.STREAM, generation=most + 1)
+
+
+def test_a_reader_that_goes_on_is_not_one_that_has_gone():
+    assert (framing.STREAM_ROOM, framing.STREAM_END) == (0, 1)
+    assert [is_valid("to worker", header(framing.STREAM, slot=slot, value=1)) for slot in range(3)] == [
+        True,
+        True,
+        False,
+    ]
+
+
 # ---- bounds ----------------------------------------------------------------------------------------------------
 
 
