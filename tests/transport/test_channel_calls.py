@@ -162,6 +162,8 @@ def test_usual_frames_come_lean_or_whole_as_was_asked_for(ends):
     lean, other = receiver.receive_lean_nowait()
     assert lean == (7, 16, 5, b"x")
     assert other.kind == framing.READY
+    sender.send(framing.encode(framing.RESULT, 16, 5, 8, [b"y"]))
+    assert receiver.receive_lean() == [(8, 16, 5, b"y")]
     sender.send(framing.encode(framing.RESULT, 16, 5, 7, [b"x"]))
     [frame] = receiver.receive()
     assert (frame.kind, frame.slot, frame.generation, frame.value, frame.buffers) == (11, 16, 5, 7, [b"x"])
