@@ -108,9 +108,8 @@ class WorkerRules:
             self._timers.set((Timer.AGE, slot.generation), now + max_age)
         self.rest(slot, now)
 
-    def on_initializer_failed(self, slot: Slot, event: ev.InitializerFailed, now: float) -> None:
+    def on_initializer_failed(self, _slot: Slot, event: ev.InitializerFailed, now: float) -> None:
         """Break the pool: the initializer would raise in the next worker, too."""
-        slot.cause = slot.cause or Cause.BROKEN
         self._breaker.break_pool(f"the initializer raised in a worker: {event.reason}", now)
 
     # ---- work ----------------------------------------------------------------------------------------------
@@ -222,7 +221,6 @@ class WorkerRules:
         self._tasks.requeue(slot, now)
         self._timers.cancel_task_limits(slot.generation)
         slot.cause = slot.cause or (Cause.TEMPLATE if slot.end_expected else Cause.SCRIPT)
-        self._workforce.uncount(slot)
         self._commands.expect_exit(slot, now)
 
     # ---- tasks that were ahead -----------------------------------------------------------------------------

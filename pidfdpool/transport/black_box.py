@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAX_MARKS = 1024  # at most
-PUBLISHED_OFFSET = 1 << 12  # a mapping begins at a page
+PUBLISHED_OFFSET = 1 << 12
 PUBLISHED_SIZE = 1 << 20
 RUN_TIMES_OFFSET = PUBLISHED_OFFSET + PUBLISHED_SIZE
-RUN_TIMES_SIZE = 28 << 12
+RUN_TIMES_SIZE = 30 << 12
 STACKS_OFFSET = RUN_TIMES_OFFSET + RUN_TIMES_SIZE
 # writes a stack and does nothing else; the last real-time signal is valgrind's
 STACK_SIGNAL = int(signal.SIGRTMAX) - 1

@@ -71,7 +71,7 @@ class Ledger:
         # Before Python 3.13 a mmap object keeps a duplicate of the descriptor.
         options: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
         self._fd = fd
-        self._most = OFFSET if fd is None else OFFSET + SIZE  # where its last byte may be
+        self._most = OFFSET  # where the last byte of the data may be; there is room from the first chunk on
         self._allocated = DATA
         self._ends_allocated = _ENDS
         self.memory: mmap = mmap(-1, OFFSET + SIZE) if fd is None else mmap(fd, OFFSET + SIZE, **options)

@@ -53,10 +53,12 @@ def recording(write: Write, fd: int, on: int = 1) -> Write:
     options: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
     try:
         os.posix_fallocate(fd, RUN_TIMES_OFFSET, RUN_TIMES_SIZE)  # a page that cannot be had later would be a SIGBUS
-        memory, pack_into = mmap(fd, RUN_TIMES_SIZE, offset=RUN_TIMES_OFFSET, **options), ENTRY.pack_into
+        memory = mmap(fd, RUN_TIMES_OFFSET + RUN_TIMES_SIZE, **options)  # from the start: pages may be of 64 KB
     except (OSError, ValueError):
         return write
-    outdated, at = framing.OUTDATED, 0
+    pack_into, outdated = ENTRY.pack_into, framing.OUTDATED
+    at = first = RUN_TIMES_OFFSET
+    end = first + _END
 
     def record_and_write(
         kind: int, began: float, ended: float, flags: int, number: int, buffers: list[Buffer]
@@ -65,8 +67,8 @@ def recording(write: Write, fd: int, on: int = 1) -> Write:
         if kind != outdated:  # which is no answer: the task has not begun
             pack_into(memory, at, number, began, ended)
             at += _SIZE
-            if at == _END:
-                at = 0
+            if at == end:
+                at = first
         write(kind, began, ended, flags, number, buffers)
 
     return record_and_write

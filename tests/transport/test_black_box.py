@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -125,6 +126,39 @@ def test_sigterm_writes_the_stack_of_a_process_whose_gil_is_held_and_still_kills
     child.send_signal(signal.SIGTERM)
     assert finish(child).signal == signal.SIGTERM
     assert "hold_the_gil_in_a_regex" in black_box.read_stack(box)
+
+
+def wait_in_another_thread(waits):
+    waits.set()
+    while True:
+        time.sleep(5)
+
+
+def test_sigterm_writes_the_stacks_of_all_threads(box, start):
+    """What the main thread waits for is often in another one."""
+
+    def body(ready):
+        waits = threading.Event()
+        threading.Thread(target=wait_in_another_thread, args=(waits,), daemon=True).start()
+        waits.wait()
+        ready()
+        while True:
+            signal.pause()
+
+    child = start(body)
+    eventually(lambda: all_threads_sleep(child.pid), "none of its threads makes or leaves a frame")
+    child.send_signal(signal.SIGTERM)
+    assert finish(child).signal == signal.SIGTERM
+    assert "wait_in_another_thread" in black_box.read_stack(box)
+
+
+def all_threads_sleep(pid):
+    states = [open(f"/proc/{pid}/task/{name}/stat").read().split(")")[1].split()[0] for name in threads_of(pid)]
+    return len(states) == 2 and set(states) == {"S"}
+
+
+def threads_of(pid):
+    return os.listdir(f"/proc/{pid}/task")
 
 
 def test_a_stopped_process_that_gets_both_signals_at_once_writes_its_stack(box, start):
