@@ -171,7 +171,7 @@ def test_an_attempt_that_begins_is_noted_with_the_task_and_the_worker():
     slot = parts.worker(State.BUSY)
     slot.rebalanced = 2
     task = parts.add_task(1)
-    parts.tasks().start(1, task, slot, 4.0)
+    assert parts.tasks().start(1, slot, 4.0) is task
     assert (task.attempt, task.begun) == (1, True)
     assert (slot.task, slot.busy_since, slot.rebalanced) == (1, 4.0, 0)
     assert parts.state.running == {1: 0}
