@@ -39,18 +39,22 @@ def test_ordinary_iterators_and_those_that_cannot_be_closed_are_left_alone():
         async def __anext__(self):
             return 5
 
-    class Both(NoClose):
+    class Both:
         """Has a method of that name, and is read as an ordinary one."""
 
-        def aclose(self):
-            raise AssertionError
+        def __iter__(self):
+            return self
 
-        __aiter__ = None
+        def __next__(self):
+            return 7
+
+        async def aclose(self):
+            raise AssertionError
 
     async def main():
         plain, inputs = ordinary(), Inputs()
-        items = items_of(plain, NoClose(), inputs)
-        assert await items.next() == (1, 5, 0)
+        items = items_of(plain, NoClose(), inputs, Both())
+        assert await items.next() == (1, 5, 0, 7)
         await items.close()
         await items.close()
         assert (closed, inputs.closed) == ([], 1)

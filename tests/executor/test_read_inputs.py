@@ -274,6 +274,30 @@ def test_who_leaves_in_the_same_turn_in_which_it_began_has_the_inputs_closed():
     run(main())
 
 
+class Left:
+    """Waits for the next result, and is cancelled before anything else in the loop has a turn."""
+
+    def __init__(self, results):
+        self.steps = results.__anext__().__await__()
+
+    def __await__(self):
+        self.steps.send(None)
+        future = self.steps.throw(asyncio.CancelledError())
+        while True:
+            yield future
+            future = self.steps.send(None)
+
+
+def test_who_leaves_before_the_reading_task_has_its_first_turn_has_the_inputs_closed():
+    async def main():
+        inputs = Inputs()
+        with pytest.raises(asyncio.CancelledError):
+            await Left(async_map.in_order(Submitter(), function, (inputs,)))
+        assert (inputs.taken, inputs.closed) == (0, 1)
+
+    run(main())
+
+
 def test_what_closing_an_input_raises_is_raised_by_the_end_and_closes_the_others():
     async def main():
         for end in (None, 1):
