@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import sys
+import weakref
 
 import pytest
 
@@ -184,6 +186,35 @@ def test_a_number_of_calls_that_is_a_multiple_of_the_size_leaves_no_empty_task()
         for call in submitter.taken:
             call.end([number for (number,) in call.args[0]])
         assert [await waiting, *[each async for each in results]] == [0, 1, 2, 3]
+
+    run(main())
+
+
+class Argument:
+    """Can be watched."""
+
+
+def test_an_argument_is_kept_no_longer_than_its_call_while_there_is_no_room():
+    async def main():
+        watched = []
+
+        def watch(made):
+            watched.append(weakref.ref(made))
+            return made
+
+        async def arguments():
+            while True:
+                yield watch(Argument())
+
+        submitter = Submitter()
+        results = async_map.in_order(submitter, function, (arguments(),), buffersize=2)
+        waiting = begun(results)
+        await turns(30)
+        submitter.taken.clear()
+        gc.collect()
+        assert [each() for each in watched] == [None, None]
+        waiting.cancel()
+        await asyncio.wait([waiting])
 
     run(main())
 
