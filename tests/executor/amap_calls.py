@@ -117,3 +117,35 @@ def submitter_of(by_submit):
     made = Submitter() if by_submit else Submitter(max_pending=50)
     made.by_submit = by_submit
     return made
+
+
+class Inputs:
+    """An asynchronous iterable of 0, 1, 2 and so on that waits at `gate`, if that is some number."""
+
+    def __init__(self, end=None, error=None, gate=None, close_error=None):
+        self.taken, self.closed, self.gate = 0, 0, gate
+        self.opened = asyncio.Event()
+        self._end, self._error, self._close_error = end, error, close_error
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        if self.taken == self.gate:
+            await self.opened.wait()
+        if self.taken == self._end:
+            raise self._error or StopAsyncIteration
+        self.taken += 1
+        return self.taken - 1
+
+    async def aclose(self):
+        await asyncio.sleep(0)
+        self.closed += 1
+        if self._close_error is not None:
+            raise self._close_error
+
+
+async def of(*items):
+    """Yield these items."""
+    for item in items:
+        yield item

@@ -177,6 +177,20 @@ def test_with_a_buffersize_it_comes_behind_the_results(submitter, begin, outcome
     run(main())
 
 
+def test_of_what_has_ended_the_map_the_first_is_told(submitter):
+    async def main():
+        inputs = Failing(2, LookupError("no more"))
+        results = async_map.as_they_come(submitter, function, (inputs,), buffersize=9, return_exceptions=True)
+        submitter.taken[0].end(error=PoolBroken("broken", ()))
+        submitter.taken[1].end("second")
+        await turns()
+        assert (await anext(results)).value == "second"
+        with pytest.raises(LookupError, match="no more"):
+            await anext(results)
+
+    run(main())
+
+
 @pytest.mark.parametrize("how", [{}, {"buffersize": 9}])
 def test_a_call_that_the_pool_refuses_is_raised_at_once(submitter, how):
     async def main():
@@ -228,6 +242,9 @@ def test_who_leaves_takes_back_what_is_left_in_the_order_of_the_calls(submitter)
         await turns()
         assert submitter.cancelled == [1, 3]
         assert len(submitter.taken) == 4
+        submitter.taken.clear()
+        gc.collect()
+        await turns()  # nobody complains of the error that was not looked at
 
     run(main())
 

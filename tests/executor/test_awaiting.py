@@ -221,6 +221,19 @@ def test_a_call_that_fails_before_a_pool_has_it_is_told_of_in_a_loop_that_reads_
     run(main())
 
 
+def test_a_loop_without_a_reader_or_with_one_that_is_closed_may_have_another():
+    async def main():
+        loop = asyncio.get_running_loop()
+        mailbox, asked = AwaitedTask(loop)._mailbox, []
+        mailbox.make_reader = asked.append
+        for reader, times in ((None, 1), (SimpleNamespace(closed=True), 2), (SimpleNamespace(closed=False), 2)):
+            mailbox.reader = reader
+            AwaitedTask(loop)
+            assert asked == [loop] * times
+
+    run(main())
+
+
 # ---- chunks of the pool -------------------------------------------------------------------------------------------
 
 

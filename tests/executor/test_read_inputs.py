@@ -4,51 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import sys
+import weakref
 
 import pytest
 
 from pidfdpool import Outcome
 from pidfdpool.executor import async_map
 from pidfdpool.executor.async_inputs import AHEAD, TURN
-from pidfdpool.executor.async_items import Items
-from pidfdpool.executor.map_request import MapRequest
 from pidfdpool.loop.chunk_calls import Chunk
-from tests.executor.amap_calls import Submitter, begun, run, turns
+from tests.executor.amap_calls import Inputs, Submitter, begun, function, of, run, turns
 
 needs_eager_tasks = pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
 both = pytest.mark.parametrize("begin", [async_map.in_order, async_map.as_they_come])
-
-
-def function(*_):
-    raise AssertionError("it is run by workers only")
-
-
-class Inputs:
-    """An asynchronous iterable of 0, 1, 2 and so on that waits at `gate`, if that is some number."""
-
-    def __init__(self, end=None, error=None, gate=None, close_error=None):
-        self.taken, self.closed, self.gate = 0, 0, gate
-        self.opened = asyncio.Event()
-        self._end, self._error, self._close_error = end, error, close_error
-
-    def __aiter__(self):
-        return self
-
-    async def __anext__(self):
-        if self.taken == self.gate:
-            await self.opened.wait()
-        if self.taken == self._end:
-            raise self._error or StopAsyncIteration
-        self.taken += 1
-        return self.taken - 1
-
-    async def aclose(self):
-        await asyncio.sleep(0)
-        self.closed += 1
-        if self._close_error is not None:
-            raise self._close_error
 
 
 # ---- how far ahead ------------------------------------------------------------------------------------------------
@@ -159,11 +129,6 @@ def test_calls_have_an_item_of_each_input_and_end_with_the_shortest(begin):
     run(main())
 
 
-async def of(*items):
-    for item in items:
-        yield item
-
-
 def test_tuples_are_the_arguments_with_a_star_and_what_is_none_is_named():
     async def main():
         submitter = Submitter()
@@ -208,7 +173,7 @@ def test_calls_that_share_a_task_are_submitted_when_they_are_complete_and_at_the
     run(main())
 
 
-NAME = f"{__name__}.function"
+NAME = "tests.executor.amap_calls.function"
 
 
 def test_a_number_of_calls_that_is_a_multiple_of_the_size_leaves_no_empty_task():
@@ -221,6 +186,35 @@ def test_a_number_of_calls_that_is_a_multiple_of_the_size_leaves_no_empty_task()
         for call in submitter.taken:
             call.end([number for (number,) in call.args[0]])
         assert [await waiting, *[each async for each in results]] == [0, 1, 2, 3]
+
+    run(main())
+
+
+class Argument:
+    """Can be watched."""
+
+
+def test_an_argument_is_kept_no_longer_than_its_call_while_there_is_no_room():
+    async def main():
+        watched = []
+
+        def watch(made):
+            watched.append(weakref.ref(made))
+            return made
+
+        async def arguments():
+            while True:
+                yield watch(Argument())
+
+        submitter = Submitter()
+        results = async_map.in_order(submitter, function, (arguments(),), buffersize=2)
+        waiting = begun(results)
+        await turns(30)
+        submitter.taken.clear()
+        gc.collect()
+        assert [each() for each in watched] == [None, None]
+        waiting.cancel()
+        await asyncio.wait([waiting])
 
     run(main())
 
@@ -311,6 +305,30 @@ def test_who_leaves_in_the_same_turn_in_which_it_began_has_the_inputs_closed():
     run(main())
 
 
+class Left:
+    """Waits for the next result, and is cancelled before anything else in the loop has a turn."""
+
+    def __init__(self, results):
+        self.steps = results.__anext__().__await__()
+
+    def __await__(self):
+        self.steps.send(None)
+        future = self.steps.throw(asyncio.CancelledError())
+        while True:
+            yield future
+            future = self.steps.send(None)
+
+
+def test_who_leaves_before_the_reading_task_has_its_first_turn_has_the_inputs_closed():
+    async def main():
+        inputs = Inputs()
+        with pytest.raises(asyncio.CancelledError):
+            await Left(async_map.in_order(Submitter(), function, (inputs,)))
+        assert (inputs.taken, inputs.closed) == (0, 1)
+
+    run(main())
+
+
 def test_what_closing_an_input_raises_is_raised_by_the_end_and_closes_the_others():
     async def main():
         for end in (None, 1):
@@ -327,66 +345,35 @@ def test_what_closing_an_input_raises_is_raised_by_the_end_and_closes_the_others
     run(main())
 
 
+def test_an_input_that_takes_its_time_to_close_is_not_disturbed_by_the_end():
+    class Slow(Inputs):
+        async def aclose(self):
+            await self.opened.wait()
+            self.closed += 1
+
+    async def main():
+        submitter, inputs = Submitter(), Slow(1)
+        results = async_map.in_order(submitter, function, (inputs,))
+        waiting = begun(results)
+        await turns(30)
+        submitter.taken[0].end(0)
+        assert await waiting == 0
+        ending = begun(results)
+        await turns()
+        assert not ending.done()
+        inputs.opened.set()
+        with pytest.raises(StopAsyncIteration):
+            await ending
+        assert inputs.closed == 1
+
+    run(main())
+
+
 def test_an_input_that_is_not_iterable_is_refused_when_the_reading_begins():
     async def main():
         for inputs in ((Inputs(), 5), (5, Inputs())):
             results = async_map.in_order(Submitter(), function, inputs)
             with pytest.raises(TypeError):
                 await anext(results)
-
-    run(main())
-
-
-# ---- items by themselves ------------------------------------------------------------------------------------------
-
-
-def items_of(*iterables, **how):
-    return Items(MapRequest(function, iterables, **how))
-
-
-def test_items_are_read_one_by_one_until_one_of_them_ends():
-    async def main():
-        items = items_of(of(1, 2), iter([3, 4, 5]))
-        assert [await items.next() for _ in range(3)] == [(1, 3), (2, 4), None]
-        items = items_of([1], of(2, 3))
-        assert [await items.next() for _ in range(2)] == [(1, 2), None]
-        items = items_of(of(None))
-        assert [await items.next(), await items.next()] == [(None,), None]
-
-    run(main())
-
-
-def test_ordinary_iterators_and_those_that_cannot_be_closed_are_left_alone():
-    closed = []
-
-    def ordinary():
-        try:
-            yield 1
-        finally:
-            closed.append(1)
-
-    class NoClose:
-        def __aiter__(self):
-            return self
-
-        async def __anext__(self):
-            return 5
-
-    class Both(NoClose):
-        """Has a method of that name, and is read as an ordinary one."""
-
-        def aclose(self):
-            raise AssertionError
-
-        __aiter__ = None
-
-    async def main():
-        plain, inputs = ordinary(), Inputs()
-        items = items_of(plain, NoClose(), inputs)
-        assert await items.next() == (1, 5, 0)
-        await items.close()
-        await items.close()
-        assert (closed, inputs.closed) == ([], 1)
-        assert list(plain) == []
 
     run(main())

@@ -111,6 +111,23 @@ def test_to_tell_twice_or_while_nobody_waits_does_no_harm(how):
     run(main())
 
 
+def test_a_loop_is_woken_once_however_often_its_coroutine_is_told():
+    async def main():
+        loop, woken = asyncio.get_running_loop(), []
+        wakeup, true = Wakeup(), []
+        waiting = asyncio.ensure_future(wakeup.wait(lambda: bool(true)))
+        await turns()
+        call, loop.call_soon_threadsafe = loop.call_soon_threadsafe, lambda *what: (woken.append(1), call(*what))
+        true.append(1)
+        for _ in range(3):
+            wakeup.tell()
+        assert woken == [1]
+        loop.call_soon_threadsafe = call
+        await waiting
+
+    run(main())
+
+
 @pytest.mark.parametrize("how", TELLS)
 def test_who_was_cancelled_is_told_in_peace(how):
     problems = []
