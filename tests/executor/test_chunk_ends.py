@@ -314,6 +314,29 @@ def test_a_chunk_whose_settling_fails_is_settled_all_the_same():
     assert it.entries.is_first_done, "the consumer is told"
 
 
+def test_a_chunk_is_settled_before_its_consumer_is_told():
+    it, seen = Map(ordered=False), []
+    piece = it.submit(0, 4)
+    it.entries.told = lambda: seen.append((piece.settled, piece.taken, piece.calls))
+    die(piece, [0])
+    it.settle()
+    assert seen == [(True, [(0, 2)], ())]
+
+
+def test_withdrawing_chunks_whose_end_is_acted_on_at_once_withdraws_all():
+    it = Map()
+
+    def ended(future):
+        it.ended(future)
+        it.settle()
+
+    for first in range(0, 9, 3):
+        list(it.chunks.submit("executor", first, [1, 2, 3], ended))
+    it.chunks.cancel()
+    assert [piece.future.cancelled() for _, piece, _ in it.submission.sent] == [True] * 3
+    assert (it.chunks.running, it.pool.held) == ({}, 0)
+
+
 def test_a_chunk_that_was_settled_is_not_settled_again():
     it = Map()
     piece = it.submit(0, 4)

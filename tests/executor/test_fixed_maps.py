@@ -345,6 +345,15 @@ def test_who_closes_the_results_withdraws_what_has_not_begun(form, how):
     assert not any(task[0].cancelled() for task in unbegun.tasks), "as with the standard library's"
 
 
+def test_the_results_of_chunks_are_closed_with_the_single_results():
+    chunks = (chunk for chunk in ([1, 2], [3]))
+    results = mapping._flatten(chunks)
+    assert next(results) == 1
+    results.close()
+    assert next(chunks, "closed") == "closed"
+    assert list(mapping._flatten(iter([[1, 2], [], [3]]))) == [1, 2, 3], "not everything can be closed"
+
+
 class Thing:
     pass
 

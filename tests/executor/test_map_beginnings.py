@@ -104,6 +104,13 @@ def test_a_map_that_is_cancelled_while_it_begins_is_refused_with_that(kind):
     assert (played.tasks, played.pool.holds) == ([], [])
 
 
+@pytest.mark.parametrize("kind", [adaptive, bounded])
+def test_a_map_that_is_left_while_it_begins_is_not_begun_again(kind):
+    played = Played()
+    made = begin(kind, played, PickledWhile(lambda: played.maps[0].cancel()), 50)
+    assert (played.maps, played.tasks, played.pool.holds) == ([made], [], [])
+
+
 @pytest.mark.parametrize("options", [{}, {"buffersize": 20}])
 @pytest.mark.parametrize("name", ["map", "map_unordered"])
 def test_a_function_that_shuts_its_pool_down_when_it_is_pickled_is_refused(name, options):

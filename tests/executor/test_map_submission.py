@@ -113,7 +113,13 @@ def test_a_function_that_does_not_pickle_takes_the_place_of_all_calls():
 
 
 @pytest.mark.parametrize(
-    ("options", "most"), [({}, 10**6), ({"timeout": 1.0}, MAX_CALLS), ({"max_tasks_per_child": 7}, 7)]
+    ("options", "most"),
+    [
+        ({}, 10**6),
+        ({"timeout": 1.0}, MAX_CALLS),
+        ({"max_tasks_per_child": 7}, 7),
+        ({"max_tasks_per_child": MAX_CALLS + 5}, MAX_CALLS),
+    ],
 )
 def test_no_more_calls_share_a_chunk_than_may(options, most):
     made = submission(**options)

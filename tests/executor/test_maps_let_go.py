@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 import weakref
@@ -10,6 +11,7 @@ import pytest
 
 from pidfdpool import PoolBroken
 from pidfdpool.executor import mapping
+from pidfdpool.executor.futures import Future
 from pidfdpool.executor.map_pieces import Kind
 from tests.conditions import held_by_another_thread
 from tests.executor.played_maps import LONG, TINY, Numbers, OneByOne, Played, adaptive, bounded
@@ -184,3 +186,16 @@ def test_a_result_that_comes_first_is_let_go_of_though_its_call_was_submitted_la
     finally:
         gc.enable()
     results.close()
+
+
+def test_a_future_whose_error_ends_a_map_of_outcomes_is_gone_when_that_is_dropped():
+    held = [Future()]
+    held[0]._resolve(None, PoolBroken("broken"))
+    gone = weakref.ref(held[0])
+    gc.disable()
+    try:
+        with contextlib.suppress(PoolBroken):
+            mapping._outcome_of(lambda: (0, held.pop()), 0)
+        assert gone() is None
+    finally:
+        gc.enable()
