@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections import deque
 from types import SimpleNamespace
 
@@ -289,7 +290,10 @@ def test_a_worker_that_cannot_be_asked_for_says_what_was_refused_and_leaves_noth
     }[refused]
     before = open_descriptors()
     monkeypatch.setattr(module, name, refuse)
-    assert act(starting, do.Spawn(3, 9)) == ev.SpawnFailed(3, 9, f"{refused}: none left")
+    with warnings.catch_warnings(record=True) as left_to_the_collector:
+        warnings.simplefilter("always")
+        assert act(starting, do.Spawn(3, 9)) == ev.SpawnFailed(3, 9, f"{refused}: none left")
+    assert left_to_the_collector == []
     assert (starting.workers, starting.requests) == ({}, [])
     assert open_descriptors() == before
 

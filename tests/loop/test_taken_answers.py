@@ -206,9 +206,10 @@ def test_calls_are_counted_only_for_a_chunk_where_a_worker_may_make_so_many(link
     assert (core.events[0].calls, asked) == (1, [])
 
 
-def test_a_chunk_that_is_one_task_counts_as_one_call_at_most(link):
+@pytest.mark.parametrize("begun", [None, 0, 3])
+def test_a_chunk_that_is_one_task_counts_as_one_call_at_most(link, begun):
     policy, asked = Policy(1, max_tasks_per_child=100), []
-    core, link.calls_begun = Core(policy=policy), lambda number: asked.append(number) or 3
+    core, link.calls_begun = Core(policy=policy), lambda number: asked.append(number) or begun
     chunk = Chunk(print, "work", 0, range(4), starred=False)
     core.tasks[2] = Task(2, Future(), payload.dumps(None), chunk, policy)
     core.takes = 0
