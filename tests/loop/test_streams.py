@@ -95,6 +95,21 @@ def test_items_do_not_overtake_what_was_left_to_the_pool_thread(core):
     assert recipient.got == ["before", ([b"a"], True), ([b"b"], False)]
 
 
+def test_whose_stream_it_is_is_looked_up_under_the_lock(core):
+    held = []
+
+    class Tasks(dict):
+        def get(self, number):
+            held.append(core.lock._is_owned())
+            return super().get(number)
+
+    core.tasks = Tasks()
+    link, recipient = streaming(core)
+    streams.take_items(core, link, items(5, 0, b"a"))
+    assert held == [True]
+    assert len(recipient.got) == 1
+
+
 def wrong(core, why):
     link, _ = streaming(core)
     if why == "another worker's":

@@ -168,6 +168,28 @@ def test_where_no_template_is_wanted_there_is_a_thread_all_the_same(core, starte
     assert (core.log, client.started, core.thread.started) == ([], [], True)
 
 
+def test_only_one_thread_claims_a_start_that_the_machine_wants(core, starter, client):
+    class Claimed(Core):
+        def __setattr__(self, name, value):
+            if name == "template_wanted" and not value:
+                held.append(self.lock._is_owned())
+            super().__setattr__(name, value)
+
+    held = []
+    core.template_wanted = True
+    core.__class__ = Claimed
+    starter.claim_first()
+    starter.start_first(None, None)
+    starter.start_if_wanted()
+    assert held == [True, True]
+
+
+def test_a_signal_handler_that_wants_workers_starts_nothing_in_the_middle_of_a_decision(core, starter, client):
+    core.is_reentered = core.is_at_work_here = core.template_wanted = True
+    starter.prestart(2, wait=False, timeout=None)
+    assert (client.started, core.thread.started) == ([], False)
+
+
 def test_where_no_task_was_submitted_an_interrupted_start_cancels_none(core, starter, monkeypatch):
     start_by(monkeypatch, refuse(KeyboardInterrupt()))
     core.template_wanted = True
