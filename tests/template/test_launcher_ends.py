@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pidfdpool.pidfd import ExitStatus, Pidfd, PidfdError, ProcessGone, SentinelHandle, capabilities
+from pidfdpool.pidfd import ExitStatus, PidfdError, ProcessGone, SentinelHandle, capabilities
 from pidfdpool.pidfd.sentinel import sentinel_pipe
 from pidfdpool.process import hygiene
 from pidfdpool.template import client, handshake
@@ -393,11 +393,3 @@ def test_where_there_is_no_proc_nothing_is_found(monkeypatch):
     nowhere = SimpleNamespace(listdir=listdir, path=SimpleNamespace(isdir=lambda _: False))
     monkeypatch.setattr(handshake, "os", nowhere)
     handshake._kill_detached(77)
-
-
-@needs_pidfds
-def test_a_pidfd_that_cannot_be_opened_is_none():
-    assert handshake._open_pidfd(2**22 + 1) is None
-    handle = handshake._open_pidfd(os.getpid())
-    assert isinstance(handle, Pidfd)
-    handle.close()

@@ -377,10 +377,13 @@ def test_the_error_of_a_preload_shows_the_users_frames_and_none_of_the_templates
     def preload():
         raise LookupError("nothing there")
 
-    channel = Channel()
-    assert not process._prepare(channel, boot_of(handles=SENTINEL, preload_call=preload), -1)
-    [(pieces,)] = channel.sent
-    told = b"".join(bytes(piece) for piece in pieces)
-    assert b"nothing there" in told
-    assert b"in preload" in told
-    assert b"_prepare" not in told
+    def child():
+        channel = Channel()
+        assert not process._prepare(channel, boot_of(handles=SENTINEL, preload_call=preload), -1)
+        [(pieces,)] = channel.sent
+        told = b"".join(bytes(piece) for piece in pieces)
+        assert b"nothing there" in told
+        assert b"in preload" in told
+        assert b"_prepare" not in told
+
+    assert in_forked_child(child) == "ok"
