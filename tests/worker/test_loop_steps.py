@@ -205,18 +205,13 @@ def test_what_a_task_has_printed_is_flushed_before_the_answer(worker, monkeypatc
 # ---- what is written ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    monkeypatch.setattr(process.time, "monotonic", lambda: 100.5)
-
-
 @pytest.mark.parametrize("posted", [False, True])
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_an_answer_tells_flags_duration_and_memory_and_what_was_posted_follows_it(worker, clock, count, posted):
+def test_an_answer_tells_flags_duration_and_memory_and_what_was_posted_follows_it(worker, count, posted):
     if posted:
         worker._unsent.append([b"posted"])
     worker._statm, worker._memory = 5, lambda: 77
-    worker._write(framing.RESULT, 100.47, framing.HAS_SEGMENT_FLAGS, 9, [b"part"] * count)
+    worker._write(framing.RESULT, 100.47, 100.5, framing.HAS_SEGMENT_FLAGS, 9, [b"part"] * count)
     slot = framing.encode_duration(100.5 - 100.47) | framing.HAS_SEGMENT_FLAGS
     assert slot >> 4 > 100
     if count == 1:
@@ -227,34 +222,34 @@ def test_an_answer_tells_flags_duration_and_memory_and_what_was_posted_follows_i
     assert not worker._send_lock.locked()
 
 
-def test_without_a_look_at_memory_an_answer_tells_none(worker, clock):
+def test_without_a_look_at_memory_an_answer_tells_none(worker):
     worker._memory = lambda: 77
-    worker._write(framing.ERROR, 100.5, 0, 9, [b"part"])
+    worker._write(framing.ERROR, 100.5, 100.5, 0, 9, [b"part"])
     assert worker.told[0][4] == 0
     assert not worker._outdated
 
 
-def test_a_task_that_needs_the_script_has_no_answer(worker, clock):
+def test_a_task_that_needs_the_script_has_no_answer(worker):
     worker._statm, worker._memory = 5, lambda: 77
-    worker._write(framing.OUTDATED, 100.0, framing.HAS_SEGMENT_FLAGS, 9, [b"part"])
+    worker._write(framing.OUTDATED, 100.0, 100.5, framing.HAS_SEGMENT_FLAGS, 9, [b"part"])
     assert worker.told == [("send", True, (framing.OUTDATED, 0, 0, 1, 0))]
     assert worker._outdated
 
 
-def test_a_lock_is_released_though_the_host_is_gone(worker, clock):
+def test_a_lock_is_released_though_the_host_is_gone(worker):
     def gone(*_):
         raise BrokenPipeError
 
     worker._send_answer = worker._answers.send = gone
     for count in (1, 2):
         with pytest.raises(BrokenPipeError):
-            worker._write(framing.RESULT, 100.0, 0, 9, [b"part"] * count)
+            worker._write(framing.RESULT, 100.0, 100.5, 0, 9, [b"part"] * count)
         assert not worker._send_lock.locked()
 
 
 def test_a_task_with_segments_that_could_not_be_received_is_answered_as_one(worker):
     answers = []
-    worker._write = lambda kind, began, flags, number, buffers: answers.append((kind, flags, number))
+    worker._write = lambda kind, began, ended, flags, number, buffers: answers.append((kind, flags, number))
     for slot in (framing.HAS_LEASE, framing.CALL_IN_SEGMENT, framing.HAS_DEADLINE):
         task = framing.Frame(framing.TASK, slot, 1, 9, framing.MissingBuffers(10))
         worker._answer(task)
