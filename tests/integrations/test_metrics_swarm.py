@@ -152,6 +152,7 @@ def test_prometheus_scrapes_what_happens_to_nodes():
                 PrometheusSwarmCollector(swarm, registry=registry)
             swarm.signal(signal.SIGKILL, node=1)
             saw(swarm, EventKind.RESTARTED, 1)
+            eventually(lambda: scrape()["nodes", "healthy", "mail"] == 2, "both ignore what they are told")
         last = scrape()
         assert last["node_deaths_total", "unasked", "SIGKILL", "mail"] == 1
         assert last["node_deaths_total", "shutdown", "SIGKILL", "mail"] == last["node_kills_total", "mail"] == 2

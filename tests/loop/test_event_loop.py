@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -92,9 +93,9 @@ def test_whichever_comes_first_ends_the_sleep(core, loop, turn, others, later):
     others.unreported = [SimpleNamespace(overdue_at=NOW + 2), SimpleNamespace(overdue_at=NOW + 3)]
     assert turn() == [soon - NOW]
     others.unreported = []
-    core.resolver.observation = SimpleNamespace(work=lambda idle: NOW + 2)
+    core.resolver.observation = SimpleNamespace(work=lambda idle: None, due_at=lambda now: now + 2)
     assert turn() == [soon - NOW]
-    core.resolver.observation = SimpleNamespace(work=lambda idle: None)
+    core.resolver.observation = SimpleNamespace(work=lambda idle: None, due_at=lambda now: math.inf)
     assert turn() == [later and later - NOW]
 
 
@@ -177,11 +178,14 @@ def test_nothing_is_judged_before_its_time(core, turn, clock):
 
 def test_observers_are_told_in_their_turn_and_whether_there_is_anything_else_to_do(core, turn):
     told = []
-    core.resolver.observation = SimpleNamespace(work=lambda idle: told.append((idle, core.lock._is_owned())))
+    core.resolver.observation = SimpleNamespace(
+        work=lambda idle: told.append((idle, core.lock._is_owned())),
+        due_at=lambda now: told.append(("due", now, core.lock._is_owned())) or math.inf,
+    )
     turn()
     core.tasks[1] = None
     turn()
-    assert told == [(True, False), (False, False)]
+    assert told == [(True, False), ("due", NOW, True), (False, False), ("due", NOW, True)], "asked under the lock"
 
 
 def test_what_the_executor_has_left_is_submitted_before_the_pool_is_shut_down(core, loop, turn):
@@ -233,12 +237,16 @@ def test_the_end_goes_step_by_step(core, loop):
     core.admission.refuse = lambda: step("refused")() or ["refusal"]
     core.outbox.finish = lambda: core.log.append(("finish", list(core.outbox.left)))
     core.resolver.observation = SimpleNamespace(
-        work=lambda idle: setattr(core, "closed", True), end=step("observation")
+        work=lambda idle: setattr(core, "closed", True),
+        due_at=lambda now: math.inf,
+        gather=step("gathered"),
+        end=step("observation"),
     )
     core.thread.note_end = step("told")
     loop.run()
     assert core.log[3:] == [
         *(("leadership", False, True), ("watchdog", False, True), ("refused", True, True)),
+        ("gathered", True, True),
         *("close 0", ("leases", True, True), "close template", ("leadership closed", True, True)),
         *(("finish", ["refusal"]), "catch up", ("observation", False, True), ("told", False, True)),
     ]

@@ -70,7 +70,7 @@ def test_a_large_call_lies_in_a_segment_wherever_it_is_large(pool, where):
     }[where]()
     assert type(buffers) is Staged
     assert pool.leases.expecting == PATIENCE
-    function, arguments, keywords = pickle.loads(b"".join(buffers.through_channel()[:1]), buffers=[])[:3]
+    function, arguments, keywords = payload.loads([b"".join(buffers.through_channel()[:1])])
     assert (function, {**dict(enumerate(arguments)), **keywords}.popitem()[1]) in (
         (len, LARGE),
         (len, "x" * len(LARGE)),

@@ -273,9 +273,11 @@ def observed(pool, monkeypatch):
     from pidfdpool.loop import observation
 
     log = []
-    monkeypatch.setattr(observation, "Observation", lambda machine, tasks: made_of(machine, tasks))
+    monkeypatch.setattr(observation, "Observation", lambda *parts: made_of(*parts))
 
-    def made_of(machine, tasks):
+    def made_of(machine, tasks, lock, wake_by):
+        assert lock is pool.core.lock
+        assert wake_by == pool.core.wake_by
         assert machine is pool.machine
         assert tasks is pool.core.tasks
         return Observation(pool.core, log)

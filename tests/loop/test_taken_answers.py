@@ -27,7 +27,7 @@ class Observation:
     def __init__(self, core):
         self.core, self.log = core, []
 
-    def note_answers(self, link, numbers, tasks, frames):
+    def note_answers(self, link, numbers, tasks, frames, now):
         verdicts = [hasattr(task, "verdict") for task in tasks]
         self.log.append((self.core.lock._is_owned(), tuple(numbers), [task.number for task in tasks], verdicts))
         self.frames = list(frames)

@@ -258,13 +258,16 @@ def test_a_task_with_segments_that_could_not_be_received_is_answered_as_one(work
 
 
 def test_a_task_that_took_long_is_told_so_from_its_beginning(worker, monkeypatch):
-    answers, now = [], iter([10.0, 11.0, 12.0])
+    answers, now = [], iter([10.0, 11.0, 12.0, 13.0])
     monkeypatch.setattr(process.time, "monotonic", lambda: next(now))
     worker._write = lambda *answer: answers.append(answer)
     worker._run_call = lambda call: (framing.RESULT, call)
     worker._answer_usual(8, 1, [b"usual"])
     worker._answer(framing.Frame(framing.TASK, 0, 1, 9, [b"call"]))
-    assert answers == [(framing.RESULT, 10.0, 0, 8, [b"usual"]), (framing.RESULT, 11.0, 0, 9, [b"call"])]
+    assert answers == [
+        (framing.RESULT, 10.0, 11.0, 0, 8, [b"usual"]),
+        (framing.RESULT, 12.0, 13.0, 0, 9, [b"call"]),
+    ]
 
 
 @pytest.mark.parametrize("attempt", [1, 3])

@@ -264,7 +264,7 @@ def test_a_call_too_large_for_memory_is_an_error_that_tells_its_size(monkeypatch
     worker = Answering()
     worker._pid, worker._shared = os.getpid(), payload.ReceivedMain()
     sent = []
-    worker._write = lambda kind, _began, _flags, number, buffers: sent.append(
+    worker._write = lambda kind, _began, _ended, _flags, number, buffers: sent.append(
         (kind, number, payload.load_error(buffers))
     )
     worker._answer(frame(0, buffers=framing.MissingBuffers(12345)))
