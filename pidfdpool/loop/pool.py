@@ -114,15 +114,14 @@ class Pool:
         number, heavy = task.number, type(task.buffers) is not list  # as `Task.heavy`
         try:
             with core.lock:
-                machine, now = self.machine, time.monotonic()
-                slot = None
+                machine, slot = self.machine, None
                 if not machine.enqueue(number, heavy):
-                    slot = machine.hand_over(number, now, heavy)
+                    slot = machine.hand_over(number, time.monotonic(), heavy)
                     if slot is None:
                         return False
                 core.submitted += 1
                 if core.resolver.observation is not None:
-                    task.queued_at = now  # not otherwise: the time would take memory, and so 3 % of a submit
+                    task.queued_at = time.monotonic()  # for others it would take memory, and 3 % of a submit
                 core.tasks[number] = task
                 task.future._attach(self, number, task.policy.cancel_kills)
                 resolutions = [] if slot is None else self._send_first(task, slot)
