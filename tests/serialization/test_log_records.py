@@ -81,7 +81,8 @@ def test_containers_that_hold_themselves_or_many_are_bounded():
         {"msg": "\U0001f600" * 100_000, "exc_text": "\U0001f600" * 100_000},
         {"extra": {f"name {n}": "x" * 1000 for n in range(5000)}},
         {"extra": {f"name {n}": n for n in range(100_000)}},
-        {"msg": dict.fromkeys(range(1500), "x" * 500)},
+        {"msg": {n: f"{n:500}" for n in range(1500)}},
+        {"msg": {n: f"{n:500}" for n in range(1500)}, "exc_text": "\U0001f600" * 100_000},
         {"name": "x" * (1 << 20), "pathname": "x" * (1 << 20), "funcName": "x" * (1 << 20)},
     ],
     ids=[
@@ -90,6 +91,7 @@ def test_containers_that_hold_themselves_or_many_are_bounded():
         "long attributes",
         "many attributes",
         "a large dictionary",
+        "a large dictionary beside wide characters",
         "names",
     ],
 )

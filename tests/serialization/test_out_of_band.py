@@ -15,6 +15,7 @@ from pidfdpool.serialization import payload, picklers
 from pidfdpool.serialization.out_of_band import OutOfBandPickle
 
 MB = 1 << 20
+MIN_BUFFER = 16 << 10  # bytes; a smaller buffer stays in the pickle
 LARGE = 64 << 10  # bytes; from this size on the pickler hands on a bytes object as it is
 
 
@@ -111,6 +112,18 @@ def test_more_large_bytes_than_fit_into_a_frame_stay_in_the_pickle():
     buffers = OutOfBandPickle(value).left_out()
     assert len(buffers) < 250
     assert payload.loads(buffers)[:-1] == value[:-1]
+
+
+@pytest.mark.parametrize("arrays_first", [True, False], ids=["arrays first", "bytes first"])
+def test_arrays_and_large_bytes_together_are_no_more_than_fit_into_a_frame(arrays_first):
+    """Both come beside the pickle, so each array leaves less room there for bytes objects."""
+    arrays, large = [_Large(MIN_BUFFER) for _ in range(180)], [bytes(LARGE) for _ in range(90)]
+    value = arrays + large if arrays_first else large + arrays
+    buffers = OutOfBandPickle(value).left_out()
+    assert len(arrays) < len(buffers) <= 255
+    loaded = payload.loads(buffers)
+    assert [type(one) for one in loaded] == [type(one) for one in value]
+    assert {len(one.content if type(one) is _Large else one) for one in loaded} == {MIN_BUFFER, LARGE}
 
 
 # ---- attempts that fail ----------------------------------------------------------------------------------------

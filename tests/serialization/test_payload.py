@@ -99,6 +99,24 @@ def test_an_error_rebuilt_as_another_type_is_replaced():
     assert "a traceback" in str(error)
 
 
+def test_an_error_of_a_class_that_travels_by_value_leaves_the_hosts_class_as_it_is():
+    """What the host has changed in its class since the submit is not undone, and its lists are not replaced."""
+
+    class Own(Exception):
+        tries = 0
+        seen: list[int] = []  # noqa: RUF012
+
+    seen = Own.seen
+    buffers = payload.dump_error(Own("x"), payload.ReceivedMain())
+    assert payload.CLASS_BY_VALUE in bytes(buffers[0])
+    Own.tries = 1
+    error = payload.load_error(buffers)
+    assert type(error) is Own
+    assert error.args == ("x",)
+    assert Own.tries == 1
+    assert Own.seen is seen
+
+
 class Silent(Exception):
     def __str__(self):
         raise RuntimeError("no text")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import sys
+from contextlib import closing
+from functools import partial
 
 import pytest
 
@@ -221,6 +225,43 @@ def test_an_arena_of_which_no_thread_takes_care_wakes_nobody():
     it = Arena(8 * MB)
     it.release(use(it))
     it.close()
+
+
+def test_whenever_a_segment_is_released_the_pool_thread_is_woken_or_comes_again(clock):
+    """Also if it is released while that thread looks for what is idle: by another thread, or a signal handler."""
+    for moment in itertools.count():
+        woken: list[int] = []
+        with closing(Arena(8 * MB, partial(woken.append, 1))) as it:
+            it.release(use(it, size=PAGE))
+            assert it.free_idle(clock.now) is not None
+            segment, woken[:] = use(it, size=PAGE), []
+            due, was_released = released_at_line(moment, it, segment, clock.now)
+            assert woken or due is not None or not was_released, f"it waits for ever after line {moment}"
+        if not was_released:
+            break
+    assert moment > 3
+
+
+def released_at_line(number, it, segment, now):
+    """Look for what is idle, and release a segment before that line of it. Return the answer, and whether it came."""
+    lines = itertools.count()
+    was_released = False
+
+    def trace(frame, event, _):
+        nonlocal was_released
+        if frame.f_code.co_filename != arena.__file__:
+            return None
+        if event == "line" and next(lines) == number:
+            it.release(segment)
+            was_released = True
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        return it.free_idle(now), was_released
+    finally:
+        sys.settrace(before)
 
 
 def test_a_segment_is_idle_for_its_whole_time(made, clock):

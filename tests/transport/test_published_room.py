@@ -216,6 +216,18 @@ def test_a_lack_of_memory_in_the_middle_leaves_what_was_there(ledger, allocated)
     assert ledger.has_room(limit)
 
 
+def test_what_was_refused_is_refused_again_while_memory_is_short(ledger, allocated):
+    """Otherwise the second try would write to pages that do not exist: a SIGBUS."""
+    allocated.limit = len(pages_of(OFFSET, ENDS + 400))
+    for task in (7, 8, 9):
+        assert ledger.begin(task, MAX_CALLS) is False
+    assert ledger.begin(10, 100)
+    for _ in range(3):
+        assert ledger.has_room(DATA + 1) is False
+        assert ledger.limit == DATA
+    assert allocated == pages_of(OFFSET, ENDS + 400)
+
+
 def test_a_ledger_that_nobody_sees_has_no_room_for_data_though_calls_are_counted_in_it():
     alone = Ledger(None)
     alone.words[BEGUN] += 1
