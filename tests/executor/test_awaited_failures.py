@@ -86,6 +86,26 @@ def test_what_a_call_itself_raises_as_a_cancellation_is_an_outcome_of_it():
     run(main())
 
 
+def test_a_cancellation_by_the_pool_is_not_kept_back_until_the_other_calls_have_ended():
+    """Unlike a broken pool, a shutdown that cancels may be followed by calls that run for long, or for ever."""
+
+    async def main():
+        submitter = Submitter(max_pending=9)
+        results = async_map.as_they_come(submitter, function, (range(3),), return_exceptions=True)
+        submitter.taken[0].end("first")
+        submitter.taken[1].end(error=asyncio.CancelledError())
+        await turns()
+        assert await anext(results) == Outcome(0, "first")
+        last = begun(results)
+        await turns()
+        assert last.done()
+        with pytest.raises(asyncio.CancelledError):
+            await last
+        assert submitter.cancelled == [2]
+
+    run(main())
+
+
 @pytest.mark.parametrize("begin", [async_map.in_order, async_map.as_they_come])
 def test_what_ends_the_map_is_raised_and_without_order_behind_the_outcomes_that_come(begin):
     async def main():

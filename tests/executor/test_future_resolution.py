@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from pidfdpool.executor import futures
+from pidfdpool.process import interruptible
 from tests.executor.future_pool import Waiter, attached
 
 # ---- resolving ----------------------------------------------------------------------------------------------------
@@ -167,6 +168,21 @@ def test_who_asks_for_the_lock_of_a_future_that_is_about_to_be_cancelled_complet
     with future._condition:
         assert future._state == futures._NOTIFIED
     assert concurrent.futures.wait([future], 0).done == {future}
+
+
+def test_a_cancelled_future_of_which_its_owner_tells_at_this_moment_just_does_not_begin():
+    """Guards: the base class raises for what was told of already, and the pool thread would get that."""
+
+    class Held(interruptible.Condition):
+        def __enter__(self):
+            future._state = futures._NOTIFIED  # by the thread that held the lock until now
+            return super().__enter__()
+
+    future = attached()
+    assert future._mark_cancelled()
+    future.__dict__["_own_condition"] = Held()
+    assert future._begin() is False
+    assert future.cancelled()
 
 
 # ---- forks --------------------------------------------------------------------------------------------------------
