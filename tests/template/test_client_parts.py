@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from pidfdpool import TemplateError
-from pidfdpool.pidfd import capabilities
+from pidfdpool.pidfd import capabilities, sentinel_pipe
 from pidfdpool.process import hygiene
 from pidfdpool.template import client, handshake, interpreter, launch
 from pidfdpool.template.client import NotSendable
@@ -92,6 +92,23 @@ def test_of_a_launcher_that_cannot_be_started_nothing_is_left(monkeypatch, error
 
     with pytest.raises(type(error)):
         started(monkeypatch, refuse)
+
+
+@pytest.mark.parametrize("handles", [PIDFD, SENTINEL])
+def test_where_the_host_gets_no_handle_of_itself_the_lifeline_is_closed_at_both_ends(monkeypatch, handles):
+    def refuse(*_):
+        raise OSError(errno.EMFILE, "no more")
+
+    lifelines = []
+    monkeypatch.setattr(client, "sentinel_pipe", lambda: lifelines.append(sentinel_pipe()) or lifelines[-1])
+    place, name = (os, "pidfd_open") if handles == PIDFD else (client.native, "duplicate")
+    monkeypatch.setattr(place, name, refuse, raising=False)
+    with pytest.raises(OSError, match="no more"):
+        client._start_launcher(boot_of(handles), None, exiting, Launcher("some program", 20.0), None)
+    [ends] = lifelines
+    for fd in ends:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
 
 
 @needs_pidfds

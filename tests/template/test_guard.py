@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+from contextlib import suppress
 
 import pytest
 
 from pidfdpool.pidfd import Pidfd, capabilities
 from pidfdpool.template import guard
-from tests.conditions import children, eventually, is_alive
+from tests.conditions import children, eventually, is_alive, open_descriptors
 
 pytestmark = pytest.mark.skipif(not capabilities().usable, reason="needs pidfds")
 
@@ -33,6 +35,19 @@ def test_the_guard_is_gone_after_the_block_however_that_ends(host, error):
     except LookupError:
         assert error is LookupError
     assert children(os.getpid()) == before
+    os.close(host[1])
+
+
+@pytest.mark.parametrize("error", [None, LookupError])
+def test_no_handle_is_open_after_the_block_and_none_is_left_to_the_collector(host, recwarn, error):
+    """Where warnings are errors or are shown, the user would see one of the pool's own after each preload."""
+    before = open_descriptors()
+    with suppress(LookupError), guard.guarded(host[0]):
+        if error is not None:
+            raise error
+    assert open_descriptors() == before
+    gc.collect()
+    assert [each.message for each in recwarn if issubclass(each.category, ResourceWarning)] == []
     os.close(host[1])
 
 

@@ -119,6 +119,17 @@ def test_the_thread_sends_what_is_held_for_long_and_not_before(loop, elapsed):
         assert sending._thread.sleeps
 
 
+def test_the_thread_counts_from_the_first_that_is_held_however_late_others_came(loop):
+    sending, clock = sender_and_clock(loop)
+    sending.put("a")
+    for item, at in (("b", 0.25), ("c", 1.0)):
+        clock.now = TOGETHER * at
+        sending.put(item)
+    clock.now = TOGETHER * 1.25
+    sending._flush()
+    assert loop.sent == [["a"], ["b", "c"]], "the reader waits for the first, whatever came behind it"
+
+
 def test_no_thread_is_made_where_nothing_is_held(loop):
     sending = streaming.Sender(loop, TASK, 10, clock := Clock())
     for item in "ab":

@@ -113,6 +113,30 @@ def test_an_item_that_cannot_be_pickled_closes_the_generator(loop):
     assert loop.sent == [[1]]
 
 
+def test_what_is_held_is_sent_and_the_thread_is_over_before_the_generator_is_closed(loop, monkeypatch):
+    """To close it may take long, or may fail, and nobody would look after the items and the thread any more."""
+    senders, at_close = [], []
+
+    def made(*given, make=streaming.Sender):
+        senders.append(make(*given, Clock()))  # whose time stands still, so that the second item is held
+        return senders[-1]
+
+    monkeypatch.setattr(streaming, "Sender", made)
+
+    def items():
+        try:
+            yield "first"
+            yield "held"
+            yield threading.Lock()
+        finally:
+            at_close.append(([*loop.sent], senders[0]._thread._ended))
+            raise LookupError("while it was closed")
+
+    with pytest.raises(LookupError, match="while it was closed"):
+        streaming.run(items, (), 10)
+    assert at_close == [([["first"], ["held"]], True)]
+
+
 def test_what_cannot_be_closed_need_not_be_and_what_is_no_iterable_is_refused(loop):
     streaming.run(list, ("ab",), 10)
     assert [each for frame in loop.sent for each in frame] == ["a", "b"]
