@@ -272,6 +272,32 @@ def test_as_long_as_records_are_handed_over_they_are_waited_for_however_long_all
     assert len(steps) == 10
 
 
+def test_a_record_that_is_stuck_behind_others_is_waited_for_no_longer_than_the_grace(host, emitter, monkeypatch):
+    """Guards: one record that was handed over meanwhile would have the wait go on for ever."""
+    now = [0.0]
+    monkeypatch.setattr(log_emitter, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    held_up(host, emitter)
+    over, thread, steps, joined = emitter._over, emitter._thread, [], []
+
+    def wait(seconds):
+        steps.append(seconds)
+        now[0] += log_emitter.GRACE * 0.4
+        if len(steps) == 1:
+            emitter._done += 1  # one is handed over, and the next is stuck
+        if len(steps) == 10:
+            host.go.set()
+            over.wait(30)
+
+    emitter._over = SimpleNamespace(wait=wait)
+    emitter._thread = SimpleNamespace(join=joined.append)
+    emitter.join()
+    assert len(steps) == 4, "the grace, counted from the one that was handed over"
+    assert joined == [], "nor is the thread waited for, as if it were at its end"
+    emitter._over, emitter._thread = over, thread
+    host.go.set()
+    assert over.wait(30)
+
+
 def test_a_handler_may_wait_for_the_records_without_waiting_for_itself(host, emitter):
     waited = []
     emitter._emit = lambda *_: (emitter.join(), waited.append(emitter._joined))

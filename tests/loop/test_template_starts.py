@@ -302,6 +302,15 @@ def test_who_asks_for_workers_waits_while_more_are_to_come_or_there_are_none(
     assert all(each[1:] == (1, True) for each in waited)
 
 
+def test_workers_that_a_signal_handler_has_asked_for_are_on_their_way(core, starter):
+    """Guards: the pool thread has not decided yet, so no worker starts and no template; the one there is not all."""
+    have(core, IDLE=1, BUSY=0, STARTING=0)
+    core.machine.template, core.has_deferred = Template.UP, True
+    waited = waiting(core, lambda: have(core, IDLE=2))
+    assert starter.prestart(2, wait=True, timeout=None) == 2
+    assert len(waited) == 1
+
+
 def test_without_waiting_and_without_time_those_are_counted_that_are_ready(core, starter):
     have(core, IDLE=1, STARTING=1)
     waited = waiting(core)
