@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from concurrent.futures import FIRST_COMPLETED, as_completed, wait
 
@@ -17,8 +18,8 @@ from tests.conditions import eventually
 @pytest.fixture
 def lying(pool, monkeypatch):
     """Have the pool thread let answers lie for a minute, if nobody observes them; return what makes it do so."""
-    monkeypatch.setattr(watchdog, "GAP", 1000.0)
-    monkeypatch.setattr(watchdog, "AGAIN", 1000.0)
+    monkeypatch.setattr(watchdog, "GAP", math.inf)  # however long ago, if ever, this thread has led
+    monkeypatch.setattr(watchdog, "AGAIN", math.inf)
     monkeypatch.setattr(watchdog, "TICK", 60.0)
     poller = pool._pool.core.poller if pool._pool is not None else None
 
@@ -127,8 +128,8 @@ def test_nothing_lies_there_where_somebody_observes_it(pool, lying):
 
 
 def test_with_short_looks_nothing_lies_there_for_long(monkeypatch):
-    monkeypatch.setattr(watchdog, "GAP", 1000.0)
-    monkeypatch.setattr(watchdog, "AGAIN", 1000.0)
+    monkeypatch.setattr(watchdog, "GAP", math.inf)  # however long ago, if ever, this thread has led
+    monkeypatch.setattr(watchdog, "AGAIN", math.inf)
     with PidfdPoolExecutor(1) as pool:
         for _ in range(20):
             pool.submit(calls.double, 1).result(20)
