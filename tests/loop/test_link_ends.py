@@ -9,18 +9,10 @@ import pytest
 
 from pidfdpool.loop import answers
 from pidfdpool.loop.links import WorkerLink
-from pidfdpool.loop.poller import Poller
 from pidfdpool.loop.segment_account import TaskSegments
 from pidfdpool.transport import channel as channels
 from pidfdpool.transport import tokens
 from tests.loop.test_links import nothing
-
-
-@pytest.fixture
-def poller():
-    poller = Poller()
-    yield poller
-    poller.close()
 
 
 @pytest.fixture

@@ -12,20 +12,13 @@ import pytest
 import pidfdpool
 from pidfdpool.loop import answers
 from pidfdpool.loop.links import Link, WorkerLink
-from pidfdpool.loop.poller import READ, WRITE, Poller
+from pidfdpool.loop.poller import READ, WRITE
 from pidfdpool.transport import black_box, framing, published, tokens
 from pidfdpool.transport import channel as channels
 from pidfdpool.transport.framing import ProtocolError
 from pidfdpool.worker.answers import take_pipe
 from tests.conditions import open_descriptors
 from tests.loop.test_links import Handle, nothing
-
-
-@pytest.fixture
-def poller():
-    poller = Poller()
-    yield poller
-    poller.close()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from pidfdpool.loop import answers, process_usage
 from pidfdpool.loop.death_reports import Evidence
 from pidfdpool.loop.links import ORPHAN_GRACE, REPORT_GRACE, TemplateLink, WorkerLink
-from pidfdpool.loop.poller import WRITE, Poller
+from pidfdpool.loop.poller import WRITE
 from pidfdpool.loop.segment_account import ResultLease, SegmentAccount, TaskSegments
 from pidfdpool.pidfd import Pidfd, PidfdDenied, capabilities
 from pidfdpool.transport import black_box, framing, published, tokens
@@ -40,13 +40,6 @@ class Handle:
             os.close(self._fd)
             os.close(self._other)
             self._fd = -1
-
-
-@pytest.fixture
-def poller():
-    poller = Poller()
-    yield poller
-    poller.close()
 
 
 @pytest.fixture

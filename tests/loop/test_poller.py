@@ -14,13 +14,6 @@ from tests.conditions import in_forked_child, open_descriptors
 
 
 @pytest.fixture
-def poller():
-    poller = Poller()
-    yield poller
-    poller.close()
-
-
-@pytest.fixture
 def ends():
     ours, theirs = socket.socketpair()
     with ours, theirs:

@@ -18,13 +18,6 @@ from tests.conditions import in_forked_child, open_descriptors
 
 
 @pytest.fixture
-def poller():
-    poller = Poller()
-    yield poller
-    poller.close()
-
-
-@pytest.fixture
 def pipes():
     """Give what makes pipes: their read ends, with something in them."""
     made = []

@@ -8,19 +8,11 @@ import signal
 import pytest
 
 from pidfdpool.loop.links import TemplateLink
-from pidfdpool.loop.poller import Poller
 from pidfdpool.pidfd import ProcessGone, capabilities
 from pidfdpool.transport import channel as channels
 from pidfdpool.transport import framing
 from pidfdpool.transport.channel import Channel
 from tests.loop.test_links import Connection, Handle, Noting, nothing
-
-
-@pytest.fixture
-def poller():
-    poller = Poller()
-    yield poller
-    poller.close()
 
 
 @pytest.fixture

@@ -19,13 +19,6 @@ from pidfdpool.worker import chunk
 from tests.conditions import eventually, is_alive
 
 
-@pytest.fixture
-def box():
-    fd = black_box.create()
-    yield fd
-    os.close(fd)
-
-
 def hold_the_gil_in_a_regex():
     re.match(r"(a+)+$", "a" * 60 + "b")
 

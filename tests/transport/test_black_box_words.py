@@ -18,13 +18,6 @@ from tests.conditions import open_descriptors
 
 
 @pytest.fixture
-def box():
-    fd = black_box.create()
-    yield fd
-    os.close(fd)
-
-
-@pytest.fixture
 def closed_pipe():
     """Give a descriptor that can be neither read at a position nor written to."""
     read, write = os.pipe()

@@ -30,13 +30,6 @@ ENDS = OFFSET + 64
 
 
 @pytest.fixture
-def box():
-    fd = black_box.create()
-    yield fd
-    os.close(fd)
-
-
-@pytest.fixture
 def ledger(box):
     ledger = Ledger(box)
     yield ledger

@@ -12,13 +12,6 @@ from pidfdpool.transport import black_box, framing
 from pidfdpool.transport.run_times import CAPACITY, ENTRY, RunTimesReader, recording
 
 
-@pytest.fixture
-def box():
-    fd = black_box.create()
-    yield fd
-    os.close(fd)
-
-
 def recorder(fd):
     """Return what adds an entry by the worker's end."""
     write = recording(lambda *_: None, fd)

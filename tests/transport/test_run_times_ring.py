@@ -17,13 +17,6 @@ from pidfdpool.transport.run_times import CAPACITY, ENTRY, RunTimesReader, recor
 from tests.conditions import open_descriptors
 
 
-@pytest.fixture
-def box():
-    fd = black_box.create()
-    yield fd
-    os.close(fd)
-
-
 def write_entry(box, entry, number, began, ended):
     os.pwrite(box, struct.pack("@qdd", number, began, ended), black_box.RUN_TIMES_OFFSET + 24 * entry)
 
