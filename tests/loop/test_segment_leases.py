@@ -355,14 +355,14 @@ def test_a_call_that_is_taken_back_leaves_its_segment_to_the_next(tmp_path):
         eventually((tmp_path / "runs").exists, "it runs")
         ahead = pool.submit(large.echo, b"x" * MB)
         eventually(lambda: pool._pool.machine.prefetched, "it is ahead")
-        before = set(arena_of(pool).segments)
+        before = len(arena_of(pool))
         assert ahead.cancel()
         del ahead
         (tmp_path / "release").touch()
         holding.result(20)
         eventually(lambda: free(pool) == len(arena_of(pool)), "all segments are free")
         warm(pool)
-        assert set(arena_of(pool).segments) <= before
+        assert len(arena_of(pool)) <= before, "idle ones may have been replaced, if this took long"
 
 
 def test_what_waits_for_long_lies_in_a_segment_by_the_time_it_is_sent(way, tmp_path):
