@@ -7,6 +7,7 @@ otherwise the number may belong to another one by now.
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -35,11 +36,28 @@ def processor_time(pid: int) -> float | None:
     return (int(fields[11]) + int(fields[12])) / _TICK
 
 
-def signal_masks(pid: int) -> tuple[int, ...] | None:
-    """Return which signals a process blocks, ignores and catches, as bit masks (proc(5), status)."""
+class SignalMasks(NamedTuple):
+    """What a process does with each signal, as bit masks (proc(5), status): the lowest bit is for signal 1."""
+
+    pending: int
+    blocked: int
+    ignored: int
+    caught: int
+
+    def survives(self, number: int) -> bool:
+        """Return whether the process is not ended by a signal that would end one that had never heard of it."""
+        return bool((self.blocked | self.ignored | self.caught) >> (number - 1) & 1)
+
+    def awaits(self, number: int) -> bool:
+        """Return whether that signal was sent to the process, which has not received it yet."""
+        return bool(self.pending >> (number - 1) & 1)
+
+
+def signal_masks(pid: int) -> SignalMasks | None:
+    """Return what a process does with each signal; None: that cannot be read."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             lines = dict(line.split(b":", 1) for line in file.read().splitlines())
-            return tuple(int(lines[name], 16) for name in (b"SigBlk", b"SigIgn", b"SigCgt"))
+            return SignalMasks(*(int(lines[name], 16) for name in (b"ShdPnd", b"SigBlk", b"SigIgn", b"SigCgt")))
     except (OSError, ValueError, KeyError):
         return None

@@ -98,12 +98,15 @@ class Pidfd(BaseHandle):
         Raises:
             ProcessGone: it was reaped; or, group: it has ended, and nobody is left in the group (ESRCH).
             PidfdDenied: it belongs to another user (EPERM).
-            PidfdMisused: the handle is closed (EBADF); there is no such signal, or value is no integer (EINVAL).
-            PidfdError: EINVAL, group: the kernel is older than Linux 6.9. EAGAIN, value: its queue is full.
+            PidfdMisused: the handle is closed (EBADF); there is no such signal, or value is no integer of 64 bits
+                (EINVAL).
+            PidfdError: EINVAL, group: the kernel is older than Linux 6.9. EAGAIN, value: as many signals
+                wait for the processes of its user as its RLIMIT_SIGPENDING allows.
         """
         operation = checked_signal(sig, group, self._pid)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            raise PidfdMisused(errno.EINVAL, operation, self._pid, f"{describe.repr_of(value)} is no integer.")
+        if value is not None and not _fits(value):
+            hint = f"value={describe.repr_of(value)} is no integer of 64 bits."
+            raise PidfdMisused(errno.EINVAL, operation, self._pid, hint)
         flags = SIGNAL_PROCESS_GROUP if group else 0
         with self._in_use(operation) as fd:
             try:
@@ -114,7 +117,11 @@ class Pidfd(BaseHandle):
                         raise
                     _send(fd, sig, value, 0)  # it is in a group that another process leads, as most children are
             except OSError as error:
-                hint = "Signalling a group needs Linux 6.9." if group and error.errno == errno.EINVAL else ""
+                hint = ""
+                if group and error.errno == errno.EINVAL:
+                    hint = "Signalling a group needs Linux 6.9."
+                elif error.errno == errno.EAGAIN:
+                    hint = "As many signals wait as its RLIMIT_SIGPENDING allows. Does it receive them?"
                 raise to_pidfd_error(error, operation, self._pid, hint) from error
 
     def exit_status(self) -> ExitStatus | None:
@@ -137,6 +144,10 @@ class Pidfd(BaseHandle):
                     return ExitStatus.UNKNOWN
                 self._set_status(status)
         return self._status
+
+
+def _fits(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 64
 
 
 def _send(fd: int, sig: int, value: int | None, flags: int) -> None:

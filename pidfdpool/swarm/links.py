@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from pidfdpool.loop import process_usage, stacks
 from pidfdpool.loop.links import REPORT_GRACE, Link
 from pidfdpool.loop.worker_stderr import Stderr
 from pidfdpool.process import counters, native
+from pidfdpool.swarm.stack_requests import StackRequests
 from pidfdpool.transport import black_box, frame_rules, framing
 from pidfdpool.transport import channel as channels
 from pidfdpool.transport.channel import Channel, new_cookie
@@ -74,6 +76,7 @@ class NodeLink(Link):
         self._stderr: Stderr | None = None
         self._stderr_watch: Watch | None = None
         self._signal: int | None = None  # asked for before there was a handle
+        self._stack_requests = StackRequests()
         self._stack_from: int | None = None  # where the stack begins that the machine has asked for
 
     def request(self, template: TemplateLink, attempt: int) -> None:
@@ -119,19 +122,26 @@ class NodeLink(Link):
         self.resume()
 
     def request_stack(self) -> int | None:
-        """Have it write its Python stack; return where that will begin in its black box. None: it cannot."""
-        with suppress(OSError):
-            if self.handle is not None and self._box is not None and self._catches_stack_signal():
-                size = max(os.fstat(self._box).st_size, black_box.STACKS_OFFSET)
-                self.handle.send_signal(black_box.STACK_SIGNAL)
-                return size
-        return None
+        """Have it write its Python stack; return where that will begin in its black box. None: it cannot.
 
-    def _catches_stack_signal(self) -> bool:
-        """Return False if that signal would end the process: what has executed another program cannot handle it."""
-        assert self.handle is not None
-        masks = process_usage.signal_masks(self.handle.pid)
-        return masks is None or any(mask >> (black_box.STACK_SIGNAL - 1) & 1 for mask in masks)
+        A process that is writing one is not asked again, and nor is one that would be ended by the signal, because
+        it has executed another program.
+        """
+        with suppress(OSError):
+            if self.handle is None or self._box is None:
+                return None
+            masks = process_usage.signal_masks(self.handle.pid)
+            if masks is not None and not masks.survives(black_box.STACK_SIGNAL):
+                return None
+            now = time.monotonic()
+            is_pending = masks is not None and masks.awaits(black_box.STACK_SIGNAL)
+            start = self._stack_requests.begun(now, is_pending=is_pending)
+            if start is None:
+                start = max(os.fstat(self._box).st_size, black_box.STACKS_OFFSET)
+                self.handle.send_signal(black_box.STACK_SIGNAL)
+                self._stack_requests.begin(now, start)
+            return start
+        return None
 
     def keep_stack(self) -> None:
         """Have it write its Python stack, for the record of its death."""

@@ -17,7 +17,7 @@ from pidfdpool.loop.cgroup import MemoryEvents
 from pidfdpool.loop.links import ORPHAN_GRACE, TemplateLink
 from pidfdpool.loop.outcomes import load_error
 from pidfdpool.loop.poller import WRITE
-from pidfdpool.pidfd import ExitStatus
+from pidfdpool.pidfd import ExitStatus, PidfdError
 from pidfdpool.process import describe, native
 from pidfdpool.swarm import actions as do
 from pidfdpool.swarm import inputs as ip
@@ -303,13 +303,24 @@ class Processes:
     # ---- the end -------------------------------------------------------------------------------------------
 
     def signal(self, number: int, value: int | None, node: int | None) -> int:
-        """Send a signal to the processes of a node, or of all (None); return to how many. The caller has the lock."""
+        """Send a signal to the processes of a node, or of all (None); return to how many. The caller has the lock.
+
+        Raises:
+            PidfdError: the kernel has refused one. It was sent to all others.
+        """
         sent = 0
+        refusal: PidfdError | None = None
         for link in self.links.values():
             if link.handle is not None and node in (None, link.node):
-                with suppress(ProcessLookupError):
+                try:
                     link.handle.send_signal(number, value)
                     sent += 1
+                except ProcessLookupError:
+                    pass
+                except PidfdError as error:
+                    refusal = refusal or error
+        if refusal is not None:
+            raise refusal
         return sent
 
     def close(self) -> None:

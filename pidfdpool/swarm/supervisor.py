@@ -232,11 +232,12 @@ class Supervisor:
         """As `Swarm.signal`."""
         self.check_started()
         number = checks.integer("sig", sig, least=0, most=signal.NSIG - 1)
+        carried = checks.integer("value", value, least=-(1 << 63), most=(1 << 64) - 1, optional=True)
         wanted = checks.integer("node", node, least=0, optional=True)
         with self._lock:
             if wanted is not None and wanted not in self.machine.fleet.nodes:
                 raise ValueError(f"there is no node {wanted} in this swarm of {self.machine.fleet.size}")
-            return 0 if self._processes is None else self._processes.signal(number, value, wanted)
+            return 0 if self._processes is None else self._processes.signal(number, carried, wanted)
 
     def stacks(self, timeout: float) -> dict[int, str]:
         """As `Swarm.stacks`."""

@@ -273,15 +273,17 @@ class Swarm:
 
         Raises:
             RuntimeError: the swarm is not started, or this is a forked child.
-            ValueError, TypeError: there is no such signal, or no such node.
-            PidfdError: the value does not fit into 64 bits, or the kernel has refused.
+            ValueError, TypeError: there is no such signal, or no such node; or value is no integer of 64 bits.
+            PidfdError: the kernel has refused to send it to a process, as it does if nothing receives the messages
+                of a node (EAGAIN: its queue is full). It was sent to all the others.
         """
         return self._supervisor.signal(sig, value, node)
 
     def stacks(self, timeout: float = 1.0) -> dict[int, str]:
         """Return the Python stacks of all threads of each node, as far as they come within the timeout.
 
-        A node writes them even if it is stuck in native code that holds the GIL. One that is stopped does not.
+        A node writes them even if it is stuck in native code that holds the GIL. One that is stopped does not. It is
+        asked at most every 50 ms: a call that comes sooner returns what the one before had asked for.
 
         Raises:
             RuntimeError: as `signal`.

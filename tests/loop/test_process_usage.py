@@ -73,18 +73,27 @@ def test_masks_of_signals_are_those_that_it_blocks_ignores_and_catches(tells):
     lines = [
         b"Name:\tx:y",
         b"SigPnd:\t01",
+        b"ShdPnd:\t200",
         b"SigBlk:\t000000000000000f",
         b"SigIgn:\t10",
         b"SigCgt:\tff",
         b"Seccomp:\t0",
     ]
     tells({"status": b"\n".join(lines) + b"\n"})
-    assert process_usage.signal_masks(5) == (15, 16, 255)
+    masks = process_usage.signal_masks(5)
+    assert masks == (0x200, 15, 16, 255)
+    assert [number for number in range(1, 65) if masks.awaits(number)] == [10]
+    assert [number for number in range(1, 65) if masks.survives(number)] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 @pytest.mark.parametrize(
     "found",
-    [{"status": b"Name:\tx\n"}, {"status": b"SigBlk:\tz\nSigIgn:\t1\nSigCgt:\t1\n"}, {"status": b"x\n"}, OSError()],
+    [
+        {"status": b"Name:\tx\n"},
+        {"status": b"ShdPnd:\t0\nSigBlk:\tz\nSigIgn:\t1\nSigCgt:\t1\n"},
+        {"status": b"x\n"},
+        OSError(),
+    ],
     ids=["not there", "no number", "no fields", "gone"],
 )
 def test_masks_that_are_not_told_are_not_known(tells, found):
@@ -99,4 +108,4 @@ def test_of_this_process_all_is_told():
     assert abs(before - time.process_time()) < 5
     eventually(lambda: sum(range(100_000)) and process_usage.processor_time(os.getpid()) > before, "it is at work")
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    assert process_usage.signal_masks(os.getpid())[0] == sum(1 << (number - 1) for number in blocked)
+    assert process_usage.signal_masks(os.getpid()).blocked == sum(1 << (number - 1) for number in blocked)

@@ -95,8 +95,8 @@ def received(sent, *, leads=False, **options):
     return ctypes.c_int(value).value, sender, code
 
 
-@pytest.mark.parametrize("value", ["1", 1.5, True])
-def test_a_value_that_is_no_integer_is_refused(value):
+@pytest.mark.parametrize("value", ["1", 1.5, True, 1 << 64, -(1 << 63) - 1])
+def test_a_value_that_is_no_integer_of_64_bits_is_refused(value):
     with Pidfd.self() as handle, pytest.raises(PidfdMisused, match="no integer") as caught:
         handle.send_signal(0, value=value)
     assert (caught.value.errno, caught.value.pid) == (errno.EINVAL, os.getpid())

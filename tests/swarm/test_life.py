@@ -153,6 +153,12 @@ def test_bad_calls_are_refused_with_name_and_value(running):
         (lambda: running.resize(0), ValueError, "nodes must be >= 1, not 0"),
         (lambda: running.restart(rolling="no"), TypeError, "rolling must be True or False, not 'no'"),
         (lambda: running.signal(99), ValueError, "sig must be <= 64, not 99"),
+        (
+            lambda: running.signal(34, 1 << 64),
+            ValueError,
+            "value must be <= 18446744073709551615, not 18446744073709551616",
+        ),
+        (lambda: running.signal(34, True), TypeError, "value must be an integer or None, not True"),
         (lambda: running.signal("TERM"), TypeError, "sig must be an integer, not 'TERM'"),
         (lambda: running.signal(9, node=2), ValueError, "there is no node 2 in this swarm of 2"),
         (lambda: running.wait("soon"), TypeError, "timeout must be a number of seconds, or None, not 'soon'"),
