@@ -82,16 +82,23 @@ def _node_status(node: Node, processes: Processes | None, now: float, *, measure
 
 def stacks(processes: Processes | None, lock: Any, timeout: float) -> dict[int, str]:
     """Return the stacks of all nodes that write them within the timeout."""
+    if processes is None:
+        return {}
     with lock:
-        links = list(processes.links.values()) if processes is not None else []
-        starts = [(link, start) for link in links if (start := link.request_stack()) is not None]
+        to_ask = list(processes.links.values())
     found: dict[int, str] = {}
-    unchanged: dict[NodeLink, int] = dict.fromkeys((link for link, _ in starts), 0)  # since so many looks
+    starts: dict[NodeLink, int] = {}
+    unchanged: dict[NodeLink, int] = {}  # since so many looks
     deadline = time.monotonic() + timeout
-    while any(count < _LOOKS for count in unchanged.values()):
+    while to_ask or any(count < _LOOKS for count in unchanged.values()):
         over = time.monotonic() >= deadline
         with lock:
-            for link, start in starts:
+            for link in to_ask:
+                if (start := link.request_stack()) is not None:
+                    starts[link], unchanged[link] = start, 0
+            # Some are being born, and can be asked in a moment.
+            to_ask = [link for link in to_ask if link.handle is None and link in processes.links.values()]
+            for link, start in starts.items():
                 text = link.stack_since(start)
                 unchanged[link] = unchanged[link] + 1 if text and text == found.get(link.node) else 0
                 if text:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import functools
+import itertools
 import os
 import resource
 import signal
+import threading
+from types import SimpleNamespace
 
 import pytest
 
 from pidfdpool.loop import process_usage
 from pidfdpool.loop.poller import Poller
 from pidfdpool.pidfd import Pidfd, PidfdError
-from pidfdpool.swarm import stack_requests
+from pidfdpool.swarm import snapshots, stack_requests
 from pidfdpool.swarm.links import NodeLink
 from pidfdpool.swarm.stack_requests import APART, StackRequests
 from pidfdpool.transport import black_box
@@ -111,6 +114,34 @@ def test_a_process_that_the_signal_would_end_is_not_asked(link, monkeypatch):
     masks(monkeypatch, caught=0, blocked=1 << (black_box.STACK_SIGNAL - 1))
     assert link.request_stack() is not None
     assert link.handle.sent == [black_box.STACK_SIGNAL]
+
+
+def stacks_while(links, turn, monkeypatch):
+    """Return the stacks, and how many pauses that took and one more. turn: called with the number of each pause."""
+    masks(monkeypatch)
+    pauses = itertools.count(1)
+    monkeypatch.setattr(snapshots.native, "sleep", lambda _seconds: turn(next(pauses)))
+    return snapshots.stacks(SimpleNamespace(links=links), threading.Lock(), 30.0), next(pauses)
+
+
+def test_a_process_that_is_being_born_is_asked_as_soon_as_it_is_there(link, monkeypatch):
+    process, link.handle = link.handle, None
+    process.send_signal = lambda _number: os.pwrite(link._box, b"in serve", black_box.STACKS_OFFSET)
+
+    def turn(pause):
+        if pause == 3:
+            link.handle = process
+
+    stacks, pauses = stacks_while({link.number: link}, turn, monkeypatch)
+    assert stacks == {0: "in serve"}
+    assert pauses > 3
+
+
+def test_a_process_whose_birth_has_failed_is_not_waited_for(link, monkeypatch):
+    process, link.handle = link.handle, None
+    links = {link.number: link}
+    assert stacks_while(links, lambda _pause: links.clear(), monkeypatch) == ({}, 3)
+    assert process.sent == []
 
 
 def test_a_node_that_was_stopped_writes_one_stack_for_all_who_asked_meanwhile():

@@ -51,12 +51,12 @@ def never_report(node, folder):
 
 
 def hang_in_a_lock(node, folder):
-    note(folder, "lives", node)
     node.healthy()
-    sit_there_for_ever()
+    sit_there_for_ever(node, folder)
 
 
-def sit_there_for_ever():
+def sit_there_for_ever(node, folder):
+    note(folder, "lives", node)
     while True:
         time.sleep(3600)
 
