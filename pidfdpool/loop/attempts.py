@@ -1,9 +1,9 @@
 """Makes the records of attempts for a pool's observers. Part of `observation`: on its threads, under the pool's lock.
 
 Most tasks end by a plain answer. Many such answers come within a millisecond, but only a few in each read. To make a
-record of each read would cost as much as to take the answers. So for a moment answers are set aside as they came
-(`set_aside`), and put together later: those that one worker gave within `TOGETHER` are one record (`gather`). Other
-ends of tasks are rare, and get a record each (`single`).
+record of each read would cost as much as to take the answers. So what is to be told of them is set aside for a moment
+(`set_aside`). What one worker gave within `TOGETHER` becomes one record later (`gather`). Other ends of tasks are
+rare, and get a record each (`single`).
 """
 
 from __future__ import annotations
@@ -11,33 +11,57 @@ from __future__ import annotations
 import math
 import time
 from array import array
-from itertools import chain
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from pidfdpool.loop import observed
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.loop.observed import Attempts, Same
+from pidfdpool.loop.task import name_of
 from pidfdpool.transport import framing
 from pidfdpool.transport.run_times import RunTimesReader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import TypeAlias
+    from typing import Any
 
     from pidfdpool.loop.links import WorkerLink
     from pidfdpool.loop.task import Task, WorkerName
     from pidfdpool.transport.framing import Buffer, Frame, Lean
 
-    # who has answered; the tasks' numbers, the tasks, their calls, the answers; when these were taken
-    Answers: TypeAlias = tuple[
-        WorkerLink, Sequence[int], Sequence[Task], Sequence[Sequence[Buffer]], Sequence[Frame | Lean], float
-    ]
-
 TOGETHER = 0.001  # seconds; all attempts of a record count as taken when the last one was
 _LONGEST_ERROR = 200  # characters of the text of an error
-_BUFFER = itemgetter(3)  # of a lean frame
-_LISTS = frozenset((list,))
+
+
+class _Answers:
+    """What is to be told of answers of one worker that become one record.
+
+    It keeps no task, call or result: what would be kept for a moment takes memory, and a segment that is kept is
+    missing for the calls that are sent meanwhile.
+
+    Attributes:
+        attempt: of the first task; all others have their first.
+        reads: for each read its columns: numbers, functions, when they were queued, sizes of calls and of results.
+            They are added in one step, because a signal handler may raise between two.
+        since, until: when the first and the last were taken.
+        outcomes, errors: None: all are done.
+    """
+
+    __slots__ = ("attempt", "errors", "link", "outcomes", "reads", "since", "until")
+
+    def __init__(self, link: WorkerLink, attempt: int, read: Sequence[Sequence[Any]], now: float) -> None:
+        self.link, self.attempt, self.reads, self.since, self.until = link, attempt, [read], now, now
+        self.outcomes: Sequence[str] | None = None
+        self.errors: Sequence[str | None] | None = None
+
+    def columns(self) -> Sequence[Sequence[Any]]:
+        """Return the columns of all reads."""
+        if len(self.reads) == 1:
+            return self.reads[0]
+        columns: Sequence[list[Any]] = [], [], [], [], []
+        for read in self.reads:
+            for column, part in zip(columns, read, strict=True):
+                column.extend(part)
+        return columns
 
 
 class AttemptRecords:
@@ -49,7 +73,8 @@ class AttemptRecords:
 
     def __init__(self) -> None:
         self._times: dict[int, RunTimesReader] = {}  # by the worker's generation
-        self._set_aside: list[Answers] = []
+        self._set_aside: list[_Answers] = []
+        self._growing: dict[int, _Answers] = {}  # those that may get more, by the worker's generation
         self.pending = 0
 
     def forget(self, generation: int) -> None:
@@ -65,77 +90,68 @@ class AttemptRecords:
         tasks: Sequence[Task],
         frames: Sequence[Frame | Lean],
         now: float,
-    ) -> bool:
-        """Keep outcomes that are delivered, of consecutive answers of a worker, while the tasks have their calls.
-
-        Returns whether they may be kept for a moment. Otherwise `gather` has to follow at once.
+    ) -> None:
+        """Keep what is to be told of consecutive answers of a worker, while the tasks have their calls.
 
         numbers: of the tasks; a tuple if all answers are lean.
         frames: the answers, and perhaps others behind them.
         now: when they were taken.
         """
         count = len(tasks)
-        calls = [task.buffers for task in tasks]
-        self._set_aside.append((link, numbers, tasks, calls, frames if len(frames) == count else frames[:count], now))
-        self.pending += count
-        # A call that is no list lies in a segment, which is wanted for other calls.
-        return type(numbers) is tuple and _LISTS.issuperset(map(type, calls))
-
-    def gather(self) -> list[Attempts]:
-        """Return the records of what was set aside, in the order in which each worker has answered."""
-        self.pending = 0
-        answers, self._set_aside = self._set_aside, []
-        groups: list[list[Answers]] = []
-        of_worker: dict[int, list[Answers]] = {}
-        for one in answers:
-            link, numbers, tasks, _, _, now = one
-            group = of_worker.get(link.generation)
-            if (
-                group is not None
-                and now - group[0][5] <= TOGETHER
-                and type(numbers) is type(group[0][1]) is tuple
-                and tasks[0].attempt <= 1  # a record tells of one retried attempt at most, the first
-            ):
-                group.append(one)
-            else:
-                of_worker[link.generation] = [one]
-                groups.append(of_worker[link.generation])
-        return [self._together(group) for group in groups]
-
-    def _together(self, group: Sequence[Answers]) -> Attempts:
-        link, numbers, tasks, calls, frames, now = group[0]
-        is_lean = type(numbers) is tuple
-        if len(group) > 1:
-            numbers = [number for one in group for number in one[1]]
-            tasks = [task for one in group for task in one[2]]
-            calls = [call for one in group for call in one[3]]
-            frames = [frame for one in group for frame in one[4]]
-            now = group[-1][5]
-        count = len(tasks)
-        # What is kept is to take little memory, because each new page of it takes time.
-        kept = array("q", numbers)
-        began, ended = self._run_times(link).read(link.black_box, kept)
-        requests = list(map(len, chain.from_iterable(calls)))
-        if len(requests) != count:  # some call has several buffers
-            requests = list(map(_size_of, calls))
         whats = [task.what for task in tasks]
-        functions: Sequence[str] = Same(tasks[0].name, count)
-        numbers_of_calls: Sequence[int] = Same(1, count)
-        if type(whats[0]) is Chunk or whats.count(whats[0]) != count:
-            functions = [task.name for task in tasks]
-            numbers_of_calls = list(map(_calls_of, tasks))
-        outcomes: Sequence[str] = Same(observed.DONE, count)
-        errors: Sequence[str | None] = Same(None, count)
-        if is_lean:
-            sizes = list(map(len, map(_BUFFER, frames)))  # type: ignore[arg-type]
+        try:
+            queued = [task.queued_at for task in tasks]
+        except AttributeError:
+            queued = list(map(queued_at, tasks))
+        try:  # most calls are one buffer
+            requests = [len(data) for task in tasks for (data,) in (task.buffers,)]
+        except ValueError:
+            requests = [_size_of(task.buffers) for task in tasks]
+        if len(frames) > count:
+            frames = frames[:count]
+        attempt = tasks[0].attempt
+        if type(numbers) is tuple:
+            sizes = [len(data) for _, _, _, data in frames]  # type: ignore[misc]
+            read = numbers, whats, queued, requests, sizes
+            growing = self._growing.get(link.generation)
+            # A record tells of one retried attempt at most, the first.
+            if growing is not None and now - growing.since <= TOGETHER and attempt <= 1:
+                growing.reads.append(read)
+                growing.until = now
+            else:
+                growing = _Answers(link, attempt or 1, read, now)
+                self._set_aside.append(growing)
+                self._growing[link.generation] = growing
         else:
             made = list(map(framing.made, frames))
             sizes = [sum(map(len, frame.buffers)) for frame in made]
-            outcomes = [observed.FAILED if frame.kind == framing.ERROR else observed.DONE for frame in made]
-            errors = [last_line(frame) if frame.kind == framing.ERROR else None for frame in made]
+            answers = _Answers(link, attempt or 1, (numbers, whats, queued, requests, sizes), now)
+            answers.outcomes = [observed.FAILED if frame.kind == framing.ERROR else observed.DONE for frame in made]
+            answers.errors = [last_line(frame) if frame.kind == framing.ERROR else None for frame in made]
+            self._growing.pop(link.generation, None)
+            self._set_aside.append(answers)
+        self.pending += count
+
+    def gather(self) -> list[Attempts]:
+        """Return the records of what was set aside, in the order in which each worker has answered."""
+        self._growing.clear()
+        self.pending = 0
+        answers, self._set_aside = self._set_aside, []
+        return list(map(self._record_of, answers))
+
+    def _record_of(self, answers: _Answers) -> Attempts:
+        numbers, whats, queued, requests, sizes = answers.columns()
+        count = len(numbers)
+        kept = array("q", numbers)
+        began, ended = self._run_times(answers.link).read(answers.link.black_box, kept)
+        functions: Sequence[str] = Same(_name_of(whats[0]), count)
+        calls: Sequence[int] = Same(1, count)
+        if type(whats[0]) is Chunk or whats.count(whats[0]) != count:
+            functions = list(map(_name_of, whats))
+            calls = list(map(_calls_of, whats))
         return Attempts(
-            link.name, kept, functions, numbers_of_calls, tasks[0].attempt or 1, _queued_at(tasks),
-            began, ended, requests, sizes, outcomes, errors, now,
+            answers.link.name, kept, functions, calls, answers.attempt, queued, began, ended, requests, sizes,
+            answers.outcomes or Same(observed.DONE, count), answers.errors or Same(None, count), answers.until,
         )  # fmt: skip
 
     # ---- other ends ----------------------------------------------------------------------------------------
@@ -172,7 +188,7 @@ def single(
     began, ended: when its worker began and ended it. size: of the pickled result or exception.
     """
     return Attempts(
-        worker, (task.number,), (task.name,), (_calls_of(task),), task.attempt, (queued_at(task),),
+        worker, (task.number,), (task.name,), (_calls_of(task.what),), task.attempt, (queued_at(task),),
         (began,), (ended,), (_size_of(task.buffers),), (size,), (outcome,), (error,), time.monotonic(),
     )  # fmt: skip
 
@@ -182,15 +198,12 @@ def queued_at(task: Task) -> float:
     return getattr(task, "queued_at", math.nan)
 
 
-def _queued_at(tasks: Sequence[Task]) -> Sequence[float]:
-    try:
-        return array("d", [task.queued_at for task in tasks])
-    except AttributeError:
-        return array("d", map(queued_at, tasks))
+def _name_of(what: Any) -> str:
+    return what if type(what) is str else name_of(what)
 
 
-def _calls_of(task: Task) -> int:
-    return 1 if task.chunk is None else task.chunk.size
+def _calls_of(what: Any) -> int:
+    return what.size if type(what) is Chunk else 1
 
 
 def _size_of(buffers: Sequence[Buffer]) -> int:

@@ -195,7 +195,8 @@ class Observation:
         records = self._records
         if not records.pending:
             self._wake_by(now + TELL_EVERY)  # who gathers them: they must not lie until the pool is used again
-        if not records.set_aside(link, numbers, tasks, frames, now) or records.pending >= MANY_ANSWERS:
+        records.set_aside(link, numbers, tasks, frames, now)
+        if records.pending >= MANY_ANSWERS:
             self.gather()
         if now >= self._level_at:
             self._note_level(now)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import weakref
+from array import array
 from types import SimpleNamespace
 
 import pytest
@@ -63,9 +65,9 @@ def set_aside(records, worker, tasks, now, frames=None):
 def test_answers_of_a_worker_within_a_millisecond_are_one_record(workers):
     first, second = workers
     records = AttemptRecords()
-    assert set_aside(records, first, [task(1, size=10), task(2, size=20)], 10.0, [lean(1, 5), lean(2, 6)])
-    assert set_aside(records, second, [task(3)], 10.0)
-    assert set_aside(records, first, [task(4, queued_at=0.75)], 10.0 + TOGETHER / 2)
+    set_aside(records, first, [task(1, size=10), task(2, size=20)], 10.0, [lean(1, 5), lean(2, 6)])
+    set_aside(records, second, [task(3)], 10.0)
+    set_aside(records, first, [task(4, queued_at=0.75)], 10.0 + TOGETHER / 2)
     assert records.pending == 4
     one, other = records.gather()
     assert records.pending == 0
@@ -119,7 +121,7 @@ def test_chunks_of_one_map_have_their_number_of_calls(workers):
     assert (list(record.functions), list(record.calls)) == (["module.called"], [2])
 
 
-def test_answers_that_are_not_lean_are_told_at_once_and_apart(workers):
+def test_answers_that_are_not_lean_are_told_apart_and_none_joins_them(workers):
     """Guards: an exception's text is in its buffers, which are not kept."""
     records = AttemptRecords()
     set_aside(records, workers[0], [task(1)], 10.0)
@@ -127,20 +129,28 @@ def test_answers_that_are_not_lean_are_told_at_once_and_apart(workers):
     failed = framing.Frame(framing.ERROR, 0, 0, 2, buffers)
     workers[0].answer(2, 3)
     frames = [failed, lean(3), lean(4)]  # the last one goes the long way
-    assert not records.set_aside(workers[0], [2, 3], [task(2), task(3)], frames, 10.0)
-    plain, other = records.gather()
-    assert list(plain.tasks) == [1]
+    records.set_aside(workers[0], [2, 3], [task(2), task(3)], frames, 10.0)
+    buffers.clear()
+    set_aside(records, workers[0], [task(5)], 10.0)
+    plain, other, last = records.gather()
+    assert (list(plain.tasks), list(last.tasks)) == ([1], [5])
     assert (list(other.tasks), list(other.outcomes)) == ([2, 3], ["failed", "done"])
     assert list(other.errors) == ["ValueError: no", None]
-    assert list(other.result_bytes) == [sum(map(len, buffers)), 4]
+    assert list(other.result_bytes) == [35, 4]
     assert list(other.began_at) == [2.0, 3.0]
 
 
-def test_the_call_of_a_task_that_lies_in_a_segment_is_not_kept(workers):
+def test_neither_calls_nor_results_are_kept_while_they_are_set_aside(workers):
     """Guards: a segment that is held for a moment is missing for the calls that are sent in that moment."""
-    large = task(1)
-    large.buffers = (b"a reference", b"to a segment")
-    assert not set_aside(AttemptRecords(), workers[0], [large], 10.0)
+    records = AttemptRecords()
+    large, result = task(1), array("b", b"result")
+    large.buffers = (array("b", b"a reference"), b"to a segment")
+    held = [weakref.ref(large.buffers[0]), weakref.ref(result)]
+    set_aside(records, workers[0], [large], 10.0, [(1, 0, 0, result)])
+    large.buffers = result = ()
+    assert [reference() for reference in held] == [None, None]
+    (record,) = records.gather()
+    assert (list(record.request_bytes), list(record.result_bytes)) == ([23], [6])
 
 
 def test_calls_of_several_buffers_have_their_whole_size(workers):
