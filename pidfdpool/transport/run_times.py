@@ -19,6 +19,7 @@ import os
 import struct
 import sys
 from contextlib import suppress
+from itertools import chain, repeat
 
 from pidfdpool.transport import framing
 from pidfdpool.transport.black_box import RUN_TIMES_OFFSET, RUN_TIMES_SIZE
@@ -57,18 +58,14 @@ def recording(write: Write, fd: int, on: int = 1) -> Write:
     except (OSError, ValueError):
         return write
     pack_into, outdated = ENTRY.pack_into, framing.OUTDATED
-    at = first = RUN_TIMES_OFFSET
-    end = first + _END
+    # From the first entry to the last, again and again. To count here would take as long as to write an entry.
+    place = chain.from_iterable(repeat(range(RUN_TIMES_OFFSET, RUN_TIMES_OFFSET + _END, _SIZE))).__next__
 
     def record_and_write(
         kind: int, began: float, ended: float, flags: int, number: int, buffers: list[Buffer]
     ) -> None:
-        nonlocal at
         if kind != outdated:  # which is no answer: the task has not begun
-            pack_into(memory, at, number, began, ended)
-            at += _SIZE
-            if at == end:
-                at = first
+            pack_into(memory, place(), number, began, ended)
         write(kind, began, ended, flags, number, buffers)
 
     return record_and_write
