@@ -429,6 +429,7 @@ def test_idle_memory_is_given_back_and_the_pool_sleeps_on(pool, monkeypatch):
     del result
     assert len(arena_of(pool)) > 0
     monkeypatch.setattr(arena, "IDLE_TIME", 0.2)
+    pool._pool.core.wake_pool_thread()  # it sleeps for as long as they were kept before
     pool.submit(large.echo, 1).result()
     eventually(lambda: len(arena_of(pool)) == 0, "the host lets go of it")
     eventually(lambda: pool._pool.core.sleeps_until is None, "nothing is waited for")
