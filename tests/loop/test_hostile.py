@@ -14,7 +14,7 @@ from pidfdpool import PidfdPoolExecutor, WorkerCrashed
 from pidfdpool.transport import framing
 from tests import calls, hostile
 from tests.conditions import eventually, open_descriptors, run_python
-from tests.pace import seem_quick
+from tests.pace import send_ahead
 
 GIB = 1 << 30
 
@@ -220,13 +220,6 @@ def test_a_template_that_closes_its_channel_or_writes_into_it_is_killed(tmp_path
         """
     )
     assert done.stdout == "PoolBroken\n", done.stderr
-
-
-def send_ahead(pool, count: int) -> None:
-    """Have what waits sent to the worker, though it is little, and however slow the tasks before were."""
-    seem_quick(pool)
-    pool.resize(1)  # any decision will do
-    eventually(lambda: len(pool._pool.machine.prefetched) == count, "it is ahead")
 
 
 # ---- tokens -------------------------------------------------------------------------------------------------------
