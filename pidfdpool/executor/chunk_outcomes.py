@@ -7,6 +7,7 @@ Results are rebuilt when they are taken, not before. See `worker.chunk_publishin
 from __future__ import annotations
 
 import _pickle as pickle
+from contextlib import suppress
 from itertools import chain, pairwise, repeat
 from typing import TYPE_CHECKING, Any
 
@@ -63,10 +64,9 @@ class ChunkOutcome:
     def results(self, begin: int, end: int) -> tuple[list[Any], BaseException | None]:
         """Return the results of these calls up to the first failure, and that failure. Runs code of the user's."""
         ends, data = self._ends, self._data
-        pieces = self._pieces(begin, min(end, len(ends)))
-        if picklers.STACK_GLOBAL not in data:
-            results = [pickle.loads(data[start:stop]) for start, stop in pieces]
-        else:
+        pieces = list(self._pieces(begin, min(end, len(ends))))
+        results = _load_quickly(data, pieces)
+        if results is None:
             results = []
             for start, stop in pieces:
                 failure = _load_into(results, data[start:stop])
@@ -85,9 +85,9 @@ class ChunkOutcome:
 
         ends, data = self._ends, self._data
         whole = min(end, len(ends))
-        pieces = self._pieces(begin, whole)
-        if picklers.STACK_GLOBAL not in data:
-            values = [pickle.loads(data[start:stop]) for start, stop in pieces]
+        pieces = list(self._pieces(begin, whole))
+        values = _load_quickly(data, pieces)
+        if values is not None:
             indexes = range(first + begin, first + whole)
             made = list(map(outcome.from_tuple, zip(indexes, values, repeat(None), strict=False)))
         else:
@@ -161,10 +161,19 @@ def copy_of(error: BaseException) -> BaseException:
     return made
 
 
+def _load_quickly(data: bytes, pieces: list[tuple[int, int]]) -> list[Any] | None:
+    """Return the results of calls; None: each is to be loaded by itself, because one names something or is broken.
+
+    A task can write where results are published, so they may be anything.
+    """
+    if picklers.STACK_GLOBAL not in data:
+        with suppress(Exception):
+            return [pickle.loads(data[start:stop]) for start, stop in pieces]
+    return None
+
+
 def _load(data: bytes) -> tuple[Any, BaseException | None]:
     """Return the result of a call, or the error that it has ended with. data: what the worker has published of it."""
-    if picklers.STACK_GLOBAL not in data:
-        return pickle.loads(data), None
     values: list[Any] = []
     error = _load_into(values, data)
     return (values[0] if values else None), error

@@ -54,8 +54,7 @@ class Source:
             _outcome_of if request.outcomes else _result_of
         )
         # Whether errors of single calls are to name the call, as those of calls in chunks do.
-        is_small = request.chunksize is None and request.buffersize is not None and submitter._sizes_chunks()
-        self._named = is_small and not submitter._policy.counts_calls
+        self._named = request.chunksize is None and request.buffersize is not None and submitter._sizes_chunks()
         chosen = submitter._policy.context_vars
         if chosen:
             from pidfdpool.executor.context_vars import in_context

@@ -50,10 +50,12 @@ class Flag:
 
         Raises:
             OSError: something in this process has closed the flag's descriptor.
+            TypeError, ValueError: timeout is no number of seconds.
         """
         if self._is_set:
             return True
-        deadline = None if timeout is None else time.monotonic() + timeout
+        seconds = _seconds(timeout)
+        deadline = None if seconds is None else time.monotonic() + seconds
         poll = native.poll()
         poll.register(self._fd, select.POLLIN)
         while True:
@@ -72,6 +74,7 @@ class Flag:
         """Wait as `wait` does, without blocking the event loop of asyncio. Any number of coroutines may wait."""
         import asyncio
 
+        seconds = _seconds(timeout)
         if self._is_set:
             return True
         loop = asyncio.get_running_loop()
@@ -79,7 +82,7 @@ class Flag:
         own = os.dup(self._fd)  # a loop watches a descriptor for one reader only
         loop.add_reader(own, _set, ready)
         try:
-            await asyncio.wait([ready], timeout=timeout)
+            await asyncio.wait([ready], timeout=seconds)
         finally:
             loop.remove_reader(own)
             os.close(own)
@@ -87,6 +90,19 @@ class Flag:
 
     def __repr__(self) -> str:
         return f"<Flag {'set' if self.is_set() else 'not set'}>"
+
+
+def _seconds(timeout: float | None) -> float | None:
+    """Return how long to wait; None: without limit.
+
+    Raises:
+        TypeError, ValueError: the timeout is no number of seconds.
+    """
+    if timeout is None or timeout == 0:  # `is_set` is called often
+        return timeout
+    from pidfdpool import checks  # loads more than a node needs at its start
+
+    return checks.wait_time("timeout", timeout)
 
 
 def _is_readable(poll: select.poll, timeout: float | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pidfdpool.swarm import actions as do
@@ -156,7 +157,8 @@ class ProcessRules:
 
     def measure(self, node: Node, process: Process, now: float) -> None:
         """Have its memory measured: `on_memory_measured` goes on."""
-        process.measure_at = now + self._options.memory_interval
+        # Later than now, so that it is measured once: an interval may be too short to change the sum.
+        process.measure_at = max(now + self._options.memory_interval, math.nextafter(now, math.inf))
         self._fleet.actions.append(do.MeasureMemory(node.id, process.number))
 
     def on_memory_measured(self, node: Node, process: Process, event: ip.MemoryMeasured, now: float) -> None:

@@ -105,13 +105,14 @@ def call_published(
         def until() -> float:
             return float(words[STARTED] / 1e9 + seconds)
 
-    late_at = _NEVER if deadline is None else int(deadline * 1e9)
+    late_at = _NEVER if deadline is None else int(min(deadline * 1e9, _NEVER))  # which may be infinite before
+    allowed = words[ALLOWED]
+    if not 0 < allowed < count:  # 0 is any number, and so is what cannot be true
+        allowed = count
     began = monotonic_ns()
     context.enter_chunk(until, ledger.end_early)
     try:
-        made, last, failed = _make_calls(
-            function_, islice(calls_, words[ALLOWED] or count), starred, ledger, task, late_at
-        )
+        made, last, failed = _make_calls(function_, islice(calls_, allowed), starred, ledger, task, late_at)
     finally:
         context.leave_chunk()
     took = (monotonic_ns() - began) / 1e9

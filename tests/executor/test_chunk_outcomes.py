@@ -74,6 +74,24 @@ def test_a_result_that_cannot_be_rebuilt_costs_no_other_anything(last):
     assert "does not unpickle" in str(error)
 
 
+@pytest.mark.parametrize(
+    "written", [b"", b"junk", b"\x80\x05K", b"K\x01K\x02"], ids=["nothing", "text", "cut", "end"]
+)
+def test_what_a_task_has_written_over_a_result_costs_no_other_result_anything(written):
+    """Guards: the map ended with what pickle raises, and gave none of the results of the chunk."""
+    (first, second, last), data = published([1, 2, 3])
+    broken = data[:first] + written.ljust(second - first, b"\0") + data[second:]
+    outcome = ChunkOutcome([first, second, last], broken)
+    came, error = outcome.results(0, 3)
+    assert came == [1]
+    assert type(error) is PayloadError
+    assert outcome.results(2, 3) == ([3], None)
+    made, ending = outcome.outcomes(10, 0, 3)
+    assert ending is None
+    assert [(one.index, one.value) for one in made if one.error is None] == [(10, 1), (12, 3)]
+    assert type(made[1].error) is PayloadError
+
+
 def test_an_answer_tells_all_that_its_worker_knew():
     ends, data = published([1, 2])
     outcome = of_answer((struct.pack("@2I", *ends), data, Unpublished(pickle.dumps(3)), (1,), 0.5))

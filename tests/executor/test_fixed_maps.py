@@ -111,8 +111,9 @@ def begun(submitter, count=3, **how):
     return submitter.tasks
 
 
-def test_a_call_of_a_small_buffer_is_a_task_that_knows_which_call_it_is():
-    tasks = begun(OneByOne(sizes_chunks=True), buffersize=2)
+@pytest.mark.parametrize("rules", [{}, {"timeout": 5.0}, {"retries": 2}], ids=str)
+def test_a_call_of_a_small_buffer_is_a_task_that_knows_which_call_it_is(rules):
+    tasks = begun(OneByOne(sizes_chunks=True, **rules), buffersize=2)
     assert [task[1].label for task in tasks[:3]] == [f"builtins.pow, item {number} of map" for number in range(3)]
     assert [task[2] for task in tasks[:3]] == [(0, 2), (1, 2), (2, 2)]
     assert tasks[2][1].arguments() == ": 2, 2"
@@ -122,7 +123,6 @@ def test_a_call_of_a_small_buffer_is_a_task_that_knows_which_call_it_is():
     "submitter_and_how",
     [
         ({"sizes_chunks": False}, {"buffersize": 2}),
-        ({"sizes_chunks": True, "timeout": 5.0}, {"buffersize": 2}),
         ({"sizes_chunks": True}, {"buffersize": 2, "chunksize": 1}),
         ({"sizes_chunks": True}, {"chunksize": 1}),
     ],

@@ -297,6 +297,20 @@ def test_the_error_of_a_crash_names_the_function_the_call_and_its_arguments(pool
         asyncio.run(take())
 
 
+RULES = [{}, {"timeout": 60}, {"retries": 1, "retry_on": LookupError}, {"deadline": 60}, {"heartbeat_timeout": 60}]
+
+
+@pytest.mark.parametrize("rules", RULES, ids=lambda rules: next(iter(rules), "none"))
+@pytest.mark.parametrize(
+    "options", [{"buffersize": 3}, {"buffersize": 3, "chunksize": 2}, {"buffersize": 100}], ids=str
+)
+def test_the_error_of_a_crash_names_the_call_of_a_bounded_map_under_any_rule(pool, rules, options):
+    """Guards: under a rule, where each call is a task, it named only the function."""
+    for method in (pool.options(**rules).map, pool.options(**rules).map_unordered):
+        _, error = taken(method(die_at, ["a", "b", "c", "d"], itertools.repeat("c"), **options))
+        assert error.task == "tests.executor.test_map_faults.die_at, item 2 of map: 'c', 'c'"
+
+
 class Unspeakable:
     def __repr__(self):
         raise RuntimeError("no")

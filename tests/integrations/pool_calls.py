@@ -36,5 +36,19 @@ class Unsendable(Exception):
         raise TypeError("this exception stays where it is")
 
 
+class Nameless(BaseException):
+    """Refuses to be shown."""
+
+    def __str__(self):
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+
+class RefusesPickling:
+    def __reduce__(self):
+        raise Nameless
+
+
 def raise_unsendable() -> None:
     raise Unsendable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import itertools
+import math
 import random
 import threading
 import time
@@ -74,6 +75,31 @@ def silent():
 def begin(cluster, function, *iterables, **settings):
     defaults = {"timeout": SECONDS, "chunksize": None, "buffersize": None, "return_exceptions": False, "star": False}
     return ClusterMap(cluster, options.rules({}), function, iterables, **{**defaults, "ordered": True, **settings})
+
+
+@pytest.mark.parametrize("long", [1e308, math.inf, 10**400])
+def test_results_are_waited_for_any_number_of_seconds(cluster, long):
+    for ordered in (True, False):
+        assert sorted(begin(cluster, abs, range(3), timeout=long, ordered=ordered).results()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind", "told"),
+    [
+        ("timeout", math.nan, ValueError, "a number of seconds, or None, not nan"),
+        ("timeout", "5", TypeError, "a number of seconds, or None, not '5'"),
+        ("chunksize", True, TypeError, "an integer or None, not True"),
+        ("chunksize", 2**63, ValueError, "<= 9223372036854775807, not 9223372036854775808"),
+        ("buffersize", 0, ValueError, ">= 1, not 0"),
+        ("buffersize", 1.5, TypeError, "an integer or None, not 1.5"),
+        ("star", 1, TypeError, "True or False, not 1"),
+        ("return_exceptions", None, TypeError, "True or False, not None"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_name_and_value(cluster, name, value, kind, told):
+    with pytest.raises(kind, match=f"^{name} must be {told}$"):
+        begin(cluster, abs, [1], **{name: value})
+    assert not cluster.requests
 
 
 SETTINGS = list(itertools.product([0, 1, 50, 400], [None, 1, 5, 60], [None, 1, 7], [True, False]))

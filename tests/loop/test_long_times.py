@@ -35,6 +35,10 @@ def test_a_pool_works_with_the_longest_times(long):
         slow = pool.submit(calls.sleep, 0.05, "done")
         eventually(slow.done, "the pool thread has gone on")
         assert pool.submit(calls.double, "x").exception(timeout=long) is None
+        # Calls that share a task are given their deadline in another unit.
+        assert list(pool.map(calls.double, range(5))) == [0, 2, 4, 6, 8]
+        assert list(pool.map(calls.double, range(5), buffersize=2)) == [0, 2, 4, 6, 8]
+        assert [one.value for one in pool.map(calls.double, range(5), return_exceptions=True)] == [0, 2, 4, 6, 8]
 
 
 def test_work_for_the_longest_time_may_be_sent_ahead():

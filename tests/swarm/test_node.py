@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import fractions
 import logging
+import math
 import os
+import re
 import signal
 import threading
 
@@ -42,6 +46,33 @@ def test_a_flag_is_set_once_for_all_who_wait(flag):
     assert found == [True] * 3
     assert flag.is_set()
     assert flag.wait()
+
+
+@pytest.mark.parametrize("long", [60 * 86400.0, 1e308, math.inf, 10**400, fractions.Fraction(10**20, 3)])
+def test_a_flag_is_waited_for_any_number_of_seconds(flag, long):
+    """Guards: a node with such a timeout failed, and was started again until it was given up."""
+    threading.Timer(0.02, flag.set).start()
+    assert flag.wait(long)
+
+    async def wait(other):
+        asyncio.get_running_loop().call_soon(other.set)
+        return await other.wait_async(long)
+
+    fd = counters.make()
+    try:
+        assert asyncio.run(wait(Flag(fd)))
+    finally:
+        os.close(fd)
+
+
+def test_a_flag_refuses_what_nobody_can_wait_for(flag):
+    for wrong, kind in ((math.nan, ValueError), ("5", TypeError)):
+        told = re.escape(f"timeout must be a number of seconds, or None, not {wrong!r}")
+        with pytest.raises(kind, match=told):
+            flag.wait(wrong)
+        with pytest.raises(kind, match=told):
+            asyncio.run(flag.wait_async(wrong))
+    assert not flag.wait(-math.inf)
 
 
 def test_a_report_is_a_time_in_shared_memory_and_only_the_first_one_is_told(flag):

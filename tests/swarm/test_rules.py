@@ -214,6 +214,22 @@ def test_a_node_that_is_too_large_is_stopped_and_started_again_at_once():
     assert EventKind.OUTGROWN in world.kinds()
 
 
+@pytest.mark.parametrize("interval", [5e-324, 1e-15])
+def test_an_interval_that_is_too_short_for_the_clock_is_the_shortest_that_it_can_tell(interval):
+    """Guards: the machine measured at one moment without an end, and the swarm could not even be killed."""
+    world = World(max_memory=10, memory_interval=interval)
+    [node] = world.alive.values()
+    world.born(node)
+    world.reports(node)
+    for _ in range(3):
+        at, count = world.machine.deadline(), world.done.count("MeasureMemory")
+        assert at >= world.now
+        world.now = at
+        world.give(ip.Tick())
+        assert world.done.count("MeasureMemory") == count + 1
+        assert world.machine.deadline() > world.now
+
+
 def test_with_overlap_the_new_one_is_healthy_before_the_old_one_is_told():
     world = World(max_age=100.0, overlap=True, report_timeout=None)
     old = world.only()

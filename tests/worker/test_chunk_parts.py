@@ -129,6 +129,22 @@ def test_no_more_calls_begin_than_are_allowed(box):
     assert len(ends) // 4 == 3
 
 
+@pytest.mark.parametrize("written", [-1, 3, 1 << 62, -(1 << 63)])
+def test_a_number_of_allowed_calls_that_cannot_be_true_allows_all(box, written):
+    """Guards: a task that had written into the black box made a later map of somebody else's fail."""
+    published.allow(box, written)
+    NOW[:] = [lambda number: number]
+    ends, *_ = publish([0, 1, 2])
+    assert len(ends) // 4 == 3
+
+
+@pytest.mark.parametrize("long", [1e300, 1e308])
+def test_a_deadline_may_be_later_than_nanoseconds_can_tell(box, long):
+    NOW[:] = [lambda number: number]
+    ends, *_ = publish([0, 1, 2], deadline=long)
+    assert len(ends) // 4 == 3
+
+
 def test_no_call_begins_after_the_deadline(box, monkeypatch):
     clock = iter([5, 6, 7, 10, 11, 12])  # before the chunk, before each call, after the chunk
     monkeypatch.setattr(chunk_publishing, "monotonic_ns", lambda: next(clock) * 10**9)

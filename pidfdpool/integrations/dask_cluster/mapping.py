@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pidfdpool
+from pidfdpool import checks
 from pidfdpool.integrations.dask_cluster import inputs
 from pidfdpool.integrations.dask_cluster.chunks import Chunk, Chunks
 from pidfdpool.integrations.dask_cluster.inputs import Inputs
@@ -55,12 +56,12 @@ class ClusterMap:
             CallNotSendable: the function cannot be pickled.
             PoolBroken: the cluster is not there any more.
         """
-        chunksize = _size("chunksize", chunksize)
-        buffersize = _size("buffersize", buffersize)
-        for name, value in (("return_exceptions", return_exceptions), ("star", star)):
-            if not isinstance(value, bool):
-                raise TypeError(f"{name} must be True or False, not {value!r}")
-        self._deadline = None if timeout is None else time.monotonic() + _seconds(timeout)
+        chunksize = checks.integer("chunksize", chunksize, least=1, optional=True)
+        buffersize = checks.integer("buffersize", buffersize, least=1, optional=True)
+        checks.boolean("return_exceptions", return_exceptions)
+        checks.boolean("star", star)
+        seconds = checks.wait_time("timeout", timeout)
+        self._deadline = None if seconds is None else time.monotonic() + seconds
         self._awaits_inputs = asynchronous and inputs.are_asynchronous(iterables)
         if self._awaits_inputs and buffersize is None:
             buffersize = ASYNC_BUFFER
@@ -222,20 +223,3 @@ class ClusterMap:
 
     def _left(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-
-
-def _size(name: str, value: Any) -> int | None:
-    if value is None:
-        return None
-    if not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer or None, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be >= 1, not {value!r}")
-    return value
-
-
-def _seconds(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"timeout must be a number of seconds, or None, not {value!r}") from None

@@ -7,6 +7,7 @@ from multiprocessing import pool as standard
 from typing import Any
 
 import pidfdpool
+from pidfdpool import checks
 
 # Type checkers do not know these two.
 MaybeEncodingError: Any = vars(standard)["MaybeEncodingError"]
@@ -21,8 +22,15 @@ def translated(error: BaseException) -> BaseException:
 
     An exception that a call raised stays what it is; its cause becomes a RemoteTraceback. If the result or the
     exception could not be pickled, it is a MaybeEncodingError. A worker's death stays WorkerCrashed, which says how
-    the worker died.
+    the worker died. So does an exception whose own code does not let anybody look at it.
     """
+    try:
+        return _translated(error)
+    except Exception:
+        return error
+
+
+def _translated(error: BaseException) -> BaseException:
     if type(error) is CancelledError:
         return CancelledError("the pool was terminated before this was begun")
     for note in getattr(error, "__notes__", ()):
@@ -38,7 +46,8 @@ def translated(error: BaseException) -> BaseException:
 
 
 def _encoding_error(error: BaseException, value: str) -> BaseException:
-    made: BaseException = MaybeEncodingError(error, _Text(value))
+    shown = checks.short_repr(error)  # never raises, as the repr() of an exception of the user's may
+    made: BaseException = MaybeEncodingError(_Text(repr(error) if shown.endswith("...") else shown), _Text(value))
     return made
 
 

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from pidfdpool import checks
 from pidfdpool.integrations.process_pool.errors import translated
 from pidfdpool.integrations.process_pool.results import is_done_within
 
@@ -40,7 +41,8 @@ class IMapIterator(multiprocessing.pool.IMapIterator):  # type: ignore[type-arg]
             multiprocessing.TimeoutError: it did not come within `timeout` seconds.
             StopIteration: there was a result for each input.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        seconds = checks.wait_time("timeout", timeout)
+        deadline = None if seconds is None else time.monotonic() + seconds
         while True:
             self._submit_some()
             with self._lock:
@@ -55,7 +57,10 @@ class IMapIterator(multiprocessing.pool.IMapIterator):  # type: ignore[type-arg]
                     continue  # another thread has taken it
                 self._pending.popleft()
             self._submit_some()
-            return _value_of(future)
+            try:
+                return _value_of(future)
+            finally:
+                del future  # the traceback of an exception holds this frame, and the future the exception
 
     __next__ = next  # noqa: A003
 
@@ -77,6 +82,7 @@ class IMapUnorderedIterator(IMapIterator, multiprocessing.pool.IMapUnorderedIter
 
     def next(self, timeout: float | None = None) -> Any:
         """As `IMapIterator.next`."""
+        seconds = checks.wait_time("timeout", timeout)
         self._submit_some()
         with self._lock:
             if not self._left:
@@ -85,7 +91,7 @@ class IMapUnorderedIterator(IMapIterator, multiprocessing.pool.IMapUnorderedIter
             self._left -= 1
         future = None
         try:
-            future = self._done.get(timeout=None if timeout is None else max(0.0, timeout))
+            future = self._done.get(timeout=None if seconds is None else max(0.0, seconds))
         except queue.Empty:
             raise multiprocessing.TimeoutError from None
         finally:
@@ -93,7 +99,10 @@ class IMapUnorderedIterator(IMapIterator, multiprocessing.pool.IMapUnorderedIter
                 with self._lock:
                     self._left += 1
         self._submit_some()
-        return _value_of(future)
+        try:
+            return _value_of(future)
+        finally:
+            del future  # as in `IMapIterator.next`
 
     __next__ = next  # noqa: A003
 
@@ -115,4 +124,7 @@ def _value_of(future: Future[Any]) -> Any:
         return future.result()
     except BaseException as failure:
         error = translated(failure)
-    raise error
+    try:
+        raise error
+    finally:
+        del future, error  # as in `IMapIterator.next`

@@ -66,7 +66,7 @@ class Pool(Requests, multiprocessing.pool.Pool):  # type: ignore[misc]
                 f"maxtasksperchild must be a positive int or None, not {checks.short_repr(maxtasksperchild)}"
             )
         if maxtasksperchild is not None:
-            options["max_tasks_per_child"] = maxtasksperchild
+            options["max_tasks_per_child"] = checks.integer("maxtasksperchild", maxtasksperchild)
         self._ctx: BaseContext = context or multiprocessing.get_context(_usual_start_method())
         self._executor = pidfdpool.PidfdPoolExecutor(processes, self._ctx, initializer, initargs, **options)
         self._submit = self._executor.submit

@@ -122,7 +122,8 @@ class Requests:
     ) -> MapResult:
         root, submit = self._root, self._submit
         root._check_running()
-        items: Any = iterable if hasattr(iterable, "__len__") else list(iterable)
+        # Not list(iterable), which asks it how long it is, believes that, and raises what it raises.
+        items: Any = iterable if hasattr(iterable, "__len__") else [item for item in iterable]  # noqa: C416
         if chunksize is None:
             chunksize = -(-len(items) // (root._processes * 4))
         else:

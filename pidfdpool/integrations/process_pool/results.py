@@ -14,6 +14,7 @@ import time
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
+from pidfdpool import checks
 from pidfdpool.integrations.process_pool.errors import translated
 
 if TYPE_CHECKING:
@@ -69,10 +70,11 @@ class AsyncResult(multiprocessing.pool.AsyncResult):  # type: ignore[type-arg]
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the result is there, or for `timeout` seconds at most."""
+        seconds = checks.wait_time("timeout", timeout)
         if self._called is not None:
-            self._called.wait(timeout)
+            self._called.wait(seconds)
             return
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if seconds is None else time.monotonic() + seconds
         for future in list(self._futures):
             if not is_done_within(future, deadline):
                 return
@@ -91,7 +93,10 @@ class AsyncResult(multiprocessing.pool.AsyncResult):  # type: ignore[type-arg]
         success, value = self._settled()
         if success:
             return value
-        raise value
+        try:
+            raise value
+        finally:
+            del self, value  # the traceback of the exception holds this frame, and this object the exception
 
     def _settled(self) -> tuple[bool, Any]:
         """Return whether there was no exception, and the result or the exception. All futures are done."""
@@ -100,7 +105,9 @@ class AsyncResult(multiprocessing.pool.AsyncResult):  # type: ignore[type-arg]
                 try:
                     self._outcome = True, self._value_of(self._futures)
                 except BaseException as error:
-                    self._outcome = False, translated(error)
+                    failure = translated(error)
+                    BaseException.with_traceback(failure, None)  # it holds this frame, and this object the exception
+                    self._outcome = False, failure
                 self._futures = []
                 self._owner = None
             return self._outcome
@@ -113,9 +120,9 @@ class AsyncResult(multiprocessing.pool.AsyncResult):  # type: ignore[type-arg]
             self._left -= 1
             if self._left:
                 return
-        success, value = self._settled()
-        callback = self._callback if success else self._error_callback
         try:
+            success, value = self._settled()
+            callback = self._callback if success else self._error_callback
             if callback:
                 callback(value)
         except Exception:
