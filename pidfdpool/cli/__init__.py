@@ -37,6 +37,7 @@ if sys.platform != "linux":
     from pidfdpool import PidfdPoolExecutor  # noqa: F401  it raises ImportError, and says what there is instead
 
 import signal
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -75,11 +76,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             code = _dispatch(given)
+        except KeyboardInterrupt:
+            with suppress(streams.OutputLost, BrokenPipeError):
+                streams.flush_stdout()
+            streams.print_error("interrupted")
+            return streams.exit_by_signal(signal.SIGINT)
         finally:
             streams.flush_stdout()
-    except KeyboardInterrupt:
-        streams.print_error("interrupted")
-        return streams.exit_by_signal(signal.SIGINT)
+    except streams.OutputLost as error:
+        streams.print_error(str(error))
+        return 1
     except BrokenPipeError:
         return streams.exit_by_signal(signal.SIGPIPE)
     return code

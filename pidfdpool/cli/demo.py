@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from pidfdpool import PidfdPoolExecutor, WorkerCrashed
 from pidfdpool.cli import hostility, sample, usage
+from pidfdpool.cli.streams import show
 
 if TYPE_CHECKING:
     import argparse
@@ -205,4 +206,4 @@ def _number(count: int, noun: str) -> str:
 
 
 def _print(subject: str, what: str) -> None:
-    print(f"{subject:<12} {what}", flush=True)
+    show(f"{subject:<12} {what}")

@@ -25,6 +25,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+class OutputLost(Exception):
+    """Standard output cannot be written. The message tells why."""
+
+
+def show(text: str, *, end: str = "\n") -> None:
+    """Print to standard output, at once. What its encoding does not have is escaped. Does nothing if it is closed.
+
+    Raises:
+        OutputLost: it cannot be written.
+        BrokenPipeError: its reader is gone.
+    """
+    if sys.stdout is None:
+        return
+    encoding = sys.stdout.encoding or "utf-8"
+    shown = text.encode(encoding, "backslashreplace").decode(encoding)
+    with _given_up_when_lost():
+        print(shown, end=end, flush=True)
+
+
 def print_error(message: str) -> None:
     """Write a line to standard error. Does nothing if that is closed."""
     if sys.stderr is not None:
@@ -104,19 +123,24 @@ class Output:
 
 
 def flush_stdout() -> None:
-    """Flush what was printed. Raises BrokenPipeError if the reader is gone, but not a second time."""
-    if sys.stdout is None:
-        return
+    """Flush what was printed. Raises as `show`, but not a second time."""
+    if sys.stdout is not None:
+        with _given_up_when_lost():
+            sys.stdout.flush()
+
+
+@contextmanager
+def _given_up_when_lost() -> Iterator[None]:
+    """Have standard output lead nowhere after an error: the interpreter flushes it at exit, and would fail again."""
     try:
-        sys.stdout.flush()
+        yield
     except OSError as error:
-        # The interpreter flushes again at its exit, and would report the same error.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.close(nowhere)
         if error.errno == errno.EPIPE:
             raise
-        print_error(f"cannot write to standard output: {error.strerror}")
+        raise OutputLost(f"cannot write to standard output: {error.strerror}") from None
 
 
 def exit_by_signal(number: signal.Signals) -> int:

@@ -114,6 +114,10 @@ class Options(Maps, concurrent.futures.Executor):
 
         return find
 
+    def __copy__(self) -> Self:
+        """Return the view itself, because it does not change."""
+        return self
+
     def __repr__(self) -> str:
         """Show the options that differ from those of the executor. Takes no lock."""
         try:

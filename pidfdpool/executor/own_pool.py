@@ -153,6 +153,9 @@ class OwnPool:
         """Have an observer told what happens; return what ends that, and has it told all before."""
         checks.methods("observer", observer, _OBSERVER_METHODS, "pidfdpool.Observer")
         lifecycle.detect_fork()
+        pool = self.pool
+        if pool is not None:
+            pool.tell_observers(wait=True)  # what was noted before concerns the others; without the lock
         with self.lock:
             self.observers.append(observer)
             if self.pool is not None:

@@ -351,16 +351,18 @@ def open_stream(
     feed = Feed()
     _, pool = owner._register_map(feed)
     run: Callable[..., None] = streaming.run
+    named = function  # what runs, for messages
     if owner._policy.context_vars:
         from pidfdpool.executor.context_vars import in_context
 
+        named = in_context(function, owner._policy.context_vars)
         run = in_context(run, owner._policy.context_vars)
     call: Call = (run, (function, arguments, room), {})
     refused: Exception | None = None
     try:
         buffers = pool.leases.pickled(call, pool.recipe.shared_main)
     except Exception as error:  # not BaseException: Ctrl-C does not concern the call
-        refused = describe_pickling_error(error, function, arguments, {}, pool.recipe.shared_main)
+        refused = describe_pickling_error(error, named, arguments, {}, pool.recipe.shared_main)
     if refused is not None:
         try:
             raise refused  # here, where it keeps the cause that tells what was wrong

@@ -40,13 +40,12 @@ def describe_pickling_error(
 
     It is a CallNotSendable that names the part. If each part can be pickled alone, or an object's own code has raised
     the error, it is `error` itself, with its traceback as text, as that of an exception that a task raises. (Its
-    traceback holds frames, these hold the arguments and the future, and the future holds the error.)
+    traceback holds frames, these hold the arguments and the future, and the future holds the error.) The value of a
+    context variable is named whatever its code has raised, because who submits does not see that it travels.
 
     error: what pickling the whole call raised.
     shared: what host and workers have in common, see `payload`.
     """
-    if type(error) not in _PICKLING_ERRORS and not issubclass(type(error), pickle.PicklingError):
-        return _with_text_traceback(error)
     try:
         refused = _find_part(error, function, arguments, keywords, shared)
     except Exception:  # raised by the code of one of the parts
@@ -63,24 +62,28 @@ def _find_part(
     keywords: dict[str, Any],
     shared: payload.SharedMain | None,
 ) -> CallNotSendable | None:
-    """Return the error that names the part which cannot be pickled. None: each part can be pickled alone."""
+    """Return the error that names the part which cannot be pickled. None: each part that counts can be, alone."""
     from pidfdpool.serialization import omitted_globals
     from pidfdpool.serialization.placeholder import REMEDIES
 
+    if isinstance(error, MemoryError):  # a PayloadTooLarge, too
+        return None
     parts: dict[str, Any] = {}
     chunk = _as_chunk(function)
-    if chunk is not None and chunk.func is not None:
-        parts, function, arguments = chunk.named(), chunk.func, ()
-    elif chunk is not None:
-        function = chunk.call
+    if chunk is not None:
+        function = chunk.call if chunk.func is None else chunk.func
     if type(function) is InContext:
         for module, path, value in function.values:
             parts[f"the value {checks.short_repr(value)} of the context variable {module}.{path}"] = value
         function = function.func
-    name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    parts |= {f"argument {index} of {name}()": value for index, value in enumerate(arguments, 1)}
-    parts |= {f"argument {key!r} of {name}()": value for key, value in keywords.items()}
-    parts[f"the function {name}"] = function
+    if type(error) in _PICKLING_ERRORS or isinstance(error, pickle.PicklingError):
+        name = getattr(function, "__qualname__", None) or type(function).__qualname__
+        if chunk is not None and chunk.func is not None:
+            parts |= chunk.named()
+        else:
+            parts |= {f"argument {index} of {name}()": value for index, value in enumerate(arguments, 1)}
+        parts |= {f"argument {key!r} of {name}()": value for key, value in keywords.items()}
+        parts[f"the function {name}"] = function
     for what, value in parts.items():
         reason = _error_of(value, shared)
         if reason is not None:

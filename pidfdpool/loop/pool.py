@@ -296,11 +296,11 @@ class Pool:
                 for link in core.workers.values():
                     observation.record_times(link, on=False)
 
-    def tell_observers(self) -> None:
-        """Tell observers what was noted, unless another thread is doing so."""
+    def tell_observers(self, *, wait: bool = False) -> None:
+        """Tell observers what was noted. wait: also if another thread is doing so, until it has."""
         observation = self.core.resolver.observation
         if observation is not None:
-            observation.tell()
+            observation.tell(wait=wait)
 
     # ---- the pool's life -----------------------------------------------------------------------------------
 

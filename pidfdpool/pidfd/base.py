@@ -229,6 +229,10 @@ class BaseHandle:
     ) -> None:
         self.close()
 
+    def __reduce_ex__(self, _protocol: object) -> typing.NoReturn:
+        """Raise TypeError: a copy would close the descriptor, and the next file would get its number."""
+        raise TypeError(f"cannot copy or pickle {type(self).__name__!r} object: its descriptor belongs to it alone")
+
     def __del__(self) -> None:
         # No other thread can use it any more, so the users are not looked at.
         if getattr(self, "_fd", -1) >= 0:

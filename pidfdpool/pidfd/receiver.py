@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, NoReturn, Self
 from weakref import WeakSet
 
 from pidfdpool import checks
@@ -183,6 +183,10 @@ class SignalReceiver:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        """Raise TypeError: a copy would close the descriptor of this one."""
+        raise TypeError(f"cannot copy or pickle {type(self).__name__!r} object: its descriptor belongs to it alone")
 
     def __del__(self) -> None:
         """Close the descriptor of a receiver that nobody has closed. The signals stay blocked."""

@@ -20,6 +20,7 @@ import sys
 import time
 import warnings
 from contextlib import suppress
+from functools import partial
 
 from pidfdpool.process import describe
 from pidfdpool.serialization import log_records
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 WARNING = 30  # logging.WARNING, the level of what `warnings` tells
 _OF_WARNINGS = "py.warnings"
+_END_OF_TIME = 1e15  # seconds
 # Attributes of each record. All others were added by the program, and travel as they are.
 _KNOWN = frozenset(
     {
@@ -128,7 +130,7 @@ class Forwarding:
             return
         if self._call_own(logger, record) and not self._always:
             return
-        with suppress(Exception):  # not even its number or its name are what they are in every record
+        with suppress(Exception):  # not even its level is what it is in every record
             data = self._dump(logger, record)
             post(framing.encode(framing.LOG, value=context.running_task(), buffers=[data]))
 
@@ -226,15 +228,30 @@ def _module_at(filename: str, lineno: int) -> str | None:
 
 
 def _place(record: LogRecord) -> dict[str, Any]:
-    """Return what is sent of a record beside its contents."""
-    stack = record.stack_info
+    """Return what is sent of a record beside its contents.
+
+    `logging.makeLogRecord` makes records that lack a name, and a program may set or delete what it likes. What no
+    record of the host's could have is what comes nearest to it.
+    """
+    of = partial(getattr, record)
+    lineno, created, thread = of("lineno", 0), of("created", None), of("thread", None)
     return {
-        "name": _name_in_host(record.name), "levelno": int(record.levelno), "levelname": str(record.levelname),
-        "stack_info": None if stack is None else str(stack), "pathname": str(record.pathname),
-        "lineno": int(record.lineno or 0), "funcName": record.funcName and str(record.funcName),
-        "created": float(record.created), "thread": record.thread, "process": os.getpid(),
-        "threadName": record.threadName and str(record.threadName), "taskName": getattr(record, "taskName", None),
+        "name": _name_in_host(_text(of("name", None)) or "None"), "levelno": int(record.levelno),
+        "levelname": _text(of("levelname", None)) or "", "stack_info": _text(of("stack_info", None)),
+        "pathname": _text(of("pathname", None)) or "", "lineno": lineno if isinstance(lineno, int) else 0,
+        "funcName": _text(of("funcName", None)), "process": os.getpid(),
+        "created": created if _is_time(created) else time.time(), "thread": thread if type(thread) is int else None,
+        "threadName": _text(of("threadName", None)), "taskName": of("taskName", None),
     }  # fmt: skip
+
+
+def _text(value: object) -> str | None:
+    return value if value is None or type(value) is str else describe.text_of(value)
+
+
+def _is_time(value: object) -> bool:
+    """Return whether the value can be the time of a record: it is a number, and not infinite."""
+    return type(value) in (float, int) and abs(value) < _END_OF_TIME  # type: ignore[arg-type]
 
 
 def _without_contents(record: LogRecord, error: Exception) -> dict[str, Any]:

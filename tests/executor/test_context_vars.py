@@ -114,16 +114,30 @@ def test_a_retry_has_the_values_as_well(way, tmp_path):
             pool.options(retry_backoff=0).submit(fail).result()
 
 
-@pytest.mark.parametrize("form", ["submit", "map", "map in chunks", "run"])
-def test_a_value_that_does_not_pickle_is_named(submitter, form):
-    lock = threading.Lock()
-    REQUEST.set(lock)
+class Stubborn:
+    """Its own code says why it does not travel."""
+
+    def __reduce__(self):
+        raise RuntimeError("not this one")
+
+
+async def listed(items):
+    return [item async for item in items]
+
+
+@pytest.mark.parametrize("kind", [threading.Lock, Stubborn])
+@pytest.mark.parametrize("form", ["submit", "map", "map in chunks", "map_unordered", "run", "amap", "stream"])
+def test_a_value_that_does_not_pickle_is_named(submitter, form, kind):
+    REQUEST.set(kind())
     chunksize = 2 if form == "map in chunks" else None
-    told = r"the value <unlocked _thread.lock object at .*> of the context variable .*context_variables\.REQUEST"
+    told = r"the value <.*> of the context variable .*context_variables\.REQUEST \(.*\) cannot be sent to a worker: "
     forms = {
         "submit": lambda: submitter.submit(see).result(),
         "run": lambda: asyncio.run(submitter.run(see)),
         "map": lambda: list(submitter.map(see, range(5), chunksize=chunksize)),
+        "map_unordered": lambda: list(submitter.map_unordered(see, range(5))),
+        "amap": lambda: asyncio.run(listed(submitter.amap(see, range(5)))),
+        "stream": lambda: list(submitter.stream(range, 5)),
     }
     with pytest.raises(CallNotSendable, match=told):
         forms[form.partition(" ")[0]]()

@@ -193,7 +193,7 @@ def test_an_observer_is_told_of_the_pool_there_is_or_of_the_one_to_come_and_then
     pool = opened(own)
     assert pool.notes == [("observe", early)]
     end_late = own.observe(late)
-    assert pool.notes == [("observe", early), ("observe", late)]
+    assert pool.notes == [("observe", early), ("tell_observers", True), ("observe", late)]
     assert own.observers == [early, late]
     pool.notes.clear()
     end_early()
@@ -326,10 +326,11 @@ def test_whatever_is_done_first_after_a_fork_that_python_has_not_noticed_does_no
 @pytest.mark.parametrize("use", ["resize", "observe", "stop_observing", "close"])
 def test_what_changes_it_waits_for_its_lock(own, use):
     pool = opened(own)
+    before = [("tell_observers", True)] if use == "observe" else []  # it changes nothing, and must not have the lock
     with held_by_another_thread(own.lock):
         thread = threading.Thread(target=USES[use], args=(own,))
         thread.start()
         thread.join(0.02)
         assert thread.is_alive()
-        assert (own.max_workers, own.observers, own.is_open, pool.notes) == (2, [], True, [])
+        assert (own.max_workers, own.observers, own.is_open, pool.notes) == (2, [], True, before)
     thread.join(10)

@@ -19,6 +19,7 @@ import pytest
 
 import pidfdpool
 from pidfdpool import PidfdPoolExecutor, PoolBroken, SerialExecutor
+from pidfdpool.executor.tracing.sink import Sink
 from tests import calls, observed_calls
 from tests.conditions import eventually, run_python
 
@@ -272,6 +273,44 @@ def test_two_traces_do_not_write_one_file(pool, tmp_path):
     with pool.trace(path):
         pass
     assert tasks_in(whole(path)) == [], "the next one may"
+
+
+def test_two_traces_do_not_write_one_file_that_the_user_has_opened(pool, tmp_path):
+    path = tmp_path / "run.json"
+    for opened in (io.StringIO, lambda: path.open("w")):
+        with opened() as file:
+            for _ in range(2):
+                with pool.trace(file):
+                    with (
+                        PidfdPoolExecutor(1) as other,
+                        pytest.raises(ValueError, match="is written by another trace"),
+                    ):
+                        other.trace(file).__enter__()
+    with path.open("a") as file, pool.trace(file), pytest.raises(ValueError, match="is written by another trace"):
+        pool.trace(path).__enter__()
+    with pool.trace(io.StringIO()), pool.trace(io.StringIO()):
+        pass
+
+
+def test_a_trace_that_was_forgotten_leaves_its_file_to_the_next():
+    """Its file's address may be that of another file by then."""
+    file = io.StringIO()
+    forgotten = Sink(file)
+    with pytest.raises(ValueError, match="is written by another trace"):
+        Sink(file)
+    del forgotten
+    gc.collect()
+    Sink(file).close()
+
+
+def test_a_trace_in_another_has_only_what_ends_after_its_begin(pool, tmp_path):
+    with pool.trace(tmp_path / "outer.json"):
+        for _ in range(50):
+            pool.submit(abs, -1).result()
+        with pool.trace(tmp_path / "inner.json"):
+            pool.submit(abs, -1).result()
+    assert len(tasks_in(whole(tmp_path / "inner.json"))) == 1
+    assert len(tasks_in(whole(tmp_path / "outer.json"))) == 51
 
 
 def test_a_trace_is_used_once(pool, tmp_path):

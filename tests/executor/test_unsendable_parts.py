@@ -177,6 +177,28 @@ def test_the_value_of_a_context_variable_is_named_first():
     assert part_of(InContext(closure(first=LOCK, second=1), ())).startswith("the function closure")
 
 
+def test_the_value_of_a_context_variable_is_named_whatever_its_code_raises():
+    class Stubborn:
+        def __reduce__(self):
+            raise LookupError("not this one")
+
+    function = InContext(calls.double, (("a.module", "FIRST", Stubborn()),))
+    error = described(function, 1)
+    assert type(error) is CallNotSendable
+    assert "of the context variable a.module.FIRST (" in str(error)
+    assert "cannot be sent to a worker: LookupError: not this one. " in str(error)
+    for fails, value in (
+        (InContext(calls.double, (("a.module", "FIRST", 1),)), Stubborn()),
+        (calls.double, Stubborn()),
+    ):
+        assert type(described(fails, value)) is LookupError, "an argument's own error is the call's"
+
+
+def test_what_is_too_large_is_told_as_that():
+    function, error = InContext(calls.double, (("a.module", "FIRST", LOCK),)), MemoryError("too large")
+    assert described(function, 1, error=error) is error
+
+
 # ---- what the error is --------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import weakref
 
@@ -181,6 +182,11 @@ def test_a_map_finds_a_view_with_the_same_rules_while_the_executor_is_there(exec
     assert len(lost) == 1
     assert reference() is executor
     assert find() is not None
+
+
+def test_a_copy_is_the_view_itself(executor):
+    view = view_of(executor, retries=2)
+    assert copy.copy(view) is view
 
 
 def test_it_shows_what_differs_from_the_executor(executor):

@@ -320,7 +320,8 @@ def test_who_observes_nothing_is_told_nothing_at_its_end(observed):
     pool.stop_observing("nobody")
     assert log == []
     pool.tell_observers()
-    assert log == [("tell", {}, ["one"], False)]
+    pool.tell_observers(wait=True)
+    assert log == [("tell", {"wait": False}, ["one"], False), ("tell", {"wait": True}, ["one"], False)]
 
 
 def test_one_that_fails_while_it_is_told_the_last_is_gone_already(observed):

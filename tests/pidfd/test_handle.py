@@ -1,7 +1,9 @@
+import copy
 import errno
 import fcntl
 import gc
 import os
+import pickle
 import signal
 import threading
 
@@ -267,3 +269,13 @@ def test_importing_the_package_loads_no_heavy_module():
     """
     result = run_python(script, flags=["-S"])
     assert (result.stdout.split(), result.stderr) == ([], "")
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_copy_is_refused(how):
+    """It would close the descriptor, and a signal might go to the process whose pidfd gets the number next."""
+    with Pidfd.self() as handle:
+        with pytest.raises(TypeError, match="cannot copy or pickle 'Pidfd' object: its descriptor belongs"):
+            how(handle)
+        gc.collect()
+        assert handle.alive()

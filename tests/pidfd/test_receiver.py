@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import errno
+import gc
 import os
+import pickle
 import selectors
 import signal
 import subprocess
@@ -336,6 +339,17 @@ def test_what_cannot_be_received_is_refused(signals, complaint):
     with pytest.raises(PidfdMisused, match=complaint) as caught:
         SignalReceiver(signals)
     assert caught.value.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_copy_is_refused(how):
+    """It would close the descriptor."""
+    with SignalReceiver([REAL_TIME]) as receiver:
+        with pytest.raises(TypeError, match="cannot copy or pickle 'SignalReceiver' object"):
+            how(receiver)
+        gc.collect()
+        to_this_thread(REAL_TIME)
+        assert receiver.receive(0).number == REAL_TIME
 
 
 def test_a_sandbox_that_refuses_it():

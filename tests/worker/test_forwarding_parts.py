@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import threading
+import time
 import warnings
 
 import pytest
@@ -105,6 +106,54 @@ def test_texts_of_a_record_are_texts_whatever_the_program_has_set():
     in_worker(look)
 
 
+def test_a_record_that_lacks_what_others_have_is_sent_as_well():
+    """`logging.makeLogRecord` makes such records of dictionaries, and a program may set and delete attributes."""
+
+    def look(sent, _):
+        handle = logging.getLogger(NAME).handle
+        handle(logging.makeLogRecord({"msg": "bare", "levelno": 30}))
+        fields = sent.pop()
+        assert (fields["logger"], fields["name"], fields["msg"], fields["funcName"]) == (NAME, "None", "bare", None)
+        for name in ("name", "levelname", "pathname", "lineno", "funcName", "created", "thread", "threadName"):
+            record = logging.makeLogRecord({"msg": name, "levelno": 30})
+            delattr(record, name)
+            handle(record)
+            assert sent.pop()["msg"] == name
+        assert sent == []
+
+    in_worker(look)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("name", 5, "5"),
+        ("lineno", "12", 0),
+        ("lineno", True, 1),
+        ("thread", "a thread", None),
+        ("threadName", 7, "7"),
+        ("created", 12, 12),
+        ("created", -1.5, -1.5),
+    ],
+)
+def test_an_attribute_of_another_type_becomes_what_the_host_can_have(name, value, expected):
+    def look(sent, _):
+        logging.getLogger(NAME).handle(logging.makeLogRecord({"msg": "odd", "levelno": 30, name: value}))
+        assert sent[0][name] == expected
+
+    in_worker(look)
+
+
+@pytest.mark.parametrize("value", ["now", None, float("inf"), float("-inf"), float("nan"), 10**30, -1e15])
+def test_a_time_that_cannot_be_is_that_of_now(value):
+    def look(sent, _):
+        before = time.time()
+        logging.getLogger(NAME).handle(logging.makeLogRecord({"msg": "odd", "levelno": 30, "created": value}))
+        assert before <= sent[0]["created"] <= time.time()
+
+    in_worker(look)
+
+
 def test_the_text_of_an_error_is_made_once_and_nothing_else_is():
     def look(sent, _):
         log = logging.getLogger(NAME)
@@ -135,9 +184,9 @@ def test_a_record_that_cannot_be_formatted_is_told_and_nothing_is_raised():
         assert fields["msg"].endswith(": '%d'")
         assert (fields["exc_text"], fields["extra"], fields["levelno"]) == (None, {}, 30)
         record = logging.LogRecord(NAME, 30, "p", 5, "m", None, None)
-        record.created = "no number"
+        record.levelno = float("inf")
         logging.getLogger(NAME).handle(record)
-        assert sent == [], "not even where it comes from is known"
+        assert sent == [], "there is no such level"
 
     in_worker(look)
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from pidfdpool.cli import usage
 from pidfdpool.cli.doctor import hosts, processes, reading, report, rules, selftest
 from pidfdpool.cli.doctor.facts import Facts
-from pidfdpool.cli.streams import print_error
+from pidfdpool.cli.streams import print_error, show
 from pidfdpool.cli.usage import UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ exit codes:
   2    the command line is wrong
 """
 _LARGEST_PID = 1 << 22  # PID_MAX_LIMIT of the kernel
+_LONGEST_SLEEP = 1e6  # seconds; the system has a limit
 _CLEAR = "\033[H\033[2J"
 
 
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.watch:
             _watch(arguments)
         else:
-            print(_report(_look(arguments.pid), arguments))
+            show(_report(_look(arguments.pid), arguments))
     except processes.CannotRead as error:
         print_error(str(error))
         return 1
@@ -95,7 +96,7 @@ def _of_machine(arguments: argparse.Namespace) -> int:
     kernel = reading.kernel()
     steps = () if arguments.no_self_test or kernel.needed is not None else selftest.run()
     facts = Facts(reading.interpreter(), kernel, reading.container(), steps)
-    print(report.of_machine_as_json(facts) if arguments.json else report.of_machine(facts))
+    show(report.of_machine_as_json(facts) if arguments.json else report.of_machine(facts))
     return int(rules.is_missing_something(rules.findings(facts)))
 
 
@@ -117,12 +118,12 @@ def _watch(arguments: argparse.Namespace) -> None:
     try:
         while host is not None and host.process.started == started and host.process.state not in "ZX":
             text = _report(host, arguments)
-            print(f"{_CLEAR}{text}" if on_terminal else text, end="\n" if arguments.json else "\n\n", flush=True)
-            time.sleep(arguments.every or 1.0)
+            show(f"{_CLEAR}{text}" if on_terminal else text, end="\n" if arguments.json else "\n\n")
+            time.sleep(min(arguments.every or 1.0, _LONGEST_SLEEP))
             host = _look_again(pid)
     except KeyboardInterrupt:
         if on_terminal:
-            print()
+            show("")
     else:
         print_error(f"process {pid} has ended")
 

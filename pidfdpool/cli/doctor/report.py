@@ -48,13 +48,12 @@ def of_machine(facts: Facts) -> str:
 def of_machine_as_json(facts: Facts) -> str:
     """Return the same as one JSON document."""
     found = rules.findings(facts)
-    return _json(
-        {
-            "ok": not rules.is_missing_something(found),
-            "findings": [finding._asdict() for finding in found],
-            **dataclasses.asdict(facts),
-        }
-    )
+    document = {
+        "ok": not rules.is_missing_something(found),
+        "findings": [finding._asdict() for finding in found],
+        **dataclasses.asdict(facts),
+    }
+    return json.dumps(document, indent=2)
 
 
 def of_host(host: Host) -> str:
@@ -95,7 +94,7 @@ def of_host_as_json(host: Host) -> str:
     ]
     found = [finding._asdict() for finding in hosts.findings(host)]
     document = {"host": {**process(host.process), "command": host.process.command}, "of": host.of}
-    return json.dumps({**document, "pools": pools, "findings": found}, ensure_ascii=False)
+    return json.dumps({**document, "pools": pools, "findings": found})
 
 
 def _interpreter(interpreter: Interpreter) -> str:
@@ -124,7 +123,3 @@ def _age(seconds: float) -> str:
         if seconds >= 2 * unit:
             return f"{seconds / unit:.0f} {name}"
     return f"{seconds:.0f} s"
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from pidfdpool import CallNotSendable, TemplateError
 from pidfdpool.cli import target as targets
-from pidfdpool.cli.streams import print_error
+from pidfdpool.cli.streams import print_error, show
 from pidfdpool.cli.swarm import arguments as declared
 from pidfdpool.cli.swarm import http, table
 from pidfdpool.cli.swarm.commands import Commands
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
             print_error(f"the swarm cannot be started: {error}")
             return 1
         status = swarm.status()
-        print(table.render(journal.rows(status.nodes)))
+        show(table.render(journal.rows(status.nodes)))
         return _exit_code(status, forced=program.forced or journal.killed_at_stop)
 
 

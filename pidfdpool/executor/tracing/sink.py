@@ -10,14 +10,17 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from pidfdpool import checks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_open_files: set[tuple[int, int]] = set()  # device and inode of each file that a trace of this process writes
+# What traces of this process write, by the device and inode of a file, or by the id of what is no file.
+_open_files: WeakValueDictionary[tuple[int, int] | int, Sink] = WeakValueDictionary()
 _lock = threading.Lock()
 
 
@@ -42,12 +45,13 @@ class Sink:
         self.path: str | bytes | None = None
         self._fd: int | None = None
         self._file: Any = None
-        self._key: tuple[int, int] | None = None
+        self._key: tuple[int, int] | int | None = None
         self._is_empty = True
         self.writes_early = False
         if hasattr(target, "write"):
             self.name = checks.short_repr(getattr(target, "name", target))
             self._file = checked_file(target)
+            self._claim(_key_of(target))
         else:
             path = checked_path(target)
             self.name, self.path = checks.short_repr(path), path
@@ -58,17 +62,19 @@ class Sink:
             self._fd = fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             found = os.fstat(fd)
             if stat.S_ISREG(found.st_mode):
-                key = found.st_dev, found.st_ino
-                with _lock:
-                    if key in _open_files:
-                        raise ValueError(f"path {self.name} is written by another trace of this process")
-                    self._key = key  # first, so that `close` finds it whenever this is interrupted
-                    _open_files.add(key)
+                self._claim((found.st_dev, found.st_ino))
                 self.writes_early = True
                 os.ftruncate(fd, 0)
         except BaseException:
             self.close()
             raise
+
+    def _claim(self, key: tuple[int, int] | int) -> None:
+        with _lock:
+            if key in _open_files:
+                raise ValueError(f"path {self.name} is written by another trace of this process")
+            self._key = key  # first, so that `close` finds it whenever this is interrupted
+            _open_files[key] = self
 
     def write(self, events: Sequence[str]) -> None:
         """Append events.
@@ -100,9 +106,17 @@ class Sink:
         key, self._key = self._key, None
         if fd is not None:
             os.close(fd)
-        if key is not None and os.getpid() == self._process:
-            with _lock:
-                _open_files.discard(key)
+        if key is not None and (isinstance(key, int) or os.getpid() == self._process):
+            _open_files.pop(key, None)
+
+
+def _key_of(file: Any) -> tuple[int, int] | int:
+    """Return what tells whether two files of the user's are the same: a file on a disk, or else the object."""
+    with suppress(Exception):  # code of the user's
+        found = os.fstat(file.fileno())
+        if stat.S_ISREG(found.st_mode):
+            return found.st_dev, found.st_ino
+    return id(file)
 
 
 def checked_path(target: Any) -> str | bytes:
