@@ -180,6 +180,20 @@ def leftovers(*, shared_memory: bool = True):
         pytest.fail(f"left behind by the test: {left()}")
 
 
+@pytest.fixture
+def tracker_ends():
+    """End multiprocessing's resource tracker after a test, which this process has because a worker needed it."""
+    yield
+    from multiprocessing import resource_tracker
+
+    tracker = resource_tracker._resource_tracker
+    if tracker._pid is not None:
+        tracker._stop()
+    elif tracker._fd is not None:
+        os.close(tracker._fd)
+        tracker._fd = None
+
+
 @pytest.fixture(params=WAYS)
 def way(request):
     """Both ways in which a template comes into being."""

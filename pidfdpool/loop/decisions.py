@@ -37,10 +37,11 @@ if TYPE_CHECKING:
 
     from pidfdpool.deaths import Death
     from pidfdpool.loop.death_reports import Evidence
-    from pidfdpool.loop.links import TemplateLink, WorkerLink
+    from pidfdpool.loop.links import WorkerLink
     from pidfdpool.loop.log_relay import LogRelay
     from pidfdpool.loop.resolutions import Context, Resolution
     from pidfdpool.loop.task import Task
+    from pidfdpool.loop.template_link import TemplateLink
     from pidfdpool.scheduler.policy import Policy
     from pidfdpool.template.recipe import Recipe
 

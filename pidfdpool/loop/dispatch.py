@@ -23,12 +23,12 @@ from pidfdpool.transport import framing, tokens
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pidfdpool.loop.links import TemplateLink
     from pidfdpool.loop.log_relay import LogRelay
     from pidfdpool.loop.poller import Poller
     from pidfdpool.loop.resolutions import Resolution, Resolver
     from pidfdpool.loop.segment_leases import SegmentLeases
     from pidfdpool.loop.task import Task
+    from pidfdpool.loop.template_link import TemplateLink
     from pidfdpool.scheduler.machine import Machine
     from pidfdpool.transport.framing import Buffer
 

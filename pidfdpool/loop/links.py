@@ -1,4 +1,4 @@
-"""The host's end of one worker, and of the template: channel, pipe, pidfd, and what is known of the process.
+"""The host's end of one worker: channel, pipe, pidfd, and what is known of the process. Of the template see there.
 
 Any thread may write to a link, under the pool's lock. Only the pool thread or the leader reads from it. The pool
 thread closes it; if there could be no pool thread, the thread that tried to start it does.
@@ -19,8 +19,7 @@ from pidfdpool.loop.poller import READ, WRITE
 from pidfdpool.loop.progress import Progress
 from pidfdpool.loop.segment_account import SegmentAccount
 from pidfdpool.loop.worker_stderr import Stderr
-from pidfdpool.pidfd import Pidfd, PidfdDenied
-from pidfdpool.process import native, safe_logging
+from pidfdpool.process import native
 from pidfdpool.transport import black_box, frame_rules, framing, published
 from pidfdpool.transport.channel import Channel, new_cookie
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from pidfdpool.pidfd import ExitStatus, ProcessHandle
     from pidfdpool.process.log_levels import Levels
     from pidfdpool.process.native import Socket
-    from pidfdpool.template.connection import TemplateConnection
     from pidfdpool.transport.framing import Buffer, Frame, Lean
     from pidfdpool.transport.published import Published
 
@@ -329,70 +327,3 @@ class WorkerLink(Link):
             native.close(box)
         if self._stderr is not None:
             self._stderr.close()
-
-
-class TemplateLink(Link):
-    """The template, from its first frame until it is lost."""
-
-    def __init__(self, end: TemplateConnection, poller: Poller) -> None:
-        super().__init__(end.channel, poller)
-        self.end = end
-
-    def read(self, _receive: object = None) -> list[Frame]:
-        """Return what frames there are.
-
-        A template cannot work if it has closed its channel, or if something else writes into it. It is killed, and
-        its end is noticed like any other.
-        """
-        frames: list[Frame] = []
-        try:
-            frames = super().read()  # type: ignore[assignment]
-            fault = self.source.error
-        except framing.ProtocolError as error:
-            fault = error
-        if fault is not None and self.reading:
-            message = "the template (pid %s) wrote %s; it is killed"
-            safe_logging.log(_log, logging.WARNING, message, self.end.pid, fault)
-            self.stop_reading()
-        if not self.reading:
-            self.kill()
-        return frames
-
-    def request(self, pieces: list[Buffer], descriptor: int | None = None) -> None:
-        """Send a request. If the template is gone, its pidfd tells, and the request is dropped with it."""
-        with suppress(OSError):
-            self.post(pieces, descriptor)
-
-    def resume(self) -> None:
-        """Let a stopped template go on. Where the host cannot signal it, the next request does."""
-        if isinstance(self.handle, Pidfd):
-            super().resume()
-
-    def want_script(self) -> None:
-        """Have the template run the script again, unless it was told that at its start, or before."""
-        if not self.end.runs_script:
-            self.end.runs_script = True
-            self.request(framing.encode(framing.RUN_SCRIPT))
-
-    def kill(self) -> None:
-        """Kill a template that does not answer.
-
-        Without pidfds the host cannot, nor can a host that has changed its user. Then the channel is shut down, and
-        the template exits when it reads that.
-        """
-        with suppress(OSError):
-            if isinstance(self.handle, Pidfd):
-                with suppress(PidfdDenied):
-                    self.handle.send_signal(signal.SIGKILL)
-                    return
-            self.channel.shut_down()
-            self.end.close_lifeline()
-
-    def close(self) -> None:
-        """Forget and close everything. In the pool thread, under the lock."""
-        super().close()
-        self.end.close()
-
-    def close_in_forked_child(self) -> None:
-        """Close the copies of a forked process."""
-        self.end.close_in_forked_child()

@@ -20,7 +20,8 @@ from pidfdpool.transport import framing
 
 if TYPE_CHECKING:
     from pidfdpool.loop.decisions import Decisions
-    from pidfdpool.loop.links import TemplateLink, WorkerLink
+    from pidfdpool.loop.links import WorkerLink
+    from pidfdpool.loop.template_link import TemplateLink
     from pidfdpool.loop.worker_events import WorkerEvents
     from pidfdpool.transport.framing import Frame
 
@@ -35,6 +36,7 @@ class TemplateEvents:
     def watch(self, link: TemplateLink) -> None:
         """Begin to watch the channel of a new template; `watch_exit` has to follow. The caller has the lock."""
         link.watch_channel(self.on_channel)
+        link.watch_requests(self._core.lock)
 
     def watch_exit(self, link: TemplateLink) -> None:
         """Begin to watch for the end of a template that has sent HELLO. The caller has the lock."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pidfdpool.errors import TemplateError
 from pidfdpool.loop import teardown
-from pidfdpool.loop.links import TemplateLink
+from pidfdpool.loop.template_link import TemplateLink
 from pidfdpool.process import describe, hygiene, interruptible, native
 from pidfdpool.scheduler import events as ev
 from pidfdpool.scheduler.states import State, Template

@@ -151,12 +151,22 @@ def close_inherited_descriptors(keep: Collection[int]) -> None:
     """
     # That of `-X perf_jit` is not close-on-exec (CPython, Python/perf_jit_trampoline.c). Its name tells whose it is.
     own_dump = f"/jit-{os.getpid()}.dump" if getattr(sys, "is_stack_trampoline_active", bool)() else None
-    for fd in _descriptors():
+    for fd in inheritable_descriptors():
         with suppress(OSError):
-            if fd not in keep and os.get_inheritable(fd):
+            if fd not in keep:
                 if own_dump is not None and os.readlink(f"/proc/self/fd/{fd}").endswith(own_dump):
                     continue
                 native.close(fd)
+
+
+def inheritable_descriptors() -> list[int]:
+    """Return the descriptors above 2 that a program would get which this process starts."""
+    found = []
+    for fd in _descriptors():
+        with suppress(OSError):
+            if os.get_inheritable(fd):
+                found.append(fd)
+    return found
 
 
 def close_connections(keep: Collection[int]) -> None:

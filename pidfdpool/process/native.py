@@ -110,13 +110,13 @@ def poll() -> select.poll:
     return _native(select, "poll")()  # type: ignore[no-any-return]
 
 
-def socketpair() -> tuple[_socket.socket, _socket.socket]:
-    """Return two connected stream sockets, close-on-exec and blocking.
+def socketpair(kind: int = _socket.SOCK_STREAM) -> tuple[_socket.socket, _socket.socket]:
+    """Return two connected sockets, close-on-exec and blocking.
 
     A host may have called socket.setdefaulttimeout(). Then new sockets have a timeout. For the kernel that means that
     they never block, and this holds in every process that gets the descriptor.
     """
-    ends = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    ends = _socket.socketpair(_socket.AF_UNIX, kind)
     for end in ends:
         _make_blocking(end)
     return ends

@@ -23,8 +23,8 @@ from pidfdpool.transport.channel import Channel, new_cookie
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pidfdpool.loop.links import TemplateLink
     from pidfdpool.loop.poller import Poller, Watch
+    from pidfdpool.loop.template_link import TemplateLink
     from pidfdpool.pidfd import ExitStatus, ProcessHandle
     from pidfdpool.swarm.inputs import OfProcess
 

@@ -13,9 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pidfdpool.loop.cgroup import MemoryEvents
-from pidfdpool.loop.links import ORPHAN_GRACE, TemplateLink
+from pidfdpool.loop.links import ORPHAN_GRACE
 from pidfdpool.loop.outcomes import load_error
 from pidfdpool.loop.poller import WRITE
+from pidfdpool.loop.template_link import TemplateLink
 from pidfdpool.pidfd import ExitStatus, PidfdError
 from pidfdpool.process import describe, native
 from pidfdpool.swarm import actions as do
@@ -116,6 +117,7 @@ class Processes:
         """Own a template, and watch its channel; `watch_template_exit` has to follow. The caller has the lock."""
         self.template = TemplateLink(end, self._poller)
         self.template.watch_channel(self._on_template)
+        self.template.watch_requests(self._lock)
 
     def watch_template_exit(self) -> None:
         """Watch for the end of a template that has said HELLO. The caller has the lock."""

@@ -86,6 +86,8 @@ def start(recipe: Recipe, mask: SignalMask = None, *, by_interpreter: bool = Fal
         if connection is None:
             connection = interpreter.start_first_usable(partial(_spawn, boot, mask))
         try:
+            requests = connection.tracker_requests.open()
+            connection.channel.send_nowait(framing.encode(framing.TRACKER_REQUESTS), requests)
             for fd in fds:
                 connection.channel.send_nowait(framing.encode(framing.INHERITED), os.dup(fd))
             connection.channel.send_nowait(framing.encode(framing.BOOT, buffers=boot.dump()))
@@ -143,7 +145,11 @@ def _fork(boot: Boot, kept_fds: set[int], mask: SignalMask) -> TemplateConnectio
         )
 
     def fork(connection: TemplateConnection, theirs: Socket, host: int, lifeline: int) -> int:
-        return launch.fork(theirs, host, lifeline, boot, connection, kept_fds)
+        requests = connection.tracker_requests.open()
+        try:
+            return launch.fork(theirs, host, lifeline, boot, connection, kept_fds, requests)
+        finally:
+            native.close(requests)
 
     try:
         wait = None if boot.handles == PIDFD else handshake.wait_for_template

@@ -15,6 +15,7 @@ from pidfdpool.pidfd.sentinel import reap
 from pidfdpool.process import hygiene, native
 from pidfdpool.transport import channel as channels
 from pidfdpool.transport import frame_rules, framing
+from pidfdpool.transport.descriptor_requests import Inbox
 from pidfdpool.worker.boot import PIDFD
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class TemplateConnection:
         self.runs_script = False  # the template was told to run the script again
         self.early_frames: list[framing.Frame] = []  # they arrived with HELLO; the pool thread handles them
         self._lifeline: int | None = lifeline
+        self.tracker_requests: Inbox = Inbox()  # see `worker.shared_tracker`
 
     @property
     def pid(self) -> int | None:
@@ -88,6 +90,7 @@ class TemplateConnection:
     def close(self) -> None:
         """Close every descriptor of the host's that belongs to this template."""
         self.channel.close()
+        self.tracker_requests.close()
         if self.handle is not None:
             self.handle.close()
         self.close_lifeline()
@@ -95,6 +98,7 @@ class TemplateConnection:
     def close_in_forked_child(self) -> None:
         """Close the copies of a process that was forked from the host."""
         self.channel.close()
+        self.tracker_requests.close()
         for handle in (self.handle, self.launcher):
             if handle is not None:
                 handle.close_in_forked_child()

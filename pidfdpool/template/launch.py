@@ -6,9 +6,7 @@ continues in `process`: `main` after a spawn, `launch` after a fork.
 
 from __future__ import annotations
 
-import _imp
 import gc
-import io
 import os
 import sys
 import warnings
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pidfdpool.process import hygiene, native
 from pidfdpool.process.counters import REFUSALS
 from pidfdpool.process.native import signal
+from pidfdpool.template.interpreter_options import interpreter_options
 from pidfdpool.transport import framing
 from pidfdpool.worker.boot import DETACHED, PIDFD
 
@@ -65,7 +64,14 @@ _initial_directory: str | None = getattr(
 # Modules that launcher, template and workers import, and modules that they use if the host has loaded them; see
 # `_finish_imports`.
 _IMPORTED_AFTER_A_FORK = ("atexit", "fcntl", "pidfdpool.template.preimports")
-_USED_IF_LOADED = ("cloudpickle", "concurrent.futures.process", "multiprocessing.reduction", "multiprocessing.util")
+_USED_IF_LOADED = (
+    "cloudpickle",
+    "concurrent.futures.process",
+    "multiprocessing.reduction",
+    "multiprocessing.resource_tracker",
+    "multiprocessing.util",
+    "subprocess",
+)
 
 
 def spawn_detached(program: str, fds: tuple[int, int, int], cookie: int) -> int:
@@ -114,7 +120,17 @@ def _starting(
     """Return a call of posix_spawn that lacks only the process group or session of the launcher."""
     # dup2 onto another number drops close-on-exec in the new process, and only there.
     given = dict(enumerate(fds, start=max(fds) + 1))
-    arguments = [program, *_options(), "-c", _LAUNCHER, *map(str, given), handles, str(cookie), _HOME, *_paths()]
+    arguments = [
+        program,
+        *interpreter_options(),
+        "-c",
+        _LAUNCHER,
+        *map(str, given),
+        handles,
+        str(cookie),
+        _HOME,
+        *_paths(),
+    ]
     return partial(
         native.posix_spawn,
         launcher,
@@ -151,34 +167,6 @@ def _streams() -> list[tuple[int, int, str, int, int]]:
     return [(os.POSIX_SPAWN_OPEN, fd, os.devnull, mode, 0) for fd, mode in modes.items() if not hygiene.is_open(fd)]
 
 
-def _options() -> list[str]:
-    """Return the options of this interpreter's command line, for the new one."""
-    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
-
-    options: list[str] = _args_from_interpreter_flags()
-    # CPython's list lacks newer -X options, and those that the user has invented.
-    for name, value in sys._xoptions.items():
-        option = name if value is True else f"{name}={value}"
-        if not any(known == name or known.startswith(f"{name}=") for known in options):
-            options += "-X", option
-    if _imp.check_hash_based_pycs != "default":
-        options += "--check-hash-based-pycs", _imp.check_hash_based_pycs
-    if _is_unbuffered():
-        options.append("-u")
-    # -P: the launcher replaces its sys.path by the host's. Without -P CPython 3.13.0 still remembers the '' of -c.
-    # Where that directory is gone, each look-up of a name that a module lacks fails with a SystemError.
-    return [*options, "-P"]
-
-
-def _is_unbuffered() -> bool:
-    """Return whether this interpreter was started with -u. sys.flags has no field for it."""
-    for stream in (sys.__stdout__, sys.__stderr__):
-        with suppress(ValueError):  # the program has detached its buffer
-            if isinstance(getattr(stream, "buffer", None), io.FileIO):
-                return True
-    return False
-
-
 def _paths() -> list[str]:
     """Return the sys.path of workers: the host's, with the host's initial directory before each relative entry.
 
@@ -196,17 +184,25 @@ def _paths() -> list[str]:
 
 
 def fork(
-    theirs: Socket, host: int, lifeline: int, boot: Boot, connection: TemplateConnection, kept_fds: set[int]
+    theirs: Socket,
+    host: int,
+    lifeline: int,
+    boot: Boot,
+    connection: TemplateConnection,
+    kept_fds: set[int],
+    requests: int,
 ) -> int:
     """Fork the launcher from the host: the one fork of the host for this pool.
 
     host: a descriptor that is readable once the host is gone. lifeline: the read end.
     kept_fds: descriptors that workers keep although they are connections.
+    requests: with which template and workers ask for the host's resource tracker.
     """
     _finish_imports()
     hygiene.flush_output()
     withheld: list[str] = []
-    run = partial(_fork_in_this_thread, theirs, host, lifeline, boot, connection, kept_fds, withheld)
+    close_copies = partial(_close_copies, connection, kept_fds, requests)
+    run = partial(_fork_in_this_thread, theirs, host, lifeline, boot, close_copies, connection.cookie, withheld)
     # Where threads are greenlets, all greenlets of this thread would be copied. The first task that lets others run
     # would run them in a worker. A new thread has none, and it is the only thread that the new process gets.
     pid: int = native.run_in_fresh_thread(run) if native.threads_are_greenlets() else run()
@@ -235,8 +231,8 @@ def _fork_in_this_thread(
     host: int,
     lifeline: int,
     boot: Boot,
-    connection: TemplateConnection,
-    kept_fds: set[int],
+    close_copies: Callable[[], None],
+    cookie: int,
     withheld: list[str],
 ) -> int:
     with hygiene.signals_blocked(), hygiene.untraced():
@@ -249,13 +245,12 @@ def _fork_in_this_thread(
             hygiene.stop_tracing()
             from pidfdpool.template.process import launch
 
-            close_copies = partial(_close_copies, connection, kept_fds)
             launch(
                 theirs.detach(),
                 host,
                 lifeline,
                 boot.handles,
-                framing.cookie_bytes(connection.cookie),
+                framing.cookie_bytes(cookie),
                 boot,
                 close_copies,
                 is_awaited=boot.handles != PIDFD,
@@ -264,7 +259,10 @@ def _fork_in_this_thread(
             os._exit(1)
 
 
-def _close_copies(connection: TemplateConnection, kept_fds: set[int]) -> None:
-    """Close, in the template, the copies of the host's connections."""
+def _close_copies(connection: TemplateConnection, kept_fds: set[int], requests: int) -> None:
+    """Close, in the template, the copies of the host's connections, and use its own: `requests`."""
+    from pidfdpool.worker import shared_tracker
+
     connection.close()
     hygiene.close_connections(keep=kept_fds)
+    shared_tracker.install(requests)

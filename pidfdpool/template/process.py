@@ -24,7 +24,7 @@ from pidfdpool.serialization import payload, scripts
 from pidfdpool.template.server import Server
 from pidfdpool.transport import frame_rules, framing
 from pidfdpool.transport.channel import Channel
-from pidfdpool.worker import script_module
+from pidfdpool.worker import script_module, shared_tracker
 from pidfdpool.worker.boot import DETACHED, PIDFD, Boot
 
 TYPE_CHECKING = False
@@ -175,6 +175,10 @@ def _receive_boot(channel: Channel) -> tuple[Boot, list[Frame]]:
                 if fd is None:
                     raise OSError(errno.EMFILE, "no descriptor number left for what workers inherit")
                 descriptors.append(fd)
+            elif frame.kind == framing.TRACKER_REQUESTS:
+                fd = channel.next_descriptor()
+                if fd is not None:
+                    shared_tracker.install(fd)
             elif frame.kind == framing.BOOT:
                 boot = Boot.load(frame.buffers, descriptors)
                 if boot.script is not None:

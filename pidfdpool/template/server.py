@@ -122,6 +122,8 @@ class Server:
                 from pidfdpool.template import guard
 
                 guard.run_script(self._boot, self._host_fd)
+            elif frame.kind == framing.START_TRACKER:
+                self._start_tracker()
             elif frame.kind == framing.SIGNAL:
                 self._signal_worker(frame)
             elif frame.kind == framing.STOP:
@@ -155,6 +157,16 @@ class Server:
         if descriptors.stderr is not None:
             self._send(framing.encode(framing.STDERR, worker.slot, worker.generation), descriptors.stderr[0])
         self._send(framing.encode(framing.SPAWNED, worker.slot, worker.generation, handle.pid), handle.fileno())
+
+    def _start_tracker(self) -> None:
+        fd = self._channel.next_descriptor()
+        if fd is not None:  # otherwise no number was left, and multiprocessing finds that nobody reads the pipe
+            try:
+                from pidfdpool.template import tracker_process
+            except ImportError:  # the host had changed its root directory before it was forked
+                native.close(fd)
+            else:
+                tracker_process.start(fd)
 
     def _signal_worker(self, frame: Frame) -> None:
         for worker in self._workers.by_pid.values():

@@ -39,12 +39,12 @@ _DONTWAIT = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
 _CLOEXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
 
 
-def pair() -> tuple[Socket, Socket]:
-    """Return the two ends of a new channel, close-on-exec and with numbers above 2.
+def pair(*, datagrams: bool = False) -> tuple[Socket, Socket]:
+    """Return the two ends of a new channel, or of a pair of datagram sockets, close-on-exec and with numbers above 2.
 
     A host may have closed its standard streams. If an end had the number of one, every print would write to it.
     """
-    ends = native.socketpair()
+    ends = native.socketpair(_socket.SOCK_DGRAM if datagrams else _socket.SOCK_STREAM)
     if ends[0].fileno() > 2 and ends[1].fileno() > 2:
         return ends
     moved = tuple(native.socket_of(native.above_stdio(end.detach())) for end in ends)
@@ -57,7 +57,21 @@ def hand_over(end: Socket, descriptor: int) -> None:
     Raises:
         OSError: too many descriptors are on their way.
     """
-    end.sendmsg((b"\0",), [_scm_rights(descriptor)], _DONTWAIT)
+    end.sendmsg((b"\0",), [scm_rights(descriptor)], _DONTWAIT)
+
+
+def receive_descriptors(end: Socket) -> list[int]:
+    """Read one datagram without waiting, and return the descriptors that came with it: one, or what else was sent.
+
+    Raises:
+        OSError: there is no datagram, or it cannot be read.
+    """
+    _, ancillary, _, _ = end.recvmsg(1, _FD_SPACE, _DONTWAIT | _CLOEXEC)
+    return [
+        native.above_stdio(fd)
+        for _, _, content in ancillary
+        for (fd,) in _FD.iter_unpack(content[: len(content) - len(content) % _FD.size])
+    ]
 
 
 def take_over(end: Socket) -> int | None:
@@ -224,7 +238,7 @@ class Channel:
         left = _AT_ONCE
         while self._unsent and left > 0:
             piece, descriptor = self._unsent[0]
-            ancillary = [] if descriptor is None else [_scm_rights(descriptor)]
+            ancillary = [] if descriptor is None else [scm_rights(descriptor)]
             part = piece if len(piece) <= left else memoryview(piece)[:left]
             try:
                 sent = self._sock.sendmsg((part,), ancillary, _DONTWAIT)
@@ -249,7 +263,7 @@ class Channel:
             self._sock.sendall(b"".join((self._cookie, pieces[0], pieces[1])), _socket.MSG_NOSIGNAL)
             return
         pieces = [self._cookie + bytes(pieces[0]), *pieces[1:]]
-        ancillary = [] if descriptor is None else [_scm_rights(descriptor)]
+        ancillary = [] if descriptor is None else [scm_rights(descriptor)]
         sent = self._sock.sendmsg(pieces, ancillary, _socket.MSG_NOSIGNAL)
         for piece in pieces:
             if sent >= len(piece):
@@ -274,5 +288,6 @@ class Channel:
                 native.close(descriptor)
 
 
-def _scm_rights(descriptor: int) -> tuple[int, int, bytes]:
+def scm_rights(descriptor: int) -> tuple[int, int, bytes]:
+    """Return the ancillary data that sends a descriptor (unix(7))."""
     return _socket.SOL_SOCKET, _socket.SCM_RIGHTS, _FD.pack(descriptor)

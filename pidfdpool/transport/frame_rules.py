@@ -187,6 +187,8 @@ TO_TEMPLATE = Grammar(
         framing.INHERITED: Rule(),
         framing.TOKENS: Rule(),
         framing.RUN_SCRIPT: Rule(),
+        framing.TRACKER_REQUESTS: Rule(),
+        framing.START_TRACKER: Rule(),
     }
 )
 

@@ -116,6 +116,8 @@ STOP = 23
 INHERITED = 24  # with a descriptor that the initializer's arguments need; before BOOT
 TOKENS = 25  # with a descriptor: the tokens of the worker that the next SPAWN requests
 RUN_SCRIPT = 26  # run the script again, for the workers that are requested from now on
+TRACKER_REQUESTS = 39  # with a descriptor: with which workers ask the host for its resource tracker; before BOOT
+START_TRACKER = 40  # with a descriptor: what a new resource tracker of the host's reads
 
 # template -> host
 LAUNCHED = 30  # with a descriptor: the launcher's pidfd
@@ -130,7 +132,7 @@ STDERR = 38  # with a descriptor: the read end of the worker's standard error, i
 
 USAGE = struct.Struct("<qd")
 
-KINDS = frozenset({*range(1, 30), *range(30, 39)})
+KINDS = frozenset(range(1, 41))
 
 MAX_LENGTH = 1 << 46  # bytes; no process has room for a longer buffer
 _IS_BYTES = 1 << 63  # in a length, see above

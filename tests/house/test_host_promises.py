@@ -50,7 +50,8 @@ FOREIGN = {*OS, *SIGNAL, "sigaction", "tgkill", "tkill", "clone", "clone3", "vfo
 # Files whose code runs in our own processes only, and the functions of other files of which that is true.
 OURS = {"worker", "cli", "__main__"}
 OUR_FILES = {"template/process.py", "template/server.py", "template/worker_fork.py", "template/guard.py"}
-OUR_FILES |= {"template/descendants.py", "template/reaper.py", "swarm/node_process.py", "swarm/node.py"}
+OUR_FILES |= {"template/descendants.py", "template/reaper.py", "template/tracker_process.py"}
+OUR_FILES |= {"swarm/node_process.py", "swarm/node.py"}
 EXCEPTIONS = {
     (
         "integrations/process_pool/installing.py",

@@ -11,9 +11,10 @@ import pytest
 
 from pidfdpool.loop import answers, process_usage
 from pidfdpool.loop.death_reports import Evidence
-from pidfdpool.loop.links import ORPHAN_GRACE, REPORT_GRACE, TemplateLink, WorkerLink
+from pidfdpool.loop.links import ORPHAN_GRACE, REPORT_GRACE, WorkerLink
 from pidfdpool.loop.poller import WRITE
 from pidfdpool.loop.segment_account import ResultLease, SegmentAccount, TaskSegments
+from pidfdpool.loop.template_link import TemplateLink
 from pidfdpool.pidfd import Pidfd, PidfdDenied, capabilities
 from pidfdpool.transport import black_box, framing, published, tokens
 from pidfdpool.transport import channel as channels

@@ -16,8 +16,10 @@ from tests.conditions import children, eventually, in_forked_child, open_descrip
 
 WAYS = ("spawn", "fork")
 PER_WORKER = 5  # descriptors that the host holds: the channel, the pipe, the pidfd, the tokens, the black box
-PER_POOL = 7  # the pool thread's epoll and its wakeup, the leader's, the template's channel and pidfd, the lifeline
-OF_A_WORKER = 5  # beside the standard streams: the channel, the pipe, the tokens, the black box, the lifeline
+PER_POOL = (
+    8  # the pool thread's epoll and its wakeup, the leader's; the template's channel, pidfd, requests, lifeline
+)
+OF_A_WORKER = 6  # beside the standard streams: channel, pipe, tokens, black box, lifeline, the end for requests
 pytestmark = pytest.mark.parametrize("way", WAYS)
 
 

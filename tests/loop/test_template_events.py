@@ -49,6 +49,9 @@ class Link(parts.TemplateLink):
     def watch_channel(self, serve):
         self.serve_channel = serve
 
+    def watch_requests(self, lock):
+        self.answers_under = lock
+
     def watch_exit(self, handle, serve):
         self.watched, self.serve_exit = handle, serve
 
@@ -88,6 +91,7 @@ def test_the_channel_and_the_end_of_a_template_are_watched_each_for_itself(core,
     events.watch(link)
     link.serve_channel(READ)
     assert core.events == [ev.TemplateBooted()]
+    assert link.answers_under is core.lock
     events.watch_exit(link)
     assert link.watched is link.end.handle
     link.serve_exit(READ)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from contextlib import closing
 
 import pytest
 
-from pidfdpool.loop.links import TemplateLink
+from pidfdpool.loop.template_link import TemplateLink
 from pidfdpool.pidfd import ProcessGone, capabilities
 from pidfdpool.transport import channel as channels
 from pidfdpool.transport import framing
 from pidfdpool.transport.channel import Channel
+from pidfdpool.transport.descriptor_requests import Inbox, Requester
 from tests.loop.test_links import Connection, Handle, Noting, nothing
 
 
@@ -96,6 +99,34 @@ def test_the_script_is_asked_for_unless_the_template_was_told_at_its_start(templ
             ends[1].recv(100)
     else:
         assert ends[1].recv(100) == b"".join(framing.encode(framing.RUN_SCRIPT))
+
+
+def test_requests_are_answered_by_the_pool_thread_and_a_tracker_is_asked_for_under_the_lock(
+    template, poller, ends, monkeypatch
+):
+    lock, inbox = threading.RLock(), Inbox()
+    template.end.tracker_requests = inbox
+    asks = os.dup(fd := inbox.open())
+    os.close(fd)
+
+    def answer(its_inbox, start):
+        assert its_inbox is inbox
+        with closing(its_inbox.receive()):
+            start(os.open(os.devnull, os.O_RDONLY))
+
+    monkeypatch.setattr("pidfdpool.loop.tracker_requests.answer", answer)
+    template.watch_requests(lock)
+    asking = threading.Thread(target=Requester(asks).request)
+    asking.start()
+    poller.wait(20)
+    asking.join()
+    data, ancillary, *_ = ends[1].recvmsg(100, 100)
+    assert data == b"".join(framing.encode(framing.START_TRACKER))
+    os.close(int.from_bytes(ancillary[0][2], "little"))
+    template.close()
+    inbox.close()
+    os.close(asks)
+    assert poller._epoll.poll(0) == []
 
 
 def test_the_connection_of_a_template_is_closed_with_it_and_its_copy_by_its_own_way(poller, ends):

@@ -149,6 +149,7 @@ class Connection:
     def __init__(self, error=None, awaited=None):
         self.error, self.awaited, self.sent, self.ended = error, awaited, [], []
         self.channel = SimpleNamespace(send_nowait=self._send)
+        self.tracker_requests = SimpleNamespace(open=lambda: os.open(os.devnull, os.O_RDONLY))
         self.close = lambda: self.ended.append("closed")
         self.reap_launcher = lambda: self.ended.append("reaped")
 
@@ -170,7 +171,8 @@ def test_a_template_is_told_what_workers_inherit_before_anything_else(monkeypatc
     connection, recipe = Connection(), Recipe(2)
     use(monkeypatch, connection, detached=not by_interpreter)
     assert client.start(recipe, by_interpreter=by_interpreter) is connection
-    assert connection.sent == [(framing.INHERITED, True)] * 2 + [(framing.BOOT, False)]
+    inherited = [(framing.TRACKER_REQUESTS, True), *[(framing.INHERITED, True)] * 2]
+    assert connection.sent == [*inherited, (framing.BOOT, False)]
     assert connection.ended == []
 
 

@@ -35,7 +35,7 @@ def connection(way):
 def test_what_the_host_keeps_is_closed_with_the_connection(connection):
     connection, before = connection
     kept = open_descriptors().keys() - before.keys()
-    assert len(kept) == 3, "the channel, the pidfd, and the lifeline; none of what workers inherit"
+    assert len(kept) == 4, "the channel, the pidfd, the requests, and the lifeline; none of what workers inherit"
     template = connection.pid
     connection.close()
     connection.close()
@@ -53,4 +53,4 @@ def test_in_a_forked_child_the_copies_are_closed_and_the_template_lives_on(conne
 
     assert in_forked_child(child) == "ok"
     assert connection.handle.alive()
-    assert len(open_descriptors()) == len(before) + 3
+    assert len(open_descriptors()) == len(before) + 4

@@ -12,6 +12,7 @@ import pytest
 
 from pidfdpool import PidfdPoolExecutor, WorkerCrashed
 from pidfdpool.pidfd import Pidfd
+from pidfdpool.worker import shared_tracker
 from tests import calls
 from tests.conditions import (
     children,
@@ -272,10 +273,15 @@ def test_what_a_task_forks_holds_nothing_of_the_workers():
     """Neither channel nor tokens nor black box: who asks them is to learn of the worker, and of nobody else."""
     with PidfdPoolExecutor(1) as pool:
         of_worker = set(pool.submit(open_descriptors).result().values())
+        asks = pool.submit(asks_with).result()
         of_child = set(pool.submit(descriptors_of_a_forked_child).result())
     own = {name for name in of_worker if name.startswith(("socket:", "/memfd:pidfdpool", "anon_inode:[eventfd]"))}
-    assert len(own) == 3
-    assert not own & of_child
+    assert len(own - {asks}) == 3
+    assert own & of_child == {asks}, "by which it may ask for the host's resource tracker"
+
+
+def asks_with():
+    return os.readlink(f"/proc/self/fd/{shared_tracker.asking.requester._fd}")
 
 
 def start_a_child_that_notes(path):

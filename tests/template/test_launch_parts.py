@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from pidfdpool.process import hygiene
-from pidfdpool.template import launch, process
+from pidfdpool.template import interpreter_options, launch, process
 from pidfdpool.transport import framing
 from pidfdpool.worker.boot import DETACHED, PIDFD, SENTINEL, Boot
 from tests.conditions import in_forked_child
@@ -37,7 +37,7 @@ def spawned(monkeypatch):
 
     monkeypatch.setattr(launch.native, "posix_spawn", spawn)
     monkeypatch.setattr(launch, "_streams", lambda: ["streams"])
-    monkeypatch.setattr(launch, "_options", lambda: ["-X", "dev"])
+    monkeypatch.setattr(launch, "interpreter_options", lambda: ["-X", "dev"])
     monkeypatch.setattr(launch, "_paths", lambda: ["/one", "/two"])
     return called
 
@@ -128,17 +128,17 @@ def test_streams_are_opened_only_where_there_is_a_device_for_them(monkeypatch):
 def test_options_that_the_interpreters_own_list_lacks_are_added_once(monkeypatch, given, known, expected):
     monkeypatch.setattr("subprocess._args_from_interpreter_flags", lambda: list(known))
     monkeypatch.setattr(sys, "_xoptions", given)
-    monkeypatch.setattr(launch, "_is_unbuffered", lambda: False)
-    monkeypatch.setattr(launch, "_imp", SimpleNamespace(check_hash_based_pycs="default"))
-    assert launch._options() == [*expected, "-P"]
+    monkeypatch.setattr(interpreter_options, "_is_unbuffered", lambda: False)
+    monkeypatch.setattr(interpreter_options, "_imp", SimpleNamespace(check_hash_based_pycs="default"))
+    assert interpreter_options.interpreter_options() == [*expected, "-P"]
 
 
 def test_a_choice_of_how_pycs_are_checked_is_passed_on(monkeypatch):
     monkeypatch.setattr("subprocess._args_from_interpreter_flags", list)
     monkeypatch.setattr(sys, "_xoptions", {})
-    monkeypatch.setattr(launch, "_is_unbuffered", lambda: True)
-    monkeypatch.setattr(launch, "_imp", SimpleNamespace(check_hash_based_pycs="never"))
-    assert launch._options() == ["--check-hash-based-pycs", "never", "-u", "-P"]
+    monkeypatch.setattr(interpreter_options, "_is_unbuffered", lambda: True)
+    monkeypatch.setattr(interpreter_options, "_imp", SimpleNamespace(check_hash_based_pycs="never"))
+    assert interpreter_options.interpreter_options() == ["--check-hash-based-pycs", "never", "-u", "-P"]
 
 
 class Detached:
@@ -172,7 +172,7 @@ def test_an_unbuffered_interpreter_is_known_by_either_of_its_streams(monkeypatch
         }
         monkeypatch.setattr(sys, "__stdout__", streams[out])
         monkeypatch.setattr(sys, "__stderr__", streams[err])
-        assert launch._is_unbuffered() is unbuffered
+        assert interpreter_options._is_unbuffered() is unbuffered
 
 
 def test_a_process_that_has_ended_is_no_template():
@@ -201,8 +201,8 @@ def order(monkeypatch):
     return order
 
 
-def forked(connection=None):
-    return launch.fork(SimpleNamespace(), 5, 6, boot_of(), connection, set())
+def forked():
+    return launch.fork(SimpleNamespace(), 5, 6, boot_of(), SimpleNamespace(cookie=1), set(), 8)
 
 
 def test_before_a_fork_imports_are_over_and_output_is_written_and_nobody_watches_it(order):
@@ -247,9 +247,7 @@ def test_modules_that_a_new_process_imports_are_loaded_in_the_host(monkeypatch):
 def test_the_forked_launcher_gets_the_hosts_objects_and_closes_its_copies(monkeypatch, handles):
     def child():
         called, closed, traced = [], [], []
-        connection = SimpleNamespace(cookie=0x01020304, close=lambda: closed.append("channel"))
         monkeypatch.setattr(launch.native, "fork", lambda _withheld: 0)
-        monkeypatch.setattr(hygiene, "close_connections", lambda keep: closed.append(keep))
 
         def launched(*asked, **options):
             called.append((asked, options))
@@ -262,8 +260,9 @@ def test_the_forked_launcher_gets_the_hosts_objects_and_closes_its_copies(monkey
         threading.setprofile(lambda *_: None)
         with monkeypatch.context() as patch:
             patch.setattr(launch.os, "_exit", left := Left())
+            theirs, close_copies = SimpleNamespace(detach=lambda: 4), lambda: closed.append("copies")
             with pytest.raises(SystemExit):
-                launch._fork_in_this_thread(SimpleNamespace(detach=lambda: 4), 5, 6, boot, connection, {7}, [])
+                launch._fork_in_this_thread(theirs, 5, 6, boot, close_copies, 0x01020304, [])
         assert left.codes == [1], "it never comes back into the host's code"
         [(asked, options)] = called
         cookie = framing.cookie_bytes(0x01020304)
@@ -272,7 +271,7 @@ def test_the_forked_launcher_gets_the_hosts_objects_and_closes_its_copies(monkey
         assert gc.get_freeze_count() > 0
         assert traced == [None, None], "nobody watches a new process, nor its threads"
         asked[-1]()
-        assert closed == ["channel", {7}]
+        assert closed == ["copies"]
 
     assert in_forked_child(child) == "ok"
 

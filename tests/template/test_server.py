@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import sys
 from types import SimpleNamespace
 
 import pytest
 
+from pidfdpool.template import server as servers
+from pidfdpool.template import tracker_process
 from pidfdpool.template.server import Server
 from pidfdpool.template.worker_fork import LivingWorkers
 from pidfdpool.transport import framing
@@ -20,7 +23,7 @@ class Channel:
         self.descriptors, self.sent, self.error = [], [], None
 
     def next_descriptor(self):
-        return self.descriptors.pop(0)
+        return self.descriptors.pop(0) if self.descriptors else None
 
     def send(self, pieces, descriptor=None):
         if self.error is not None:
@@ -118,6 +121,23 @@ def test_nothing_stays_open_whatever_a_start_raises(server):
     with pytest.raises(MemoryError):
         request(server, framing.SPAWN, descriptor=60)
     assert server._forker.closed == [60]
+
+
+def test_a_tracker_is_started_with_the_descriptor_that_came(server, monkeypatch):
+    started = []
+    monkeypatch.setattr(tracker_process, "start", started.append)
+    request(server, framing.START_TRACKER, descriptor=70)
+    request(server, framing.START_TRACKER)
+    assert started == [70], "otherwise no number was left for it"
+
+
+def test_a_template_that_can_load_nothing_any_more_starts_no_tracker_and_goes_on(server, monkeypatch):
+    closed = []
+    monkeypatch.setattr(servers.native, "close", closed.append)
+    monkeypatch.delattr("pidfdpool.template.tracker_process")
+    monkeypatch.setitem(sys.modules, "pidfdpool.template.tracker_process", None)
+    request(server, framing.START_TRACKER, descriptor=70)
+    assert closed == [70]
 
 
 def test_a_signal_goes_to_the_worker_that_is_meant_and_not_to_its_successor(server):

@@ -37,12 +37,24 @@ class Recipe:
         return boot_of(handles), self.fds
 
 
+class Requests:
+    """Stands for the inbox of requests; its other end is the number of no descriptor."""
+
+    def open(self):
+        return NOBODYS
+
+
+NOBODYS = 1 << 30
+
+
 @pytest.fixture
 def ways(monkeypatch):
     """Return which ways of starting were taken, with what; each gives a connection that takes what it is sent."""
     taken = []
     sent = SimpleNamespace(send_nowait=lambda *_: None)
-    connection = SimpleNamespace(channel=sent, awaited=None, close=lambda: None, reap_launcher=lambda: None)
+    connection = SimpleNamespace(
+        channel=sent, awaited=None, close=lambda: None, reap_launcher=lambda: None, tracker_requests=Requests()
+    )
 
     def way(name, gives=connection):
         def take(*asked):
@@ -99,7 +111,7 @@ def test_the_hosts_copies_of_what_workers_inherit_are_closed_however_a_start_end
             monkeypatch.setattr(client, "_fork" if fork else "_spawn_detached", fail)
         recipe = Recipe(fork=fork, fds=[] if fork else [os.open(os.devnull, os.O_RDONLY)])
         if error is None:
-            monkeypatch.setattr(ways.connection.channel, "send_nowait", lambda _pieces, fd=None: fd and os.close(fd))
+            monkeypatch.setattr(ways.connection.channel, "send_nowait", close_given)
             client.start(recipe)
         else:
             with pytest.raises(type(error)):
@@ -107,11 +119,17 @@ def test_the_hosts_copies_of_what_workers_inherit_are_closed_however_a_start_end
         assert open_descriptors() == before
 
 
+def close_given(_pieces, fd=None):
+    if fd not in (None, NOBODYS):
+        os.close(fd)
+
+
 def test_what_a_template_is_told_is_the_recipes_boot(ways, monkeypatch):
     sent = []
     monkeypatch.setattr(ways.connection.channel, "send_nowait", lambda pieces, fd=None: sent.append((pieces, fd)))
     client.start(Recipe())
-    [(pieces, fd)] = sent
+    [(asking, asks_with), (pieces, fd)] = sent
+    assert (framing.HEADER.unpack_from(asking[0])[0], asks_with) == (framing.TRACKER_REQUESTS, NOBODYS)
     assert framing.HEADER.unpack_from(pieces[0])[0] == framing.BOOT
     assert Boot.load(list(pieces[1:]), []).host_pid == os.getpid()
     assert fd is None
@@ -128,7 +146,7 @@ def launchers(monkeypatch):
     return called
 
 
-THEIRS, CONNECTION = SimpleNamespace(fileno=lambda: 4), SimpleNamespace(cookie=77)
+THEIRS, CONNECTION = SimpleNamespace(fileno=lambda: 4), SimpleNamespace(cookie=77, tracker_requests=Requests())
 
 
 def test_the_small_program_is_started_with_the_python_that_is_certain(launchers, monkeypatch):
@@ -161,13 +179,14 @@ def test_an_interpreter_is_started_with_the_kind_of_handles_and_the_cookie(launc
 def test_a_fork_of_the_host_is_made_with_what_it_keeps(launchers, monkeypatch):
     asked = []
     monkeypatch.setattr(launch, "fork", lambda *arguments: asked.append(arguments) or 123)
+    monkeypatch.setattr(client.native, "close", lambda fd: asked.append(("closed", fd)))
     boot = boot_of()
     assert client._fork(boot, {9}, MASK) == "connection"
     [(given, mask, make_process, launcher, _)] = launchers
     assert (given, mask) == (boot, MASK)
     assert (launcher.program, launcher.start_timeout) == ("the forked host", client.START_TIMEOUT)
     assert make_process(CONNECTION, THEIRS, 5, 6) == 123
-    assert asked == [(THEIRS, 5, 6, boot, CONNECTION, {9})]
+    assert asked == [(THEIRS, 5, 6, boot, CONNECTION, {9}, NOBODYS), ("closed", NOBODYS)]
 
 
 def test_a_candidate_has_less_time_than_who_is_the_last():

@@ -15,9 +15,10 @@ from pidfdpool.pidfd import capabilities
 from pidfdpool.pidfd.sentinel import sentinel_pipe
 from pidfdpool.process import hygiene, native
 from pidfdpool.serialization import payload
-from pidfdpool.template import guard, launch, process
+from pidfdpool.template import guard, interpreter_options, launch, process
 from pidfdpool.transport import channel as channels
 from pidfdpool.transport import frame_rules, framing
+from pidfdpool.worker import shared_tracker
 from pidfdpool.worker.boot import PIDFD, SENTINEL, Boot
 from tests.conditions import in_forked_child
 
@@ -256,13 +257,13 @@ def test_handlers_that_the_start_of_the_interpreter_has_set_are_kept_for_workers
 
 def test_options_of_the_interpreter_are_those_of_the_host(monkeypatch):
     monkeypatch.setattr(sys, "_xoptions", {"dev": True, "mine": "value", "utf8": "1"})
-    monkeypatch.setattr(launch, "_is_unbuffered", lambda: True)
-    options = launch._options()
+    monkeypatch.setattr(interpreter_options, "_is_unbuffered", lambda: True)
+    options = interpreter_options.interpreter_options()
     assert options[-2:] == ["-u", "-P"]
     assert "mine=value" in options
     assert options.count("dev") == 1
-    monkeypatch.setattr(launch, "_is_unbuffered", lambda: False)
-    assert "-u" not in launch._options()
+    monkeypatch.setattr(interpreter_options, "_is_unbuffered", lambda: False)
+    assert "-u" not in interpreter_options.interpreter_options()
 
 
 def test_streams_that_are_closed_are_opened_for_the_launcher_and_no_others():
@@ -315,5 +316,6 @@ def test_a_template_is_known_by_its_cookie_and_by_nothing_else(monkeypatch, tmp_
 def test_a_fork_of_the_host_closes_its_copies_of_connections_but_those_that_workers_keep(monkeypatch):
     closed = []
     monkeypatch.setattr(launch.hygiene, "close_connections", lambda keep: closed.append(keep))
-    launch._close_copies(SimpleNamespace(close=lambda: closed.append("channel")), {7})
-    assert closed == ["channel", {7}]
+    monkeypatch.setattr(shared_tracker, "install", lambda fd: closed.append(("asks with", fd)))
+    launch._close_copies(SimpleNamespace(close=lambda: closed.append("channel")), {7}, 8)
+    assert closed == ["channel", {7}, ("asks with", 8)]

@@ -70,6 +70,8 @@ RIGHT = [
     ("to template", framing.INHERITED, [], {}),
     ("to template", framing.TOKENS, [], {}),
     ("to template", framing.RUN_SCRIPT, [], {}),
+    ("to template", framing.TRACKER_REQUESTS, [], {}),
+    ("to template", framing.START_TRACKER, [], {}),
     ("node", framing.READY, [], {}),
     ("node", framing.HEALTHY, [], {}),
     ("node", framing.UNHEALTHY, [4], {}),

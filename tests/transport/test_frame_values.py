@@ -57,7 +57,7 @@ def test_no_two_kinds_have_the_same_number():
         for side in ("answers", "template", "to worker", "to template", "to node")
         for kind in GRAMMARS[side]._rules
     ] + [framing.HEALTHY, framing.ENDING]
-    assert len(kinds) == len(set(kinds)) == 38
+    assert len(kinds) == len(set(kinds)) == 40
     assert set(kinds) == framing.KINDS == set(frame_rules.ANY._rules)
     assert set(GRAMMARS["answers"]._rules) - set(GRAMMARS["worker"]._rules) == {framing.ON_CHANNEL}
 

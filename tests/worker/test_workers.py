@@ -137,6 +137,7 @@ def start_a_process(method):
     return got, process.exitcode
 
 
+@pytest.mark.usefixtures("tracker_ends")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_task_may_use_multiprocessing(way, method):
     with PidfdPoolExecutor(1, mp_context=way) as pool:
@@ -168,6 +169,7 @@ def use_everything():
     return out
 
 
+@pytest.mark.usefixtures("tracker_ends")
 def test_a_task_may_use_subprocesses_threads_asyncio_and_other_pools(way):
     with PidfdPoolExecutor(1, mp_context=way) as pool:
         assert pool.submit(use_everything).result(timeout=30) == [b"x\n", "thread", 2, 0, 4, 6]
