@@ -6,7 +6,7 @@ its file, a module that was made at run time. A worker would raise ModuleNotFoun
 contents of such modules by value.
 
 To look at all modules of a program takes half a millisecond, a tenth of what a host does to start a pool. So the
-first call of a program has only those looked at that it may mention, and the second call has all of them.
+first call of a program, if it is a small one, has only those looked at that it may mention. The next call has all.
 
 In doubt a module counts as importable, and is treated as in the standard library. Called on any thread. The only
 state is what was found out about each module name. Thread-safe and fork-safe, because to look twice does no harm.
@@ -26,6 +26,7 @@ _importable: dict[str, bool] = {"__main__": True, "__mp_main__": True}  # `paylo
 _unimportable: tuple[ModuleType, ...] = ()
 _modules_seen: tuple[int, str | None] | None = None
 _few_looked_at = False  # by the first call
+_QUICKLY_SEARCHED = 1 << 13  # bytes: hundreds of searches through more take longer than to look at all modules
 
 
 def unimportable_modules() -> tuple[ModuleType, ...]:
@@ -45,7 +46,7 @@ def unimportable_modules() -> tuple[ModuleType, ...]:
 def mentions_unimportable(data: bytes) -> bool:
     """Return whether the name of a module that no other process could import occurs in a pickle."""
     global _few_looked_at  # noqa: PLW0603  per process
-    if not _few_looked_at:
+    if not _few_looked_at and len(data) < _QUICKLY_SEARCHED:
         _few_looked_at = True
         places, loaded = set(sys.path), sys.modules.copy()
         return any(

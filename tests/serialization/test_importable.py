@@ -76,6 +76,29 @@ print(importable.unimportable_modules() == (module,))
     assert (done.stdout, done.stderr) == ("True False\nFalse\nTrue\nTrue\n", "")
 
 
+def test_a_large_first_call_is_not_searched_for_the_name_of_each_module(tmp_path):
+    """Guards: to search 20 MB for hundreds of names took two seconds."""
+    (tmp_path / "script.py").write_text(textwrap.dedent(SOURCE))
+    done = run_python(f"""
+import json, pickle, sys
+from importlib import util
+from pidfdpool.serialization import importable
+spec = util.spec_from_file_location("a_script", {str(tmp_path / "script.py")!r})
+module = sys.modules["a_script"] = util.module_from_spec(spec)
+spec.loader.exec_module(module)
+
+class Searched(bytes):
+    count = 0
+    def __contains__(self, name):
+        Searched.count += 1
+        return super().__contains__(name)
+
+data = Searched(pickle.dumps([module.Kept, "x" * 10_000]))
+print(importable.mentions_unimportable(data), Searched.count, "json" in importable._importable)
+""")
+    assert (done.stdout, done.stderr) == ("True 1 True\n", "")
+
+
 def test_functions_and_classes_of_unimportable_modules_travel_both_ways(way, monkeypatch, tmp_path):
     module = load("another_script_of_a_test", tmp_path / "script.py", monkeypatch)
     with PidfdPoolExecutor(1, mp_context=way) as pool:
