@@ -252,18 +252,21 @@ def test_when_nobody_holds_the_executor_no_further_input_is_taken(name, buffersi
 @pytest.mark.parametrize("view", [False, True])
 def test_when_nobody_holds_the_executor_any_more_what_was_taken_is_finished(buffersize, view):
     pool = PidfdPoolExecutor(2)
+    # The callbacks of references are called from the youngest to the oldest: after that of the map's own.
+    gone = threading.Event()
+    reference = weakref.ref(pool, lambda _: gone.set())
     inputs = Inputs()
     submitter = pool.options(priority=1) if view else pool
     results = submitter.map(calls.double, inputs, buffersize=buffersize)
     for count in (100, 101, 130, 131, 250):
         if count == 250:
-            reference = weakref.ref(pool)
             del pool, submitter
-            eventually(lambda: gc.collect() or reference() is None, "the executor is gone")
+            eventually(lambda: gc.collect() or gone.is_set(), "the executor is gone, and the map knows")
             ahead = inputs.taken
         else:
             while inputs.taken < buffersize + count:
                 next(results)
+    assert reference() is None
     assert len(list(results)) == buffersize
     assert inputs.taken == ahead
 
