@@ -261,7 +261,7 @@ def test_when_nobody_holds_the_executor_any_more_what_was_taken_is_finished(buff
     for count in (100, 101, 130, 131, 250):
         if count == 250:
             del pool, submitter
-            eventually(lambda: gc.collect() or gone.is_set(), "the executor is gone, and the map knows")
+            eventually(lambda: (gc.collect(), gone.is_set())[1], "the executor is gone, and the map knows")
             ahead = inputs.taken
         else:
             while inputs.taken < buffersize + count:
