@@ -29,7 +29,7 @@ def share_with_nodes(context, folder):
 
     with swarms.swarm_of(note_tracker, 1, args=(folder,), mp_context=context) as swarm:
         first = eventually(lambda: noted(1), "it has asked")
-        swarm.signal(9)
+        eventually(lambda: swarm.signal(9), "the swarm knows its process")
         second = eventually(lambda: noted(2), "its successor has asked, too")
     assert first == second == tracked.tracker_pipe()
 
