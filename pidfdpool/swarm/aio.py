@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pidfdpool import checks
 from pidfdpool.executor.wakeup import Wakeup
+from pidfdpool.swarm import snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,15 +46,16 @@ class AsyncSwarm:
     async def wait_until_healthy(self, nodes: int | None = None, timeout: float | None = None) -> bool:
         """As `Swarm.wait_until_healthy`."""
         wanted = checks.integer("nodes", nodes, least=1, optional=True)
+        answer = snapshots.Answer(lambda: self._supervisor.outlook(wanted))
         wakeup = Wakeup()
         unwatch = self._supervisor.watch(wakeup.tell)
         try:
-            await wakeup.wait(lambda: self._supervisor.outlook(wanted) is not None, _deadline(timeout))
+            await wakeup.wait(answer.is_known, _deadline(timeout))
         except TimeoutError:
             return False
         finally:
             unwatch()
-        return bool(self._supervisor.outlook(wanted))
+        return bool(answer.value)
 
     async def stop(self) -> None:
         """As `Swarm.stop`. If the wait is cancelled, the swarm goes on stopping."""

@@ -12,6 +12,8 @@ from pidfdpool.scheduler.policy import MOST_WORKERS
 from pidfdpool.swarm.records import NodeState, NodeStatus, Phase, SwarmStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pidfdpool.swarm.fleet import Fleet
     from pidfdpool.swarm.links import NodeLink
     from pidfdpool.swarm.machine import Machine
@@ -107,6 +109,23 @@ def stacks(processes: Processes | None, lock: Any, timeout: float) -> dict[int, 
             break
         native.sleep(_LOOK)
     return {number: stack_texts.told(text) or text for number, text in found.items()}
+
+
+class Answer:
+    """What a question was answered with when somebody waited for that: a moment later it may be open again.
+
+    Attributes:
+        value: None: it was open when it was asked last.
+    """
+
+    def __init__(self, ask: Callable[[], bool | None]) -> None:
+        self._ask = ask
+        self.value: bool | None = None
+
+    def is_known(self) -> bool:
+        """Ask, and return whether there is an answer."""
+        self.value = self._ask()
+        return self.value is not None
 
 
 def outlook(fleet: Fleet, nodes: int | None) -> bool | None:

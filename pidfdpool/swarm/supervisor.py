@@ -138,8 +138,9 @@ class Supervisor:
     def wait_until_healthy(self, nodes: int | None, timeout: float | None) -> bool:
         """Wait until so many nodes are healthy. As `Swarm.wait_until_healthy`."""
         self._check_may_wait()
-        interruptible.wait(lambda: self.outlook(nodes) is not None, self._changed, timeout)
-        return bool(self.outlook(nodes))
+        answer = snapshots.Answer(lambda: self.outlook(nodes))
+        interruptible.wait(answer.is_known, self._changed, timeout)
+        return bool(answer.value)
 
     def outlook(self, nodes: int | None) -> bool | None:
         """Return whether so many nodes are healthy (default: all); None: that may still come."""

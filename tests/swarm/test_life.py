@@ -15,6 +15,7 @@ import pytest
 from pidfdpool import CallNotSendable, TemplateError
 from pidfdpool.loop.pool_thread import PoolThread
 from pidfdpool.swarm import EventKind, NodeState, Phase, Swarm
+from pidfdpool.swarm.aio import AsyncSwarm
 from tests.conditions import eventually, in_forked_child, run_python
 from tests.swarm import nodes
 from tests.swarm.swarms import QUICK, deaths, kinds, pid_of, saw, swarm_of
@@ -440,3 +441,17 @@ def test_a_script_without_a_guard_works_as_its_target_is_sent_by_value(tmp_path)
     done = run_python("import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')", str(path))
     assert (done.stdout, done.stderr) == ("DONE\n", "")
     assert (tmp_path / "out").read_text() == "done"
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_what_was_seen_of_the_nodes_counts_though_it_is_open_again_a_moment_later(seen, monkeypatch):
+    """Guards: a node that dies as soon as it was healthy had the wait end at once, with False."""
+    with swarm_of(nodes.serve) as swarm:
+        pid_of(swarm)
+        for wait in (
+            swarm.wait_until_healthy,
+            lambda: asyncio.run(AsyncSwarm(swarm._supervisor).wait_until_healthy()),
+        ):
+            outlooks = iter([seen])
+            monkeypatch.setattr(swarm._supervisor, "outlook", lambda _nodes, outlooks=outlooks: next(outlooks, None))
+            assert wait() is seen

@@ -14,7 +14,8 @@ from tests.hosts.programs.obeying import obey
 
 def live(node: Any) -> None:
     """Live on, whatever it is told to."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     while True:
         node.healthy()
         time.sleep(0.05)
@@ -28,7 +29,7 @@ class Host:
 
     def nodes(self) -> list[int]:
         """Return the numbers of both nodes' processes, once both are healthy."""
-        assert self._swarm.wait_until_healthy(timeout=20)
+        assert self._swarm.wait_until_healthy(timeout=20), self._swarm.status()
         return [node.pid for node in self._swarm.status().nodes if node.pid is not None]
 
     def ask_everything(self) -> None:
