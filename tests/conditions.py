@@ -68,6 +68,12 @@ def is_zombie(pid: int) -> bool:
     return bool(stat) and stat.rpartition(b")")[2].split()[0] == b"Z"
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether a signal has stopped the process."""
+    stat = _read(f"/proc/{pid}/stat")
+    return bool(stat) and stat.rpartition(b")")[2].split()[0] == b"T"
+
+
 def processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 

@@ -144,10 +144,10 @@ class AttemptRecords:
         count = len(numbers)
         kept = array("q", numbers)
         began, ended = self._run_times(answers.link).read(answers.link.black_box, kept)
-        functions: Sequence[str] = Same(_name_of(whats[0]), count)
+        functions: Sequence[str] = Same(name_of(whats[0]), count)
         calls: Sequence[int] = Same(1, count)
         if type(whats[0]) is Chunk or whats.count(whats[0]) != count:
-            functions = list(map(_name_of, whats))
+            functions = list(map(name_of, whats))
             calls = list(map(_calls_of, whats))
         return Attempts(
             answers.link.name, kept, functions, calls, answers.attempt, queued, began, ended, requests, sizes,
@@ -196,10 +196,6 @@ def single(
 def queued_at(task: Task) -> float:
     """Return when a task was accepted; NaN: before the pool was observed."""
     return getattr(task, "queued_at", math.nan)
-
-
-def _name_of(what: Any) -> str:
-    return what if type(what) is str else name_of(what)
 
 
 def _calls_of(what: Any) -> int:

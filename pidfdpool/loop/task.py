@@ -118,7 +118,7 @@ class Task:
     @property
     def name(self) -> str:
         """The name of the function that it calls."""
-        return self.what if type(self.what) is str else name_of(self.what)
+        return name_of(self.what)
 
     @property
     def label(self) -> str:
@@ -172,6 +172,8 @@ def unwrapped(
     return chunk.call, chunk.bound + args, kwargs
 
 
-def name_of(function: object) -> str:
-    """Return what to call a task that calls this function."""
-    return function.name if type(function) is Chunk else describe.name_of(function)
+def name_of(what: object) -> str:
+    """Return what to call a task that calls this function, or of which this is kept (`nameable`)."""
+    if type(what) is str:
+        return what
+    return what.name if type(what) is Chunk else describe.name_of(what)

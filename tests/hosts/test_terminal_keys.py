@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from tests.conditions import eventually, is_alive, marked
+from tests.conditions import eventually, is_alive, is_stopped, marked
 from tests.hosts.interactive import CTRL_BACKSLASH, CTRL_C, CTRL_Z, terminal
 from tests.hosts.observing import expect, expect_nothing_left, within
 
@@ -156,11 +156,6 @@ STOPPABLE = {
     asyncio.run(main())
     """,
 }
-
-
-def is_stopped(pid):
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0] == "T"
 
 
 @pytest.mark.case(STOP, "Ctrl-Z in a shell, fg: the host goes on, and the results are right")

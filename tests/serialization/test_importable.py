@@ -58,34 +58,39 @@ def test_a_module_loaded_from_a_file_is_not_importable(monkeypatch, tmp_path):
     assert module in importable.unimportable_modules()
 
 
-def test_the_first_call_of_a_program_finds_what_it_mentions(tmp_path):
-    """It does not look at all modules, as later ones do."""
-    (tmp_path / "script.py").write_text(textwrap.dedent(SOURCE))
-    done = run_python(f"""
+def run_with_script(folder, code):
+    """Run code in a fresh interpreter that has loaded SOURCE from its file, as `module`."""
+    path = folder / "script.py"
+    path.write_text(textwrap.dedent(SOURCE))
+    return run_python(f"""
 import json, pickle, sys
 from importlib import util
 from pidfdpool.serialization import importable
-spec = util.spec_from_file_location("a_script", {str(tmp_path / "script.py")!r})
+spec = util.spec_from_file_location("a_script", {str(path)!r})
 module = sys.modules["a_script"] = util.module_from_spec(spec)
 spec.loader.exec_module(module)
+{code}""")
+
+
+def test_the_first_call_of_a_program_finds_what_it_mentions(tmp_path):
+    """It does not look at all modules, as later ones do."""
+    done = run_with_script(
+        tmp_path,
+        """
 print(importable.mentions_unimportable(pickle.dumps(module.Kept)), "json" in importable._importable)
 print(importable.mentions_unimportable(pickle.dumps(sum)))
 print(importable.mentions_unimportable(pickle.dumps(module.step)))
 print(importable.unimportable_modules() == (module,))
-""")
+""",
+    )
     assert (done.stdout, done.stderr) == ("True False\nFalse\nTrue\nTrue\n", "")
 
 
 def test_a_large_first_call_is_not_searched_for_the_name_of_each_module(tmp_path):
     """Guards: to search 20 MB for hundreds of names took two seconds."""
-    (tmp_path / "script.py").write_text(textwrap.dedent(SOURCE))
-    done = run_python(f"""
-import json, pickle, sys
-from importlib import util
-from pidfdpool.serialization import importable
-spec = util.spec_from_file_location("a_script", {str(tmp_path / "script.py")!r})
-module = sys.modules["a_script"] = util.module_from_spec(spec)
-spec.loader.exec_module(module)
+    done = run_with_script(
+        tmp_path,
+        """
 
 class Searched(bytes):
     count = 0
@@ -95,7 +100,8 @@ class Searched(bytes):
 
 data = Searched(pickle.dumps([module.Kept, "x" * 10_000]))
 print(importable.mentions_unimportable(data), Searched.count, "json" in importable._importable)
-""")
+""",
+    )
     assert (done.stdout, done.stderr) == ("True 1 True\n", "")
 
 

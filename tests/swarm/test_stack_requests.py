@@ -20,7 +20,7 @@ from pidfdpool.swarm import snapshots, stack_requests
 from pidfdpool.swarm.links import NodeLink
 from pidfdpool.swarm.stack_requests import APART, StackRequests
 from pidfdpool.transport import black_box
-from tests.conditions import eventually
+from tests.conditions import eventually, is_stopped
 from tests.swarm import nodes
 from tests.swarm.swarms import pid_of, swarm_of
 
@@ -147,7 +147,7 @@ def test_a_process_whose_birth_has_failed_is_not_waited_for(link, monkeypatch):
 def test_a_node_that_was_stopped_writes_one_stack_for_all_who_asked_meanwhile():
     with swarm_of(nodes.stop_itself, report_timeout=None, stop_timeout=0.2) as swarm:
         pid = pid_of(swarm)
-        eventually(lambda: process_usage.signal_masks(pid) and is_stopped(pid), "it has stopped itself")
+        eventually(lambda: is_stopped(pid), "it has stopped itself")
         (link,) = swarm._supervisor._processes.links.values()
         eventually(lambda: swarm.stacks(0.0) == {} and awaits_request(pid), "it is asked")
         for _ in range(50):
@@ -175,8 +175,3 @@ def test_a_node_whose_queue_of_signals_is_full_does_not_keep_them_from_the_other
 
 def awaits_request(pid):
     return process_usage.signal_masks(pid).awaits(black_box.STACK_SIGNAL)
-
-
-def is_stopped(pid):
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0] == "T"
