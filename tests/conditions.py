@@ -33,8 +33,10 @@ def bear_mark(mark: str) -> None:
     os.close(descriptor)
 
 
-def eventually(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+def eventually(condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = 30.0) -> Any:
     """Return the condition's first true value; fail the test if there is none in time.
+
+    `what` says what was waited for. It may be a function that also tells what was there in the end.
 
     Only who fails waits for that long; on a machine with much else to do, whatever is to come may take ten times as
     long as usual.
@@ -45,7 +47,8 @@ def eventually(condition: Callable[[], Any], what: str, seconds: float = 30.0) -
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}; last value {value!r}")
+            told = what if isinstance(what, str) else what()
+            raise AssertionError(f"not within {seconds:g} s: {told}; last value {value!r}")
         time.sleep(0.005)
 
 
