@@ -266,16 +266,22 @@ def test_memory_is_frozen_before_the_first_fork(way):
 def test_a_worker_has_nothing_open_of_the_templates_and_of_other_workers():
     with PidfdPoolExecutor(3) as pool:
         pool.prestart()
-        template = open_descriptors(pool._pool.core.template.end.pid)
-        sigchld_pipe = {
-            name for name in template.values() if list(template.values()).count(name) == 2 and "pipe" in name
-        }
+        pid = pool._pool.core.template.end.pid
+        workers = [list(open_descriptors(worker.pid).values()) for worker in pool.workers()]
+
+        def shared():
+            """Return the one socket that the template has in common with workers, once it has closed theirs."""
+            found = {name for name in open_descriptors(pid).values() if "socket:" in name} & set().union(*workers)
+            return found.pop() if len(found) == 1 else None
+
+        asks = eventually(shared, "the template closes what the last worker has got")
+        template = list(open_descriptors(pid).values())
+        sigchld_pipe = {name for name in template if template.count(name) == 2 and "pipe" in name}
         assert len(sigchld_pipe) == 1
-        for worker in pool.workers():
-            names = list(open_descriptors(worker.pid).values())
+        for names in workers:
             assert not sigchld_pipe & set(names)
             assert not {"anon_inode:[pidfd]", "anon_inode:[eventpoll]"} & set(names)
-            (asks,) = {name for name in template.values() if "socket:" in name} & set(names)
+            assert names.count(asks) == 1
             assert sum("socket:" in name and name != asks for name in names) == 1
             assert names.count("anon_inode:[eventfd]") == 1
 
