@@ -118,8 +118,8 @@ FEW = 6  # so many cases of a test are all run
 def _further_combinations(items: Iterable[pytest.Item]) -> set[pytest.Item]:
     """Return the cases of tests with many in which every value of a parameter has been in another case.
 
-    A row of a table of several parameters counts as one value. Which case comes first is decided by its name. So each
-    value is in one case at least, and most pairs of values are in some test.
+    Which case comes first is decided by its name. So each value is in one case at least, and most pairs of values are
+    in some test. Of a table with several parameters in a row, rows of values that others have are left out, too.
     """
     cases: dict[str, list[pytest.Function]] = {}
     for item in items:
@@ -131,7 +131,7 @@ def _further_combinations(items: Iterable[pytest.Item]) -> set[pytest.Item]:
             continue
         seen: set[tuple[str, int]] = set()
         for item in sorted(of_one, key=lambda item: zlib.crc32(item.nodeid.encode())):
-            values = set(item.callspec.indices.items())
+            values = {(name, id(value)) for name, value in item.callspec.params.items()}
             if values <= seen:
                 further.add(item)
             seen |= values
