@@ -82,6 +82,10 @@ class CallNotSendable(PidfdPoolError, pickle.PicklingError, TypeError):
     """
 
 
+class _OnlyInherited(CallNotSendable, RuntimeError):
+    """The same for a lock or queue of multiprocessing's, for which the standard pool has a RuntimeError."""
+
+
 class GlobalNotAvailable(NameError, PidfdPoolError):
     """A task used a global of the script that could not be sent to the worker.
 

@@ -12,8 +12,9 @@ from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import checks
-from pidfdpool.errors import CallNotSendable, _RemoteTraceback
+from pidfdpool.errors import CallNotSendable, _OnlyInherited, _RemoteTraceback
 from pidfdpool.loop import held_arguments
+from pidfdpool.process import describe
 from pidfdpool.serialization import exception_chains, payload
 from pidfdpool.worker.task_context import InContext
 
@@ -27,6 +28,12 @@ _MAX_DEPTH = 6  # levels of containers and attributes
 _MAX_PARTS = 100  # parts of each object that are tried
 # What pickle and similar modules raise for what they cannot pickle. Other errors come from the objects' own code.
 _PICKLING_ERRORS = (TypeError, AttributeError, pickle.PicklingError, NotImplementedError, ValueError)
+# What multiprocessing says of its locks, queues and values, unless a process is about to start.
+_INHERITED_ONLY = "should only be shared between processes through inheritance"
+_AT_THE_START = (
+    "Give it to the workers when they start (initializer=..., initargs=...), or send one of "
+    "multiprocessing.Manager() in its place."
+)
 
 
 def describe_pickling_error(
@@ -76,7 +83,8 @@ def _find_part(
         for module, path, value in function.values:
             parts[f"the value {checks.short_repr(value)} of the context variable {module}.{path}"] = value
         function = function.func
-    if type(error) in _PICKLING_ERRORS or isinstance(error, pickle.PicklingError):
+    by_pickle = type(error) in _PICKLING_ERRORS or isinstance(error, pickle.PicklingError)
+    if by_pickle or _is_inherited_only(error):
         name = getattr(function, "__qualname__", None) or type(function).__qualname__
         if chunk is not None and chunk.func is not None:
             parts |= chunk.named()
@@ -91,11 +99,18 @@ def _find_part(
             where = f"{what}, in it {path.removeprefix(', ')}" if path else what
             kind, why = omitted_globals.describe_type(culprit), omitted_globals.reason_of(reason)
             told = f"{where} ({kind}) cannot be sent to a worker: {why}."
-            refused = CallNotSendable(f"{told} {REMEDIES}")
+            if _is_inherited_only(reason):
+                refused: CallNotSendable = _OnlyInherited(f"{told} {_AT_THE_START}")
+            else:
+                refused = CallNotSendable(f"{told} {REMEDIES}")
             exception_chains.drop_tracebacks(error)
             refused.__cause__ = error
             return refused
     return None
+
+
+def _is_inherited_only(error: Exception) -> bool:
+    return type(error) is RuntimeError and _INHERITED_ONLY in describe.text_of(error)
 
 
 def _as_chunk(function: Any) -> Chunk | None:
@@ -124,13 +139,21 @@ def _error_of(value: Any, shared: payload.SharedMain | None) -> Exception | None
 def _narrow_down(
     path: str, value: Any, reason: Exception, shared: payload.SharedMain | None, depth: int
 ) -> tuple[str, Any, Exception]:
-    """Return the path of the innermost part that cannot be pickled, the part itself, and its error."""
-    if depth:
+    """Return the path of the innermost part that cannot be pickled, the part itself, and its error.
+
+    What refuses by itself to be pickled is not looked into: a queue of multiprocessing, which holds locks.
+    """
+    if depth and not (_is_inherited_only(reason) and _says_what_is_pickled(type(value))):
         for step, part in _parts_of(value):
             why = _error_of(part, shared)
             if why is not None:
                 return _narrow_down(path + step, part, why, shared, depth - 1)
     return path, value, reason
+
+
+def _says_what_is_pickled(kind: type) -> bool:
+    methods: tuple[Any, ...] = (kind.__reduce_ex__, kind.__reduce__, kind.__getstate__)
+    return bool(methods != (object.__reduce_ex__, object.__reduce__, object.__getstate__))
 
 
 def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:

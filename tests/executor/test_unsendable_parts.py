@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import multiprocessing
 import pickle
 import sys
 import threading
@@ -244,6 +245,20 @@ def test_what_is_derived_from_picklings_error_counts_and_what_is_derived_from_ot
         assert "mine" in str(own.__cause__)
         assert "in raised" in str(own.__cause__)
         assert own.__traceback__ is None
+
+
+@pytest.mark.parametrize("kind", ["Lock", "RLock", "Semaphore", "Condition", "Event", "Queue", "SimpleQueue"])
+def test_what_multiprocessing_has_workers_inherit_only_is_named_itself_with_what_helps(kind):
+    shared = getattr(multiprocessing.get_context("fork"), kind)()
+    error = described(calls.double, 1, [Box(held=shared)])
+    inner = "._cond" if kind == "Event" else ""
+    assert str(error).startswith(f"argument 2 of double(), in it [0].held{inner} (multiprocessing.")
+    assert "initargs" in str(error)
+    assert "Manager" in str(error)
+    assert isinstance(error, CallNotSendable)
+    assert isinstance(error, RuntimeError), "which the standard pool raises"
+    if kind.endswith("Queue"):
+        shared.close()
 
 
 def test_code_of_a_part_that_raises_while_it_is_looked_for_leaves_the_error_as_it_was():
