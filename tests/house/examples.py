@@ -9,6 +9,8 @@ All blocks of a page share one folder.
 * A block of any language whose first line is a comment with nothing but the name of a file (`# tasks.py`) is that
   file, for what follows.
 * If "It prints" stands alone between a block and a block of `text`, that is what the program prints.
+* `<!-- port: NUMBER -->` anywhere in a page: where its blocks name this port, they get one that is free. So the page
+  can name the port that readers expect, and runs beside whatever has that port.
 * `<!-- not run: REASON -->` above a block is the one way to have it not run. Its syntax is checked all the same.
 * `text` without any of this is a drawing or an output, which no test looks at.
 """
@@ -21,6 +23,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -50,6 +53,7 @@ SHELL = ("", "sh", "console")
 SECONDS = 60.0
 _END_OF_OUTPUT = "\036"
 _NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
+_PORT = re.compile(r"<!-- port: (\d+) -->")
 _NAME_OF_FILE = re.compile(r"(?:#|//|<!--) ([\w-][\w./-]*\.\w+|(?:[\w-]+/)*Dockerfile)(?: -->)?")
 
 
@@ -150,9 +154,13 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._groups: list[int] = []
+        self._free_port: socket.socket | None = None
 
     def run(self, example: Example) -> None:
         """Run a block, or write the file that it is."""
+        for port in _PORT.findall(example.page.read_text()):
+            text = re.sub(rf"\b{port}\b", str(self._port()), example.block.text)
+            example = example._replace(block=example.block._replace(text=text))
         if example.file is not None:
             path = self._path / example.file
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,6 +175,18 @@ class Folder:
             printed = self._output(["bash", "-e", "-o", "pipefail", "-c", script], example)
             for command, part in zip(commands, printed.split(_END_OF_OUTPUT), strict=True):
                 self._compare(command.prints or example.prints, part, example)
+
+    def _port(self) -> int:
+        """Return a port that nobody else gets. It stays bound here, and a server may bind it nevertheless.
+
+        That is so because nobody listens here, and because both allow the address to be used again.
+        """
+        if self._free_port is None:
+            self._free_port = socket.socket()
+            self._free_port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._free_port.bind(("127.0.0.1", 0))
+        port: int = self._free_port.getsockname()[1]
+        return port
 
     def _compare(self, said: str | None, printed: str, example: Example) -> None:
         if said is not None:
@@ -205,6 +225,8 @@ class Folder:
         for group in self._groups:
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
+        if self._free_port is not None:
+            self._free_port.close()
 
 
 def is_said(said: str, printed: str) -> bool:

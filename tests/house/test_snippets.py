@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import socket
 
 import pytest
 
@@ -104,6 +105,18 @@ def test_each_command_of_a_console_is_compared_with_what_stands_below_it(folder)
 def test_what_runs_in_the_background_is_there_for_the_next_block(folder):
     folder.run(example("console", "$ sleep 1000 & echo $! > pid\n"))
     folder.run(example("console", "$ kill -0 $(cat pid)\n"))
+
+
+def test_a_page_gets_a_free_port_in_the_place_of_the_one_that_it_names(folder, tmp_path):
+    page = tmp_path / "page.md"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        page.write_text(f"<!-- port: {port} -->\n")
+        folder.run(Example(page, Block("python", f"# settings.py\nPORT = {port}\n", 1)))
+        serve = "import settings, socket\nsocket.create_server(('127.0.0.1', settings.PORT))\n"
+        folder.run(Example(page, Block("python", serve, 1)))
+        with pytest.raises(AssertionError, match="Address already in use"):
+            folder.run(Example(ROOT / "README.md", Block("python", serve.replace("settings.PORT", str(port)), 1)))
 
 
 @pytest.mark.parametrize(
