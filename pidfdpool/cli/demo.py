@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from pidfdpool import PidfdPoolExecutor, WorkerCrashed
 from pidfdpool.cli import hostility, sample, usage
 from pidfdpool.cli.streams import show
+from pidfdpool.process import cpus
 
 if TYPE_CHECKING:
     import argparse
@@ -54,8 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not hostility.can_kill():
         _print("FAILED", "no signal can be sent through a pidfd here, so no worker can be killed as it should be")
         return 1
-    cpus = len(os.sched_getaffinity(0))
-    workers = arguments.workers or cpus
+    usable = cpus.usable()
+    workers = arguments.workers or usable
     reaper = hostility.ReapingHandler()
     descendants = hostility.Descendants()
     with tempfile.TemporaryDirectory(prefix="pidfdpool-demo-") as folder:
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
             left = descendants.alive()
     documents_out = observed.output.count(b"\n")
     problems = _report(arguments.documents, documents_out, inline, observed, reaper, left)
-    _report_speed(arguments.documents, inline_seconds, observed.seconds, workers, cpus)
+    _report_speed(arguments.documents, inline_seconds, observed.seconds, workers, usable)
     for problem in problems:
         _print("FAILED", problem)
     if not problems:
@@ -182,11 +183,11 @@ def _report(
     return problems
 
 
-def _report_speed(documents: int, inline: float, pool: float, workers: int, cpus: int) -> None:
+def _report_speed(documents: int, inline: float, pool: float, workers: int, usable: int) -> None:
     _print(
         "speed",
         f"inline {documents / inline:,.0f} documents/s, pool {documents / pool:,.0f} documents/s: "
-        f"x {inline / pool:.2f} with {_number(workers, 'worker')} on {_number(cpus, 'CPU')}, "
+        f"x {inline / pool:.2f} with {_number(workers, 'worker')} on {_number(usable, 'CPU')}, "
         "its start and the crash included",
     )
 

@@ -5,7 +5,6 @@ Called by `map`, in the host, on its main thread.
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,6 +14,7 @@ from pidfdpool import PidfdPoolExecutor, TaskTimeout, WorkerCrashed
 from pidfdpool.cli.pacing import TARGET_SECONDS
 from pidfdpool.cli.transform import FunctionFailed
 from pidfdpool.cli.usage import UsageError
+from pidfdpool.process import cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +82,7 @@ def opened(
     """
     pool: Any
     if cluster is None:
-        count = workers or len(os.sched_getaffinity(0))
+        count = workers or cpus.usable()
         pool = PidfdPoolExecutor(count, preload=("pidfdpool.cli.transform", target.module), **limits.of_pool())
     else:
         pool = _connected(cluster, limits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -9,7 +10,9 @@ import subprocess
 import pytest
 
 import pidfdpool
-from pidfdpool.cli import COMMANDS, main
+from pidfdpool.cli import COMMANDS, demo, main, pools
+from pidfdpool.cli.swarm import arguments as of_swarm
+from pidfdpool.process import cpus
 
 
 def test_help_names_every_command(command):
@@ -32,6 +35,32 @@ def test_without_a_command_help_is_printed_and_the_exit_code_is_2(command):
     done = command.run()
     assert done.returncode == 2
     assert b"map" in done.stdout
+
+
+class Asked(Exception):
+    """A pool was asked for, of so many workers."""
+
+
+@pytest.mark.parametrize(
+    ("module", "command"), [(pools, ["map", "json:loads", os.devnull]), (demo, ["demo", "--documents", "1"])]
+)
+def test_a_limit_of_the_container_bounds_the_number_of_workers(monkeypatch, module, command):
+    def ask(workers, *_, **__):
+        raise Asked(workers)
+
+    monkeypatch.setattr(cpus, "usable", lambda: 1234)
+    monkeypatch.setattr(module, "PidfdPoolExecutor", ask)
+    with pytest.raises(Asked, match="1234"):
+        main(command)
+
+
+def test_a_limit_of_the_container_bounds_the_number_of_nodes(monkeypatch):
+    monkeypatch.setattr(cpus, "usable", lambda: 1234)
+    parser = argparse.ArgumentParser()
+    of_swarm.configure(parser)
+    told = parser.parse_args(["module:function"])
+    of_swarm.check(told)
+    assert told.nodes == 1234
 
 
 def test_version(command):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.cli import usage
 from pidfdpool.cli.usage import UsageError
+from pidfdpool.process import cpus
 
 if TYPE_CHECKING:
     import argparse
@@ -43,7 +43,8 @@ at the end a table of the nodes to standard output.
 
 exit codes:
   0    all nodes are done, or were stopped
-  1    it gave up, because nodes died too often while they were young
+  1    a node was given up, because it died too often while it was young; or no
+       node could be started
   2    a node had to be killed to stop it; or the command line is wrong
 
 examples:
@@ -88,7 +89,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="start the replacement of a node first, and stop the node when it is healthy",
     )
     parser.add_argument(
-        "--intensity", type=usage.retries, metavar="N", help="give up after more than N young deaths within --period"
+        "--intensity",
+        type=usage.retries,
+        metavar="N",
+        help="give a node up after more than N young deaths within --period (default: 5)",
     )
     parser.add_argument(
         "--health-port", type=_port, metavar="PORT", help="answer health checks there; 0: any port that is free"
@@ -113,7 +117,7 @@ def _times(parser: argparse.ArgumentParser) -> None:
         ("--start-timeout", "stop a node that has not reported so long after its start (default: --report-timeout)"),
         ("--memory-interval", "how often --max-memory is looked at (default: 1)"),
         ("--max-age", "replace a node that is older"),
-        ("--period", "the time for --intensity"),
+        ("--period", "the time for --intensity (default: 600)"),
     ):
         parser.add_argument(name, type=usage.seconds, metavar="SECONDS", help=text)
 
@@ -125,7 +129,7 @@ def _port(text: str) -> int:
 def check(arguments: argparse.Namespace) -> None:
     """Refuse what contradicts each other, and fill in what follows from the rest."""
     if arguments.nodes is None:
-        arguments.nodes = len(os.sched_getaffinity(0))
+        arguments.nodes = cpus.usable()
     if arguments.no_reports and arguments.report_timeout is not None:
         raise UsageError("argument --no-reports: not with --report-timeout")
     if arguments.health_port is None:
