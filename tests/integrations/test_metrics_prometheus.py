@@ -246,6 +246,43 @@ def test_a_collector_can_be_registered_by_hand(registry):
         assert values(registry) == {}
 
 
+def test_unregistering_a_collector_ends_it_and_no_other(registry):
+    with PidfdPoolExecutor(1) as first, PidfdPoolExecutor(1) as second:
+        collectors = [
+            PrometheusCollector(pool, registry=registry, name=name)
+            for pool, name in ((first, "first"), (second, "second"))
+        ]
+        registry.unregister(collectors[0])
+        assert {labels for _, labels in values(registry) if "first" in labels} == set()
+        assert ("pidfdpool_workers_max", "pool=second") in values(registry)
+        assert first._own.observers == []
+        assert len(second._own.observers) == 1
+        with pytest.raises(KeyError):
+            registry.unregister(collectors[0])
+        collectors[0].close()
+        collectors[1].close()
+        assert list(registry._collector_to_names) == []
+
+
+def test_a_name_is_free_again_when_its_collector_is_unregistered_or_closed(registry):
+    with PidfdPoolExecutor(1) as pool:
+        for end in (registry.unregister, PrometheusCollector.close) * 2:
+            collector = PrometheusCollector(pool, registry=registry)
+            assert ("pidfdpool_workers_max", "pool=default") in values(registry)
+            end(collector)
+        assert values(registry) == {}
+        assert pool._own.observers == []
+        assert list(registry._collector_to_names) == []
+
+
+def test_a_registry_that_asks_collectors_without_names_shows_each_metric_once():
+    registry = CollectorRegistry(auto_describe=True, support_collectors_without_names=True)
+    with PidfdPoolExecutor(1) as pool:
+        PrometheusCollector(pool, registry=registry)
+        restricted = registry.restricted_registry(["pidfdpool_workers_max"])
+        assert list(values(restricted)) == [("pidfdpool_workers_max", "pool=default")]
+
+
 def test_openmetrics_parses_and_one_metric_can_be_asked_for(registry, scrape):
     with PidfdPoolExecutor(1) as pool:
         PrometheusCollector(pool, registry=registry)
