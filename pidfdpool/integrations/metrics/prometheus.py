@@ -207,13 +207,20 @@ class _Exposition:
         self.watched.add(watched)
         self._registered.append((weakref.ref(registration), watched))
 
-    def drop_unregistered(self) -> None:
+    def drop_unregistered(self, registry: Any = None, name: str = "") -> None:
         """Close those whose registration has ended.
 
         Not at that moment: the registry's lock is held then, and to close may wait for a thread that wants it.
+
+        registry: is asked about the one with this name, whose registration a scrape may still refer to.
         """
         with _lock:
             known = [(registration(), watched) for registration, watched in self._registered]
+            if registry is not None:
+                known = [
+                    (None if watched.name == name and not _has(registry, registration) else registration, watched)
+                    for registration, watched in known
+                ]
             self._registered = [
                 (weakref.ref(registration), watched)
                 for registration, watched in known
@@ -281,7 +288,7 @@ def _join(registry: Any, namespace: str, catalogue: Catalogue, watched: Watched,
     kind = namespace, catalogue.kind
     known = _expositions.get(registry, {}).get(kind)
     if known is not None:
-        known.drop_unregistered()  # it may free the name
+        known.drop_unregistered(registry, watched.name)  # it may free the name
     with _lock:
         of_registry = _expositions.setdefault(registry, {})
         known = of_registry.get(kind)
@@ -299,6 +306,18 @@ def _join(registry: Any, namespace: str, catalogue: Catalogue, watched: Watched,
         exposition.add(watched, registration)
         registry.register(registration)
     return exposition
+
+
+def _has(registry: Any, registration: _Registration | None) -> bool:
+    """Return whether this is registered. A registry has no other way to tell."""
+    if registration is None:
+        return False
+    try:
+        registry.unregister(registration)
+    except KeyError:
+        return False
+    registry.register(registration)
+    return True
 
 
 def _unregister(registry: Any, exposition: _Exposition) -> None:
