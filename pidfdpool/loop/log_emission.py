@@ -6,7 +6,6 @@ Called by `log_emitter`, in its thread. It may raise whatever handlers and filte
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -53,26 +52,41 @@ def emit(
         return
     logger = logging.getLogger(fields["logger"])
     if logger.isEnabledFor(fields["levelno"]):
-        logger.handle(_record(fields, origin))
+        logger.handle(_record(logger, fields, origin))
 
 
-def _record(fields: Mapping[str, Any], origin: Mapping[str, Any]) -> logging.LogRecord:
-    """Return a record of this process's, as its factory makes them."""
-    path, created = fields["pathname"], fields["created"]
-    filename = os.path.basename(path)
-    name = logging.getLevelName(fields["levelno"])
+def _record(logger: logging.Logger, fields: Mapping[str, Any], origin: Mapping[str, Any]) -> logging.LogRecord:
+    """Return a record of this process's, with all that it was not told when it was made."""
+    record = _made(logger, fields)
+    created = fields["created"]
     start = _START / 1e9 if isinstance(_START, int) else _START
-    own = {name: value for name, value in fields.items() if name not in ("extra", "process", "logger")}
-    own |= {
-        "levelname": fields["levelname"] if name.startswith("Level ") else name,
-        "args": None,
-        "exc_info": None,
-        "filename": filename,
-        "module": os.path.splitext(filename)[0],
-        "msecs": float(int((created - int(created)) * 1000)),
-        "relativeCreated": (created - start) * 1000,
-    }
-    return logging.makeLogRecord({**origin, **fields["extra"], **own})
+    own = {name: fields[name] for name in ("created", "thread", "threadName", "taskName", "exc_text")}
+    own |= {"msecs": float(int((created - int(created)) * 1000)), "relativeCreated": (created - start) * 1000}
+    if not record.args:
+        own["args"] = None
+    if logging.getLevelName(fields["levelno"]).startswith("Level "):
+        own["levelname"] = fields["levelname"]
+    extra = {name: value for name, value in fields["extra"].items() if name not in _OF_EVERY_RECORD}
+    record.__dict__.update(origin, **extra)
+    record.__dict__.update(own)
+    return record
+
+
+_OF_EVERY_RECORD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
+
+
+def _made(logger: logging.Logger, fields: Mapping[str, Any]) -> logging.LogRecord:
+    """Return a new record, as this program makes those of this logger: by its class and by the record factory.
+
+    Both may be code of the program's, which looks at the name for instance, and may change the message. A record that
+    they cannot make is made without them.
+    """
+    name, level, path, lineno = fields["name"], fields["levelno"], fields["pathname"], fields["lineno"]
+    message, function, stack = fields["msg"], fields["funcName"], fields["stack_info"]
+    try:
+        return logger.makeRecord(name, level, path, lineno, message, (), None, function, None, stack)
+    except Exception:
+        return logging.LogRecord(name, level, path, lineno, message, (), None, function, stack)
 
 
 # ---- warnings ------------------------------------------------------------------------------------------------------
@@ -104,12 +118,25 @@ def _category(names: list[Any]) -> type[Warning]:
 
 
 def _warn_explicitly(text: str, category: type[Warning], filename: str, lineno: int, module: str) -> None:
+    warning = _warning(text, category)
     try:
-        warnings.warn_explicit(text, category, filename, lineno, module, _registry)
+        warnings.warn_explicit(warning, type(warning), filename, lineno, module, _registry)
     except Warning:  # the filters make it an error, but nobody here has called what warns
-        warnings.showwarning(text, category, filename, lineno)
-    except TypeError:  # its constructor takes other arguments
-        warnings.warn_explicit(f"{category.__name__}: {text}", UserWarning, filename, lineno, module, _registry)
+        warnings.showwarning(warning, type(warning), filename, lineno)
+
+
+def _warning(text: str, category: type[Warning]) -> Warning:
+    """Return a warning that reads as the worker's did.
+
+    It is made without the constructor of its class, which may take other arguments, or make another text of this one.
+    """
+    try:
+        warning = category.__new__(category, text)
+        if str(warning) == text:
+            return warning
+    except Exception:  # its class has a `__new__` or a `__str__` of its own
+        return UserWarning(f"{category.__name__}: {text}")
+    return UserWarning(f"{category.__name__}: {text}")
 
 
 def _is_shown(text: str, category: type[Warning], module: str, lineno: int, filename: str) -> bool:
@@ -153,4 +180,4 @@ def _log_warning(text: str, fields: Mapping[str, Any], origin: Mapping[str, Any]
         "stack_info": None, "pathname": fields["filename"], "funcName": None, "thread": None, "threadName": None,
         "taskName": None, "extra": {}, **place,
     }  # fmt: skip
-    logger.handle(_record(record, origin))
+    logger.handle(_record(logger, record, origin))

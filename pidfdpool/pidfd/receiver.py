@@ -231,6 +231,8 @@ def _checked_timeout(timeout: float) -> float:
 
 def _checked(signals: Iterable[int]) -> frozenset[int]:
     try:
+        if isinstance(signals, (str, bytes)):
+            raise TypeError  # it has characters
         wanted = list(signals)
     except TypeError:
         raise PidfdMisused(

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING
 
 from pidfdpool import checks
 from pidfdpool.executor.wakeup import Wakeup
-from pidfdpool.swarm import snapshots
+from pidfdpool.swarm import async_ping, snapshots, trace
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
+    from typing import TextIO
 
     from pidfdpool.swarm.records import NodeEvent, SwarmStatus
     from pidfdpool.swarm.supervisor import Supervisor
+    from pidfdpool.swarm.trace import SwarmTrace
 
 
 class AsyncSwarm:
@@ -67,6 +70,10 @@ class AsyncSwarm:
         self._supervisor.stop(now=True)
         await self.wait()
 
+    async def ping(self, timeout: float | None = 1.0) -> bool:
+        """As `Swarm.ping`."""
+        return await async_ping.ping(self._supervisor, _deadline(timeout))
+
     def quiet(self) -> None:
         """As `Swarm.quiet`."""
         self._supervisor.quiet()
@@ -83,13 +90,21 @@ class AsyncSwarm:
         """As `Swarm.signal`."""
         return self._supervisor.signal(sig, value, node)
 
-    def status(self) -> SwarmStatus:
+    def status(self, *, measure_memory: bool = False) -> SwarmStatus:
         """As `Swarm.status`."""
-        return self._supervisor.status()
+        return self._supervisor.status(measure_memory=measure_memory)
+
+    def subscribe(self, callback: Callable[[NodeEvent], object]) -> Callable[[], None]:
+        """As `Swarm.subscribe`."""
+        return self._supervisor.subscribe(callback)
 
     def events(self) -> AsyncIterator[NodeEvent]:
         """As `Swarm.events`."""
         return Events(self._supervisor)
+
+    def trace(self, path: str | os.PathLike[str] | TextIO, *, max_events: int = 1_000_000) -> SwarmTrace:
+        """As `Swarm.trace`, for `async with`, whose end waits without blocking the event loop, or `with`."""
+        return trace.made(self._supervisor, path, max_events)
 
 
 def _deadline(timeout: float | None) -> float | None:

@@ -54,6 +54,7 @@ class Supervisor:
     def __init__(self, options: Options, recipe: Recipe, name: str) -> None:
         self._options = options
         self._recipe = recipe
+        self.name = name
         self.start_method = "fork" if recipe.fork else "exec"
         self._feed = event_feed.EventFeed(name)
         self._logs = node_logs.NodeLogs(name, self)
@@ -217,17 +218,20 @@ class Supervisor:
     def ping(self, timeout: float | None) -> bool:
         """As `Swarm.ping`. If it answers, subscribers have been told what had happened before."""
         thread = self._check_may_wait()
+        answers = self.ask_for_answer()
+        interruptible.wait(lambda: bool(answers) or thread.is_over, self._changed, timeout)
+        return bool(answers) and not thread.is_over
+
+    def ask_for_answer(self) -> list[bool]:
+        """Return a list to which its thread adds True, before it tells who watches."""
         answers: list[bool] = []
 
         def answer() -> None:
             self._publish()
-            with self._lock:
-                answers.append(True)
-                self._changed.notify_all()
+            answers.append(True)
 
         self._ask(answer)
-        interruptible.wait(lambda: bool(answers) or thread.is_over, self._changed, timeout)
-        return bool(answers) and not thread.is_over
+        return answers
 
     def signal(self, sig: int, value: int | None, node: int | None) -> int:
         """As `Swarm.signal`."""
@@ -253,12 +257,7 @@ class Supervisor:
             pid = None if template is None else template.end.pid
             restarts = any(isinstance(asked, ip.RestartAsked) for asked in list(self._asked))
             return snapshots.status(
-                self.machine,
-                self._processes,
-                pid,
-                self._turned_at,
-                restarts=restarts,
-                measure_memory=measure_memory,
+                self.machine, self._processes, pid, self._turned_at, restarts=restarts, measure_memory=measure_memory
             )
 
     @property

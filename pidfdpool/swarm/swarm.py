@@ -343,9 +343,9 @@ class Swarm:
             ValueError, TypeError: an argument makes no sense; the message names it and its value. Entering the block
                 raises what `SwarmTrace.__enter__` says.
         """
-        from pidfdpool.swarm.trace import SwarmTrace
+        from pidfdpool.swarm import trace
 
-        return SwarmTrace(self._supervisor, self.name, path, checks.integer("max_events", max_events, least=1))
+        return trace.made(self._supervisor, path, max_events)
 
     # ---- with ----------------------------------------------------------------------------------------------
 

@@ -16,9 +16,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import pidfdpool
+from pidfdpool import checks
 from pidfdpool.executor.tracing.lines import EventLines
 from pidfdpool.executor.tracing.sink import Sink
 from pidfdpool.process import safe_logging
+from pidfdpool.swarm import async_ping
 from pidfdpool.swarm.records import Phase
 from pidfdpool.swarm.trace_events import SwarmTraceEvents
 
@@ -33,10 +35,16 @@ LAST_EVENTS = 1.0  # seconds; for so long the end waits to be told what has happ
 _log = logging.getLogger("pidfdpool.swarm")
 
 
+def made(supervisor: Supervisor, path: Any, max_events: int) -> SwarmTrace:
+    """Return a trace of a swarm. As `Swarm.trace`."""
+    return SwarmTrace(supervisor, supervisor.name, path, checks.integer("max_events", max_events, least=1))
+
+
 class SwarmTrace:
     """A trace of a swarm, which is written from the beginning of its `with` block to its end. Not thread-safe.
 
-    Made by `Swarm.trace`. It is used once. In a child that is forked inside the block it writes nothing.
+    Made by `Swarm.trace` and `AsyncSwarm.trace`. It is used once. In a child that is forked inside the block it
+    writes nothing.
 
     Attributes:
         dropped: how many events it does not have, because there were more than max_events.
@@ -148,6 +156,24 @@ class SwarmTrace:
         try:
             with suppress(RuntimeError):  # it was not started, or this is its own thread
                 self._supervisor.ping(LAST_EVENTS)
+        finally:
+            self._end()
+
+    async def __aenter__(self) -> Self:
+        """As `__enter__`. It does not wait."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """As `__exit__`, without blocking the event loop, on which a callback of the swarm's may wait."""
+        assert self._sink is not None
+        if os.getpid() != self._process:
+            self._sink.close()
+            return
+        try:
+            with suppress(RuntimeError):
+                await async_ping.ping(self._supervisor, time.monotonic() + LAST_EVENTS)
         finally:
             self._end()
 

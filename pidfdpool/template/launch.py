@@ -6,6 +6,7 @@ continues in `process`: `main` after a spawn, `launch` after a fork.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -117,9 +118,14 @@ def _starting(
     cookie: int,
     further_actions: Sequence[tuple[Any, ...]] = (),
 ) -> Callable[..., int]:
-    """Return a call of posix_spawn that lacks only the process group or session of the launcher."""
+    """Return a call of posix_spawn that lacks only the process group or session of the launcher.
+
+    Raises:
+        OSError: it needs more descriptors than a process here may have.
+    """
     # dup2 onto another number drops close-on-exec in the new process, and only there.
     given = dict(enumerate(fds, start=max(fds) + 1))
+    _check_limit(max(given) + len(further_actions[:1]))
     arguments = [
         program,
         *interpreter_options(),
@@ -144,6 +150,15 @@ def _starting(
         setsigmask=(),
         setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
     )
+
+
+def _check_limit(highest: int) -> None:
+    """Raise OSError if a process here cannot have a descriptor of this number: dup2 would only call it a bad one."""
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if highest >= limit != resource.RLIM_INFINITY:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def is_detached_template(pid: int, cookie: int) -> bool:

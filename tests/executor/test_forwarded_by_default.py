@@ -209,7 +209,7 @@ with warnings.catch_warnings(record=True) as caught:
 print([(each.category.__name__, str(each.message)) for each in caught])
 """
     out, _ = host(code)
-    assert out == ["[('RuntimeWarning', 'one'), ('UserWarning', 'Own: two')]"]
+    assert out == ["[('RuntimeWarning', 'one'), ('Own', 'two')]"]
 
 
 def test_a_warning_that_python_is_told_to_raise_is_raised_in_the_task(host):

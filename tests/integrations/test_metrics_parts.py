@@ -122,6 +122,15 @@ class TestCounts:
         assert {name: sum(one.counts) for name, one in runs.items()} == {"m.a": 2, "m.b": 1, "other": 4}
         assert waits.keys() == runs.keys()
 
+    def test_a_name_that_is_no_text_is_shown_as_far_as_it_is(self):
+        """Guards: one lone surrogate in any label, and nothing of the registry could be scraped any more."""
+        counted = counts(max_functions=1)
+        counted.take([attempts(("done", 0.5, 0.5, "m.\ud800x"))])
+        counted.take([attempts(("done", 0.5, 0.5, "m.\ud800x"))])
+        tasks, waits, runs, _ = counted.read()
+        assert tasks == {("done", "", r"m.\ud800x"): 2}
+        assert set(waits) == set(runs) == {r"m.\ud800x"}
+
     def test_a_forked_child_counts_from_zero_whoever_held_the_lock(self):
         counted = counts()
         counted.take([attempts(("done", 0.5, 0.5))])

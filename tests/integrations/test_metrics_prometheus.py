@@ -223,14 +223,16 @@ def test_metrics_of_others_with_these_names_are_an_error_that_names_them(registr
     [
         ({"namespace": "a-b"}, ValueError, "namespace must be letters.*not 'a-b'"),
         ({"namespace": 5}, ValueError, "namespace must be letters.*not 5"),
+        ({"name": "a\ud800"}, ValueError, r"name must be text that UTF-8 can encode, not 'a\\ud800'"),
+        ({"pool": PidfdPoolExecutor}, TypeError, "pool must be a PidfdPoolExecutor, not <class"),
         ({"registry": 5}, TypeError, "registry must be a CollectorRegistry or None, not 5"),
     ],
-    ids=str,
+    ids=ascii,
 )
 def test_arguments_that_make_no_sense_are_named(given, error, message):
     with PidfdPoolExecutor(1) as pool:
         with pytest.raises(error, match=message):
-            PrometheusCollector(pool, **given)
+            PrometheusCollector(**{"pool": pool, **given})
 
 
 def test_a_collector_can_be_registered_by_hand(registry):
@@ -244,6 +246,59 @@ def test_a_collector_can_be_registered_by_hand(registry):
         come_to(lambda: values(registry), {"done": 1})
         registry.unregister(collector)
         assert values(registry) == {}
+
+
+def test_unregistering_a_collector_ends_it_and_no_other(registry):
+    with PidfdPoolExecutor(1) as first, PidfdPoolExecutor(1) as second:
+        collectors = [
+            PrometheusCollector(pool, registry=registry, name=name)
+            for pool, name in ((first, "first"), (second, "second"))
+        ]
+        registry.unregister(collectors[0])
+        assert {labels for _, labels in values(registry) if "first" in labels} == set()
+        assert ("pidfdpool_workers_max", "pool=second") in values(registry)
+        assert first._own.observers == []
+        assert len(second._own.observers) == 1
+        with pytest.raises(KeyError):
+            registry.unregister(collectors[0])
+        collectors[0].close()
+        collectors[1].close()
+        assert list(registry._collector_to_names) == []
+
+
+def test_a_name_is_free_again_when_its_collector_is_unregistered_or_closed(registry):
+    with PidfdPoolExecutor(1) as pool:
+        for end in (registry.unregister, PrometheusCollector.close) * 2:
+            collector = PrometheusCollector(pool, registry=registry)
+            assert ("pidfdpool_workers_max", "pool=default") in values(registry)
+            end(collector)
+        assert values(registry) == {}
+        assert pool._own.observers == []
+        assert list(registry._collector_to_names) == []
+
+
+def test_a_name_is_free_though_a_scrape_that_goes_on_has_the_collector_yet(registry):
+    with PidfdPoolExecutor(1) as pool:
+        collector = PrometheusCollector(pool, registry=registry)
+        scrape = registry.collect()
+        next(scrape)
+        registry.unregister(collector)
+        again = PrometheusCollector(pool, registry=registry)
+        with pytest.raises(ValueError, match="name 'default' is taken"):
+            PrometheusCollector(pool, registry=registry)
+        assert len(list(scrape)) > 5
+        assert len(pool._own.observers) == 1
+        assert ("pidfdpool_workers_max", "pool=default") in values(registry)
+        registry.unregister(again)
+        assert values(registry) == {}
+
+
+def test_a_registry_that_asks_collectors_without_names_shows_each_metric_once():
+    registry = CollectorRegistry(auto_describe=True, support_collectors_without_names=True)
+    with PidfdPoolExecutor(1) as pool:
+        PrometheusCollector(pool, registry=registry)
+        restricted = registry.restricted_registry(["pidfdpool_workers_max"])
+        assert list(values(restricted)) == [("pidfdpool_workers_max", "pool=default")]
 
 
 def test_openmetrics_parses_and_one_metric_can_be_asked_for(registry, scrape):

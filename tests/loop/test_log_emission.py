@@ -139,6 +139,52 @@ def test_records_are_made_by_this_programs_factory(kept):
     assert [type(record) for record in kept] == [Own]
 
 
+@pytest.fixture
+def factory():
+    """Give what sets the program's record factory for this test."""
+    before = logging.getLogRecordFactory()
+    yield logging.setLogRecordFactory
+    logging.setLogRecordFactory(before)
+
+
+def test_a_factory_is_told_what_it_is_told_of_a_record_of_this_program(kept, factory):
+    """Guards: `logging.makeLogRecord` tells it nothing, so one that looks at the name failed, and without a word."""
+
+    def make(name, level, path, lineno, msg, args, exc_info, func=None, sinfo=None, **other):
+        record = logging.LogRecord(name, level, path, lineno, msg.replace("50", "XX"), args, exc_info, func, sinfo)
+        record.short = name.rpartition(".")[2], level, path, lineno, func, sinfo, other
+        return record
+
+    factory(make)
+    emit_record(extra={"short_too": 1})
+    [record] = kept
+    place = [RECORD[name] for name in ("levelno", "pathname", "lineno", "funcName", "stack_info")]
+    assert list(record.short) == [RECORD["name"].rpartition(".")[2], *place, {}]
+    assert (record.getMessage(), record.args, record.short_too) == ("XX% done", None, 1)
+
+
+def test_a_record_that_the_factory_cannot_make_is_made_without_it(kept, factory):
+    factory(lambda *_: {}["missing"])
+    emit_record()
+    assert [(record.getMessage(), record.worker) for record in kept] == [("50% done", 3)]
+
+
+def test_records_are_made_by_the_class_of_the_logger(kept):
+    class Named(logging.Logger):
+        def makeRecord(self, *args, **options):  # noqa: N802
+            record = super().makeRecord(*args, **options)
+            record.made_by = self.name
+            return record
+
+    logger = logging.getLogger(NAME)
+    logger.__class__ = Named
+    try:
+        emit_record()
+    finally:
+        logger.__class__ = logging.Logger
+    assert [record.made_by for record in kept] == [NAME]
+
+
 # ---- warnings ----------------------------------------------------------------------------------------------------
 
 
@@ -201,9 +247,32 @@ class Odd(UserWarning):
         super().__init__(one, two)
 
 
-def test_a_warning_that_is_made_in_another_way_is_shown_with_its_name(filters):
-    warn(category=[[__name__, "Odd"]])
-    assert [(str(each.message), each.category) for each in filters] == [("Odd: old", UserWarning)]
+class Renamed(UserWarning):
+    def __init__(self, text):
+        super().__init__(f"renamed: {text}")
+
+
+class Silent(UserWarning):
+    def __str__(self):
+        return f"{self.number}"
+
+
+@pytest.mark.parametrize("action", ["default", "error"])
+@pytest.mark.parametrize("kind", [Odd, Renamed])
+def test_a_warning_that_is_made_in_another_way_reads_as_it_did(filters, kind, action):
+    warnings.simplefilter(action)
+    warn(category=[[__name__, kind.__name__]])
+    assert [(str(each.message), each.category) for each in filters] == [("old", kind)]
+    warnings.simplefilter("ignore", kind)
+    warn(category=[[__name__, kind.__name__]], lineno=99)
+    assert len(filters) == 1
+
+
+@pytest.mark.parametrize("action", ["default", "error"])
+def test_a_warning_whose_text_only_its_constructor_makes_is_shown_with_its_name(filters, action):
+    warnings.simplefilter(action)
+    warn(category=[[__name__, "Silent"]])
+    assert [(str(each.message), each.category) for each in filters] == [("Silent: old", UserWarning)]
 
 
 def test_the_nearest_class_that_this_program_knows_is_taken(filters, monkeypatch):

@@ -327,6 +327,7 @@ def test_what_it_says_of_itself():
     [
         ([], "signals is empty"),
         (7, "signals is 7, not a list of numbers"),
+        ("SIGUSR1", "signals is 'SIGUSR1', not a list of numbers"),
         ([0], "There is no signal 0"),
         ([1000], "There is no signal 1000"),
         (["SIGUSR1"], "There is no signal 'SIGUSR1'"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from time import monotonic
 
 import pytest
 
 from pidfdpool.process import log_levels
-from tests.conditions import run_python
+from tests.conditions import eventually, run_python
 
 NAME = "levelled.one"
 
@@ -38,6 +39,22 @@ def test_a_change_is_noticed_once(change):
     assert after != before
     assert log_levels.version() == after
     assert logging.getLogger(NAME).isEnabledFor(logging.CRITICAL), "what is kept there disturbs no logger"
+
+
+def test_a_logger_that_is_enabled_again_is_a_change():
+    """Guards: nothing of `logging` changes with `disabled`, and workers left out what such a logger logs for ever."""
+    logger = logging.getLogger(NAME)
+    logger.disabled = True
+    before = log_levels.version(), log_levels.current()
+    assert before[1][1][NAME] == (logging.NOTSET, True)
+    eventually(lambda: monotonic() > log_levels._look_at, "it is time to look")
+    assert log_levels.version() == before[0]
+    logger.disabled = False
+    eventually(lambda: log_levels.version() != before[0], "the change is noticed")
+    assert NAME not in log_levels.current()[1]
+    after = log_levels.version()
+    eventually(lambda: monotonic() > log_levels._look_at, "it is time to look")
+    assert log_levels.version() == after
 
 
 def test_levels_that_were_not_set_do_not_travel():

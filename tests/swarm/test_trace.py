@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import itertools
 import json
 import os
 import signal
+import threading
 
 import pytest
 
@@ -176,6 +178,50 @@ def test_spans_of_a_track_do_not_overlap_when_nodes_are_replaced(tmp_path):
     )
     assert len(lives) == 2
     assert all(before[1] <= after[0] + 0.01 for before, after in itertools.pairwise(lives))
+
+
+def test_a_coroutine_traces_without_blocking_its_loop(tmp_path):
+    """A callback of the swarm's waits for the loop, so who leaves the trace must let the loop go on."""
+    path = tmp_path / "run.json"
+
+    async def use():
+        loop, waits, released, seen = asyncio.get_running_loop(), threading.Event(), asyncio.Event(), []
+
+        def on_event(event):
+            seen.append(event.kind)
+            if event.kind is EventKind.RESTARTED:
+                waits.set()
+                asyncio.run_coroutine_threadsafe(released.wait(), loop).result(30)
+
+        async with Swarm(nodes.serve, 1, on_event=on_event, restart_pause=0.02) as swarm:
+            async with swarm.trace(path) as trace:
+                assert await swarm.wait_until_healthy(timeout=30)
+                assert await swarm.ping(30)
+                swarm.signal(signal.SIGKILL)
+                assert await asyncio.to_thread(waits.wait, 30)
+                loop.call_soon(released.set)
+            assert trace.error is None
+        assert not await swarm.ping(30)
+        return seen
+
+    seen = asyncio.run(use())
+    assert EventKind.RESTARTED in seen
+    names = [event["name"] for event in events_of(path) if event["ph"] == "i"]
+    assert "restarted" in names
+
+
+def test_the_asynchronous_swarm_has_the_trace_of_the_other(tmp_path):
+    path = tmp_path / "run.json"
+
+    async def use():
+        async with Swarm(nodes.end_at_once, 1) as swarm:
+            with pytest.raises(ValueError, match="max_events must be >= 1, not 0"):
+                swarm.trace(path, max_events=0)
+            with swarm.trace(path):
+                await swarm.wait(30)
+
+    asyncio.run(use())
+    assert events_of(path)[-1]["name"] == "done"
 
 
 def test_a_trace_may_begin_before_the_start_and_end_after_the_end(tmp_path):

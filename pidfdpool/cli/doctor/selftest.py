@@ -96,7 +96,8 @@ def _kill(pool: PidfdPoolExecutor) -> str:
 
 def _kill_host(host: subprocess.Popen[str] | OSError) -> str:
     if isinstance(host, OSError):
-        raise _Broken(f"no process can be started: {host.strerror}")
+        what = "" if host.filename is None else f": {host.filename}"  # the interpreter, or /dev/null
+        raise _Broken(f"no process can be started: {host.strerror}{what}")
     assert host.stdout is not None
     line = host.stdout.readline().split()  # at its end, if the host could not start its pool
     if len(line) != 2:

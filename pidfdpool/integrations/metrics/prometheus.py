@@ -2,7 +2,8 @@
 
 A metric must appear once in what is scraped, with the samples of all pools. So one object for each registry and
 namespace is registered there, an `_Exposition`, and the collectors of that registry are its parts. Those of swarms
-have an exposition of their own.
+have an exposition of their own. For each collector there is a `_Registration` besides, so that the registry's
+`unregister` knows the collector.
 
 Any thread may scrape. A scrape takes the pool's lock for microseconds, and reads two files of proc(5) for each
 worker.
@@ -41,7 +42,34 @@ if TYPE_CHECKING:
 _NAMESPACE = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
-class _Collector:
+class _Keyed:
+    """Equal to what has the same key, which only a collector and its registration have."""
+
+    def __init__(self, key: object) -> None:
+        self._key = key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Keyed) and other._key is self._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+class _Registration(_Keyed):
+    """What a registry has for one collector. It shows nothing itself.
+
+    `unregister` finds it when it is given the collector. Nothing but the registry refers to it, so its end tells that
+    it was unregistered.
+    """
+
+    def describe(self) -> Iterable[Any]:
+        return ()
+
+    def collect(self) -> Iterable[Any]:
+        return ()
+
+
+class _Collector(_Keyed):
     """One pool, or swarm, in a registry."""
 
     def __init__(
@@ -55,6 +83,7 @@ class _Collector:
             )
         if registry is not None and not callable(getattr(registry, "register", None)):
             raise TypeError(f"registry must be a CollectorRegistry or None, not {checks.short_repr(registry)}")
+        super().__init__(object())
         self._watched = watch()
         self._registry = registry
         try:
@@ -62,7 +91,7 @@ class _Collector:
                 self._exposition = _Exposition(namespace, catalogue)
                 self._exposition.watched.add(self._watched)
             else:
-                self._exposition = _join(registry, namespace, catalogue, self._watched)
+                self._exposition = _join(registry, namespace, catalogue, self._watched, self._key)
         except BaseException:
             self._watched.close()
             raise
@@ -80,7 +109,11 @@ class _Collector:
         self._watched.close()
         with _lock:
             self._exposition.watched.remove(self._watched)
-            if self._registry is not None and not self._exposition.watched.alive():
+            if self._registry is None:
+                return
+            with suppress(KeyError):  # it was unregistered
+                self._registry.unregister(self)
+            if not self._exposition.watched.alive():
                 _unregister(self._registry, self._exposition)
 
     def __repr__(self) -> str:
@@ -163,6 +196,39 @@ class _Exposition:
     def __init__(self, namespace: str, catalogue: Catalogue) -> None:
         self.namespace, self.catalogue = namespace, catalogue
         self.watched = WatchedSet(catalogue.kind)
+        self._registered: list[tuple[weakref.ref[_Registration], Watched]] = []
+
+    def add(self, watched: Watched, registration: _Registration) -> None:
+        """Show one more, for as long as its registration exists. The caller holds the lock.
+
+        Raises:
+            ValueError: as `WatchedSet.add`.
+        """
+        self.watched.add(watched)
+        self._registered.append((weakref.ref(registration), watched))
+
+    def drop_unregistered(self, registry: Any = None, name: str = "") -> None:
+        """Close those whose registration has ended.
+
+        Not at that moment: the registry's lock is held then, and to close may wait for a thread that wants it.
+
+        registry: is asked about the one with this name, whose registration a scrape may still refer to.
+        """
+        with _lock:
+            known = [(registration(), watched) for registration, watched in self._registered]
+            if registry is not None:
+                known = [
+                    (None if watched.name == name and not _has(registry, registration) else registration, watched)
+                    for registration, watched in known
+                ]
+            self._registered = [
+                (weakref.ref(registration), watched)
+                for registration, watched in known
+                if registration is not None and watched.is_alive
+            ]
+        for registration, watched in known:
+            if registration is None:
+                watched.close()
 
     def describe(self) -> Iterator[Any]:
         for metric in self.catalogue.metrics:
@@ -171,6 +237,7 @@ class _Exposition:
             yield self._histogram_family(histogram, ())
 
     def collect(self) -> Iterator[Any]:
+        self.drop_unregistered()
         readings = self.watched.read()
         if not readings:
             return
@@ -212,16 +279,19 @@ _expositions: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], _Exposition]]
 _lock = threading.RLock()  # guards `_expositions`, and who is in which; reentrant, for signal handlers and finalizers
 
 
-def _join(registry: Any, namespace: str, catalogue: Catalogue, watched: Watched) -> _Exposition:
-    """Have a registry show one more pool or swarm, and return by what it does.
+def _join(registry: Any, namespace: str, catalogue: Catalogue, watched: Watched, key: object) -> _Exposition:
+    """Have a registry show one more pool or swarm, that of the collector with this key; return by what it does.
 
     Raises:
         ValueError: it shows one of that name already, or has other metrics with these names.
     """
+    kind = namespace, catalogue.kind
+    known = _expositions.get(registry, {}).get(kind)
+    if known is not None:
+        known.drop_unregistered(registry, watched.name)  # it may free the name
     with _lock:
         of_registry = _expositions.setdefault(registry, {})
-        key = namespace, catalogue.kind
-        known = of_registry.get(key)
+        known = of_registry.get(kind)
         exposition = known or _Exposition(namespace, catalogue)
         try:
             registry.register(exposition)  # also a known one: somebody may have emptied the registry
@@ -231,9 +301,23 @@ def _join(registry: Any, namespace: str, catalogue: Catalogue, watched: Watched)
                     f"namespace {namespace!r} is taken: the registry has metrics with these names ({error}). Give "
                     "another namespace, or unregister those"
                 ) from error
-        of_registry[key] = exposition
-        exposition.watched.add(watched)
+        of_registry[kind] = exposition
+        registration = _Registration(key)
+        exposition.add(watched, registration)
+        registry.register(registration)
     return exposition
+
+
+def _has(registry: Any, registration: _Registration | None) -> bool:
+    """Return whether this is registered. A registry has no other way to tell."""
+    if registration is None:
+        return False
+    try:
+        registry.unregister(registration)
+    except KeyError:
+        return False
+    registry.register(registration)
+    return True
 
 
 def _unregister(registry: Any, exposition: _Exposition) -> None:

@@ -154,7 +154,8 @@ class TaskCounts:
         if shown is None:
             if len(self._functions) >= self.max_functions:
                 return OTHER
-            shown = self._functions[function] = function
+            # With half a surrogate pair in it nothing of the registry could be scraped.
+            shown = self._functions[function] = function.encode(errors="backslashreplace").decode()
         return shown
 
     def _count_of(self, function: str, attempts: Attempts, chosen: list[bool] | None) -> None:

@@ -47,7 +47,7 @@ class WatchedPool:
         """
         checked_name(name)
         checks.integer("max_functions", max_functions, least=0)
-        if not all(callable(getattr(pool, method, None)) for method in _NEEDED):
+        if isinstance(pool, type) or not all(callable(getattr(pool, method, None)) for method in _NEEDED):
             raise TypeError(
                 f"pool must be a PidfdPoolExecutor, not {checks.short_repr(pool)}; of a view with options, give the "
                 "pool that it was made of"

@@ -87,4 +87,8 @@ def checked_name(name: Any) -> str:
         raise TypeError(f"name must be a string, not {checks.short_repr(name)}")
     if not name:
         raise ValueError("name must not be empty")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"name must be text that UTF-8 can encode, not {checks.short_repr(name)}") from None
     return name
