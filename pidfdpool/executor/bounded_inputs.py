@@ -5,7 +5,6 @@ Only the consumer's thread takes inputs. What it has taken is held until it is s
 
 from __future__ import annotations
 
-import sys
 from itertools import compress, filterfalse, islice, starmap
 from typing import TYPE_CHECKING, Any
 
@@ -18,24 +17,26 @@ class Permit:
 
     def __init__(self) -> None:
         self.ended: bool = False
-        self._left: Any = iter([])  # an iterator with an item for each input that may be taken next
+        self._items: list[tuple[()]] = []  # one for each input that may be taken; none of them once it has ended
+        self._left: Any = iter(self._items)
 
     def renew(self, count: int) -> Iterator[tuple[()]]:
         """Return an iterator with an item for each of the next inputs. It is at its end once the permit has ended."""
-        left = self._left = iter([()] * count)
-        if self.ended:  # looked at after `_left` was set, so that who ends it from now on finds this iterator
+        self._items = [()] * count
+        left = self._left = iter(self._items)
+        if self.ended:  # looked at after `_items` was set, so that who ends it from now on finds this list
             self.end()
         return left
 
-    def begun(self, count: int) -> int:
-        """Return how many inputs were asked for since the permit was renewed, for so many."""
-        left: int = self._left.__length_hint__()
-        return count - left
+    def begun(self) -> int:
+        """Return how many inputs were asked for since the permit was renewed. Not once its iterator told its end."""
+        _, _, asked = self._left.__reduce__()  # which tells it also where the list was emptied meanwhile
+        return int(asked)
 
     def end(self, _reference: object = None) -> None:
         """Have the consumer look around before it takes another input."""
         self.ended = True
-        self._left.__setstate__(sys.maxsize)  # sets the iterator of a list to its end
+        self._items.clear()  # so the iterator over it is at its end
 
 
 class Inputs:
@@ -83,7 +84,7 @@ class Inputs:
         count, left: how many results there were, and how many are left. error: what was raised.
         """
         if error is not None:
-            if self.permit.begun(count) <= count - left:
+            if self.permit.begun() <= count - left:
                 return False
             self._end(error)
         elif left and not self.permit.ended:

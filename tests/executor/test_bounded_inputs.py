@@ -98,6 +98,20 @@ def test_an_error_of_the_inputs_is_told_from_one_that_was_thrown_in():
     assert inputs.failure is None
 
 
+def test_the_two_are_told_apart_also_where_the_permit_has_ended_meanwhile():
+    inputs, results = Inputs(zip(Counted(9), strict=True)), [3, 2, 1]
+    given(inputs, results, 1)
+    inputs.permit.end()  # while the consumer had the first result
+    assert not inputs.note_end(3, len(results), LookupError("from outside"))
+    assert inputs.go_on
+    inputs = Inputs(zip(Counted(1, LookupError("its own")), strict=True))
+    results = [3, 2, 1]
+    _, error, _ = given(inputs, results, 3)
+    inputs.permit.end()  # while the second input was taken
+    assert inputs.note_end(3, len(results), error)
+    assert inputs.failure is error
+
+
 def test_where_the_permit_has_ended_nothing_is_taken_any_more():
     source = Counted(9)
     inputs, results = Inputs(zip(source, strict=True)), [3, 2, 1]
@@ -111,11 +125,12 @@ def test_where_the_permit_has_ended_nothing_is_taken_any_more():
 
 def test_a_permit_that_ends_while_it_is_renewed_stays_ended():
     permit = Permit()
-    assert permit.begun(0) == 0
+    assert permit.begun() == 0
     left = permit.renew(5)
     next(left)
-    assert permit.begun(5) == 1
+    assert permit.begun() == 1
     permit.end()
+    assert permit.begun() == 1, "what was asked for before"
     assert list(left) == []
     assert list(permit.renew(5)) == []
     assert permit.ended

@@ -225,6 +225,16 @@ def test_what_is_thrown_into_the_iterator_is_no_error_of_the_inputs(pool, buffer
 
 
 @pytest.mark.parametrize("buffersize", [3, 8, 1000])
+def test_so_it_is_where_the_pool_was_shut_down_meanwhile(pool, buffersize):
+    results = pool.map(calls.double, Inputs(), buffersize=buffersize)
+    assert list(itertools.islice(results, 300)) == [2 * n for n in range(300)]
+    pool.shutdown(wait=False)
+    with pytest.raises(LookupError, match="thrown"):
+        results.throw(LookupError("thrown"))
+    assert next(results, "over") == "over"
+
+
+@pytest.mark.parametrize("buffersize", [3, 8, 1000])
 def test_calls_run_while_an_input_is_waited_for(pool, tmp_path, buffersize):
     path = tmp_path / "made"
 
