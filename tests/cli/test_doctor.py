@@ -83,7 +83,10 @@ def test_a_sandbox_that_no_pool_can_do_with(command):
     ("sabotage", "observed"),
     [
         ("selftest._HOST = 'raise SystemExit(1)'", "a host in a process of its own could not use a pool"),
-        ("sys.executable = '/no/such/python'", "no process can be started: No such file or directory: /no/such/python"),
+        (
+            "sys.executable = '/no/such/python'",
+            "no process can be started: No such file or directory: /no/such/python",
+        ),
     ],
 )
 def test_a_self_test_that_fails_is_told_and_hangs_nothing(command, sabotage, observed):
