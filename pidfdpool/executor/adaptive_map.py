@@ -29,6 +29,7 @@ from pidfdpool.executor.map_entries import Entries
 from pidfdpool.executor.map_pieces import next_results
 from pidfdpool.executor.map_submission import Submission
 from pidfdpool.executor.map_turns import Turns
+from pidfdpool.process import interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -176,7 +177,7 @@ class AdaptiveMap:
             entries.extend(self._chunks.submit(self._submitter, first, calls, self._chunk_ended))
         except BaseException as error:
             self.stop_submitting(error)
-            if not isinstance(error, Exception):
+            if not isinstance(error, Exception) or interruptible.is_of_handler(error):
                 raise
         return entries
 

@@ -197,12 +197,16 @@ class AwaitedCalls:
             # The pool cancels with an error that has no cause. What a call raises has: where it was raised.
             cancelled = isinstance(error, asyncio.CancelledError) and error.__cause__ is None
             if self._outcomes and not (cancelled or ends_map(error)):
-                return [Outcome(number, None, error)]
+                cause = error.__cause__
+                # asyncio refuses a StopIteration, so it came as the cause of another error.
+                wrapped = type(error) is RuntimeError and isinstance(cause, StopIteration)
+                return [Outcome(number, None, cause if wrapped else error)]
             if not self._outcomes or self._ordered or cancelled:
                 raise error
             self.end(error)  # behind the outcomes that are there, or come now
             return []
         finally:
+            cause = None
             del waiter, error  # the error's traceback holds this frame
 
     def _close(self) -> None:

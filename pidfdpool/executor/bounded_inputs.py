@@ -8,6 +8,8 @@ from __future__ import annotations
 from itertools import compress, filterfalse, islice, starmap
 from typing import TYPE_CHECKING, Any
 
+from pidfdpool.process import interruptible
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -59,12 +61,17 @@ class Inputs:
         self.permit: Permit = Permit()
 
     def take(self, count: int) -> int:
-        """Take up to so many inputs; return how many there were. An error of theirs is kept as the failure."""
+        """Take up to so many inputs; return how many there were. An error of theirs is kept as the failure.
+
+        What a signal handler has raised meanwhile is raised: it is about what the consumer does now.
+        """
         taken = 0
         try:
             for _ in islice(self._taking, count):
                 taken += 1
         except Exception as error:
+            if interruptible.is_of_handler(error):
+                raise
             self._end(error)
         else:
             if taken < count:
@@ -79,12 +86,12 @@ class Inputs:
         return starmap(results.pop, compress(self.permit.renew(len(results)), self._taking))
 
     def note_end(self, count: int, left: int, error: Exception | None = None) -> bool:
-        """Note how that iterator has come to its end. Return False if `error` does not come from an iterable.
+        """Note how that iterator has come to its end. Return False if `error` is not that of an iterable.
 
         count, left: how many results there were, and how many are left. error: what was raised.
         """
         if error is not None:
-            if self.permit.begun() <= count - left:
+            if self.permit.begun() <= count - left or interruptible.is_of_handler(error):
                 return False
             self._end(error)
         elif left and not self.permit.ended:

@@ -45,6 +45,7 @@ from pidfdpool.executor.map_entries import Entries
 from pidfdpool.executor.map_pieces import Kind, Piece, next_results
 from pidfdpool.executor.map_submission import Submission, Submitter
 from pidfdpool.executor.map_turns import Turns
+from pidfdpool.process import interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -240,7 +241,7 @@ class BoundedMap:
                         self._enter(entry)
             except Exception as error:
                 self.stop_submitting(error)
-                if consumer and not self._comes_last(error):
+                if interruptible.is_of_handler(error) or (consumer and not self._comes_last(error)):
                     raise
         if chunks.is_left:
             chunks.cancel()
@@ -267,8 +268,7 @@ class BoundedMap:
         listens = self._starting or (more and (grows or not consumer))
         if held >= size or not self._inputs.go_on:
             return size, listens
-        waits = not self.entries.is_first_done
-        if (waits or not consumer) and self._chunks.count_running() < self._workers:
+        if not (consumer and self.entries.is_first_done) and self._chunks.count_running() < self._workers:
             return size, listens
         return 0, False
 

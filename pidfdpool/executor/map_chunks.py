@@ -79,9 +79,14 @@ class Chunks:
 
     def let_go_if_over(self) -> None:
         """Let the pool end if nothing can follow from these chunks."""
-        # Not `self.running` itself: the consumer takes chunks out of it, without a turn.
-        if self._holds and not self.ended and _FINAL.issuperset(map(_KIND_OF, list(self.running.values()))):
+        # Who has left has nothing made again. If a signal handler has ended this map in a submit, perhaps nobody is
+        # told of the end of that chunk.
+        if self._holds and (self.is_left or not self._can_leave_calls()):
             self.let_go()
+
+    def _can_leave_calls(self) -> bool:
+        # Not `self.running` itself: the consumer takes chunks out of it, without a turn.
+        return bool(self.ended) or not _FINAL.issuperset(map(_KIND_OF, list(self.running.values())))
 
     def forget_pool(self) -> None:
         """Submit nothing that follows. Any thread. The pool must not be held, or must be another process's."""
@@ -162,6 +167,9 @@ class Chunks:
                     self._settle_each(piece, ended)
                 elif future.exception() is None:
                     self._note(piece)
+        except BaseException as error:
+            piece.followers.append(UnsentCall(error))  # the consumer may be another thread, and must not miss a gap
+            raise
         finally:
             piece.settled, piece.calls = True, ()
             self._entries.complete(piece)

@@ -19,7 +19,7 @@ from pidfdpool.executor.unsendable import describe_pickling_error
 from pidfdpool.loop import held_arguments
 from pidfdpool.loop.chunk_calls import Chunk, Terms
 from pidfdpool.loop.pool import Pool
-from pidfdpool.process import describe
+from pidfdpool.process import describe, interruptible
 from pidfdpool.serialization import kept_definitions, payload
 from pidfdpool.serialization.out_of_band import OutOfBandPickle
 from pidfdpool.transport.published import MAX_CALLS
@@ -125,6 +125,8 @@ class Submission:
             self._pickled_function = payload.dumps(self._function, self._shared)[0]
             self._definitions = kept_definitions.definitions_for_task()
         except Exception as error:
+            if interruptible.is_of_handler(error):
+                raise
             described = self._pickling_error(error, ())
             if not self._outcomes:
                 return UnsentCall(described)
@@ -160,6 +162,7 @@ class Submission:
 
         Raises:
             PoolBroken, RuntimeError: as `submit` of the executor.
+            Exception: a signal handler has raised it while the calls were pickled.
         """
         if self._unsendable is not None:
             yield from (UnsentCall(copy_of(self._unsendable), first + index) for index in range(len(calls)))
@@ -167,6 +170,8 @@ class Submission:
         try:
             buffers = OutOfBandPickle(calls, self._shared).buffers()
         except Exception as error:
+            if interruptible.is_of_handler(error):
+                raise
             if len(calls) == 1:
                 yield UnsentCall(self._pickling_error(error, calls[0] if self._starred else (calls[0],)), first)
                 return
@@ -197,7 +202,9 @@ class Submission:
         for index in range(len(calls)):
             try:
                 OutOfBandPickle(calls[index], self._shared)
-            except Exception:
+            except Exception as error:
+                if interruptible.is_of_handler(error):
+                    raise
                 bounds += index, index + 1
             finally:
                 held_arguments.let_go()

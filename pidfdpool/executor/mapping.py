@@ -111,10 +111,15 @@ class Source:
         return None if task is None else self._call(task)
 
     def _next_call(self) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
-        """As `next_call`, but an error of an iterable is kept, and nothing more is taken."""
+        """As `next_call`, but an error of an iterable is kept, and nothing more is taken.
+
+        What a signal handler has raised meanwhile is raised: it is about what the consumer does now.
+        """
         try:
             task = next(self._tasks, None)
         except Exception as error:
+            if interruptible.is_of_handler(error):
+                raise
             self._tasks = iter(())
             self._failure = error
             return None

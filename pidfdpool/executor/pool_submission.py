@@ -12,6 +12,7 @@ from pidfdpool.executor.unsendable import describe_pickling_error
 from pidfdpool.loop import held_arguments
 from pidfdpool.loop.chunk_calls import Chunk
 from pidfdpool.loop.task import nameable, unwrapped
+from pidfdpool.process import interruptible
 from pidfdpool.serialization import picklers
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def submit(pool: Pool, recipient: Recipient, policy: Policy, call: Call, *, wait
 
     Raises:
         PoolBroken, QueueFull, RuntimeError: as `Pool.submit`.
+        Exception: a signal handler has raised it while the call was pickled.
     """
     fn, args, kwargs = call
     try:
@@ -48,6 +50,8 @@ def submit(pool: Pool, recipient: Recipient, policy: Policy, call: Call, *, wait
             call = unwrapped(fn, args, kwargs)
         buffers = pool.leases.pickled(call, pool.recipe.shared_main)
     except Exception as error:  # not BaseException: Ctrl-C does not concern the call
+        if interruptible.is_of_handler(error):
+            raise  # nor does this
         recipient._begin()
         recipient._resolve(None, describe_pickling_error(error, fn, args, kwargs, pool.recipe.shared_main))
         return

@@ -9,6 +9,8 @@ In host and workers, on any thread. No state. Runs no code of the exceptions, ex
 
 from __future__ import annotations
 
+import sys
+
 from pidfdpool.process import describe
 
 TYPE_CHECKING = False
@@ -38,6 +40,18 @@ def drop_tracebacks(error: BaseException) -> None:
     """Remove the tracebacks of the exception and of all that it is chained to."""
     for each in chained(error):
         _fields["__traceback__"].__set__(each, None)
+
+
+def pass_over(error: BaseException) -> None:
+    """Let go of an error that nobody is to see, because what has failed is tried in another way.
+
+    What a signal handler of the host's has raised meanwhile is raised again: the other way would hide it.
+    """
+    # Every host of a pool has this module loaded. Workers have no use for it.
+    interruptible = sys.modules.get("pidfdpool.process.interruptible")
+    if interruptible is not None and interruptible.is_of_handler(error):
+        raise error
+    drop_tracebacks(error)
 
 
 def with_cause(error: BaseException, cause: BaseException) -> BaseException:

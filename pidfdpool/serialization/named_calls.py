@@ -77,7 +77,7 @@ def dumps(function: Any, arguments: tuple[Any, ...]) -> bytes | None:
     except MemoryError:
         raise
     except Exception as error:
-        exception_chains.drop_tracebacks(error)
+        exception_chains.pass_over(error)
         return None
     return data + end if _names_nothing_special(data, arguments) else None
 

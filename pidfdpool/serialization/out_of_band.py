@@ -82,7 +82,7 @@ class OutOfBandPickle:
         except picklers.SharesResource:  # as in `payload.dumps`
             shares = True
         except Exception as error:
-            exception_chains.drop_tracebacks(error)
+            exception_chains.pass_over(error)
             shares = False
         self._reset()
         if not shares:

@@ -144,8 +144,7 @@ def dumps(value: object, shared: SharedMain | None = None, resources: ResourceRe
     except picklers.SharesResource:
         shares = True
     except Exception as error:  # a lambda, a closure, something of __main__; cloudpickle's error says more
-        # nobody sees this error, and its frames may hold the object and the error itself
-        exception_chains.drop_tracebacks(error)
+        exception_chains.pass_over(error)  # its frames may hold the object and the error itself
         shares = False
     if not shares:
         try:
@@ -280,7 +279,8 @@ def _by_reference_or_value(
     """
     try:
         return picklers.dumps(ReferenceOrValue(by_reference, dumps_by_value(value, shared, resources)))
-    except Exception:
+    except Exception as error:
+        exception_chains.pass_over(error)
         return by_reference
 
 

@@ -116,6 +116,27 @@ def test_tuples_of_arguments_and_outcomes(pool, run, name):
     run(main())
 
 
+@names
+def test_an_outcome_has_the_very_exception_that_the_call_has_raised(pool, run, name):
+    async def main():
+        raised = (error for error in (StopIteration(3), StopAsyncIteration(4), RuntimeError("plain")))
+        errors = [outcome.error async for outcome in outcomes_of(raised)]
+        assert sorted((type(error).__name__, *error.args) for error in errors) == [
+            ("RuntimeError", "plain"),
+            ("StopAsyncIteration", 4),
+            ("StopIteration", 3),
+        ]
+
+    async def asynchronous(items):
+        for item in items:
+            yield item
+
+    def outcomes_of(items):
+        return getattr(pool, name)(calls.raise_it, asynchronous(items), return_exceptions=True)
+
+    run(main())
+
+
 def test_unordered_results_come_as_they_come(pool, run, tmp_path):
     async def main():
         results = pool.amap_unordered(_wait_for_if_first, [str(tmp_path / "go")] * 30, Inputs(30), buffersize=3)
