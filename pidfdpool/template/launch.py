@@ -6,6 +6,7 @@ continues in `process`: `main` after a spawn, `launch` after a fork.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -131,7 +132,7 @@ def _starting(
         _HOME,
         *_paths(),
     ]
-    return partial(
+    start = partial(
         native.posix_spawn,
         launcher,
         arguments if launcher == program else [launcher, *arguments],
@@ -144,6 +145,24 @@ def _starting(
         setsigmask=(),
         setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
     )
+    return partial(_started, start, max(given) + len(further_actions))
+
+
+def _started(start: Callable[..., int], highest: int, **how: Any) -> int:
+    """Return start(**how). highest: the highest number of a descriptor that it gives to the new process.
+
+    Raises:
+        OSError: the kernel refused; EMFILE also where the number is too high, which dup2(2) calls EBADF.
+    """
+    try:
+        return start(**how)
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            import resource
+
+            if highest >= resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from None
+        raise
 
 
 def is_detached_template(pid: int, cookie: int) -> bool:
