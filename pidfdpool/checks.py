@@ -120,6 +120,13 @@ def boolean(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be True or False, not {short_repr(value)}")
 
 
+def text(name: str, value: Any, *, known: tuple[str, ...]) -> str:
+    """Return a text that is one of these, as a plain string: the value's class may have a comparison of its own."""
+    if not isinstance(value, str) or str.__str__(value) not in known:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, not {short_repr(value)}")
+    return str.__str__(value)
+
+
 def exceptions(name: str, value: Any) -> tuple[type[BaseException], ...]:
     """Check an exception class, or a tuple of them, and return the tuple."""
     kinds = value if isinstance(value, tuple) else (value,)
@@ -153,7 +160,7 @@ def log_choice(name: str, value: Any) -> bool | int | tuple[str, ...] | None:
             hint = f"a level is one of {known}. For a logger of this name, give [{short_repr(value)}]"
             raise ValueError(f"{wanted}, not {short_repr(value)}: {hint}")
         return level
-    if hasattr(type(value), "__index__"):
+    if hasattr(type(value), "__index__") and not hasattr(type(value), "__len__"):  # NumPy's arrays have both
         level = operator.index(value)
         if not 0 <= level <= MAX_INTEGER:
             raise ValueError(f"{wanted}, not {short_repr(value)}: a level is 0 or more")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
+import socket
 import stat
 import struct
 import sys
@@ -127,6 +129,57 @@ def put_tokens(count: int, then: str = "return", path: str = "") -> int:
     return len(eventfds())
 
 
+def set_all_blocking(blocking: bool, then: str = "return", release: str = "") -> int:
+    """Set this of all descriptors that are a worker's own; return this process's number.
+
+    In the fork way there are also pipes of the host's, such as those of whoever runs the tests.
+    """
+    if then == "wait first":
+        calls.wait_for(release)
+    for fd in (*sockets(), *eventfds(), *pipes()):
+        os.set_blocking(fd, blocking)
+    if then == "wait":
+        calls.wait_for(release)
+    return os.getpid()
+
+
+def fill_tokens() -> int:
+    """Put down as many tokens as the kernel can count; return this process's number."""
+    for fd in eventfds():
+        for bits in reversed(range(64)):
+            with suppress(BlockingIOError):
+                os.eventfd_write(fd, 1 << bits)
+    return os.getpid()
+
+
+def cut_black_box() -> int:
+    """Cut the file short in which this worker notes what it does."""
+    for fd in range(3, 256):
+        with suppress(OSError):
+            if "blackbox" in os.readlink(f"/proc/self/fd/{fd}"):
+                os.ftruncate(fd, 0)
+    return os.getpid()
+
+
+def end_channel_and_wait(path: str, release: str) -> None:
+    """Tell the host that nothing more comes through the channel, and go on."""
+    for fd in sockets():
+        with socket.socket(fileno=os.dup(fd)) as end:
+            if end.type == socket.SOCK_STREAM:
+                end.shutdown(socket.SHUT_WR)
+    calls.note(path)
+    calls.wait_for(release)
+
+
+def leave_no_descriptor() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+
+
+def forget_where_modules_are() -> None:
+    """Have no import find anything, as where the process has another root directory."""
+    sys.meta_path.clear()
+
+
 def put_tokens_and_wait(put: str, release: str) -> None:
     put_tokens(1000)
     calls.note(put)
@@ -154,8 +207,6 @@ def run_once(folder: str, name: object, seconds: float = 0.0) -> object:
 
 def limit_memory(spare: int) -> None:
     """Leave this process so many bytes of address space."""
-    import resource
-
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + spare, resource.getrlimit(resource.RLIMIT_AS)[1]))

@@ -86,7 +86,9 @@ def load_for_fork(start: dict[str, Any]) -> None:
         import pidfdpool.template.preimports
 
         if start["preload"] or start["preload_call"] is not None:
-            import pidfdpool.template.guard  # noqa: F401
+            import pidfdpool.template.guard
+        if start["initializer"] is not None:
+            import pidfdpool.template.late_imports  # noqa: F401
 
 
 def checked_start_method(context: Any) -> str:
@@ -127,7 +129,8 @@ def checked_preload(value: Any) -> tuple[tuple[str, ...], Callable[[], object] |
         if isinstance(value, str) or callable(value)
         else _as_tuple("preload", value, "the name of a module, a callable, or an iterable of these")
     )
-    modules = tuple(item for item in items if isinstance(item, str))
+    # As plain text: the template, which reads them before it has any module of the user's, knows no other kind.
+    modules = tuple(str.__str__(item) for item in items if isinstance(item, str))
     calls = [item for item in items if callable(item)]
     for item in items:
         if not isinstance(item, str) and not callable(item):

@@ -52,11 +52,12 @@ def attach(end: Socket) -> int:
     reader, writer = new_pipe()
     try:
         reader = native.above_stdio(reader)
-        fcntl.fcntl(reader, fcntl.F_SETFL, os.O_NONBLOCK)
-        channels.hand_over(end, writer)
-    except BaseException:
-        native.close(reader)
-        raise
+        try:
+            fcntl.fcntl(reader, fcntl.F_SETFL, os.O_NONBLOCK)
+            channels.hand_over(end, writer)
+        except BaseException:
+            native.close(reader)
+            raise
     finally:
         native.close(writer)
     return reader

@@ -158,6 +158,7 @@ class WorkerLink(Link):
         self.progress: Progress = Progress(tokens_fd)
         self.ready_early = False  # READY came before the template's SPAWNED, on its other channel
         self.account: SegmentAccount = SegmentAccount()
+        self.rejected = False  # it wrote what its loop does not write, and nothing that follows is read
         self.status: ExitStatus | None = None  # as the template reported it
         self.ended_at: float | None = None  # when its pidfd became readable
         self.report_within = REPORT_GRACE

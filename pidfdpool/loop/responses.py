@@ -74,6 +74,7 @@ def reject_worker(core: Decisions, link: WorkerLink, fault: framing.ProtocolErro
     """Have a worker killed for what it wrote, of which its loop is not capable. What came before that counts."""
     message = "worker %d (pid %s) wrote %s; it is killed"
     safe_logging.log(_log, logging.WARNING, message, link.slot, link.name[2], fault)
+    link.rejected = True
     link.stop_reading()
     core.handle(ev.ProtocolViolated(link.slot, link.generation, str(fault)))
 

@@ -96,8 +96,11 @@ class WorkerEvents:
                 self.remove(link, status or ExitStatus.UNKNOWN)
 
     def _drain(self, link: WorkerLink) -> None:
-        """Read all that a dead worker wrote: it counts."""
-        while link.reading:
+        """Read all that a dead worker wrote: it counts.
+
+        A task may have ended the channel before. Then nobody has watched the pipe since, and it has gone on there.
+        """
+        while not link.rejected:
             before = link.source.received
             self._serve_worker(link)
             if link.source.received == before:

@@ -32,7 +32,16 @@ def sentinel_pipe() -> tuple[int, int]:
     Both are close-on-exec, with numbers above those of the standard streams. Raises OSError (EMFILE, ENFILE).
     """
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
-    return native.above_stdio(read_end), native.above_stdio(write_end)
+    try:
+        read_end = native.above_stdio(read_end)
+    except OSError:
+        native.close(write_end)
+        raise
+    try:
+        return read_end, native.above_stdio(write_end)
+    except OSError:
+        native.close(read_end)
+        raise
 
 
 def reap(pid: int) -> ExitStatus | None:

@@ -57,7 +57,10 @@ def _pipe(refused: OSError) -> int:
 def add(fd: int, count: int = 1) -> None:
     """Add to a counter. A full counter is not changed; it stays readable."""
     if not _pipes:
-        _write(fd, count)  # fails at 2**64 only
+        try:  # noqa: SIM105  called for each task that is sent
+            _write(fd, count)
+        except BlockingIOError:  # at 2**64 - 1 only: a task has filled the tokens of its worker
+            pass
         return
     with suppress(BlockingIOError):
         for _ in range(count):

@@ -131,18 +131,24 @@ def above_stdio(fd: int) -> int:
     """Return fd, or a duplicate that replaces it if its number is that of a standard stream. Both are close-on-exec.
 
     Raises:
-        OSError: no descriptor is left; fd stays open.
+        OSError: no descriptor is left; fd is closed.
     """
     if fd > 2:
         return fd
-    moved = duplicate(fd)
-    close(fd)
-    return moved
+    try:
+        return duplicate(fd)
+    finally:
+        close(fd)
 
 
 def set_close_on_exec(fd: int) -> None:
     """Make the descriptor close-on-exec. os.set_inheritable() needs ioctl(2), which a sandbox may refuse."""
     fcntl.fcntl(fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+
+
+def make_blocking(fd: int) -> None:
+    """Have reads and writes wait. os.set_blocking() needs ioctl(2), which a sandbox may refuse."""
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_NONBLOCK)
 
 
 def duplicate(fd: int) -> int:

@@ -240,8 +240,7 @@ class Policy:
             checks.boolean(name, getattr(self, name))
         self._take("forward_logs", checks.log_choice)
         self._take("context_vars", checks.context_vars)
-        if self.on_crash not in ("isolate", "break"):
-            raise ValueError(f"on_crash must be 'isolate' or 'break', not {checks.short_repr(self.on_crash)}")
+        self._take("on_crash", checks.text, known=("isolate", "break"))
         object.__setattr__(self, "retry_on", checks.exceptions("retry_on", self.retry_on))
         checks.not_above("grace", self.grace, "timeout", self.timeout, "a task would get longer to die than to run")
         checks.not_above("min_workers", self.min_workers, "max_workers", self.max_workers)

@@ -16,6 +16,7 @@ from pidfdpool.process import describe
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import TracebackType
 
 _fields = BaseException.__dict__  # not by attribute access, because a class may have replaced these attributes
 _members = BaseExceptionGroup.__dict__["exceptions"]
@@ -65,11 +66,28 @@ def format_exception(error: BaseException) -> str:
 
     If an attribute or a chained exception raises while it is formatted, the text covers this exception alone.
     """
-    import traceback
-
     trace = _fields["__traceback__"].__get__(error)
     try:
+        import traceback
+
         return "".join(traceback.format_exception(type(error), error, trace))
     except BaseException:
-        stack = "".join(traceback.format_tb(trace))
-        return f"Traceback (most recent call last):\n{stack}{describe.error_text(error)}\n"
+        return f"Traceback (most recent call last):\n{_format_stack(trace)}{describe.error_text(error)}\n"
+
+
+def _format_stack(trace: TracebackType | None) -> str:
+    """Return a traceback as text. Where it cannot be formatted as usual, without lines of source.
+
+    To format loads modules and reads files. A task may have left no descriptor for that, or no memory.
+    """
+    try:
+        import traceback
+
+        return "".join(traceback.format_tb(trace))
+    except BaseException:
+        lines = []
+        while trace is not None:
+            code = trace.tb_frame.f_code
+            lines.append(f'  File "{code.co_filename}", line {trace.tb_lineno}, in {code.co_name}\n')
+            trace = trace.tb_next
+        return "".join(lines)

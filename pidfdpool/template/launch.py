@@ -118,14 +118,9 @@ def _starting(
     cookie: int,
     further_actions: Sequence[tuple[Any, ...]] = (),
 ) -> Callable[..., int]:
-    """Return a call of posix_spawn that lacks only the process group or session of the launcher.
-
-    Raises:
-        OSError: it needs more descriptors than a process here may have.
-    """
+    """Return a call of posix_spawn that lacks only the process group or session of the launcher."""
     # dup2 onto another number drops close-on-exec in the new process, and only there.
     given = dict(enumerate(fds, start=max(fds) + 1))
-    _check_limit(max(given) + len(further_actions[:1]))
     arguments = [
         program,
         *interpreter_options(),
@@ -137,7 +132,7 @@ def _starting(
         _HOME,
         *_paths(),
     ]
-    return partial(
+    start = partial(
         native.posix_spawn,
         launcher,
         arguments if launcher == program else [launcher, *arguments],
@@ -150,15 +145,24 @@ def _starting(
         setsigmask=(),
         setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
     )
+    return partial(_started, start, max(given) + len(further_actions))
 
 
-def _check_limit(highest: int) -> None:
-    """Raise OSError if a process here cannot have a descriptor of this number: dup2 would only call it a bad one."""
-    import resource
+def _started(start: Callable[..., int], highest: int, **how: Any) -> int:
+    """Return start(**how). highest: the highest number of a descriptor that it gives to the new process.
 
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if highest >= limit != resource.RLIM_INFINITY:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    Raises:
+        OSError: the kernel refused; EMFILE also where the number is too high, which dup2(2) calls EBADF.
+    """
+    try:
+        return start(**how)
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            import resource
+
+            if highest >= resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from None
+        raise
 
 
 def is_detached_template(pid: int, cookie: int) -> bool:

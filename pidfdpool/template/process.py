@@ -214,7 +214,9 @@ def _prepare(channel: Channel, boot: Boot, host_fd: int) -> bool:
 
     __import__(boot.program[0])
     if boot.logs is not None:
-        import pidfdpool.worker.log_forwarding  # noqa: F401
+        import pidfdpool.worker.log_forwarding
+    if boot.has_initializer:
+        import pidfdpool.template.late_imports  # noqa: F401
     from pidfdpool.worker import identity
 
     identity.prepare()

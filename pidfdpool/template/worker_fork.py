@@ -156,11 +156,8 @@ class WorkerDescriptors:
             raise
 
     def _add(self, fd: int) -> int:
-        self._open.add(fd)
         moved = native.above_stdio(fd)
-        if moved != fd:
-            self._open.remove(fd)
-            self._open.add(moved)
+        self._open.add(moved)
         return moved
 
     def handle(self, pid: int) -> ProcessHandle:

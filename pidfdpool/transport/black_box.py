@@ -27,6 +27,7 @@ faulthandler's handlers are C code that needs no GIL, so they also run while nat
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import struct
 import sys
@@ -64,6 +65,9 @@ _DIRECTORIES = ("/dev/shm", "/tmp", "/var/tmp")  # chosen for their room; an O_T
 def create() -> int:
     """Return a new, empty black box: a descriptor, close-on-exec.
 
+    It is sealed, where that is possible, so that no task can cut it short. The worker has mapped it, and would be
+    killed by SIGBUS at the next task, which has done nothing.
+
     Raises:
         OSError: no descriptor or memory is left, or there is no place for such a file.
     """
@@ -71,12 +75,14 @@ def create() -> int:
     with suppress(OSError):  # the disk is full; then nobody shares the first bytes
         os.pwrite(fd, bytes(_MAPPED), 0)
         os.ftruncate(fd, STACKS_OFFSET)
+    with suppress(OSError):  # a file on a disk has no seals
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
     return fd
 
 
 def _create() -> int:
     try:
-        return os.memfd_create("pidfdpool-blackbox", os.MFD_CLOEXEC)
+        return os.memfd_create("pidfdpool-blackbox", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except AttributeError:  # this Python was built with a C library that did not know it
         failure = OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     except OSError as error:

@@ -154,18 +154,26 @@ class Channel:
     def receive_lean(self, flags: int = 0) -> list[Frame | Lean]:
         """Do as `receive`, but return usual frames as `Lean`."""
         memory = self._decoder.get_buffer()
-        if memory is not None:
-            # A frame with a descriptor is small, so none can arrive while a large buffer is being filled.
-            with memory:
-                size = min(len(memory), _AT_ONCE) if flags else 0  # 0: all
-                count = self._sock.recv_into(memory, size, flags or self._wait_all)
-            if not count:
-                raise EOFError
-            self.received += count
-            return [*self._decoder.buffer_updated(count)]
-        data = (
-            self._receive_with_descriptors(flags) if self._accepts_descriptors else self._sock.recv(_READ_SIZE, flags)
-        )
+        try:
+            if memory is not None:
+                # A frame with a descriptor is small, so none can arrive while a large buffer is being filled.
+                with memory:
+                    size = min(len(memory), _AT_ONCE) if flags else 0  # 0: all
+                    count = self._sock.recv_into(memory, size, flags or self._wait_all)
+                if not count:
+                    raise EOFError
+                self.received += count
+                return [*self._decoder.buffer_updated(count)]
+            data = (
+                self._receive_with_descriptors(flags)
+                if self._accepts_descriptors
+                else self._sock.recv(_READ_SIZE, flags)
+            )
+        except BlockingIOError:
+            if flags:
+                raise
+            native.make_blocking(self._sock.fileno())  # a task has made all descriptors of its worker non-blocking
+            return self.receive_lean()
         if not data:
             raise EOFError
         self.received += len(data)
@@ -189,7 +197,7 @@ class Channel:
         for level, kind, content in ancillary:
             if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
                 for (fd,) in _FD.iter_unpack(content[: len(content) - len(content) % _FD.size]):
-                    self._descriptors.append(native.above_stdio(fd))
+                    self._descriptors.append(_moved_up(fd))
         if answered & _socket.MSG_CTRUNC and not ancillary:
             # This process has no descriptor number left, and the kernel dropped the descriptor. Its place is kept;
             # otherwise every later frame would get the descriptor of its predecessor.
@@ -286,6 +294,14 @@ class Channel:
         for descriptor in left:
             if descriptor is not None:
                 native.close(descriptor)
+
+
+def _moved_up(fd: int) -> int | None:
+    """Return the descriptor with a number above 2; None: there is no such number left, and it is closed."""
+    try:
+        return native.above_stdio(fd)
+    except OSError:
+        return None
 
 
 def scm_rights(descriptor: int) -> tuple[int, int, bytes]:

@@ -11,6 +11,10 @@ host calls under the pool's lock, the worker on its only thread. No call waits.
 
 from __future__ import annotations
 
+import fcntl
+import os
+from contextlib import suppress
+
 from pidfdpool.process import counters, native
 
 TYPE_CHECKING = False
@@ -19,6 +23,17 @@ if TYPE_CHECKING:
 
 put: Final = counters.add
 take: Final = counters.take
+
+
+def never_wait(fd: int) -> None:
+    """Have no call wait for a token, at either end.
+
+    Both descriptors share this setting (one open file description), and a task that makes all descriptors blocking,
+    which it may not know, changes it. The host would then wait for ever for a token that it wants to take back, and
+    the worker for one that the host has taken.
+    """
+    with suppress(OSError):  # a task has closed the descriptor, or a sandbox refuses this call
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NONBLOCK)
 
 
 def pair() -> tuple[int, int]:
@@ -37,6 +52,7 @@ def pair() -> tuple[int, int]:
 
 def take_many(fd: int, most: int) -> int:
     """Take up to `most` tokens; return how many were taken."""
+    never_wait(fd)
     taken = 0
     while taken < most and take(fd):
         taken += 1

@@ -100,6 +100,8 @@ class AnswerWriter:
             self._write(b"".join((self._cookie, *pieces)))
             return
         self._write(self._cookie + framing.encode(framing.ON_CHANNEL)[0])
+        # A task may have made all descriptors non-blocking, and nobody could tell how much was sent before an error.
+        native.make_blocking(self._channel.fileno())
         self._channel.send(pieces)
 
     def send_answer(self, kind: int, slot: int, generation: int, value: int, data: Buffer) -> None:
@@ -108,7 +110,10 @@ class AnswerWriter:
             self.send(framing.encode(kind, slot, generation, value, [data]))
             return
         frame = self._pack(self._cookie, kind, 1, slot, generation, value, len(data)) + data
-        sent = _write(self._pipe, frame) if _get_signal(_SIGPIPE) is _SIG_IGN else 0  # as `_write`
+        try:
+            sent = _write(self._pipe, frame) if _get_signal(_SIGPIPE) is _SIG_IGN else 0  # as `_write`
+        except BlockingIOError:  # as `_written`
+            sent = 0
         if sent < len(frame):
             self._write(frame[sent:])
 
@@ -117,14 +122,22 @@ class AnswerWriter:
             self._write_without_signal(data)
             return
         while data:  # more than once, if a signal comes when a part is written
-            data = data[_write(self._pipe, data) :]
+            data = data[self._written(data) :]
+
+    def _written(self, data: bytes) -> int:
+        """Write some of it; return how many bytes. A task may have made the pipe non-blocking."""
+        try:
+            return _write(self._pipe, data)
+        except BlockingIOError:
+            native.make_blocking(self._pipe)
+            return _write(self._pipe, data)
 
     def _write_without_signal(self, data: bytes) -> None:
         """Write where a task has set what SIGPIPE does. A socket can be told not to send it; a pipe cannot."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (_SIGPIPE,))
         try:
             while data:
-                data = data[_write(self._pipe, data) :]
+                data = data[self._written(data) :]
         except BrokenPipeError:
             if _SIGPIPE not in before:
                 signal.sigtimedwait((_SIGPIPE,), 0)

@@ -129,6 +129,11 @@ class Boot:
         named = self.preload or self.runs_script
         return bool(named) or self._preload_call is not None or self.preparation is not None
 
+    @property
+    def has_initializer(self) -> bool:
+        """Whether any code of the user's is to run in each worker before its first task."""
+        return self._initializer is not None
+
     # ---- the calls -----------------------------------------------------------------------------------------
 
     def limit_threads(self) -> None:

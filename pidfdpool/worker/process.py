@@ -93,8 +93,7 @@ class Worker:
     def run(self) -> int:
         """Run tasks until the host sends EXIT; return the exit code."""
         prctl.set_name(f"pidfd-worker{self._slot}")
-        # A tool that has replaced multiprocessing's bootstrap starts and stops there. It must not have started
-        # before.
+        # A tool that has replaced multiprocessing's bootstrap starts there, and must not have started before.
         (exiting.discard_inherited if identity.bootstrap_is_replaced() else exiting.leave_inherited)()
         identity.become_process(f"PidfdPoolWorker-{self._slot}", (self._slot + 1,), self._boot, self._host_fd)
         return identity.run(self._work)
@@ -219,6 +218,8 @@ class Worker:
             if flags and flags & framing.NEEDS_SCRIPT and not scripts.ran_again:
                 self._send(framing.encode(framing.OUTDATED))
                 return False
+            if record[TAKEN_BACK_FROM]:
+                tokens.never_wait(token)  # there may be none, and a task may have made the descriptor blocking
             if self._is_unhealthy and not _is_exit(queue[-1]):
                 self._enqueue(self._channel.receive_lean())  # the host knows: it takes them back, and sends EXIT
             elif not take(token):

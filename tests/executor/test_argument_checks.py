@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 import multiprocessing
 import re
@@ -119,10 +120,19 @@ def test_what_is_no_context_is_refused_in_these_words(context, kind, told):
         arguments.checked_start_method(context)
 
 
+class Name(enum.StrEnum):
+    ONE = "json"
+    TWO = "json.tool"
+
+
 def test_what_is_preloaded_keeps_its_order_and_is_read_once():
     assert arguments.checked_preload(iter(["b", "a.c", print, "d"])) == (("b", "a.c", "d"), print)
     assert arguments.checked_preload({"a": 1}) == (("a",), None)
     assert arguments.checked_preload(len) == ((), len)
+    modules, _ = arguments.checked_preload([Name.ONE, Name.TWO])
+    assert (modules, {type(module) for module in modules}) == (("json", "json.tool"), {str}), (
+        "a template, which has no module of the user's yet, has to know their class"
+    )
     for value, kind, told in (
         (["a", 5], TypeError, "preload takes names of modules and a callable, not 5"),
         (["a."], ValueError, "preload takes names of modules, such as 'numpy', and 'a.' is none"),

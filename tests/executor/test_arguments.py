@@ -36,11 +36,25 @@ def test_max_tasks_per_child_must_be_a_positive_integer(value, error):
         PidfdPoolExecutor(1, max_tasks_per_child=value)
 
 
+class Unequal(str):
+    """Text that cannot be compared, as an array cannot."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, _other):
+        raise ValueError("ambiguous")
+
+
 def test_other_arguments_are_checked():
     with pytest.raises(TypeError, match="initializer must be a callable, not 3"):
         PidfdPoolExecutor(1, initializer=3)
     with pytest.raises(ValueError, match="on_crash must be .*not 'explode'"):
         PidfdPoolExecutor(1, on_crash="explode")
+    for value in (Unequal("breaks"), [Unequal("break")], None):
+        with pytest.raises(ValueError, match="on_crash must be 'isolate' or 'break', not "):
+            PidfdPoolExecutor(1, on_crash=value)
+    assert type(PidfdPoolExecutor(1, on_crash=Unequal("break"))._policy.on_crash) is str
     with pytest.raises(TypeError):
         PidfdPoolExecutor(1, no_such_argument=1)
 

@@ -198,7 +198,7 @@ _box: list[int] = []
 def boxes(draw: random.Random) -> int:
     """Read a black box with any contents."""
     if not _box:
-        _box.append(black_box.create())
+        _box.append(os.memfd_create("box", os.MFD_CLOEXEC))
     fd = _box[0]
     size = draw.choice(
         (0, 3, 8, 40, 64, 1500, black_box.STACKS_OFFSET, black_box.STACKS_OFFSET + 1, 2500, 20_000, 20_000)
@@ -239,7 +239,7 @@ _ledger: list[int] = []
 def ledgers(draw: random.Random) -> int:
     """Read what a worker has published of a chunk, with any contents: only what can be true is believed."""
     if not _ledger:
-        _ledger.append(black_box.create())
+        _ledger.append(os.memfd_create("ledger", os.MFD_CLOEXEC))
     fd = _ledger[0]
     lengths = [draw.choice((1, 5, 300)) for _ in range(draw.randrange(30))]
     ends = [sum(lengths[: index + 1]) for index in range(len(lengths))]

@@ -84,8 +84,12 @@ def test_neither_end_stays_open_where_the_pipe_cannot_be_made_ready(refused, mon
     def refuse(*_):
         raise OSError("none left")
 
+    def close_and_refuse(fd):
+        os.close(fd)
+        raise OSError("none left")
+
     if refused == "above_stdio":
-        monkeypatch.setattr(answers.native, "above_stdio", refuse)
+        monkeypatch.setattr(answers.native, "above_stdio", close_and_refuse)
     else:
         monkeypatch.setattr(answers.fcntl, "fcntl", refuse)
     with pytest.raises(OSError, match="none left"):

@@ -24,6 +24,7 @@ class Worker(parts.Worker):
     def __init__(self, core, *args, **options):
         super().__init__(core, *args, **options)
         self.ways = []
+        self.rejected = False
         self.answers.receive_when_pipe_is_ready = "by pipe"
         self.answers.receive_when_channel_is_ready = "by channel"
 

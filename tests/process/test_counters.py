@@ -70,6 +70,15 @@ def test_nobody_waits_for_room_in_a_counter(make):
     assert not is_readable(fd)
 
 
+def test_nothing_is_added_to_a_counter_that_somebody_has_filled():
+    """Guards: a task filled its worker's tokens, and the host took the error for the worker's end."""
+    fd = counters.make(semaphore=True)
+    os.eventfd_write(fd, 2**64 - 2)
+    counters.add(fd, 7)
+    assert is_readable(fd)
+    os.close(fd)
+
+
 def test_without_the_other_way_the_error_names_the_call(monkeypatch):
     monkeypatch.setattr(os, "eventfd", refuse)
     monkeypatch.setattr(os, "open", refuse)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import _socket
 import _thread
 import builtins
+import fcntl
 import os
+import resource
 import select
 import sys
 import threading
@@ -15,6 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pidfdpool.pidfd import sentinel_pipe
 from pidfdpool.process import native
 from tests.conditions import in_forked_child, open_descriptors, run_python
 
@@ -93,14 +96,52 @@ def test_a_number_above_them_is_kept():
     assert in_forked_child(child) == "ok"
 
 
-def test_a_descriptor_stays_open_if_it_cannot_be_moved(monkeypatch):
-    def refuse(_fd):
-        raise OSError("no more")
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_descriptor_that_cannot_be_moved_is_closed(number):
+    def child():
+        os.close(number)
+        assert os.open(os.devnull, os.O_RDONLY) == number
+        limit_descriptors(3)
+        with pytest.raises(OSError, match="Too many open files|Invalid argument"):
+            native.above_stdio(number)
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(number)
 
-    monkeypatch.setattr(native, "duplicate", refuse)
-    monkeypatch.setattr(native, "close", lambda _fd: pytest.fail("it was closed"))
-    with pytest.raises(OSError, match="no more"):
-        native.above_stdio(1)
+    assert in_forked_child(child) == "ok"
+
+
+@pytest.mark.parametrize("ends", [(0, 1), (0, 2), (2, 0)])
+@pytest.mark.parametrize("free", [3, 4])
+def test_neither_end_of_a_sentinel_stays_open_where_one_cannot_be_moved(ends, free):
+    """free: how many numbers there are. With 4 the first end finds one."""
+
+    def child():
+        for number in ends:
+            os.close(number)
+        os.closerange(3, 4)
+        limit_descriptors(free)
+        with pytest.raises(OSError, match="Too many open files|Invalid argument"):
+            sentinel_pipe()
+        for number in (*ends, 3):
+            with pytest.raises(OSError, match="Bad file"):
+                os.fstat(number)
+
+    assert in_forked_child(child) == "ok"
+
+
+def limit_descriptors(number):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_descriptor_is_made_blocking_and_keeps_its_other_flags(blocking):
+    reader, writer = os.pipe2(os.O_DIRECT)
+    os.set_blocking(writer, blocking)
+    native.make_blocking(writer)
+    assert os.get_blocking(writer)
+    assert fcntl.fcntl(writer, fcntl.F_GETFL) & os.O_DIRECT
+    os.close(reader)
+    os.close(writer)
 
 
 def test_a_duplicate_leads_to_the_same_file_and_is_not_passed_on():

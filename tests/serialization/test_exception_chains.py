@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import sys
+import traceback
 
 import pytest
 
@@ -97,3 +100,23 @@ def test_an_attribute_that_raises_whatever_it_is_costs_only_its_part_of_the_text
     assert "in raised" in text
     _, sent = payload.dump_error(raised(Leaves("sent")))
     assert b"sent" in sent
+
+
+@pytest.mark.parametrize("refused", ["format_exception", "format_tb", "import"])
+def test_without_what_formatting_needs_there_is_the_stack_without_source(monkeypatch, refused):
+    """A task may have left no descriptor, and formatting loads modules and reads files."""
+
+    def refuse(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(traceback, "format_exception", refuse)
+    if refused == "import":
+        monkeypatch.setitem(sys.modules, "traceback", None)
+    elif refused == "format_tb":
+        monkeypatch.setattr(traceback, "format_tb", refuse)
+    first, place, *rest = exception_chains.format_exception(raised(ValueError("why"))).splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert place.startswith(f'  File "{__file__}", line ')
+    assert place.endswith(", in raised")
+    assert rest[-1] == "ValueError: why"
+    assert (len(rest) == 1) == (refused != "format_exception")

@@ -123,6 +123,22 @@ def test_the_home_is_where_this_package_was_found():
     assert os.path.isfile(os.path.join(launch._HOME, "pidfdpool", "template", "launch.py"))
 
 
+@pytest.mark.parametrize("start", ["spawn", "spawn_detached"])
+@pytest.mark.parametrize(("limit", "told"), [(10, errno.EMFILE), (100, errno.EBADF)])
+def test_a_number_beyond_the_limit_of_descriptors_is_none_that_is_left(spawned, monkeypatch, start, limit, told):
+    """Guards: dup2 calls it EBADF, and so the error said that some descriptor was not open."""
+
+    def refuse(*_, **__):
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(launch.native, "posix_spawn", refuse)
+    monkeypatch.setattr("resource.getrlimit", lambda _: (limit, 1000))
+    arguments = (SENTINEL, 77) if start == "spawn" else (77,)
+    with pytest.raises(OSError, match="Too many open files" if told == errno.EMFILE else "Bad file") as caught:
+        getattr(launch, start)("python", (7, 5, 9), *arguments)
+    assert caught.value.errno == told
+
+
 # ---- options -----------------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from pidfdpool.transport import black_box
 from tests.conditions import open_descriptors
+from tests.cut_boxes import cut_off
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_what_was_begun_is_believed_of_a_worker_that_records_it_only(box, flag):
 @pytest.mark.parametrize(("size", "begun", "claimed"), [(23, None, ()), (24, 7, ()), (47, 7, ()), (48, 7, (7, 5))])
 def test_of_a_box_that_was_cut_off_only_what_is_whole_is_believed(box, size, begun, claimed):
     os.pwrite(box, struct.pack("@5q", 1, 7, 0, 0, 5), 8)
-    os.ftruncate(box, size)
+    cut_off(box, size)
     assert black_box.last_begun(box) == begun
     assert black_box.claimed_tasks(box) == claimed
 
@@ -93,7 +94,7 @@ def test_nothing_is_known_of_a_box_that_cannot_be_read_and_what_is_to_be_written
 
 
 def test_a_worker_without_room_for_its_record_has_words_that_only_it_sees(box):
-    os.ftruncate(box, 100)
+    cut_off(box, 100)
     mapped = black_box.map_words(box)
     assert mapped[black_box.RECORDS_BEGUN] == 0, "or the host would believe what it does not see"
     mapped[black_box.LAST_BEGUN] = mapped[black_box.CLAIMED] = 1 << 40
@@ -121,7 +122,7 @@ def test_a_heartbeat_is_recorded_in_memory_as_by_a_system_call(box):
 
 
 def test_a_heartbeat_that_nobody_else_can_see_is_recorded_without_an_error(box):
-    os.ftruncate(box, 100)
+    cut_off(box, 100)
     mapped = black_box.map_heartbeat(box)
     mapped[0] = 1.5
     assert mapped[0] == 1.5
@@ -136,7 +137,7 @@ def test_a_heartbeat_at_no_possible_time_is_none(box, at):
 
 def test_half_a_heartbeat_is_none(box):
     black_box.record_heartbeat(box, 1.0)
-    os.ftruncate(box, 7)
+    cut_off(box, 7)
     assert black_box.last_heartbeat(box) is None
 
 
@@ -242,7 +243,7 @@ def test_only_the_last_16_kilobytes_of_stacks_are_read_unless_more_is_asked_for(
     os.pwrite(box, b"x" * 20_000, black_box.STACKS_OFFSET)
     assert len(black_box.read_stack(box)) == 16384
     assert len(black_box.read_stack(box, 20_001)) == 20_000
-    os.ftruncate(box, black_box.STACKS_OFFSET + 1)
+    cut_off(box, black_box.STACKS_OFFSET + 1)
     assert black_box.read_stack(box) == "x"
-    os.ftruncate(box, black_box.STACKS_OFFSET)
+    cut_off(box, black_box.STACKS_OFFSET)
     assert black_box.read_stack(box) is None

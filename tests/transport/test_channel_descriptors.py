@@ -26,6 +26,28 @@ def test_descriptors_that_nobody_has_asked_for_are_closed_with_the_channel():
     os.close(read_end)
 
 
+def test_a_descriptor_that_only_a_number_of_a_standard_stream_is_left_for_is_lost_and_its_frame_is_not():
+    ran = run_python(
+        """
+        import os, resource
+        from pidfdpool.transport import channel, framing
+
+        ours, theirs = channel.pair()
+        receiver, sender = channel.Channel(ours, descriptors=True), channel.Channel(theirs)
+        read_end, write_end = os.pipe()
+        sender.send(framing.encode(framing.BLACK_BOX, 1), write_end)
+        os.close(0)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+        assert [frame.slot for frame in receiver.receive()] == [1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert receiver.next_descriptor() is None
+        assert os.open(os.devnull, os.O_RDONLY) == 0, "it was closed"
+        """
+    )
+    assert (ran.stderr, ran.returncode) == ("", 0)
+
+
 def test_a_descriptor_that_found_no_number_does_not_give_its_frame_that_of_the_next():
     ran = run_python(
         """

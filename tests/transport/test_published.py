@@ -12,6 +12,7 @@ import pytest
 
 from pidfdpool.transport import black_box, published
 from pidfdpool.transport.published import BEGUN, DATA, HALTED, OFFSET, STARTED, TASK, Ledger
+from tests.cut_boxes import cut_off
 
 ENDS = OFFSET + 64
 
@@ -141,7 +142,7 @@ def test_any_contents_are_read_without_harm(box, ledger):
 
 def test_a_box_that_was_cut_off_or_is_no_file_counts_as_empty(box, ledger):
     publish(ledger, [b"one"])
-    os.ftruncate(box, ENDS + 2)
+    cut_off(box, ENDS + 2)
     read, write = os.pipe()
     try:
         for fd in (box, read):

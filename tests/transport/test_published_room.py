@@ -25,6 +25,7 @@ from pidfdpool.transport.published import (
     Ledger,
 )
 from tests.conditions import open_descriptors
+from tests.cut_boxes import cut_off
 
 ENDS = OFFSET + 64
 
@@ -116,7 +117,7 @@ def test_of_a_box_that_ends_among_the_words_nothing_is_believed(box, ledger, siz
     assert ledger.begin(7, 2)
     ledger.words[STARTED], ledger.words[BEGUN] = time.monotonic_ns(), 1
     assert published.call_started(box) is not None
-    os.ftruncate(box, size)
+    cut_off(box, size)
     assert published.read(box) is None
     assert published.calls_begun(box, 7) is None
     assert (published.call_started(box) is None) == (size < OFFSET + 16)

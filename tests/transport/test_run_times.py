@@ -10,6 +10,7 @@ import pytest
 
 from pidfdpool.transport import black_box, framing
 from pidfdpool.transport.run_times import CAPACITY, ENTRY, RunTimesReader, recording
+from tests.cut_boxes import cut_off
 
 
 def recorder(fd):
@@ -86,7 +87,7 @@ def test_without_a_box_and_with_more_answers_than_there_is_room_for_nothing_is_k
 
 def test_a_box_that_is_cut_off_says_nothing(box):
     recorder(box)(1, 1, 1)
-    os.ftruncate(box, black_box.RUN_TIMES_OFFSET)
+    cut_off(box, black_box.RUN_TIMES_OFFSET)
     assert all(math.isnan(began) for began, _ in read(RunTimesReader(), box, (1,)))
 
 

@@ -15,6 +15,7 @@ import pytest
 from pidfdpool.transport import black_box, framing
 from pidfdpool.transport.run_times import CAPACITY, ENTRY, RunTimesReader, recording
 from tests.conditions import open_descriptors
+from tests.cut_boxes import cut_off
 
 
 def write_entry(box, entry, number, began, ended):
@@ -158,7 +159,7 @@ def test_without_room_answers_are_written_as_if_nobody_recorded(box, monkeypatch
         raise AssertionError("it is not called here")
 
     if refused == "mmap":
-        os.ftruncate(box, 0)
+        cut_off(box, 0)
         monkeypatch.setattr(os, "posix_fallocate", lambda *_: None)
     else:
         monkeypatch.setattr(os, "posix_fallocate", refuse)

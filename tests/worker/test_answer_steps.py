@@ -26,7 +26,9 @@ class Pipe:
     def __init__(self):
         self.reader, self.writer = os.pipe()
         self.events = []
-        self.answers = AnswerWriter(self.writer, SimpleNamespace(send=self.events.append), COOKIE)
+        self.answers = AnswerWriter(
+            self.writer, SimpleNamespace(send=self.events.append, fileno=lambda: self.reader), COOKIE
+        )
 
     def read(self):
         os.set_blocking(self.reader, False)
@@ -74,7 +76,7 @@ def test_an_answer_goes_through_the_pipe_up_to_a_size_of_its_data(pipe, size):
 
 def test_a_large_frame_is_told_of_in_the_pipe_before_it_is_on_the_channel(pipe):
     seen = []
-    pipe.answers._channel = SimpleNamespace(send=lambda _pieces: seen.append(pipe.read()))
+    pipe.answers._channel = SimpleNamespace(send=lambda _pieces: seen.append(pipe.read()), fileno=lambda: pipe.reader)
     pipe.answers.send([bytes(LARGEST + 1)])
     assert seen == [COOKIE + frame(framing.ON_CHANNEL)]
 

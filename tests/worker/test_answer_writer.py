@@ -21,7 +21,8 @@ def ends():
     """Give the read end of the pipe, the writer, and what went through the channel."""
     reader, pipe = os.pipe()
     sent = []
-    writer = AnswerWriter(pipe, SimpleNamespace(send=lambda pieces: sent.append(b"".join(pieces))), COOKIE)
+    channel = SimpleNamespace(send=lambda pieces: sent.append(b"".join(pieces)), fileno=lambda: reader)
+    writer = AnswerWriter(pipe, channel, COOKIE)
     yield reader, writer, sent
     writer.close()
     writer.close()

@@ -49,9 +49,8 @@ def create(size: int) -> int:
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if most != resource.RLIM_INFINITY and size > most:  # the kernel would answer with SIGXFSZ
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-    fd = _create_unsealed()
+    fd = native.above_stdio(_create_unsealed())
     try:
-        fd = native.above_stdio(fd)
         os.ftruncate(fd, size)
         os.posix_fallocate(fd, 0, size)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
