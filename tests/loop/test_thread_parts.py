@@ -146,7 +146,7 @@ class Worker:
 
     def __init__(self, core, slot=0, generation=7, *, texts=(), status=None, watched=True, ended=False):
         self.core, self.slot, self.generation = core, slot, generation
-        self.texts, self.reading, self.ready_early = list(texts), True, False
+        self.texts, self.reading, self.ready_early, self.rejected = list(texts), True, False, False
         self.ended_at = 1.0 if ended else None
         self.status, self.overdue_at, self.report_within = None, 100.0, 1.0
         self.name = (slot, generation, 1)
