@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool.process import safe_logging
@@ -130,12 +131,10 @@ def _warning(text: str, category: type[Warning]) -> Warning:
 
     It is made without the constructor of its class, which may take other arguments, or make another text of this one.
     """
-    try:
+    with suppress(Exception):  # its class has a `__new__` or a `__str__` of its own
         warning = category.__new__(category, text)
         if str(warning) == text:
             return warning
-    except Exception:  # its class has a `__new__` or a `__str__` of its own
-        return UserWarning(f"{category.__name__}: {text}")
     return UserWarning(f"{category.__name__}: {text}")
 
 
