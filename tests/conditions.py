@@ -52,6 +52,19 @@ def eventually(condition: Callable[[], Any], what: str | Callable[[], str], seco
         time.sleep(0.005)
 
 
+def come_to(look: Callable[[], Any], part: Callable[[Any], Any], expected: object) -> Any:
+    """Look until this part of what is seen is as expected, and return all that is seen then."""
+    seen = None
+
+    def is_there() -> bool:
+        nonlocal seen
+        seen = look()
+        return bool(part(seen) == expected)
+
+    eventually(is_there, lambda: f"{expected} are there; there are {part(seen)}")
+    return seen
+
+
 def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:

@@ -17,7 +17,7 @@ from pidfdpool import PidfdPoolExecutor, TaskKilled, TaskTimeout, WorkerCrashed
 from pidfdpool.integrations.metrics import opentelemetry as room
 from pidfdpool.integrations.metrics.catalogue import HISTOGRAMS, METRICS
 from pidfdpool.metrics import OpenTelemetryInstruments
-from tests import calls
+from tests import calls, conditions
 from tests.conditions import eventually, in_forked_child, run_python
 
 
@@ -63,15 +63,7 @@ def outcomes(found, pool="default"):
 
 def come_to(look, expected, pool="default"):
     """Wait until reading gives these outcomes, and return all that it gives then."""
-    seen = {}
-
-    def counted():
-        nonlocal seen
-        seen = look()
-        return outcomes(seen, pool) == expected
-
-    eventually(counted, lambda: f"{expected} are counted; there are {outcomes(seen, pool)}")
-    return seen
+    return conditions.come_to(look, lambda seen: outcomes(seen, pool), expected)
 
 
 def test_everything_that_can_become_of_a_task_is_read(reader, way, tmp_path, sure_of_deaths):

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pidfdpool import PidfdPoolExecutor, TaskKilled, TaskTimeout, WorkerCrashed
 from pidfdpool.metrics import PrometheusCollector
 from pidfdpool.pidfd import Pidfd
-from tests import calls
+from tests import calls, conditions
 from tests.conditions import eventually, in_forked_child
 
 
@@ -78,15 +78,7 @@ def come_to(look, expected, pool="default"):
 
     Another thread of the pool's may be about to count them.
     """
-    seen = {}
-
-    def counted():
-        nonlocal seen
-        seen = look()
-        return outcomes(seen, pool) == expected
-
-    eventually(counted, lambda: f"{expected} are counted; there are {outcomes(seen, pool)}")
-    return seen
+    return conditions.come_to(look, lambda seen: outcomes(seen, pool), expected)
 
 
 def test_everything_that_can_become_of_a_task_is_scraped(registry, scrape, way, tmp_path, sure_of_deaths):
