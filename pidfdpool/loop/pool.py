@@ -247,11 +247,20 @@ class Pool:
         self.core.resume_template()
         self.core.watchdog.note_observer()
         self.core.handle(ev.ShutdownRequested(cancel))
+        self._close_unless_started()
 
     def kill(self, signal: int) -> None:
         """Shut down, cancel what is queued, signal every worker."""
         self.core.resume_template()
         self.core.handle(ev.KillRequested(signal))
+        self._close_unless_started()
+
+    def _close_unless_started(self) -> None:
+        """Close the descriptors of a pool that has ended before it was started: no pool thread is going to."""
+        core = self.core
+        with core.lock:
+            if core.closed and not (core.thread.started or core.abandoned or self.starter.is_starting):
+                teardown.close_everything(core)
 
     def join(self) -> None:
         """Wait until everything is gone; not in a signal handler that has interrupted what it would wait for."""

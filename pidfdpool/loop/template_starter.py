@@ -84,6 +84,11 @@ class TemplateStarter:
         return True
 
     @property
+    def is_starting(self) -> bool:
+        """Whether a first start is under way, in whatever thread."""
+        return self._by is not None
+
+    @property
     def starts_elsewhere(self) -> bool:
         """Whether a first start is under way in another thread."""
         return self._by not in (None, threading.get_ident()) and not self._first_over.is_set()

@@ -10,10 +10,10 @@ import threading
 
 import pytest
 
-from pidfdpool import PidfdPoolExecutor, WorkerCrashed
+from pidfdpool import CallNotSendable, PidfdPoolExecutor, WorkerCrashed
 from pidfdpool.executor import lifecycle
 from tests import calls
-from tests.conditions import eventually, is_alive, run_python
+from tests.conditions import eventually, is_alive, open_descriptors, run_python
 
 
 def test_shutdown_finishes_what_was_submitted(way):
@@ -51,6 +51,18 @@ def test_shutdown_twice_and_of_an_unused_pool_is_nothing():
         pool.submit(calls.double, 1).result()
         pool.shutdown()
         pool.shutdown()
+
+
+@pytest.mark.parametrize("end", ["shutdown", "shutdown without waiting", "kill_workers"])
+def test_a_pool_whose_only_call_is_refused_leaves_no_descriptors_though_it_is_kept(end):
+    before = open_descriptors()
+    pool = PidfdPoolExecutor(1)
+    assert isinstance(pool.submit(calls.double, threading.Lock()).exception(5), CallNotSendable)
+    if end == "kill_workers":
+        pool.kill_workers()
+    else:
+        pool.shutdown(wait=end == "shutdown")
+    assert open_descriptors() == before
 
 
 def test_submit_after_shutdown_is_refused_in_the_standards_words(way):
