@@ -145,20 +145,28 @@ class Outdated:
 
 @dataclass(frozen=True, slots=True)
 class LastHeartbeat:
-    """The answer to CheckHeartbeat. at: the worker's last heartbeat, on the machine's clock; None: there was none."""
+    """The answer to CheckHeartbeat. at: the worker's last heartbeat, on the machine's clock; None: there was none.
+
+    late: the last sign of life was not after the time that was asked for. Of a chunk no further call begins then.
+    """
 
     slot: int
     generation: int
     at: float | None
+    late: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class CallStarted:
-    """The answer to CheckCall. at: when the last call of the chunk began, on the machine's clock; None: none did."""
+    """The answer to CheckCall. at: when the last call of the chunk began, on the machine's clock; None: none did.
+
+    late: that was not after the time that was asked for. Then no further call begins.
+    """
 
     slot: int
     generation: int
     at: float | None
+    late: bool = True
 
 
 @dataclass(frozen=True, slots=True)

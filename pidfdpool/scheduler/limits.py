@@ -65,11 +65,15 @@ class TaskLimits:
         task = self._state.tasks.get(slot.task) if slot.task is not None else None
         if task is not None and task.policy.timeout is not None:
             due = max(event.at or 0.0, slot.busy_since) + task.policy.timeout
-            self._terminate_at(due, slot, Cause.TIMEOUT, Timer.TIMEOUT, now)
+            self._terminate_at(due, slot, Cause.TIMEOUT, Timer.TIMEOUT, now, late=event.late)
 
-    def _terminate_at(self, due: float, slot: Slot, cause: Cause, timer: Timer, now: float) -> None:
-        """End a worker, if it is time, or have the timer ask again when it is."""
-        if now >= due:
+    def _terminate_at(self, due: float, slot: Slot, cause: Cause, timer: Timer, now: float, *, late: bool) -> None:
+        """End a worker, if it is time, or have the timer ask again when it is.
+
+        late: it was when the worker was looked at, so it begins no further call. Otherwise SIGTERM could hit the next
+        one, or the worker could take an exception that SIGTERM has raised for the call's own.
+        """
+        if late and now >= due:
             self._terminate(slot, cause, now)
         else:
             self._timers.set((timer, slot.generation), due)
@@ -95,7 +99,7 @@ class TaskLimits:
         task = self._state.tasks.get(slot.task) if slot.task is not None else None
         if task is not None and task.policy.heartbeat_timeout is not None:
             due = max(event.at or 0.0, slot.busy_since) + task.policy.heartbeat_timeout
-            self._terminate_at(due, slot, Cause.HEARTBEAT, Timer.HEARTBEAT, now)
+            self._terminate_at(due, slot, Cause.HEARTBEAT, Timer.HEARTBEAT, now, late=event.late)
 
     # ---- memory --------------------------------------------------------------------------------------------
 

@@ -188,14 +188,19 @@ def test_of_a_chunk_each_call_that_begins_is_a_heartbeat_if_there_was_no_later_o
     dispatcher, link, heartbeat, call, chunk, at
 ):
     link.times = {"heartbeat": heartbeat, "call": call}
-    assert act(dispatcher, do.CheckHeartbeat(0, 1, chunk=chunk, before=5.0)) == ev.LastHeartbeat(0, 1, at)
+    late = chunk is None or at <= 5.0
+    assert act(dispatcher, do.CheckHeartbeat(0, 1, chunk=chunk, before=5.0)) == ev.LastHeartbeat(0, 1, at, late)
     assert link.log == ([(2, 5.0)] if chunk is not None and (heartbeat is None or heartbeat <= 5.0) else [])
 
 
-def test_a_look_at_a_call_and_at_memory_tell_what_was_found(dispatcher, link):
-    link.times = {"call": 9.0}
-    assert act(dispatcher, do.CheckCall(0, 1, 2, 5.0)) == ev.CallStarted(0, 1, 9.0)
+@pytest.mark.parametrize(("at", "late"), [(None, True), (4.0, True), (5.0, True), (5.001, False), (9.0, False)])
+def test_a_look_at_a_call_tells_what_was_found_and_whether_it_was_late(dispatcher, link, at, late):
+    link.times = {"call": at}
+    assert act(dispatcher, do.CheckCall(0, 1, 2, 5.0)) == ev.CallStarted(0, 1, at, late)
     assert link.log == [(2, 5.0)]
+
+
+def test_a_look_at_memory_tells_what_was_found(dispatcher, link):
     assert act(dispatcher, do.CheckMemory(0, 1)) == ev.MemoryMeasured(0, 1, 5000)
 
 

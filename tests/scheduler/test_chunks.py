@@ -33,6 +33,16 @@ def test_a_timeout_is_about_the_call_under_way():
     assert machine.slots[0].cause is Cause.TIMEOUT
 
 
+def test_time_that_passes_between_a_look_and_its_answer_ends_no_worker_that_may_have_begun_another_call():
+    """Only a worker that was late when it was looked at begins no further call: SIGTERM would hit the next one."""
+    machine = given(timeout=5.0)
+    machine.decide(ev.Tick(), 6.0)
+    assert machine.decide(ev.CallStarted(0, 1, 1.001, late=False), 6.5) == []
+    assert machine.slots[0].cause is None
+    assert machine.decide(ev.Tick(), 6.5) == [do.CheckCall(0, 1, 1, 1.5)], "it is looked at again, at once"
+    assert machine.decide(ev.CallStarted(0, 1, 1.001), 6.6)[0] == do.Signal(0, 1, TERM)
+
+
 @pytest.mark.parametrize("at", [None, 0.5])
 def test_a_chunk_that_begins_no_call_has_as_much_time_as_a_call(at):
     machine = given(timeout=5.0)
@@ -56,6 +66,14 @@ def test_a_heartbeat_is_due_after_the_beginning_of_the_call_under_way():
     machine.decide(ev.Tick(), 5.5)
     assert machine.decide(ev.LastHeartbeat(0, 1, 2.5), 5.5)[0] == do.Signal(0, 1, TERM)
     assert machine.slots[0].cause is Cause.HEARTBEAT
+
+
+def test_time_that_passes_between_a_look_for_a_heartbeat_and_its_answer_ends_no_worker_either():
+    machine = given(heartbeat_timeout=3.0)
+    machine.decide(ev.Tick(), 4.0)
+    assert machine.decide(ev.LastHeartbeat(0, 1, 1.001, late=False), 4.5) == []
+    assert machine.decide(ev.Tick(), 4.5) == [do.CheckHeartbeat(0, 1, 1, 1.5)]
+    assert machine.decide(ev.LastHeartbeat(0, 1, 1.001), 4.6)[0] == do.Signal(0, 1, TERM)
 
 
 def test_a_chunks_deadline_counts_from_when_its_map_was_submitted():

@@ -359,11 +359,13 @@ class World:
         assert 15 in worker.signals
 
     def do_CheckHeartbeat(self, action, worker):  # noqa: N802
-        return [ev.LastHeartbeat(action.slot, action.generation, worker.last_beat)]
+        late = action.chunk is None or worker.last_beat is None or worker.last_beat <= action.before
+        return [ev.LastHeartbeat(action.slot, action.generation, worker.last_beat, late)]
 
     def do_CheckCall(self, action, worker):  # noqa: N802
         assert self.machine.tasks[action.chunk].calls
-        return [ev.CallStarted(action.slot, action.generation, worker.last_call)]
+        late = worker.last_call is None or worker.last_call <= action.before
+        return [ev.CallStarted(action.slot, action.generation, worker.last_call, late)]
 
     def do_ReadPublished(self, action, _worker):  # noqa: N802
         assert not self.tasks[action.task].resolved, "read too late"
