@@ -9,17 +9,13 @@ import re
 import signal
 import threading
 import uuid
-import zlib
-from collections.abc import Iterable
 
 import pytest
 
 from pidfdpool import PidfdPoolExecutor
 from pidfdpool.worker import context
-from tests import calls
+from tests import calls, selection
 from tests.conditions import bear_mark, describe, eventually, open_descriptors, processes, processes_of_this_run
-
-WAYS = ("spawn", "fork")
 
 bear_mark(uuid.uuid4().hex)
 
@@ -76,11 +72,10 @@ def pytest_addoption(parser):
         help="run a test in both ways in which a template starts (default), or in one of them: its name says which",
     )
     parser.addoption(
-        "--combinations",
+        "--cases",
         choices=("all", "some"),
         default="all",
-        help="run a test with each combination of its parameters (default), or where there are many with as many as "
-        "have each value of each parameter",
+        help="run a test with all of its cases (default), or leave some out where there are many: tests/selection.py",
     )
 
 
@@ -88,9 +83,10 @@ def pytest_collection_modifyitems(config, items):
     """Leave out what was asked for; refuse names that differ between processes, for pytest-xdist."""
     left_out: set[pytest.Item] = set()
     if config.getoption("ways") == "one":
-        left_out |= {item for item in items if _is_other_way(item)}
-    if config.getoption("combinations") == "some":
-        left_out |= _further_combinations(item for item in items if item not in left_out)
+        left_out |= {item for item in items if selection.is_other_way(item)}
+    if config.getoption("cases") == "some":
+        left_out |= selection.further_combinations(item for item in items if item not in left_out)
+        left_out |= selection.two_thirds_of_costly_tables(item for item in items if item not in left_out)
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
@@ -99,47 +95,8 @@ def pytest_collection_modifyitems(config, items):
         raise pytest.UsageError(f"an address is in the name of {changing[0]}: give its parameters other ids")
 
 
-def _is_other_way(item: pytest.Item) -> bool:
-    """Return whether a test is to be left out, because it runs in the other way.
-
-    What comes after the start mostly does not depend on the way. So of many tests, half in each way show as much as
-    all in both. The tests of the template itself run in both.
-    """
-    way = item.callspec.params.get("way") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
-    if way not in WAYS or "tests/template/" in item.nodeid:
-        return False
-    name = re.sub(rf"(?<=[\[-]){way}(?=[\]-])", "", item.nodeid, count=1)
-    return way != WAYS[zlib.crc32(name.encode()) % len(WAYS)]
-
-
-FEW = 6  # so many cases of a test are all run
-
-
-def _further_combinations(items: Iterable[pytest.Item]) -> set[pytest.Item]:
-    """Return the cases of tests with many in which every value of a parameter has been in another case.
-
-    Which case comes first is decided by its name. So each value is in one case at least, and most pairs of values are
-    in some test. Of a table with several parameters in a row, rows of values that others have are left out, too.
-    """
-    cases: dict[str, list[pytest.Function]] = {}
-    for item in items:
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and len(item.callspec.params) > 1:
-            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    further: set[pytest.Item] = set()
-    for of_one in cases.values():
-        if len(of_one) <= FEW:
-            continue
-        seen: set[tuple[str, int]] = set()
-        for item in sorted(of_one, key=lambda item: zlib.crc32(item.nodeid.encode())):
-            values = {(name, id(value)) for name, value in item.callspec.params.items()}
-            if values <= seen:
-                further.add(item)
-            seen |= values
-    return further
-
-
 def pytest_collection_finish():
-    """Let the collections after each test pass over what pytest and the tests' modules hold: that is most of all."""
+    """Let collections pass over what pytest and the tests' modules hold: that is most of all."""
     _pass_over_what_is_there()
 
 
@@ -147,8 +104,8 @@ def pytest_collection_finish():
 def pytest_runtest_teardown(item, nextitem):
     """Let them pass over what pytest keeps of the tests of a module, too.
 
-    That is some 50 objects for each test. After 2,500 tests a collection would take 50 ms without this, which is more
-    than most tests take.
+    That is some 50 objects for each test. After 2,500 tests a collection would take 50 ms without this, and many
+    tests have one.
     """
     result = yield
     if nextitem is None or nextitem.path != item.path:  # no fixture of a module holds anything any more
@@ -175,7 +132,6 @@ def leftovers(*, shared_memory: bool = True):
     mapped = _mapped_segments()
     running = set(processes())
     yield
-    gc.collect()
 
     def left() -> dict[str, object]:
         found: dict[str, object] = {
@@ -191,6 +147,8 @@ def leftovers(*, shared_memory: bool = True):
         }
         return {what: items for what, items in found.items() if items}
 
+    if left():
+        gc.collect()  # a cycle may hold it; not after every test, because a collection takes longer than most of them
     try:
         eventually(lambda: not left(), "nothing is left of the test", seconds=20.0)
     except AssertionError:
@@ -211,7 +169,7 @@ def tracker_ends():
         tracker._fd = None
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=selection.WAYS)
 def way(request):
     """Both ways in which a template comes into being."""
     return request.param

@@ -53,6 +53,7 @@ def run(code):
     return done.stdout
 
 
+@pytest.mark.costly_table
 @pytest.mark.parametrize("name", LEFT_OUT)
 def test_the_pool_works_without_it(name):
     run(

@@ -226,6 +226,7 @@ def test_a_list_of_no_errors_is_empty(command, tmp_path):
 # ---- compressed --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.costly_table
 @pytest.mark.parametrize(
     ("suffix", "compress", "decompress"),
     [

@@ -162,6 +162,7 @@ def _wait_for_if_first(path, number):
     return number
 
 
+@pytest.mark.costly_table
 @names
 def test_a_call_that_raises_ends_it(pool, run, name):
     async def main():
@@ -233,6 +234,7 @@ def test_no_more_chunks_are_read_than_may_be(pool, run, name):
     run(main())
 
 
+@pytest.mark.costly_table
 @names
 def test_max_pending_is_kept_without_a_thread(run, name, tmp_path):
     async def main(pool):

@@ -291,6 +291,7 @@ def test_an_amap_goes_on_without_its_executor():
     asyncio.run(main())
 
 
+@pytest.mark.costly_table
 @pytest.mark.parametrize("buffersize", [3, 8, 1000])
 @pytest.mark.parametrize("name", ["map", "map_unordered"])
 def test_a_result_that_was_taken_is_let_go_of(pool, name, buffersize):
@@ -479,6 +480,7 @@ def test_a_map_that_takes_too_long(pool):
 # ---- calls that fail -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.costly_table
 @pytest.mark.parametrize("buffersize", SIZES)
 def test_results_before_a_call_that_fails_come_in_order(pool, buffersize):
     for count in (1000, 700):

@@ -401,6 +401,7 @@ def test_results_of_classes_that_travel_by_value(pool, ahead):
 # ---- the tasks of a worker ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.costly_table
 @pytest.mark.parametrize("most", [1, 4, 50])
 def test_a_worker_makes_as_many_calls_as_it_may_and_no_more(most, ahead):
     with PidfdPoolExecutor(1, max_tasks_per_child=most) as pool:

@@ -111,6 +111,7 @@ def test_raising_the_error_of_an_outcome_makes_no_cycle():
 # ---- what fails ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.costly_table
 @maps
 @sizes
 def test_a_call_that_fails_costs_no_other_call_anything(same, tmp_path, name, size):
@@ -430,6 +431,7 @@ class Own(PidfdPoolExecutor):
         return super().submit(fn, *args, **kwargs)
 
 
+@pytest.mark.costly_table
 @maps
 @pytest.mark.parametrize("kind", ["own", "limited", "not blocking"])
 def test_with_a_submit_of_its_own_and_with_max_pending(name, kind):

@@ -67,6 +67,7 @@ asyncio.run(main(pool))
 """
 
 
+@pytest.mark.costly_table
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="there are no child watchers any more")
 @pytest.mark.case(SECTION, "pool workers crash beside subprocesses of the loop's, under each child watcher")
 @pytest.mark.parametrize("watcher", WATCHERS)

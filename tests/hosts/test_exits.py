@@ -75,6 +75,7 @@ def lines(path):
     return sorted(map(int, path.read_text().split())) if path.exists() else []
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(
     SECTION, f"a script submits {COUNT} tasks and ends without waiting; all of them are done", ways="both"
 )

@@ -67,6 +67,7 @@ def expect_both_well(host, child="works", quiet=True):
     host.expect_end(0, quiet=quiet)
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(SECTION, "the host forks while tasks are pending; the child", ways="both")
 @pytest.mark.parametrize("act", ACTS)
 def test_what_the_child_does(contender, act, tmp_path):

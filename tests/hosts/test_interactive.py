@@ -23,6 +23,7 @@ def prompt_env(name):
     return {**marked(name), "PYTHON_BASIC_REPL": "1", "PYTHONSTARTUP": ""}
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(PYTHON, "what is typed at the prompt runs in workers")
 @pytest.mark.parametrize("topic", session.TOPICS)
 def test_what_is_typed_at_the_prompt(contender, topic):
@@ -110,6 +111,7 @@ def ipython(tmp_path):
     return command, {**marked("ipython"), "IPYTHONDIR": str(tmp_path / "ipython")}
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(IPYTHON, "what is typed runs in workers")
 @pytest.mark.parametrize("topic", ["functions", "classes", *session.CHANGING])
 def test_what_is_typed_in_ipython(contender, topic, ipython, tmp_path):

@@ -39,6 +39,7 @@ with ProcessPoolExecutor(1) as pool:
 """
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(SECTION, "Python is started with", ways="both")
 @pytest.mark.parametrize("option", OPTIONS)
 def test_options_of_the_interpreter(contender, option):

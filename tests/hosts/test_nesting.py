@@ -67,6 +67,7 @@ def split(kind):
     return name, method or "fork"
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(SECTION, "each worker of another pool makes a pool, uses it and shuts it down")
 @workers(
     "multiprocessing.Pool by fork",

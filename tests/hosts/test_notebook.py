@@ -40,6 +40,7 @@ def test_what_cells_define(contender, tmp_path, env):
             opened.run(cell)
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(SECTION, "while the pool is in use, cells define more, are changed and run again")
 @pytest.mark.parametrize("topic", session.CHANGING)
 def test_cells_that_change(contender, topic, tmp_path, env):

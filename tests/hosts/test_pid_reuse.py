@@ -47,6 +47,7 @@ def handles(request):
     return {"env": {"PIDFDPOOL_NO_PIDFD": "1" if request.param == "fallback" else ""}}
 
 
+@pytest.mark.costly_table
 @pytest.mark.parametrize("name", ["every way of dying", "kill_workers", "terminate_workers", "host dies"])
 def test_nobody_is_taken_for_a_dead_worker(way, handles, name):
     assert scenario(way, name, **handles) == [[]]

@@ -127,6 +127,7 @@ ENVIRONMENTS = {
 }
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(SECTION, "the host's environment has", ways="both")
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_environments(contender, environment):

@@ -97,6 +97,7 @@ WAYS = {
 }
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(SECTION, "functions, classes and exceptions of the program itself go to workers and come back")
 @pytest.mark.parametrize("way", WAYS)
 def test_what_a_program_defines(contender, way, tmp_path):
@@ -193,6 +194,7 @@ if __name__ in ("__main__", "<run_path>"):
 """
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(
     SECTION, "in the globals of the program there lasts, from one task of a worker to the next", ways="both"
 )

@@ -54,6 +54,7 @@ logging.getLogger().addHandler(Failing())
 }
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(SECTION, "set before the pool's start", ways="both")
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_setting_of_the_interpreter(contender, setting):

@@ -65,6 +65,7 @@ def tripled():
 """
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(PYTEST, "tests that give functions, classes and fixtures of their module to workers")
 @pytest.mark.parametrize("mode", ["prepend", "append", "importlib"])
 @pytest.mark.parametrize("layout", ["in a folder", "in a package"])

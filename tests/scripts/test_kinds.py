@@ -15,6 +15,7 @@ from tests.scripts.running import WORKS, Seen, run
 KINDS = [(section, kind) for section, kinds in SECTIONS.items() for kind in kinds]
 
 
+@pytest.mark.costly_table
 @pytest.mark.parametrize(("section", "kind"), KINDS, ids=[kind.name for _, kind in KINDS])
 def test_it_works(section, kind, contender, tmp_path, record_property):
     if sys.version_info < kind.since:

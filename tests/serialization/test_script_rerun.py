@@ -38,6 +38,7 @@ def test_it_is_not_run_if_nothing_needs_it(tmp_path):
     assert runs(tmp_path) == ["__main__"]
 
 
+@pytest.mark.costly_table
 @pytest.mark.parametrize(
     "use",
     {

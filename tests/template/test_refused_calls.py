@@ -122,11 +122,13 @@ def observed(numbers: tuple[int | None, int | None]) -> dict[str, str]:
     return dict(zip(("EPERM", "ENOSYS"), said, strict=True))
 
 
+@pytest.mark.costly_table
 @pytest.mark.parametrize("call", OPTIONAL)
 def test_a_pool_does_without(call):
     assert observed(OPTIONAL[call]) == {"EPERM": "works", "ENOSYS": "works"}
 
 
+@pytest.mark.costly_table
 @pytest.mark.parametrize("call", NEEDED)
 def test_a_pool_says_at_once_what_it_cannot_do_without(call):
     for refusal, said in observed(NEEDED[call]).items():

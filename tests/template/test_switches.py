@@ -134,6 +134,7 @@ def run_host(flags: list[str], variables: dict[str, str]) -> None:
         assert done.stderr == ""
 
 
+@pytest.mark.costly_table
 @pytest.mark.usefixtures("no_maps_are_left")
 @pytest.mark.parametrize("options", OPTIONS)
 def test_options_of_the_interpreter(options, tmp_path):

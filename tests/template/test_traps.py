@@ -311,6 +311,7 @@ check(sys.argv[1])
     )
 
 
+@pytest.mark.costly_table
 @pytest.mark.parametrize(
     "flags", [("-I",), ("-O",), ("-X", "dev"), ("-W", "error"), ("-S",), ("-B", "-s", "-u")], ids=" ".join
 )

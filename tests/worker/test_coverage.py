@@ -45,6 +45,7 @@ if __name__ == "__main__":
 ALL = {"in a module", "in the script", "in the host", "at exit"}
 
 
+@pytest.mark.costly_table
 @pytest.mark.parametrize(
     ("ways", "end", "settings", "expected"),
     [

@@ -18,6 +18,7 @@ from tests.hosts.test_pid_reuse import NAMESPACE
 NUMBERS = [sys.executable, "-m", "tests.hosts.programs.swarms.numbers"]
 
 
+@pytest.mark.costly_table
 @pytest.mark.parametrize("way", ["spawn", "fork"])
 @pytest.mark.parametrize(
     "name", ["starts again", "is asked", "same number", "template dies", "stop", "kill", "host dies"]
