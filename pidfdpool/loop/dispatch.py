@@ -216,11 +216,9 @@ class Dispatcher:
     def _check_heartbeat(self, action: do.CheckHeartbeat) -> ev.Event:
         link = self.workers[action.slot]
         at = link.last_heartbeat()
-        if action.chunk is None:
-            return ev.LastHeartbeat(action.slot, action.generation, at)
-        if at is None or at <= action.before:
+        if action.chunk is not None and (at is None or at <= action.before):
             at = max(at or 0.0, link.call_started(action.chunk, action.before) or 0.0)
-        return ev.LastHeartbeat(action.slot, action.generation, at, at <= action.before)
+        return ev.LastHeartbeat(action.slot, action.generation, at, at is None or at <= action.before)
 
     def _check_call(self, action: do.CheckCall) -> ev.Event:
         at = self.workers[action.slot].call_started(action.chunk, action.before)

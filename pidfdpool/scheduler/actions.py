@@ -97,8 +97,9 @@ class DumpStack:
 class CheckHeartbeat:
     """Read when the worker gave its last heartbeat. The answer is LastHeartbeat.
 
-    chunk: the task, if it makes many calls. Then the beginning of a call counts as a heartbeat. And if the last one
-    was not after `before`, first have the worker begin no further call, so that what follows hits no other one.
+    before: if there was none after this, the answer says that it is late.
+    chunk: the task, if it makes many calls. Then the beginning of a call counts as a heartbeat. And before it is said
+    to be late, the worker begins no further call, so that what follows hits no other one.
     """
 
     slot: int

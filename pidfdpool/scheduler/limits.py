@@ -89,10 +89,10 @@ class TaskLimits:
 
     def on_heartbeat_due(self, slot: Slot, now: float) -> None:
         """Ask when the task gave its last heartbeat."""
-        number = self._chunk_of(slot)
-        timeout = self._state.tasks[number].policy.heartbeat_timeout if number is not None else None
+        task = self._state.tasks.get(slot.task) if slot.task is not None else None
+        timeout = None if task is None else task.policy.heartbeat_timeout
         before = 0.0 if timeout is None else now - timeout
-        self._state.actions.append(do.CheckHeartbeat(slot.index, slot.generation, number, before))
+        self._state.actions.append(do.CheckHeartbeat(slot.index, slot.generation, self._chunk_of(slot), before))
 
     def on_last_heartbeat(self, slot: Slot, event: ev.LastHeartbeat, now: float) -> None:
         """End a worker whose task has given no heartbeat for too long."""

@@ -188,7 +188,7 @@ def test_of_a_chunk_each_call_that_begins_is_a_heartbeat_if_there_was_no_later_o
     dispatcher, link, heartbeat, call, chunk, at
 ):
     link.times = {"heartbeat": heartbeat, "call": call}
-    late = chunk is None or at <= 5.0
+    late = at is None or at <= 5.0
     assert act(dispatcher, do.CheckHeartbeat(0, 1, chunk=chunk, before=5.0)) == ev.LastHeartbeat(0, 1, at, late)
     assert link.log == ([(2, 5.0)] if chunk is not None and (heartbeat is None or heartbeat <= 5.0) else [])
 

@@ -88,8 +88,8 @@ def test_an_answer_about_a_task_that_is_not_limited_any_more_changes_nothing(why
 
 @pytest.mark.parametrize(
     ("calls", "timeout", "asked"),
-    [(0, 3.0, do.CheckHeartbeat(0, 1, None, 0.0)), (9, 3.0, do.CheckHeartbeat(0, 1, 1, 7.0)),
-     (9, None, do.CheckHeartbeat(0, 1, 1, 0.0))],
+    [(0, 3.0, do.CheckHeartbeat(0, 1, None, 7.0)), (9, 3.0, do.CheckHeartbeat(0, 1, 1, 7.0)),
+     (0, None, do.CheckHeartbeat(0, 1, None, 0.0)), (9, None, do.CheckHeartbeat(0, 1, 1, 0.0))],
 )  # fmt: skip
 def test_the_last_heartbeat_is_asked_for_and_of_a_chunk_also_when_a_call_began(calls, timeout, asked):
     parts, slot, limits = busy(calls=calls, heartbeat_timeout=timeout)

@@ -113,13 +113,23 @@ def test_a_task_has_the_timeout_of_its_own_policy():
 def test_a_heartbeat_is_looked_for_when_it_is_due_and_again_when_the_next_is():
     machine = begun(heartbeat_timeout=10.0)
     assert machine.deadline() == 11.0
-    assert machine.decide(ev.Tick(), 11.0) == [do.CheckHeartbeat(0, 1)]
+    assert machine.decide(ev.Tick(), 11.0) == [do.CheckHeartbeat(0, 1, before=1.0)]
     assert machine.decide(ev.LastHeartbeat(0, 1, 8.5), 11.0) == []
     assert machine.deadline() == 18.5
-    assert machine.decide(ev.Tick(), 18.5) == [do.CheckHeartbeat(0, 1)]
+    assert machine.decide(ev.Tick(), 18.5) == [do.CheckHeartbeat(0, 1, before=8.5)]
     assert machine.decide(ev.LastHeartbeat(0, 1, 8.5), 18.5)[0] == do.Signal(0, 1, TERM)
     [report, fail, *_] = machine.decide(ev.Died(0, 1, ENDED), 18.6)
     assert (report.cause, fail) == (Cause.HEARTBEAT, do.Fail(1, Cause.HEARTBEAT))
+
+
+def test_a_host_that_was_held_up_after_it_had_looked_looks_again():
+    """The task may have given heartbeats meanwhile."""
+    machine = begun(heartbeat_timeout=10.0)
+    machine.decide(ev.Tick(), 11.0)
+    assert machine.decide(ev.LastHeartbeat(0, 1, 10.5, late=False), 25.0) == []
+    assert machine.decide(ev.Tick(), 25.0) == [do.CheckHeartbeat(0, 1, before=15.0)]
+    assert machine.decide(ev.LastHeartbeat(0, 1, 24.9, late=False), 25.0) == []
+    assert machine.deadline() == pytest.approx(34.9)
 
 
 @pytest.mark.parametrize("at", [None, 0.5])

@@ -359,7 +359,7 @@ class World:
         assert 15 in worker.signals
 
     def do_CheckHeartbeat(self, action, worker):  # noqa: N802
-        late = action.chunk is None or worker.last_beat is None or worker.last_beat <= action.before
+        late = worker.last_beat is None or worker.last_beat <= action.before
         return [ev.LastHeartbeat(action.slot, action.generation, worker.last_beat, late)]
 
     def do_CheckCall(self, action, worker):  # noqa: N802
