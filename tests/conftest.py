@@ -147,8 +147,9 @@ def leftovers(*, shared_memory: bool = True):
         }
         return {what: items for what, items in found.items() if items}
 
-    if left():
-        gc.collect()  # a cycle may hold it; not after every test, because a collection takes longer than most of them
+    if not left():
+        return
+    gc.collect()  # a cycle may hold it; not after every test, because a collection takes longer than most of them
     try:
         eventually(lambda: not left(), "nothing is left of the test", seconds=20.0)
     except AssertionError:
