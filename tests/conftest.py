@@ -87,6 +87,7 @@ def pytest_collection_modifyitems(config, items):
     if config.getoption("cases") == "some":
         left_out |= selection.further_combinations(item for item in items if item not in left_out)
         left_out |= selection.two_thirds_of_costly_tables(item for item in items if item not in left_out)
+        left_out |= {item for item in items if item.get_closest_marker("many_times")}
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]

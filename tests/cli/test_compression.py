@@ -79,6 +79,7 @@ def test_a_file_of_another_kind(kind, tmp_path):
         read(file)
 
 
+@pytest.mark.costly_table
 def test_few_bytes_that_become_many_are_read_in_parts(kind, tmp_path):
     file = tmp_path / f"a{kind[0]}"
     line = b"x" * 4999 + b"\n"

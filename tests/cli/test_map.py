@@ -89,6 +89,7 @@ def test_standard_input_by_its_other_name(command):
     assert command.map("same", "/dev/stdin", input=b"1\n").stdout == b"1\n"
 
 
+@pytest.mark.many_times
 def test_a_very_long_line(command):
     document = {"pad": "x" * 50_000_000, "end": True}
     done = command.map("same", input=b"1\n" + json.dumps(document).encode() + b"\n2\n")

@@ -88,6 +88,7 @@ def test_input_is_read_no_faster_than_output_is_taken(command):
     assert set(lines) == {json.dumps(json.loads(LINE), separators=(",", ":")).encode()}
 
 
+@pytest.mark.many_times
 def test_memory_does_not_grow_with_the_input(command):
     def peak(megabytes):
         process = command.start("map", "json:loads", "--workers", "2", stdout=subprocess.DEVNULL)

@@ -143,6 +143,7 @@ def test_the_page_asks_for_nothing_and_every_text_is_escaped(path, tmp_path):
     assert not re.search(r"\b(?:fetch|XMLHttpRequest|WebSocket|sendBeacon|import)\s*\(|@import|url\(", page)
 
 
+@pytest.mark.many_times
 def test_a_million_events_need_little_memory(tmp_path):
     """Of 50,000 tasks there are a quarter of a million events."""
     path = simulated(50_000, tiny=True, workers=8).write(tmp_path / "run.json")

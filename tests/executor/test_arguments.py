@@ -170,6 +170,7 @@ def test_repr_tells_the_state():
     assert repr(pool) == "<PidfdPoolExecutor shut down, 0 of 2 workers busy, 0 tasks pending>"
 
 
+@pytest.mark.many_times
 def test_10_000_tasks_and_20_pools_leave_no_trace():
     def usage():
         with open("/proc/self/statm") as statm:

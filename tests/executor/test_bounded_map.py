@@ -347,6 +347,7 @@ def test_a_map_that_was_left_needs_no_collector(pool):
 # ---- the end ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.costly_table
 @pytest.mark.parametrize("buffersize", [3, 8, 1000])
 @pytest.mark.parametrize("taken", [0, 1, 130])
 def test_shutdown_finishes_all_calls_whose_inputs_were_taken(tmp_path, buffersize, taken):
@@ -385,6 +386,7 @@ def test_cancel_futures_cancels_what_no_worker_has_begun(tmp_path, buffersize):
         list(ended)
 
 
+@pytest.mark.costly_table
 @pytest.mark.parametrize("forgotten", [False, True])
 @pytest.mark.parametrize("count", [20, 1])
 def test_the_end_of_the_script_finishes_all_calls_whose_inputs_were_taken(tmp_path, count, forgotten):
@@ -491,6 +493,7 @@ def test_results_before_a_call_that_fails_come_in_order(pool, buffersize):
     eventually(lambda: not pool.stats().pending, "the rest is cancelled")
 
 
+@pytest.mark.costly_table
 @pytest.mark.parametrize("buffersize", SIZES)
 def test_long_calls_that_came_before_a_death_keep_their_results_and_the_error_names_the_call(pool, buffersize):
     arguments = range(200), itertools.repeat(130), itertools.repeat(0.001)

@@ -91,6 +91,7 @@ def test_a_child_of_a_child_works_too(pool):
     assert in_forked_child(child) == "ok"
 
 
+@pytest.mark.many_times
 def test_forks_while_other_threads_submit_never_hang_the_child(pool):
     stop = threading.Event()
 

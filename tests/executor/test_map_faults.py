@@ -300,6 +300,7 @@ def test_the_error_of_a_crash_names_the_function_the_call_and_its_arguments(pool
 RULES = [{}, {"timeout": 60}, {"retries": 1, "retry_on": LookupError}, {"deadline": 60}, {"heartbeat_timeout": 60}]
 
 
+@pytest.mark.costly_table
 @pytest.mark.parametrize("rules", RULES, ids=lambda rules: next(iter(rules), "none"))
 @pytest.mark.parametrize(
     "options", [{"buffersize": 3}, {"buffersize": 3, "chunksize": 2}, {"buffersize": 100}], ids=str

@@ -178,6 +178,7 @@ def test_a_worker_that_somebody_kills(same, tmp_path, size):
     killer.join()
 
 
+@pytest.mark.costly_table
 @maps
 def test_all_calls_may_fail(same, name):
     for size in SIZES.values():
@@ -200,6 +201,7 @@ def test_no_calls(same, name):
 # ---- options of calls ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.costly_table
 @maps
 @sizes
 def test_retries_are_of_each_call(same, tmp_path, name, size):
@@ -246,6 +248,7 @@ def test_calls_that_are_too_late_are_each_named(held, pool, size):
 # ---- speed -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.costly_table
 @maps
 @pytest.mark.parametrize("keywords", [{}, {"chunksize": 7}, {"buffersize": 1000}])
 def test_calls_that_raise_go_on_sharing_tasks(same, name, keywords, monkeypatch):
@@ -395,6 +398,7 @@ def test_in_a_forked_child_it_ends(same):
 # ---- how far it reads ahead ------------------------------------------------------------------------------------
 
 
+@pytest.mark.costly_table
 @pytest.mark.parametrize("name", ["map", "map_unordered"])
 @pytest.mark.parametrize(("keywords", "ahead"), [({"buffersize": 3}, 3), ({"buffersize": 50}, 50)])
 def test_a_bounded_map_takes_no_more_than_it_says(same, name, keywords, ahead):

@@ -135,6 +135,7 @@ def test_a_broken_pool_tells_why(way):
     assert pool.stats().state == "CLOSED"
 
 
+@pytest.mark.many_times
 def test_looking_all_the_time_disturbs_nobody(way, tmp_path):
     errors, looks = [], [0]
     stop = threading.Event()

@@ -428,6 +428,7 @@ class Interrupted(Exception):
     """What a signal handler raises."""
 
 
+@pytest.mark.many_times
 def test_a_signal_handler_that_raises_anywhere_costs_neither_the_end_nor_the_order(same):
     """The generator has to learn what was taken, or it waits for its reader for ever, and its reader for it."""
 

@@ -163,6 +163,7 @@ HANDLED = {
 }
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(
     SECTION, "SIGTERM comes while the script submits one task after the other; its handler", ways="both"
 )
@@ -191,6 +192,7 @@ except RuntimeError as error:
             host.expect_end(status, seconds=6 if contender == "standard" else 25)
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(SECTION, "both workers spin for ever, and the host ends by", ways="both")
 @pytest.mark.parametrize(
     "end",

@@ -15,6 +15,7 @@ from tests.hosts.starting_gunicorn import INSTALLED, OLD, gunicorn
 SECTION = "gunicorn"
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(
     SECTION, "a pool in each application worker; a pool worker exits with code 3, then the next request"
 )

@@ -45,6 +45,7 @@ def test_a_pool_that_was_used_before_the_forks(contender, release, folder_of, tm
         expect_gone([loaded["worker"], *(one["worker"] for one in said)])
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(
     SECTION,
     "a pool in the arbiter itself (the when_ready hook), whose workers exit with this code",

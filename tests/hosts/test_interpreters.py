@@ -47,6 +47,7 @@ def test_options_of_the_interpreter(contender, option):
     trap(contender, COMPARED, flags=option.split(), before=SAME_PATH)
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(SECTION, "an option is given by the environment", ways="both")
 @pytest.mark.parametrize(
     "variable",

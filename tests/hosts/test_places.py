@@ -260,6 +260,7 @@ FILTERS = {
 }
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(SECTION, "a seccomp filter refuses system calls", ways="both")
 @pytest.mark.parametrize("calls", FILTERS)
 def test_filters(contender, calls):

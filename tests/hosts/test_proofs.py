@@ -96,6 +96,7 @@ def test_a_crash_and_what_follows(contender, tmp_path):
     expect(not found, f"seen: {', '.join(sorted(set(found)))}", found)
 
 
+@pytest.mark.costly_table
 @pytest.mark.parametrize("handles", ["pidfd", "fallback"])
 def test_kills_timeouts_and_replacements(way, handles, tmp_path):
     calls = recorded(way, "kill", tmp_path, env={"PIDFDPOOL_NO_PIDFD": "1" if handles == "fallback" else ""})

@@ -219,6 +219,7 @@ LIMITS = {
 }
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(SECTION, "a limit is set for the host", ways="both")
 @pytest.mark.parametrize("limit", LIMITS)
 def test_limits(contender, limit):

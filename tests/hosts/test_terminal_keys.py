@@ -76,6 +76,7 @@ def env():
     return marked("keys")
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(INTERRUPT, "Ctrl-C while the host waits for tasks: it ends, with a traceback of its own only")
 @pytest.mark.parametrize("waits_in", WAITING)
 def test_ctrl_c_ends_the_host(contender, waits_in, env):

@@ -155,6 +155,7 @@ def test_an_application_worker_is_killed(contender, tmp_path):
         expect(application not in {one["pid"] for one in said}, "a dead process answers")
 
 
+@pytest.mark.costly_table
 @pytest.mark.case(SECTION, "the server is told to reload (SIGHUP)")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("made", APPLICATIONS)

@@ -396,6 +396,7 @@ def test_a_forked_host_scrapes_its_own_pool(registry):
         come_to(lambda: values(registry), {"done": 3})
 
 
+@pytest.mark.many_times
 def test_scraping_all_the_time_disturbs_nobody(registry, tmp_path):
     """Counters never go down, and histograms have as many values as there were attempts."""
     wrong, looks, stop = [], [0], threading.Event()

@@ -328,6 +328,7 @@ def test_the_deaths_that_the_break_itself_caused_did_not_lead_to_it(way, tmp_pat
         assert caught.value.deaths == first.deaths
 
 
+@pytest.mark.many_times
 def test_subscribing_in_many_threads_loses_nothing(way):
     deaths = []
     with PidfdPoolExecutor(2, mp_context=way) as pool:

@@ -107,6 +107,7 @@ def test_the_last_lines_before_a_crash_are_there(way, kept):
     assert kept.texts == [f"record {n}" for n in range(50)]
 
 
+@pytest.mark.many_times
 def test_a_burst_of_ten_thousand_records_comes_whole(way, kept):
     with PidfdPoolExecutor(2, mp_context=way, forward_logs=True) as pool:
         for future in [pool.submit(log_many, 5000) for _ in range(2)]:

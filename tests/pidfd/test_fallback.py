@@ -262,6 +262,7 @@ def test_the_parent_is_not_deceived_by_a_grandchild_that_keeps_the_pipe():
     os.close(write)
 
 
+@pytest.mark.many_times
 def test_reaping_and_signalling_at_once_never_signals_a_reaped_number():
     for _ in range(40):
         with ChildHandle(*child_with_sentinel()) as handle:

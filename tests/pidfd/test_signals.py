@@ -186,6 +186,7 @@ def test_a_kernel_that_cannot_signal_groups_is_told_by_the_error(monkeypatch):
     assert (caught.value.errno, caught.value.pid) == (errno.EINVAL, os.getpid())
 
 
+@pytest.mark.many_times
 def test_closing_while_others_signal_never_reaches_a_stranger():
     """The stranger's pidfd takes every number that is given up; one signal through a stale number would kill it."""
     before = open_descriptors()

@@ -129,6 +129,7 @@ def test_results_may_contain_pipe_ends(way, make):
             assert theirs.recv() == "said"
 
 
+@pytest.mark.many_times
 @pytest.mark.usefixtures("sharer")
 def test_a_thousand_calls_leak_no_descriptor(way, ends):
     """Guards against calls that are pickled twice, of which only one duplicate is fetched."""

@@ -13,6 +13,7 @@ from tests.conditions import eventually
 from tests.swarm import births
 
 
+@pytest.mark.many_times
 @pytest.mark.parametrize("way", ["spawn", "fork"])
 def test_what_is_sent_to_a_node_that_is_being_born_does_not_end_it(way):
     """Messages and requests for stacks come at every moment of dozens of births."""

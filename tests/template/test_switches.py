@@ -141,6 +141,7 @@ def test_options_of_the_interpreter(options, tmp_path):
     run_host([option.format(folder=tmp_path) for option in OPTIONS[options]], {})
 
 
+@pytest.mark.costly_table
 @pytest.mark.usefixtures("no_maps_are_left")
 @pytest.mark.parametrize("variables", VARIABLES)
 def test_variables_in_the_environment(variables):

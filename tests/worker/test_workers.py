@@ -246,6 +246,7 @@ def test_workers_are_replaced_after_their_share_of_tasks(way):
     assert len(set(pids)) == 3
 
 
+@pytest.mark.many_times
 def test_many_replacements_lose_no_task(way):
     with PidfdPoolExecutor(3, mp_context=way, max_tasks_per_child=1) as pool:
         assert list(pool.map(calls.double, range(100))) == [2 * n for n in range(100)]
