@@ -168,7 +168,8 @@ def test_one_task_per_process(contender, tmp_path, made):
         for _ in range(3):
             total, process, pools = worker.do("total")
             expect(total == SUM, "a wrong result")
-            expect_gone([process], "the process does not end", seconds=10.0)
+            # billiard's process waits up to 30 s until its parent has read the result (`_ensure_messages_consumed`).
+            expect_gone([process], "the process does not end", seconds=45.0)
             expect_gone([pools], "the pool's worker lives on")
     expect_nothing_left(os.environ)
 
