@@ -118,7 +118,10 @@ class Flow:
         self._attempts = attempts or Attempts(job)
         self._pace = Pace(block_seconds)
         self._blocks: Iterator[Block] = source.blocks(lambda: self._pace.lines)
-        self._permits = threading.Semaphore(permits)
+        # No semaphore, in whose Python methods Ctrl-C may leave a lock held.
+        self._permits: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(permits):
+            self._permits.put(None)
         self._events: queue.SimpleQueue[Block | _Done | _End] = queue.SimpleQueue()
         self._entries: deque[_Entry] = deque()
         self._tally = Tally()
@@ -138,15 +141,15 @@ class Flow:
             return self._serve()
         finally:
             self._ended = True
-            self._permits.release()  # the reader thread may be waiting for one
+            self._permits.put(None)  # the reader thread may be waiting for one
 
     def _read(self) -> None:
         error = None
         try:
-            self._permits.acquire()
+            self._permits.get()
             for block in self._blocks:
                 self._events.put(block)
-                self._permits.acquire()
+                self._permits.get()
                 if self._ended:
                     return
         except BaseException as raised:
@@ -216,4 +219,4 @@ class Flow:
             size = 0
             if outcome.failure is not None and self._job.on_error == "fail":
                 raise DocumentError(outcome.failure)
-        self._permits.release()
+        self._permits.put(None)

@@ -11,7 +11,6 @@ now earlier.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -53,7 +52,7 @@ class Decisions:
         self, policy: Policy, recipe: Recipe, subscribers: list[Callable[[Death], object]], size: int
     ) -> None:
         self.lock: Any = native.reentrant_lock()
-        self.readiness: threading.Condition = threading.Condition(self.lock)  # notified when workers may be ready
+        self.readiness = interruptible.Condition(self.lock)  # notified when workers may be ready
         self.awaited = 0  # threads that wait for that, see `TemplateStarter.prestart`
         self.machine: Machine = Machine(policy, size)
         self.recipe = recipe

@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pidfdpool.loop import log_emission
-from pidfdpool.process import hygiene, native, safe_logging
+from pidfdpool.process import hygiene, interruptible, native, safe_logging
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,8 +55,8 @@ class Emitter:
         self._runs = False  # there is a thread, or somebody starts one
         self._ident: int | None = None
         self._thread: threading.Thread | None = None  # None as well where it is a greenlet
-        self._news = threading.Event()  # for the thread that lingers
-        self._over = threading.Event()  # of the present thread, or the last one
+        self._news = interruptible.Event()  # for the thread that lingers
+        self._over = interruptible.Event()  # of the present thread, or the last one
         self._joined = False  # nothing lingers any more
 
     def put(self, item: Item) -> None:
@@ -82,7 +82,7 @@ class Emitter:
     # ---- the thread ----------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        self._over = over = threading.Event()
+        self._over = over = interruptible.Event()
         try:
             if native.threads_are_greenlets():
                 _thread.start_new_thread(self._run, (over,))
@@ -96,7 +96,7 @@ class Emitter:
             self._thread, self._runs = None, False
             over.set()
 
-    def _run(self, over: threading.Event) -> None:
+    def _run(self, over: interruptible.Event) -> None:
         self._ident = threading.get_ident()
         lingered = False
         while True:

@@ -32,7 +32,7 @@ class PoolThread:
         self._poller = poller
         self._outbox = outbox
         self._thread: threading.Thread | None = None  # None as well where it is a greenlet
-        self._over = threading.Event()
+        self._over = interruptible.Event()
         self._to_tell: list[Callable[[], object]] = []  # of the end
         self._ident: int | None = None
         self.started: bool = False

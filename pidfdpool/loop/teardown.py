@@ -6,13 +6,12 @@ In the pool thread, or in the thread that could not start it.
 from __future__ import annotations
 
 import signal
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pidfdpool.loop import task_errors
 from pidfdpool.loop.decisions import describe_failure
-from pidfdpool.process import native
+from pidfdpool.process import interruptible, native
 
 if TYPE_CHECKING:
     from pidfdpool.loop.decisions import Decisions
@@ -56,7 +55,7 @@ def abandon_in_forked_child(core: Decisions) -> None:
     core.closed = core.abandoned = True
     # A child that was forked in a callback comes back to the pool thread's work, to find out that it is over.
     core.lock = native.reentrant_lock()
-    core.readiness = threading.Condition(core.lock)
+    core.readiness = interruptible.Condition(core.lock)
     core.outbox.abandon_in_forked_child()
     core.leases.abandon_in_forked_child()
     if core.logs is not None:

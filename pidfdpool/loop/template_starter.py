@@ -129,23 +129,25 @@ class TemplateStarter:
     def _await(self, count: int, timeout: float | None) -> int:
         core = self._core
         may_wait = not core.is_at_work_here
-        steps = interruptible.WaitSteps(timeout)
+        ready = 0
+
+        def is_over() -> bool:
+            nonlocal ready
+            with core.lock:
+                core.check_open()
+                states = core.machine.counts
+                ready = states[State.IDLE] + states[State.BUSY]
+                starting = states[State.STARTING] or core.machine.template is Template.STARTING
+                on_the_way = starting or core.has_deferred
+                return bool(ready >= min(count, core.machine.size) or not (may_wait and (on_the_way or not ready)))
+
         with core.lock:
             core.awaited += 1
-            try:
-                while True:
-                    core.check_open()
-                    states = core.machine.counts
-                    ready = states[State.IDLE] + states[State.BUSY]
-                    starting = states[State.STARTING] or core.machine.template is Template.STARTING
-                    on_the_way = starting or core.has_deferred
-                    if ready >= min(count, core.machine.size) or not (may_wait and (on_the_way or not ready)):
-                        return ready
-                    left = steps.next()
-                    if left is not None and left <= 0:
-                        return ready
-                    core.readiness.wait(left)
-            finally:
+        try:
+            interruptible.wait(is_over, core.readiness, timeout)
+            return ready
+        finally:
+            with core.lock:
                 core.awaited -= 1
 
     def start_first(self, number: int | None, mask: SignalMask) -> None:

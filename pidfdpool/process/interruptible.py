@@ -18,7 +18,6 @@ from __future__ import annotations
 import threading
 import time
 from _queue import Empty  # `queue` loads modules that are not needed here
-from contextlib import suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -160,20 +159,41 @@ def wait(done: Callable[[], bool], condition: threading.Condition, timeout: floa
                 waiters.append(sleeper)
         return True
     finally:
-        with suppress(ValueError):
+        try:  # noqa: SIM105 - `suppress` has methods of Python's, in which a handler may raise
             waiters.remove(sleeper)
+        except ValueError:
+            pass
 
 
-class Event(threading.Event):
-    """An event whose wait misses no signal: see `wait`."""
+class Condition(threading.Condition):
+    """A condition whose lock is not left held when a signal handler raises.
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set; return whether it is."""
-        return wait(self.is_set, self._cond, timeout)  # type: ignore[attr-defined]
+    threading.Condition acquires and releases its lock in Python methods. If a handler raises there, after the lock
+    was acquired or before it is released, the lock stays locked for ever. The pool thread, which resolves all
+    futures, would wait for it. Here `with` calls the lock's own methods, which are C functions, and in these no
+    handler runs.
+    """
+
+    if not TYPE_CHECKING:  # type checkers see the base class's methods, which have the same signatures
+        __enter__ = property(attrgetter("_lock.__enter__"))
+        __exit__ = property(attrgetter("_lock.__exit__"))
 
 
 # Where gevent has patched the standard modules, an event has no condition, and its waits miss no signal.
 _HAS_CONDITION = hasattr(threading.Event(), "_cond")
+
+
+class Event(threading.Event):
+    """An event whose wait misses no signal, and whose lock no handler leaves held: see `wait` and `Condition`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        if _HAS_CONDITION:
+            self._cond = Condition(threading.Lock())
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, or for `timeout` seconds at most; return whether it is."""
+        return wait(self.is_set, self._cond, timeout) if _HAS_CONDITION else super().wait(timeout)
 
 
 class Waiters(list[Any]):
@@ -230,17 +250,3 @@ def get(queue: SimpleQueue[T], timeout: float | None = None) -> T:
             return queue.get(timeout=seconds)
         except Empty:
             pass
-
-
-class Condition(threading.Condition):
-    """A condition whose lock is not left held when a signal handler raises.
-
-    threading.Condition acquires and releases its lock in Python methods. If a handler raises there, after the lock
-    was acquired or before it is released, the lock stays locked for ever. The pool thread, which resolves all
-    futures, would wait for it. Here `with` calls the lock's own methods, which are C functions, and in these no
-    handler runs.
-    """
-
-    if not TYPE_CHECKING:  # type checkers see the base class's methods, which have the same signatures
-        __enter__ = property(attrgetter("_lock.__enter__"))
-        __exit__ = property(attrgetter("_lock.__exit__"))

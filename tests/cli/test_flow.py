@@ -14,6 +14,7 @@ from pidfdpool.cli.flow import DocumentError, Flow
 from pidfdpool.cli.source import ReadError
 from pidfdpool.cli.target import Target
 from pidfdpool.cli.transform import Block, Job
+from tests.interrupting import places
 
 
 class Death(WorkerCrashed):
@@ -118,6 +119,25 @@ def test_every_byte_of_input_is_accounted_for():
     sink = Sink()
     flow(Inline(), Lines([b"1\n2\n", b"3\n"]), sink).run()
     assert (sink.output, sink.size, sink.documents) == (b"1\n2\n3\n", 6, 3)
+
+
+def test_ctrl_c_ends_it_wherever_it_comes_while_output_is_written():
+    """With a lock that a handler has left held, it would wait for ever at its end."""
+    ended: list[str] = []
+
+    def end_everywhere():
+        ended.extend(
+            places(
+                lambda: flow(Inline(), Lines([b"1\n"]), Sink(), permits=1).run,
+                begins=lambda code: code is Sink.write.__code__,
+            )
+        )
+
+    thread = threading.Thread(target=end_everywhere, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive(), f"it hangs behind {ended[-1:]}"
+    assert len(ended) > 10
 
 
 @pytest.mark.parametrize(("ordered", "expected"), [(True, b"1\n2\n3\n"), (False, b"3\n1\n2\n")])

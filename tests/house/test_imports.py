@@ -178,6 +178,26 @@ def test_decisions_touch_nothing():
         assert not modules & {"os", "time", "socket", "select", "signal", "threading", "subprocess"}, path
 
 
+# If a signal handler raises in a Python method of one of these, its lock may be left held for ever.
+UNSAFE = {"Barrier", "BoundedSemaphore", "Condition", "Event", "Queue", "LifoQueue", "PriorityQueue", "Semaphore"}
+
+
+def test_what_a_signal_handler_may_leave_locked_is_not_used():
+    made = {}
+    for name, path in FILES.items():
+        made[name] = {
+            ast.unparse(node.func)
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in UNSAFE
+            and ast.unparse(node.func.value) in ("threading", "queue", "native")
+        }
+    probe = made.pop("pidfdpool.process.interruptible")
+    assert probe == {"threading.Event"}, "it asks for what an event has"
+    assert {name: found for name, found in made.items() if found} == {}
+
+
 # What costs more to load than all of ours together, or makes a start slow in other ways.
 HEAVY = {
     "asyncio", "cloudpickle", "concurrent.futures", "ctypes", "dataclasses", "difflib", "enum", "inspect", "logging",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import functools
+import operator
 import signal
 import threading
 from types import SimpleNamespace
@@ -12,8 +14,10 @@ import pytest
 from pidfdpool import PoolBroken, TemplateError
 from pidfdpool.loop import template_starter
 from pidfdpool.loop.template_starter import TemplateStarter
+from pidfdpool.process import interruptible
 from pidfdpool.scheduler import events as ev
 from pidfdpool.scheduler.states import State, Template
+from tests.interrupting import Interrupted, places
 from tests.loop import test_thread_parts as parts
 from tests.loop.test_template_starter import Started, refuse, start_by
 from tests.loop.test_thread_parts import Thread
@@ -240,17 +244,25 @@ def test_a_pool_that_can_have_no_thread_is_closed_with_the_lock_held(core, start
 # ---- waiting for workers -----------------------------------------------------------------------------------------
 
 
-def waiting(core, *changes):
-    """Have each wait for readiness be followed by one of these changes of the pool; return how long they may take."""
-    waits, left = [], list(changes)
+@pytest.fixture
+def waiting(core, monkeypatch):
+    """Have each wait for readiness be followed by one of these changes of the pool; return how it was waited."""
 
-    def wait(seconds):
-        waits.append((seconds, core.awaited, core.lock._is_owned()))
-        left.pop(0)()
+    def prepare(*changes):
+        waits, left = [], list(changes)
 
-    core.readiness = SimpleNamespace(wait=wait, notify_all=lambda: None)
-    core.thread.start()
-    return waits
+        def wait(done, condition, timeout):
+            assert condition is core.readiness
+            while not done() and timeout != 0:
+                waits.append((core.awaited, core.lock._is_owned()))
+                left.pop(0)()
+
+        core.readiness = SimpleNamespace(notify_all=lambda: None)
+        monkeypatch.setattr(template_starter.interruptible, "wait", wait)
+        core.thread.start()
+        return waits
+
+    return prepare
 
 
 def have(core, **numbers):
@@ -287,7 +299,7 @@ def have(core, **numbers):
     ],
 )
 def test_who_asks_for_workers_waits_while_more_are_to_come_or_there_are_none(
-    core, starter, idle, busy, starting, template, deferred, count, waits
+    core, starter, waiting, idle, busy, starting, template, deferred, count, waits
 ):
     have(core, IDLE=idle, BUSY=busy, STARTING=starting)
     core.machine.template, core.has_deferred = template, deferred
@@ -295,25 +307,25 @@ def test_who_asks_for_workers_waits_while_more_are_to_come_or_there_are_none(
     def come():
         have(core, IDLE=2, BUSY=0, STARTING=0)
 
-    waited = waiting(core, come)
+    waited = waiting(come)
     ready = starter.prestart(count, wait=True, timeout=None)
     assert (len(waited), ready) == ((1, 2) if waits else (0, idle + busy))
     assert core.awaited == 0
-    assert all(each[1:] == (1, True) for each in waited)
+    assert all(each == (1, False) for each in waited), "others could not bring workers meanwhile"
 
 
-def test_workers_that_a_signal_handler_has_asked_for_are_on_their_way(core, starter):
+def test_workers_that_a_signal_handler_has_asked_for_are_on_their_way(core, starter, waiting):
     """Guards: the pool thread has not decided yet, so no worker starts and no template; the one there is not all."""
     have(core, IDLE=1, BUSY=0, STARTING=0)
     core.machine.template, core.has_deferred = Template.UP, True
-    waited = waiting(core, lambda: have(core, IDLE=2))
+    waited = waiting(lambda: have(core, IDLE=2))
     assert starter.prestart(2, wait=True, timeout=None) == 2
     assert len(waited) == 1
 
 
-def test_without_waiting_and_without_time_those_are_counted_that_are_ready(core, starter):
+def test_without_waiting_and_without_time_those_are_counted_that_are_ready(core, starter, waiting):
     have(core, IDLE=1, STARTING=1)
-    waited = waiting(core)
+    waited = waiting()
     assert starter.prestart(2, wait=False, timeout=None) == 1
     assert starter.prestart(2, wait=False, timeout=9.0) == 1
     assert starter.prestart(2, wait=True, timeout=0) == 1
@@ -340,21 +352,37 @@ def test_a_timeout_is_for_all_of_it(core, starter, client, monkeypatch):
     assert steps == [6.0, None]
 
 
-def test_a_wait_for_workers_ends_when_its_time_is_over(core, starter, monkeypatch):
-    left = [0.5, 0.25, 0.0]
-    monkeypatch.setattr(
-        template_starter.interruptible, "WaitSteps", lambda _timeout: SimpleNamespace(next=lambda: left.pop(0))
-    )
+def test_a_wait_for_workers_ends_when_its_time_is_over(core, starter):
     have(core, IDLE=1, STARTING=1)
-    waited = waiting(core, *[lambda: None] * 3)
-    assert starter.prestart(2, wait=True, timeout=0.5) == 1
-    assert [seconds for seconds, *_ in waited] == [0.5, 0.25]
+    core.thread.start()
+    core.readiness = threading.Condition()
+    assert starter.prestart(2, wait=True, timeout=0.05) == 1
     assert core.awaited == 0
 
 
-def test_a_pool_that_breaks_while_workers_are_waited_for_is_no_place_to_wait(core, starter):
+@pytest.mark.parametrize("ready", [0, 2], ids=["it waits", "all are ready"])
+def test_a_handler_that_raises_in_a_wait_for_workers_is_what_the_caller_gets(core, starter, ready):
+    have(core, IDLE=ready, STARTING=2)
+    core.thread.start()
+    core.readiness = interruptible.Condition(core.lock)
+
+    def prestart():
+        try:
+            starter.prestart(2, wait=True, timeout=0.001)
+        except Interrupted as error:
+            raised.append(error)
+
+    raised = []
+    begins = functools.partial(operator.is_, template_starter.TemplateStarter._await.__code__)
+    names = list(places(lambda: prestart, begins))
+    assert len(raised) == len(names) > 10
+    assert core.lock.acquire(blocking=False)
+    core.lock.release()
+
+
+def test_a_pool_that_breaks_while_workers_are_waited_for_is_no_place_to_wait(core, starter, waiting):
     have(core, STARTING=1)
-    waited = waiting(core, lambda: setattr(core, "broken", PoolBroken("they die")))
+    waited = waiting(lambda: setattr(core, "broken", PoolBroken("they die")))
     with pytest.raises(PoolBroken, match="they die"):
         starter.prestart(2, wait=True, timeout=None)
     assert (len(waited), core.awaited) == (1, 0)

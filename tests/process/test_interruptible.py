@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import signal
 import sys
@@ -13,6 +14,7 @@ import pytest
 from pidfdpool.process import interruptible
 from pidfdpool.process.interruptible import FIRST_WAITS, WaitSteps
 from tests.conditions import eventually
+from tests.interrupting import places
 
 
 @pytest.fixture
@@ -120,6 +122,19 @@ def test_an_exception_in_the_block_leaves_the_condition_free():
         raise LookupError
     assert condition.acquire(blocking=False)
     condition.release()
+
+
+# The events that the standard library makes keep their lock if a handler raises in `__enter__` or `__exit__` of their
+# condition, which are methods of Python's. Whoever sets the event later would wait for it for ever.
+@pytest.mark.parametrize("call", ["set", "clear", "wait"])
+def test_an_event_is_free_wherever_a_handler_raises(call):
+    event = interruptible.Event()
+    do = functools.partial(event.wait, 0.001) if call == "wait" else getattr(event, call)
+    for place in places(lambda: do):
+        assert event._cond.acquire(blocking=False), place
+        event._cond.release()
+        assert not event._cond._waiters, place
+        event.clear()
 
 
 def test_a_waiter_of_the_standard_library_gets_an_event_of_ours():

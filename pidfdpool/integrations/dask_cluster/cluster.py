@@ -14,6 +14,7 @@ from distributed.comm.addressing import parse_address, parse_host_port
 from distributed.comm.registry import get_backend
 from tornado.ioloop import IOLoop
 
+from pidfdpool import Future
 from pidfdpool.integrations.dask_cluster import options as option_rules
 from pidfdpool.integrations.dask_cluster.executor import DaskExecutor
 
@@ -25,19 +26,18 @@ class ClientThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._is_running = threading.Event()
+        running: Future[IOLoop] = Future()
         self._stop = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="pidfdpool-dask", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(running,), name="pidfdpool-dask", daemon=True)
         self._thread.start()
-        self._is_running.wait()
+        self.loop: IOLoop = running.result()
 
-    def _run(self) -> None:
+    def _run(self, running: Future[IOLoop]) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
+            runner.run(self._serve(running))
 
-    async def _serve(self) -> None:
-        self.loop = IOLoop.current()
-        self._is_running.set()
+    async def _serve(self, running: Future[IOLoop]) -> None:
+        running.set_result(IOLoop.current())
         await self._stop.wait()
 
     def stop(self) -> None:

@@ -14,6 +14,7 @@ import time
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
+import pidfdpool
 from pidfdpool import checks
 from pidfdpool.integrations.process_pool.errors import translated
 
@@ -45,9 +46,9 @@ class AsyncResult(multiprocessing.pool.AsyncResult):  # type: ignore[type-arg]
         self._lock = threading.Lock()
         self._callback: Callback = callback
         self._error_callback: Callback = error_callback
-        self._called: threading.Event | None = None
+        self._called: Future[None] | None = None  # done when the callback has returned
         if (callback or error_callback) and futures:
-            self._called = threading.Event()
+            self._called = pidfdpool.Future()
             self._left = len(futures)
             for future in list(futures):
                 future.add_done_callback(self._count_down)
@@ -55,7 +56,7 @@ class AsyncResult(multiprocessing.pool.AsyncResult):  # type: ignore[type-arg]
     def ready(self) -> bool:
         """Return whether the result, or an exception, is there."""
         if self._called is not None:
-            return self._called.is_set()
+            return self._called.done()
         return all(future.done() for future in self._futures)
 
     def successful(self) -> bool:
@@ -71,11 +72,8 @@ class AsyncResult(multiprocessing.pool.AsyncResult):  # type: ignore[type-arg]
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the result is there, or for `timeout` seconds at most."""
         seconds = checks.wait_time("timeout", timeout)
-        if self._called is not None:
-            self._called.wait(seconds)
-            return
         deadline = None if seconds is None else time.monotonic() + seconds
-        for future in list(self._futures):
+        for future in list(self._futures) if self._called is None else [self._called]:
             if not is_done_within(future, deadline):
                 return
 
@@ -130,7 +128,7 @@ class AsyncResult(multiprocessing.pool.AsyncResult):  # type: ignore[type-arg]
         finally:
             self._callback = self._error_callback = None
             assert self._called is not None
-            self._called.set()
+            self._called.set_result(None)
 
 
 class MapResult(AsyncResult):
