@@ -81,13 +81,7 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     """Leave out what was asked for; refuse names that differ between processes, for pytest-xdist."""
-    left_out: set[pytest.Item] = set()
-    if config.getoption("ways") == "one":
-        left_out |= {item for item in items if selection.is_other_way(item)}
-    if config.getoption("cases") == "some":
-        left_out |= selection.further_combinations(item for item in items if item not in left_out)
-        left_out |= selection.two_thirds_of_costly_tables(item for item in items if item not in left_out)
-        left_out |= {item for item in items if item.get_closest_marker("many_times")}
+    left_out = selection.left_out(items, ways=config.getoption("ways"), cases=config.getoption("cases"))
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]

@@ -15,6 +15,18 @@ WAYS = ("spawn", "fork")
 FEW = 6  # so many combinations of a test's parameters are all run
 
 
+def left_out(items: Iterable[pytest.Item], *, ways: str, cases: str) -> set[pytest.Item]:
+    """Return what is not to run. ways, cases: the values of these options."""
+    out: set[pytest.Item] = set()
+    if ways == "one":
+        out |= {item for item in items if is_other_way(item)}
+    if cases == "some":
+        out |= further_combinations(item for item in items if item not in out)
+        out |= two_thirds_of_costly_tables(item for item in items if item not in out)
+        out |= {item for item in items if item.get_closest_marker("many_times")}
+    return out
+
+
 def is_other_way(item: pytest.Item) -> bool:
     """Return whether a test is to be left out, because it runs in the other way.
 

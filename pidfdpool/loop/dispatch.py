@@ -216,13 +216,13 @@ class Dispatcher:
     def _check_heartbeat(self, action: do.CheckHeartbeat) -> ev.Event:
         link = self.workers[action.slot]
         at = link.last_heartbeat()
-        if action.chunk is not None and (at is None or at <= action.before):
+        if action.chunk is not None and _is_late(at, action.before):
             at = max(at or 0.0, link.call_started(action.chunk, action.before) or 0.0)
-        return ev.LastHeartbeat(action.slot, action.generation, at, at is None or at <= action.before)
+        return ev.LastHeartbeat(action.slot, action.generation, at, _is_late(at, action.before))
 
     def _check_call(self, action: do.CheckCall) -> ev.Event:
         at = self.workers[action.slot].call_started(action.chunk, action.before)
-        return ev.CallStarted(action.slot, action.generation, at, at is None or at <= action.before)
+        return ev.CallStarted(action.slot, action.generation, at, _is_late(at, action.before))
 
     def _read_published(self, action: do.ReadPublished) -> None:
         chunk, published = self._tasks[action.task].chunk, self.workers[action.slot].published()
@@ -264,3 +264,8 @@ def _joined_plain(tasks: Sequence[Task]) -> bytes | None:
 
 def _joined(pieces: list[Buffer]) -> list[Buffer]:
     return pieces if sum(map(len, pieces)) > SMALL else [b"".join(pieces)]
+
+
+def _is_late(at: float | None, before: float) -> bool:
+    """Return whether a sign of life was given too long ago, or never."""
+    return at is None or at <= before

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pidfdpool.scheduler.commands import Commands
     from pidfdpool.scheduler.pool_state import PoolState
     from pidfdpool.scheduler.queue import TaskQueue
-    from pidfdpool.scheduler.states import Slot
+    from pidfdpool.scheduler.states import Slot, Task
     from pidfdpool.scheduler.tasks import TaskRules
     from pidfdpool.scheduler.timers import Timers
     from pidfdpool.scheduler.workforce import Workforce
@@ -62,7 +62,7 @@ class TaskLimits:
 
     def on_call_started(self, slot: Slot, event: ev.CallStarted, now: float) -> None:
         """End a worker whose call has run for too long."""
-        task = self._state.tasks.get(slot.task) if slot.task is not None else None
+        task = self._task_of(slot)
         if task is not None and task.policy.timeout is not None:
             due = max(event.at or 0.0, slot.busy_since) + task.policy.timeout
             self._terminate_at(due, slot, Cause.TIMEOUT, Timer.TIMEOUT, now, late=event.late)
@@ -78,6 +78,9 @@ class TaskLimits:
         else:
             self._timers.set((timer, slot.generation), due)
 
+    def _task_of(self, slot: Slot) -> Task | None:
+        return self._state.tasks.get(slot.task) if slot.task is not None else None
+
     def _chunk_of(self, slot: Slot) -> int | None:
         """Return the number of the worker's task, if that makes many calls."""
         number = slot.task
@@ -89,14 +92,14 @@ class TaskLimits:
 
     def on_heartbeat_due(self, slot: Slot, now: float) -> None:
         """Ask when the task gave its last heartbeat."""
-        task = self._state.tasks.get(slot.task) if slot.task is not None else None
+        task = self._task_of(slot)
         timeout = None if task is None else task.policy.heartbeat_timeout
         before = 0.0 if timeout is None else now - timeout
         self._state.actions.append(do.CheckHeartbeat(slot.index, slot.generation, self._chunk_of(slot), before))
 
     def on_last_heartbeat(self, slot: Slot, event: ev.LastHeartbeat, now: float) -> None:
         """End a worker whose task has given no heartbeat for too long."""
-        task = self._state.tasks.get(slot.task) if slot.task is not None else None
+        task = self._task_of(slot)
         if task is not None and task.policy.heartbeat_timeout is not None:
             due = max(event.at or 0.0, slot.busy_since) + task.policy.heartbeat_timeout
             self._terminate_at(due, slot, Cause.HEARTBEAT, Timer.HEARTBEAT, now, late=event.late)

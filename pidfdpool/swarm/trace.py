@@ -149,9 +149,7 @@ class SwarmTrace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the trace, and complete the file. It raises nothing if that cannot be written: a warning was logged."""
-        assert self._sink is not None
-        if os.getpid() != self._process:  # the lock may have been copied while it was held
-            self._sink.close()
+        if self._is_copied():
             return
         try:
             with suppress(RuntimeError):  # it was not started, or this is its own thread
@@ -167,15 +165,21 @@ class SwarmTrace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """As `__exit__`, without blocking the event loop, on which a callback of the swarm's may wait."""
-        assert self._sink is not None
-        if os.getpid() != self._process:
-            self._sink.close()
+        if self._is_copied():
             return
         try:
             with suppress(RuntimeError):
                 await async_ping.ping(self._supervisor, time.monotonic() + LAST_EVENTS)
         finally:
             self._end()
+
+    def _is_copied(self) -> bool:
+        """Return whether this is a forked child, after closing the sink there: the trace is the parent's."""
+        if os.getpid() == self._process:
+            return False
+        if self._sink is not None:
+            self._sink.close()  # without the lock, which may have been copied while it was held
+        return True
 
     def _end(self) -> None:
         assert self._unsubscribe is not None
