@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -160,7 +161,7 @@ def test_room_that_a_cancellation_makes_is_given_to_who_waits_for_it(limited):
 def test_what_a_leader_cancels_while_it_serves_is_told_where_its_callbacks_may_be_called(pool):
     futures = [submit(pool) for _ in range(3)]
     futures[0].callbacks = True
-    pool.core.outbox.leader = pools.teardown.threading.get_ident()
+    pool.core.outbox.leader = threading.get_ident()
     assert pool.cancel(1, futures[0])
     assert futures[0].told == []
     assert [delivery.task.number for delivery in pool.core.outbox.left] == [1]
