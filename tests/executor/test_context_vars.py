@@ -38,11 +38,11 @@ def submitter(request, way):
 def test_in_every_form_of_map_the_values_are_those_of_its_beginning(submitter, keywords):
     for begin in (submitter.map, submitter.map_unordered):
         results = begin(see, range(30), **keywords)
-        USER.set("somebody else")
+        token = USER.set("somebody else")
         try:
             assert list(results) == [SET] * 30
         finally:
-            USER.set("nobody")
+            USER.reset(token)
 
 
 def test_submit_and_the_calls_of_asyncio(submitter):
@@ -63,12 +63,14 @@ def test_each_call_has_a_context_of_its_own(submitter):
 
 
 def test_what_a_call_sets_is_forgotten_also_of_variables_that_do_not_travel():
-    USER.set("me")
-    with PidfdPoolExecutor(1, mp_context="spawn", context_vars=[USER]) as pool:
-        assert pool.submit(change, "x").result() == "none"
-        assert list(pool.map(change, "yz")) == ["none", "none"]
-        assert pool.submit(see).result() == ("none", "me", "none")
-    USER.set("nobody")
+    token = USER.set("me")
+    try:
+        with PidfdPoolExecutor(1, mp_context="spawn", context_vars=[USER]) as pool:
+            assert pool.submit(change, "x").result() == "none"
+            assert list(pool.map(change, "yz")) == ["none", "none"]
+            assert pool.submit(see).result() == ("none", "me", "none")
+    finally:
+        USER.reset(token)
 
 
 def test_without_the_option_nothing_travels(way):
