@@ -68,7 +68,7 @@ def test_a_worker_that_grows_over_the_hard_limit_is_killed_with_its_task(way):
         assert f"hard_memory_per_child={most}" in str(error)
         assert pool.submit(calls.double, 2).result() == 4
     assert causes(deaths) == [Cause.MEMORY, Cause.SHUTDOWN]
-    assert deaths[0].peak_rss > most - MB, "the kernel's count of the peak may lack some pages that /proc had shown"
+    assert deaths[0].peak_rss > most
     assert error.death in (deaths[0], None), "None: on a busy machine it is told before the process has ended"
 
 
