@@ -9,6 +9,7 @@ import os
 import struct
 import sys
 from array import array
+from pathlib import Path
 
 import pytest
 
@@ -172,6 +173,45 @@ def test_a_recording_keeps_no_descriptor(box):
     write = recording(lambda *_: None, box)
     assert open_descriptors() == before
     answer(write, 1)
+
+
+def mappings():
+    return [line for line in Path("/proc/self/maps").read_text().splitlines() if "pidfdpool-blackbox" in line]
+
+
+def test_once_an_entry_is_found_the_ring_is_read_without_a_system_call(box, monkeypatch):
+    """Whoever reads it holds the pool's lock, and a call takes twice as long."""
+    reader, write = RunTimesReader(), recording(lambda *_: None, box)
+    answer(write, *range(1, CAPACITY))
+    assert began(read(reader, box, 1)) == [1.0]
+    assert began(read(reader, box, *range(2, CAPACITY))) == list(range(2, CAPACITY))
+    monkeypatch.setattr(os, "pread", None)
+    answer(write, CAPACITY, CAPACITY + 1)
+    assert began(read(reader, box, CAPACITY, CAPACITY + 1)) == [CAPACITY, CAPACITY + 1], "around its end"
+
+
+def test_a_reader_leaves_neither_a_descriptor_nor_a_mapping(box):
+    reader, write = RunTimesReader(), recording(lambda *_: None, box)
+    answer(write, 1, 2)
+    before, descriptors = mappings(), open_descriptors()
+    assert began(read(reader, box, 1)) == [1.0]
+    times = reader.read(box, array("q", [2]))
+    assert len(mappings()) == len(before) + 1
+    assert open_descriptors() == descriptors
+    del reader
+    assert mappings() == before
+    assert times[0].tolist() == [2.0], "it is a copy"
+
+
+def test_a_file_that_a_task_can_cut_short_is_not_mapped(box):
+    """The host would be killed by SIGBUS."""
+    cut_off(box, black_box.STACKS_OFFSET)
+    reader, write = RunTimesReader(), recording(lambda *_: None, box)
+    answer(write, 1, 2, 3)
+    assert began(read(reader, box, 1)) == [1.0]
+    assert began(read(reader, box, 2)) == [2.0]
+    os.ftruncate(box, 0)
+    assert began(read(reader, box, 3)) == [None]
 
 
 def test_two_recordings_of_one_worker_write_to_the_same_places(box):
