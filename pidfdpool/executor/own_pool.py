@@ -78,11 +78,11 @@ class OwnPool:
                 pool = Pool(self._policy, self._make_recipe(), self.subscribers, self.max_workers)
                 if self._shut_down:  # by a signal handler, meanwhile
                     raise RuntimeError("cannot schedule new futures after shutdown")
+                pool.shut_down_with(owner, self.maps)
                 lifecycle.add_pool(pool)
                 for observer in self.observers:
                     pool.observe(observer)
                 self.pool = pool
-                pool.shut_down_with(owner, self.maps)
         return pool
 
     def check_open(self) -> None:

@@ -9,6 +9,7 @@ import itertools
 import time
 import weakref
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pidfdpool.loop import teardown
@@ -20,7 +21,7 @@ from pidfdpool.loop.task import Task
 from pidfdpool.loop.template_events import TemplateEvents
 from pidfdpool.loop.template_starter import TemplateStarter, check_startable
 from pidfdpool.loop.worker_events import WorkerEvents
-from pidfdpool.process import hygiene, interruptible
+from pidfdpool.process import interruptible
 from pidfdpool.scheduler import actions as do
 from pidfdpool.scheduler import events as ev
 from pidfdpool.scheduler.states import Phase
@@ -91,9 +92,7 @@ class Pool:
             if core.thread.started:
                 self._accept(task, waiter)
             else:
-                with hygiene.signals_blocked() as mask:
-                    if self._accept(task, waiter):
-                        self.starter.start_first(task.number, mask)
+                self.starter.run_first(partial(self._accept, task, waiter), task.number)
             if waiter is not None and wait:
                 core.admission.wait(waiter)
         except BaseException:

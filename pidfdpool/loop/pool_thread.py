@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import _thread
 import itertools
+import sys
 import threading
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,7 @@ class PoolThread:
         self._over = interruptible.Event()
         self._to_tell: list[Callable[[], object]] = []  # of the end
         self._ident: int | None = None
+        self._runs = deque((None,))  # taken by the thread when it begins, or by who prevents that
         self.started: bool = False
         self.failure: BaseException | None = None  # why the pool is about to be broken by its thread
 
@@ -56,13 +59,28 @@ class PoolThread:
         # Blocked here as well: if a handler raised in the middle, the thread might run and not be recorded.
         with hygiene.signals_blocked():
             thread = threading.Thread(target=self._run, name=f"pidfdpool-{next(_numbers)}", daemon=True)
-            thread.start()
-            self._thread = thread
+            _start(thread)
+            self._thread = self._thread or thread
             self.started = True
 
     def _run(self) -> None:
+        try:
+            self._runs.pop()
+        except IndexError:
+            return  # prevented; or a start was interrupted when the thread had begun, and this one is of another
         self._ident = threading.get_ident()
+        if not self._poller.among_greenlets:
+            self._thread = threading.current_thread()
+        self.started = True
         self.run()
+
+    def prevent(self) -> bool:
+        """Have the thread never run, after a start that was interrupted; return False if it runs already."""
+        try:
+            self._runs.pop()
+        except IndexError:
+            return False
+        return True
 
     @property
     def is_current(self) -> bool:
@@ -104,3 +122,19 @@ class PoolThread:
             steps = interruptible.WaitSteps(None)
             while self._thread.is_alive():
                 self._thread.join(steps.next())
+
+
+def _start(thread: threading.Thread) -> None:
+    """Start a thread. What a signal handler raises meanwhile is what is raised here.
+
+    `threading` waits until the thread runs. If that is interrupted, it complains of its own lock (RuntimeError).
+    """
+    handled, raised = sys.exception(), None
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raised = error.__context__
+        if raised is None or raised is handled:
+            raise
+    if raised is not None:
+        raise raised

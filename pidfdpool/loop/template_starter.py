@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pidfdpool.errors import TemplateError
@@ -22,6 +22,8 @@ from pidfdpool.scheduler.states import State, Template
 from pidfdpool.template import client
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pidfdpool.loop.decisions import Decisions
     from pidfdpool.loop.template_events import TemplateEvents
     from pidfdpool.template.client import SignalMask
@@ -56,7 +58,7 @@ class TemplateStarter:
         self._core = core
         self._thread = core.thread
         self._template_events = template_events
-        self.stillborn: bool = False  # the pool is closed because its thread could not be started
+        self.stillborn: bool = False  # the pool is closed because there is no thread, nor will be
         self._by: int | None = None  # the user's thread that is at the first start; guarded by the pool's lock
         self._first_over = interruptible.Event()
         self._awaits_hello = False  # of a template that has been started; for the pool thread to wait for
@@ -108,10 +110,46 @@ class TemplateStarter:
             RuntimeError: it is shut down, or is meanwhile.
         """
         began = time.monotonic()
-        with hygiene.signals_blocked() if not self._thread.started else nullcontext() as mask:
-            if self._ask_for(count):
-                self.start_first(None, mask)
+        ask = partial(self._ask_for, count)
+        if self._thread.started:
+            ask()
+        else:
+            self.run_first(ask, None)
         return self._await(count, 0.0 if not wait else timeout and timeout - (time.monotonic() - began))
+
+    def run_first(self, ask: Callable[[], bool], number: int | None) -> None:
+        """Ask the machine for something, and start the pool if that is for this thread to do.
+
+        A handler of the host's that raised between two steps would leave a pool without a thread, which nothing ever
+        comes out of. So signals wait, but for the time in which the template comes up. But a handler runs in the
+        main thread whichever thread has taken the signal, and another one may not have blocked it. If it raises, and
+        there will be no pool thread, this pool is closed, and the next submit makes another.
+
+        ask: returns whether to call `start_first`: if it has called `claim_first` with success.
+        number: as `start_first` has it.
+        """
+        try:
+            with hygiene.signals_blocked() as mask:
+                if ask():
+                    self.start_first(number, mask)
+        except BaseException as error:
+            if not isinstance(error, Exception) or interruptible.is_of_handler(error):
+                self._end_without_thread(error)
+            raise
+        finally:
+            if self._by == threading.get_ident():
+                self._by = None
+                self._first_over.set()
+
+    def _end_without_thread(self, error: BaseException) -> None:
+        """End the pool if its start was interrupted where it has no thread, and none that is about to give it one."""
+        core = self._core
+        with core.lock:
+            begun = core.template_wanted or core.tasks or core.machine.template is not Template.DOWN
+            if not begun or self.starts_elsewhere or self.stillborn or not self._thread.prevent():
+                return
+            self.stillborn = True
+        self._close(error)
 
     def _ask_for(self, count: int) -> bool:
         """Return whether it is for the caller to call `start_first`."""
@@ -151,12 +189,9 @@ class TemplateStarter:
                 core.awaited -= 1
 
     def start_first(self, number: int | None, mask: SignalMask) -> None:
-        """Start the first template and the pool thread. number: the task submitted.
+        """Start the first template and the pool thread. All signals are blocked; see `run_first`.
 
-        A handler of the host's that raised between two steps would leave a pool without a thread, which nothing ever
-        comes out of. So signals wait, but for the time in which the template comes up.
-
-        number: None: no task was, but workers are wanted.
+        number: of the task that was submitted; None: none was, but workers are wanted.
         mask: what was blocked before.
 
         Raises:
@@ -175,9 +210,6 @@ class TemplateStarter:
             if number is not None:
                 self._core.handle(ev.Cancelled(number))  # the caller gets no future, so the task must not run
             raise
-        finally:
-            self._by = None
-            self._first_over.set()
 
     def _claim(self) -> bool:
         """Return whether a start is wanted, and make it the caller's to do. The caller has the lock."""
@@ -244,10 +276,13 @@ class TemplateStarter:
             self._thread.start()
         except RuntimeError as error:
             self.stillborn = True
-            teardown.fail_everything(self._core, error)
-            with self._core.lock:
-                teardown.close_everything(self._core)
+            self._close(error)
             raise
+
+    def _close(self, error: BaseException) -> None:
+        teardown.fail_everything(self._core, error)
+        with self._core.lock:
+            teardown.close_everything(self._core)
 
 
 def try_start(

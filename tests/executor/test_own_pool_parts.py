@@ -68,7 +68,7 @@ def own(monkeypatch):
 def opened(own):
     owner = Owner()
     pool = own.open(owner)
-    assert pool.notes.pop() == ("shut_down_with", owner, own.maps)
+    assert pool.notes.pop(0) == ("shut_down_with", owner, own.maps)
     return pool
 
 

@@ -224,3 +224,72 @@ def test_at_the_end_each_is_run_once_whatever_it_leaves_or_raises(outbox):
     outbox.left.append(lambda: ran.append(2))
     outbox.finish()
     assert (ran, list(outbox.left)) == ([1, 2], [])
+
+
+def test_a_thread_that_is_prevented_never_runs(thread):
+    ran = []
+    thread.run = lambda: ran.append(True)
+    assert thread.prevent()
+    thread.start()
+    thread.join()
+    assert ran == []
+
+
+def test_a_thread_that_runs_cannot_be_prevented_and_counts_as_started_though_its_start_was_interrupted(thread):
+    runs, ends = threading.Event(), threading.Event()
+    thread.run = lambda: (runs.set(), ends.wait(30))
+    own = threading.Thread(target=thread._run)  # what is left of such a start
+    own.start()
+    assert runs.wait(30)
+    assert not thread.prevent()
+    assert thread.started
+    assert thread._thread is own
+    ends.set()
+    thread.join()
+    assert not own.is_alive()
+
+
+def test_a_second_start_runs_nothing(thread):
+    """As when the first was interrupted, and the pool then wants a thread to break it."""
+    ran = []
+    thread.run = lambda: ran.append(threading.current_thread())
+    thread.start()
+    thread.join()
+    thread.started = False
+    thread.start()
+    thread.join()
+    assert ran == [thread._thread]
+
+
+@pytest.mark.parametrize("handled", [False, True])
+def test_what_interrupts_the_wait_for_its_beginning_is_raised_and_not_what_threading_complains_of(
+    thread, monkeypatch, handled
+):
+    def start(_):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("release unlocked lock")
+
+    monkeypatch.setattr(pool_thread.threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        in_handler_of_error(thread.start) if handled else thread.start()
+    assert not thread.started
+
+
+@pytest.mark.parametrize("handled", [False, True])
+def test_where_there_is_no_further_thread_that_is_said(thread, monkeypatch, handled):
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(pool_thread.threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        in_handler_of_error(thread.start) if handled else thread.start()
+
+
+def in_handler_of_error(call):
+    """Call it as a program does that handles an error of its own."""
+    try:
+        raise LookupError("the program's own")
+    except LookupError:
+        return call()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from types import SimpleNamespace
 
 import pytest
 
 from pidfdpool import QueueFull
-from pidfdpool.loop import pool as pools
 from pidfdpool.loop.chunk_calls import Chunk, Terms
 from pidfdpool.process import interruptible
 from pidfdpool.scheduler import actions as do
@@ -212,7 +212,7 @@ def test_the_first_submit_starts_the_pool_with_its_signals_blocked_and_only_if_i
     pool.starter.start_first = lambda number, mask: started.append((number, mask, signals()))
 
     def signals():
-        return pools.hygiene.signal.pthread_sigmask(pools.hygiene.signal.SIG_BLOCK, ())
+        return signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
     before = signals()
     first = submit(pool)

@@ -14,6 +14,7 @@ from pidfdpool.loop.template_events import TemplateEvents
 from pidfdpool.loop.template_starter import TemplateStarter
 from pidfdpool.loop.worker_events import WorkerEvents
 from pidfdpool.scheduler import events as ev
+from pidfdpool.scheduler.states import Template
 from tests.loop.test_thread_parts import Core, Thread
 
 
@@ -46,7 +47,7 @@ def test_only_one_thread_makes_the_first_start_and_the_others_wait_until_it_is_o
     other.start()
     starter.wait_for_first()  # its own start is not waited for
     assert over == []
-    starter.start_first(None, None)
+    starter.run_first(lambda: True, None)
     other.join(30)
     assert over == [True]
     assert not starter.claim_first(), "the thread is there"
@@ -89,12 +90,80 @@ def test_where_there_can_be_no_thread_every_task_fails_and_the_next_submit_tries
     core.thread = Thread(refused=True)
     core.tasks = {1: None, 2: None}
     starter = TemplateStarter(core, None)
-    assert starter.claim_first()
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        starter.start_first(2, None)
+        starter.run_first(starter.claim_first, 2)
     assert core.log[:2] == ["task 1 fails", "task 2 fails"]
     assert (starter.stillborn, core.closed) == (True, True)
     assert starter.claim_first()
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("claims", [False, True])
+def test_a_pool_whose_first_start_is_interrupted_before_it_has_a_thread_ends_and_fails_its_tasks(core, claims):
+    """Its signals are blocked, but a handler runs in the main thread for a signal that another thread has taken."""
+    starter = TemplateStarter(core, None)
+    core.template_wanted, core.tasks = True, {1: None, 2: None}
+
+    def ask():
+        assert not claims or starter.claim_first()
+        interrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        starter.run_first(ask, 2)
+    assert core.log[:2] == ["task 1 fails", "task 2 fails"]
+    assert (starter.stillborn, core.closed, core.thread.prevented) == (True, True, True)
+    assert not starter.is_starting
+
+
+def test_a_pool_from_which_nothing_is_wanted_yet_goes_on_after_an_interruption(core):
+    core.machine.template = Template.DOWN
+    starter = TemplateStarter(core, None)
+    with pytest.raises(KeyboardInterrupt):
+        starter.run_first(interrupt, None)
+    assert (starter.stillborn, core.closed, core.thread.prevented) == (False, False, False)
+    starter.run_first(starter.claim_first, None)
+    assert core.thread.started
+
+
+def test_a_pool_that_has_its_thread_goes_on_after_an_interruption(core):
+    starter = TemplateStarter(core, None)
+
+    def ask():
+        starter.start_first(None, None)
+        interrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        starter.run_first(ask, None)
+    assert (starter.stillborn, core.closed, core.thread.started) == (False, False, True)
+
+
+def test_a_pool_that_another_thread_is_starting_goes_on_after_an_interruption(core):
+    starter = TemplateStarter(core, None)
+
+    def ask():
+        other = threading.Thread(target=starter.claim_first)
+        other.start()
+        other.join()
+        interrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        starter.run_first(ask, None)
+    assert (starter.stillborn, core.closed, starter.starts_elsewhere) == (False, False, True)
+
+
+def test_what_the_pool_refuses_is_no_interruption(core):
+    starter = TemplateStarter(core, None)
+    core.template_wanted = True
+
+    def ask():
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        starter.run_first(ask, None)
+    assert (starter.stillborn, core.closed) == (False, False)
 
 
 class Started:

@@ -220,13 +220,24 @@ def test_who_makes_the_first_start_is_known_until_it_is_over_also_if_it_is_made_
     core.thread = starter._thread = Thread(refused=True)
     assert not starter.starts_elsewhere
     for _ in range(2):
-        other = threading.Thread(target=starter.claim_first)
+        claimed, go_on = threading.Event(), threading.Event()
+
+        def ask(claimed=claimed, go_on=go_on):
+            assert starter.claim_first()
+            claimed.set()
+            return go_on.wait(30)
+
+        def start(ask=ask):
+            with pytest.raises(RuntimeError):
+                starter.run_first(ask, None)
+
+        other = threading.Thread(target=start)
         other.start()
-        other.join()
+        assert claimed.wait(30)
         assert starter.starts_elsewhere
         assert not starter.claim_first()
-        with pytest.raises(RuntimeError):
-            starter.start_first(None, None)
+        go_on.set()
+        other.join()
         assert not starter.starts_elsewhere
     assert starter.claim_first()
     assert not starter.starts_elsewhere, "it is made here"

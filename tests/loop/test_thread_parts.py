@@ -61,11 +61,16 @@ class Thread:
 
     def __init__(self, *, refused=False):
         self.refused, self.started, self.failure = refused, False, None
+        self.prevented = False
 
     def start(self):
         if self.refused:
             raise RuntimeError("can't start new thread")
-        self.started = True
+        self.started = not self.prevented
+
+    def prevent(self):
+        self.prevented = not self.started
+        return self.prevented
 
     def note_end(self):
         self.started = False
