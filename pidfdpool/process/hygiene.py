@@ -40,8 +40,12 @@ def signals_blocked() -> Iterator[set[signal.Signals | int]]:
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        yield before
+        try:
+            yield before
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     finally:
+        # Again: another thread may have taken a signal, whose handler has raised just before that call.
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

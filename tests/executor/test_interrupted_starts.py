@@ -6,6 +6,7 @@ thread all the same.
 
 from __future__ import annotations
 
+import signal
 import threading
 from itertools import islice
 
@@ -35,7 +36,10 @@ def test_a_pool_goes_on_or_says_that_it_is_broken_wherever_its_first_start_is_in
         pools.append(pool)
         return lambda: begin(pool)
 
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     for place in islice(places(attempt, lambda begun: begun is code), 70):
+        blocked = signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        assert blocked == before or place.startswith("signals_blocked"), place
         for pool in pools:
             try:
                 assert pool.submit(abs, -3).result(timeout=60) == 3

@@ -60,6 +60,8 @@ def task(number=1, policy=None, **options):
 
 
 class Poller:
+    among_greenlets = False
+
     def __init__(self):
         self.woken = 0
         self.leader = {}
