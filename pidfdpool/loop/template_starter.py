@@ -17,6 +17,7 @@ from pidfdpool.errors import TemplateError
 from pidfdpool.loop import teardown
 from pidfdpool.loop.template_link import TemplateLink
 from pidfdpool.process import describe, hygiene, interruptible, native
+from pidfdpool.process.native import signal
 from pidfdpool.scheduler import events as ev
 from pidfdpool.scheduler.states import State, Template
 from pidfdpool.template import client
@@ -128,6 +129,7 @@ class TemplateStarter:
         ask: returns whether to call `start_first`: if it has called `claim_first` with success.
         number: as `start_first` has it.
         """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
             with hygiene.signals_blocked() as mask:
                 if ask():
@@ -137,6 +139,7 @@ class TemplateStarter:
                 self._end_without_thread(error)
             raise
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)  # the handler may have raised just before that
             if self._by == threading.get_ident():
                 self._by = None
                 self._first_over.set()

@@ -32,21 +32,29 @@ _FIXED = (signal.SIGKILL, signal.SIGSTOP)  # their disposition cannot be changed
 _abandoned: list[Any] = []  # streams that are replaced; kept alive, because their finalizers would flush or close
 
 
-@contextmanager
-def signals_blocked() -> Iterator[set[signal.Signals | int]]:
-    """Block every signal in this thread, and restore its mask afterwards. The block is given that mask.
+class _SignalsBlocked:
+    """What `signals_blocked` returns.
+
+    It is no generator: if a handler interrupted its end, the collector would end it later, and then restore a mask
+    that is no longer right, perhaps in another thread.
+    """
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> set[signal.Signals | int]:
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        return self._before
+
+    def __exit__(self, *_: object) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+
+
+def signals_blocked() -> _SignalsBlocked:
+    """Block every signal in this thread, in a `with` block that is given the mask before, and restore that.
 
     A signal that arrives meanwhile is not lost: it stays pending, or another thread takes it.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        try:
-            yield before
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    finally:
-        # Again: another thread may have taken a signal, whose handler has raised just before that call.
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return _SignalsBlocked()
 
 
 def leave_session() -> None:
