@@ -94,7 +94,7 @@ class Supervisor:
             self._starter = starting.Starter(self._recipe, processes, self._lock, self.decide)
             self._starter.start_first(thread, self._begin)
         except BaseException:
-            if self._thread is not None and self._thread.started:
+            if self._thread is not None and not self._thread.prevent():
                 # A signal handler has raised, after all was done. The thread owns the descriptors by now.
                 self.stop(now=True)
                 self.join()
