@@ -60,7 +60,7 @@ class Death:
         task: the task that it was running, as "module.qualname"; for calls of map in one task also which calls.
         task_id: that task's number, counted from 1.
         attempt: of that task, 1 for the first; 0 without a task.
-        peak_rss: its largest resident memory, in bytes (wait4(2)).
+        peak_rss: its largest resident memory, in bytes (wait4(2)), and not less than the pool had measured.
         cpu_time: seconds of processor time that it used, including children that it waited for.
         oom_kills: the increase of the counter oom_kill of the host's cgroup since the pool's start or the previous
             death, whichever was later.

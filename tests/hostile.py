@@ -205,11 +205,15 @@ def run_once(folder: str, name: object, seconds: float = 0.0) -> object:
     return name
 
 
+def address_space() -> int:
+    """Return how many bytes of address space this process has taken."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def limit_memory(spare: int) -> None:
     """Leave this process so many bytes of address space."""
-    with open("/proc/self/statm") as file:
-        used = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_AS, (used + spare, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (address_space() + spare, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def make_bytes(size: int) -> bytes:

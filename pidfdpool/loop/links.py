@@ -163,6 +163,7 @@ class WorkerLink(Link):
         self.ended_at: float | None = None  # when its pidfd became readable
         self.report_within = REPORT_GRACE
         self.usage: tuple[int, float] | None = None  # peak RSS and CPU time, as the template reported them
+        self._largest_memory = 0  # that was measured
         self.log_levels: Levels | None = None  # which it was told; None: those that its template was told
         self._signal: int | None = None  # asked for before there was a handle
         self._black_box: int | None = None
@@ -280,7 +281,9 @@ class WorkerLink(Link):
 
     def memory(self) -> int:
         """Return the resident memory in bytes, without segments, which belong to the pool; 0: it is not known."""
-        return self._if_alive(lambda pid: process_usage.resident(pid, self.account.mapped)) or 0
+        memory = self._if_alive(lambda pid: process_usage.resident(pid, self.account.mapped)) or 0
+        self._largest_memory = max(self._largest_memory, memory)
+        return memory
 
     def _if_alive(self, read: Callable[[int], T]) -> T | None:
         """Return what is read by the worker's pid. It counts only if the worker is still alive afterwards."""
@@ -305,6 +308,8 @@ class WorkerLink(Link):
         box = self._black_box
         stack, marks = (None, 0) if box is None else (black_box.read_stack(box), black_box.count_marks(box))
         peak, cpu_time = self.usage or (None, None)
+        if peak is not None:  # the kernel's sums over processors are inexact, so its peak may lie below what was read
+            peak = max(peak, self._largest_memory)
         return Evidence(peak, cpu_time, lines, stack and stacks.told(stack), marks, self.published())
 
     def close(self) -> None:

@@ -193,6 +193,21 @@ def test_what_is_read_by_a_pid_counts_if_the_worker_is_still_alive_behind_it(lin
     assert (link.usage_now(), link.memory()) == ((None, None), 0)
 
 
+def test_a_peak_is_not_below_what_was_measured(link, monkeypatch):
+    """Guards: a worker that was killed for its memory had "peaked" a few pages below the limit."""
+    sizes = iter([700, 900, 800])
+    monkeypatch.setattr(process_usage, "resident", lambda pid, segments=0: next(sizes))
+    handle = Handle()
+    link.watch_exit(handle, nothing)
+    handle.alive = lambda: True
+    assert [link.memory() for _ in range(3)] == [700, 900, 800]
+    assert link.evidence().peak_rss is None, "the peak is not known"
+    link.usage = 899, 0.5
+    assert link.evidence().peak_rss == 900
+    link.usage = 901, 0.5
+    assert link.evidence().peak_rss == 901
+
+
 def test_a_call_that_has_run_for_too_long_is_the_last_one_unless_another_has_begun_meanwhile(link, monkeypatch):
     assert link.call_started(7, 5.0) is None, "there is no black box yet"
     link.set_black_box(black_box.create())

@@ -67,9 +67,12 @@ def test_a_worker_that_grows_over_the_hard_limit_is_killed_with_its_task(way):
         assert isinstance(error, WorkerCrashed)
         assert f"hard_memory_per_child={most}" in str(error)
         assert pool.submit(calls.double, 2).result() == 4
-    assert causes(deaths) == [Cause.MEMORY, Cause.SHUTDOWN]
-    assert deaths[0].peak_rss > most
-    assert error.death in (deaths[0], None), "None: on a busy machine it is told before the process has ended"
+    # A process with much memory takes long to end on a busy machine. The task's error does not wait for that, and the
+    # next worker may end before it.
+    killed, other = sorted(deaths, key=lambda death: death.generation)
+    assert causes([killed, other]) == [Cause.MEMORY, Cause.SHUTDOWN]
+    assert killed.peak_rss > most
+    assert error.death in (killed, None)
 
 
 def take_memory_where_nobody_reports():
