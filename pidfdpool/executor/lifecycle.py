@@ -20,7 +20,7 @@ import threading
 import weakref
 from typing import Any
 
-from pidfdpool.process import native
+from pidfdpool.process import locks, native
 from pidfdpool.typed import Protocol
 
 
@@ -61,7 +61,7 @@ _own_pools: weakref.WeakSet[OwnPool] = weakref.WeakSet()
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 # Guards `_pools` and `_exiting`, so that no pool is missed which a thread makes while the interpreter exits. It is
 # reentrant because a signal handler can interrupt code that makes a pool, and make one itself.
-_lock = threading.RLock()
+_lock = locks.reentrant()
 _exiting = False
 _owner = os.getpid()  # the process that the pools belong to
 # A lock for each process: held while a forked child drops the copies of the parent's pools. A child's child must not
@@ -94,7 +94,7 @@ def check_not_exiting() -> None:
 def detect_fork() -> None:
     """Do what is to be done after a fork, if CPython has not noticed it. Costs one system call, getpid."""
     if os.getpid() != _owner:
-        with _fork_locks.setdefault(os.getpid(), threading.RLock()):
+        with _fork_locks.setdefault(os.getpid(), locks.reentrant()):
             if os.getpid() != _owner:
                 _after_fork_in_child()
 
@@ -157,7 +157,7 @@ def is_caused_by_ctrl_c(kind: type[BaseException] | None) -> bool:
 
 def _after_fork_in_child() -> None:
     global _owner, _lock  # noqa: PLW0603  the child has its own
-    _lock = threading.RLock()  # another thread may have held it
+    _lock = locks.reentrant()  # another thread may have held it
     # The executors first: a pool may have been copied in any state, so no executor may go on using it.
     for own in list(_own_pools):
         own.forget_pool_of_parent()

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import threading
 from contextvars import copy_context
 from typing import TYPE_CHECKING
 
-from pidfdpool.process import interruptible
+from pidfdpool.process import interruptible, locks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,14 +22,14 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # it tells whether a signal handler has interrupted the owner's turn
+        self._lock = locks.reentrant()  # it tells whether a signal handler has interrupted the owner's turn
         self._context = copy_context()  # for arguments whose own code pickles them, later and in the pool thread
         self.wanted: bool = False  # the note: there is something to submit
 
     @property
     def is_interrupted(self) -> bool:
         """Whether this code has interrupted a turn of its own thread, so that the turn cannot end before it."""
-        owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]
+        owned: bool = self._lock._is_owned()
         return owned
 
     def take(self, submit: Callable[[], None], failed: Callable[[BaseException], None], *, wait: bool) -> bool:
@@ -41,7 +40,7 @@ class Turns:
         raises, because calls may be lost then, and the consumer must not miss that.
         """
         lock = self._lock
-        if lock._is_owned():  # type: ignore[attr-defined]
+        if lock._is_owned():
             self.wanted = True
             return False
         had = False
@@ -58,4 +57,4 @@ class Turns:
 
     def forget_in_forked_child(self) -> None:
         """Forget whose turn it is, in a forked child: that thread was perhaps not copied."""
-        self._lock, self._context = threading.RLock(), self._context.copy()  # a context is entered once at a time
+        self._lock, self._context = locks.reentrant(), self._context.copy()  # a context is entered once at a time

@@ -7,7 +7,6 @@ finishes its tasks and ends.
 
 from __future__ import annotations
 
-import threading
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from pidfdpool import checks
 from pidfdpool.executor import lifecycle
 from pidfdpool.executor.open_maps import OpenMaps
 from pidfdpool.loop.pool import Pool
+from pidfdpool.process import locks
 from pidfdpool.scheduler.states import Phase, State
 from pidfdpool.worker import rebuild_guard
 
@@ -50,7 +50,7 @@ class OwnPool:
         self._policy = policy
         self._make_recipe = make_recipe
         self._shut_down = False
-        self.lock = threading.RLock()  # guards the state; reentrant, because signal handlers may shut down
+        self.lock = locks.reentrant()  # guards the state; reentrant, because signal handlers may shut down
         lifecycle.add_own_pool(self)
 
     def open(self, owner: object) -> Pool:
@@ -182,7 +182,7 @@ class OwnPool:
 
     def forget_pool_of_parent(self) -> None:
         """Start again in a forked child. The lock may have been copied while another thread held it."""
-        self.lock = threading.RLock()
+        self.lock = locks.reentrant()
         self.pool = None
         self.observers = [observer for observer in self.observers if observer.follows_into_forked_child()]
         self.maps.forget_in_forked_child()

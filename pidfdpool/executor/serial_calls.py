@@ -21,7 +21,7 @@ from pidfdpool.errors import PoolBroken
 from pidfdpool.executor.serial_future import SerialFuture
 from pidfdpool.executor.serial_stream import SerialStream
 from pidfdpool.loop import outcomes
-from pidfdpool.process import describe
+from pidfdpool.process import describe, locks
 from pidfdpool.worker import context, tracebacks
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class SerialCalls:
         self._prepared = False
         self._owner = os.getpid()
         # Reentrant, because a signal handler may submit a call, too.
-        self._counting, self._preparing = threading.RLock(), threading.RLock()
+        self._counting, self._preparing = locks.reentrant(), locks.reentrant()
 
     def check_open(self) -> None:
         """Raise PoolBroken or RuntimeError if no call is accepted."""
@@ -231,7 +231,7 @@ class SerialCalls:
 
     def _renew_locks_after_fork(self) -> None:
         if self._owner != os.getpid():  # another thread may have held them when this process was forked
-            self._counting, self._preparing = threading.RLock(), threading.RLock()
+            self._counting, self._preparing = locks.reentrant(), locks.reentrant()
             self._owner = os.getpid()
 
 

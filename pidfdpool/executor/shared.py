@@ -11,7 +11,6 @@ use (`own_pool`). It is closed when the interpreter ends, as every pool is (`lif
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Self
 
@@ -21,7 +20,7 @@ from pidfdpool.executor.options import Options
 from pidfdpool.executor.pool_executor import PidfdPoolExecutor
 from pidfdpool.executor.serial import SerialExecutor
 from pidfdpool.executor.serial_view import SerialView
-from pidfdpool.process import cpus
+from pidfdpool.process import cpus, locks
 from pidfdpool.scheduler.policy import Policy, PoolOptions, TaskOptions, check_names
 from pidfdpool.worker import context
 
@@ -67,7 +66,7 @@ class _OfProcess:
     def __init__(self) -> None:
         self.owner = os.getpid()
         self.worker = context.worker
-        self.lock = threading.RLock()  # reentrant, because a signal handler may ask for the pool, too
+        self.lock = locks.reentrant()  # reentrant, because a signal handler may ask for the pool, too
         self.pool: _Kept | None = None
         self.serial: _Kept | None = None
 
@@ -77,7 +76,7 @@ class _OfProcess:
         A worker that was forked from the host does not take over what the host had: that is of another size.
         """
         if self.owner != os.getpid():
-            self.lock, self.owner = threading.RLock(), os.getpid()
+            self.lock, self.owner = locks.reentrant(), os.getpid()
             if self.worker != context.worker:
                 self.worker, self.pool, self.serial = context.worker, None, None
 

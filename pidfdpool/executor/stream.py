@@ -22,6 +22,7 @@ from pidfdpool.executor.unsendable import describe_pickling_error
 from pidfdpool.executor.wakeup import Wakeup
 from pidfdpool.loop import held_arguments, streams
 from pidfdpool.loop.task import nameable
+from pidfdpool.process import locks
 from pidfdpool.transport import framing
 from pidfdpool.typed import Protocol
 from pidfdpool.worker import streaming
@@ -74,7 +75,7 @@ class Feed:
         self._number = 0
         self._cancel_kills = False
         self._arrival: Future[None] | None = None  # what a reading thread waits for
-        self._closing = threading.RLock()
+        self._closing = locks.reentrant()
 
     def wait(self) -> None:
         """Wait until something has come, or nothing more will. In a thread that reads."""
@@ -184,7 +185,7 @@ class Feed:
 
     def _fail_in_forked_child(self, error: BaseException) -> None:
         self._pool = self._arrival = None
-        self._closing = threading.RLock()
+        self._closing = locks.reentrant()
         self.wakeup = Wakeup()
         self.error, self.ended = error, True
 

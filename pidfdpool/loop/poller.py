@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from pidfdpool.process import counters, native, sandbox
+from pidfdpool.process import counters, locks, native, sandbox
 from pidfdpool.typed import Protocol
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Poller:
     def __init__(self) -> None:
         # Reentrant, because `wake` is called from weakref callbacks: the collector may run one of those in a thread
         # that is inside `wake` already.
-        self._wake_lock = threading.RLock()
+        self._wake_lock = locks.reentrant()
         self._process = os.getpid()
         sandbox.check()
         self._epoll = new_epoll()

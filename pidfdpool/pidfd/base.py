@@ -24,7 +24,7 @@ from types import TracebackType
 
 from pidfdpool.pidfd.errors import PidfdMisused, to_pidfd_error
 from pidfdpool.pidfd.status import ExitStatus
-from pidfdpool.process import counters, describe, native
+from pidfdpool.process import counters, describe, locks, native
 from pidfdpool.typed import typing
 
 _NEVER = float("inf")
@@ -39,7 +39,7 @@ class _Use:
     __slots__ = ("lock", "users", "wakeup")
 
     def __init__(self) -> None:
-        self.lock = native.host_lock()
+        self.lock = locks.reentrant()
         self.users = 0
         self.wakeup = -1  # an eventfd, made by the first wait; readable once the waiting threads have to look again
 

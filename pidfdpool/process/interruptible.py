@@ -21,7 +21,7 @@ from _queue import Empty  # `queue` loads modules that are not needed here
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pidfdpool.process import native
+from pidfdpool.process import locks, native
 
 if TYPE_CHECKING:
     from _queue import SimpleQueue
@@ -174,6 +174,9 @@ class Condition(threading.Condition):
     handler runs.
     """
 
+    def __init__(self, lock: Any = None) -> None:
+        super().__init__(locks.reentrant() if lock is None else lock)
+
     if not TYPE_CHECKING:  # type checkers see the base class's methods, which have the same signatures
         __enter__ = property(attrgetter("_lock.__enter__"))
         __exit__ = property(attrgetter("_lock.__exit__"))
@@ -189,7 +192,7 @@ class Event(threading.Event):
     def __init__(self) -> None:
         super().__init__()
         if _HAS_CONDITION:
-            self._cond = Condition(threading.Lock())
+            self._cond = Condition(locks.plain())
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set, or for `timeout` seconds at most; return whether it is."""

@@ -26,6 +26,8 @@ import posix
 import select
 from contextlib import suppress
 
+from pidfdpool.process import locks
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as signal
@@ -237,17 +239,12 @@ def reentrant_lock() -> Any:
 
     A caller that holds it must not let another greenlet run.
     """
-    return _threads().RLock()
+    return locks.whole(_threads().RLock())
 
 
 def lock() -> Any:
     """Return a threading.Lock between threads of the operating system; see `reentrant_lock`."""
-    return _threads().allocate_lock()
-
-
-def host_lock() -> Any:
-    """Return a reentrant lock of the host's own kind: between greenlets, where its threads are greenlets."""
-    return sys.modules.get("threading", _thread).RLock()
+    return locks.whole(_threads().allocate_lock())
 
 
 def in_main_thread() -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 import time
 from contextlib import suppress
 from types import TracebackType
@@ -19,7 +18,7 @@ import pidfdpool
 from pidfdpool import checks
 from pidfdpool.executor.tracing.lines import EventLines
 from pidfdpool.executor.tracing.sink import Sink
-from pidfdpool.process import safe_logging
+from pidfdpool.process import locks, safe_logging
 from pidfdpool.swarm import async_ping
 from pidfdpool.swarm.records import Phase
 from pidfdpool.swarm.trace_events import SwarmTraceEvents
@@ -54,7 +53,7 @@ class SwarmTrace:
     def __init__(self, supervisor: Supervisor, name: str, path: Any, max_events: int) -> None:
         self._supervisor, self._name, self._path, self._max_events = supervisor, name, path, max_events
         self._process = os.getpid()
-        self._lock = threading.Lock()  # held while something is formatted and written; guards all that follows
+        self._lock = locks.plain()  # held while something is formatted and written; guards all that follows
         self._sink: Sink | None = None
         self._over = True
         self._unsubscribe: Callable[[], None] | None = None

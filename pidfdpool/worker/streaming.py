@@ -19,7 +19,7 @@ from collections import deque
 from contextlib import suppress
 
 from pidfdpool import checks
-from pidfdpool.process import hygiene
+from pidfdpool.process import hygiene, native
 from pidfdpool.serialization import payload
 from pidfdpool.transport import framing
 from pidfdpool.typed import Protocol
@@ -94,7 +94,7 @@ class Sender:
         self._sizes: deque[int] = deque()  # of the items that were sent, and that the reader has not taken
         self._size = 0  # bytes of all these
         self._pid = os.getpid()
-        self._lock = _thread.allocate_lock()  # guards what follows
+        self._lock = native.lock()  # guards what follows
         self._held: list[bytes] = []
         self._held_size = 0
         self._held_since = 0.0

@@ -19,7 +19,7 @@ PACKAGE = Path(pidfdpool.__file__).parent
 HOUSE = {
     "former_paths": {"executor", "scheduler", "worker"},
     "cli": {"_version", "process", "scheduler"},
-    "integrations": set(),
+    "integrations": {"process"},
     "swarm": {
         "executor",
         "loop",
@@ -196,6 +196,33 @@ def test_what_a_signal_handler_may_leave_locked_is_not_used():
     probe = made.pop("pidfdpool.process.interruptible")
     assert probe == {"threading.Event"}, "it asks for what an event has"
     assert {name: found for name, found in made.items() if found} == {}
+
+
+# Locks that no `with` enters: those that a thread sleeps in, which nobody else waits for; and those of others.
+PLAIN_LOCKS = {
+    "cli/progress.py": {"threading.RLock"},
+    "loop/backpressure.py": {"threading.Lock"},
+    "process/interruptible.py": {"threading.Lock"},
+    "process/native.py": {"_threads().RLock", "_threads().allocate_lock", "module.allocate_lock"},
+    "worker/shared_tracker.py": {"threading.RLock"},
+    "worker/streaming.py": {"_thread.allocate_lock"},
+}
+
+
+def test_locks_are_those_that_no_handler_leaves_half_entered():
+    made = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        found = {
+            ast.unparse(node.func)
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in ("Lock", "RLock", "allocate_lock")
+        }
+        if found:
+            made[path.relative_to(PACKAGE).as_posix()] = found
+    del made["process/locks.py"]
+    assert made == PLAIN_LOCKS
 
 
 # What costs more to load than all of ours together, or makes a start slow in other ways.

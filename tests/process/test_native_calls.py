@@ -288,21 +288,6 @@ def test_a_fresh_thread_raises_here_whatever_the_call_raises(error):
         native.run_in_fresh_thread(fail)
 
 
-def test_locks_are_of_the_kind_that_is_said():
-    assert type(native.lock()) is type(_thread.allocate_lock())
-    assert type(native.reentrant_lock()) is type(_thread.RLock())
-    lock = native.host_lock()
-    with lock, lock:
-        pass
-
-
-def test_the_hosts_own_kind_of_lock_is_that_of_its_threading_if_that_is_loaded(monkeypatch):
-    monkeypatch.setattr(threading, "RLock", lambda: "the host's")
-    assert native.host_lock() == "the host's"
-    monkeypatch.delitem(sys.modules, "threading")
-    assert type(native.host_lock()) is type(_thread.RLock())
-
-
 def test_a_module_that_is_written_in_c_has_one_further_instance():
     """Guards: each lock of a gevent host was made by a module of its own, which was loaded for that."""
     second = native._second_instance("_thread")

@@ -10,14 +10,13 @@ memory and the file.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING
 
 from pidfdpool.executor.tracing.events import LINES_OF_ATTEMPT
 from pidfdpool.loop.observed import Attempts, PoolLevel
-from pidfdpool.process import safe_logging
+from pidfdpool.process import locks, safe_logging
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -59,7 +58,7 @@ class Recorder:
         self._kept = 0  # events, ever
         self._records: deque[Record] = deque()
         self._at = 0  # how many attempts of the first record are formatted
-        self._lock = threading.Lock()  # held while something is formatted and written
+        self._lock = locks.plain()  # held while something is formatted and written
         self._memory_at = 0.0  # these three in time.monotonic()'s seconds
         self._due_at = 0.0
         self._busy_at = 0.0

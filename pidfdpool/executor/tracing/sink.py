@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from pidfdpool import checks
+from pidfdpool.process import locks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # What traces of this process write, by the device and inode of a file, or by the id of what is no file.
 _open_files: WeakValueDictionary[tuple[int, int] | int, Sink] = WeakValueDictionary()
-_lock = threading.Lock()
+_lock = locks.plain()
 
 
 class Sink:

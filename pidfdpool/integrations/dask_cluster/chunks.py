@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import copy
-import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ import pidfdpool
 from pidfdpool.integrations.dask_cluster import payloads
 from pidfdpool.integrations.dask_cluster.futures import opened
 from pidfdpool.integrations.dask_cluster.pace import AHEAD, Pace
+from pidfdpool.process import locks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,7 @@ class Chunks:
         self._share = share
         self._on_done = done
         self._pace = Pace()
-        self._lock = threading.RLock()
+        self._lock = locks.reentrant()
         self._waiting: deque[tuple[Any, ...]] = deque()  # calls that no chunk has yet
         self._next = 0  # the number of the first of these
         self._running = 0  # chunks

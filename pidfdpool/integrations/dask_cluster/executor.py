@@ -18,6 +18,7 @@ from pidfdpool.integrations.dask_cluster.chunks import dump
 from pidfdpool.integrations.dask_cluster.futures import ClusterFuture
 from pidfdpool.integrations.dask_cluster.mapping import ClusterMap
 from pidfdpool.integrations.dask_cluster.submission import Submission
+from pidfdpool.process import locks
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -189,7 +190,7 @@ class DaskExecutor(Submitter):
         self._options = option_rules.of_tasks(options)
         self._rules = option_rules.rules(self._options)
         settings = payloads.dumps(option_rules.of_pool(options))
-        self._lock = threading.Lock()
+        self._lock = locks.plain()
         self._is_shut_down = False
         self._closing: Callable[[], None] | None = None  # of a client that is ours
         self._maps: weakref.WeakSet[ClusterMap] = weakref.WeakSet()

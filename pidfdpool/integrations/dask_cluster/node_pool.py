@@ -6,10 +6,10 @@ Used on the event loop of the dask worker. dask closes it as it closes its other
 from __future__ import annotations
 
 import concurrent.futures
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pidfdpool
+from pidfdpool.process import locks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ class NodePool(concurrent.futures.Executor):
         self._settings = settings
         if settings.get("min_workers"):  # for dask workers of any size
             self._settings = {**settings, "min_workers": min(settings["min_workers"], workers)}
-        self._lock = threading.Lock()
+        self._lock = locks.plain()
         self._is_shut_down = False
         self._pool = self._made()
         self._views: dict[tuple[Any, ...], Any] = {}  # of the pool, by their options: to make one takes a while

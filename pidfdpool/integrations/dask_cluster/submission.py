@@ -15,7 +15,6 @@ import concurrent.futures
 import itertools
 import os
 import re
-import threading
 import uuid
 from collections import deque
 from contextlib import suppress
@@ -29,6 +28,7 @@ from pidfdpool.integrations.dask_cluster import node, requests
 from pidfdpool.integrations.dask_cluster.node_pool import lost
 from pidfdpool.integrations.dask_cluster.requests import PoolSettings, Request
 from pidfdpool.integrations.dask_cluster.reruns import Reruns
+from pidfdpool.process import locks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -76,7 +76,7 @@ class Submission:
         self._topic = f"pidfdpool-{self.owner}"
         self._settings = PoolSettings(self.owner, settings)
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
+        self._lock = locks.plain()
         self._pending: dict[int, tuple[Key, Recipient]] = {}  # by the number of the request
         self._futures: dict[Key, Any] = {}  # dask's
         self._outbox: deque[tuple[int, Request]] = deque()

@@ -8,14 +8,14 @@ own backend. Thread-safe; in a forked child, pools start workers of the child's 
 from __future__ import annotations
 
 import os
-import threading
 from typing import Any
 
 from pidfdpool import PidfdPoolExecutor
+from pidfdpool.process import locks
 
 IDLE = 300.0
 
-_lock = threading.Lock()
+_lock = locks.plain()
 _pools: list[tuple[dict[str, Any], PidfdPoolExecutor]] = []
 
 
@@ -50,7 +50,7 @@ def _are_equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def _forget_lock() -> None:
     global _lock  # noqa: PLW0603  another thread may have held it when the process was forked
-    _lock = threading.Lock()
+    _lock = locks.plain()
 
 
 os.register_at_fork(after_in_child=_forget_lock)

@@ -9,7 +9,6 @@ export, not when tasks end: the SDK takes several microseconds for each, and run
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from pidfdpool.integrations.metrics.swarm_catalogue import SWARMS
 from pidfdpool.integrations.metrics.watched_pool import DEFAULT_BUCKETS, WatchedPool
 from pidfdpool.integrations.metrics.watched_set import WatchedSet
 from pidfdpool.integrations.metrics.watched_swarm import WatchedSwarm
+from pidfdpool.process import locks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -180,7 +180,7 @@ def _creator_of(metric: Metric, meter: Any) -> Callable[..., object]:
 # By meter, and in that by the kind of what they show.
 _of_meters: weakref.WeakKeyDictionary[Any, dict[str, _Instruments]] = weakref.WeakKeyDictionary()
 _of_provider: dict[str, _Instruments] = {}  # those of the global meter provider
-_lock = threading.RLock()  # guards these, and who is in which; reentrant, for signal handlers and finalizers
+_lock = locks.reentrant()  # guards these, and who is in which; reentrant, for signal handlers and finalizers
 
 
 def _join(meter: Any, catalogue: Catalogue, watched: Watched) -> _Instruments:
@@ -204,7 +204,7 @@ def _join(meter: Any, catalogue: Catalogue, watched: Watched) -> _Instruments:
 
 def _renew_after_fork() -> None:
     global _lock  # noqa: PLW0603  another thread may have held the parent's
-    _lock = threading.RLock()
+    _lock = locks.reentrant()
 
 
 os.register_at_fork(after_in_child=_renew_after_fork)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 import weakref
 from contextlib import suppress
 from itertools import accumulate
@@ -29,6 +28,7 @@ from pidfdpool.integrations.metrics.swarm_catalogue import SWARMS
 from pidfdpool.integrations.metrics.watched_pool import DEFAULT_BUCKETS, WatchedPool
 from pidfdpool.integrations.metrics.watched_set import WatchedSet
 from pidfdpool.integrations.metrics.watched_swarm import WatchedSwarm
+from pidfdpool.process import locks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -276,7 +276,7 @@ def _cumulative(distribution: Distribution) -> list[tuple[str, int]]:
 
 
 _expositions: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], _Exposition]] = weakref.WeakKeyDictionary()
-_lock = threading.RLock()  # guards `_expositions`, and who is in which; reentrant, for signal handlers and finalizers
+_lock = locks.reentrant()  # guards `_expositions`, and who is in which; reentrant, for signal handlers and finalizers
 
 
 def _join(registry: Any, namespace: str, catalogue: Catalogue, watched: Watched, key: object) -> _Exposition:
@@ -329,7 +329,7 @@ def _unregister(registry: Any, exposition: _Exposition) -> None:
 
 def _renew_after_fork() -> None:
     global _lock  # noqa: PLW0603  another thread may have held the parent's
-    _lock = threading.RLock()
+    _lock = locks.reentrant()
 
 
 os.register_at_fork(after_in_child=_renew_after_fork)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import signal
-import threading
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from itertools import compress
@@ -17,6 +16,7 @@ from operator import sub
 from typing import TYPE_CHECKING, NamedTuple
 
 from pidfdpool import Attempts, WorkerChange
+from pidfdpool.process import locks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -72,7 +72,7 @@ class TaskCounts:
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = locks.reentrant()
         self._functions: dict[str, str] = {}  # what each is shown as
         self._tasks: Counter[tuple[str, str, str]] = Counter()
         self._deaths: Counter[tuple[str, str]] = Counter()

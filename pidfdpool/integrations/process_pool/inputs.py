@@ -7,10 +7,11 @@ generator that uses one), and no more than AHEAD chunks are under way. `Pool.joi
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import Future
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+from pidfdpool.process import locks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,7 +41,7 @@ class Inputs:
         self._submit = submit
         self._ahead = ahead
         self._on_end = on_end
-        self._lock = threading.RLock()
+        self._lock = locks.reentrant()
         self.ended: bool = False  # nothing is left to submit
 
     def submit_some(self, pending: int, take: Callable[[Future[Any]], object]) -> int:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.context
 import multiprocessing.pool
-import threading
 from typing import Any
 
 from pidfdpool.integrations.process_pool import contexts
 from pidfdpool.integrations.process_pool.pool import Pool
+from pidfdpool.process import locks
 
-_lock = threading.Lock()
+_lock = locks.plain()
 _replaced: list[tuple[Any, str, Any]] = []  # owner, name and value, as they were before
 
 

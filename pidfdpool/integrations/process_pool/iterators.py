@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.pool
 import queue
-import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pidfdpool import checks
 from pidfdpool.integrations.process_pool.errors import translated
 from pidfdpool.integrations.process_pool.results import is_done_within
+from pidfdpool.process import locks
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -31,7 +31,7 @@ class IMapIterator(multiprocessing.pool.IMapIterator):  # type: ignore[type-arg]
         self._owner: object = owner
         self._inputs = inputs
         self._pending: deque[Future[Any]] = deque()
-        self._lock = threading.RLock()
+        self._lock = locks.reentrant()
         self._submit_some()
 
     def next(self, timeout: float | None = None) -> Any:

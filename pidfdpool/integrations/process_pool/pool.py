@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.pool
-import threading
 import warnings
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
@@ -17,6 +16,7 @@ from pidfdpool import checks
 from pidfdpool.integrations.process_pool import at_exit
 from pidfdpool.integrations.process_pool.requests import Requests, Root
 from pidfdpool.integrations.process_pool.workers import Worker
+from pidfdpool.process import locks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -73,7 +73,7 @@ class Pool(Requests, multiprocessing.pool.Pool):  # type: ignore[misc]
         self._root = self
         self._processes: int = self._executor.stats().size
         self._inputs: dict[Inputs, IMapIterator] = {}  # of imap, where something is left to submit
-        self._lock = threading.RLock()  # guards the one above, and the state
+        self._lock = locks.reentrant()  # guards the one above, and the state
         self._executor.prestart(wait=False)
         self._state = multiprocessing.pool.RUN
         at_exit.add(self)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import multiprocessing.pool
-import threading
 import time
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pidfdpool
 from pidfdpool import checks
 from pidfdpool.integrations.process_pool.errors import translated
+from pidfdpool.process import locks
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -43,7 +43,7 @@ class AsyncResult(multiprocessing.pool.AsyncResult):  # type: ignore[type-arg]
         self._owner: object = owner
         self._futures = futures
         self._outcome: tuple[bool, Any] | None = None
-        self._lock = threading.Lock()
+        self._lock = locks.plain()
         self._callback: Callback = callback
         self._error_callback: Callback = error_callback
         self._called: Future[None] | None = None  # done when the callback has returned
