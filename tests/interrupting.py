@@ -10,9 +10,6 @@ from itertools import pairwise
 from types import CodeType, FrameType
 from typing import Any
 
-# After these instructions, and after the first one of a function, the interpreter looks for signals.
-_LOOKS_AFTER = ("RESUME", "CALL", "JUMP_BACKWARD")
-
 
 class Interrupted(BaseException):
     """What the handler raises."""
@@ -51,7 +48,7 @@ def _interrupted(call: Callable[[], object], place: int, begins: Callable[[CodeT
         if event == "call":
             counts = counts or begins(frame.f_code)
             frame.f_trace_lines, frame.f_trace_opcodes = False, True
-        elif event == "opcode" and counts and frame.f_lasti in _offsets(frame.f_code):
+        if counts and (event == "call" or (event == "opcode" and frame.f_lasti in _offsets(frame.f_code))):
             if not place:
                 name = f"{frame.f_code.co_qualname}:{frame.f_lineno}"
                 raise Interrupted(name)
@@ -71,6 +68,19 @@ def _interrupted(call: Callable[[], object], place: int, begins: Callable[[CodeT
 
 @cache
 def _offsets(code: CodeType) -> frozenset[int]:
-    """Return the offsets of the instructions before which the interpreter looks for signals."""
-    pairs = pairwise(dis.get_instructions(code))
-    return frozenset(after.offset for before, after in pairs if before.opname.startswith(_LOOKS_AFTER))
+    """Return the offsets of instructions before which the interpreter looks for signals; it does so in calls, too.
+
+    It looks before it jumps back, and at the end of each call. What is raised there belongs to the call. So the next
+    instruction, before which this module can raise, counts only if the same handler protects both.
+    """
+    instructions = dis.Bytecode(code)
+    handlers = {
+        offset: entry.target for entry in instructions.exception_entries for offset in range(entry.start, entry.end)
+    }
+    jumps = {each.offset for each in instructions if each.opname.startswith("JUMP_BACKWARD")}
+    ends = {
+        after.offset
+        for before, after in pairwise(instructions)
+        if before.opname.startswith("CALL") and handlers.get(before.offset) == handlers.get(after.offset)
+    }
+    return frozenset(jumps | ends)

@@ -208,6 +208,7 @@ class AdaptiveMap:
                         raise error
                     finally:
                         del error  # its traceback holds this frame
+                del results  # a last step that is protected, see `process.locks`
         finally:
             self.cancel()
 

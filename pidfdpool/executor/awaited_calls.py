@@ -168,6 +168,7 @@ class AwaitedCalls:
                 feed.more()
                 while results:
                     yield results.pop()
+                del results  # a last step that is protected, see `process.locks`
         finally:
             self.failure = None  # its traceback holds this frame
             self._close()

@@ -339,6 +339,7 @@ class BoundedMap:
                         raise error
                     finally:
                         del error  # its traceback holds this frame
+                del results  # a last step that is protected, see `process.locks`
         finally:
             self.cancel()
 

@@ -55,6 +55,12 @@ class Watch:
         self.active: bool = True
 
 
+def _call_each(watches: list[tuple[Watch | None, int]]) -> None:
+    for watch, mask in watches:
+        if watch is not None and watch.active:
+            watch.callback(mask)
+
+
 def new_epoll() -> select.epoll:
     """Return a new epoll instance. A host that has closed its standard streams will open others in their place."""
     made = native.epoll()
@@ -153,9 +159,7 @@ class Poller:
             outer, self.is_served = self.is_served, True
             try:
                 watches = [(self._watches.get(fd), mask) for fd, mask in ready]
-                for watch, mask in watches:
-                    if watch is not None and watch.active:
-                        watch.callback(mask)
+                _call_each(watches)
             finally:
                 self.is_served = outer
 

@@ -79,6 +79,18 @@ def reject_worker(core: Decisions, link: WorkerLink, fault: framing.ProtocolErro
     core.handle(ev.ProtocolViolated(link.slot, link.generation, str(fault)))
 
 
+def _note_verdicts(
+    taken: list[Task], frames: Sequence[Frame | Lean], durations: Sequence[int], name: tuple[int, int, int | None]
+) -> None:
+    """Give each of these tasks the frame of its outcome, and its future the attempt. name: the worker's."""
+    clock = time.time()
+    for task, frame, duration in zip(taken, frames, durations, strict=False):
+        task.verdict = frame
+        task.buffers = NO_BUFFERS  # as in `set_aside`
+        if not task.begun:
+            task.future._note_attempt(name, 1, clock - (duration >> 4) * _TICK)
+
+
 def _take_answers(core: Decisions, link: WorkerLink, frames: Sequence[Frame | Lean], at: int) -> int:
     """Take the outcomes from the frame at this place on; return the place of the first that goes the long way."""
     slot, generation, name = link.slot, link.generation, link.name
@@ -101,12 +113,7 @@ def _take_answers(core: Decisions, link: WorkerLink, frames: Sequence[Frame | Le
         deque(map(tasks.pop, numbers), maxlen=0)
         if core.resolver.observation is not None:
             core.resolver.observation.note_answers(link, numbers, taken, frames, now)
-        clock = time.time()
-        for task, frame, duration in zip(taken, frames, durations, strict=False):
-            task.verdict = frame
-            task.buffers = NO_BUFFERS  # as in `set_aside`
-            if not task.begun:
-                task.future._note_attempt(name, 1, clock - (duration >> 4) * _TICK)
+        _note_verdicts(taken, frames, durations, name)
         core.resolver.finished += count
         goes_on = core.machine.slots[slot].state is State.BUSY
         resolutions: list[Resolution] = []

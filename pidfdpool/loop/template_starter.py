@@ -69,7 +69,7 @@ class TemplateStarter:
         """Start a template if the machine has asked for one, and wait for its HELLO. In the pool thread."""
         while True:
             with self._core.lock:
-                wanted = self._claim()
+                wanted, self._core.template_wanted = self._core.template_wanted, False
             if wanted:
                 self._start()
             if self._awaits_hello:
@@ -201,12 +201,17 @@ class TemplateStarter:
             RuntimeError: there can be no more threads. The next submit tries again.
             BaseException: a handler raised it.
         """
-        with self._core.lock:
-            wanted = self._claim()
+        claimed = False
         try:
             try:
-                if wanted:
-                    self._start_interruptible(mask)
+                with self._core.lock:
+                    claimed, self._core.template_wanted = self._core.template_wanted, False
+                if claimed:
+                    self._start(mask)
+            except BaseException:
+                if claimed:
+                    self._lose_interrupted()
+                raise
             finally:
                 self._start_thread_or_end()
         except BaseException:
@@ -214,19 +219,11 @@ class TemplateStarter:
                 self._core.handle(ev.Cancelled(number))  # the caller gets no future, so the task must not run
             raise
 
-    def _claim(self) -> bool:
-        """Return whether a start is wanted, and make it the caller's to do. The caller has the lock."""
-        wanted, self._core.template_wanted = self._core.template_wanted, False
-        return wanted
-
-    def _start_interruptible(self, mask: SignalMask) -> None:
-        try:
-            self._start(mask)
-        except BaseException:
-            self._awaits_hello = False
-            with self._core.poller.serving:
-                self._template_events.lose(ev.TemplateLost("its start was interrupted"))
-            raise
+    def _lose_interrupted(self) -> None:
+        """Have the machine ask for another template, whatever there is of this one."""
+        self._awaits_hello = False
+        with self._core.poller.serving:
+            self._template_events.lose(ev.TemplateLost("its start was interrupted"))
 
     def _start(self, mask: SignalMask = None) -> None:
         core = self._core

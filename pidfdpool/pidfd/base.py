@@ -114,15 +114,18 @@ class BaseHandle:
             poller = select.poll()
             poller.register(fd, self._watched)
             poller.register(self._wakeup(), select.POLLIN)
-            while self._status is None:
-                if self._closed:
-                    raise self._misused("wait")
-                left = min(deadline - time.monotonic(), native.LONGEST_WAIT)
-                if left <= 0:
-                    return False
-                if self._polls_end(poller, fd, left):
-                    return True
-            return True
+            return self._wait_until_ended(poller, fd, deadline)
+
+    def _wait_until_ended(self, poller: select.poll, fd: int, deadline: float) -> bool:
+        while self._status is None:
+            if self._closed:
+                raise self._misused("wait")
+            left = min(deadline - time.monotonic(), native.LONGEST_WAIT)
+            if left <= 0:
+                return False
+            if self._polls_end(poller, fd, left):
+                return True
+        return True
 
     def _deadline(self, timeout: float | None) -> float:
         if timeout is None:

@@ -93,8 +93,14 @@ class SignalReceiver:
         self._fd = -1
         self._signals = _checked(signals)
         self._fd = _signalfd(self._signals)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
-        self._thread = threading.get_ident()
+        self._thread, self._blocked_here = threading.get_ident(), frozenset[int]()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+        except BaseException:  # it runs the handler of a signal that came just before, after it has blocked them
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            self.close()
+            raise
         self._blocked_here = self._signals - {int(number) for number in before}
         _open.add(self)
         try:

@@ -42,8 +42,13 @@ class _SignalsBlocked:
     __slots__ = ("_before",)
 
     def __enter__(self) -> set[signal.Signals | int]:
-        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        return self._before
+        self._before = before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        except BaseException:  # it runs the handler of a signal that came just before, after it has blocked all
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            raise
+        return before
 
     def __exit__(self, *_: object) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._before)

@@ -25,6 +25,7 @@ from pidfdpool.process import locks, native
 
 if TYPE_CHECKING:
     from _queue import SimpleQueue
+    from collections import deque
     from collections.abc import Callable
 
 T = TypeVar("T")
@@ -148,21 +149,27 @@ def wait(done: Callable[[], bool], condition: threading.Condition, timeout: floa
     waiters = condition._waiters  # type: ignore[attr-defined]
     sleeper = threading.Lock()
     sleeper.acquire()
-    steps = WaitSteps(timeout)
     try:
         waiters.append(sleeper)
-        while not done():  # called after the append, so that no notification is missed
-            seconds = steps.next()
-            if seconds is not None and seconds <= 0:
-                return False
-            if sleeper.acquire(timeout=-1 if seconds is None else seconds):
-                waiters.append(sleeper)
-        return True
+        return _sleep_until(done, sleeper, waiters, WaitSteps(timeout))
     finally:
         try:  # noqa: SIM105 - `suppress` has methods of Python's, in which a handler may raise
             waiters.remove(sleeper)
         except ValueError:
             pass
+
+
+def _sleep_until(
+    done: Callable[[], bool], sleeper: threading.Lock, waiters: deque[threading.Lock], steps: WaitSteps
+) -> bool:
+    """Return True when done() is true, False when the steps are over."""
+    while not done():  # called after the sleeper was added, so that no notification is missed
+        seconds = steps.next()
+        if seconds is not None and seconds <= 0:
+            return False
+        if sleeper.acquire(timeout=-1 if seconds is None else seconds):
+            waiters.append(sleeper)
+    return True
 
 
 class Condition(threading.Condition):

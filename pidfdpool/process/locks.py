@@ -7,6 +7,11 @@ system.
 CPython 3.14 may run one when `__enter__` has returned, before it protects the block. If the handler raises then, the
 lock stays held for ever (python/cpython issue 148874; Python 3.15 has it mended). There the locks that are returned
 are acquired by an instruction after which no handler runs before the block has begun.
+
+CPython 3.13 and 3.14 do not protect the step at the end of a loop's body that goes back to its begin, if that follows
+an `if` (python/cpython issue 130279). What a handler raises there leaves `with`, `except` and `finally` of the same
+function aside. So such a loop is in a function of its own that is called within the block, or its body ends in
+another statement.
 """
 
 from __future__ import annotations

@@ -87,28 +87,51 @@ def stacks(processes: Processes | None, lock: Any, timeout: float) -> dict[int, 
     if processes is None:
         return {}
     with lock:
-        to_ask = list(processes.links.values())
-    found: dict[int, str] = {}
-    starts: dict[NodeLink, int] = {}
-    unchanged: dict[NodeLink, int] = {}  # since so many looks
+        requests = _StackRequests(processes)
     deadline = time.monotonic() + timeout
-    while to_ask or any(count < _LOOKS for count in unchanged.values()):
+    while not requests.are_answered:
         over = time.monotonic() >= deadline
         with lock:
-            for link in to_ask:
-                if (start := link.request_stack()) is not None:
-                    starts[link], unchanged[link] = start, 0
-            # Some are being born, and can be asked in a moment.
-            to_ask = [link for link in to_ask if link.handle is None and link in processes.links.values()]
-            for link, start in starts.items():
-                text = link.stack_since(start)
-                unchanged[link] = unchanged[link] + 1 if text and text == found.get(link.node) else 0
-                if text:
-                    found[link.node] = text
+            requests.look()
         if over:
             break
         native.sleep(_LOOK)
-    return {number: stack_texts.told(text) or text for number, text in found.items()}
+    return {number: stack_texts.told(text) or text for number, text in requests.found.items()}
+
+
+class _StackRequests:
+    """The requests for the stacks of all nodes. The caller holds the supervisor's lock, but for `are_answered`.
+
+    Attributes:
+        found: the text that each node has written so far.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self.found: dict[int, str] = {}
+        self._processes = processes
+        self._to_ask = list(processes.links.values())
+        self._starts: dict[NodeLink, int] = {}
+        self._unchanged: dict[NodeLink, int] = {}  # since so many looks
+
+    @property
+    def are_answered(self) -> bool:
+        """Whether all were asked, and write no more."""
+        return not self._to_ask and all(count >= _LOOKS for count in self._unchanged.values())
+
+    def look(self) -> None:
+        """Ask those that can be asked, and take what they have written."""
+        for link in self._to_ask:
+            if (start := link.request_stack()) is not None:
+                self._starts[link], self._unchanged[link] = start, 0
+        # Some are being born, and can be asked in a moment.
+        known = self._processes.links.values()
+        self._to_ask = [link for link in self._to_ask if link.handle is None and link in known]
+        for link, start in self._starts.items():
+            text = link.stack_since(start)
+            same = bool(text) and text == self.found.get(link.node)
+            self._unchanged[link] = self._unchanged[link] + 1 if same else 0
+            if text:
+                self.found[link.node] = text
 
 
 class Answer:

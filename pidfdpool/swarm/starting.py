@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pidfdpool.errors import CallNotSendable, TemplateError
 from pidfdpool.loop import template_starter
 from pidfdpool.process import hygiene
+from pidfdpool.process.native import signal
 from pidfdpool.scheduler import events as ev
 from pidfdpool.swarm import inputs as ip
 from pidfdpool.template import client
@@ -52,18 +53,23 @@ class Starter:
             BaseException: a signal handler raised it. Nothing is left.
         """
         template_starter.check_startable()
-        # A handler of the host's that raised between two steps would leave a template without a thread.
-        with hygiene.signals_blocked() as mask:
-            end, event, cause = self._start(mask)
-            if end is None:
-                raise _error_of(event, cause)
-            try:
-                with self._lock:
-                    self._take(end)
-                    begin()
-            finally:
-                client.reap_launcher(end, mask)
-            thread.start()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            # A handler of the host's that raised between two steps would leave a template without a thread.
+            with hygiene.signals_blocked() as mask:
+                end, event, cause = self._start(mask)
+                if end is None:
+                    raise _error_of(event, cause)
+                try:
+                    with self._lock:
+                        self._take(end)
+                        begin()
+                finally:
+                    client.reap_launcher(end, mask)
+                thread.start()
+        finally:
+            # Another thread may have taken a signal, whose handler has raised where the mask was to be restored.
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def go_on(self) -> None:
         """Start a template if one is wanted, and wait for the HELLO of one that was started. In the thread."""

@@ -79,11 +79,12 @@ class Supervisor:
         """Start the template and the thread. As `Swarm.start`."""
         self._check_owner()
         rebuild_guard.check("swarm", "node")
-        with self._lock:
-            if self.started:
-                raise RuntimeError("this swarm was started already; a swarm is started once")
-            self.started = True
+        begun = False
         try:
+            with self._lock:
+                if self.started:
+                    raise RuntimeError("this swarm was started already; a swarm is started once")
+                self.started = begun = True
             lifecycle.add_pool(self)
             poller = self._poller = Poller()
             thread = self._thread = PoolThread(poller, _Nobody())  # type: ignore[arg-type]
@@ -94,11 +95,11 @@ class Supervisor:
             self._starter = starting.Starter(self._recipe, processes, self._lock, self.decide)
             self._starter.start_first(thread, self._begin)
         except BaseException:
-            if self._thread is not None and not self._thread.prevent():
+            if begun and self._thread is not None and not self._thread.prevent():
                 # A signal handler has raised, after all was done. The thread owns the descriptors by now.
                 self.stop(now=True)
                 self.join()
-            else:
+            elif begun:
                 self._undo_start()
             raise
 
@@ -255,7 +256,7 @@ class Supervisor:
         with self._lock:
             template = self._processes.template if self._processes is not None else None
             pid = None if template is None else template.end.pid
-            restarts = any(isinstance(asked, ip.RestartAsked) for asked in list(self._asked))
+            restarts = ip.RestartAsked in map(type, list(self._asked))
             return snapshots.status(
                 self.machine, self._processes, pid, self._turned_at, restarts=restarts, measure_memory=measure_memory
             )

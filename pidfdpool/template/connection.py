@@ -106,7 +106,7 @@ class TemplateConnection:
 
     def reap_launcher(self) -> None:
         """Wait for the exit of the launcher, which is under way, and reap it. Not interrupted by signal handlers."""
-        launcher, self.launcher = self.launcher, None
+        launcher = self.launcher
         if launcher is None:
             return
         with hygiene.signals_blocked():
@@ -119,6 +119,7 @@ class TemplateConnection:
             else:
                 reap_by_number(launcher.pid, deadline)  # its pipe closes shortly before it can be waited for
             launcher.close()
+            self.launcher = None
 
     def close_lifeline(self) -> None:
         """Close the write end: the kernel wakes the template, if it is stopped, and kills its workers."""

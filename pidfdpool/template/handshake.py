@@ -78,8 +78,15 @@ def reap_launcher(connection: TemplateConnection, mask: AbstractSet[int]) -> Non
     Raises:
         BaseException: a signal handler raised it. The launcher is reaped.
     """
-    handle, connection.launcher = connection.launcher, None
-    launcher = connection.awaited
+    try:
+        _wait_and_reap(connection, mask)
+    except BaseException:
+        _reap(connection)  # a handler may have raised anywhere, if another thread has taken its signal
+        raise
+
+
+def _wait_and_reap(connection: TemplateConnection, mask: AbstractSet[int]) -> None:
+    handle, launcher = connection.launcher, connection.awaited
     if handle is None or launcher is None:
         return
     try:
@@ -87,9 +94,19 @@ def reap_launcher(connection: TemplateConnection, mask: AbstractSet[int]) -> Non
         with suppress(UnusableInterpreter):  # it has not exited in time
             _await_exit(handle, launcher)
     finally:
-        with hygiene.signals_blocked():
+        _reap(connection)
+
+
+def _reap(connection: TemplateConnection) -> None:
+    """Reap the launcher of a template that is awaited, if that was not done yet. May be called again."""
+    handle, launcher = connection.launcher, connection.awaited
+    if handle is None or launcher is None:
+        return
+    with hygiene.signals_blocked():
+        if not handle.closed:
             _kill_and_reap(handle, launcher)
             handle.close()
+        connection.launcher = None
 
 
 def _await_exit(handle: ProcessHandle, launcher: Launcher) -> None:

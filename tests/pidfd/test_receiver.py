@@ -19,7 +19,7 @@ import pytest
 
 from pidfdpool import PidfdPoolExecutor
 from pidfdpool.pidfd import Pidfd, PidfdMisused, ReceivedSignal, SignalReceiver
-from tests.conditions import run_python
+from tests.conditions import open_descriptors, run_python
 
 REAL_TIME = signal.SIGRTMIN + 3
 
@@ -296,6 +296,23 @@ def test_a_warning_that_is_an_error_leaves_nothing_blocked():
         over.set()
         thread.join()
     assert signal.SIGUSR2 not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_handler_that_is_called_when_its_signals_are_blocked_leaves_none_blocked(monkeypatch):
+    """Guards: pthread_sigmask calls the handlers of signals that came just before, and has blocked them by then."""
+    change_mask, opened = signal.pthread_sigmask, open_descriptors()
+
+    def change_and_raise(how, signals):
+        before = change_mask(how, signals)
+        if how == signal.SIG_BLOCK and signals:
+            raise KeyboardInterrupt
+        return before
+
+    monkeypatch.setattr(signal, "pthread_sigmask", change_and_raise)
+    with pytest.raises(KeyboardInterrupt):
+        SignalReceiver([signal.SIGUSR2])
+    assert signal.SIGUSR2 not in change_mask(signal.SIG_BLOCK, ())
+    assert open_descriptors() == opened
 
 
 def test_another_thread_closes_the_descriptor_only():

@@ -15,6 +15,7 @@ import pytest
 from pidfdpool.process import hygiene
 from pidfdpool.process.native import get_signal
 from tests.conditions import in_forked_child, is_alive, open_descriptors
+from tests.interrupting import places
 
 
 def test_signals_are_blocked_in_the_block_and_the_mask_is_as_before_however_it_ends():
@@ -29,6 +30,22 @@ def test_signals_are_blocked_in_the_block_and_the_mask_is_as_before_however_it_e
             assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before | {signal.SIGUSR1}
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_a_handler_that_is_called_when_signals_are_blocked_leaves_none_blocked():
+    """Guards: pthread_sigmask calls the handlers of signals that came just before it, and has blocked all by then."""
+
+    def use():
+        with hygiene.signals_blocked():
+            pass
+
+    before, entered = signal.pthread_sigmask(signal.SIG_BLOCK, ()), 0
+    for place in places(lambda: use):
+        now = signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if "__enter__" in place:
+            entered += 1
+            assert now == before, place
+    assert entered >= 3
 
 
 def test_a_new_process_has_no_handler_and_no_wakeup_descriptor_of_its_parents():

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import _thread
+import ast
+import dis
 import signal
 import sys
 import threading
+from itertools import pairwise
+from pathlib import Path
+from types import CodeType
 
 import pytest
 
+import pidfdpool
 from pidfdpool.process import interruptible, locks, native
 
 KINDS = (locks.reentrant, locks.plain, native.reentrant_lock, native.lock)
@@ -144,3 +150,59 @@ def test_locks_of_greenlets_are_those_that_the_host_has_put_there(monkeypatch):
 def test_where_no_lock_is_entered_half_they_are_the_standards(monkeypatch):
     monkeypatch.setattr(locks, "_MAY_ENTER_HALF", False)
     assert [type(make()) for make in KINDS] == [type(_thread.RLock()), type(_thread.allocate_lock())] * 2
+
+
+def blocks_of_locks(tree):
+    """Return the lines of each `with` block of a lock, as ranges."""
+    blocks = [node for node in ast.walk(tree) if isinstance(node, ast.With)]
+    return [
+        range(block.lineno, block.end_lineno + 1)
+        for block in blocks
+        if not any("suppress" in ast.unparse(item.context_expr) for item in block.items)
+    ]
+
+
+def codes_in(code):
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from codes_in(constant)
+
+
+def unprotected_steps(code):
+    """Yield the line of each jump back that no block protects, though one protects what it jumps to."""
+    instructions = dis.Bytecode(code)
+    entries = [entry for entry in instructions.exception_entries if not entry.lasti or entry.depth]
+
+    def handler(offset):
+        return [entry.target for entry in entries if entry.start <= offset < entry.end][-1:]
+
+    in_order = list(instructions)
+    with_blocks = {
+        before.offset for before, after in pairwise(in_order) if after.opname == "WITH_EXCEPT_START"
+    }  # their handlers begin so
+    for jump in in_order:
+        if jump.opname.startswith("JUMP_BACKWARD") and "NO_INTERRUPT" not in jump.opname:
+            protection = handler(jump.argval)
+            if protection and protection[0] in with_blocks and protection != handler(jump.offset):
+                yield jump.positions.lineno
+
+
+def test_no_loop_in_the_block_of_a_lock_has_a_step_that_is_not_protected():
+    """Guards: Python 3.13 and 3.14 left a lock held when a handler raised at the end of a turn."""
+    found = set()
+    for path in sorted(Path(pidfdpool.__file__).parent.rglob("*.py")):
+        text = path.read_text()
+        blocks = blocks_of_locks(ast.parse(text))
+        for code in codes_in(compile(text, str(path), "exec", dont_inherit=True)):
+            found |= {
+                (path.name, code.co_qualname, line)
+                for line in unprotected_steps(code)
+                if any(line in block for block in blocks)
+            }
+    assert {(file, function) for file, function, _ in found} <= {
+        ("processes.py", "Processes.lose"),  # in the supervisor's thread, which no handler interrupts
+        ("selftest.py", "_end_with"),  # no lock
+        ("processes.py", "_leader"),  # no lock
+        ("map.py", "run"),  # no lock
+    }

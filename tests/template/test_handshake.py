@@ -238,7 +238,7 @@ def test_signals_are_unblocked_while_the_launchers_exit_is_waited_for_but_for_th
     connection, _ = ends
     masks = []
     connection.awaited = Launcher("some program", 20.0)
-    connection.launcher = handle = SimpleNamespace(close=lambda: masks.append("closed"))
+    connection.launcher = handle = SimpleNamespace(closed=False, close=lambda: masks.append("closed"))
     monkeypatch.setattr(
         handshake, "_await_exit", lambda *_: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from itertools import islice
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +21,7 @@ from pidfdpool.transport import channel as channels
 from pidfdpool.transport import framing
 from pidfdpool.worker.boot import PIDFD, SENTINEL
 from tests.conditions import eventually, is_alive
+from tests.interrupting import places
 
 needs_pidfds = pytest.mark.skipif(not capabilities().usable, reason="needs pidfds")
 
@@ -247,6 +249,32 @@ def test_a_launcher_that_takes_its_time_to_exit_is_not_killed(ends, late):
     assert os.read(done[0], 10) == b"forked"
     for fd in (*gate, done[0]):
         os.close(fd)
+
+
+@needs_pidfds
+def test_a_launcher_is_reaped_wherever_a_handler_raises_while_it_is_reaped(ends):
+    """Guards: the host kept a child that nobody reaped. All signals are blocked, but another thread may take one."""
+    connection, _ = ends
+    pids = []
+
+    def attempt():
+        pid = os.fork()
+        if not pid:
+            os._exit(0)
+        pids.append(pid)
+        with hygiene.signals_blocked():
+            handshake.expect_hello(connection, launcher_of(pid))
+        return lambda: client.reap_launcher(connection, None)
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    begin = handshake.reap_launcher.__code__
+    for number, place in enumerate(islice(places(attempt, lambda code: code is begin), 60)):
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if not number:
+            connection.reap_launcher()  # nothing was begun
+        assert connection.launcher is None, place
+        assert all(map(is_reaped, pids)), place
+        pids.clear()
 
 
 # ---- the wait ----------------------------------------------------------------------------------------------------

@@ -115,11 +115,14 @@ class TaskCounts:
     def take(self, records: Sequence[object]) -> None:
         """Count what has happened."""
         with self._lock:
-            for record in records:
-                if isinstance(record, Attempts):
-                    self._count(record)
-                elif isinstance(record, WorkerChange) and record.death is not None:
-                    self._count_death(record.death)
+            self._take_all(records)
+
+    def _take_all(self, records: Sequence[object]) -> None:
+        for record in records:
+            if isinstance(record, Attempts):
+                self._count(record)
+            elif isinstance(record, WorkerChange) and record.death is not None:
+                self._count_death(record.death)
 
     def work(self, _now: float, *, idle: bool) -> float | None:
         """Do nothing."""

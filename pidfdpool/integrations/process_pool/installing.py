@@ -48,6 +48,10 @@ def install() -> None:
 def uninstall() -> None:
     """Undo `install`. Pools that were made meanwhile stay as they are."""
     with _lock:
-        while _replaced:
-            owner, name, value = _replaced.pop()
-            setattr(owner, name, value)
+        _put_back()
+
+
+def _put_back() -> None:
+    while _replaced:
+        owner, name, value = _replaced.pop()
+        setattr(owner, name, value)

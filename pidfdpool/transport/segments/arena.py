@@ -120,11 +120,7 @@ class Arena:
             return None  # a signal handler or a finalizer, while this thread holds the lock
         with self._lock:
             self._collect_released()
-            free = self._free[role]
-            for index in range(len(free) - 1, -1, -1):
-                if size <= free[index].size <= 2 * size + memory.PAGE:
-                    return free.pop(index)
-            return None
+            return _taken_from(self._free[role], size)
 
     def allocate(self, role: int, size: int) -> Segment | None:
         """Return a new segment for `size` bytes; None: the limit or the system does not allow it."""
@@ -266,6 +262,14 @@ class Arena:
         self.used -= segment.size
         segment.close()
         self.to_unmap.add(segment.number)
+
+
+def _taken_from(free: list[Segment], size: int) -> Segment | None:
+    """Remove the last of these segments that has room for `size` bytes and is not far too large, and return it."""
+    for index in range(len(free) - 1, -1, -1):
+        if size <= free[index].size <= 2 * size + memory.PAGE:
+            return free.pop(index)
+    return None
 
 
 def rounded_size(size: int) -> int:
