@@ -318,8 +318,7 @@ class BoundedMap:
                 results.reverse()
                 if results:  # its input was taken when the chunk was asked for
                     yield results.pop()
-                # Keeps no reference to a result that is given.
-                while results:
+                while results:  # keeps no reference to a result that is given
                     count = len(results)
                     if not inputs.go_on:
                         yield from starmap(results.pop, repeat((), count))
