@@ -43,13 +43,16 @@ def eventually(condition: Callable[[], Any], what: str | Callable[[], str], seco
     """
     deadline = time.monotonic() + seconds
     while True:
+        began = time.monotonic()
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             told = what if isinstance(what, str) else what()
             raise AssertionError(f"not within {seconds:g} s: {told}; last value {value!r}")
-        time.sleep(0.005)
+        # A look at all processes takes milliseconds, and what is waited for needs the processors, too.
+        time.sleep(min(max(0.005, 3 * (now - began)), 0.05))
 
 
 def come_to(look: Callable[[], Any], part: Callable[[Any], Any], expected: object) -> Any:

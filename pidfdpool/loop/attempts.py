@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from array import array
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from pidfdpool.loop import observed
@@ -40,28 +41,26 @@ class _Answers:
 
     Attributes:
         attempt: of the first task; all others have their first.
-        reads: for each read its columns: numbers, functions, when they were queued, sizes of calls and of results.
-            They are added in one step, because a signal handler may raise between two.
+        reads: for each read its columns: numbers, functions, when they were queued. They are added in one step,
+            because a signal handler may raise between two.
         since, until: when the first and the last were taken.
         outcomes, errors: None: all are done.
+        sizes: of calls and of results; None: what the worker says of them is right.
     """
 
-    __slots__ = ("attempt", "errors", "link", "outcomes", "reads", "since", "until")
+    __slots__ = ("attempt", "errors", "link", "outcomes", "reads", "since", "sizes", "until")
 
     def __init__(self, link: WorkerLink, attempt: int, read: Sequence[Sequence[Any]], now: float) -> None:
         self.link, self.attempt, self.reads, self.since, self.until = link, attempt, [read], now, now
         self.outcomes: Sequence[str] | None = None
         self.errors: Sequence[str | None] | None = None
+        self.sizes: tuple[Sequence[int], Sequence[int]] | None = None
 
     def columns(self) -> Sequence[Sequence[Any]]:
         """Return the columns of all reads."""
         if len(self.reads) == 1:
             return self.reads[0]
-        columns: Sequence[list[Any]] = [], [], [], [], []
-        for read in self.reads:
-            for column, part in zip(columns, read, strict=True):
-                column.extend(part)
-        return columns
+        return [list(chain.from_iterable(parts)) for parts in zip(*self.reads, strict=True)]
 
 
 class AttemptRecords:
@@ -103,16 +102,9 @@ class AttemptRecords:
             queued = [task.queued_at for task in tasks]
         except AttributeError:
             queued = list(map(queued_at, tasks))
-        try:  # most calls are one buffer
-            requests = [len(data) for task in tasks for (data,) in (task.buffers,)]
-        except ValueError:
-            requests = [_size_of(task.buffers) for task in tasks]
-        if len(frames) > count:
-            frames = frames[:count]
+        read = numbers, whats, queued
         attempt = tasks[0].attempt
         if type(numbers) is tuple:
-            sizes = [len(data) for _, _, _, data in frames]  # type: ignore[misc]
-            read = numbers, whats, queued, requests, sizes
             growing = self._growing.get(link.generation)
             # A record tells of one retried attempt at most, the first.
             if growing is not None and now - growing.since <= TOGETHER and attempt <= 1:
@@ -123,9 +115,10 @@ class AttemptRecords:
                 self._set_aside.append(growing)
                 self._growing[link.generation] = growing
         else:
-            made = list(map(framing.made, frames))
-            sizes = [sum(map(len, frame.buffers)) for frame in made]
-            answers = _Answers(link, attempt or 1, (numbers, whats, queued, requests, sizes), now)
+            made = list(map(framing.made, frames[:count]))
+            answers = _Answers(link, attempt or 1, read, now)
+            # Some answers have come through segments, or in several buffers.
+            answers.sizes = [_size_of(task.buffers) for task in tasks], [sum(map(len, each.buffers)) for each in made]
             answers.outcomes = [observed.FAILED if frame.kind == framing.ERROR else observed.DONE for frame in made]
             answers.errors = [last_line(frame) if frame.kind == framing.ERROR else None for frame in made]
             self._growing.pop(link.generation, None)
@@ -140,10 +133,12 @@ class AttemptRecords:
         return list(map(self._record_of, answers))
 
     def _record_of(self, answers: _Answers) -> Attempts:
-        numbers, whats, queued, requests, sizes = answers.columns()
+        numbers, whats, queued = answers.columns()
         count = len(numbers)
         kept = array("q", numbers)
-        began, ended = self._run_times(answers.link).read(answers.link.black_box, kept)
+        began, ended, requests, sizes = self._run_times(answers.link).read(answers.link.black_box, kept)
+        if answers.sizes is not None:
+            requests, sizes = answers.sizes
         functions: Sequence[str] = Same(name_of(whats[0]), count)
         calls: Sequence[int] = Same(1, count)
         if type(whats[0]) is Chunk or whats.count(whats[0]) != count:
@@ -158,7 +153,7 @@ class AttemptRecords:
 
     def answered(self, link: WorkerLink, task: Task, frame: Frame) -> Attempts:
         """Return the record of an answer that is not plain. Nothing of its worker's is set aside."""
-        began, ended = self._run_times(link).read(link.black_box, array("q", (frame.value,)))
+        began, ended, _, _ = self._run_times(link).read(link.black_box, array("q", (frame.value,)))
         failed = frame.kind == framing.ERROR
         outcome, error = (observed.FAILED, last_line(frame)) if failed else (observed.DONE, None)
         return single(task, link.name, outcome, error, began[0], ended[0], sum(map(len, frame.buffers)))

@@ -108,14 +108,16 @@ class EventLoop:
                 deadline = now  # the next of those that wait for room are to be refused
             if self.owner_lost:
                 deadline = now + RETRY if deadline is None else min(deadline, now + RETRY)
+            wake_at = deadline
+            # Observers have nothing to do with deadlines: nothing is judged when their time has come.
             if observation is not None and (due_at := observation.due_at(now)) < math.inf:
-                deadline = due_at if deadline is None else min(deadline, due_at)
-            core.sleeps_until = deadline
+                wake_at = due_at if deadline is None else min(deadline, due_at)
+            core.sleeps_until = wake_at
             if core.closed:
                 return
-        if deadline is None or deadline > now:
+        if wake_at is None or wake_at > now:
             # Not less than a millisecond, which is what epoll can count.
-            core.poller.wait(core.watchdog.limit(None if deadline is None else max(0.001, deadline - now)))
+            core.poller.wait(core.watchdog.limit(None if wake_at is None else max(0.001, wake_at - now)))
             core.watchdog.look()
         elif core.poller.among_greenlets:
             time.sleep(0)  # the others get their turn between two slices of long work

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 MANY = 64  # records, each perhaps of many attempts, after which a thread that reads answers tells the observers
 MANY_ANSWERS = 256  # that are set aside at most; the worker's times of so many are not overwritten meanwhile
 LEVEL_EVERY = 0.01  # seconds
-TELL_EVERY = 0.02  # seconds; to tell in each round of the pool thread would cost more than to take one answer does
+TELL_EVERY = 0.1  # seconds; each time costs a wake-up of the pool thread, which takes the lock of the interpreter
 _KINDS = (
     (DeadlineExceeded, observed.TIMED_OUT),
     (TaskTimeout, observed.TIMED_OUT),

@@ -75,7 +75,8 @@ class Attempts:
         began_at, ended_at: when the worker began and ended it; NaN: it is not known, or it never began. If it was
             lost, what the host knows: when the worker was to begin it, and when the loss was noticed. Code of a task
             can falsify the times of its worker, so they may be impossible.
-        request_bytes, result_bytes: sizes of the pickled call and of the pickled result or exception; -1: not known.
+        request_bytes, result_bytes: sizes of the pickled call and of the pickled result or exception; -1: not known,
+            as of most tasks that were under way when the first observer came. Code of a task can falsify these, too.
         outcomes: "done"; "failed": an exception; "cancelled": in time; "killed": by `Future.kill`, for its memory, or
             with all workers, or because the pool was shut down between two attempts; "timed out": by timeout,
             heartbeat or deadline; "crashed": lost with its worker.

@@ -11,7 +11,7 @@ import traceback  # noqa: F401
 import pidfdpool.checks
 import pidfdpool.process.safe_logging
 import pidfdpool.serialization.salvage
-import pidfdpool.transport.run_times
 import pidfdpool.worker.chunk_publishing
+import pidfdpool.worker.recording
 import pidfdpool.worker.streaming
 import pidfdpool.worker.task_context  # noqa: F401

@@ -46,7 +46,7 @@ MAX_MARKS = 1024  # at most
 PUBLISHED_OFFSET = 1 << 12
 PUBLISHED_SIZE = 1 << 20
 RUN_TIMES_OFFSET = PUBLISHED_OFFSET + PUBLISHED_SIZE
-RUN_TIMES_SIZE = 30 << 12
+RUN_TIMES_SIZE = 50 << 12
 STACKS_OFFSET = RUN_TIMES_OFFSET + RUN_TIMES_SIZE
 # writes a stack and does nothing else; the last real-time signal is valgrind's
 STACK_SIGNAL = int(signal.SIGRTMAX) - 1

@@ -1,18 +1,19 @@
-"""When each of a worker's tasks began and ended: a part of its black box that is written while the pool is observed.
+"""When a worker's tasks ran, and their sizes: a part of its black box that is written while the pool is observed.
 
 This file owns the layout of that part. The worker writes an entry for each answer, before it writes the answer
-(`recording`). The host reads it when it has taken the answer (`RunTimesReader`), in whichever thread did, under the
-pool's lock.
+(`ring`). The host reads it when it has taken the answer (`RunTimesReader`), in whichever thread did, under the pool's
+lock.
 
-    an entry    native 64 bits, the number of the task; two native doubles, time.monotonic() when it began and ended
+    an entry    native 64 bits, the number of the task; two native doubles, time.monotonic() when it began and ended;
+                two times native 64 bits, the bytes of its pickled call and of its answer as it is sent, -1: not known
 
 The entries form a ring in the order of the answers. It has room for what two full pipes hold, and for the answers
 that the host has taken and set aside. So what the host has not read is not overwritten. A task can write there, too.
-So the host believes only an entry with the number of the task, and who uses the times has to see whether they are
+So the host believes only an entry with the number of the task, and who uses the figures has to see whether they are
 possible.
 
-The host maps the ring, because to read it by system calls takes twice as long. A file that a task can cut short is
-not mapped: that would end the host with SIGBUS.
+The worker measures the sizes, because it has less to do than the host. The host maps the ring, because to read it by
+system calls takes twice as long. A file that a task can cut short is not mapped: that would end the host with SIGBUS.
 """
 
 from __future__ import annotations
@@ -23,37 +24,34 @@ import os
 import struct
 import sys
 from contextlib import suppress
+from functools import partial
 from itertools import chain, repeat
 
-from pidfdpool.transport import framing
 from pidfdpool.transport.black_box import RUN_TIMES_OFFSET, RUN_TIMES_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from array import array
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from mmap import mmap
     from typing import Any, TypeAlias
 
-    from pidfdpool.transport.framing import Buffer
+    # When each task began and ended, and the bytes of its call and of its answer.
+    Columns: TypeAlias = tuple[Sequence[float], Sequence[float], Sequence[int], Sequence[int]]
 
-    Write: TypeAlias = Callable[[int, float, float, int, int, list[Buffer]], None]
-
-ENTRY = struct.Struct("@qdd")
+ENTRY = struct.Struct("@qddqq")
 CAPACITY = RUN_TIMES_SIZE // ENTRY.size  # entries
 _SIZE = ENTRY.size
+_WORDS = _SIZE // 8
 _END = CAPACITY * _SIZE
 
 
-def recording(write: Write, fd: int, on: int = 1) -> Write:
-    """Return what writes an answer, and adds an entry before that: the worker's end.
+def ring(fd: int) -> tuple[Callable[..., None], Callable[[], int]] | None:
+    """Return what writes an entry, and what tells where: the worker's end. None: there is no room or memory for it.
 
-    If on is 0, or there is no room or memory for that part of the black box, it is `write` itself.
-
-    write: writes an answer: its kind, when the task began and ended, flags, the task's number, and buffers.
+    The first is called with a place and the five fields. The second returns the places, from the first to the last
+    again and again: to count them in Python would take as long as to write an entry.
     """
-    if not on:
-        return write
     from mmap import mmap
 
     options: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
@@ -61,19 +59,9 @@ def recording(write: Write, fd: int, on: int = 1) -> Write:
         os.posix_fallocate(fd, RUN_TIMES_OFFSET, RUN_TIMES_SIZE)  # a page that cannot be had later would be a SIGBUS
         memory = mmap(fd, RUN_TIMES_OFFSET + RUN_TIMES_SIZE, **options)  # from the start: pages may be of 64 KB
     except (OSError, ValueError):
-        return write
-    pack_into, outdated = ENTRY.pack_into, framing.OUTDATED
-    # From the first entry to the last, again and again. To count here would take as long as to write an entry.
-    place = chain.from_iterable(repeat(range(RUN_TIMES_OFFSET, RUN_TIMES_OFFSET + _END, _SIZE))).__next__
-
-    def record_and_write(
-        kind: int, began: float, ended: float, flags: int, number: int, buffers: list[Buffer]
-    ) -> None:
-        if kind != outdated:  # which is no answer: the task has not begun
-            pack_into(memory, place(), number, began, ended)
-        write(kind, began, ended, flags, number, buffers)
-
-    return record_and_write
+        return None
+    places = chain.from_iterable(repeat(range(RUN_TIMES_OFFSET, RUN_TIMES_OFFSET + _END, _SIZE)))
+    return partial(ENTRY.pack_into, memory), places.__next__
 
 
 class RunTimesReader:
@@ -87,8 +75,8 @@ class RunTimesReader:
         self._next = 0  # the entry of the next answer
         self._aligned = False  # an entry was found: from now on each answer has one
 
-    def read(self, fd: int | None, numbers: array[int]) -> tuple[Sequence[float], Sequence[float]]:
-        """Return when these tasks began and ended; NaN: it is not known.
+    def read(self, fd: int | None, numbers: array[int]) -> Columns:
+        """Return when these tasks began and ended (NaN: it is not known), and their sizes (-1: not known).
 
         numbers: of tasks of which the answers were read, in their order; an array of type "q".
         fd: the worker's black box; None: there is none.
@@ -96,15 +84,16 @@ class RunTimesReader:
         count = len(numbers)
         data = b"" if fd is None or count > CAPACITY else self._read(fd, self._next, count)
         if len(data) < count * _SIZE:
-            return (math.nan,) * count, (math.nan,) * count
+            return (math.nan,) * count, (math.nan,) * count, (-1,) * count, (-1,) * count
         words: Any = memoryview(data).cast("q")
         times: Any = memoryview(data).cast("d")
-        if self._aligned and words[::3] == numbers:
+        if self._aligned and words[::_WORDS] == numbers:
             self._next = (self._next + count) % CAPACITY
-            return times[1::3], times[2::3]  # not converted here, where every task has to wait for it
+            # Not converted here, where every task has to wait for it.
+            return times[1::_WORDS], times[2::_WORDS], words[3::_WORDS], words[4::_WORDS]
         if self._aligned and fd is not None and self._is_at_start(fd, numbers):
             return self.read(fd, numbers)
-        return self._matched(numbers, words[::3].tolist(), times[1::3].tolist(), times[2::3].tolist())
+        return self._matched(numbers, ENTRY.iter_unpack(data))
 
     def _is_at_start(self, fd: int, numbers: array[int]) -> bool:
         """Go to the first entry if these tasks are there; return whether they are.
@@ -113,24 +102,24 @@ class RunTimesReader:
         one of this recording, which has its own first entry still to write.
         """
         data = self._read(fd, 0, len(numbers)) if self._next else b""
-        found = len(data) == len(numbers) * _SIZE and memoryview(data).cast("q")[::3] == numbers
+        found = len(data) == len(numbers) * _SIZE and memoryview(data).cast("q")[::_WORDS] == numbers
         if found:
             self._next = 0
         return found
 
-    def _matched(
-        self, numbers: array[int], found: list[int], began: list[float], ended: list[float]
-    ) -> tuple[list[float], list[float]]:
-        """Return the times where the numbers are right. The first answers may come from before the recording."""
-        skipped = 0
+    def _matched(self, numbers: array[int], found: Iterable[tuple[int, float, float, int, int]]) -> Columns:
+        """Return what is told where the numbers are right. The first answers may come from before the recording."""
+        entries = list(found)
+        skipped, first = 0, entries[0][0]
         if not self._aligned:
-            skipped = numbers.index(found[0]) if found[0] in numbers else len(numbers)
+            skipped = numbers.index(first) if first in numbers else len(numbers)
             self._aligned = skipped < len(numbers)
         used = len(numbers) - skipped
         self._next = (self._next + used) % CAPACITY
-        entries = dict(zip(found[:used], zip(began, ended, strict=True), strict=False))
-        times = [entries.get(number, (math.nan, math.nan)) for number in numbers]
-        return [began for began, _ in times], [ended for _, ended in times]
+        told = {entry[0]: entry for entry in entries[:used]}
+        rows = [told.get(number, (number, math.nan, math.nan, -1, -1)) for number in numbers]
+        _, began, ended, calls, answers = zip(*rows, strict=True)
+        return began, ended, calls, answers
 
     def _read(self, fd: int, entry: int, count: int) -> bytes:
         first, size = entry * _SIZE, count * _SIZE

@@ -193,10 +193,9 @@ class Worker:
             elif frame.kind == framing.STREAM:  # type: ignore[union-attr]
                 self.stream_orders.append(frame)  # type: ignore[arg-type]
             elif frame.kind == framing.RECORD_TIMES:  # type: ignore[union-attr]
-                from pidfdpool.transport import run_times  # most pools are not observed
+                from pidfdpool.worker import recording  # most pools are not observed
 
-                write, on = Worker._write.__get__(self), frame.slot  # type: ignore[union-attr]
-                self.__dict__["_write"] = run_times.recording(write, self._black_box, on)  # in the method's place
+                recording.switch(self, self._black_box, on=bool(frame.slot))  # type: ignore[union-attr]
             else:
                 self._segments.handle_frame(frame)  # type: ignore[arg-type]
 

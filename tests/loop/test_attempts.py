@@ -18,7 +18,7 @@ from pidfdpool.loop.task import Task
 from pidfdpool.scheduler.policy import Policy
 from pidfdpool.serialization import payload
 from pidfdpool.transport import black_box, framing
-from pidfdpool.transport.run_times import CAPACITY, recording
+from pidfdpool.transport.run_times import CAPACITY, ring
 
 POLICY = Policy(2)
 
@@ -29,11 +29,12 @@ class Worker:
     def __init__(self, slot: int) -> None:
         self.black_box = black_box.create()
         self.generation, self.name = slot + 1, (slot, slot + 1, 1000 + slot)
-        self._write = recording(lambda *_: None, self.black_box)
+        self.ring = ring(self.black_box)
 
     def answer(self, *numbers):
+        put, place = self.ring
         for number in numbers:
-            self._write(framing.RESULT, float(number), number + 0.5, 0, number, [])
+            put(place(), number, float(number), number + 0.5, 10 * number, 100 + number)
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def workers():
     both = Worker(0), Worker(1)
     yield both
     for worker in both:
-        del worker._write  # up to 3.12 what it maps keeps a descriptor of its own
+        del worker.ring  # up to 3.12 what it maps keeps a descriptor of its own
         os.close(worker.black_box)
 
 
@@ -66,7 +67,7 @@ def set_aside(records, worker, tasks, now, frames=None):
 def test_answers_of_a_worker_within_a_millisecond_are_one_record(workers):
     first, second = workers
     records = AttemptRecords()
-    set_aside(records, first, [task(1, size=10), task(2, size=20)], 10.0, [lean(1, 5), lean(2, 6)])
+    set_aside(records, first, [task(1), task(2)], 10.0)
     set_aside(records, second, [task(3)], 10.0)
     set_aside(records, first, [task(4, queued_at=0.75)], 10.0 + TOGETHER / 2)
     assert records.pending == 4
@@ -79,7 +80,7 @@ def test_answers_of_a_worker_within_a_millisecond_are_one_record(workers):
     assert list(one.ended_at) == [1.5, 2.5, 4.5]
     assert list(one.queued_at) == [0.5, 0.5, 0.75]
     assert list(one.request_bytes) == [10, 20, 40]
-    assert list(one.result_bytes) == [5, 6, 4]
+    assert list(one.result_bytes) == [101, 102, 104]
     assert list(one.functions) == ["builtins.abs"] * 3
     assert list(one.outcomes) == ["done"] * 3
     assert list(one.errors) == [None] * 3
@@ -130,14 +131,17 @@ def test_answers_that_are_not_lean_are_told_apart_and_none_joins_them(workers):
     failed = framing.Frame(framing.ERROR, 0, 0, 2, buffers)
     workers[0].answer(2, 3)
     frames = [failed, lean(3), lean(4)]  # the last one goes the long way
-    records.set_aside(workers[0], [2, 3], [task(2), task(3)], frames, 10.0)
+    several = task(2)
+    several.buffers = [b"123", b"4567"]
+    records.set_aside(workers[0], [2, 3], [several, task(3, size=9)], frames, 10.0)
     buffers.clear()
+    several.buffers = []
     set_aside(records, workers[0], [task(5)], 10.0)
     plain, other, last = records.gather()
     assert (list(plain.tasks), list(last.tasks)) == ([1], [5])
     assert (list(other.tasks), list(other.outcomes)) == ([2, 3], ["failed", "done"])
     assert list(other.errors) == ["ValueError: no", None]
-    assert list(other.result_bytes) == [35, 4]
+    assert (list(other.request_bytes), list(other.result_bytes)) == ([7, 9], [35, 4])
     assert list(other.began_at) == [2.0, 3.0]
 
 
@@ -151,23 +155,14 @@ def test_neither_calls_nor_results_are_kept_while_they_are_set_aside(workers):
     large.buffers = result = ()
     assert [reference() for reference in held] == [None, None]
     (record,) = records.gather()
-    assert (list(record.request_bytes), list(record.result_bytes)) == ([23], [6])
+    assert (list(record.request_bytes), list(record.result_bytes)) == ([10], [101])
 
 
-def test_calls_of_several_buffers_have_their_whole_size(workers):
+def test_sizes_of_which_the_worker_says_nothing_are_not_known(workers):
     records = AttemptRecords()
-    several = task(1)
-    several.buffers = [b"123", b"4567"]
-    set_aside(records, workers[0], [several, task(2, size=9)], 10.0)
-    assert list(records.gather()[0].request_bytes) == [7, 9]
-
-
-def test_sizes_are_of_the_calls_though_the_tasks_let_go_of_them_at_once(workers):
-    records = AttemptRecords()
-    one = task(1, size=12)
-    set_aside(records, workers[0], [one], 10.0)
-    one.buffers = []
-    assert list(records.gather()[0].request_bytes) == [12]
+    records.set_aside(workers[0], (1,), [task(1)], [lean(1)], 10.0)
+    (record,) = records.gather()
+    assert (list(record.request_bytes), list(record.result_bytes)) == ([-1], [-1])
 
 
 def test_when_a_task_was_queued_is_not_known_if_that_was_before_anybody_observed(workers):

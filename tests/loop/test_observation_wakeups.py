@@ -66,3 +66,20 @@ def test_answers_that_a_leader_took_are_told_though_nobody_uses_the_pool_any_mor
     eventually(lambda: Attempts in map(type, told), "it is told")
     eventually(lambda: result() is None, "nothing holds the result")
     stop()
+
+
+def test_nothing_is_judged_because_an_observer_wants_to_work(pool):
+    """Guards: to judge reads the channels of all workers, which nobody who only observes should cost a pool."""
+    loop, turns, judged = pool._pool._loop, [], []
+    eventually(lambda: pool._pool.core.sleeps_until is None, "the pool thread has no deadline")
+    loop._judge = judged.append
+
+    def work(now, *, idle):
+        turns.append(now)
+        return now + 0.001
+
+    stop = pool.observe(SimpleNamespace(**{**NOTHING, "work": work}))
+    eventually(lambda: len(turns) >= 20, "the observer works")
+    stop()
+    del loop._judge
+    assert not judged

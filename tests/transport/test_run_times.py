@@ -8,23 +8,23 @@ from array import array
 
 import pytest
 
-from pidfdpool.transport import black_box, framing
-from pidfdpool.transport.run_times import CAPACITY, ENTRY, RunTimesReader, recording
+from pidfdpool.transport import black_box
+from pidfdpool.transport.run_times import CAPACITY, ENTRY, RunTimesReader, ring
 from tests.cut_boxes import cut_off
 
 
 def recorder(fd):
     """Return what adds an entry by the worker's end."""
-    write = recording(lambda *_: None, fd)
+    put, place = ring(fd)
 
-    def add(number, began, ended):
-        write(framing.RESULT, began, ended, 0, number, [])
+    def add(number, began, ended, *sizes):
+        put(place(), number, began, ended, *(sizes or (10, 20)))
 
     return add
 
 
 def read(reader, fd, numbers):
-    began, ended = reader.read(fd, array("q", numbers))
+    began, ended, _, _ = reader.read(fd, array("q", numbers))
     return list(zip(began, ended, strict=True))
 
 
@@ -69,7 +69,7 @@ def test_entries_of_other_tasks_are_not_believed(box, broken):
     assert read(reader, box, (1,)) == [(1, 1)]
     for number in (2, 3, 4):
         add(number, number, number)
-    os.pwrite(box, ENTRY.pack(99, 0.0, 0.0), black_box.RUN_TIMES_OFFSET + (1 + broken) * ENTRY.size)
+    os.pwrite(box, ENTRY.pack(99, 0.0, 0.0, 0, 0), black_box.RUN_TIMES_OFFSET + (1 + broken) * ENTRY.size)
     found = read(reader, box, (2, 3, 4))
     assert math.isnan(found[broken][0])
     assert [times for index, times in enumerate(found) if index != broken] == [
@@ -104,13 +104,16 @@ def test_stacks_come_behind_it(box):
     assert black_box.read_stack(box) == "a stack"
 
 
-def test_what_cannot_be_recorded_is_written_all_the_same(box):
-    written = []
-    for fd, on in ((box, 0), (-1, 1)):
-        write = recording(lambda *answer: written.append(answer), fd, on)
-        write(framing.RESULT, 1.0, 2.0, 0, 7, [])
-    assert written == [(framing.RESULT, 1.0, 2.0, 0, 7, [])] * 2
-    write = recording(lambda *answer: written.append(answer), box)
-    write(framing.OUTDATED, 1.0, 2.0, 0, 7, [])
-    assert len(written) == 3
-    assert not any(os.pread(box, black_box.RUN_TIMES_SIZE, black_box.RUN_TIMES_OFFSET)), "it is no answer"
+def test_sizes_come_with_the_times_also_those_of_more_than_4_gb(box):
+    add, reader = recorder(box), RunTimesReader()
+    for number in (1, 2, 3):
+        add(number, 1.0, 2.0, number << 33, number)
+    assert [list(column) for column in reader.read(box, array("q", [1, 2]))[2:]] == [[1 << 33, 2 << 33], [1, 2]]
+    assert [list(column) for column in reader.read(box, array("q", [3]))[2:]] == [[3 << 33], [3]]
+
+
+def test_sizes_that_nobody_noted_are_not_known(box):
+    add, reader = recorder(box), RunTimesReader()
+    assert [list(column) for column in reader.read(None, array("q", [1, 2]))[2:]] == [[-1, -1], [-1, -1]]
+    add(2, 1.0, 2.0, 30, 40)
+    assert [list(column) for column in reader.read(box, array("q", [1, 2]))[2:]] == [[-1, 30], [-1, 40]]

@@ -227,7 +227,7 @@ def close_statm():
 def test_when_tasks_run_is_recorded_as_long_as_that_is_wanted(worker):
     def entries():
         data = os.pread(worker.box, run_times.ENTRY.size * 4, black_box.RUN_TIMES_OFFSET)
-        return [number for number, _, _ in run_times.ENTRY.iter_unpack(data) if number]
+        return [entry[0] for entry in run_times.ENTRY.iter_unpack(data) if entry[0]]
 
     worker.run(1, double, 1)
     worker.send(framing.RECORD_TIMES, 1)
