@@ -212,7 +212,8 @@ def test_each_call_knows_until_when_it_is_wanted(pool, ahead):
         assert task.attempt == 1
         assert 0 <= now + 50 - task.deadline < 20
     deadlines = {task.deadline for _, task in pool.options(timeout=50).map(map_calls.tell, range(500), **ahead)}
-    assert len(deadlines) == 500
+    # A deadline of a chunk would be that of all its calls. Two workers may read the same time, and a clock may pause.
+    assert len(deadlines) > 250
     assert len({task.deadline for _, task in pool.options(deadline=50).map(map_calls.tell, range(500))}) == 1
 
 
