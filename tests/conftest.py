@@ -13,6 +13,7 @@ import uuid
 import pytest
 
 from pidfdpool import PidfdPoolExecutor
+from pidfdpool.transport import black_box
 from pidfdpool.worker import context
 from tests import calls, selection
 from tests.conditions import bear_mark, describe, eventually, open_descriptors, processes, processes_of_this_run
@@ -163,6 +164,14 @@ def tracker_ends():
     elif tracker._fd is not None:
         os.close(tracker._fd)
         tracker._fd = None
+
+
+@pytest.fixture
+def box():
+    """Give a new black box."""
+    fd = black_box.create()
+    yield fd
+    os.close(fd)
 
 
 @pytest.fixture(params=selection.WAYS)

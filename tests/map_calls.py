@@ -142,6 +142,10 @@ def tell(number):
     return before, pidfdpool.current_task()
 
 
+def tell_who(number):
+    return os.getpid(), *tell(number)
+
+
 def leak_at(number, at):
     held = []
     while number == at:

@@ -211,9 +211,11 @@ def test_each_call_knows_until_when_it_is_wanted(pool, ahead):
     for now, task in pool.options(timeout=50).map(map_calls.tell, range(500), **ahead):
         assert task.attempt == 1
         assert 0 <= now + 50 - task.deadline < 20
-    deadlines = {task.deadline for _, task in pool.options(timeout=50).map(map_calls.tell, range(500), **ahead)}
-    # A deadline of a chunk would be that of all its calls. Two workers may read the same time, and a clock may pause.
-    assert len(deadlines) > 250
+    calls = pool.options(timeout=50).map(map_calls.tell_who, range(500), **ahead)
+    of_workers = sorted((pid, task.deadline, now) for pid, now, task in calls)
+    assert len(of_workers) == 500
+    for (pid, _, now), (following, deadline, _) in itertools.pairwise(of_workers):
+        assert following != pid or deadline >= now + 50, "it counts from the start of the call itself"
     assert len({task.deadline for _, task in pool.options(deadline=50).map(map_calls.tell, range(500))}) == 1
 
 
