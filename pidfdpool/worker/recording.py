@@ -47,6 +47,7 @@ def steps(run: Run, write: Write, fd: int) -> dict[str, Callable[..., Any]]:
     outdated = framing.OUTDATED  # which is no answer: the task has not begun
     size = -1  # of the call that runs
 
+    # As the loop's own. To let that call the other two would cost a tiny task 0.3 us more.
     def answer_usual(number: int, attempt: int, buffers: list[Buffer]) -> None:
         size = len(buffers[0])
         began = time.monotonic()
