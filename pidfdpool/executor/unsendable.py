@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from types import CellType, FunctionType
+from types import CellType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from pidfdpool import checks
@@ -28,6 +28,12 @@ _MAX_DEPTH = 6  # levels of containers and attributes
 _MAX_PARTS = 100  # parts of each object that are tried
 # What pickle and similar modules raise for what they cannot pickle. Other errors come from the objects' own code.
 _PICKLING_ERRORS = (TypeError, AttributeError, pickle.PicklingError, NotImplementedError, ValueError)
+# For arguments, which are pickled with each start method. A global of a function need not be.
+INSTEAD_OF_ARGUMENTS = (
+    "Send what it is made of, such as the path instead of an open file. Or have the task take it from a global that "
+    "is made in each worker (initializer=...), belongs to a module that workers import, or is inherited by them "
+    "(mp_context='fork')."
+)
 # What multiprocessing says of its locks, queues and values, unless a process is about to start.
 _INHERITED_ONLY = "should only be shared between processes through inheritance"
 _AT_THE_START = (
@@ -102,7 +108,7 @@ def _find_part(
             if _is_inherited_only(reason):
                 refused: CallNotSendable = _OnlyInherited(f"{told} {_AT_THE_START}")
             else:
-                refused = CallNotSendable(f"{told} {REMEDIES}")
+                refused = CallNotSendable(f"{told} {REMEDIES if value is function else INSTEAD_OF_ARGUMENTS}")
             exception_chains.drop_tracebacks(error)
             refused.__cause__ = error
             return refused
@@ -163,6 +169,8 @@ def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"[{index}]", part) for index, part in enumerate(value[:_MAX_PARTS]))
     elif kind is dict:
         yield from ((f"[{key!r}]"[:60], part) for key, part in list(value.items())[:_MAX_PARTS])
+    elif kind is MethodType:
+        yield ", its object", value.__self__
     elif kind is FunctionType:
         cells: tuple[CellType, ...] = value.__closure__ or ()
         for name, cell in zip(value.__code__.co_freevars, cells, strict=False):

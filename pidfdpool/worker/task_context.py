@@ -55,5 +55,9 @@ def _find(module: str, path: str) -> ContextVar[Any]:
     except (ImportError, AttributeError) as error:
         raise LookupError(f"this worker has no context variable {module}.{path}: {error}") from error
     if not isinstance(found, ContextVar):
+        from pidfdpool.serialization.placeholder import Placeholder
+
+        if type(found) is Placeholder:
+            raise LookupError(f"this worker has no context variable {module}.{path}: {found!r}")
         raise LookupError(f"in this worker {module}.{path} is no context variable but {type(found).__name__}")
     return found

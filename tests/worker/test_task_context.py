@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import re
 import sys
 from contextvars import ContextVar
 
 import pytest
 
+from pidfdpool.serialization.placeholder import Placeholder
 from pidfdpool.worker.task_context import InContext
 
 COLOUR: ContextVar[str] = ContextVar("COLOUR", default="none")
@@ -77,3 +79,12 @@ def test_a_variable_that_is_not_there_is_told_by_its_name_and_nothing_is_called(
         InContext(lambda: made.append(1), ((module, path, 1),))()
     assert made == []
     assert type(caught.value) is LookupError
+
+
+def test_a_variable_of_the_script_that_could_not_be_sent_is_told_with_the_reason(monkeypatch):
+    module = type(sys)("a_script")
+    module.V = Placeholder("the script has no file")
+    monkeypatch.setitem(sys.modules, "a_script", module)
+    told = "this worker has no context variable a_script.V: <not available here: the script has no file>"
+    with pytest.raises(LookupError, match=f"^{re.escape(told)}$"):
+        InContext(int, (("a_script", "V", 1),))()
